@@ -1,0 +1,11 @@
+"""Corral's core: the daemon, the gateway, the keeper and what they share. No terminal code lives here."""
+
+from importlib.metadata import PackageNotFoundError, version
+
+
+def program_version() -> str:
+    """The installed program's version, or the source tree's if it runs uninstalled."""
+    try:
+        return version("corral")
+    except PackageNotFoundError:
+        return "0.1.0"

@@ -1,0 +1,143 @@
+"""What the rest of Corral may ask of an inference server. Adding an engine is one module and one test.
+
+An adapter never starts anything: it says what to start (`Command`), and the node's keeper does. It speaks HTTP to
+an `Endpoint` for health and counters, with the standard asyncio streams and short time-outs.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import ClassVar, Literal
+
+from core.errors import Invalid
+from core.nouns import Counters, DeploymentSpec, ModelShape, Noun
+from core.settings import EnginesTable
+
+
+class Availability(Noun, frozen=True, kw_only=True):
+    """Whether the engine can be started on this host, and the sentence that says why not and what to do."""
+
+    found: bool
+    version: str = ""
+    path: str = ""
+    reason: str = ""
+
+
+class Abilities(Noun, frozen=True, kw_only=True):
+    """What an engine can do; callers ask this and never the engine's name."""
+
+    starts: bool = True
+    """False: attach only, watched and routed to."""
+    unix_socket: bool = True
+    parallel: bool = True
+    """Serves several requests at once (slots)."""
+    embeddings: bool = True
+    stream_usage: bool = True
+    """Understands stream_options.include_usage."""
+    counters: bool = True
+    cache_types: tuple[str, ...] = ("f16", "q8_0", "q4_0")
+
+
+class LaunchPlan(Noun, frozen=True, kw_only=True):
+    """All that an adapter needs to build a command line."""
+
+    spec: DeploymentSpec
+    alias: str
+    """The name it must show itself under (the deployment's): never the file's path."""
+    model_path: str
+    shape: ModelShape
+    ctx: int
+    parallel: int
+    threads: int
+    secret: str
+    """Per launch; goes into the environment only."""
+    cache_ram_mib: int = 256
+
+
+class Command(Noun, frozen=True, kw_only=True):
+    """What the keeper executes. It runs in the launch folder; a Unix socket is `e.sock` there."""
+
+    argv: tuple[str, ...]
+    env: dict[str, str]
+    """The whole environment. Nothing is inherited beside it."""
+    listens: Literal["unix", "tcp"] = "unix"
+    port_file: str = ""
+    """With `tcp`: the file in the launch folder in which the child writes its port."""
+
+
+class Endpoint(Noun, frozen=True, kw_only=True):
+    """Where a replica listens: exactly one of `socket` (absolute path) and `host`/`port`."""
+
+    socket: str = ""
+    host: str = ""
+    port: int = 0
+    secret: str = ""
+    prefix: str = ""
+    """Path before /v1, for attached servers."""
+    tls: bool = False
+
+
+class Health(Noun, frozen=True, kw_only=True):
+    """`starting`: nothing listens yet; `loading`: it answers but is not ready; `ready`; `lost`: it was there."""
+
+    state: Literal["starting", "loading", "ready", "lost"]
+    reason: str = ""
+
+
+class Failure(Noun, frozen=True, kw_only=True):
+    """Why a launch ended, for a person. `permanent` = the same start can never work: don't repeat it."""
+
+    reason: str
+    permanent: bool = False
+    lines: tuple[str, ...] = ()
+    """The engine's own lines that say so, at most three."""
+
+
+class Engine(ABC):
+    """An inference server program."""
+
+    name: ClassVar[str]
+    abilities: ClassVar[Abilities]
+
+    def __init__(self, settings: EnginesTable) -> None:
+        self.settings = settings
+
+    @abstractmethod
+    def availability(self) -> Availability:
+        """Can it be started here? May touch the disk, never the network."""
+
+    @abstractmethod
+    def command(self, plan: LaunchPlan) -> Command:
+        """The program, its arguments and its whole environment for one launch."""
+
+    @abstractmethod
+    async def health(self, endpoint: Endpoint) -> Health:
+        """One look, 2 s at most, never raises for a server that is down."""
+
+    @abstractmethod
+    async def counters(self, endpoint: Endpoint) -> Counters | None:
+        """What it counted since its start, or None if it does not say. Asked only while requests run."""
+
+    @abstractmethod
+    def explain(self, *, code: int | None, signal: int | None, log_tail: Sequence[str], was_ready: bool) -> Failure:
+        """The reason a person understands, from exit code or signal and the engine's own last lines."""
+
+
+class EngineRegistry:
+    """The engines that this daemon knows, by name."""
+
+    def __init__(self, engines: Sequence[Engine]) -> None:
+        self._engines = {engine.name: engine for engine in engines}
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self._engines)
+
+    def get(self, name: str) -> Engine:
+        """Raises `Invalid` with the names there are."""
+        try:
+            return self._engines[name]
+        except KeyError:
+            known = ", ".join(self._engines)
+            raise Invalid(f"no engine {name!r}", f"this daemon knows {known}", "name one of them") from None

@@ -1,0 +1,80 @@
+"""What happened, in order: a bounded ring that services publish to and that any number of readers follow.
+
+Memory is the ring's alone: a reader holds a position, not a queue, so one that reads too slowly falls off the
+tail and is told to `resync`. Ids are `epoch.seq`; the epoch is the daemon's start, so that an id of an earlier
+daemon is recognised and answered with `resync` too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import msgspec
+
+from core.nouns import Event
+
+RING = 4096
+"""Events kept; at 20 replicas a console may be away for some three minutes and miss nothing."""
+
+
+class Bus:
+    """Publish from the event loop's thread; follow from any number of tasks of the same loop."""
+
+    def __init__(self, *, ring: int = RING, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
+        self._epoch = f"{int(clock() * 1000):x}"
+        self._seq = 0
+        self._ring: deque[Event] = deque(maxlen=ring)
+        self._news = asyncio.Event()
+        self._closed = False
+
+    @property
+    def last(self) -> str:
+        """Id of the newest event."""
+        return f"{self._epoch}.{self._seq}"
+
+    def publish(self, type: str, object: str, data: Any = None) -> Event:
+        """Append an event; `data` is a noun or plain data and becomes its JSON form."""
+        self._seq += 1
+        event = Event(id=self.last, type=type, object=object, time=self._clock(), data=msgspec.to_builtins(data))
+        self._ring.append(event)
+        self._news.set()
+        return event
+
+    def close(self) -> None:
+        """End all followers."""
+        self._closed = True
+        self._news.set()
+
+    def position(self, since: str | None) -> int | None:
+        """The seq after which to read for `since` (an id; None: from now on), or None if events are lost."""
+        if since is None:
+            return self._seq
+        epoch, _, text = since.partition(".")
+        if epoch != self._epoch or not text.isdecimal():
+            return None
+        seq = int(text)
+        oldest = self._seq - len(self._ring)
+        return seq if oldest <= seq <= self._seq else None
+
+    async def follow(self, since: str | None = None) -> AsyncIterator[list[Event]]:
+        """Batches of events after `since`, until the bus closes. A batch of one `resync` means that events
+        were lost: read the picture anew and go on with what follows."""
+        at = self.position(since)
+        while not self._closed:
+            if at is None or at < self._seq - len(self._ring):
+                at = self._seq
+                yield [Event(id=self.last, type="resync", object="", time=self._clock())]
+                continue
+            if at == self._seq:
+                self._news.clear()
+                await self._news.wait()
+                continue
+            behind = self._seq - at
+            batch = [self._ring[i] for i in range(len(self._ring) - behind, len(self._ring))]
+            at = self._seq
+            yield batch

@@ -1,0 +1,213 @@
+"""What daemon and gateway say to each other: JSON lines on the gateway's control socket.
+
+The gateway listens on `control.sock` (0600) in its folder; the daemon connects, checks the peer's uid and sends
+`Hello`. A line is one tagged Struct and a newline, 16 MiB at most. Unknown tags are answered with `Refused`.
+The formats carry `WIRE_VERSION`; a gateway of one release back is understood.
+
+daemon -> gateway: Hello, Snapshot, UsageAck, Drain, HandOver, Ask
+gateway -> daemon: Welcome, SnapshotAck, UsageBatch, Live, Refused, Report
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+WIRE_VERSION = 1
+
+
+class Message(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag=str.lower):
+    """Base of the lines on the control socket."""
+
+
+class ReplicaRoute(msgspec.Struct, frozen=True, kw_only=True):
+    """One replica that takes requests. `endpoint` is `unix:/path` or `tcp:host:port` or `tls:host:port`."""
+
+    id: str
+    launch: str
+    endpoint: str
+    secret: str = ""
+    """Sent to the engine as `Authorization: Bearer`; never logged."""
+    slots: int = 1
+    """Requests it serves at once; more wait in the deployment's queue."""
+    draining: bool = False
+    prefix: str = ""
+
+
+class Route(msgspec.Struct, frozen=True, kw_only=True):
+    """One deployment. A route without replicas is known but not ready: 503 with the state as reason."""
+
+    name: str
+    model: str
+    state: str
+    replicas: tuple[ReplicaRoute, ...]
+    embedding: bool = False
+    stream_usage: bool = True
+    """The engine understands stream_options.include_usage; else events are counted, marked `estimated`."""
+    created_at: float = 0.0
+    ctx_per_slot: int = 0
+
+
+class Allowed(msgspec.Struct, frozen=True, kw_only=True):
+    """Who may use the socket without a key: peers with one of these uids or groups."""
+
+    uids: tuple[int, ...] = ()
+    gids: tuple[int, ...] = ()
+
+
+class GatewayLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """corral.toml's [gateway], as numbers (seconds, bytes)."""
+
+    queue: int = 64
+    queue_timeout_s: float = 60
+    first_byte_timeout_s: float = 600
+    idle_timeout_s: float = 120
+    body_bytes: int = 16 << 20
+    serve_uncounted: bool = False
+
+
+class Hello(Message, frozen=True, kw_only=True):
+    """The daemon's first line."""
+
+    version: int
+    daemon_uid: int
+    daemon_pid: int
+    program: str
+
+
+class Welcome(Message, frozen=True, kw_only=True):
+    """The gateway's answer: who it is, which snapshot it has, which usage it still holds."""
+
+    version: int
+    launch: str
+    pid: int
+    program: str
+    database: str
+    epoch: int
+    n: int
+    usage_from: int
+    """Number of the first batch that is not acknowledged."""
+    usage_to: int
+    """Number of the last one spooled; `usage_from - 1` if there is none."""
+
+
+class Snapshot(Message, frozen=True, kw_only=True):
+    """The whole picture: routes, who may, limits. A higher (epoch, n) of the same database wins; another
+    database wins always."""
+
+    database: str
+    epoch: int
+    n: int
+    routes: tuple[Route, ...]
+    allowed: Allowed
+    limits: GatewayLimits
+    needs: tuple[str, ...] = ()
+    """Features that a gateway must have to obey this snapshot; it refuses what it lacks (fails closed)."""
+
+
+class SnapshotAck(Message, frozen=True, kw_only=True):
+    """The snapshot is in force."""
+
+    database: str
+    epoch: int
+    n: int
+
+
+class UsageLine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One request: no content. Times in seconds; tokens None where nobody could say."""
+
+    id: str
+    time: float
+    uid: int
+    deployment: str
+    model: str
+    replica: str
+    launch: str
+    path: str
+    status: int
+    outcome: str
+    """ok, client-gone, replica-died, timeout, refused, error"""
+    prompt_tokens: int | None = None
+    cached_tokens: int | None = None
+    answer_tokens: int | None = None
+    estimated: bool = False
+    queue_s: float = 0.0
+    first_byte_s: float | None = None
+    total_s: float = 0.0
+    actor: str = ""
+    turn: str = ""
+
+
+class UsageBatch(Message, frozen=True, kw_only=True):
+    """Numbered by (launch of the gateway, n); sent again until acknowledged."""
+
+    launch: str
+    n: int
+    lines: tuple[UsageLine, ...]
+
+
+class UsageAck(Message, frozen=True, kw_only=True):
+    """All batches of `launch` up to `n` are committed."""
+
+    launch: str
+    n: int
+
+
+class RouteLive(msgspec.Struct, frozen=True, kw_only=True):
+    replica: str
+    in_flight: int
+    requests: int
+    errors: int
+    ttft_ms: float | None = None
+    """Of the last answer that began."""
+
+
+class Live(Message, frozen=True, kw_only=True):
+    """Each second while something changes, and once when it becomes idle."""
+
+    requests: int
+    in_flight: int
+    queued: dict[str, int]
+    replicas: tuple[RouteLive, ...]
+    connections: int
+    spooled: int
+
+
+class Drain(Message, frozen=True, kw_only=True):
+    """Send nothing new to this replica; answered with `Report` when its last request has ended or after
+    `timeout_s`."""
+
+    replica: str
+    timeout_s: float
+
+
+class HandOver(Message, frozen=True, kw_only=True):
+    """Give the listeners to the gateway that connects to `socket` (SCM_RIGHTS), stop accepting, end what runs,
+    exit."""
+
+    socket: str
+
+
+class Ask(Message, frozen=True, kw_only=True):
+    """`what` = `ping`: answered with `Report`."""
+
+    what: str
+    request: str
+
+
+class Report(Message, frozen=True, kw_only=True):
+    """The answer to Drain, HandOver and Ask."""
+
+    what: str
+    request: str = ""
+    ok: bool = True
+    reason: str = ""
+
+
+class Refused(Message, frozen=True, kw_only=True):
+    """The line before could not be obeyed; nothing changed."""
+
+    reason: str
+
+
+FromDaemon = Hello | Snapshot | UsageAck | Drain | HandOver | Ask
+FromGateway = Welcome | SnapshotAck | UsageBatch | Live | Report | Refused

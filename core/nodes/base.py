@@ -1,0 +1,148 @@
+"""What the rest of Corral may ask of a host, however it is reached.
+
+`local` is the first implementation; an SSH host and a Slurm cluster fit the same interface. Every method may raise
+`core.errors.Failed` when the host can't be reached; none blocks the event loop; each has a time-out of its own.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Sequence
+from typing import Any, Literal
+
+import msgspec
+
+from core.nouns import NodeFacts, NodeSample, Noun, ProcessSample
+
+
+class Limits(Noun, frozen=True, kw_only=True):
+    """Hard limits that the keeper sets on the engine before it executes it. 0 = none."""
+
+    data_bytes: int = 0
+    """RLIMIT_DATA: KV cache, compute buffers and heap, not mapped weights."""
+    cpus: tuple[int, ...] = ()
+    """Affinity mask; empty = inherit."""
+    nice: int = 5
+    oom_score_adj: int = 500
+    core_bytes: int = 0
+    """RLIMIT_CORE; core dumps are off."""
+    log_bytes: int = 4 << 20
+    log_files: int = 3
+
+
+class LaunchOrder(Noun, frozen=True, kw_only=True):
+    """One run of an engine (or of the gateway) to be started. `id` has 10 characters and is committed by the
+    daemon before `Node.launch` is called."""
+
+    id: str
+    kind: Literal["replica", "gateway"]
+    owner: str
+    """The deployment and replica it is for (`chat/0`), or `gateway`."""
+    argv: tuple[str, ...]
+    env: dict[str, str]
+    """The whole environment: an allow-list and the launch's secret."""
+    limits: Limits
+    spec: dict[str, Any] = {}
+    """Whatever the daemon wants to find again when it adopts the launch (kept in launch.json, no secrets)."""
+    restart: bool = False
+    """The keeper itself starts the program again when it dies (gateway only), with growing pauses."""
+
+
+class ExitRecord(Noun, frozen=True, kw_only=True):
+    """How a launch ended (exit.json). Exactly one of `code` and `signal` is set, both None if nobody can say."""
+
+    code: int | None = None
+    signal: int | None = None
+    peak_rss_bytes: int = 0
+    time: float = 0.0
+    reason: str = ""
+    """The keeper's own: `keeper lost`, `exec failed: …`, `launch.json could not be written: …`."""
+    oom_line: str = ""
+    """The kernel's, where it may be read."""
+
+
+class LaunchState(Noun, frozen=True, kw_only=True):
+    """One launch folder as found on the host.
+
+    `alive` = its lock is held. `ready_to_adopt` = launch.json is there and boot id, pid and start time match.
+    Neither alive nor `exit` = the host went down or the keeper was killed before it could write.
+    """
+
+    id: str
+    kind: str
+    owner: str
+    alive: bool
+    keeper_pid: int | None
+    pid: int | None
+    """The engine's."""
+    started_at: float
+    boot_id: str
+    same_boot: bool
+    spec: dict[str, Any]
+    folder: str
+    """The engine's working folder; its Unix socket is `e.sock` in it."""
+    exit: ExitRecord | None
+    runs: int = 1
+    """How often a keeper with `restart` has started the program."""
+
+
+class LogPiece(Noun, frozen=True, kw_only=True):
+    """Bytes `start:end` of a launch's log, counted from the launch's first byte, over rotated files too."""
+
+    start: int
+    end: int
+    data: bytes
+    lost: int = 0
+    """Bytes before `start` that were asked for and have been rotated away."""
+
+
+class Node(ABC):
+    """A host. One instance per host for the daemon's life."""
+
+    name: str
+
+    @abstractmethod
+    async def facts(self) -> NodeFacts:
+        """What the host is; read again when asked, cheap enough for each admission."""
+
+    @abstractmethod
+    async def sample(self) -> NodeSample:
+        """One look at CPU, load, memory, pressure and disk. `free_bytes` is what admission counts with."""
+
+    @abstractmethod
+    async def launch(self, order: LaunchOrder) -> LaunchState:
+        """Start one launch under a keeper and return when launch.json is there (10 s at most). Raises `Failed`
+        with the keeper's reason; then nothing runs and the folder holds an exit.json. Repeating the call with
+        an id that was started is refused: there is never a second copy."""
+
+    @abstractmethod
+    async def launches(self) -> list[LaunchState]:
+        """All launch folders on the host, the ended ones too."""
+
+    @abstractmethod
+    def watch(self) -> AsyncIterator[LaunchState]:
+        """Yield a launch's state when it ends (and when a keeper with `restart` has restarted it), for all
+        launches, adopted ones too, within a second of it."""
+
+    @abstractmethod
+    async def signal(self, launch: str, signal: int) -> bool:
+        """Send a signal to the engine; False if it has ended. A pid whose start time differs is never hit."""
+
+    @abstractmethod
+    async def samples(self, launches: Sequence[str], *, pss: bool = False) -> list[ProcessSample]:
+        """One look at each launch that lives. `pss` also measures PSS (4-5 ms and more each)."""
+
+    @abstractmethod
+    async def read_log(self, launch: str, start: int, limit: int) -> LogPiece:
+        """Up to `limit` bytes from `start`; a negative `start` counts from the end."""
+
+    @abstractmethod
+    async def remove(self, launch: str) -> None:
+        """Remove an ended launch's folders. Raises `Conflict` while it lives."""
+
+    def endpoint(self, launch: LaunchState) -> str:
+        """Where the gateway and the health check reach a launch's Unix socket: `unix:/path/e.sock`."""
+        return f"unix:{launch.folder}/e.sock"
+
+
+encode_launch = msgspec.json.Encoder().encode

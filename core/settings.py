@@ -1,0 +1,279 @@
+"""corral.toml and the paths. $CORRAL_HOME moves everything under one folder.
+
+State lies under one folder per machine-id, because a home folder may be shared by several hosts. Paths are
+computed, never created, here; `daemon` makes the folders and checks their owner and mode.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import socket
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from core.errors import Invalid
+
+SYSTEM_SOCKET = Path("/run/corral/corral.sock")
+SOCKET_LIMIT = 107
+"""Bytes a Unix socket's path may have (sun_path is 108 with its final zero)."""
+
+
+# ------------------------------------------------------------------------------------------------ paths
+
+
+def machine_id() -> str:
+    """8 hex digits that name this host in paths: /etc/machine-id, else the host name's hash."""
+    for name in ("/etc/machine-id", "/var/lib/dbus/machine-id"):
+        try:
+            text = Path(name).read_text(encoding="ascii").strip()
+        except (OSError, UnicodeDecodeError):
+            continue
+        if re.fullmatch(r"[0-9a-f]{32}", text):
+            return hashlib.sha256(text.encode()).hexdigest()[:8]
+    return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
+
+
+class Paths(msgspec.Struct, frozen=True):
+    """Where everything lies. `root` holds one folder a machine; `config` is corral.toml."""
+
+    root: Path
+    config: Path
+    machine: str
+    mode: Literal["user", "system"] = "user"
+
+    @property
+    def state(self) -> Path:
+        return self.root / self.machine
+
+    @property
+    def run(self) -> Path:
+        """Folder of the sockets and pid files."""
+        return SYSTEM_SOCKET.parent if self.mode == "system" else self.state
+
+    @property
+    def socket(self) -> Path:
+        return SYSTEM_SOCKET if self.mode == "system" else self.state / "corral.sock"
+
+    @property
+    def daemon_lock(self) -> Path:
+        """flock held by the daemon for life; its text is {"pid", "boot_id", "start_time", "machine", "host"}."""
+        return self.state / "daemon.lock"
+
+    @property
+    def daemon_log(self) -> Path:
+        return self.state / "daemon.log"
+
+    @property
+    def database(self) -> Path:
+        return self.state / "corral.db"
+
+    @property
+    def audit_head(self) -> Path:
+        """The chain's head, outside the database."""
+        return self.state / "audit.head"
+
+    @property
+    def ballast(self) -> Path:
+        return self.state / "ballast"
+
+    @property
+    def backups(self) -> Path:
+        return self.state / "backups"
+
+    @property
+    def launches(self) -> Path:
+        """One folder a launch: the engine's working folder, its socket `e.sock` and its logs."""
+        return self.state / "l"
+
+    @property
+    def records(self) -> Path:
+        """One folder a launch: the keeper's lock, launch.json and exit.json, owned by the daemon."""
+        return self.state / "r"
+
+    @property
+    def gateway(self) -> Path:
+        """The gateway's folder: control socket, snapshot and spool."""
+        return self.state / "gateway"
+
+    @property
+    def gateway_socket(self) -> Path:
+        return (SYSTEM_SOCKET.parent if self.mode == "system" else self.state) / "gateway.sock"
+
+    @property
+    def gateway_control(self) -> Path:
+        return self.gateway / "control.sock"
+
+    @property
+    def models(self) -> Path:
+        """objects/<2 hex>/<sha256> (mode 0444) and incoming/ (what is being written)."""
+        return self.state / "models"
+
+
+def user_paths(environ: dict[str, str] | None = None) -> Paths:
+    """The per-user daemon's paths: under $CORRAL_HOME if it is set, else the XDG state and config folders."""
+    env = dict(os.environ) if environ is None else environ
+    home = env.get("CORRAL_HOME", "")
+    if home:
+        root = Path(home).expanduser()
+        if not root.is_absolute():
+            raise Invalid(
+                f"CORRAL_HOME is {home!r}",
+                "it must be an absolute path",
+                "set it to a full path, or unset it",
+            )
+        return Paths(root, root / "corral.toml", machine_id())
+    base = Path(env.get("HOME") or Path.home())
+    state = Path(env.get("XDG_STATE_HOME") or base / ".local/state") / "corral"
+    config = Path(env.get("XDG_CONFIG_HOME") or base / ".config") / "corral/corral.toml"
+    return Paths(state, config, machine_id())
+
+
+def system_paths() -> Paths:
+    """The shared daemon's paths."""
+    return Paths(Path("/var/lib/corral"), Path("/etc/corral/corral.toml"), machine_id(), "system")
+
+
+def cache_folder(environ: dict[str, str] | None = None) -> Path:
+    """Downloads and builds that can be made again."""
+    env = dict(os.environ) if environ is None else environ
+    if env.get("CORRAL_HOME"):
+        return Path(env["CORRAL_HOME"]) / "cache"
+    base = Path(env.get("HOME") or Path.home())
+    return Path(env.get("XDG_CACHE_HOME") or base / ".cache") / "corral"
+
+
+# ------------------------------------------------------------------------------------------------ corral.toml
+
+Bytes = Annotated[int, msgspec.Meta(ge=0)]
+Seconds = Annotated[float, msgspec.Meta(ge=0)]
+
+
+class _Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Base of the tables: an unknown key is an error."""
+
+
+class DaemonTable(_Table, frozen=True, kw_only=True):
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_bytes: Annotated[int, msgspec.Meta(ge=65536)] = 4 << 20
+    """Rotate the daemon's log at this size; `log_files` old ones are kept."""
+    log_files: Annotated[int, msgspec.Meta(ge=1, le=100)] = 3
+    group: str = "corral"
+    """System mode: whose members may do everything."""
+    gateway_user: str = "corral-gw"
+    engine_user: str = "corral-run"
+    socket: str = ""
+    """Another path of the control socket, for where the state folder's is over 107 bytes."""
+
+
+class CapacityTable(_Table, frozen=True, kw_only=True):
+    reserve_bytes: Bytes = 0
+    """Memory kept for the host; 0 = a tenth of it, at least 512 MiB, at most 8 GiB."""
+    threads: Annotated[int, msgspec.Meta(ge=0)] = 0
+    """Cores that replicas share; 0 = usable cores less one."""
+
+
+class ReplicasTable(_Table, frozen=True, kw_only=True):
+    start_timeout_s: Annotated[float, msgspec.Meta(gt=0)] = 300
+    drain_timeout_s: Seconds = 30
+    stop_timeout_s: Seconds = 10
+    """From SIGTERM to SIGKILL."""
+    backoff_s: tuple[float, ...] = (1, 2, 5, 10, 30, 60)
+    """Pauses before the restarts of a replica that dies; after the last one it is failed."""
+    steady_s: Seconds = 300
+    """A replica that was ready for so long begins anew with the first pause."""
+    log_bytes: Annotated[int, msgspec.Meta(ge=65536)] = 4 << 20
+    log_files: Annotated[int, msgspec.Meta(ge=1, le=100)] = 3
+
+
+class GatewayTable(_Table, frozen=True, kw_only=True):
+    queue: Annotated[int, msgspec.Meta(ge=0, le=100000)] = 64
+    """Requests that may wait for a slot of a deployment."""
+    queue_timeout_s: Seconds = 60
+    first_byte_timeout_s: Seconds = 600
+    idle_timeout_s: Seconds = 120
+    body_bytes: Annotated[int, msgspec.Meta(ge=1024)] = 16 << 20
+    when_spool_full: Literal["refuse", "serve-uncounted"] = "refuse"
+
+
+class EnginesTable(_Table, frozen=True, kw_only=True):
+    llama_server: str = ""
+    """Path of llama-server; empty = looked up on PATH."""
+
+
+class SamplesTable(_Table, frozen=True, kw_only=True):
+    every_s: Annotated[float, msgspec.Meta(ge=0.2)] = 1.0
+    keep: Annotated[int, msgspec.Meta(ge=60, le=86400)] = 900
+    pss_every_s: Annotated[float, msgspec.Meta(ge=5)] = 30.0
+
+
+class Settings(_Table, frozen=True, kw_only=True):
+    """All of corral.toml; every key has a default, so an absent file is a valid one."""
+
+    daemon: DaemonTable = DaemonTable()
+    capacity: CapacityTable = CapacityTable()
+    replicas: ReplicasTable = ReplicasTable()
+    gateway: GatewayTable = GatewayTable()
+    engines: EnginesTable = EnginesTable()
+    samples: SamplesTable = SamplesTable()
+
+
+def load(path: Path) -> Settings:
+    """Read and check corral.toml; the defaults if there is none. Raises `Invalid` with line and reason."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return Settings()
+    except (OSError, UnicodeDecodeError) as error:
+        raise Invalid(f"{path} cannot be read", str(error), "mend the file or its mode") from error
+    return parse(text, str(path))
+
+
+def parse(text: str, name: str = "corral.toml") -> Settings:
+    """Check the text of a corral.toml. Raises `Invalid`: `name:line: reason`."""
+    todo = "nothing was changed; mend the line and run `corral reload`"
+    try:
+        data: dict[str, Any] = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        line = re.search(r"line (\d+)", str(error))
+        at = f"{name}:{line[1]}" if line else name
+        raise Invalid(f"{at}: not valid TOML", str(error), todo) from error
+    try:
+        return msgspec.convert(data, Settings)
+    except msgspec.ValidationError as error:
+        reason, _, where = str(error).partition(" - at `")
+        keys = [part for part in re.split(r"[.\[\]`$]+", where) if part]
+        unknown = re.search(r"unknown field `([^`]+)`", reason)
+        if unknown:
+            keys.append(unknown[1])
+            reason = f"unknown key {unknown[1]!r}"
+        number = _line_of(text, keys)
+        raise Invalid(
+            f"{name}:{number}: {'.'.join(keys) or 'the file'}: {reason}", todo=todo, line=number, key=".".join(keys)
+        ) from error
+
+
+def _line_of(text: str, keys: list[str]) -> int:
+    """The line on which `keys` (table, key) is set; 1 if it is not found."""
+    table: list[str] = []
+    named = [key for key in keys if not key.isdecimal() and key != "..."]
+    best = 1
+    for number, line in enumerate(text.splitlines(), 1):
+        header = re.match(r"\s*\[+\s*([^\]]+?)\s*\]+", line)
+        if header:
+            table = [part.strip(" \"'") for part in header[1].split(".")]
+            if table == named:
+                return number
+            continue
+        pair = re.match(r"\s*([A-Za-z0-9_\-.\"' ]+?)\s*=", line)
+        if pair:
+            full = table + [part.strip(" \"'") for part in pair[1].split(".")]
+            if full == named:
+                return number
+            if named[: len(full)] == full:
+                best = number
+    return best

@@ -1,0 +1,1 @@
+"""The terminal: the console and the scriptable command line, both views of the daemon."""
