@@ -1,0 +1,7 @@
+"""`python -P -m core`: the daemon."""
+
+import sys
+
+from core.daemon import main
+
+sys.exit(main())

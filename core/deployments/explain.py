@@ -1,0 +1,55 @@
+"""Why a deployment is in its state, in sentences for somebody who was woken up."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from core.nouns import Deployment, LaunchStory, Replica
+
+
+def sentences(
+    deployment: Deployment, replicas: Sequence[Replica], stories: Sequence[LaunchStory], now: float
+) -> tuple[str, ...]:
+    """What is, since when, why, and what to do; `now` in UTC seconds."""
+    spec = deployment.spec
+    told = [
+        f"{spec.name} is {deployment.state} since {span(now - deployment.since)}"
+        + (f": {deployment.reason}." if deployment.reason else ".")
+    ]
+    told.append(f"It should be {deployment.wanted}, with {spec.replicas} of {spec.model} on {spec.engine}.")
+    for replica in replicas:
+        line = f"{replica.id} is {replica.state} since {span(now - replica.since)}"
+        if replica.reason:
+            line += f": {replica.reason}"
+        if replica.state == "backoff" and replica.next_try is not None:
+            line += f"; it is started again in {span(max(0.0, replica.next_try - now))}"
+        if replica.restarts:
+            line += f" ({replica.restarts} restarts)"
+        told.append(line + ".")
+    newest = stories[0] if stories else None
+    if newest is not None and newest.rss_measured and newest.rss_planned:
+        off = (newest.rss_measured - newest.rss_planned) * 100 / newest.rss_planned
+        told.append(
+            f"Memory: planned {newest.rss_planned >> 20} MiB, measured {newest.rss_measured >> 20} MiB"
+            f" when it was ready ({off:+.1f} %)."
+        )
+    for story in stories:
+        for line in story.lines:
+            told.append(f"The engine said: {line}")
+        if story.lines:
+            break
+    if deployment.state == "failed":
+        told.append(f"Mend the cause, then: corral start {spec.name}. Its log: corral logs --previous {spec.name}.")
+    return tuple(told)
+
+
+def span(seconds: float) -> str:
+    """A length of time as people say it: 42 s, 5 min, 3 h 10 min, 2 d 4 h."""
+    whole = int(max(0, seconds))
+    if whole < 120:
+        return f"{whole} s"
+    if whole < 7200:
+        return f"{whole // 60} min"
+    if whole < 172800:
+        return f"{whole // 3600} h {whole % 3600 // 60} min"
+    return f"{whole // 86400} d {whole % 86400 // 3600} h"

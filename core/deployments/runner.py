@@ -1,0 +1,605 @@
+"""The state machine of one replica: start, watch, drain, stop, back off, fail; one task for the replica's life.
+
+A replica is `ready` only after the gateway has acknowledged its route, and it is stopped only after the route was
+withdrawn, so that nobody is ever sent to a replica that is not there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from signal import SIGKILL, SIGTERM, Signals
+from urllib.parse import urlsplit
+
+import msgspec
+
+from core.access import Effect, Gate
+from core.budgets import threads_for
+from core.catalog import Catalog
+from core.deployments import tables
+from core.deployments.gatewaylink import GatewayLink, new_launch_id
+from core.engines.base import Endpoint, Engine, EngineRegistry, LaunchPlan
+from core.errors import CorralError, StoreError
+from core.gateway import wire
+from core.nodes.base import ExitRecord, LaunchOrder, LaunchState, Limits, Node
+from core.nouns import CORRAL, Counters, LaunchStory, ProcessSample, Replica
+from core.settings import Settings
+from core.store import Store
+
+log = logging.getLogger(__name__)
+
+NEVER = 3600.0
+"""Seconds to the next look when only an event can change anything."""
+
+
+class Yard:
+    """What every runner shares; built once by the service."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        gate: Gate,
+        node: Node,
+        engines: EngineRegistry,
+        catalog: Catalog,
+        link: GatewayLink,
+        settings: Callable[[], Settings],
+        clock: Callable[[], float],
+        changed: Callable[[Runner], None],
+        running: Callable[[], int],
+        room_for: Callable[[Runner], str],
+    ) -> None:
+        self.store = store
+        self.gate = gate
+        self.node = node
+        self.engines = engines
+        self.catalog = catalog
+        self.link = link
+        self.settings = settings
+        self.clock = clock
+        self.changed = changed
+        """Called after each change of a runner's view: publishes it and sends the routes."""
+        self.running = running
+        self.room_for = room_for
+        """Empty if the replica's plan fits now, else the sentence that says what is missing."""
+
+
+class Runner:
+    """One replica. `want` and `ended` may be called at any time; the task acts on them."""
+
+    def __init__(self, yard: Yard, deployment: str, index: int, row: tables.ReplicaRow | None) -> None:
+        self.id = f"{deployment}/{index}"
+        self.deployment = deployment
+        self.index = index
+        self._yard = yard
+        self._wanted: tables.Wanted | None = None
+        self._wake = asyncio.Event()
+        self._launch: LaunchState | None = None
+        self._row: tables.LaunchRow | None = None
+        self._effect: Effect | None = None
+        self._exit: ExitRecord | None = None
+        self._endpoint: Endpoint | None = None
+        self._began = 0.0
+        self._waits_since = 0.0
+        self._ready_at: float | None = None
+        self._counters: Counters | None = None
+        self._hopeless = False
+        self.routable = False
+        self.gone = False
+        now = yard.clock()
+        self.view = Replica(
+            id=self.id,
+            deployment=deployment,
+            model="",
+            version=1,
+            engine="",
+            node=yard.node.name,
+            state=row.state if row else "stopped",
+            since=row.since if row else now,
+            reason=row.reason if row else "",
+            restarts=row.restarts if row else 0,
+            next_try=row.next_try if row else None,
+        )
+
+    # ---------------------------------------------------------------------------------------- from outside
+
+    def want(self, wanted: tables.Wanted | None, *, anew: bool = False) -> None:
+        """Say what should be; None: this replica shall go. `anew` forgets failures (a person asked)."""
+        self._wanted = wanted
+        if wanted is not None:
+            spec = wanted.spec
+            self._set(
+                model=spec.model,
+                engine=spec.engine,
+                ctx=spec.ctx,
+                parallel=spec.parallel,
+                ctx_per_slot=spec.ctx // max(1, spec.parallel),
+                plan_bytes=wanted.plan.plan_bytes,
+                rss_planned=wanted.plan.rss_bytes,
+            )
+        if anew and self._launch is None:
+            self._set(restarts=0, next_try=None)
+            if self.view.state in ("failed", "backoff"):
+                self._state("stopped", "will be started")
+        self._wake.set()
+
+    def adopt(self, row: tables.LaunchRow, launch: LaunchState | None) -> None:
+        """Take over what an earlier daemon started; `launch` None: its process never came to be."""
+        self._row = row
+        self._began = row.started_at
+        self._waits_since = self._yard.clock()
+        if launch is None:
+            self._exit = ExitRecord(reason="the daemon ended before the process was started")
+            self._launch = LaunchState(
+                id=row.id, kind="replica", owner=self.id, alive=False, keeper_pid=None, pid=None,
+                started_at=row.started_at, boot_id="", same_boot=True, spec={}, folder="", exit=self._exit,
+            )  # fmt: skip
+            return
+        self._launch = launch
+        self._set(launch=launch.id, pid=launch.pid)
+        if not launch.alive:
+            self._exit = launch.exit or ExitRecord(reason="keeper lost")
+        elif self.view.state not in ("draining", "stopping"):
+            self._ready_at = None
+            self._state("loading", "adopted from the daemon before")
+
+    def ended(self, launch: LaunchState) -> None:
+        """The node saw the launch end."""
+        if self._launch is not None and launch.id == self._launch.id and not launch.alive:
+            self._exit = launch.exit or ExitRecord(reason="keeper lost")
+            self._wake.set()
+
+    @property
+    def launch(self) -> LaunchState | None:
+        return self._launch
+
+    @property
+    def holds(self) -> int:
+        """Bytes reserved: from the commit of its launch to its end."""
+        return self.view.plan_bytes if self._launch is not None else 0
+
+    def route(self) -> wire.ReplicaRoute | None:
+        """How the gateway reaches it; None while it takes no requests."""
+        endpoint = self._endpoint
+        if not self.routable or endpoint is None:
+            return None
+        kind = "tls" if endpoint.tls else "tcp"
+        return wire.ReplicaRoute(
+            id=self.id,
+            launch=self.view.launch,
+            endpoint=f"unix:{endpoint.socket}" if endpoint.socket else f"{kind}:{endpoint.host}:{endpoint.port}",
+            secret=endpoint.secret,
+            slots=max(1, self.view.parallel),
+            prefix=endpoint.prefix,
+        )
+
+    def figures(self, sample: ProcessSample) -> None:
+        """Show what the node measured; a PSS of 0 keeps the last one."""
+        self._set(
+            rss_bytes=sample.rss_bytes,
+            anon_bytes=sample.anon_bytes,
+            pss_bytes=sample.pss_bytes or self.view.pss_bytes,
+            cpu_percent=round(sample.cpu_percent, 1),
+        )
+
+    async def count(self) -> None:
+        """Ask the engine for its counters and show the rates since the last time."""
+        if self._endpoint is None or self.view.state != "ready":
+            return
+        now = await self._engine().counters(self._endpoint)
+        before, self._counters = self._counters, now
+        if now is None:
+            return
+        rates: dict[str, object] = {"slots_busy": now.slots_busy or 0, "queued": now.queued or 0}
+        if before is not None and now.time > before.time:
+            span = now.time - before.time
+            for field, new, old in (
+                ("tokens_per_second", now.generated_tokens, before.generated_tokens),
+                ("prompt_tokens_per_second", now.prompt_tokens, before.prompt_tokens),
+            ):
+                if new is not None and old is not None:
+                    rates[field] = round(max(0, new - old) / span, 1)
+        self._set(**rates)
+
+    def quiet(self) -> None:
+        """No request runs: rates are zero without asking."""
+        self._counters = None
+        self._set(tokens_per_second=0.0, prompt_tokens_per_second=0.0, slots_busy=0, queued=0)
+
+    def first_token(self, ttft_ms: float | None) -> None:
+        if ttft_ms is not None:
+            self._set(ttft_ms=round(ttft_ms, 1))
+
+    # ---------------------------------------------------------------------------------------- the task
+
+    async def run(self) -> None:
+        """Live until the replica is unwanted and gone."""
+        while not self.gone:
+            self._wake.clear()
+            try:
+                pause = await self._step()
+            except StoreError as error:
+                log.error("%s: %s", self.id, error)
+                pause = 2.0
+            except CorralError as error:
+                log.error("%s: %s", self.id, error)
+                self._state(self.view.state, str(error))
+                pause = 2.0
+            if not self.gone:
+                await self._sleep(pause)
+
+    async def _sleep(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._wake.wait()
+        except TimeoutError:
+            pass
+
+    async def _step(self) -> float:
+        """Do the next thing; seconds until the next look."""
+        wanted = self._wanted
+        if wanted is not None and not self._engine().abilities.starts:
+            return await self._attached(wanted)
+        if self._launch is None:
+            return await self._idle(wanted)
+        if self._exit is not None:
+            return await self._died()
+        if wanted is None or wanted.wanted == "stopped" or (self._row and self._row.generation != wanted.generation):
+            return await self._end(wanted)
+        return await self._look()
+
+    async def _idle(self, wanted: tables.Wanted | None) -> float:
+        if wanted is None:
+            await self._yard.store.transact(lambda db: tables.delete_replica(db, self.id))
+            self.gone = True
+            self._yard.changed(self)
+            return 0
+        if wanted.wanted == "stopped":
+            if self.view.state != "stopped":
+                self._set(restarts=0, next_try=None)
+                self._state("stopped", "stopped")
+                await self._save()
+            return NEVER
+        if self.view.state == "failed":
+            return NEVER
+        now = self._yard.clock()
+        if self.view.state == "backoff" and self.view.next_try is not None and now < self.view.next_try:
+            return min(self.view.next_try - now, 60.0)
+        return await self._start(wanted)
+
+    # ---------------------------------------------------------------------------------------- start
+
+    async def _start(self, wanted: tables.Wanted) -> float:
+        short = self._yard.room_for(self)
+        if short or self._yard.store.low:
+            reason = short or "the disk with the database is full: nothing is started until there is room"
+            if self.view.state != "backoff" or self.view.reason != reason:
+                self._set(next_try=None)
+                self._state("backoff", reason)
+            return 5.0
+        engine = self._engine()
+        launch = new_launch_id()
+        secret = secrets.token_urlsafe(32)
+        plan = await self._plan(wanted, secret)
+        command = engine.command(plan)
+        yard = self._yard
+        request = f"auto-{launch}"
+        effect = await yard.gate.intent(
+            CORRAL, "replica.start", f"replica:{self.id}", request,
+            after={"launch": launch, "model": wanted.spec.model, "engine": wanted.spec.engine, "ctx": plan.ctx,
+                   "parallel": plan.parallel, "threads": plan.threads, "plan_bytes": wanted.plan.plan_bytes},
+        )  # fmt: skip
+        row = tables.LaunchRow(
+            id=launch,
+            replica=self.id,
+            generation=wanted.generation,
+            secret=secret,
+            effect=effect.id,
+            request=request,
+            started_at=yard.clock(),
+            plan_bytes=wanted.plan.plan_bytes,
+            rss_planned=wanted.plan.rss_bytes,
+        )
+        await yard.store.transact(lambda db: tables.put_launch(db, row))
+        self._row, self._effect, self._exit = row, effect, None
+        self._began = self._waits_since = row.started_at
+        self._ready_at = None
+        self._set(launch=launch, threads=plan.threads, pid=None, port=None, socket=None, next_try=None)
+        self._state("starting", "the process is being started")
+        await self._save()
+        replicas = yard.settings().replicas
+        order = LaunchOrder(
+            id=launch,
+            kind="replica",
+            owner=self.id,
+            argv=command.argv,
+            env=command.env,
+            limits=Limits(
+                data_bytes=wanted.spec.memory or wanted.plan.plan_bytes,
+                log_bytes=replicas.log_bytes,
+                log_files=replicas.log_files,
+            ),
+            spec={"deployment": self.deployment, "generation": wanted.generation, "threads": plan.threads},
+        )
+        try:
+            self._launch = await yard.node.launch(order)
+        except CorralError as error:
+            self._exit = ExitRecord(reason=str(error), time=yard.clock())
+            self._launch = LaunchState(
+                id=launch, kind="replica", owner=self.id, alive=False, keeper_pid=None, pid=None,
+                started_at=row.started_at, boot_id="", same_boot=True, spec={}, folder="", exit=self._exit,
+            )  # fmt: skip
+            return 0
+        self._set(pid=self._launch.pid)
+        self._state("loading", "the engine loads the model")
+        return 0.1
+
+    async def _plan(self, wanted: tables.Wanted, secret: str) -> LaunchPlan:
+        yard = self._yard
+        model = await yard.catalog.get(wanted.spec.model)
+        facts = await yard.node.facts()
+        threads = wanted.spec.threads or threads_for(facts, yard.settings().capacity, yard.running())
+        return LaunchPlan(
+            spec=wanted.spec,
+            alias=self.deployment,
+            model_path=yard.catalog.path(model),
+            shape=model.shape,
+            ctx=wanted.spec.ctx,
+            parallel=wanted.spec.parallel,
+            threads=threads,
+            secret=secret,
+        )
+
+    # ---------------------------------------------------------------------------------------- watch
+
+    async def _look(self) -> float:
+        """Ask for health until it is ready, then each five seconds."""
+        yard, launch = self._yard, self._launch
+        assert launch is not None and self._row is not None
+        endpoint = self._find_endpoint(launch)
+        health = await self._engine().health(endpoint) if endpoint else None
+        if self._exit is not None:
+            return 0
+        if health is None or health.state != "ready":
+            if self.view.state == "ready" and health is not None:
+                return 1.0  # busy engines answer late; the process is watched by the node
+            if yard.clock() - self._waits_since > yard.settings().replicas.start_timeout_s:
+                self._set_reason(f"not ready after {yard.settings().replicas.start_timeout_s:.0f} s")
+                await yard.node.signal(launch.id, SIGKILL)
+                await self._sleep(10)
+                return 0
+            return 0.1
+        if self.view.state == "ready":
+            return 5.0
+        self._endpoint = endpoint
+        self.routable = True
+        yard.changed(self)
+        if not await yard.link.acknowledged(yard.link.status().snapshot, 5):
+            self._state("loading", "loaded; waits for the gateway")
+            return 0.2
+        self._ready_at = yard.clock()
+        self._state("ready", "")
+        await self._save()
+        await self._settle("done", {"launch": launch.id, "pid": launch.pid})
+        rss = await self._measure(launch.id)
+        ready_at = self._ready_at
+        await yard.store.transact(lambda db: tables.measured(db, launch.id, rss, ready_at))
+        return 5.0
+
+    async def _measure(self, launch: str) -> int:
+        for sample in await self._yard.node.samples([launch], pss=True):
+            self.figures(sample)
+            return sample.rss_bytes
+        return 0
+
+    def _find_endpoint(self, launch: LaunchState) -> Endpoint | None:
+        assert self._row is not None
+        folder = Path(launch.folder)
+        if self._engine().abilities.unix_socket:
+            socket = folder / "e.sock"
+            self._set(socket=str(socket), port=None)
+            return Endpoint(socket=str(socket), secret=self._row.secret) if socket.exists() else None
+        try:
+            port = int((folder / "port").read_text())
+        except (OSError, ValueError):
+            return None
+        self._set(socket=None, port=port)
+        return Endpoint(host="127.0.0.1", port=port, secret=self._row.secret)
+
+    async def _attached(self, wanted: tables.Wanted) -> float:
+        """A server of somebody else: watched and routed to, never started or stopped."""
+        if wanted.wanted == "stopped":
+            self.routable = False
+            if self.view.state != "stopped":
+                self._state("stopped", "no longer routed to")
+            return NEVER
+        url = urlsplit(wanted.spec.url)
+        port = url.port or (443 if url.scheme == "https" else 80)
+        self._endpoint = Endpoint(
+            host=url.hostname or "", port=port, prefix=url.path.rstrip("/"), tls=url.scheme == "https"
+        )
+        self._set(port=port)
+        health = await self._engine().health(self._endpoint)
+        was, self.routable = self.routable, health.state == "ready"
+        if self.routable and self.view.state != "ready":
+            self._state("ready", "")
+            await self._yard.link.acknowledged(self._yard.link.status().snapshot, 2)
+        elif not self.routable:
+            reason = health.reason or f"{wanted.spec.url} does not answer"
+            if was or self.view.state != "backoff" or self.view.reason != reason:
+                self._state("backoff", reason)
+        return 2.0
+
+    # ---------------------------------------------------------------------------------------- stop
+
+    async def _end(self, wanted: tables.Wanted | None) -> float:
+        """Withdraw the route, drain, TERM, KILL."""
+        yard, launch = self._yard, self._launch
+        assert launch is not None
+        replicas = yard.settings().replicas
+        self._state("draining", "takes no new requests")
+        self.routable = False
+        yard.changed(self)
+        await yard.link.acknowledged(yard.link.status().snapshot, 2)
+        deadline = yard.clock() + replicas.drain_timeout_s
+        while yard.link.in_flight(self.id) and yard.clock() < deadline and self._exit is None:
+            await self._sleep(0.2)
+            self._wake.clear()
+        why = "removed" if wanted is None else "stopped" if wanted.wanted == "stopped" else "replaced"
+        self._state("stopping", why)
+        effect: Effect | None = None
+        try:
+            effect = await yard.gate.intent(CORRAL, "replica.stop", f"replica:{self.id}", f"auto-{launch.id}")
+        except StoreError as error:
+            log.error("%s is stopped without a record of the intent: %s", self.id, error)
+        for signal, wait in ((SIGTERM, replicas.stop_timeout_s), (SIGKILL, 10.0)):
+            if self._exit is None:
+                await yard.node.signal(launch.id, signal)
+                deadline = yard.clock() + wait
+                while self._exit is None and yard.clock() < deadline:
+                    await self._sleep(min(0.5, wait))
+                    self._wake.clear()
+        if self._exit is None:
+            if effect:
+                await yard.gate.outcome(effect, "failed", reason="the process does not end on SIGKILL")
+            self._set_reason("the process does not end on SIGKILL")
+            return 5.0
+        if effect:
+            await yard.gate.outcome(effect, "done", after={"launch": launch.id, "why": why})
+        await self._finish(why, ())
+        self._state("stopped", why)
+        await self._save()
+        return 0
+
+    async def _died(self) -> float:
+        """The engine ended though nobody asked: say why, and back off or fail."""
+        yard, exit, wanted = self._yard, self._exit, self._wanted
+        assert exit is not None and self._launch is not None
+        was_ready = self._ready_at is not None
+        self.routable = False
+        tail = await self._tail()
+        failure = self._engine().explain(code=exit.code, signal=exit.signal, log_tail=tail, was_ready=was_ready)
+        reason = failure.reason
+        if exit.code is None and exit.signal is None and exit.reason:
+            reason = exit.reason
+        elif exit.oom_line:
+            reason = f"{reason}; the kernel says: {exit.oom_line}"
+        if exit.signal == SIGKILL and exit.peak_rss_bytes:
+            peak, planned = exit.peak_rss_bytes >> 20, self.view.plan_bytes >> 20
+            reason += f" (memory at its peak {peak} MiB, planned {planned} MiB)"
+        launch = self._launch.id
+        never_ready = not was_ready and self._effect is not None
+        await self._settle("failed", None, reason)
+        if not never_ready:
+            await yard.gate.record(
+                CORRAL, "replica.died", f"replica:{self.id}", f"auto-{launch}", "done", reason=reason,
+                after={"launch": launch, "code": exit.code, "signal": _signal_name(exit.signal)},
+            )  # fmt: skip
+        steady = was_ready and yard.clock() - (self._ready_at or 0) >= yard.settings().replicas.steady_s
+        await self._finish(reason, failure.lines)
+        pauses = yard.settings().replicas.backoff_s
+        restarts = 0 if steady else self.view.restarts
+        if wanted is None or wanted.wanted == "stopped":
+            self._state("stopped", reason)
+        elif failure.permanent:
+            self._state("failed", reason)
+        elif restarts >= len(pauses):
+            self._state("failed", f"{reason}; it was restarted {restarts} times")
+        else:
+            pause = pauses[restarts]
+            self._set(restarts=restarts + 1, next_try=yard.clock() + pause)
+            self._state("backoff", reason)
+        await self._save()
+        return 0
+
+    async def _finish(self, reason: str, lines: tuple[str, ...]) -> None:
+        """Record the launch's end and forget its process."""
+        launch, exit = self._launch, self._exit or ExitRecord()
+        assert launch is not None
+        story = LaunchStory(
+            launch=launch.id,
+            started_at=self._began,
+            ended_at=exit.time or self._yard.clock(),
+            code=exit.code,
+            signal=exit.signal,
+            reason=reason,
+            lines=lines,
+            peak_rss_bytes=exit.peak_rss_bytes,
+        )
+        await self._yard.store.transact(lambda db: tables.end_launch(db, story))
+        await self._tidy(launch.id)
+        self._launch = self._row = self._exit = self._endpoint = self._ready_at = self._counters = None
+        self._set(
+            pid=None, port=None, socket=None, rss_bytes=0, pss_bytes=0, anon_bytes=0, cpu_percent=0.0,
+            tokens_per_second=0.0, prompt_tokens_per_second=0.0, slots_busy=0, queued=0,
+        )  # fmt: skip
+
+    async def _tidy(self, newest: str) -> None:
+        """Keep the folders (logs) of the last two launches."""
+
+        def old(db: sqlite3.Connection) -> list[str]:
+            return tables.launches_of(db, self.id)[2:12]
+
+        for launch in await self._yard.store.read(old):
+            try:
+                await self._yard.node.remove(launch)
+            except CorralError:
+                continue
+
+    async def _tail(self) -> list[str]:
+        assert self._launch is not None
+        try:
+            piece = await self._yard.node.read_log(self._launch.id, -16384, 16384)
+        except (CorralError, OSError):
+            return []
+        return piece.data.decode("utf-8", "replace").splitlines()
+
+    async def _settle(self, outcome: str, after: object, reason: str = "") -> None:
+        """Write the outcome of the start, once."""
+        effect, self._effect = self._effect, None
+        if effect is not None:
+            await self._yard.gate.outcome(effect, outcome, after=after, reason=reason)  # type: ignore[arg-type]
+
+    # ---------------------------------------------------------------------------------------- its picture
+
+    def _engine(self) -> Engine:
+        return self._yard.engines.get(self._wanted.spec.engine if self._wanted else self.view.engine or "xllamacpp")
+
+    def _set(self, **fields: object) -> None:
+        new = msgspec.structs.replace(self.view, **fields)
+        if new != self.view:
+            self.view = new
+            self._yard.changed(self)
+
+    def _state(self, state: str, reason: str) -> None:
+        since = self._yard.clock() if state != self.view.state else self.view.since
+        self._set(state=state, reason=reason, since=since)
+
+    def _set_reason(self, reason: str) -> None:
+        self._set(reason=reason)
+
+    async def _save(self) -> None:
+        view = self.view
+        row = tables.ReplicaRow(
+            id=self.id,
+            deployment=self.deployment,
+            state=view.state,
+            reason=view.reason,
+            since=view.since,
+            restarts=view.restarts,
+            next_try=view.next_try,
+            launch=view.launch,
+        )
+        await self._yard.store.transact(lambda db: tables.put_replica(db, row))
+
+
+def _signal_name(signal: int | None) -> str | None:
+    try:
+        return None if signal is None else Signals(signal).name
+    except ValueError:
+        return str(signal)

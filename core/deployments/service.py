@@ -1,0 +1,593 @@
+"""Deployments: what a person asks for, admitted and recorded in one transaction, then carried out by runners."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import sqlite3
+import time
+from collections.abc import Callable, Sequence
+from urllib.parse import urlsplit
+
+import msgspec
+
+from core.access import Gate
+from core.audit import Audit
+from core.budgets import Room, room
+from core.budgets.admission import Holding
+from core.catalog import Catalog, sizing
+from core.deployments import tables
+from core.deployments.explain import sentences
+from core.deployments.gatewaylink import GatewayLink
+from core.deployments.runner import Runner, Yard
+from core.engines.base import EngineRegistry
+from core.errors import Conflict, CorralError, Invalid, NoRoom, NotFound
+from core.events import Bus
+from core.gateway import wire
+from core.nodes.base import LaunchState, Node
+from core.nouns import (
+    CORRAL,
+    Actor,
+    Change,
+    Deployment,
+    DeploymentSpec,
+    Explanation,
+    LogText,
+    Model,
+    Plan,
+    PlanParts,
+    ProcessSample,
+    Replica,
+)
+from core.settings import Paths, Settings
+from core.store import Store
+
+log = logging.getLogger(__name__)
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+CACHE_RAM_MIB = 256
+"""The engine's prompt cache; its default of 8192 would not be planned for."""
+
+
+class Deployments:
+    """The service that owns the noun. `start` adopts, `run` reconciles, `close` leaves everything running."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        gate: Gate,
+        audit: Audit,
+        node: Node,
+        engines: EngineRegistry,
+        catalog: Catalog,
+        bus: Bus,
+        paths: Paths,
+        settings: Callable[[], Settings],
+        allowed: Callable[[], wire.Allowed],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._store, self._gate, self._audit, self._node = store, gate, audit, node
+        self._engines, self._catalog, self._bus = engines, catalog, bus
+        self._settings, self._clock = settings, clock
+        self._wanted: dict[str, tables.Wanted] = {}
+        self._runners: dict[str, Runner] = {}
+        self._strays: dict[str, LaunchState] = {}
+        self._shown: dict[str, Deployment] = {}
+        self._since: dict[str, tuple[str, float]] = {}
+        self._busy: set[str] = set()
+        self._changes = asyncio.Condition()
+        self._tasks: asyncio.TaskGroup | None = None
+        self._room: Room | None = None
+        self.link = GatewayLink(
+            node, store, gate, paths, settings, allowed=allowed, on_live=self._on_live, clock=clock
+        )  # fmt: skip
+        self._yard = Yard(
+            store=store, gate=gate, node=node, engines=engines, catalog=catalog, link=self.link, settings=settings,
+            clock=clock, changed=self._changed, running=self._running, room_for=self._room_for,
+        )  # fmt: skip
+
+    # ---------------------------------------------------------------------------------------- its life
+
+    async def start(self) -> None:
+        """Read what is wanted, adopt what runs, explain what does not."""
+        rows = {row.id: row for row in await self._store.read(tables.all_replicas)}
+        launches = {each.id: each for each in await self._node.launches() if each.kind == "replica"}
+        known = await self._store.read(tables.open_launches)
+        for wanted in await self._store.read(tables.all_wanted):
+            self._wanted[wanted.spec.name] = wanted
+        await self._look_for_room()
+        ids = [f"{name}/{i}" for name, w in self._wanted.items() for i in range(w.spec.replicas)]
+        for replica in dict.fromkeys([*ids, *rows, *(row.replica for row in known.values())]):
+            name, _, index = replica.rpartition("/")
+            self._runners[replica] = Runner(self._yard, name, int(index), rows.get(replica))
+        for launch, row in known.items():
+            self._runners[row.replica].adopt(row, launches.get(launch))
+        self._strays = {each.id: each for each in launches.values() if each.alive and each.id not in known}
+        for stray in self._strays.values():
+            log.warning("launch %s of %s runs and nothing wants it", stray.id, stray.owner)
+
+    async def run(self) -> None:
+        """Reconcile until cancelled; replicas run on after that."""
+        async with asyncio.TaskGroup() as group:
+            self._tasks = group
+            group.create_task(self.link.run())
+            group.create_task(self._watch())
+            for runner in list(self._runners.values()):
+                self._tell(runner)
+                group.create_task(self._live(runner))
+
+    async def _live(self, runner: Runner) -> None:
+        await runner.run()
+        self._runners.pop(runner.id, None)
+        self._bus.publish("replica.gone", f"replica:{runner.id}")
+        self._derive(runner.deployment)
+        async with self._changes:
+            self._changes.notify_all()
+
+    async def _watch(self) -> None:
+        async for launch in self._node.watch():
+            if launch.kind != "replica" or launch.alive:
+                continue
+            self._strays.pop(launch.id, None)
+            for runner in self._runners.values():
+                runner.ended(launch)
+
+    # ---------------------------------------------------------------------------------------- what is there
+
+    def ls(self) -> list[Deployment]:
+        return [self._shown.get(name) or self._derive(name) for name in sorted(self._wanted)]  # type: ignore[misc]
+
+    def get(self, name: str) -> Deployment:
+        """Raises `NotFound`."""
+        if name not in self._wanted:
+            known = ", ".join(sorted(self._wanted)) or "none"
+            raise NotFound(f"no deployment {name!r}", f"there are: {known}", "see `corral deployments`")
+        return self._derive(name)  # type: ignore[return-value]
+
+    def replicas(self) -> list[Replica]:
+        mine = [runner.view for _, runner in sorted(self._runners.items())]
+        return mine + [self._stray(each) for each in self._strays.values()]
+
+    def launches(self) -> list[str]:
+        """Launch ids that live, for sampling."""
+        return [r.launch.id for r in self._runners.values() if r.launch is not None and r.launch.alive]
+
+    # ---------------------------------------------------------------------------------------- verbs
+
+    async def plan(self, spec: DeploymentSpec) -> Plan:
+        """What a replica of `spec` would take and whether that fits now."""
+        spec, model = await self._complete(spec)
+        return await self._size(spec, model)
+
+    async def deploy(self, actor: Actor, request: str, spec: DeploymentSpec, *, replace: bool) -> Deployment:
+        """Admit and record what should run. A name that exists needs `replace`; the error tells the changes."""
+        verb, subject = "deployments.create", f"deployment:{spec.name}"
+        try:
+            spec, model = await self._complete(spec)
+        except CorralError as error:
+            await self._gate.refuse(actor, verb, subject, request, str(error))
+            raise
+        plan = await self._size(spec, model)
+
+        def work(db: sqlite3.Connection) -> tuple[tables.Wanted, object, object]:
+            old = tables.one_wanted(db, spec.name)
+            if old is not None and not replace:
+                raise _exists(old.spec, spec)
+            held = self._holdings(except_for=spec.name)
+            self._admit(spec, plan, held)
+            new = tables.Wanted(
+                spec=spec,
+                wanted="running",
+                generation=old.generation + 1 if old else 1,
+                plan=plan,
+                created_at=old.created_at if old else self._clock(),
+                created_by=old.created_by if old else actor.name,
+            )
+            tables.put_wanted(db, new)
+            return new, old.spec if old else None, spec
+
+        wanted = await self._gate.act(actor, verb, subject, request, work)
+        self._accept(wanted, anew=True)
+        return self.get(spec.name)
+
+    async def scale(self, actor: Actor, request: str, name: str, replicas: int) -> Deployment:
+        """Change the number of replicas, 0 to 64."""
+        if not 0 <= replicas <= 64:
+            raise Invalid(f"cannot scale to {replicas}", "a deployment has 0 to 64 replicas")
+
+        def work(db: sqlite3.Connection) -> tuple[tables.Wanted, object, object]:
+            old = self._row(db, name)
+            grown = replicas - old.spec.replicas
+            if grown > 0 and old.wanted == "running":
+                self._admit(msgspec.structs.replace(old.spec, replicas=grown), old.plan, self._holdings())
+            spec = msgspec.structs.replace(old.spec, replicas=replicas)
+            new = msgspec.structs.replace(old, spec=spec)
+            tables.put_wanted(db, new)
+            return new, {"replicas": old.spec.replicas}, {"replicas": replicas}
+
+        await self._look_for_room()
+        wanted = await self._gate.act(actor, "deployments.scale", f"deployment:{name}", request, work)
+        self._accept(wanted)
+        return self.get(name)
+
+    async def turn(self, actor: Actor, request: str, name: str, verb: str) -> Deployment:
+        """`start`, `stop` or `restart` a deployment."""
+
+        def work(db: sqlite3.Connection) -> tuple[tables.Wanted, object, object]:
+            old = self._row(db, name)
+            if verb != "stop" and (old.wanted == "stopped"):
+                self._admit(old.spec, old.plan, self._holdings(except_for=name))
+            new = msgspec.structs.replace(
+                old,
+                wanted="stopped" if verb == "stop" else "running",
+                generation=old.generation + (verb == "restart"),
+            )
+            tables.put_wanted(db, new)
+            return new, {"wanted": old.wanted}, {"wanted": new.wanted}
+
+        await self._look_for_room()
+        wanted = await self._gate.act(actor, f"deployments.{verb}", f"deployment:{name}", request, work)
+        self._accept(wanted, anew=verb != "stop")
+        return self.get(name)
+
+    async def rm(self, actor: Actor, request: str, name: str) -> None:
+        """Remove a deployment; its replicas drain and end."""
+
+        def work(db: sqlite3.Connection) -> tuple[None, object, object]:
+            old = self._row(db, name)
+            tables.delete_wanted(db, name)
+            return None, old.spec, None
+
+        await self._gate.act(actor, "deployments.rm", f"deployment:{name}", request, work)
+        self._wanted.pop(name, None)
+        self._shown.pop(name, None)
+        for runner in self._of(name):
+            runner.want(None)
+        self._bus.publish("deployment.gone", f"deployment:{name}")
+
+    async def stop_all(self, timeout: float = 60) -> None:
+        """Stop every replica and the gateway, for `corral shutdown --all`; what is wanted stays wanted."""
+        for runner in self._runners.values():
+            if runner.launch is not None and (wanted := self._wanted.get(runner.deployment)) is not None:
+                runner.want(msgspec.structs.replace(wanted, wanted="stopped"))
+        async with asyncio.timeout(timeout), self._changes:
+            await self._changes.wait_for(lambda: not self.launches())
+        await self.link.stop()
+
+    async def wait(self, name: str, timeout: float) -> Deployment:
+        """The deployment when it is settled (ready, failed, stopped), or as it is after `timeout` seconds."""
+        try:
+            async with asyncio.timeout(timeout), self._changes:
+                await self._changes.wait_for(lambda: name not in self._wanted or _settled(self.get(name)))
+        except TimeoutError:
+            pass
+        return self.get(name)
+
+    async def explain(self, name: str) -> Explanation:
+        """Why it is in its state."""
+        deployment = self.get(name)
+        replicas = tuple(runner.view for runner in self._of(name))
+        stories = tuple(await self._store.read(lambda db: tables.stories(db, name)))
+        records = await self._audit.ls(object=f"deployment:{name}", limit=20)
+        for replica in replicas:
+            records += await self._audit.ls(object=f"replica:{replica.id}", limit=20)
+        records = sorted(records, key=lambda record: record.seq)[-30:]
+        return Explanation(
+            deployment=deployment,
+            sentences=sentences(deployment, replicas, stories, self._clock()),
+            replicas=replicas,
+            launches=stories,
+            audit=tuple(records),
+        )
+
+    async def logs(self, name: str, replica: int, start: int, limit: int, *, previous: bool, wait: float) -> LogText:
+        """A range of a replica's log; `wait` seconds for more if there is none yet."""
+        self.get(name)
+        ids = await self._store.read(lambda db: tables.launches_of(db, f"{name}/{replica}"))
+        if len(ids) <= previous:
+            which = "an earlier" if previous else "a"
+            raise NotFound(f"{name}/{replica} has no log", f"there was not {which} launch of it")
+        launch = ids[1 if previous else 0]
+        deadline = self._clock() + min(wait, 30)
+        while True:
+            piece = await self._node.read_log(launch, start, min(limit, 1 << 20))
+            living = launch in self.launches()
+            if piece.data or not living or self._clock() >= deadline:
+                break
+            await asyncio.sleep(0.2)
+        return LogText(
+            launch=launch, start=piece.start, end=piece.end, text=piece.data.decode("utf-8", "replace"),
+            lost=piece.lost, ended=not living,
+        )  # fmt: skip
+
+    # ---------------------------------------------------------------------------------------- figures
+
+    async def sampled(self, samples: Sequence[ProcessSample]) -> None:
+        """Show what the node measured, and ask engines for counters while requests run."""
+        by_launch = {r.launch.id: r for r in self._runners.values() if r.launch is not None}
+        for sample in samples:
+            runner = by_launch.get(sample.launch)
+            if runner is None:
+                continue
+            runner.figures(sample)
+            limit = runner.view.plan_bytes
+            if limit and sample.anon_bytes > limit * 1.1:
+                await self._over(runner, sample, limit)
+        async with asyncio.TaskGroup() as group:
+            for runner in self._runners.values():
+                busy = self.link.in_flight(runner.id) > 0
+                if busy or runner.id in self._busy:
+                    self._busy.add(runner.id)
+                    group.create_task(runner.count())
+                    if not busy:
+                        self._busy.discard(runner.id)
+                elif runner.view.tokens_per_second or runner.view.slots_busy:
+                    runner.quiet()
+
+    async def _over(self, runner: Runner, sample: ProcessSample, limit: int) -> None:
+        """The watchdog: never waits for a record; its record follows."""
+        assert runner.launch is not None
+        await self._node.signal(runner.launch.id, 9)
+        reason = f"private memory {sample.anon_bytes >> 20} MiB is over its limit of {limit >> 20} MiB"
+        await self._gate.record(
+            CORRAL, "watchdog.kill", f"replica:{runner.id}", runner.launch.id, "done", reason=reason
+        )  # fmt: skip
+
+    def _on_live(self, live: wire.Live) -> None:
+        for each in live.replicas:
+            runner = self._runners.get(each.replica)
+            if runner is not None:
+                runner.first_token(each.ttft_ms)
+
+    # ---------------------------------------------------------------------------------------- inside
+
+    async def _complete(self, spec: DeploymentSpec) -> tuple[DeploymentSpec, Model | None]:
+        """Check a spec and fill in its defaults."""
+        if not _NAME.fullmatch(spec.name):
+            raise Invalid(
+                f"{spec.name!r} is no name for a deployment",
+                "it has 1 to 63 of a-z, 0-9, dot, dash and underscore and begins with a letter or digit",
+            )
+        engine = self._engines.get(spec.engine)
+        for field, low, high in (("ctx", 0, 1 << 24), ("parallel", 1, 256), ("threads", 0, 1024), ("replicas", 0, 64)):
+            value = getattr(spec, field)
+            if not low <= value <= high:
+                raise Invalid(f"{field} is {value}", f"it may be {low} to {high}")
+        if not engine.abilities.starts:
+            url = urlsplit(spec.url)
+            if url.scheme not in ("http", "https") or not url.hostname:
+                raise Invalid(f"{spec.url!r} is no URL of a server", "it is http(s)://host[:port][/prefix]", "--url")
+            return msgspec.structs.replace(spec, replicas=min(1, spec.replicas)), None
+        there = engine.availability()
+        if not there.found:
+            raise Invalid(f"engine {spec.engine} cannot be started here", there.reason)
+        model = await self._catalog.get(spec.model)
+        if spec.parallel > 1 and not engine.abilities.parallel:
+            raise Invalid(f"{spec.engine} serves one request at a time", todo="use --parallel 1 and more replicas")
+        if spec.cache_type not in engine.abilities.cache_types:
+            raise Invalid(f"{spec.engine} does not take cache type {spec.cache_type}")
+        ctx = spec.ctx or sizing.default_ctx(model.shape, spec.parallel)
+        if model.shape.ctx_train:
+            ctx = min(ctx, model.shape.ctx_train * spec.parallel)
+        return msgspec.structs.replace(spec, ctx=ctx), model
+
+    async def _size(self, spec: DeploymentSpec, model: Model | None) -> Plan:
+        """The plan against what is free now, the deployment's own replicas left out (it would replace them)."""
+        await self._look_for_room()
+        left = room(await self._node.sample(), self._settings().capacity, self._holdings(except_for=spec.name))
+        if model is None:
+            nothing = PlanParts(weights=0, kv_cache=0, compute=0, repack=0, output=0, base=0)
+            return Plan(
+                model=spec.model, ctx=spec.ctx, ctx_per_slot=spec.ctx // spec.parallel, parallel=spec.parallel,
+                cache_type=spec.cache_type, rss_bytes=0, plan_bytes=0, parts=nothing, free_bytes=left.free_bytes,
+                reserve_bytes=left.reserve_bytes, reserved_bytes=left.reserved_bytes, fits=True,
+                reason="attached: it takes nothing of this host",
+            )  # fmt: skip
+        plan = sizing.plan(
+            model.shape,
+            model=model.name,
+            ctx=spec.ctx,
+            parallel=spec.parallel,
+            cache_type=spec.cache_type,
+            cache_ram_mib=CACHE_RAM_MIB,
+            free_bytes=left.free_bytes,
+            reserve_bytes=left.reserve_bytes,
+            reserved_bytes=left.reserved_bytes,
+        )
+        if spec.memory and spec.memory < plan.plan_bytes:
+            why = f"--memory {spec.memory >> 20} MiB is less than the plan of {plan.plan_bytes >> 20} MiB"
+            return msgspec.structs.replace(plan, fits=False, reason=why)
+        return plan
+
+    async def _look_for_room(self) -> None:
+        self._room = room(await self._node.sample(), self._settings().capacity, [])
+
+    def _holdings(self, except_for: str = "") -> list[Holding]:
+        """What replicas hold: running ones, and those admitted that have not started yet."""
+        held = []
+        for runner in self._runners.values():
+            wanted = self._wanted.get(runner.deployment)
+            due = wanted is not None and wanted.wanted == "running" and runner.view.state != "failed"
+            if runner.deployment != except_for and (runner.launch is not None or due):
+                held.append(Holding(plan_bytes=runner.view.plan_bytes, anon_bytes=runner.view.anon_bytes))
+        return held
+
+    def _admit(self, spec: DeploymentSpec, plan: Plan, held: Sequence[Holding]) -> None:
+        """Raise `NoRoom` if the plan of all its replicas does not fit beside what others hold."""
+        if not plan.plan_bytes or not spec.replicas:
+            return
+        assert self._room is not None
+        reserved = sum(max(0, each.plan_bytes - each.anon_bytes) for each in held)
+        mine = sum(r.view.anon_bytes for r in self._of(spec.name))
+        left = self._room.free_bytes - self._room.reserve_bytes - reserved + mine
+        need = plan.plan_bytes * spec.replicas
+        if need <= left and (plan.fits or not spec.memory):
+            return
+        nearest = plan.nearest
+        hint = (
+            f"what would fit: --ctx {nearest.ctx} --parallel {nearest.parallel} --cache-type {nearest.cache_type}"
+            if nearest
+            else "stop another deployment or take a smaller model"
+        )
+        why = plan.reason if not plan.fits else (
+            f"{spec.replicas} x {plan.plan_bytes >> 20} MiB is needed and {max(0, left) >> 20} MiB is left beside"
+            f" {self._room.reserve_bytes >> 20} MiB for the host and {reserved >> 20} MiB reserved by others"
+        )  # fmt: skip
+        raise NoRoom(
+            f"{spec.name} does not fit", why, hint, plan_bytes=need, free_bytes=self._room.free_bytes,
+            reserve_bytes=self._room.reserve_bytes, reserved_bytes=reserved,
+            nearest=msgspec.to_builtins(nearest) if nearest else None,
+        )  # fmt: skip
+
+    def _room_for(self, runner: Runner) -> str:
+        """The last look before a launch: the host may have filled up since the admission."""
+        wanted = self._wanted.get(runner.deployment)
+        if wanted is None or self._room is None:
+            return ""
+        others = [
+            Holding(plan_bytes=r.view.plan_bytes, anon_bytes=r.view.anon_bytes)
+            for r in self._runners.values()
+            if r is not runner and r.launch is not None
+        ]
+        reserved = sum(max(0, each.plan_bytes - each.anon_bytes) for each in others)
+        left = self._room.free_bytes - reserved
+        if wanted.plan.plan_bytes <= left:
+            return ""
+        return f"waits for room: {wanted.plan.plan_bytes >> 20} MiB needed, {max(0, left) >> 20} MiB free"
+
+    def _row(self, db: sqlite3.Connection, name: str) -> tables.Wanted:
+        row = tables.one_wanted(db, name)
+        if row is None:
+            raise NotFound(f"no deployment {name!r}", todo="see `corral ps`")
+        return row
+
+    def _of(self, name: str) -> list[Runner]:
+        return [runner for _, runner in sorted(self._runners.items()) if runner.deployment == name]
+
+    def _running(self) -> int:
+        return sum(r.launch is not None and r.launch.alive for r in self._runners.values())
+
+    def _accept(self, wanted: tables.Wanted, *, anew: bool = False) -> None:
+        """After the commit: tell the runners, with new ones for new replicas."""
+        name = wanted.spec.name
+        self._wanted[name] = wanted
+        for index in range(wanted.spec.replicas):
+            replica = f"{name}/{index}"
+            if replica not in self._runners and self._tasks is not None:
+                self._runners[replica] = Runner(self._yard, name, index, None)
+                self._tasks.create_task(self._live(self._runners[replica]))
+        for runner in self._of(name):
+            self._tell(runner, anew=anew)
+        self._derive(name)
+
+    def _tell(self, runner: Runner, *, anew: bool = False) -> None:
+        wanted = self._wanted.get(runner.deployment)
+        if wanted is not None and runner.index >= wanted.spec.replicas:
+            wanted = None
+        runner.want(wanted, anew=anew)
+
+    def _changed(self, runner: Runner) -> None:
+        self._bus.publish("replica", f"replica:{runner.id}", runner.view)
+        self._derive(runner.deployment)
+        self.link.set_routes(self._routes())
+        if self._tasks is not None:
+            self._wakeup()
+
+    def _wakeup(self) -> None:
+        async def notify() -> None:
+            async with self._changes:
+                self._changes.notify_all()
+
+        if self._tasks is not None:
+            self._tasks.create_task(notify())
+
+    def _routes(self) -> list[wire.Route]:
+        routes = []
+        for name, wanted in sorted(self._wanted.items()):
+            shown = self._shown.get(name)
+            found = [route for runner in self._of(name) if (route := runner.route()) is not None]
+            routes.append(
+                wire.Route(
+                    name=name,
+                    model=wanted.spec.model,
+                    state=shown.state if shown else "pending",
+                    replicas=tuple(found),
+                    embedding=wanted.spec.embedding,
+                    stream_usage=self._engines.get(wanted.spec.engine).abilities.stream_usage,
+                    created_at=wanted.created_at,
+                    ctx_per_slot=wanted.spec.ctx // max(1, wanted.spec.parallel),
+                )
+            )
+        return routes
+
+    def _derive(self, name: str) -> Deployment | None:
+        """The deployment's state out of its replicas'; publishes it if it has changed."""
+        wanted = self._wanted.get(name)
+        if wanted is None:
+            return None
+        views = [r.view for r in self._of(name) if r.index < wanted.spec.replicas]
+        state, reason = _state_of(wanted, views)
+        was = self._since.get(name)
+        since = was[1] if was and was[0] == state else self._clock()
+        self._since[name] = (state, since)
+        shown = Deployment(
+            spec=wanted.spec,
+            wanted="stopped" if wanted.wanted == "stopped" else "running",
+            state=state,
+            reason=reason,
+            since=since,
+            created_at=wanted.created_at,
+            created_by=wanted.created_by,
+            ready=sum(view.state == "ready" for view in views),
+            generation=wanted.generation,
+            plan_bytes=wanted.plan.plan_bytes,
+        )
+        if shown != self._shown.get(name):
+            self._shown[name] = shown
+            self._bus.publish("deployment", f"deployment:{name}", shown)
+        return shown
+
+    def _stray(self, launch: LaunchState) -> Replica:
+        name, _, _ = launch.owner.rpartition("/")
+        return Replica(
+            id=launch.owner, deployment=name, model="", version=1, engine="", node=self._node.name, state="unknown",
+            since=launch.started_at, reason="it runs and no row of the database wants it; end it by its pid",
+            launch=launch.id, pid=launch.pid,
+        )  # fmt: skip
+
+
+def _state_of(wanted: tables.Wanted, views: Sequence[Replica]) -> tuple[str, str]:
+    """pending, ready, degraded, stopped, failed, and the reason of the worst replica."""
+    states = [view.state for view in views]
+    if wanted.wanted == "stopped":
+        going = [s for s in states if s not in ("stopped", "failed")]
+        return ("degraded", "its replicas are ending") if going else ("stopped", "")
+    if not wanted.spec.replicas:
+        return "stopped", "scaled to 0 replicas"
+    if len(states) == wanted.spec.replicas and all(state == "ready" for state in states):
+        return "ready", ""
+    worst = next((v for s in ("failed", "backoff") for v in views if v.state == s), None)
+    reason = f"{worst.id}: {worst.reason}" if worst else "; ".join(f"{v.id} {v.state}" for v in views[:3])
+    if "ready" in states:
+        return "degraded", reason
+    if states and all(state == "failed" for state in states):
+        return "failed", reason
+    return "pending", reason
+
+
+def _settled(deployment: Deployment) -> bool:
+    return deployment.state in ("ready", "failed", "stopped")
+
+
+def _exists(old: DeploymentSpec, new: DeploymentSpec) -> Conflict:
+    changes = [
+        Change(field=field, old=getattr(old, field), new=getattr(new, field))
+        for field in DeploymentSpec.__struct_fields__
+        if getattr(old, field) != getattr(new, field)
+    ]
+    told = ", ".join(f"{c.field} {c.old} -> {c.new}" for c in changes) or "nothing would change"
+    return Conflict(
+        f"deployment {old.name!r} exists", told, "say --replace to change it", changes=msgspec.to_builtins(changes)
+    )

@@ -1,0 +1,147 @@
+"""What can be wrong with the place a daemon starts in: folders, socket path, lock, logout; each with its sentence.
+
+Called by the composition root before anything is opened; every function takes its paths as arguments.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import socket
+import stat
+from configparser import ConfigParser, Error
+from pathlib import Path
+
+from core.errors import Conflict, Failed
+from core.settings import SOCKET_LIMIT, Paths
+
+
+def make_folders(paths: Paths) -> None:
+    """Create the state folders with their modes; refuse those that somebody else owns or may write.
+
+    Raises `Failed` with the folder and what to do.
+    """
+    private = 0o755 if paths.mode == "system" else 0o700
+    for folder, mode in (
+        (paths.root, private),
+        (paths.state, private),
+        (paths.run, 0o755 if paths.mode == "system" else 0o700),
+        (paths.launches, 0o711 if paths.mode == "system" else 0o700),
+        (paths.records, 0o700),
+        (paths.gateway, 0o700),
+        (paths.models, 0o755 if paths.mode == "system" else 0o700),
+        (paths.backups, 0o700),
+    ):
+        try:
+            folder.mkdir(mode=mode, parents=True, exist_ok=True)
+            found = os.lstat(folder)
+        except FileExistsError as error:
+            raise Failed(f"{folder} is not a folder", todo="move it away, or set CORRAL_HOME") from error
+        except OSError as error:
+            raise Failed(f"{folder} cannot be made", error.strerror or str(error), _todo(error)) from error
+        if not stat.S_ISDIR(found.st_mode):
+            raise Failed(f"{folder} is not a folder", "it may be a link", "move it away, or set CORRAL_HOME")
+        if found.st_uid != os.getuid():
+            raise Failed(
+                f"{folder} belongs to uid {found.st_uid}",
+                f"the daemon runs as uid {os.getuid()} and trusts only its own folders",
+                "give it back with chown, or set CORRAL_HOME to another folder",
+            )
+        if folder != paths.root and found.st_mode & 0o022:
+            raise Failed(
+                f"{folder} may be written by others (mode {stat.S_IMODE(found.st_mode):04o})",
+                "whoever may write there could act as you",
+                f"chmod {mode:o} {folder}",
+            )
+
+
+def _todo(error: OSError) -> str:
+    if error.errno == 30:
+        return "the file system is read-only: set CORRAL_HOME to a folder that may be written"
+    if error.errno == 28:
+        return "the disk is full: make room, then start again"
+    return "mend the folder above it, or set CORRAL_HOME to another one"
+
+
+def check_socket(path: Path) -> None:
+    """Raises `Failed` if a Unix socket's path is too long for the kernel."""
+    length = len(os.fsencode(path))
+    if length > SOCKET_LIMIT:
+        raise Failed(
+            f"the socket's path has {length} bytes: {path}",
+            f"the kernel takes {SOCKET_LIMIT} at most",
+            "set CORRAL_HOME to a folder with a shorter path",
+        )
+
+
+class DaemonLock:
+    """One daemon a state folder: an flock held for life. A recycled pid or a reboot can't fake it: the kernel
+    drops the lock with its process."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._fd = -1
+
+    def take(self) -> None:
+        """Raises `Conflict` with the holder's pid if a daemon runs, also one on another host of a shared home."""
+        self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            text = os.pread(self._fd, 4096, 0).decode("utf-8", "replace")
+            os.close(self._fd)
+            self._fd = -1
+            holder = "another process"
+            with contextlib.suppress(ValueError, KeyError, TypeError):
+                told = json.loads(text)
+                holder = f"pid {told['pid']} on {told['host']}"
+            raise Conflict(f"a daemon runs already ({holder})", f"it holds {self._path}") from None
+        os.ftruncate(self._fd, 0)
+        os.pwrite(self._fd, json.dumps(me()).encode() + b"\n", 0)
+
+    def release(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+def me() -> dict[str, object]:
+    """This process: pid, boot id, start time (clock ticks since boot) and host."""
+    start = Path("/proc/self/stat").read_text().rsplit(")", 1)[1].split()[19]
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return {"pid": os.getpid(), "boot_id": boot, "start_time": int(start), "host": socket.gethostname()}
+
+
+def clear_socket(path: Path) -> None:
+    """Remove a stale socket (the lock is ours, so nobody listens). Raises `Failed` for anything else there."""
+    try:
+        found = os.lstat(path)
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(found.st_mode):
+        raise Failed(f"{path} is in the way", "it is not a socket", "move it away")
+    path.unlink()
+
+
+def logout_warning(etc: Path = Path("/etc/systemd"), run: Path = Path("/run/systemd"), user: str = "") -> str:
+    """The sentence if logging out would end the daemon and its models, else an empty text.
+
+    Reads logind's configuration for KillUserProcesses and looks for the user's linger mark.
+    """
+    if not (run / "system").exists():
+        return ""
+    kill = False
+    for file in (etc / "logind.conf", *sorted((etc / "logind.conf.d").glob("*.conf"))):
+        parser = ConfigParser(strict=False, interpolation=None)
+        with contextlib.suppress(OSError, Error, UnicodeDecodeError):
+            parser.read(file)
+            kill = parser.getboolean("Login", "KillUserProcesses", fallback=kill)
+    linger = Path("/var/lib/systemd/linger") / user
+    if not kill or not user or linger.exists() or os.getuid() == 0:
+        return ""
+    return (
+        "logging out will end the daemon and its models (KillUserProcesses=yes and no linger): "
+        f"run `loginctl enable-linger {user}`"
+    )

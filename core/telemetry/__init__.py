@@ -1,0 +1,1 @@
+"""Samples of hosts and replicas, and the usage that the gateway reports."""

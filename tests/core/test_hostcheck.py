@@ -1,0 +1,102 @@
+"""What can be wrong with the place a daemon starts in, each with its sentence."""
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from core.errors import Conflict, Failed
+from core.hostcheck import DaemonLock, check_socket, clear_socket, logout_warning, make_folders
+from core.settings import Paths
+
+
+def paths_in(folder: Path) -> Paths:
+    return Paths(folder, folder / "corral.toml", "0badcafe")
+
+
+def test_folders_are_made_private(tmp_path: Path) -> None:
+    paths = paths_in(tmp_path / "home")
+    make_folders(paths)
+    for folder in (paths.state, paths.records, paths.launches, paths.gateway, paths.models):
+        assert folder.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_folder_that_others_may_write_is_refused(tmp_path: Path) -> None:
+    paths = paths_in(tmp_path)
+    make_folders(paths)
+    paths.records.chmod(0o770)
+    with pytest.raises(Failed, match="may be written by others"):
+        make_folders(paths)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give a folder away")
+def test_a_folder_of_somebody_else_is_refused(tmp_path: Path) -> None:
+    paths = paths_in(tmp_path)
+    make_folders(paths)
+    os.chown(paths.state, 65534, 65534)
+    with pytest.raises(Failed, match="belongs to uid 65534"):
+        make_folders(paths)
+
+
+def test_a_link_in_place_of_a_folder_is_refused(tmp_path: Path) -> None:
+    paths = paths_in(tmp_path / "home")
+    make_folders(paths)
+    paths.records.rmdir()
+    (tmp_path / "elsewhere").mkdir()
+    paths.records.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(Failed, match="not a folder"):
+        make_folders(paths)
+
+
+def test_a_file_in_place_of_a_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "home").write_text("")
+    with pytest.raises(Failed):
+        make_folders(paths_in(tmp_path / "home"))
+
+
+def test_a_socket_path_over_107_bytes_is_refused() -> None:
+    check_socket(Path("/" + "a" * 106))
+    with pytest.raises(Failed, match="108 bytes"):
+        check_socket(Path("/" + "a" * 107))
+
+
+def test_only_one_daemon_gets_the_lock_and_the_other_learns_the_pid(tmp_path: Path) -> None:
+    first, second = DaemonLock(tmp_path / "lock"), DaemonLock(tmp_path / "lock")
+    first.take()
+    with pytest.raises(Conflict, match=f"pid {os.getpid()} on {socket.gethostname()}"):
+        second.take()
+    first.release()
+    second.take()
+    second.release()
+
+
+def test_a_stale_lock_file_of_a_recycled_pid_does_not_hinder(tmp_path: Path) -> None:
+    (tmp_path / "lock").write_text('{"pid": 1, "boot_id": "x", "start_time": 1, "host": "other"}')
+    lock = DaemonLock(tmp_path / "lock")
+    lock.take()
+    assert f'"pid": {os.getpid()}' in (tmp_path / "lock").read_text()
+    lock.release()
+
+
+def test_a_stale_socket_is_removed_and_a_file_is_not(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "s"))
+    clear_socket(tmp_path / "s")
+    assert not (tmp_path / "s").exists()
+    (tmp_path / "f").write_text("mine")
+    with pytest.raises(Failed, match="in the way"):
+        clear_socket(tmp_path / "f")
+    assert (tmp_path / "f").read_text() == "mine"
+
+
+def test_logout_that_kills_is_said_only_where_it_would(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "getuid", lambda: 1000)
+    etc, run = tmp_path / "etc", tmp_path / "run"
+    (etc / "logind.conf.d").mkdir(parents=True)
+    (run / "system").mkdir(parents=True)
+    (etc / "logind.conf").write_text("[Login]\n#KillUserProcesses=no\n")
+    assert logout_warning(etc, run, "nobody-such") == ""
+    (etc / "logind.conf.d/x.conf").write_text("[Login]\nKillUserProcesses=yes\n")
+    assert "enable-linger nobody-such" in logout_warning(etc, run, "nobody-such")
+    assert logout_warning(etc, tmp_path / "none", "nobody-such") == ""
