@@ -1,0 +1,138 @@
+"""The one gate: who, may they, is there room, record it, do it; refusals are recorded, nothing is half done.
+
+Until rights come with their own issue: the owner of a per-user daemon and root may do everything; in system mode root
+and the members of the group.
+"""
+
+from __future__ import annotations
+
+import grp
+import secrets
+import sqlite3
+from collections.abc import Callable
+from typing import Any, Literal, TypeVar
+
+import msgspec
+
+from core.audit import Audit
+from core.errors import CorralError, NotAllowed
+from core.nouns import Actor, Outcome
+from core.store import Store
+
+T = TypeVar("T")
+
+
+class Effect(msgspec.Struct, frozen=True):
+    """An effect outside the database whose intent is recorded and whose outcome is not yet."""
+
+    id: str
+    actor: Actor
+    verb: str
+    object: str
+    request: str
+
+
+class Gate:
+    """Passes or refuses, and records either in the transaction of the change."""
+
+    def __init__(
+        self, store: Store, audit: Audit, *, mode: Literal["user", "system"], owner_uid: int, group: str
+    ) -> None:
+        self._store = store
+        self._audit = audit
+        self._mode = mode
+        self._owner = owner_uid
+        self._group = group
+
+    def allowed(self, actor: Actor) -> bool:
+        """May this actor do anything at all?"""
+        if actor.uid in (-1, 0):
+            return True
+        if self._mode == "user":
+            return actor.uid == self._owner
+        try:
+            return grp.getgrnam(self._group).gr_gid in actor.groups
+        except KeyError:
+            return False
+
+    def require(self, actor: Actor, permission: str, object: str) -> None:
+        """Raises `NotAllowed`."""
+        if self.allowed(actor):
+            return
+        whose = (
+            f"this is the daemon of uid {self._owner}" if self._mode == "user" else f"not in the group {self._group}"
+        )
+        raise NotAllowed(
+            f"{actor.name} may not {permission} on {object}",
+            whose,
+            "use your own daemon with --user" if self._mode == "system" else "ask its owner, or start your own daemon",
+        )
+
+    async def act(
+        self, actor: Actor, verb: str, object: str, request: str,
+        fn: Callable[[sqlite3.Connection], tuple[T, Any, Any]], *, reason: str = "",
+    ) -> T:  # fmt: skip
+        """Do `fn` (which gives result, before, after) and record it, in one transaction.
+
+        An error of the family rolls `fn` back, is recorded as `refused` with its reason, and is raised.
+        """
+
+        def work(db: sqlite3.Connection) -> T | CorralError:
+            db.execute("SAVEPOINT act")
+            try:
+                self.require(actor, verb, object)
+                result, before, after = fn(db)
+            except CorralError as error:
+                db.execute("ROLLBACK TO act")
+                db.execute("RELEASE act")
+                self._audit.append(
+                    db, actor=actor, verb=verb, object=object, request=request, outcome="refused", reason=str(error)
+                )
+                return error
+            db.execute("RELEASE act")
+            self._audit.append(
+                db, actor=actor, verb=verb, object=object, request=request, outcome="done", before=before,
+                after=after, reason=reason,
+            )  # fmt: skip
+            return result
+
+        outcome = await self._store.transact(work)
+        if isinstance(outcome, CorralError):
+            raise outcome
+        return outcome
+
+    async def intent(
+        self, actor: Actor, verb: str, object: str, request: str, *, before: Any = None, after: Any = None,
+        reason: str = "",
+    ) -> Effect:  # fmt: skip
+        """Record that an effect outside the database is about to happen. No record, no effect."""
+        effect = Effect(secrets.token_hex(6), actor, verb, object, request)
+        await self.record(
+            actor, verb, object, request, "intent", effect=effect.id, before=before, after=after, reason=reason
+        )
+        return effect
+
+    async def outcome(self, effect: Effect, outcome: Outcome, *, after: Any = None, reason: str = "") -> None:
+        """Record how the effect ended."""
+        await self.record(
+            effect.actor, effect.verb, effect.object, effect.request, outcome, effect=effect.id, after=after,
+            reason=reason,
+        )  # fmt: skip
+
+    async def refuse(self, actor: Actor, verb: str, object: str, request: str, reason: str) -> None:
+        """Record a refusal."""
+        await self.record(actor, verb, object, request, "refused", reason=reason)
+
+    async def record(
+        self, actor: Actor, verb: str, object: str, request: str, outcome: Outcome, *, effect: str = "",
+        before: Any = None, after: Any = None, reason: str = "",
+    ) -> None:  # fmt: skip
+        """Record what happened by itself: a start, a stop, a death."""
+
+        def work(db: sqlite3.Connection) -> None:
+            self._audit.append(
+                db, actor=actor, verb=verb, object=object, request=request, outcome=outcome, effect=effect,
+                before=before, after=after, reason=reason,
+            )  # fmt: skip
+
+        await self._store.transact(work)

@@ -1,0 +1,208 @@
+"""The audit log over the store: append within a transaction, list, verify against the head kept outside."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import re
+import sqlite3
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from core.audit.chain import COLUMNS, GENESIS, SELECT, digest, inspect
+from core.errors import Invalid, StoreError
+from core.nouns import Actor, AuditRecord, ChainReport, Outcome
+from core.settings import Paths
+from core.store import Store
+
+log = logging.getLogger(__name__)
+
+_VERB = re.compile(r"[a-z]+(\.[a-z-]+)+")
+REASON_LIMIT = 2000
+
+
+class Head(msgspec.Struct, frozen=True):
+    """What audit.head says: the last record that was committed when it was written."""
+
+    version: int
+    seq: int
+    hash: str
+
+
+class Audit:
+    """Append, list and verify. One instance a daemon."""
+
+    def __init__(self, store: Store, paths: Paths, *, clock: Callable[[], float] = time.time) -> None:
+        self._store = store
+        self._paths = paths
+        self._clock = clock
+        self._loop = asyncio.get_running_loop()
+        self.on_record: list[Callable[[AuditRecord], Any]] = []
+        """Called from the event loop after each commit."""
+        self.status = ChainReport(ok=True, records=0, head=GENESIS)
+        """The last verification, with the count and head of what came after it."""
+
+    def append(
+        self, db: sqlite3.Connection, *, actor: Actor, verb: str, object: str, request: str, outcome: Outcome,
+        effect: str = "", before: Any = None, after: Any = None, reason: str = "",
+    ) -> AuditRecord:  # fmt: skip
+        """Write one record inside the transaction of what it records. Raises `ValueError` for a malformed verb."""
+        if not _VERB.fullmatch(verb) or ":" not in object:
+            raise ValueError(f"{verb!r} on {object!r} is no verb and object")
+        last = db.execute("SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1").fetchone()
+        if last is None:
+            head = read_head(self._paths)
+            last = (0, head.hash if head else GENESIS)
+        moment = datetime.fromtimestamp(self._clock(), UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        row: tuple[Any, ...] = (
+            last[0] + 1, moment, actor.name, actor.uid, actor.through, verb, object, request, effect,
+            msgspec.json.encode(before).decode(), msgspec.json.encode(after).decode(), outcome,
+            reason[:REASON_LIMIT], last[1],
+        )  # fmt: skip
+        row = (*row, digest(row))
+        db.execute(f"INSERT INTO audit ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * 15)})", row)  # noqa: S608
+        record = to_record(row)
+        self._store.on_commit(lambda: self._committed(record))
+        return record
+
+    def _committed(self, record: AuditRecord) -> None:
+        """In the writer's thread, after the COMMIT: the head outside can only ever be behind."""
+        write_head(self._paths, Head(1, record.seq, record.hash))
+        self._loop.call_soon_threadsafe(self._tell, record)
+
+    def _tell(self, record: AuditRecord) -> None:
+        self.status = msgspec.structs.replace(
+            self.status, records=record.seq, head=record.hash if self.status.ok else self.status.head
+        )
+        for listener in self.on_record:
+            listener(record)
+
+    async def ls(
+        self, *, actor: str | None = None, verb: str | None = None, object: str | None = None,
+        outcome: str | None = None, since: str | None = None, until: str | None = None,
+        before_seq: int | None = None, after_seq: int | None = None, limit: int = 100,
+    ) -> list[AuditRecord]:  # fmt: skip
+        """Records, newest last. `verb` and `object` may end in `*`; times are ISO 8601 or seconds since the epoch."""
+        where: list[str] = []
+        values: list[Any] = []
+        for column, value in (("actor", actor), ("verb", verb), ("object", object), ("outcome", outcome)):
+            if value and value.endswith("*"):
+                where.append(f"substr({column}, 1, ?) = ?")
+                values += [len(value) - 1, value[:-1]]
+            elif value:
+                where.append(f"{column} = ?")
+                values.append(value)
+        for op, moment in ((">=", since), ("<=", until)):
+            if moment:
+                where.append(f"time {op} ?")
+                values.append(_moment(moment))
+        for op, seq in (("<", before_seq), (">", after_seq)):
+            if seq is not None:
+                where.append(f"seq {op} ?")
+                values.append(seq)
+        clause = " WHERE " + " AND ".join(where) if where else ""
+        order = "ASC" if after_seq is not None else "DESC"
+        rows = await self._store.read(
+            lambda db: db.execute(f"{SELECT}{clause} ORDER BY seq {order} LIMIT ?", (*values, limit)).fetchall()
+        )
+        records = [to_record(row) for row in rows]
+        return records if order == "ASC" else records[::-1]
+
+    async def verify(self) -> ChainReport:
+        """Walk the whole chain and compare its end with the head outside the database."""
+        started = time.monotonic()
+        report = await asyncio.to_thread(verify_file, self._paths)
+        report = msgspec.structs.replace(report, seconds=round(time.monotonic() - started, 3))
+        self.status = report
+        return report
+
+
+def verify_file(paths: Paths) -> ChainReport:
+    """Verify on a connection of its own, in the caller's thread; a snapshot of the moment it begins."""
+    db = sqlite3.connect(f"file:{paths.database}?mode=ro", uri=True, timeout=10)
+    try:
+        db.execute("BEGIN")
+        head = read_head(paths)
+        verdict = inspect(db.execute(SELECT + " ORDER BY seq"))
+        wrong, how = verdict.wrong, verdict.how
+        if not how and verdict.records:
+            # The head is written after the commit: it may be behind, never ahead. An empty table with a head is a
+            # new database, whose first record will follow the old chain's head.
+            if head is None:
+                wrong, how = verdict.last, "head"
+            elif head.seq > verdict.last:
+                wrong, how = verdict.last + 1, "cut"
+            else:
+                found = db.execute("SELECT hash FROM audit WHERE seq = ?", (head.seq,)).fetchone()
+                if found is None or found[0] != head.hash:
+                    wrong, how = head.seq, "head"
+    except sqlite3.Error as error:
+        raise StoreError("the chain cannot be read", str(error), "see `corral status`") from error
+    finally:
+        db.close()
+    return ChainReport(
+        ok=not how, records=verdict.records, head=verdict.head, wrong=wrong, how=how, message=_message(wrong, how)
+    )
+
+
+def _message(wrong: int | None, how: str) -> str:
+    told = {
+        "": "every record follows from the one before",
+        "changed": f"record {wrong} was changed",
+        "removed": f"record {wrong} was removed",
+        "inserted": f"record {wrong} was inserted",
+        "swapped": f"record {wrong} was swapped with the next one",
+        "cut": f"the chain was cut: record {wrong} and what followed are missing",
+        "head": "audit.head does not belong to this chain: it was removed, changed or comes from elsewhere",
+    }
+    return told.get(how, how)
+
+
+def read_head(paths: Paths) -> Head | None:
+    """The head outside the database; None if there is none. A damaged file reads as a head that fits nothing."""
+    try:
+        return msgspec.json.decode(paths.audit_head.read_bytes(), type=Head)
+    except FileNotFoundError:
+        return None
+    except (msgspec.MsgspecError, OSError):
+        return Head(1, 1, "damaged")
+
+
+def write_head(paths: Paths, head: Head) -> None:
+    """Replace audit.head atomically; a crash leaves the old one, which is only behind."""
+    temporary = paths.audit_head.with_name("audit.head.new")
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        os.write(fd, msgspec.json.encode(head) + b"\n")
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+    temporary.rename(paths.audit_head)
+
+
+def to_record(row: tuple[Any, ...]) -> AuditRecord:
+    """The noun of a row (COLUMNS in order)."""
+    fields = dict(zip(COLUMNS, row, strict=True))
+    fields["before"] = json.loads(fields["before"])
+    fields["after"] = json.loads(fields["after"])
+    return AuditRecord(**fields)
+
+
+def _moment(text: str) -> str:
+    """A time as the column has it. Raises `Invalid`."""
+    try:
+        number = float(text)
+        when = datetime.fromtimestamp(number, UTC)
+    except ValueError:
+        try:
+            when = datetime.fromisoformat(text)
+        except ValueError:
+            raise Invalid(f"{text!r} is no time", "it is ISO 8601 or seconds since the epoch") from None
+        when = when.astimezone(UTC) if when.tzinfo else when.replace(tzinfo=UTC)
+    return when.strftime("%Y-%m-%dT%H:%M:%S.%fZ")

@@ -1,0 +1,206 @@
+"""The chain over a real database: appended through the gate, tampered with from outside, found by verify."""
+
+import asyncio
+import sqlite3
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from core.access import Gate
+from core.audit import Audit, chain
+from core.audit.log import Head, write_head
+from core.errors import Conflict, NotAllowed
+from core.nouns import CORRAL, Actor
+from core.settings import Paths
+from core.store import Store
+
+PACKAGES = ("core.store", "core.audit")
+ALICE = Actor(uid=1000, name="alice")
+MALLORY = Actor(uid=1001, name="mallory")
+
+
+@pytest.fixture
+async def place(tmp_path: Path) -> AsyncIterator[tuple[Paths, Store, Audit, Gate]]:
+    paths = Paths(tmp_path, tmp_path / "corral.toml", "0badcafe")
+    paths.state.mkdir()
+    store = await Store.open(paths, packages=PACKAGES)
+    audit = Audit(store, paths, clock=time.time)
+    yield paths, store, audit, Gate(store, audit, mode="user", owner_uid=1000, group="corral")
+    await store.close()
+
+
+def tamper(paths: Paths, *statements: str) -> None:
+    """What the owner of the files could do: drop the triggers and write."""
+    db = sqlite3.connect(paths.database)
+    for statement in ("DROP TRIGGER audit_keeps_rows", "DROP TRIGGER audit_keeps_content", *statements):
+        db.execute(statement)
+    db.commit()
+    db.close()
+
+
+async def fill(gate: Gate, count: int) -> None:
+    for n in range(count):
+        await gate.record(CORRAL, "test.done", f"thing:{n}", "r", "done", after={"n": n})
+
+
+async def test_a_whole_chain_verifies(place: tuple[Paths, Store, Audit, Gate]) -> None:
+    _, _, audit, gate = place
+    await fill(gate, 5)
+    report = await audit.verify()
+    assert (report.ok, report.records, report.wrong) == (True, 5, None)
+
+
+@pytest.mark.parametrize(
+    ("statements", "wrong", "how"),
+    [
+        (["UPDATE audit SET reason = 'x' WHERE seq = 3"], 3, "changed"),
+        (["UPDATE audit SET hash = 'x' WHERE seq = 3"], 3, "changed"),
+        (["DELETE FROM audit WHERE seq = 3"], 3, "removed"),
+        (["DELETE FROM audit WHERE seq = 1"], 1, "removed"),
+        (["DELETE FROM audit WHERE seq >= 4"], 4, "cut"),
+        (
+            [
+                "UPDATE audit SET seq = -1 WHERE seq = 2",
+                "UPDATE audit SET seq = 2 WHERE seq = 3",
+                "UPDATE audit SET seq = 3 WHERE seq = -1",
+            ],
+            2,
+            "swapped",
+        ),
+    ],
+)
+async def test_tampering_is_named(
+    place: tuple[Paths, Store, Audit, Gate], statements: list[str], wrong: int, how: str
+) -> None:
+    paths, _, audit, gate = place
+    await fill(gate, 5)
+    tamper(paths, *statements)
+    report = await audit.verify()
+    assert (report.ok, report.wrong, report.how) == (False, wrong, how)
+    assert str(wrong) in report.message
+
+
+async def test_an_inserted_record_is_named(place: tuple[Paths, Store, Audit, Gate]) -> None:
+    paths, _, audit, gate = place
+    await fill(gate, 4)
+    db = sqlite3.connect(paths.database)
+    row = list(db.execute(chain.SELECT + " WHERE seq = 2").fetchone())
+    prev = row[14]
+    db.close()
+    forged = (3, *row[1:13], prev)
+    forged = (*forged, chain.digest(forged))
+    tamper(paths, "UPDATE audit SET seq = 5 WHERE seq = 4", "UPDATE audit SET seq = 4 WHERE seq = 3")
+    db = sqlite3.connect(paths.database)
+    db.execute(f"INSERT INTO audit ({', '.join(chain.COLUMNS)}) VALUES ({', '.join('?' * 15)})", forged)
+    db.commit()
+    db.close()
+    report = await audit.verify()
+    assert not report.ok and report.wrong in (3, 4)
+
+
+async def test_a_head_of_another_chain_is_found(place: tuple[Paths, Store, Audit, Gate]) -> None:
+    paths, _, audit, gate = place
+    await fill(gate, 3)
+    write_head(paths, Head(1, 2, "f" * 64))
+    assert (await audit.verify()).how == "head"
+    paths.audit_head.unlink()
+    assert (await audit.verify()).how == "head"
+
+
+async def test_sql_cannot_update_or_delete(place: tuple[Paths, Store, Audit, Gate]) -> None:
+    _, store, _, gate = place
+    await fill(gate, 1)
+    for statement in ("UPDATE audit SET reason = ''", "DELETE FROM audit"):
+        with pytest.raises(Exception, match="never"):
+            await store.transact(lambda db, s=statement: db.execute(s))
+
+
+async def test_a_refusal_rolls_back_and_is_recorded(place: tuple[Paths, Store, Audit, Gate]) -> None:
+    _, store, audit, gate = place
+
+    def work(db: sqlite3.Connection) -> tuple[None, None, None]:
+        db.execute("INSERT INTO meta VALUES ('half', 'done')")
+        raise Conflict("no", "because")
+
+    with pytest.raises(Conflict):
+        await gate.act(ALICE, "test.act", "thing:x", "r", work)
+    assert await store.read(lambda db: db.execute("SELECT 1 FROM meta WHERE key = 'half'").fetchone()) is None
+    (record,) = await audit.ls()
+    assert (record.outcome, record.actor, record.reason) == ("refused", "alice", "no. because")
+
+
+async def test_a_stranger_is_refused_and_recorded_and_nothing_runs(place: tuple[Paths, Store, Audit, Gate]) -> None:
+    _, _, audit, gate = place
+    ran = []
+    with pytest.raises(NotAllowed):
+        await gate.act(MALLORY, "test.act", "thing:x", "r", lambda db: ran.append(1) or (None, None, None))
+    assert not ran
+    assert (await audit.ls(actor="mallory"))[0].outcome == "refused"
+
+
+async def test_an_effect_has_two_records_with_one_id(place: tuple[Paths, Store, Audit, Gate]) -> None:
+    _, _, audit, gate = place
+    effect = await gate.intent(CORRAL, "replica.start", "replica:a/0", "r1")
+    await gate.outcome(effect, "failed", reason="no such file")
+    records = await audit.ls(object="replica:*")
+    assert [r.outcome for r in records] == ["intent", "failed"]
+    assert len({(r.effect, r.request) for r in records}) == 1
+
+
+async def test_a_new_database_goes_on_from_the_old_head(place: tuple[Paths, Store, Audit, Gate]) -> None:
+    paths, store, audit, gate = place
+    await fill(gate, 3)
+    head = (await audit.verify()).head
+    await store.close()
+    paths.database.write_bytes(b"not a database at all" * 100)
+    for suffix in ("-wal", "-shm"):
+        paths.database.with_name("corral.db" + suffix).unlink(missing_ok=True)
+    fresh = await Store.open(paths, packages=PACKAGES)
+    try:
+        assert any("set aside" in warning for warning in fresh.warnings)
+        assert list(paths.state.glob("corral.db.corrupt-*"))
+        assert fresh.database_id != store.database_id
+        second = Audit(fresh, paths)
+        await Gate(fresh, second, mode="user", owner_uid=1000, group="").record(CORRAL, "a.b", "c:d", "r", "done")
+        assert (await second.ls())[0].prev == head
+        assert (await second.verify()).ok
+    finally:
+        await fresh.close()
+
+
+async def test_cancelling_the_caller_commits_all_or_nothing(place: tuple[Paths, Store, Audit, Gate]) -> None:
+    _, _, audit, gate = place
+    tasks = [asyncio.create_task(gate.record(CORRAL, "a.b", f"c:{n}", "r", "done")) for n in range(30)]
+    await asyncio.sleep(0)
+    for task in tasks[::2]:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    await gate.record(CORRAL, "a.b", "c:last", "r", "done")
+    assert (await audit.verify()).ok
+
+
+def _row(seq: int, prev: str, text: str) -> tuple[object, ...]:
+    row = (seq, "t", "a", 1, "cli", "x.y", "k:n", "r", "", "null", "null", "done", text, prev)
+    return (*row, chain.digest(row))
+
+
+@settings(max_examples=200)
+@given(st.integers(2, 12), st.data())
+def test_any_changed_field_is_found_at_its_seq(length: int, data: st.DataObject) -> None:
+    rows: list[tuple[object, ...]] = []
+    prev = chain.GENESIS
+    for seq in range(1, length + 1):
+        rows.append(_row(seq, prev, f"reason {seq}"))
+        prev = str(rows[-1][14])
+    assert not chain.inspect(rows).how
+    at = data.draw(st.integers(0, length - 1))
+    column = data.draw(st.integers(1, 12))
+    old = rows[at][column]
+    new = old + 1 if isinstance(old, int) else f"{old}!"
+    rows[at] = (*rows[at][:column], new, *rows[at][column + 1 :])
+    verdict = chain.inspect(rows)
+    assert (verdict.wrong, verdict.how) == (at + 1, "changed")
