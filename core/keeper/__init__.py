@@ -1,0 +1,1 @@
+"""What also runs on other hosts: the engine's parent and the header reader. Python 3.8, standard library alone."""

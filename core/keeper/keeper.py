@@ -1,0 +1,356 @@
+"""The engine's parent for life: launch.json before the engine runs, limits, log rotation, exit.json after.
+
+Run by file path (`python -I -S keeper.py LOCK_FD`) with its order as one JSON document on standard input; nothing
+secret is in argv. Standard library only, syntax of Python 3.8, imports nothing of core.
+
+The order: {"id", "kind", "owner", "argv", "env", "folder", "records", "limits", "spec", "restart", "version"}.
+Exit code 0: the engine ran and exit.json says how it ended. 1: it never ran; exit.json has the reason.
+"""
+
+import ctypes
+import json
+import os
+import resource
+import select
+import signal
+import sys
+import time
+
+VERSION = 1
+PR_SET_PDEATHSIG = 1
+PR_SET_DUMPABLE = 4
+EXIT_ROOM = 4096
+PIPE_BYTES = 65536
+
+
+def stat_of(pid):
+    """(state, start time in clock ticks since boot) of a pid, or None."""
+    try:
+        with open("/proc/%d/stat" % pid, "rb") as file:
+            fields = file.read().rsplit(b")", 1)[1].split()
+    except OSError:
+        return None
+    return fields[0].decode(), int(fields[19])
+
+
+def boot_id():
+    try:
+        with open("/proc/sys/kernel/random/boot_id") as file:
+            return file.read().strip()
+    except OSError:
+        return ""
+
+
+def write_whole(path, data):
+    """Write a file so that it is there whole or not at all; raises OSError."""
+    temporary = path + ".new"
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        os.write(fd, data)
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+    os.rename(temporary, path)
+    folder = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+class Records:
+    """launch.json and exit.json. Room for exit.json is allocated before the engine runs."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.exit_fd = os.open(os.path.join(folder, "exit.json"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        os.posix_fallocate(self.exit_fd, 0, EXIT_ROOM)
+
+    def launch(self, told):
+        write_whole(os.path.join(self.folder, "launch.json"), json.dumps(told).encode() + b"\n")
+
+    def exit(self, told):
+        """In place, padded with blanks: works on a full disk. A torn write does not parse and counts as none."""
+        text = json.dumps(dict(told, version=VERSION)).encode()[: EXIT_ROOM - 1]
+        os.pwrite(self.exit_fd, text.ljust(EXIT_ROOM - 1) + b"\n", 0)
+        os.fsync(self.exit_fd)
+
+
+class Log:
+    """engine.log, rotated by size; `log.json` says at which byte of the whole log each file begins."""
+
+    def __init__(self, folder, limit, files):
+        self.path = os.path.join(folder, "engine.log")
+        self.index = os.path.join(folder, "log.json")
+        self.limit = max(4096, limit)
+        self.files = max(1, files)
+        self.starts = [0]
+        self.size = 0
+        self.fd = self.open()
+        self.save()
+
+    def open(self):
+        return os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+
+    def save(self):
+        try:
+            write_whole(self.index, json.dumps({"starts": self.starts}).encode())
+        except OSError:
+            pass
+
+    def write(self, data):
+        """Append; a full disk loses lines and never the engine."""
+        try:
+            if self.size + len(data) > self.limit and self.size:
+                self.rotate()
+            self.size += os.write(self.fd, data)
+        except OSError:
+            pass
+
+    def rotate(self):
+        os.close(self.fd)
+        for n in range(self.files - 1, 0, -1):
+            older = "%s.%d" % (self.path, n)
+            if os.path.exists(older):
+                os.rename(older, "%s.%d" % (self.path, n + 1))
+        os.rename(self.path, self.path + ".1")
+        last = "%s.%d" % (self.path, self.files + 1)
+        if os.path.exists(last):
+            os.unlink(last)
+        self.starts = [self.starts[0] + self.size, *self.starts][: self.files + 1]
+        self.size = 0
+        self.fd = self.open()
+        self.save()
+
+
+def apply_limits(limits):
+    """In the child, before exec. What the host refuses (a lower nice, an affinity) is left out silently."""
+    core = limits.get("core_bytes", 0)
+    resource.setrlimit(resource.RLIMIT_CORE, (core, core))
+    if limits.get("data_bytes"):
+        resource.setrlimit(resource.RLIMIT_DATA, (limits["data_bytes"], limits["data_bytes"]))
+    try:
+        if limits.get("cpus"):
+            os.sched_setaffinity(0, limits["cpus"])
+        if limits.get("nice"):
+            os.nice(limits["nice"])
+        score(limits.get("oom_score_adj", 0))
+    except OSError:
+        pass
+
+
+def score(value):
+    with open("/proc/self/oom_score_adj", "w") as file:
+        file.write(str(value))
+
+
+def prctl(option, value):
+    ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0)
+
+
+def start(order, out, lock):
+    """Fork the engine; it waits on the returned pipe and executes when a byte comes, or never."""
+    gate_read, gate_write = os.pipe()
+    parent = os.getpid()
+    pid = os.fork()
+    if pid:
+        os.close(gate_read)
+        return pid, gate_write
+    try:
+        os.close(gate_write)
+        os.setsid()
+        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(125)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGPIPE):
+            signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, [])
+        if os.read(gate_read, 1) != b"g":
+            os._exit(125)
+        null = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(null, 0)
+        os.dup2(out, 1)
+        os.dup2(out, 2)
+        os.set_inheritable(lock, True)
+        apply_limits(order["limits"])
+        os.chdir(order["folder"])
+        os.execve(order["argv"][0], order["argv"], order["env"])
+    except OSError as error:
+        os.write(2, ("keeper: exec failed: %s: %s\n" % (order["argv"][0], error.strerror)).encode())
+        os._exit(127)
+    except BaseException as error:
+        os.write(2, ("keeper: %s\n" % (error,)).encode())
+        os._exit(126)
+
+
+class Alarm:
+    """A pipe that signals write to: Python goes on with an interrupted read() by itself, poll() is woken by this."""
+
+    def __init__(self):
+        self.reader, writer = os.pipe()
+        os.set_blocking(self.reader, False)
+        os.set_blocking(writer, False)
+        signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+
+    def clear(self):
+        try:
+            while os.read(self.reader, 512):
+                pass
+        except OSError:
+            pass
+
+    def wait(self, seconds):
+        poll = select.poll()
+        poll.register(self.reader, select.POLLIN)
+        poll.poll(seconds * 1000)
+        self.clear()
+
+
+def relay(reader, log, pid, alarm):
+    """Copy the engine's output to the log until the engine is gone; (status, usage). Sleeps in poll()."""
+    poll = select.poll()
+    poll.register(reader, select.POLLIN)
+    poll.register(alarm.reader, select.POLLIN)
+    open_pipe = True
+    while True:
+        ready = dict(poll.poll())
+        if alarm.reader in ready:
+            alarm.clear()
+        if open_pipe and reader in ready:
+            data = os.read(reader, PIPE_BYTES)
+            log.write(data)
+            if not data:
+                poll.unregister(reader)
+                open_pipe = False
+        done, status, usage = os.wait4(pid, os.WNOHANG)
+        if done:
+            if open_pipe:
+                drain(reader, log)
+            return status, usage
+
+
+def drain(reader, log):
+    """What is still in the pipe after the engine's death; a grandchild may hold it open, so don't wait."""
+    os.set_blocking(reader, False)
+    for _ in range(256):
+        try:
+            data = os.read(reader, PIPE_BYTES)
+        except OSError:
+            return
+        if not data:
+            return
+        log.write(data)
+
+
+def oom_line(pid):
+    """The kernel's line about this pid, where it may be read."""
+    try:
+        fd = os.open("/dev/kmsg", os.O_RDONLY | os.O_NONBLOCK)
+    except OSError:
+        return ""
+    found = ""
+    try:
+        while True:
+            text = os.read(fd, 8192).decode("utf-8", "replace")
+            if "Killed process %d " % pid in text:
+                found = text.split(";", 1)[-1].splitlines()[0][:300]
+    except OSError:
+        pass
+    finally:
+        os.close(fd)
+    return found
+
+
+class Keeper:
+    def __init__(self, order, lock):
+        self.order = order
+        self.lock = lock
+        self.records = Records(order["records"])
+        limits = order["limits"]
+        self.log = Log(order["folder"], limits.get("log_bytes", 4 << 20), limits.get("log_files", 3))
+        self.alarm = Alarm()
+        self.pid = 0
+        self.asked = False
+        self.runs = 0
+
+    def terminate(self, number, frame):
+        """SIGTERM to the keeper is for the engine."""
+        self.asked = True
+        if self.pid:
+            try:
+                os.kill(self.pid, signal.SIGTERM)
+            except OSError:
+                pass
+
+    def once(self):
+        """One run of the program; what exit.json will say."""
+        reader, writer = os.pipe()
+        self.runs += 1
+        self.pid, gate = start(self.order, writer, self.lock)
+        os.close(writer)
+        order = self.order
+        found = stat_of(self.pid)
+        mine = stat_of(os.getpid())
+        told = {
+            "version": VERSION, "id": order["id"], "kind": order["kind"], "owner": order["owner"],
+            "spec": order["spec"], "boot_id": boot_id(), "keeper_pid": os.getpid(),
+            "keeper_start": mine[1] if mine else 0, "pid": self.pid, "start": found[1] if found else 0,
+            "started_at": time.time(), "folder": order["folder"], "runs": self.runs,
+        }  # fmt: skip
+        try:
+            self.records.launch(told)
+        except OSError as error:
+            os.close(gate)
+            os.waitpid(self.pid, 0)
+            os.close(reader)
+            return {"reason": "launch.json could not be written: %s" % error.strerror, "time": time.time()}, False
+        os.write(gate, b"g")
+        os.close(gate)
+        status, usage = relay(reader, self.log, self.pid, self.alarm)
+        os.close(reader)
+        pid, self.pid = self.pid, 0
+        ended = {"time": time.time(), "peak_rss_bytes": usage.ru_maxrss * 1024, "code": None, "signal": None}
+        if os.WIFSIGNALED(status):
+            ended["signal"] = os.WTERMSIG(status)
+            if ended["signal"] == signal.SIGKILL:
+                ended["oom_line"] = oom_line(pid)
+        else:
+            ended["code"] = os.WEXITSTATUS(status)
+            if ended["code"] == 127:
+                ended["reason"] = "exec failed: %s" % order["argv"][0]
+        return ended, True
+
+    def run(self):
+        signal.signal(signal.SIGTERM, self.terminate)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        signal.signal(signal.SIGCHLD, lambda number, frame: None)
+        pause = 0.2
+        while True:
+            began = time.monotonic()
+            ended, ran = self.once()
+            if not self.order.get("restart") or self.asked or not ran or ended.get("code") == 0:
+                self.records.exit(ended)
+                return 0 if ran else 1
+            pause = 0.2 if time.monotonic() - began > 60 else min(30.0, pause * 2)
+            self.log.write(("keeper: it ended (%r); started again in %.1f s\n" % (ended, pause)).encode())
+            self.alarm.wait(pause)
+            if self.asked:
+                self.records.exit(ended)
+                return 0
+
+
+def main():
+    lock = int(sys.argv[1])
+    order = json.loads(sys.stdin.buffer.read())
+    os.umask(0o077)
+    prctl(PR_SET_DUMPABLE, 0)
+    null = os.open(os.devnull, os.O_RDWR)
+    for fd in (0, 1, 2):
+        os.dup2(null, fd)
+    os.chdir(order["folder"])
+    return Keeper(order, lock).run()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

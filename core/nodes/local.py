@@ -1,0 +1,336 @@
+"""This host as a node: launches are folders, keepers are their processes, nothing else is remembered."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import json
+import os
+import platform
+import shutil
+import signal as signals
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import psutil
+
+from core.errors import Conflict, Failed, NotFound
+from core.keeper import keeper as keeper_program
+from core.nodes import cgroups, proc
+from core.nodes.base import ExitRecord, LaunchOrder, LaunchState, LogPiece, Node
+from core.nouns import NodeFacts, NodeSample, ProcessSample
+from core.settings import Paths
+
+KEEPER = str(keeper_program.__file__)
+LAUNCH_TIMEOUT_S = 10.0
+WATCH_EVERY_S = 0.25
+"""The locks of living launches are tried so often; 20 of them cost 0.1 % of a core."""
+
+
+class Local(Node):
+    """The host that the daemon runs on."""
+
+    def __init__(self, paths: Paths, *, name: str = "local", clock: Callable[[], float] = time.time) -> None:
+        self.name = name
+        self._paths = paths
+        self._clock = clock
+        self._cpu: dict[str, tuple[float, float]] = {}
+        self._host_cpu = psutil.cpu_times()
+        self._keepers: dict[str, asyncio.subprocess.Process] = {}
+
+    # ---------------------------------------------------------------------------------------- the host
+
+    async def facts(self) -> NodeFacts:
+        model, flags = _cpu_model()
+        memory = psutil.virtual_memory()
+        return NodeFacts(
+            name=self.name,
+            boot_id=proc.boot_id(),
+            machine=platform.machine(),
+            system=platform.system(),
+            cores=cgroups.cores(),
+            memory_bytes=memory.total,
+            python=platform.python_version(),
+            cpu_model=model,
+            avx2="avx2" in flags or platform.machine() != "x86_64",
+        )
+
+    async def sample(self) -> NodeSample:
+        memory = psutil.virtual_memory()
+        disk = shutil.disk_usage(self._paths.root if self._paths.root.exists() else "/")
+        now = psutil.cpu_times()
+        was, self._host_cpu = self._host_cpu, now
+        total = sum(now[:8]) - sum(was[:8])
+        idle = (now.idle - was.idle) + (now.iowait - was.iowait)
+        return NodeSample(
+            time=self._clock(),
+            node=self.name,
+            cpu_percent=round(max(0.0, 100 * (1 - idle / total)), 1) if total > 0 else 0.0,
+            load1=round(os.getloadavg()[0], 2),
+            memory_bytes=memory.total,
+            free_bytes=min(memory.available, cgroups.memory_left()),
+            pressure=_pressure(),
+            disk_free_bytes=disk.free,
+            disk_bytes=disk.total,
+        )
+
+    # ---------------------------------------------------------------------------------------- launches
+
+    async def launch(self, order: LaunchOrder) -> LaunchState:
+        folder, records = self._paths.launches / order.id, self._paths.records / order.id
+        try:
+            folder.mkdir(mode=0o700)
+            records.mkdir(mode=0o700)
+        except FileExistsError as error:
+            raise Conflict(f"launch {order.id} was started before", "there is never a second copy") from error
+        except OSError as error:
+            raise Failed(f"{order.owner} was not started", f"{error.filename}: {error.strerror}") from error
+        lock = os.open(records / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            told = {**msgspec.to_builtins(order), "folder": str(folder), "records": str(records)}
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, "-I", "-S", KEEPER, str(lock),
+                stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
+                pass_fds=(lock,), start_new_session=True, env={"LC_ALL": "C.UTF-8"}, cwd="/",
+            )  # fmt: skip
+        finally:
+            os.close(lock)
+        self._keepers[order.id] = process
+        assert process.stdin is not None and process.stderr is not None
+        try:
+            process.stdin.write(json.dumps(told).encode())
+            await process.stdin.drain()
+            process.stdin.close()
+        except (BrokenPipeError, ConnectionResetError):
+            pass
+        deadline = asyncio.get_running_loop().time() + LAUNCH_TIMEOUT_S
+        while True:
+            state = self._state(order.id)
+            if state is not None and state.pid is not None:
+                return state
+            if process.returncode is not None or (state is not None and not state.alive):
+                said = await self._stderr(process)
+                reason = state.exit.reason if state is not None and state.exit else ""
+                raise Failed(f"{order.owner} was not started", reason or said or "the keeper ended at once")
+            if asyncio.get_running_loop().time() > deadline:
+                process.kill()
+                raise Failed(f"{order.owner} was not started", f"no launch.json after {LAUNCH_TIMEOUT_S:.0f} s")
+            await asyncio.sleep(0.01)
+
+    async def _stderr(self, process: asyncio.subprocess.Process) -> str:
+        assert process.stderr is not None
+        try:
+            async with asyncio.timeout(1):
+                text = (await process.stderr.read(4096)).decode("utf-8", "replace").strip()
+        except TimeoutError:
+            return ""
+        return text.splitlines()[-1] if text else ""
+
+    async def launches(self) -> list[LaunchState]:
+        try:
+            names = sorted(each.name for each in self._paths.records.iterdir())
+        except FileNotFoundError:
+            return []
+        return [state for name in names if (state := self._state(name)) is not None]
+
+    def _state(self, launch: str) -> LaunchState | None:
+        """A launch as its folder tells it; None if there is no such folder."""
+        records = self._paths.records / launch
+        alive = _locked(records / "lock")
+        if alive is None:
+            return None
+        told = _json(records / "launch.json")
+        ended = _json(records / "exit.json")
+        same_boot = told.get("boot_id", proc.boot_id()) == proc.boot_id()
+        exit: ExitRecord | None = None
+        if not alive:
+            if ended:
+                ended.pop("version", None)
+                exit = msgspec.convert(ended, ExitRecord)
+            elif told and not same_boot:
+                exit = ExitRecord(reason="the host was restarted")
+            else:
+                exit = ExitRecord(reason="keeper lost" if told else "the keeper ended before it started anything")
+        return LaunchState(
+            id=launch,
+            kind=str(told.get("kind", "")),
+            owner=str(told.get("owner", "")),
+            alive=alive,
+            keeper_pid=told.get("keeper_pid"),
+            pid=told.get("pid"),
+            started_at=float(told.get("started_at", 0)),
+            boot_id=str(told.get("boot_id", "")),
+            same_boot=same_boot,
+            spec=told.get("spec", {}),
+            folder=str(self._paths.launches / launch),
+            exit=exit,
+            runs=int(told.get("runs", 1)),
+        )
+
+    async def watch(self) -> AsyncIterator[LaunchState]:
+        living: dict[str, int] = {}
+        ended: set[str] = set()  # those of before are told once too, so that none falls between two looks
+        while True:
+            try:
+                names = {each.name for each in self._paths.records.iterdir()}
+            except FileNotFoundError:
+                names = set()
+            for name in names - ended:
+                state = self._state(name)
+                if state is None or (state.alive and state.pid is None):
+                    continue
+                if not state.alive:
+                    ended.add(name)
+                    living.pop(name, None)
+                    yield state
+                elif living.get(name, state.runs) != state.runs:
+                    yield state
+                if state.alive:
+                    living[name] = state.runs
+            ended &= names
+            for launch, process in list(self._keepers.items()):
+                if process.returncode is not None:
+                    del self._keepers[launch]
+            await asyncio.sleep(WATCH_EVERY_S)
+
+    async def signal(self, launch: str, signal: int) -> bool:
+        told = _json(self._paths.records / launch / "launch.json")
+        if not told or told.get("boot_id") != proc.boot_id() or not _locked(self._paths.records / launch / "lock"):
+            return False
+        if told.get("kind") == "gateway" and signal == signals.SIGTERM:
+            # A keeper that restarts must know that the end was asked for; it passes TERM on.
+            return _send(int(told["keeper_pid"]), int(told["keeper_start"]), signal)
+        return _send(int(told["pid"]), int(told["start"]), signal)
+
+    async def samples(self, launches: Sequence[str], *, pss: bool = False) -> list[ProcessSample]:
+        out = []
+        for launch in launches:
+            told = _json(self._paths.records / launch / "launch.json")
+            pid = int(told.get("pid", 0))
+            if not pid or proc.start_time(pid) != told.get("start"):
+                continue
+            rss, anon = proc.resident(pid)
+            used, now = proc.cpu_seconds(pid), time.monotonic()
+            before = self._cpu.get(launch)
+            self._cpu[launch] = (used, now)
+            share = 100 * (used - before[0]) / (now - before[1]) if before and now > before[1] else 0.0
+            out.append(
+                ProcessSample(
+                    time=self._clock(),
+                    launch=launch,
+                    cpu_percent=round(max(0.0, share), 1),
+                    rss_bytes=rss,
+                    anon_bytes=anon,
+                    pss_bytes=await asyncio.to_thread(proc.proportional, pid) if pss else 0,
+                )
+            )
+        for gone in set(self._cpu) - set(launches):
+            del self._cpu[gone]
+        return out
+
+    # ---------------------------------------------------------------------------------------- logs
+
+    async def read_log(self, launch: str, start: int, limit: int) -> LogPiece:
+        return await asyncio.to_thread(self._read_log, launch, start, limit)
+
+    def _read_log(self, launch: str, start: int, limit: int) -> LogPiece:
+        folder = self._paths.launches / launch
+        if not folder.is_dir():
+            raise NotFound(f"no log of launch {launch}", "its folder has been removed")
+        starts = _json(folder / "log.json").get("starts", [0])
+        pieces: list[tuple[int, Path, int]] = []
+        for number, first in enumerate(starts):
+            path = folder / ("engine.log" if number == 0 else f"engine.log.{number}")
+            try:
+                pieces.append((first, path, path.stat().st_size))
+            except OSError:
+                continue
+        if not pieces:
+            return LogPiece(start=0, end=0, data=b"")
+        end = pieces[0][0] + pieces[0][2]
+        wanted = max(0, end + start) if start < 0 else min(start, end)
+        oldest = pieces[-1][0]
+        begin = max(wanted, oldest)
+        data = b""
+        for first, path, size in reversed(pieces):
+            if first + size <= begin or len(data) >= limit:
+                continue
+            with path.open("rb") as file:
+                file.seek(max(0, begin - first))
+                data += file.read(limit - len(data))
+        return LogPiece(start=begin, end=begin + len(data), data=data, lost=begin - wanted if start >= 0 else 0)
+
+    async def remove(self, launch: str) -> None:
+        state = self._state(launch)
+        if state is not None and state.alive:
+            raise Conflict(f"launch {launch} lives")
+        for folder in (self._paths.launches / launch, self._paths.records / launch):
+            await asyncio.to_thread(shutil.rmtree, folder, True)
+
+
+def _send(pid: int, start: int, signal: int) -> bool:
+    """Signal a process through a pidfd, so that a recycled pid is never hit."""
+    try:
+        fd = os.pidfd_open(pid)
+    except OSError:
+        return False
+    try:
+        if proc.start_time(pid) != start:
+            return False
+        signals.pidfd_send_signal(fd, signal)
+    except OSError:
+        return False
+    finally:
+        os.close(fd)
+    return True
+
+
+def _locked(path: Path) -> bool | None:
+    """Is the launch's lock held? None if there is no lock file."""
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False
+
+
+def _json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file; empty if it is missing, empty or torn."""
+    try:
+        found = json.loads(path.read_bytes().strip(b"\0 \n") or b"{}")
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _cpu_model() -> tuple[str, set[str]]:
+    name, flags = "", set[str]()
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            key, _, value = line.partition(":")
+            if key.strip() == "model name" and not name:
+                name = value.strip()
+            if key.strip() == "flags":
+                return name, set(value.split())
+    except OSError:
+        pass
+    return name, flags
+
+
+def _pressure() -> float:
+    try:
+        text = Path("/proc/pressure/memory").read_text()
+        return float(text.split("avg10=")[1].split()[0])
+    except (OSError, IndexError, ValueError):
+        return -1.0

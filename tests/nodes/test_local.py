@@ -1,0 +1,183 @@
+"""Keepers and launches on this host, with small real programs in place of engines."""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+
+from core.errors import Conflict, Failed
+from core.nodes import proc
+from core.nodes.base import LaunchOrder, LaunchState, Limits
+from core.nodes.local import Local
+from core.settings import Paths
+
+SLEEP = "import time; print('up', flush=True); time.sleep(600)"
+
+
+@pytest.fixture
+async def node(tmp_path: Path) -> AsyncIterator[Local]:
+    paths = Paths(tmp_path, tmp_path / "corral.toml", "0badcafe")
+    paths.launches.mkdir(parents=True)
+    paths.records.mkdir()
+    node = Local(paths)
+    yield node
+    for state in await node.launches():
+        if state.alive and state.keeper_pid:
+            os.kill(state.keeper_pid, signal.SIGKILL)
+    await until(lambda: not any(_alive(node)))
+
+
+def _alive(node: Local) -> list[bool]:
+    return [bool((state := node._state(each.name)) and state.alive) for each in node._paths.records.iterdir()]
+
+
+async def until(check: Callable[[], bool], seconds: float = 10) -> None:
+    async with asyncio.timeout(seconds):
+        while not check():
+            await asyncio.sleep(0.01)
+
+
+def order(id: str, code: str, *, restart: bool = False, **limits: int) -> LaunchOrder:
+    return LaunchOrder(
+        id=id, kind="gateway" if restart else "replica", owner="test/0", argv=(sys.executable, "-I", "-c", code),
+        env={"MARK": "only-this"}, limits=Limits(**limits), spec={"n": 1}, restart=restart,
+    )  # fmt: skip
+
+
+async def ended(node: Local, id: str) -> LaunchState:
+    async with asyncio.timeout(10):
+        async for state in node.watch():
+            if state.id == id and not state.alive:
+                return state
+    raise AssertionError
+
+
+async def test_a_launch_is_found_alive_and_its_end_is_explained(node: Local) -> None:
+    state = await node.launch(order("aaaaaaaaaa", "import sys; print('bye'); sys.exit(3)"))
+    assert state.pid and state.spec == {"n": 1}
+    last = await ended(node, "aaaaaaaaaa")
+    assert last.exit is not None and last.exit.code == 3 and last.exit.peak_rss_bytes > 1 << 20
+    assert (await node.read_log("aaaaaaaaaa", 0, 100)).data == b"bye\n"
+
+
+async def test_a_kill_is_told_as_its_signal(node: Local) -> None:
+    await node.launch(order("aaaaaaaaaa", SLEEP))
+    assert await node.signal("aaaaaaaaaa", signal.SIGKILL)
+    last = await ended(node, "aaaaaaaaaa")
+    assert last.exit is not None and (last.exit.code, last.exit.signal) == (None, signal.SIGKILL)
+
+
+async def test_the_engine_dies_with_its_keeper(node: Local) -> None:
+    state = await node.launch(order("aaaaaaaaaa", SLEEP))
+    assert state.keeper_pid and state.pid
+    os.kill(state.keeper_pid, signal.SIGKILL)
+    await until(lambda: proc.start_time(state.pid or 0) is None)
+    last = await ended(node, "aaaaaaaaaa")
+    assert last.exit is not None and last.exit.reason == "keeper lost"
+
+
+async def test_there_is_never_a_second_copy(node: Local) -> None:
+    await node.launch(order("aaaaaaaaaa", SLEEP))
+    with pytest.raises(Conflict, match="second copy"):
+        await node.launch(order("aaaaaaaaaa", SLEEP))
+
+
+async def test_another_daemon_adopts_and_sees_the_end(node: Local) -> None:
+    first = await node.launch(order("aaaaaaaaaa", SLEEP))
+    second = Local(node._paths)
+    (found,) = await second.launches()
+    assert (found.alive, found.pid, found.same_boot) == (True, first.pid, True)
+    watching = asyncio.create_task(ended(second, "aaaaaaaaaa"))
+    await second.signal("aaaaaaaaaa", signal.SIGTERM)
+    assert (await watching).exit == (await second.launches())[0].exit
+
+
+async def test_a_recycled_pid_is_never_hit(node: Local) -> None:
+    state = await node.launch(order("aaaaaaaaaa", SLEEP))
+    record = node._paths.records / "aaaaaaaaaa" / "launch.json"
+    record.write_text(record.read_text().replace(f'"start": {proc.start_time(state.pid or 0)}', '"start": 1'))
+    assert not await node.signal("aaaaaaaaaa", signal.SIGKILL)
+    assert proc.start_time(state.pid or 0) is not None
+
+
+async def test_a_launch_of_before_a_reboot_is_explained(node: Local) -> None:
+    records = node._paths.records / "aaaaaaaaaa"
+    records.mkdir()
+    (records / "lock").touch()
+    (records / "launch.json").write_text('{"boot_id": "other", "pid": 1, "start": 1, "kind": "replica"}')
+    (state,) = await node.launches()
+    assert state.exit is not None and state.exit.reason == "the host was restarted"
+    assert not await node.signal("aaaaaaaaaa", signal.SIGKILL)
+
+
+async def test_a_program_that_is_not_there_is_told(node: Local) -> None:
+    wrong = LaunchOrder(id="aaaaaaaaaa", kind="replica", owner="t/0", argv=("/no/such",), env={}, limits=Limits())
+    await node.launch(wrong)
+    last = await ended(node, "aaaaaaaaaa")
+    assert last.exit is not None and "exec failed" in last.exit.reason
+
+
+async def test_without_launch_json_nothing_runs(node: Local, tmp_path: Path) -> None:
+    (node._paths.records / "aaaaaaaaaa").mkdir()
+    with pytest.raises((Failed, Conflict)):
+        await node.launch(order("aaaaaaaaaa", f"open({str(tmp_path / 'ran')!r}, 'w')"))
+    assert not (tmp_path / "ran").exists()
+
+
+async def test_limits_and_environment_are_what_was_ordered(node: Local) -> None:
+    code = (
+        "import os, resource as r; print(sorted(k for k in os.environ if k != 'LC_CTYPE'), r.getrlimit(r.RLIMIT_DATA)[0],"
+        " r.getrlimit(r.RLIMIT_CORE)[0], os.nice(0) >= 5, open('/proc/self/oom_score_adj').read().strip(),"
+        " os.getcwd())"
+    )
+    await node.launch(order("aaaaaaaaaa", code, data_bytes=1 << 30))
+    await ended(node, "aaaaaaaaaa")
+    text = (await node.read_log("aaaaaaaaaa", 0, 1000)).data.decode()
+    assert text.startswith("['MARK'] 1073741824 0 True 500")
+    assert text.strip().endswith("/l/aaaaaaaaaa")
+
+
+async def test_a_log_is_read_by_range_over_rotations(node: Local) -> None:
+    code = "import sys\nfor n in range(2000): sys.stdout.write(f'{n:09d}\\n'); sys.stdout.flush()"
+    await node.launch(order("aaaaaaaaaa", code, log_bytes=65536 // 16, log_files=2))
+    await ended(node, "aaaaaaaaaa")
+    last = await node.read_log("aaaaaaaaaa", -20, 100)
+    assert last.data == b"000001998\n000001999\n" and last.end == 20000
+    early = await node.read_log("aaaaaaaaaa", 0, 100)
+    assert early.lost > 0 and early.data.startswith(b"%09d" % (early.lost // 10))
+    assert (await node.read_log("aaaaaaaaaa", 15000, 10)).data == b"000001500\n"
+
+
+async def test_a_restarting_keeper_starts_the_program_again_until_asked_to_stop(node: Local) -> None:
+    first = await node.launch(order("aaaaaaaaaa", SLEEP, restart=True))
+    os.kill(first.pid or 0, signal.SIGKILL)
+    await until(lambda: bool((s := node._state("aaaaaaaaaa")) and s.runs == 2))
+    second = node._state("aaaaaaaaaa")
+    assert second is not None and second.alive and second.pid != first.pid
+    await node.signal("aaaaaaaaaa", signal.SIGTERM)
+    await until(lambda: not any(_alive(node)))
+
+
+async def test_a_keeper_is_small(node: Local) -> None:
+    state = await node.launch(order("aaaaaaaaaa", SLEEP))
+    assert state.keeper_pid
+    status = Path(f"/proc/{state.keeper_pid}/status").read_text()
+    anon = int(status.split("RssAnon:")[1].split()[0])
+    assert anon < 6 * 1024
+
+
+async def test_samples_show_private_memory(node: Local) -> None:
+    await node.launch(
+        order("aaaaaaaaaa", "x = bytearray(64 << 20); print('up', flush=True); import time; time.sleep(600)")
+    )
+    async with asyncio.timeout(10):
+        while not (await node.read_log("aaaaaaaaaa", 0, 10)).data:
+            await asyncio.sleep(0.01)
+    (one,) = await node.samples(["aaaaaaaaaa"], pss=True)
+    assert one.anon_bytes > 60 << 20 and one.pss_bytes > 60 << 20
+    assert (await node.sample()).free_bytes > 0
+    assert (await node.facts()).cores >= 1
