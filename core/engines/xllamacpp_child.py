@@ -1,0 +1,50 @@
+"""The child process around `xllamacpp.Server`: run by file path with its parameters as JSON, secret in LLAMA_API_KEY.
+
+It imports nothing of core, so that an update of the program does not matter to a running engine.
+"""
+
+import json
+import os
+import signal
+import sys
+
+import xllamacpp
+
+
+def parameters(told: dict) -> xllamacpp.CommonParams:  # type: ignore[type-arg]
+    """CommonParams with the defaults that bite set: cache_ram is 8192 MiB otherwise, the SSE ping 30 s."""
+    params = xllamacpp.CommonParams()
+    params.model.path = told["model"]
+    params.model_alias = {told["alias"]} if isinstance(params.model_alias, set) else told["alias"]
+    params.hostnames = [told["socket"]]
+    params.n_ctx = told["ctx"]
+    params.n_parallel = told["parallel"]
+    params.n_gpu_layers = 0
+    params.cpuparams.n_threads = told["threads"]
+    params.cpuparams_batch.n_threads = told["threads"]
+    params.cache_ram_mib = told["cache_ram_mib"]
+    params.sse_ping_interval = 1
+    params.endpoint_metrics = True
+    params.endpoint_slots = True
+    params.fit_params = False
+    params.embedding = told["embedding"]
+    params.api_keys = [os.environ["LLAMA_API_KEY"]]
+    kind = {"f16": "F16", "q8_0": "Q8_0", "q4_0": "Q4_0"}[told["cache_type"]]
+    if kind != "F16":
+        kinds = xllamacpp.ggml_type
+        params.cache_type_k = params.cache_type_v = getattr(kinds, f"GGML_TYPE_{kind}")
+    return params
+
+
+def main() -> None:
+    told = json.loads(sys.argv[1])
+    server = xllamacpp.Server(parameters(told))
+    # Only now: the constructor blocks signal handling while it loads the model.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
+    print(f"listening on {server.listening_address}", flush=True)  # noqa: T201
+    while True:
+        signal.pause()
+
+
+if __name__ == "__main__":
+    main()

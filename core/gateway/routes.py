@@ -1,0 +1,210 @@
+"""The routing table: snapshots in, the least busy replica out, and a bounded queue when all slots are taken."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from core.gateway import wire
+from core.gateway.errors import Refusal
+from core.gateway.upstream import Pool
+
+FEATURES: frozenset[str] = frozenset()
+"""What a snapshot may `need` of this gateway."""
+
+
+class Seat:
+    """A replica as the gateway sees it: its route, its connections, how busy it is."""
+
+    __slots__ = ("errors", "in_flight", "pool", "requests", "route", "ttft_ms")
+
+    def __init__(self, route: wire.ReplicaRoute) -> None:
+        self.route = route
+        self.pool = Pool(route.endpoint)
+        self.in_flight = 0
+        self.requests = 0
+        self.errors = 0
+        self.ttft_ms: float | None = None
+
+    @property
+    def free(self) -> bool:
+        return not self.route.draining and self.in_flight < self.route.slots
+
+
+class Waiter:
+    """A request in the queue. `ready` is called with its seat; `refuse` when there will be none."""
+
+    __slots__ = ("refuse", "ready", "timer")
+
+    def __init__(self, ready: Callable[[Seat], None], refuse: Callable[[Refusal], None]) -> None:
+        self.ready = ready
+        self.refuse = refuse
+        self.timer: asyncio.TimerHandle | None = None
+
+
+class Target:
+    """A deployment: its route, its seats, its queue."""
+
+    def __init__(self, route: wire.Route) -> None:
+        self.route = route
+        self.seats: list[Seat] = []
+        self.queue: deque[Waiter] = deque()
+
+
+class Table:
+    """The snapshot in force."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self.snapshot = wire.Snapshot(
+            database="", epoch=0, n=0, routes=(), allowed=wire.Allowed(), limits=wire.GatewayLimits()
+        )
+        self.limits = self.snapshot.limits
+        self.targets: dict[str, Target] = {}
+        self.seats: dict[tuple[str, str], Seat] = {}
+        self.blocked = ""
+        self._uids: frozenset[int] = frozenset()
+        self._gids: frozenset[int] = frozenset()
+        self.changed = asyncio.Event()
+        """Set when a request ends; a drain waits for it."""
+
+    def load(self) -> None:
+        """Take the last snapshot from disk; one that cannot be read is as none."""
+        try:
+            self._use(msgspec.json.decode(self._file.read_bytes(), type=wire.Snapshot))
+        except (OSError, msgspec.DecodeError):
+            return
+
+    def apply(self, new: wire.Snapshot) -> str:
+        """Put `new` in force; returns why not, or an empty string."""
+        old = self.snapshot
+        if new.database == old.database and (new.epoch, new.n) < (old.epoch, old.n):
+            return f"snapshot {new.epoch}/{new.n} is older than {old.epoch}/{old.n}"
+        lacking = sorted(set(new.needs) - FEATURES)
+        if lacking:
+            self.blocked = f"this gateway lacks what its settings need ({', '.join(lacking)}): restart it"
+            return self.blocked
+        temporary = self._file.with_suffix(".new")
+        try:
+            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(msgspec.json.encode(new))
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(self._file)
+        except OSError as error:
+            return f"the snapshot could not be kept: {error.strerror}"
+        self._use(new)
+        return ""
+
+    def _use(self, new: wire.Snapshot) -> None:
+        seats: dict[tuple[str, str], Seat] = {}
+        targets: dict[str, Target] = {}
+        for route in new.routes:
+            target = self.targets.get(route.name) or Target(route)
+            target.route = route
+            target.seats = []
+            for replica in route.replicas:
+                key = (replica.id, replica.launch)
+                seat = self.seats.get(key)
+                if seat is None or seat.route.endpoint != replica.endpoint:
+                    seat = Seat(replica)
+                seat.route = replica
+                seats[key] = seat
+                target.seats.append(seat)
+            targets[route.name] = target
+        gone = [target for name, target in self.targets.items() if name not in targets]
+        for key, seat in self.seats.items():
+            if seats.get(key) is not seat:
+                seat.pool.close()
+        self.snapshot, self.limits, self.targets, self.seats, self.blocked = new, new.limits, targets, seats, ""
+        self._uids, self._gids = frozenset(new.allowed.uids), frozenset(new.allowed.gids)
+        for target in gone:
+            self._refuse_all(target, Refusal(404, f"deployment {target.route.name} was removed", "model_not_found"))
+        for target in targets.values():
+            if not target.seats:
+                self._refuse_all(target, self._not_ready(target))
+            self._feed(target)
+
+    def allows(self, uid: int, groups: frozenset[int]) -> bool:
+        return uid in self._uids or not self._gids.isdisjoint(groups)
+
+    def target(self, name: str) -> Target:
+        """Raises `Refusal` for a name that is not there."""
+        if self.blocked:
+            raise Refusal(503, self.blocked, "not_ready")
+        try:
+            return self.targets[name]
+        except KeyError:
+            raise Refusal(404, f"there is no deployment {name[:200]!r}", "model_not_found") from None
+
+    def _not_ready(self, target: Target) -> Refusal:
+        return Refusal(503, f"deployment {target.route.name} is not ready: {target.route.state}", "not_ready")
+
+    def take(self, target: Target, avoid: Seat | None = None) -> Seat | None:
+        """The least busy free seat, taken; None if all are busy. Raises `Refusal` if there is none at all."""
+        best: Seat | None = None
+        some = False
+        for seat in target.seats:
+            if seat is avoid or seat.route.draining:
+                continue
+            some = True
+            if seat.in_flight < seat.route.slots and (best is None or seat.in_flight < best.in_flight):
+                best = seat
+        if best is not None:
+            best.in_flight += 1
+            best.requests += 1
+        elif not some:
+            raise self._not_ready(target)
+        return best
+
+    def wait(self, target: Target, waiter: Waiter) -> None:
+        """Queue for a seat. Raises `Refusal` (429) when the queue is full."""
+        if len(target.queue) >= self.limits.queue:
+            raise Refusal(
+                429, f"{len(target.queue)} requests already wait for deployment {target.route.name}", "queue_full"
+            )
+        target.queue.append(waiter)
+        seconds = self.limits.queue_timeout_s
+        waiter.timer = asyncio.get_running_loop().call_later(seconds, self._too_long, target, waiter, seconds)
+
+    def leave(self, target: Target, waiter: Waiter) -> None:
+        """Leave the queue."""
+        if waiter.timer is not None:
+            waiter.timer.cancel()
+        if waiter in target.queue:
+            target.queue.remove(waiter)
+
+    def give_back(self, target: Target, seat: Seat) -> None:
+        """Free a seat and let the next in the queue have it."""
+        seat.in_flight -= 1
+        self.changed.set()
+        self.changed.clear()
+        if target.queue:
+            self._feed(target)
+
+    def _too_long(self, target: Target, waiter: Waiter, seconds: float) -> None:
+        self.leave(target, waiter)
+        waiter.refuse(Refusal(503, f"no slot of {target.route.name} was free for {seconds:g} s", "queue_timeout"))
+
+    def _feed(self, target: Target) -> None:
+        while target.queue:
+            try:
+                seat = self.take(target)
+            except Refusal:
+                return
+            if seat is None:
+                return
+            waiter = target.queue[0]
+            self.leave(target, waiter)
+            waiter.ready(seat)
+
+    def _refuse_all(self, target: Target, refusal: Refusal) -> None:
+        for waiter in list(target.queue):
+            self.leave(target, waiter)
+            waiter.refuse(refusal)

@@ -1,0 +1,208 @@
+"""The engine's side: connections to replicas, kept for less time than an engine keeps them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import ssl
+import time
+from pathlib import Path
+from typing import Any, Protocol
+
+import httptools
+
+KEEP_S = 3.5
+"""llama.cpp's server closes idle connections at 5 s, and reuse at that moment races."""
+CONNECT_S = 5.0
+
+
+class Taker(Protocol):
+    """Who gets an answer."""
+
+    def answer_head(self, status: int, content_type: bytes, length: int | None) -> None: ...
+    def answer_part(self, data: bytes, last: bool) -> None: ...
+    def answer_lost(self) -> None: ...
+
+
+class EngineConnection(asyncio.Protocol):
+    """One connection to an engine; serves one request at a time."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+        self.transport: asyncio.Transport = None  # type: ignore[assignment]
+        self.taker: Taker | None = None
+        self.used = False
+        self.idle_since = 0.0
+        self.closed = False
+        self._paused = False
+        self._parser: Any = None
+        self._parts: list[bytes] = []
+        self._type = b"application/json"
+        self._length: int | None = None
+        self._chunked = False
+        self._head = False
+        self._complete = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport  # type: ignore[assignment]
+
+    def send(self, taker: Taker, request: bytes) -> None:
+        """Send one whole request; `taker` hears of the answer."""
+        self.taker = taker
+        self._parser = httptools.HttpResponseParser(self)
+        self._type, self._length = b"application/json", None
+        self._head = self._complete = self._chunked = False
+        self.transport.write(request)
+
+    def abort(self) -> None:
+        """Hang up: the engine frees the slot at its next token."""
+        self.taker = None
+        self.closed = True
+        self.transport.abort()
+
+    def pause(self) -> None:
+        if not self._paused and not self.closed:
+            self._paused = True
+            self.transport.pause_reading()
+
+    def resume(self) -> None:
+        if self._paused and not self.closed:
+            self._paused = False
+            self.transport.resume_reading()
+
+    def data_received(self, data: bytes) -> None:
+        taker = self.taker
+        if taker is None:
+            self.abort()
+            return
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+            self.abort()
+            taker.answer_lost()
+            return
+        if self.taker is not taker:
+            return
+        if self._complete:
+            self._finish(taker, self._parser.should_keep_alive())
+        elif self._parts:
+            body = b"".join(self._parts)
+            self._parts.clear()
+            taker.answer_part(body, False)
+
+    def _finish(self, taker: Taker, keep: bool) -> None:
+        body = b"".join(self._parts)
+        self._parts.clear()
+        self.taker = None
+        self.resume()
+        if keep and not self.closed:
+            self._pool.put(self)
+        else:
+            self.closed = True
+            self.transport.close()
+        taker.answer_part(body, True)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.closed = True
+        self._pool.forget(self)
+        taker, self.taker = self.taker, None
+        if taker is None:
+            return
+        if self._head and not self._chunked and self._length is None and exc is None:
+            taker.answer_part(b"".join(self._parts), True)
+        else:
+            taker.answer_lost()
+
+    # httptools calls these
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        name = name.lower()
+        if name == b"content-type":
+            self._type = value
+        elif name == b"content-length" and value.isdigit():
+            self._length = int(value)
+        elif name == b"transfer-encoding":
+            self._chunked = True
+
+    def on_headers_complete(self) -> None:
+        status = self._parser.get_status_code()
+        if status < 200:
+            return
+        self._head = True
+        if self.taker is not None:
+            self.taker.answer_head(status, self._type, None if self._chunked else self._length)
+
+    def on_body(self, body: bytes) -> None:
+        self._parts.append(body)
+
+    def on_message_complete(self) -> None:
+        self._complete = self._head
+
+
+class Pool:
+    """The connections to one replica."""
+
+    def __init__(self, endpoint: str) -> None:
+        self._endpoint = endpoint
+        self._idle: list[EngineConnection] = []
+        self._closed = False
+
+    def get(self) -> EngineConnection | None:
+        """An idle connection that is young enough."""
+        limit = time.monotonic() - KEEP_S
+        while self._idle:
+            connection = self._idle.pop()
+            if not connection.closed and connection.idle_since > limit:
+                return connection
+            connection.abort()
+        return None
+
+    def put(self, connection: EngineConnection) -> None:
+        connection.used = True
+        connection.idle_since = time.monotonic()
+        if self._closed:
+            connection.abort()
+        else:
+            self._idle.append(connection)
+
+    def forget(self, connection: EngineConnection) -> None:
+        if connection in self._idle:
+            self._idle.remove(connection)
+
+    def prune(self) -> None:
+        """Close what has been idle for too long."""
+        limit = time.monotonic() - KEEP_S
+        for connection in [each for each in self._idle if each.idle_since <= limit]:
+            self._idle.remove(connection)
+            connection.abort()
+
+    def close(self) -> None:
+        """Close what is idle, and what becomes idle later."""
+        self._closed = True
+        for connection in self._idle:
+            connection.abort()
+        self._idle.clear()
+
+    async def connect(self) -> EngineConnection:
+        """A new connection. Raises OSError or TimeoutError. Long socket paths go through /proc/self/fd."""
+        loop = asyncio.get_running_loop()
+        kind, _, rest = self._endpoint.partition(":")
+        async with asyncio.timeout(CONNECT_S):
+            if kind == "unix":
+                path = Path(rest)
+                folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY)
+                try:
+                    _, connection = await loop.create_unix_connection(
+                        lambda: EngineConnection(self), f"/proc/self/fd/{folder}/{path.name}"
+                    )
+                finally:
+                    os.close(folder)
+            else:
+                host, _, port = rest.rpartition(":")
+                _, connection = await loop.create_connection(
+                    lambda: EngineConnection(self),
+                    host.strip("[]"),
+                    int(port),
+                    ssl=ssl.create_default_context() if kind == "tls" else None,
+                )
+        return connection
