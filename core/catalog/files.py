@@ -75,7 +75,8 @@ def _kind(mode: int) -> str:
 def open_regular(path: Path) -> int:
     """Open for reading without waiting on a pipe; only a regular file is taken. Raises `BadModel`."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        # Links are resolved first (a hub's cache is made of them), then none is followed any more.
+        fd = os.open(path.resolve(), os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
     except OSError as error:
         raise BadModel(f"{path} cannot be read", error.strerror or str(error), "mend its mode or owner") from error
     mode = os.fstat(fd).st_mode

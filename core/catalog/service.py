@@ -101,6 +101,7 @@ class Catalog:
 
     async def start_import(self, actor: Actor, request: str, path: str, name: str | None) -> ImportJob:
         """Begin to import a file or folder that the daemon may open itself."""
+        await self._require(actor, request, name or Path(path).name)
         source = Path(path)
         chosen = self._name(name or _name_from(source))
         await self._not_there(chosen)
@@ -112,6 +113,7 @@ class Catalog:
         self, actor: Actor, request: str, name: str | None, parts: Sequence[tuple[str, int]]
     ) -> ImportJob:
         """Begin an import whose bytes the caller's own `corral` reads and sends with `write`."""
+        await self._require(actor, request, name or "upload")
         if not parts or len(parts) > 1000:
             raise Invalid("an upload has 1 to 1000 files")
         for part, size in parts:
@@ -149,6 +151,13 @@ class Catalog:
         if len(have) == len(parts):
             del self._uploads[job]
             self._tasks[job] = asyncio.create_task(self._carry_out(job, actor, request, folder))
+
+    async def _require(self, actor: Actor, request: str, name: str) -> None:
+        try:
+            self._gate.require(actor, "models.import", f"model:{name}")
+        except CorralError as error:
+            await self._gate.refuse(actor, "models.import", f"model:{name}", request, str(error))
+            raise
 
     def job(self, id: str) -> ImportJob:
         """Raises `NotFound`."""
@@ -189,6 +198,7 @@ class Catalog:
         subject = f"model:{self._jobs[id].name}"
         effect: Effect | None = None
         work = self._incoming / id
+        model: Model | None = None
         try:
             origin = self._jobs[id].origin
             effect = await self._gate.intent(actor, "models.import", subject, request, after={"origin": origin})
@@ -200,11 +210,14 @@ class Catalog:
             if effect is not None:
                 await self._gate.outcome(effect, "interrupted", reason="cancelled")
             self._set(id, state="cancelled")
-        except (CorralError, OSError) as error:
+        except Exception as error:
+            # Anything: an import that broke must end, and its intent must have an outcome.
             told = error if isinstance(error, CorralError) else Failed("the import failed", str(error))
             if effect is not None:
                 await self._gate.outcome(effect, "failed", reason=str(told))
             self._set(id, state="failed", error=told.body())
+            if model is not None:
+                await self._drop_unused(model.sha256)
         finally:
             await asyncio.to_thread(shutil.rmtree, work, True)
             await asyncio.to_thread(shutil.rmtree, self._incoming / f"{id}.up", True)
@@ -222,6 +235,14 @@ class Catalog:
 
         await self._gate.act(effect.actor, "models.add", effect.object, effect.request, put)
         await self._gate.outcome(effect, "done", after={"sha256": model.sha256})
+
+    async def _drop_unused(self, sha256: str) -> None:
+        """Remove the object of an import whose commit failed, unless another model is made of it."""
+        rows = await self._store.read(
+            lambda db: db.execute("SELECT 1 FROM models WHERE sha256 = ?", (sha256,)).fetchall()
+        )
+        if not rows:
+            await asyncio.to_thread(_remove, self._object(sha256))
 
     def _take(self, id: str, actor: Actor, source: Path, work: Path) -> Model:
         """In a thread: read the headers, copy and hash, move to the objects."""

@@ -5,7 +5,6 @@ Standard library only, syntax of Python 3.8, imports nothing of core, so that it
 """
 
 import json
-import mmap
 import os
 import struct
 import sys
@@ -18,6 +17,9 @@ MAX_ARRAY = 1 << 26
 MAX_HEADER = 1 << 30
 KEEP_STRING = 64 << 10
 KEEP_ARRAY = 4096
+KEEP_TOTAL = 24 << 20
+MAX_NAME = 512
+WINDOW = 1 << 18
 
 SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 SIZES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
@@ -42,33 +44,60 @@ class BadHeader(ValueError):
 
 
 class Reader:
-    """A cursor over the mapped file; every read is checked against its end."""
+    """A cursor over the file through one window; every read is checked against the file's end.
 
-    def __init__(self, data, size):
-        self.data = data
+    Not mapped: a file that is cut while it is read would kill the process with SIGBUS.
+    """
+
+    def __init__(self, fd, size):
+        self.fd = fd
         self.end = min(size, MAX_HEADER)
         self.size = size
         self.at = 0
+        self.base = 0
+        self.data = b""
+        self.kept = 0
 
-    def take(self, count, what):
+    def window(self, count):
+        """Make sure that `count` bytes at the cursor lie in the window; their place in it."""
+        if self.at < self.base or self.at + count > self.base + len(self.data):
+            self.base = self.at
+            self.data = os.pread(self.fd, max(WINDOW, count), self.at)
+            if len(self.data) < count:
+                raise BadHeader("the file was cut while it was read")
+        return self.at - self.base
+
+    def check(self, count, what):
         if count > self.end - self.at:
             raise BadHeader(
                 "truncated: %s needs %d bytes at %d and the file has %d" % (what, count, self.at, self.size)
             )
-        at = self.at
-        self.at += count
-        return at
+
+    def keep(self, count, what):
+        """Count what stays in memory, with Python's own share."""
+        self.kept += count + 64
+        if self.kept > KEEP_TOTAL:
+            raise BadHeader("the header is absurdly long (at %s)" % what)
 
     def scalar(self, code, what):
-        fmt = "<" + SCALARS[code]
-        return struct.unpack_from(fmt, self.data, self.take(SIZES[code], what))[0]
+        size = SIZES[code]
+        self.check(size, what)
+        at = self.window(size)
+        found = struct.unpack_from("<" + SCALARS[code], self.data, at)[0]
+        self.at += size
+        return found
 
-    def string(self, what, keep=True):
+    def string(self, what, most=MAX_STRING):
         length = self.scalar(10, what)
-        if length > MAX_STRING:
-            raise BadHeader("%s claims a length of %d bytes (at most %d are taken)" % (what, length, MAX_STRING))
-        at = self.take(length, what)
-        return self.data[at : at + min(length, KEEP_STRING)].decode("utf-8", "replace") if keep else None
+        if length > most:
+            raise BadHeader("%s claims a length of %d bytes (at most %d are taken)" % (what, length, most))
+        self.check(length, what)
+        kept = min(length, KEEP_STRING)
+        self.keep(kept, what)
+        at = self.window(kept)
+        text = self.data[at : at + kept].decode("utf-8", "replace")
+        self.at += length
+        return text
 
     def value(self, code, what):
         if code in SCALARS:
@@ -88,22 +117,34 @@ class Reader:
         if code == ARRAY:
             raise BadHeader("%s is an array of arrays" % what)
         if code == STRING:
-            unpack, data, at, end = struct.Struct("<Q").unpack_from, self.data, self.at, self.end
+            unpack, end = struct.Struct("<Q").unpack_from, self.end
+            data, base, at = self.data, self.base, self.at
+            last = base + len(data) - 8
             for _ in range(count):
-                if at + 8 > end:
-                    raise BadHeader("truncated: %s ends within the file's header" % what)
-                length = unpack(data, at)[0]
-                if length > MAX_STRING or at + 8 + length > end:
-                    raise BadHeader("%s has a string of %d bytes that does not fit" % (what, length))
+                if at > last:
+                    self.at = at
+                    self.check(8, what)
+                    self.window(8)
+                    data, base = self.data, self.base
+                    last = base + len(data) - 8
+                length = unpack(data, at - base)[0]
                 at += 8 + length
+                if length > MAX_STRING or at > end:
+                    raise BadHeader("%s has a string of %d bytes that does not fit" % (what, length))
             self.at = at
             return {"count": count}
         if code not in SIZES:
             raise BadHeader("%s has the unknown type %d" % (what, code))
-        at = self.take(count * SIZES[code], what)
+        length = count * SIZES[code]
+        self.check(length, what)
         if count > KEEP_ARRAY:
+            self.at += length
             return {"count": count}
-        return list(struct.unpack_from("<%d%s" % (count, SCALARS[code]), self.data, at))
+        self.keep(32 * count, what)
+        at = self.window(length)
+        found = list(struct.unpack_from("<%d%s" % (count, SCALARS[code]), self.data, at))
+        self.at += length
+        return found
 
 
 def read_header(fd):
@@ -113,13 +154,13 @@ def read_header(fd):
         raise BadHeader("the file is empty")
     if size < 24:
         raise BadHeader("truncated: the file has %d bytes" % size)
-    with mmap.mmap(fd, size, prot=mmap.PROT_READ) as data:
-        return _parse(Reader(data, size))
+    return _parse(Reader(fd, size))
 
 
 def _parse(reader):
+    reader.window(4)
     if reader.data[:4] != MAGIC:
-        raise BadHeader("this is no GGUF file (its first bytes are %r)" % bytes(reader.data[:4]))
+        raise BadHeader("this is no GGUF file (its first bytes are %r)" % reader.data[:4])
     reader.at = 4
     version = reader.scalar(4, "the version")
     if version not in (2, 3):
@@ -130,16 +171,17 @@ def _parse(reader):
         raise BadHeader("absurd counts: %d tensors and %d metadata entries" % (n_tensors, n_kv))
     metadata = {}
     for _ in range(n_kv):
-        key = reader.string("a metadata key")
+        key = reader.string("a metadata key", 65535)
         if key in metadata:
             raise BadHeader("the metadata key %.80r stands twice" % key)
         metadata[key] = reader.value(reader.scalar(4, "a metadata type"), "metadata %.80r" % key)
     alignment = metadata.get("general.alignment", 32)
-    if not isinstance(alignment, int) or not 1 <= alignment <= 1 << 20:
+    if not isinstance(alignment, int) or isinstance(alignment, bool) or not 1 <= alignment <= 1 << 20:
         raise BadHeader("general.alignment is %.40r" % (alignment,))
     tensors, offsets, names = [], [], set()
     for _ in range(n_tensors):
-        name = reader.string("a tensor's name")
+        name = reader.string("a tensor's name", MAX_NAME)
+        reader.keep(512, "a tensor")
         if name in names:
             raise BadHeader("the tensor %.80r stands twice" % name)
         names.add(name)
@@ -148,6 +190,8 @@ def _parse(reader):
         offsets.append(offset)
     start = (reader.at + alignment - 1) // alignment * alignment
     for tensor, offset in zip(tensors, offsets):
+        if offset % alignment:
+            raise BadHeader("tensor %.80r is not aligned: its offset is %d" % (tensor[0], offset))
         if offset + tensor[3] > reader.size - start:
             raise BadHeader(
                 "truncated: tensor %.80r ends at %d and the file has %d bytes"

