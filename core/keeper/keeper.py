@@ -8,6 +8,7 @@ Exit code 0: the engine ran and exit.json says how it ended. 1: it never ran; ex
 """
 
 import ctypes
+import errno
 import json
 import os
 import resource
@@ -46,7 +47,8 @@ def write_whole(path, data):
     temporary = path + ".new"
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
-        os.write(fd, data)
+        if os.write(fd, data) != len(data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         os.fsync(fd)
     finally:
         os.close(fd)
@@ -129,14 +131,18 @@ def apply_limits(limits):
     resource.setrlimit(resource.RLIMIT_CORE, (core, core))
     if limits.get("data_bytes"):
         resource.setrlimit(resource.RLIMIT_DATA, (limits["data_bytes"], limits["data_bytes"]))
-    try:
-        if limits.get("cpus"):
-            os.sched_setaffinity(0, limits["cpus"])
-        if limits.get("nice"):
-            os.nice(limits["nice"])
-        score(limits.get("oom_score_adj", 0))
-    except OSError:
-        pass
+    # While the process is not dumpable its /proc/self belongs to root, and a plain user could not write it.
+    prctl(PR_SET_DUMPABLE, 1)
+    for call, value in (
+        (lambda cpus: os.sched_setaffinity(0, cpus), limits.get("cpus")),
+        (os.nice, limits.get("nice")),
+        (score, limits.get("oom_score_adj")),
+    ):
+        try:
+            if value:
+                call(value)
+        except OSError:
+            pass
 
 
 def score(value):
@@ -162,7 +168,7 @@ def start(order, out, lock):
         prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:
             os._exit(125)
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGPIPE):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGPIPE, signal.SIGXFSZ):
             signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, [])
         if os.read(gate_read, 1) != b"g":
@@ -306,6 +312,8 @@ class Keeper:
             return {"reason": "launch.json could not be written: %s" % error.strerror, "time": time.time()}, False
         os.write(gate, b"g")
         os.close(gate)
+        if self.asked:
+            os.kill(self.pid, signal.SIGTERM)
         status, usage = relay(reader, self.log, self.pid, self.alarm)
         os.close(reader)
         pid, self.pid = self.pid, 0
@@ -329,7 +337,9 @@ class Keeper:
         while True:
             began = time.monotonic()
             ended, ran = self.once()
-            if not self.order.get("restart") or self.asked or not ran or ended.get("code") == 0:
+            # A full disk must not end the gateway's keeper: once it ran, it is tried again.
+            never = not ran and self.runs == 1
+            if not self.order.get("restart") or self.asked or never or ended.get("code") == 0:
                 self.records.exit(ended)
                 return 0 if ran else 1
             pause = 0.2 if time.monotonic() - began > 60 else min(30.0, pause * 2)
@@ -345,11 +355,17 @@ def main():
     order = json.loads(sys.stdin.buffer.read())
     os.umask(0o077)
     prctl(PR_SET_DUMPABLE, 0)
+    try:
+        os.chdir(order["folder"])
+        keeper = Keeper(order, lock)
+    except OSError as error:
+        os.write(2, ("%s: %s\n" % (error.filename or order["records"], error.strerror)).encode())
+        return 1
     null = os.open(os.devnull, os.O_RDWR)
     for fd in (0, 1, 2):
         os.dup2(null, fd)
-    os.chdir(order["folder"])
-    return Keeper(order, lock).run()
+    os.close(null)
+    return keeper.run()
 
 
 if __name__ == "__main__":

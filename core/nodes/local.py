@@ -40,7 +40,7 @@ class Local(Node):
         self._clock = clock
         self._cpu: dict[str, tuple[float, float]] = {}
         self._host_cpu = psutil.cpu_times()
-        self._keepers: dict[str, asyncio.subprocess.Process] = {}
+        self._keepers: set[int] = set()
 
     # ---------------------------------------------------------------------------------------- the host
 
@@ -83,53 +83,55 @@ class Local(Node):
     async def launch(self, order: LaunchOrder) -> LaunchState:
         folder, records = self._paths.launches / order.id, self._paths.records / order.id
         try:
-            folder.mkdir(mode=0o700)
             records.mkdir(mode=0o700)
+            try:
+                folder.mkdir(mode=0o700)
+            except OSError:
+                records.rmdir()
+                raise
         except FileExistsError as error:
             raise Conflict(f"launch {order.id} was started before", "there is never a second copy") from error
         except OSError as error:
             raise Failed(f"{order.owner} was not started", f"{error.filename}: {error.strerror}") from error
-        lock = os.open(records / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        told = {**msgspec.to_builtins(order), "folder": str(folder), "records": str(records)}
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            told = {**msgspec.to_builtins(order), "folder": str(folder), "records": str(records)}
-            process = await asyncio.create_subprocess_exec(
-                sys.executable, "-I", "-S", KEEPER, str(lock),
-                stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
-                pass_fds=(lock,), start_new_session=True, env={"LC_ALL": "C.UTF-8"}, cwd="/",
-            )  # fmt: skip
+            pid, errors = _spawn(records / "lock", json.dumps(told).encode())
+        except OSError as error:
+            raise Failed(f"{order.owner} was not started", f"its keeper: {error.strerror}") from error
+        self._keepers.add(pid)
+        try:
+            return await self._started(order, pid, errors)
         finally:
-            os.close(lock)
-        self._keepers[order.id] = process
-        assert process.stdin is not None and process.stderr is not None
-        try:
-            process.stdin.write(json.dumps(told).encode())
-            await process.stdin.drain()
-            process.stdin.close()
-        except (BrokenPipeError, ConnectionResetError):
-            pass
+            os.close(errors)
+
+    async def _started(self, order: LaunchOrder, keeper: int, errors: int) -> LaunchState:
+        """Wait for launch.json. `errors` is the file that the keeper's first words go to."""
         deadline = asyncio.get_running_loop().time() + LAUNCH_TIMEOUT_S
         while True:
             state = self._state(order.id)
             if state is not None and state.pid is not None:
                 return state
-            if process.returncode is not None or (state is not None and not state.alive):
-                said = await self._stderr(process)
-                reason = state.exit.reason if state is not None and state.exit else ""
-                raise Failed(f"{order.owner} was not started", reason or said or "the keeper ended at once")
+            if state is not None and not state.alive:
+                said = os.pread(errors, 4096, 0).decode("utf-8", "replace").strip().splitlines()
+                reason = state.exit.reason if state.exit else ""
+                why = said[-1] if said else reason or "the keeper ended at once"
+                raise Failed(f"{order.owner} was not started", why)
             if asyncio.get_running_loop().time() > deadline:
-                process.kill()
+                self._reap()
+                if keeper in self._keepers:  # not reaped, so the pid is still its own
+                    os.kill(keeper, signals.SIGKILL)
                 raise Failed(f"{order.owner} was not started", f"no launch.json after {LAUNCH_TIMEOUT_S:.0f} s")
             await asyncio.sleep(0.01)
 
-    async def _stderr(self, process: asyncio.subprocess.Process) -> str:
-        assert process.stderr is not None
-        try:
-            async with asyncio.timeout(1):
-                text = (await process.stderr.read(4096)).decode("utf-8", "replace").strip()
-        except TimeoutError:
-            return ""
-        return text.splitlines()[-1] if text else ""
+    def _reap(self) -> None:
+        """Take the exit status of ended keepers, so that no zombie stays."""
+        for pid in list(self._keepers):
+            try:
+                gone = os.waitpid(pid, os.WNOHANG)[0] == pid
+            except ChildProcessError:
+                gone = True
+            if gone:
+                self._keepers.discard(pid)
 
     async def launches(self) -> list[LaunchState]:
         try:
@@ -193,9 +195,7 @@ class Local(Node):
                 if state.alive:
                     living[name] = state.runs
             ended &= names
-            for launch, process in list(self._keepers.items()):
-                if process.returncode is not None:
-                    del self._keepers[launch]
+            self._reap()
             await asyncio.sleep(WATCH_EVERY_S)
 
     async def signal(self, launch: str, signal: int) -> bool:
@@ -271,6 +271,48 @@ class Local(Node):
             raise Conflict(f"launch {launch} lives")
         for folder in (self._paths.launches / launch, self._paths.records / launch):
             await asyncio.to_thread(shutil.rmtree, folder, True)
+
+
+def _spawn(lock_path: Path, order: bytes) -> tuple[int, int]:
+    """Start a keeper that holds the lock; (its pid, a file with what it says on standard error).
+
+    Not asyncio's subprocess: its transport kills the child when it is collected, so that keepers would end with
+    the daemon. The order goes through a memory file, since a pipe could fill up.
+    """
+    held: list[int] = []
+
+    def above(fd: int) -> int:
+        """A copy over 9, so that no dup2 in the child hits a source."""
+        held.append(fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 10))
+        os.close(fd)
+        return held[-1]
+
+    errors = -1
+    try:
+        lock = above(os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        told = above(os.memfd_create("order"))
+        os.write(told, order)
+        os.lseek(told, 0, os.SEEK_SET)
+        errors = os.memfd_create("errors")
+        words = above(os.dup(errors))
+        null = above(os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC))
+        copies = [(os.POSIX_SPAWN_DUP2, fd, to) for fd, to in ((told, 0), (null, 1), (words, 2), (lock, 3))]
+        pid = os.posix_spawn(
+            sys.executable,
+            [sys.executable, "-I", "-S", KEEPER, "3"],
+            {"LC_ALL": "C.UTF-8"},
+            file_actions=copies,
+            setsid=True,
+        )
+    except BaseException:
+        if errors >= 0:
+            os.close(errors)
+        raise
+    finally:
+        for fd in held:
+            os.close(fd)
+    return pid, errors
 
 
 def _send(pid: int, start: int, signal: int) -> bool:

@@ -6,6 +6,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -121,11 +122,51 @@ async def test_a_program_that_is_not_there_is_told(node: Local) -> None:
     assert last.exit is not None and "exec failed" in last.exit.reason
 
 
-async def test_without_launch_json_nothing_runs(node: Local, tmp_path: Path) -> None:
-    (node._paths.records / "aaaaaaaaaa").mkdir()
-    with pytest.raises((Failed, Conflict)):
-        await node.launch(order("aaaaaaaaaa", f"open({str(tmp_path / 'ran')!r}, 'w')"))
-    assert not (tmp_path / "ran").exists()
+async def test_without_launch_json_nothing_runs(node: Local, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make = Path.mkdir
+
+    def blocked(self: Path, *args: Any, **kwargs: Any) -> None:
+        make(self, *args, **kwargs)
+        if self == node._paths.records / "aaaaaaaaaa":
+            (self / "launch.json.new").mkdir()  # opening it for writing fails, also for root
+
+    mark = tmp_path / "ran"
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "mkdir", blocked)
+        with pytest.raises(Failed, match=r"launch\.json could not be written"):
+            await node.launch(order("aaaaaaaaaa", f"open({str(mark)!r}, 'w')"))
+    assert not mark.exists()
+    (state,) = await node.launches()
+    assert not state.alive and state.exit is not None and "launch.json could not" in state.exit.reason
+
+
+async def test_a_start_without_folders_leaves_nothing_behind(node: Local) -> None:
+    node._paths.launches.rmdir()
+    with pytest.raises(Failed, match="No such file"):
+        await node.launch(order("aaaaaaaaaa", SLEEP))
+    node._paths.launches.mkdir()
+    assert (await node.launch(order("aaaaaaaaaa", SLEEP))).alive
+
+
+async def test_keepers_outlive_a_daemon_that_ends_in_order(node: Local) -> None:
+    code = f"""
+import asyncio, sys
+from pathlib import Path
+from core.nodes.base import LaunchOrder, Limits
+from core.nodes.local import Local
+from core.settings import Paths
+root = Path({str(node._paths.root)!r})
+async def main():
+    node = Local(Paths(root, root / "corral.toml", "0badcafe"))
+    await node.launch(LaunchOrder(id="aaaaaaaaaa", kind="replica", owner="t/0", env={{}}, limits=Limits(),
+        argv=(sys.executable, "-I", "-c", {SLEEP!r})))
+asyncio.run(main())
+"""
+    daemon = await asyncio.create_subprocess_exec(sys.executable, "-c", code, cwd=Path(__file__).parents[2])
+    async with asyncio.timeout(20):
+        assert await daemon.wait() == 0
+    (state,) = await node.launches()
+    assert state.alive and proc.start_time(state.pid or 0) is not None
 
 
 async def test_limits_and_environment_are_what_was_ordered(node: Local) -> None:
