@@ -12,7 +12,7 @@ PHRASES = {
 }  # fmt: skip
 
 
-class Refusal(Exception):  # noqa: N818
+class Refusal(Exception):
     """A request that the gateway itself answers with an error. Never holds a prompt or an answer."""
 
     def __init__(self, status: int, message: str, code: str, *, close: bool = False) -> None:
@@ -30,9 +30,7 @@ class Refusal(Exception):  # noqa: N818
             kind = "permission_error"
         else:
             kind = "invalid_request_error" if self.status < 500 else "server_error"
-        return msgspec.json.encode(
-            {"error": {"message": self.message, "type": kind, "param": None, "code": self.code}}
-        )
+        return msgspec.json.encode({"error": {"message": self.message, "type": kind, "param": None, "code": self.code}})
 
     def event(self) -> bytes:
         """The same as a server-sent event, for a stream that has begun."""

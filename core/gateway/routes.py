@@ -39,7 +39,7 @@ class Seat:
 class Waiter:
     """A request in the queue. `ready` is called with its seat; `refuse` when there will be none."""
 
-    __slots__ = ("refuse", "ready", "timer")
+    __slots__ = ("ready", "refuse", "timer")
 
     def __init__(self, ready: Callable[[Seat], None], refuse: Callable[[Refusal], None]) -> None:
         self.ready = ready

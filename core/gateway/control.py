@@ -1,0 +1,177 @@
+"""The control socket: the daemon's snapshots and acknowledgements in, usage and live figures out."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import struct
+
+import msgspec
+
+from core import program_version
+from core.gateway import wire
+from core.gateway.exchange import Core
+
+LINE_LIMIT = 16 << 20
+WINDOW = 64
+"""Batches that may be on their way unacknowledged."""
+
+_DECODE: msgspec.json.Decoder[wire.FromDaemon] = msgspec.json.Decoder(wire.FromDaemon)
+
+
+class Control:
+    """Speaks with one daemon at a time; the newest connection wins."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self._writer: asyncio.StreamWriter | None = None
+        self._carried: set[tuple[str, int]] = set()
+        self._last_live: wire.Live | None = None
+        self._group: asyncio.TaskGroup | None = None
+
+    async def run(self) -> None:
+        """Write the spool and tell the daemon what changed, each second, until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            self._group = group
+            while True:
+                await asyncio.sleep(1)
+                self.tick()
+
+    def tick(self) -> None:
+        core = self._core
+        core.spool.flush()
+        core.turns.prune()
+        for seat in core.table.seats.values():
+            seat.pool.prune()
+        self._send_usage()
+        live = self._live()
+        if live != self._last_live and self._writer is not None:
+            self._last_live = live
+            self._send(live)
+
+    def _live(self) -> wire.Live:
+        core = self._core
+        seats = core.table.seats.values()
+        return wire.Live(
+            requests=core.requests,
+            in_flight=sum(seat.in_flight for seat in seats),
+            queued={name: len(target.queue) for name, target in core.table.targets.items() if target.queue},
+            replicas=tuple(
+                wire.RouteLive(
+                    replica=seat.route.id,
+                    in_flight=seat.in_flight,
+                    requests=seat.requests,
+                    errors=seat.errors,
+                    ttft_ms=seat.ttft_ms,
+                )
+                for seat in seats
+            ),
+            connections=core.connections,
+            spooled=len(core.spool.pending),
+        )
+
+    def _send(self, message: wire.FromGateway) -> None:
+        if self._writer is not None:
+            self._writer.write(msgspec.json.encode(message) + b"\n")
+
+    def _send_usage(self) -> None:
+        """Send the batches that this connection has not carried yet, in order."""
+        if self._writer is None:
+            return
+        for place, (launch, n, data) in enumerate(self._core.spool.pending):
+            if place >= WINDOW:
+                return
+            if (launch, n) not in self._carried:
+                self._carried.add((launch, n))
+                self._writer.write(data + b"\n")
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One connection, until it closes or errs."""
+        raw = writer.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+        uid = struct.unpack("3i", raw)[1]
+        try:
+            if uid not in (self._core.owner, 0):
+                writer.write(msgspec.json.encode(wire.Refused(reason=f"uid {uid} is not the daemon's")) + b"\n")
+                return
+            while True:
+                line = await reader.readuntil(b"\n")
+                try:
+                    message = _DECODE.decode(line)
+                except msgspec.DecodeError as error:
+                    writer.write(msgspec.json.encode(wire.Refused(reason=f"not understood: {error}")) + b"\n")
+                    continue
+                self._obey(message, writer)
+                await writer.drain()
+        except (asyncio.IncompleteReadError, asyncio.LimitOverrunError, OSError):
+            return
+        finally:
+            if self._writer is writer:
+                self._writer = None
+            writer.close()
+
+    def _obey(self, message: wire.FromDaemon, writer: asyncio.StreamWriter) -> None:
+        core = self._core
+        if isinstance(message, wire.Hello):
+            self._hello(message, writer)
+            return
+        if self._writer is not writer:
+            writer.write(msgspec.json.encode(wire.Refused(reason="say Hello first")) + b"\n")
+            return
+        match message:
+            case wire.Snapshot():
+                reason = core.table.apply(message)
+                if reason:
+                    self._send(wire.Refused(reason=reason))
+                else:
+                    self._send(wire.SnapshotAck(database=message.database, epoch=message.epoch, n=message.n))
+            case wire.UsageAck():
+                core.spool.acknowledge(message.launch, message.n)
+                self._send_usage()
+            case wire.Drain():
+                if self._group is not None:
+                    self._group.create_task(self._drain(message))
+            case wire.HandOver():
+                self._send(wire.Report(what="handover", ok=False, reason="this gateway cannot hand over"))
+            case wire.Ask():
+                self._send(wire.Report(what=message.what, request=message.request, ok=message.what == "ping"))
+
+    def _hello(self, message: wire.Hello, writer: asyncio.StreamWriter) -> None:
+        if message.version not in (wire.WIRE_VERSION, wire.WIRE_VERSION + 1):
+            reason = f"this gateway speaks version {wire.WIRE_VERSION}, the daemon {message.version}"
+            writer.write(msgspec.json.encode(wire.Refused(reason=reason)) + b"\n")
+            return
+        if self._writer is not None and self._writer is not writer:
+            self._writer.close()
+        self._writer = writer
+        self._carried = set()
+        self._last_live = None
+        spool, snapshot = self._core.spool, self._core.table.snapshot
+        self._send(
+            wire.Welcome(
+                version=wire.WIRE_VERSION,
+                launch=spool.launch,
+                pid=os.getpid(),
+                program=program_version(),
+                database=snapshot.database,
+                epoch=snapshot.epoch,
+                n=snapshot.n,
+                usage_from=spool.first,
+                usage_to=spool.n,
+            )
+        )
+        self._send_usage()
+
+    async def _drain(self, message: wire.Drain) -> None:
+        """Send nothing new to a replica, and report when it has nothing more."""
+        table = self._core.table
+        for seat in table.seats.values():
+            if seat.route.id == message.replica:
+                seat.route = msgspec.structs.replace(seat.route, draining=True)
+        try:
+            async with asyncio.timeout(message.timeout_s):
+                while any(x.in_flight for x in table.seats.values() if x.route.id == message.replica):
+                    await table.changed.wait()
+            self._send(wire.Report(what="drain", request=message.replica))
+        except TimeoutError:
+            self._send(wire.Report(what="drain", request=message.replica, ok=False, reason="still busy"))

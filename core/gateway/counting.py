@@ -1,0 +1,98 @@
+"""Reading usage out of an engine's answer, and cutting the usage event out where the client did not ask for it."""
+
+from __future__ import annotations
+
+import msgspec
+
+KEEP = 1 << 20
+"""Bytes of an answer that are searched for usage, and of one event that is held back."""
+
+
+class _Details(msgspec.Struct, frozen=True):
+    cached_tokens: int | None = None
+
+
+class _Usage(msgspec.Struct, frozen=True):
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    prompt_tokens_details: _Details | None = None
+
+
+class _Timings(msgspec.Struct, frozen=True):
+    prompt_n: int | None = None
+    cache_n: int | None = None
+    predicted_n: int | None = None
+
+
+class _Answer(msgspec.Struct, frozen=True):
+    choices: list[msgspec.Raw] | None = None
+    usage: _Usage | None = None
+    timings: _Timings | None = None
+
+
+_DECODE = msgspec.json.Decoder(_Answer).decode
+
+
+class Counts:
+    """Tokens of one answer; None where the engine did not say. `events` counts pieces of a stream."""
+
+    def __init__(self, *, stream: bool, cut: bool) -> None:
+        self.prompt: int | None = None
+        self.cached: int | None = None
+        self.answer: int | None = None
+        self.events = 0
+        self._stream = stream
+        self._cut = cut
+        self._held = b""
+        self._kept = bytearray()
+
+    def part(self, data: bytes, last: bool) -> bytes:
+        """Take a part of the answer; returns what the client shall have of it."""
+        if not self._stream:
+            if len(self._kept) + len(data) <= KEEP:
+                self._kept += data
+            else:
+                self._cut = False
+            if last and self._kept:
+                self._read(bytes(self._kept))
+            return data
+        data = self._held + data
+        end = max(data.rfind(b"\n\n") + 2, data.rfind(b"\r\n\r\n") + 4 if b"\r" in data else 0)
+        if last or (end < 2 and len(data) > KEEP):
+            end = len(data)
+        elif end < 2:
+            end = 0
+        whole, self._held = data[:end], data[end:]
+        self.events += whole.count(b"data: ")
+        if b'"usage"' in whole or b'"timings"' in whole:
+            return self._events(whole)
+        return whole
+
+    def _events(self, whole: bytes) -> bytes:
+        mark = b"\r\n\r\n" if b"\r\n\r\n" in whole else b"\n\n"
+        kept = []
+        for event in whole.split(mark):
+            if (b'"usage"' in event or b'"timings"' in event) and event.startswith(b"data:"):
+                choices = self._read(event[5:])
+                if self._cut and choices == 0:
+                    continue
+            kept.append(event)
+        return mark.join(kept)
+
+    def _read(self, data: bytes) -> int | None:
+        """Take the counts of one JSON object; returns how many choices it has, None if it cannot be read."""
+        try:
+            found = _DECODE(data)
+        except msgspec.DecodeError:
+            return None
+        usage, timings = found.usage, found.timings
+        if timings is not None and timings.prompt_n is not None:
+            self.cached = timings.cache_n
+            self.prompt = timings.prompt_n + (timings.cache_n or 0)
+            self.answer = timings.predicted_n
+        if usage is not None and usage.prompt_tokens is not None:
+            self.prompt = usage.prompt_tokens
+            self.answer = usage.completion_tokens if usage.completion_tokens is not None else self.answer
+            if usage.prompt_tokens_details is not None:
+                self.cached = usage.prompt_tokens_details.cached_tokens
+        return len(found.choices) if found.choices is not None and usage is not None else None

@@ -1,0 +1,349 @@
+"""One request from its seat to its end: queue, engine, answer, time-outs, and the line of usage."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import Coroutine
+from typing import Any, Protocol
+
+import msgspec
+
+from core.gateway import wire
+from core.gateway.counting import Counts
+from core.gateway.errors import Refusal
+from core.gateway.routes import Seat, Table, Target, Waiter
+from core.gateway.turns import ALONE_S, Turn, Turns
+from core.gateway.upstream import EngineConnection
+from core.gateway.usage import Spool
+
+
+class _Options(msgspec.Struct, frozen=True):
+    include_usage: bool | None = None
+
+
+class Asked(msgspec.Struct, frozen=True):
+    """What the gateway reads of a request's body."""
+
+    model: str
+    stream: bool | None = None
+    stream_options: _Options | None = None
+
+
+DECODE_ASKED = msgspec.json.Decoder(Asked).decode
+
+
+class Client(Protocol):
+    """Where an answer goes."""
+
+    def begin(self, status: int, content_type: bytes, length: int | None) -> None: ...
+    def part(self, data: bytes, last: bool) -> None: ...
+    def refuse(self, refusal: Refusal) -> None: ...
+    def break_off(self) -> None: ...
+
+
+class Core:
+    """What all requests share."""
+
+    def __init__(self, table: Table, spool: Spool, *, owner: int) -> None:
+        self.table = table
+        self.spool = spool
+        self.owner = owner
+        self.turns = Turns()
+        self.tasks: set[asyncio.Task[None]] = set()
+        self.exchanges: set[Exchange] = set()
+        self.requests = 0
+        self.connections = 0
+
+    def start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run a connect; it is owned here and cancelled with its request."""
+        task = asyncio.get_running_loop().create_task(work)
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+        return task
+
+
+def with_usage(body: bytes, asked: Asked) -> bytes:
+    """The body with stream_options.include_usage, else unchanged."""
+    if b'"stream_options"' not in body:
+        return body.rstrip()[:-1] + b',"stream_options":{"include_usage":true}}'
+    fields = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+    options = msgspec.json.decode(fields.get("stream_options", msgspec.Raw(b"null"))) or {}
+    fields["stream_options"] = msgspec.Raw(msgspec.json.encode({**options, "include_usage": True}))
+    return msgspec.json.encode(fields)
+
+
+class Exchange:
+    """One request. The client may go while a turn goes on."""
+
+    def __init__(
+        self, core: Core, client: Client, path: str, body: bytes, asked: Asked, uid: int, actor: str, turn: str
+    ) -> None:
+        self._core = core
+        self._client: Client | None = client
+        self._path = path
+        self._asked = asked
+        self._uid = uid
+        self._actor = actor
+        self._turn_id = turn
+        self._turn: Turn | None = None
+        self._seat: Seat | None = None
+        self._tried: Seat | None = None
+        self._waiter: Waiter | None = None
+        self._connection: EngineConnection | None = None
+        self._connecting: asyncio.Task[None] | None = None
+        self._fresh = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._alone: asyncio.TimerHandle | None = None
+        self._began = self._last = time.monotonic()
+        self._seated: float | None = None
+        self._first: float | None = None
+        self._status = 0
+        self._sse = False
+        self._done = False
+        self._target: Target = core.table.target(asked.model)
+        route = self._target.route
+        if core.spool.full and not core.table.limits.serve_uncounted:
+            raise Refusal(503, "usage cannot be recorded: the spool is full; start the daemon", "spool_full")
+        stream = bool(asked.stream)
+        wants = asked.stream_options is not None and bool(asked.stream_options.include_usage)
+        inject = stream and not wants and route.stream_usage
+        self._body = with_usage(body, asked) if inject else body
+        self._counts = Counts(stream=stream, cut=inject)
+
+    def start(self) -> None:
+        """Find a seat, or queue. Raises `Refusal`."""
+        if self._turn_id:
+            self._turn = self._core.turns.begin(self._turn_id, self.stop)
+            if self._turn is None:
+                raise Refusal(409, f"turn {self._turn_id[:64]} is known already", "turn_exists")
+        self._core.requests += 1
+        self._core.exchanges.add(self)
+        try:
+            seat = self._core.table.take(self._target)
+            if seat is None:
+                self._waiter = Waiter(self._sit, self._refused)
+                self._core.table.wait(self._target, self._waiter)
+            else:
+                self._sit(seat)
+        except Refusal as refusal:
+            self._refused(refusal)
+
+    def _sit(self, seat: Seat) -> None:
+        self._waiter = None
+        self._seat = seat
+        self._seated = self._last = time.monotonic()
+        if self._timer is None:
+            self._watch()
+        connection = seat.pool.get()
+        if connection is not None:
+            self._send(connection, fresh=False)
+        else:
+            self._connect()
+
+    def _connect(self) -> None:
+        self._connecting = self._core.start(self._open())
+
+    async def _open(self) -> None:
+        assert self._seat is not None
+        try:
+            connection = await self._seat.pool.connect()
+        except (OSError, TimeoutError):
+            self._connecting = None
+            if not self._done:
+                self._no_engine()
+            return
+        self._connecting = None
+        if self._done:
+            connection.abort()
+        else:
+            self._send(connection, fresh=True)
+
+    def _send(self, connection: EngineConnection, *, fresh: bool) -> None:
+        assert self._seat is not None
+        route = self._seat.route
+        self._connection, self._fresh = connection, fresh
+        key = f"Authorization: Bearer {route.secret}\r\n" if route.secret else ""
+        head = (
+            f"POST {route.prefix}{self._path} HTTP/1.1\r\nHost: corral\r\nContent-Type: application/json\r\n"
+            f"{key}Content-Length: {len(self._body)}\r\n\r\n"
+        )
+        connection.send(self, head.encode("latin-1") + self._body)
+
+    def _no_engine(self) -> None:
+        """The replica did not take the request: try another one once."""
+        seat, self._seat = self._seat, None
+        assert seat is not None
+        seat.errors += 1
+        self._core.table.give_back(self._target, seat)
+        other: Seat | None = None
+        if self._tried is None:
+            self._tried = seat
+            try:
+                other = self._core.table.take(self._target, avoid=seat)
+            except Refusal:
+                other = None
+        if other is not None:
+            self._sit(other)
+        else:
+            self._refused(Refusal(502, f"replica {seat.route.id} does not answer", "replica_died"), "replica-died")
+
+    # -------------------------------------------------------------------------------- what the engine says
+
+    def answer_head(self, status: int, content_type: bytes, length: int | None) -> None:
+        self._status = status
+        self._sse = content_type.startswith(b"text/event-stream")
+        self._first = self._last = time.monotonic()
+        if self._seat is not None and self._seated is not None:
+            self._seat.ttft_ms = (self._first - self._seated) * 1000
+        if self._turn is not None:
+            self._turn.content_type = content_type
+        if self._client is not None:
+            self._client.begin(status, content_type, None if self._sse else length)
+
+    def answer_part(self, data: bytes, last: bool) -> None:
+        self._last = time.monotonic()
+        data = self._counts.part(data, last)
+        self._pass(data, last)
+        if last and not self._done:
+            self._connection = None
+            self._end("ok" if self._status < 400 else "error")
+
+    def answer_lost(self) -> None:
+        if self._done:
+            return
+        fresh, self._connection = self._fresh, None
+        if not self._status:
+            # An engine closes idle connections: what was never answered is asked again on a new one.
+            if fresh:
+                self._no_engine()
+            else:
+                self._connect()
+            return
+        if self._seat is not None:
+            self._seat.errors += 1
+        self._cut(Refusal(502, f"replica {self._replica()} died while it answered", "replica_died"), "replica-died")
+
+    def _pass(self, data: bytes, last: bool) -> None:
+        if self._turn is not None and not self._turn.add(data, last) and self._client is None:
+            self.stop()
+        if self._client is not None:
+            self._client.part(data, last)
+
+    # -------------------------------------------------------------------------------- what the client does
+
+    def client_gone(self) -> None:
+        """The client has gone: its slot is freed at once, unless this is a turn."""
+        self._client = None
+        if self._done:
+            return
+        if self._turn is not None:
+            self._alone = asyncio.get_running_loop().call_later(ALONE_S, self.stop)
+            self.resume()
+        else:
+            self._end("client-gone")
+
+    def pause(self) -> None:
+        if self._connection is not None:
+            self._connection.pause()
+
+    def resume(self) -> None:
+        if self._connection is not None:
+            self._connection.resume()
+
+    # -------------------------------------------------------------------------------- how it ends
+
+    def stop(self) -> None:
+        """Stop a turn, or a request when the gateway ends."""
+        if not self._done:
+            self._cut(Refusal(503, "the answer was stopped", "stopped"), "client-gone")
+
+    def _refused(self, refusal: Refusal, outcome: str = "refused") -> None:
+        if self._status:
+            self._cut(refusal, outcome)
+            return
+        self._status = refusal.status
+        if self._turn is not None:
+            self._turn.content_type = b"application/json"
+            self._turn.add(refusal.body(), True)
+        client = self._client
+        self._end(outcome)
+        if client is not None:
+            client.refuse(refusal)
+
+    def _cut(self, refusal: Refusal, outcome: str) -> None:
+        """End an answer early: an error event in a stream, a closed connection else."""
+        if not self._status:
+            self._refused(refusal, outcome)
+            return
+        client = self._client
+        if self._sse:
+            self._pass(refusal.event(), True)
+        elif client is not None:
+            client.break_off()
+        self._end(outcome)
+
+    def _watch(self) -> None:
+        """Look at the time-outs; one timer a request, set anew when it rings early."""
+        if self._done:
+            return
+        limits = self._core.table.limits
+        seconds = limits.idle_timeout_s if self._status else limits.first_byte_timeout_s
+        left = self._last + seconds - time.monotonic()
+        if left > 0:
+            self._timer = asyncio.get_running_loop().call_later(
+                min(left, limits.idle_timeout_s, limits.first_byte_timeout_s), self._watch
+            )
+            return
+        what = "nothing came" if self._status else "the first byte did not come"
+        self._cut(Refusal(504, f"{what} from replica {self._replica()} for {seconds:g} s", "timeout"), "timeout")
+
+    def _replica(self) -> str:
+        return self._seat.route.id if self._seat is not None else ""
+
+    def _end(self, outcome: str) -> None:
+        if self._done:
+            return
+        self._done = True
+        self._core.exchanges.discard(self)
+        now = time.monotonic()
+        for timer in (self._timer, self._alone):
+            if timer is not None:
+                timer.cancel()
+        if self._waiter is not None:
+            self._core.table.leave(self._target, self._waiter)
+        if self._connecting is not None:
+            self._connecting.cancel()
+        if self._connection is not None:
+            self._connection.abort()
+            self._connection = None
+        if self._turn is not None and self._turn.ended is None:
+            self._turn.add(b"", True)
+        counts, seat = self._counts, self._seat
+        guessed = counts.answer is None and counts.events > 0
+        self._core.spool.add(
+            wire.UsageLine(
+                id=secrets.token_hex(8),
+                time=time.time(),
+                uid=self._uid,
+                deployment=self._asked.model,
+                model=self._target.route.model,
+                replica=seat.route.id if seat else "",
+                launch=seat.route.launch if seat else "",
+                path=self._path,
+                status=self._status,
+                outcome=outcome,
+                prompt_tokens=counts.prompt,
+                cached_tokens=counts.cached,
+                answer_tokens=counts.events if guessed else counts.answer,
+                estimated=guessed,
+                queue_s=(self._seated or now) - self._began,
+                first_byte_s=self._first - self._began if self._first is not None else None,
+                total_s=now - self._began,
+                actor=self._actor,
+                turn=self._turn_id,
+            )
+        )
+        if seat is not None:
+            self._core.table.give_back(self._target, seat)

@@ -1,0 +1,367 @@
+"""The client's side: framing, the HTTP traps, who may, and the answer on its way out."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+from collections import deque
+from typing import Any
+
+import httptools
+import msgspec
+
+from core.gateway.errors import PHRASES, Refusal
+from core.gateway.exchange import DECODE_ASKED, Core, Exchange
+from core.gateway.turns import Turn
+
+HEAD_BYTES = 32 << 10
+AHEAD_BYTES = 64 << 10
+HEAD_S = 30.0
+"""A request that has begun must be whole within this and the idle time-out."""
+ROUTES = {b"/v1/chat/completions", b"/v1/completions", b"/v1/embeddings"}
+_SO_PEERGROUPS = 59
+
+
+def peer(sock: socket.socket) -> tuple[int, frozenset[int]]:
+    """Uid and all groups of a Unix socket's peer, as the kernel says; (-1, none) where it does not."""
+    try:
+        _, uid, gid = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    except OSError:
+        return -1, frozenset()
+    try:
+        raw = sock.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, 65536)
+    except OSError:
+        raw = b""
+    return uid, frozenset((gid, *struct.unpack(f"{len(raw) // 4}I", raw[: len(raw) // 4 * 4])))
+
+
+class _Request:
+    """One request as it comes in; its headers are frozen when they are complete."""
+
+    __slots__ = ("actor", "body", "expects", "frozen", "hosts", "keep", "length", "method", "old", "target", "turn")
+
+    def __init__(self) -> None:
+        self.target = b""
+        self.method = b""
+        self.body: list[bytes] = []
+        self.hosts = 0
+        self.length = 0
+        self.expects = self.frozen = self.old = False
+        self.keep = True
+        self.actor = self.turn = ""
+
+
+class ClientConnection(asyncio.Protocol):
+    """One client. Reading is never paused: a paused socket does not tell that its client has gone."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self._transport: asyncio.Transport = None  # type: ignore[assignment]
+        self._parser: Any = None
+        self._request = _Request()
+        self._ready: deque[_Request] = deque()
+        self._ahead = bytearray()
+        self._exchange: Exchange | None = None
+        self._busy = False
+        self._current = self._request
+        self._raw = self._got = 0
+        self._chunked = False
+        self._closed = False
+        self._last = False
+        self._continue = False
+        self._turn: Turn | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport  # type: ignore[assignment]
+        self._uid, self._groups = peer(transport.get_extra_info("socket"))
+        self._parser = httptools.HttpRequestParser(self)
+        self._core.connections += 1
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._closed = True
+        self._core.connections -= 1
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._turn is not None and self in self._turn.followers:
+            self._turn.followers.remove(self)
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None:
+            exchange.client_gone()
+
+    def eof_received(self) -> bool:
+        return False
+
+    def pause_writing(self) -> None:
+        if self._exchange is not None:
+            self._exchange.pause()
+
+    def resume_writing(self) -> None:
+        if self._exchange is not None:
+            self._exchange.resume()
+
+    def data_received(self, data: bytes) -> None:
+        if self._busy or self._last:
+            self._ahead += data
+            if len(self._ahead) > AHEAD_BYTES:
+                self._transport.abort()
+            return
+        self._feed(data)
+
+    def _feed(self, data: bytes) -> None:
+        self._raw += len(data)
+        if not self._request.frozen and self._raw > HEAD_BYTES and len(data) <= HEAD_BYTES:
+            self._fail(Refusal(431, f"more than {HEAD_BYTES} bytes of headers", "headers_too_large"))
+            return
+        if self._timer is None:
+            seconds = HEAD_S + self._core.table.limits.idle_timeout_s
+            self._timer = asyncio.get_running_loop().call_later(seconds, self._transport.abort)
+        try:
+            # In pieces, so that headers are counted before the parser has swallowed a large read.
+            for start in range(0, len(data), HEAD_BYTES):
+                self._parser.feed_data(data[start : start + HEAD_BYTES])
+        except httptools.HttpParserUpgrade:
+            self._fail(Refusal(501, "Upgrade is not supported", "upgrade"))
+            return
+        except httptools.HttpParserCallbackError as error:
+            cause = error.__context__
+            known = isinstance(cause, Refusal)
+            self._fail(cause if known else Refusal(400, "the request is malformed", "bad_request"))  # type: ignore[arg-type]
+            return
+        except httptools.HttpParserError:
+            self._fail(Refusal(400, "the request is malformed", "bad_request"))
+            return
+        overhead = self._raw - self._got
+        if self._request.frozen:
+            if self._chunked and overhead > HEAD_BYTES + AHEAD_BYTES + self._got:
+                self._fail(Refusal(413, "too many bytes of chunk extensions", "bad_request"))
+                return
+        elif self._raw > HEAD_BYTES:
+            self._fail(Refusal(431, f"more than {HEAD_BYTES} bytes of headers", "headers_too_large"))
+            return
+        self._next()
+
+    def _next(self) -> None:
+        """Serve what is whole, one after the other; then read what came ahead."""
+        while not self._busy and not self._closed and not self._last:
+            if self._ready:
+                self._serve(self._ready.popleft())
+            elif self._ahead:
+                data = bytes(self._ahead)
+                self._ahead.clear()
+                self._feed(data)
+            else:
+                if self._continue:
+                    self._continue = False
+                    self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+                return
+
+    # httptools calls these
+
+    def on_message_begin(self) -> None:
+        self._request = _Request()
+        self._chunked = False
+        self._got = 0
+
+    def on_url(self, url: bytes) -> None:
+        self._request.target += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        request = self._request
+        if request.frozen:
+            return
+        name = name.lower()
+        if name == b"host":
+            request.hosts += 1
+        elif name == b"content-length":
+            request.length = int(value) if value.isdigit() else 0
+        elif name == b"transfer-encoding":
+            self._chunked = True
+        elif name == b"expect":
+            request.expects = value.lower() == b"100-continue"
+        elif name == b"x-corral-actor":
+            request.actor = value.decode("utf-8", "replace") or "?"
+        elif name == b"x-corral-turn":
+            request.turn = value.decode("ascii", "replace") or "?"
+
+    def on_headers_complete(self) -> None:
+        request = self._request
+        request.frozen = True
+        request.method = self._parser.get_method()
+        request.old = self._parser.get_http_version() != "1.1"
+        request.keep = self._parser.should_keep_alive() and not request.old
+        if self._parser.should_upgrade():
+            raise Refusal(501, "Upgrade is not supported", "upgrade")
+        if request.hosts > 1 or (request.hosts == 0 and not request.old):
+            raise Refusal(400, "a request has exactly one Host header", "bad_request")
+        limit = self._core.table.limits.body_bytes
+        if request.length > limit:
+            raise Refusal(413, f"a body has at most {limit} bytes", "body_too_large")
+        self._check(request)
+        if request.expects and not request.old:
+            self._continue = True
+
+    def on_body(self, body: bytes) -> None:
+        self._continue = False
+        self._got += len(body)
+        limit = self._core.table.limits.body_bytes
+        if self._got > limit:
+            raise Refusal(413, f"a body has at most {limit} bytes", "body_too_large")
+        self._request.body.append(body)
+
+    def on_message_complete(self) -> None:
+        self._continue = False
+        self._raw = 0
+        self._ready.append(self._request)
+        self._request = _Request()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    # -------------------------------------------------------------------------------- one request
+
+    def _check(self, request: _Request) -> None:
+        if not self._core.table.allows(self._uid, self._groups):
+            raise Refusal(403, f"uid {self._uid} may not use this gateway", "not_allowed")
+        if (request.actor or request.turn) and self._uid not in (self._core.owner, 0):
+            raise Refusal(403, "X-Corral headers are the daemon's", "not_allowed")
+
+    def _serve(self, request: _Request) -> None:
+        self._busy = True
+        self._current = request
+        try:
+            self._check(request)
+            url = httptools.parse_url(request.target)
+            path = url.path or b"/"
+            if path in ROUTES:
+                self._post(request, path)
+            elif path == b"/v1/models":
+                self._models(request)
+            elif path.startswith(b"/corral/turns/"):
+                self._turns(request, path[14:].decode("ascii", "replace"), url.query or b"")
+            else:
+                raise Refusal(404, "no such route", "not_found")
+        except Refusal as refusal:
+            self.refuse(refusal)
+        except httptools.HttpParserError:
+            self.refuse(Refusal(400, "the URL is malformed", "bad_request"))
+
+    def _post(self, request: _Request, path: bytes) -> None:
+        if request.method != b"POST":
+            raise Refusal(405, "POST a JSON body here", "method")
+        body = b"".join(request.body)
+        try:
+            asked = DECODE_ASKED(body)
+        except msgspec.DecodeError as error:
+            reason = "it is not JSON" if not isinstance(error, msgspec.ValidationError) else str(error)
+            raise Refusal(400, f"the body cannot be read: {reason}", "bad_request") from None
+        uid = self._uid
+        if request.actor:
+            said = request.actor.partition(":")[0]
+            uid = int(said) if said.isascii() and said.isdigit() else uid
+        exchange = Exchange(self._core, self, path.decode(), body, asked, uid, request.actor, request.turn)
+        self._exchange = exchange
+        exchange.start()
+
+    def _models(self, request: _Request) -> None:
+        if request.method != b"GET":
+            raise Refusal(405, "GET this", "method")
+        rows = [
+            {"id": name, "object": "model", "created": int(target.route.created_at), "owned_by": "corral"}
+            for name, target in sorted(self._core.table.targets.items())
+        ]
+        self._json(200, msgspec.json.encode({"object": "list", "data": rows}))
+
+    def _turns(self, request: _Request, id: str, query: bytes) -> None:
+        if self._uid not in (self._core.owner, 0):
+            raise Refusal(403, "turns are the daemon's", "not_allowed")
+        turn = self._core.turns.get(id)
+        if turn is None:
+            raise Refusal(404, "no such turn", "not_found")
+        if request.method == b"DELETE":
+            turn.stop()
+            self._json(200, b"{}")
+            return
+        if request.method != b"GET":
+            raise Refusal(405, "GET or DELETE this", "method")
+        offset = query.removeprefix(b"offset=")
+        start = int(offset) if offset.isdigit() else 0
+        self.begin(200, turn.content_type, None)
+        ended = turn.ended is not None
+        if not ended:
+            self._turn = turn
+            turn.followers.append(self)
+        self.part(bytes(turn.data[start:]), ended)
+
+    def turn_part(self, data: bytes, last: bool) -> None:
+        """A followed turn goes on."""
+        if self._transport.get_write_buffer_size() > 4 << 20:
+            self._transport.abort()
+            return
+        if last and self._turn is not None:
+            self._turn.followers.remove(self)
+            self._turn = None
+        self.part(data, last)
+
+    # -------------------------------------------------------------------------------- the answer
+
+    def _json(self, status: int, body: bytes) -> None:
+        self.begin(status, b"application/json", len(body))
+        self.part(body, True)
+
+    def begin(self, status: int, content_type: bytes, length: int | None) -> None:
+        """The head of an answer; without a length it is chunked, or ends with the connection in HTTP/1.0."""
+        request = self._current
+        self._framed = length is None and not request.old
+        head = b"HTTP/1.1 %d %b\r\nContent-Type: %b\r\n" % (status, PHRASES.get(status, b"Status"), content_type)
+        if length is not None:
+            head += b"Content-Length: %d\r\n" % length
+        elif self._framed:
+            head += b"Transfer-Encoding: chunked\r\nCache-Control: no-cache\r\n"
+        if not request.keep:
+            head += b"Connection: close\r\n"
+        self._transport.write(head + b"\r\n")
+
+    def part(self, data: bytes, last: bool) -> None:
+        """A part of an answer."""
+        if self._closed:
+            return
+        if self._framed:
+            framed = b"%x\r\n%b\r\n" % (len(data), data) if data else b""
+            if last:
+                framed += b"0\r\n\r\n"
+            if framed:
+                self._transport.write(framed)
+        elif data:
+            self._transport.write(data)
+        if last:
+            self._exchange = None
+            self._busy = False
+            if not self._current.keep:
+                self._last = True
+                self._transport.close()
+            elif self._ready or self._ahead or self._continue:
+                asyncio.get_running_loop().call_soon(self._next)
+
+    def refuse(self, refusal: Refusal) -> None:
+        """Answer with an error."""
+        if not self._closed:
+            self._json(refusal.status, refusal.body())
+
+    def break_off(self) -> None:
+        """The answer cannot be completed: the missing end tells it."""
+        self._exchange = None
+        self._transport.abort()
+
+    def _fail(self, refusal: Refusal) -> None:
+        """Refuse and close: what follows cannot be framed."""
+        if self._closed or self._last:
+            return
+        if self._busy:
+            self._transport.abort()
+            return
+        self._ready.clear()
+        self._current = _Request()
+        self._current.keep = False
+        self.refuse(refusal)
