@@ -17,6 +17,7 @@ from core.gateway.turns import Turn
 
 HEAD_BYTES = 32 << 10
 AHEAD_BYTES = 64 << 10
+PIECE = 16 << 10
 HEAD_S = 30.0
 """A request that has begun must be whole within this and the idle time-out."""
 ROUTES = {b"/v1/chat/completions", b"/v1/completions", b"/v1/embeddings"}
@@ -110,17 +111,18 @@ class ClientConnection(asyncio.Protocol):
         self._feed(data)
 
     def _feed(self, data: bytes) -> None:
-        self._raw += len(data)
-        if not self._request.frozen and self._raw > HEAD_BYTES and len(data) <= HEAD_BYTES:
-            self._fail(Refusal(431, f"more than {HEAD_BYTES} bytes of headers", "headers_too_large"))
-            return
         if self._timer is None:
             seconds = HEAD_S + self._core.table.limits.idle_timeout_s
             self._timer = asyncio.get_running_loop().call_later(seconds, self._transport.abort)
         try:
             # In pieces, so that headers are counted before the parser has swallowed a large read.
-            for start in range(0, len(data), HEAD_BYTES):
-                self._parser.feed_data(data[start : start + HEAD_BYTES])
+            for start in range(0, len(data), PIECE):
+                piece = data[start : start + PIECE]
+                self._raw += len(piece)
+                if self._raw > HEAD_BYTES and not self._request.frozen:
+                    self._fail(Refusal(431, f"more than {HEAD_BYTES} bytes of headers", "headers_too_large"))
+                    return
+                self._parser.feed_data(piece)
         except httptools.HttpParserUpgrade:
             self._fail(Refusal(501, "Upgrade is not supported", "upgrade"))
             return
@@ -133,12 +135,8 @@ class ClientConnection(asyncio.Protocol):
             self._fail(Refusal(400, "the request is malformed", "bad_request"))
             return
         overhead = self._raw - self._got
-        if self._request.frozen:
-            if self._chunked and overhead > HEAD_BYTES + AHEAD_BYTES + self._got:
-                self._fail(Refusal(413, "too many bytes of chunk extensions", "bad_request"))
-                return
-        elif self._raw > HEAD_BYTES:
-            self._fail(Refusal(431, f"more than {HEAD_BYTES} bytes of headers", "headers_too_large"))
+        if self._request.frozen and self._chunked and overhead > HEAD_BYTES + AHEAD_BYTES + self._got:
+            self._fail(Refusal(413, "too many bytes of chunk extensions", "bad_request"))
             return
         self._next()
 

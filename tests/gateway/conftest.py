@@ -1,0 +1,177 @@
+"""A gateway process with a stub engine (a double that speaks llama.cpp's HTTP) and a small daemon's end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from core.gateway import wire
+
+
+class Stub:
+    """Answers on a Unix socket as llama.cpp does; `hold` keeps streams open after their first event."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.hold = asyncio.Event()
+        self.hold.set()
+        self.gone = asyncio.Event()
+        self.bodies: list[bytes] = []
+        self.die = False
+        self.connections = 0
+
+    async def serve(self, reader, writer) -> None:
+        self.connections += 1
+        try:
+            while True:
+                head = await reader.readuntil(b"\r\n\r\n")
+                length = int(head.lower().split(b"content-length:")[1].split(b"\r\n")[0])
+                body = await reader.readexactly(length)
+                self.bodies.append(body)
+                asked = json.loads(body)
+                if not asked.get("stream"):
+                    usage = {"prompt_tokens": 5, "completion_tokens": 2}
+                    answer = json.dumps({"choices": [{"x": 1}], "usage": usage}).encode()
+                    kind = b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(answer)
+                    writer.write(b"HTTP/1.1 200 OK\r\n" + kind + answer)
+                    continue
+                writer.write(
+                    b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+                )
+                events = [b'data: {"choices":[{"delta":{"content":"%d"}}]}\n\n' % i for i in range(3)]
+                if asked.get("stream_options", {}).get("include_usage"):
+                    events.append(b'data: {"choices":[],"usage":{"prompt_tokens":7,"completion_tokens":3}}\n\n')
+                events.append(b"data: [DONE]\n\n")
+                for event in events:
+                    writer.write(b"%x\r\n%b\r\n" % (len(event), event))
+                    await writer.drain()
+                    if self.die:
+                        return
+                    if not self.hold.is_set():
+                        waits = asyncio.create_task(self.hold.wait())
+                        gone = asyncio.create_task(reader.read(1))
+                        await asyncio.wait({waits, gone}, return_when=asyncio.FIRST_COMPLETED)
+                        waits.cancel()
+                        if gone.done():
+                            self.gone.set()
+                            return
+                        gone.cancel()
+                        with contextlib.suppress(asyncio.CancelledError):
+                            await gone
+                writer.write(b"0\r\n\r\n")
+        except (asyncio.IncompleteReadError, OSError):
+            return
+        finally:
+            writer.close()
+
+
+class Gateway:
+    """The process, and the daemon's end of its control socket."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.socket = folder / "g.sock"
+        self.n = 0
+
+    def start(self) -> None:
+        env = {
+            **os.environ,
+            "CORRAL_GATEWAY_DIR": str(self.folder),
+            "CORRAL_GATEWAY_SOCKET": str(self.socket),
+            "CORRAL_GATEWAY_LAUNCH": "launch0001",
+            "CORRAL_GATEWAY_OWNER": str(os.getuid()),
+        }
+        self.process = subprocess.Popen([sys.executable, "-P", "-m", "core.gateway"], env=env, cwd=Path.cwd())
+
+    async def connect(self) -> wire.Welcome:
+        async with asyncio.timeout(10):
+            while True:
+                try:
+                    self.reader, self.writer = await asyncio.open_unix_connection(self.folder / "control.sock")
+                    break
+                except OSError:
+                    await asyncio.sleep(0.02)
+        self.send(wire.Hello(version=1, daemon_uid=os.getuid(), daemon_pid=os.getpid(), program="test"))
+        return await self.expect(wire.Welcome)
+
+    def send(self, message) -> None:
+        self.writer.write(msgspec.json.encode(message) + b"\n")
+
+    async def expect(self, kind):
+        async with asyncio.timeout(10):
+            while True:
+                found = msgspec.json.decode(await self.reader.readuntil(b"\n"), type=wire.FromGateway)
+                if isinstance(found, kind):
+                    return found
+
+    async def route(self, *stubs: Stub, uids=None, slots=1, **limits) -> None:
+        self.n += 1
+        replicas = tuple(
+            wire.ReplicaRoute(id=f"chat/{i}", launch=f"l{i}", endpoint=f"unix:{stub.path}", slots=slots)
+            for i, stub in enumerate(stubs)
+        )
+        self.send(
+            wire.Snapshot(
+                database="d",
+                epoch=1,
+                n=self.n,
+                routes=(wire.Route(name="chat", model="m", state="ready", replicas=replicas),),
+                allowed=wire.Allowed(uids=(os.getuid(),) if uids is None else uids),
+                limits=wire.GatewayLimits(**limits),
+            )
+        )
+        assert (await self.expect(wire.SnapshotAck)).n == self.n
+
+    async def open(self):
+        return await asyncio.open_unix_connection(self.socket)
+
+    async def raw(self, data: bytes) -> bytes:
+        """Send bytes, return all that comes until the gateway closes."""
+        reader, writer = await self.open()
+        writer.write(data)
+        async with asyncio.timeout(10):
+            try:
+                return await reader.read()
+            finally:
+                writer.close()
+
+    async def post(self, fields: dict, headers: str = "") -> bytes:
+        body = json.dumps(fields).encode()
+        head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{headers}"
+        return await self.raw(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+
+    def stop(self, number: int = signal.SIGTERM) -> None:
+        self.process.send_signal(number)
+        self.process.wait(10)
+
+
+@pytest.fixture
+async def stub(tmp_path):
+    stub = Stub(tmp_path / ("long" * 30) / "e.sock")
+    stub.path.parent.mkdir()
+    folder = os.open(stub.path.parent, os.O_PATH)
+    server = await asyncio.start_unix_server(stub.serve, f"/proc/self/fd/{folder}/e.sock")
+    yield stub
+    stub.hold.set()
+    server.close()
+    os.close(folder)
+
+
+@pytest.fixture
+async def gateway(tmp_path):
+    gateway = Gateway(tmp_path)
+    gateway.start()
+    await gateway.connect()
+    yield gateway
+    gateway.writer.close()
+    if gateway.process.poll() is None:
+        gateway.stop(signal.SIGKILL)

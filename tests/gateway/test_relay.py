@@ -1,0 +1,143 @@
+"""What a client of the gateway sees, and what the daemon hears of it."""
+
+import asyncio
+import json
+import os
+import signal
+
+import pytest
+
+from core.gateway import wire
+
+ASK = {"model": "chat", "stream": True}
+TRAPS = {
+    "upgrade with a body": (b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n"
+                            b"Content-Length: 2\r\n\r\n{}", b"501"),
+    "no host": (b"GET /v1/models HTTP/1.1\r\n\r\n", b"400"),
+    "two hosts": (b"GET /v1/models HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n", b"400"),
+    "huge headers": (b"GET /v1/models HTTP/1.1\r\nHost: x\r\nA: " + b"a" * 60000 + b"\r\n\r\n", b"431"),
+    "two lengths": (b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\n{}",
+                    b"400"),
+    "length and chunks": (b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n"
+                          b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n", b"400"),
+    "chunk extensions": (b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1;"
+                         + b"e" * 150000 + b"\r\n{\r\n", b"413"),
+    "too long a body": (b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999\r\n\r\n", b"413"),
+    "not http": (b"hello\r\n\r\n", b"400"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TRAPS)
+async def test_what_cannot_be_framed_is_refused_and_closed(gateway, stub, name):
+    await gateway.route(stub)
+    data, status = TRAPS[name]
+    answer = await gateway.raw(data)
+    assert answer.startswith(b"HTTP/1.1 " + status), answer[:200]
+    assert stub.bodies == []
+
+
+async def test_http_1_0_absolute_url_and_pipelining(gateway, stub):
+    await gateway.route(stub)
+    assert b'"chat"' in await gateway.raw(b"GET /v1/models HTTP/1.0\r\n\r\n")
+    assert b'"chat"' in await gateway.raw(b"GET http://x/v1/models HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    two = await gateway.raw(
+        b"GET /v1/models HTTP/1.1\r\nHost: x\r\n\r\nGET /v1/nothing HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    )
+    assert two.index(b"200 OK") < two.index(b"404 Not Found")
+
+
+async def test_expect_is_answered_and_trailers_are_not_headers(gateway, stub):
+    await gateway.route(stub)
+    reader, writer = await gateway.open()
+    writer.write(
+        b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nTransfer-Encoding: chunked\r\n\r\n"
+    )
+    async with asyncio.timeout(5):
+        assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+        body = b'{"model":"chat"}'
+        writer.write(b"%x\r\n%b\r\n0\r\nX-Corral-Turn: evil\r\n\r\n" % (len(body), body))
+        assert b"200 OK" in await reader.readuntil(b"\r\n\r\n")
+    writer.close()
+
+
+async def test_usage_is_asked_for_counted_and_cut_out(gateway, stub):
+    await gateway.route(stub)
+    answer = await gateway.post(ASK)
+    assert b'"content":"2"' in answer and b"[DONE]" in answer and b"usage" not in answer
+    assert json.loads(stub.bodies[0])["stream_options"] == {"include_usage": True}
+    answer = await gateway.post({**ASK, "stream_options": {"include_usage": True}})
+    assert b'"usage":{"prompt_tokens":7' in answer
+    batch = await gateway.expect(wire.UsageBatch)
+    assert (batch.lines[0].prompt_tokens, batch.lines[0].answer_tokens, batch.lines[0].outcome) == (7, 3, "ok")
+    assert batch.lines[0].uid == os.getuid()
+    gateway.send(wire.UsageAck(launch=batch.launch, n=batch.n))
+
+
+async def test_unknown_model_and_strangers_are_refused(gateway, stub):
+    await gateway.route(stub)
+    assert b"404 Not Found" in await gateway.post({"model": "other"})
+    await gateway.route(stub, uids=(12345,))
+    assert b"403 Forbidden" in await gateway.post(ASK)
+
+
+async def test_a_client_that_goes_frees_its_slot(gateway, stub):
+    await gateway.route(stub)
+    stub.hold.clear()
+    reader, writer = await gateway.open()
+    body = json.dumps(ASK).encode()
+    writer.write(b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+    async with asyncio.timeout(5):
+        await reader.readuntil(b'"0"')
+        writer.close()
+        await stub.gone.wait()
+    stub.hold.set()
+    assert b"[DONE]" in await gateway.post(ASK)
+
+
+async def test_a_replica_that_dies_ends_the_stream_with_an_error_event(gateway, stub):
+    await gateway.route(stub)
+    stub.die = True
+    answer = await gateway.post(ASK)
+    assert b'"0"' in answer and b'data: {"error"' in answer and answer.endswith(b"0\r\n\r\n")
+
+
+async def test_time_outs_and_the_queue(gateway, stub):
+    await gateway.route(stub, idle_timeout_s=0.3, queue=1, queue_timeout_s=0.1)
+    stub.hold.clear()
+    async with asyncio.TaskGroup() as group:
+        first = group.create_task(gateway.post(ASK))
+        others = [group.create_task(gateway.post(ASK)) for _ in range(2)]
+    answers = [await first] + [await other for other in others]
+    assert sum(b'"timeout"' in each for each in answers) == 1
+    assert sum(b"429 Too Many" in each for each in answers) == 1
+    assert sum(b"queue_timeout" in each for each in answers) == 1
+
+
+async def test_a_killed_gateway_serves_without_the_daemon_and_keeps_its_usage(gateway, stub):
+    await gateway.route(stub)
+    await gateway.post(ASK)
+    batch = await gateway.expect(wire.UsageBatch)
+    gateway.writer.close()
+    gateway.stop(signal.SIGKILL)
+    gateway.start()
+    welcome = await gateway.connect()
+    assert (welcome.n, welcome.usage_from, welcome.usage_to) == (gateway.n, batch.n, batch.n)
+    assert (gateway.folder / "snapshot.json").stat().st_mode & 0o777 == 0o600
+    assert b"[DONE]" in await gateway.post(ASK)
+    assert (await gateway.expect(wire.UsageBatch)).lines == batch.lines
+
+
+async def test_a_turn_outlives_its_client(gateway, stub):
+    await gateway.route(stub)
+    stub.hold.clear()
+    reader, writer = await gateway.open()
+    body = json.dumps(ASK).encode()
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nX-Corral-Turn: t1\r\nX-Corral-Actor: 77:ann\r\n"
+    writer.write(head + b"Content-Length: %d\r\n\r\n%b" % (len(body), body))
+    async with asyncio.timeout(5):
+        await reader.readuntil(b'"0"')
+    writer.close()
+    stub.hold.set()
+    got = await gateway.raw(b"GET /corral/turns/t1?offset=0 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    assert b'"0"' in got and b'"2"' in got and b"[DONE]" in got
+    assert (await gateway.expect(wire.UsageBatch)).lines[0].uid == 77
