@@ -156,6 +156,11 @@ class Store:
         except sqlite3.Error as error:
             raise _store_error(error) from error
 
+    async def cut_log(self) -> None:
+        """Write the write-ahead log back and cut it, so that what was deleted is in no file."""
+        async with self._queue:
+            await self._writer.run(lambda db: db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall())
+
     # ---------------------------------------------------------------------------------------- full disk
 
     def _load_ballast(self) -> None:

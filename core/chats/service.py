@@ -1,0 +1,402 @@
+"""The service of chats: asks the gateway on behalf of the person, publishes pieces, stores the answer as it grows."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import sqlite3
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from core import http
+from core.access import Gate
+from core.chats import tables
+from core.chats.answer import Answer
+from core.errors import Conflict, Invalid, NotFound
+from core.events import Bus
+from core.nouns import Actor, Chat, ChatDetail, ChatOptions, Deployment, Turn
+from core.store import Store
+
+log = logging.getLogger(__name__)
+
+SAVE_S = 1.0
+SAVE_BYTES = 1024
+QUESTION_LIMIT = 1 << 20
+TURN_TIMEOUT_S = 900.0
+
+
+class _Live:
+    """A turn in flight: its answer so far, and who waits for more of it."""
+
+    def __init__(self, answer: Answer) -> None:
+        self.answer = answer
+        self.news = asyncio.Event()
+        self.task: asyncio.Task[None] | None = None
+        self.stopped = False
+
+
+class Chats:
+    """Kept per user (uid). Nobody sees another's chats; not found is all that he is told."""
+
+    def __init__(
+        self,
+        store: Store,
+        gate: Gate,
+        bus: Bus,
+        *,
+        gateway_socket: Path,
+        deployment: Callable[[str], Awaitable[Deployment | None]],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._store, self._gate, self._bus = store, gate, bus
+        self._socket = gateway_socket
+        self._deployment = deployment
+        self._clock = clock
+        self._live: dict[str, _Live] = {}
+
+    # ---------------------------------------------------------------------------------------- its life
+
+    async def start(self) -> None:
+        """Go on with the turns that were in flight when the daemon before ended."""
+        for turn, offset, uid, owner in await self._store.read(tables.unfinished):
+            actor = Actor(uid=uid, name=owner, through="daemon")
+            answer = Answer(turn, offset, clock_ms=turn.asked_at * 1000)
+            live = _Live(answer)
+            self._live[turn.id] = live
+            live.task = asyncio.create_task(self._resume(live, actor))
+
+    async def close(self) -> None:
+        """Leave the turns to the gateway; the next daemon goes on with them."""
+        tasks = [live.task for live in self._live.values() if live.task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    # ---------------------------------------------------------------------------------------- chats
+
+    async def create(
+        self, actor: Actor, request: str, deployment: str, options: ChatOptions, title: str | None = None
+    ) -> Chat:
+        """Raises `NotFound` if there is no such deployment."""
+        if await self._deployment(deployment) is None:
+            raise NotFound(f"no deployment {deployment!r}", todo="see `corral ps`")
+        _check(options)
+        now = self._clock()
+        chat = Chat(
+            id=secrets.token_hex(5), title=(title or "")[:200], deployment=deployment, options=options,
+            owner=actor.name, created_at=now, updated_at=now,
+        )  # fmt: skip
+
+        def work(db: sqlite3.Connection) -> tuple[None, Any, Any]:
+            tables.put_chat(db, chat, actor.uid)
+            return None, None, {"deployment": deployment}
+
+        await self._gate.act(actor, "chats.create", f"chat:{chat.id}", request, work)
+        self._publish(chat)
+        return await self._with_room(chat)
+
+    async def ls(self, actor: Actor) -> list[Chat]:
+        return await self._store.read(lambda db: tables.chats_of(db, actor.uid))
+
+    async def search(self, actor: Actor, text: str) -> list[Chat]:
+        if not text:
+            raise Invalid("nothing to search for")
+        return await self._store.read(lambda db: tables.search(db, actor.uid, text))
+
+    async def get(self, actor: Actor, id: str) -> ChatDetail:
+        """A chat and its turns, with what has come of the one in flight. Raises `NotFound`."""
+        chat = await self._with_room(await self._mine(actor, id))
+        turns = await self._store.read(lambda db: tables.turns_of(db, chat.id))
+        shown = tuple(live.answer.turn if (live := self._live.get(turn.id)) else turn for turn in turns)
+        return ChatDetail(chat=chat, messages=shown)
+
+    async def update(self, actor: Actor, request: str, id: str, **fields: Any) -> Chat:
+        """Change title, options, on_full or deployment."""
+        old = await self._mine(actor, id)
+        if isinstance(fields.get("options"), ChatOptions):
+            _check(fields["options"])
+        if fields.get("on_full", "ask") not in ("ask", "forget-oldest"):
+            raise Invalid("on_full is `ask` or `forget-oldest`")
+        new = msgspec.structs.replace(old, **fields, updated_at=self._clock())
+
+        def work(db: sqlite3.Connection) -> tuple[None, Any, Any]:
+            tables.put_chat(db, new, actor.uid)
+            return None, None, {"changed": sorted(fields)}
+
+        await self._gate.act(actor, "chats.update", f"chat:{old.id}", request, work)
+        self._publish(new)
+        return await self._with_room(new)
+
+    async def rm(self, actor: Actor, request: str, id: str) -> None:
+        """Delete for good: pages are overwritten and the write-ahead log is cut."""
+        chat = await self._mine(actor, id)
+        for live in [live for live in self._live.values() if live.answer.turn.chat == chat.id]:
+            await self._stop(live, actor)
+
+        def work(db: sqlite3.Connection) -> tuple[None, Any, Any]:
+            tables.delete_chat(db, chat.id)
+            return None, {"turns": chat.turns}, None
+
+        await self._gate.act(actor, "chats.rm", f"chat:{chat.id}", request, work)
+        await self._store.cut_log()
+        self._bus.publish("chat.gone", f"chat:{chat.id}")
+
+    async def export(self, actor: Actor, id: str, format: str) -> str:
+        detail = await self.get(actor, id)
+        if format == "json":
+            return msgspec.json.format(msgspec.json.encode(detail), indent=2).decode() + "\n"
+        lines = [f"# {detail.chat.title or detail.chat.id}", "", f"Deployment: {detail.chat.deployment}", ""]
+        if detail.chat.options.system:
+            lines += ["> " + line for line in detail.chat.options.system.splitlines()] + [""]
+        for turn in detail.messages:
+            lines += ["## Question", "", turn.question, "", "## Answer", "", turn.answer, ""]
+            if turn.state != "done":
+                lines += [f"*({turn.state}{': ' + turn.reason if turn.reason else ''})*", ""]
+        return "\n".join(lines)
+
+    # ---------------------------------------------------------------------------------------- turns
+
+    async def ask(
+        self, actor: Actor, request: str, chat_id: str, question: str, *, replace_turn: int | None = None,
+        cont: bool = False, forget_oldest: bool = False,
+    ) -> Turn:  # fmt: skip
+        """Store the question and begin the answer. `replace_turn` drops that turn and what followed first; `cont` goes
+        on with an answer that was cut. Raises `Conflict` when the context is full and nobody said what to do."""
+        chat = await self._with_room(await self._mine(actor, chat_id))
+        if any(live.answer.turn.chat == chat.id for live in self._live.values()):
+            raise Conflict("an answer is being made in this chat", todo="wait for it, or stop it")
+        turns = await self._store.read(lambda db: tables.turns_of(db, chat.id))
+        if cont:
+            return await self._go_on(actor, chat, turns)
+        if replace_turn is not None:
+            old = next((turn for turn in turns if turn.n == replace_turn), None)
+            if old is None:
+                raise NotFound(f"chat {chat.id} has no turn {replace_turn}")
+            question = question or old.question
+            turns = [turn for turn in turns if turn.n < replace_turn]
+        if not question.strip() or len(question.encode()) > QUESTION_LIMIT:
+            raise Invalid("the question is empty or over 1 MiB")
+        full = self._fill(chat, turns, question)
+        keep = turns
+        if full:
+            if not forget_oldest and chat.on_full != "forget-oldest":
+                raise Conflict(
+                    "the conversation no longer fits the context", full,
+                    "forget the oldest turns, begin a new chat, or deploy with more --ctx", context_full=True,
+                )  # fmt: skip
+            while keep and self._fill(chat, keep, question):
+                keep = keep[1:]
+        turn = Turn(
+            id=secrets.token_hex(8), chat=chat.id, n=turns[-1].n + 1 if turns else 1, question=question, answer="",
+            state="waiting", asked_at=self._clock(),
+        )  # fmt: skip
+        titled = msgspec.structs.replace(
+            chat, updated_at=self._clock(), title=chat.title or question.strip().splitlines()[0][:80]
+        )
+
+        def work(db: sqlite3.Connection) -> None:
+            if replace_turn is not None:
+                tables.drop_from(db, chat.id, replace_turn)
+            tables.put_chat(db, titled, actor.uid)
+            tables.put_turn(db, turn)
+
+        await self._store.transact(work)
+        self._publish(titled)
+        self._begin(actor, chat, turn, messages(chat, keep, question))
+        return turn
+
+    async def _go_on(self, actor: Actor, chat: Chat, turns: list[Turn]) -> Turn:
+        last = turns[-1] if turns else None
+        if last is None or (last.state not in ("cut", "stopped", "failed") and last.finish != "length"):
+            raise Conflict("there is nothing to go on with", "the last answer is complete")
+        turn = msgspec.structs.replace(last, state="waiting", reason="", finish="", ttft_ms=None)
+        await self._store.transact(lambda db: tables.put_turn(db, turn))
+        told = messages(chat, turns[:-1], last.question)
+        if last.answer:
+            told.append({"role": "assistant", "content": last.answer})
+        self._begin(actor, chat, turn, told)
+        return turn
+
+    def _begin(self, actor: Actor, chat: Chat, turn: Turn, told: list[dict[str, str]]) -> None:
+        live = _Live(Answer(turn, 0, clock_ms=self._clock() * 1000))
+        self._live[turn.id] = live
+        self._bus.publish("turn", f"chat:{chat.id}", turn)
+        options = chat.options
+        body: dict[str, Any] = {
+            "model": chat.deployment,
+            "messages": told,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+        }
+        for key in ("temperature", "top_p", "max_tokens", "seed"):
+            if (value := getattr(options, key)) is not None:
+                body[key] = value
+        live.task = asyncio.create_task(self._carry_out(live, actor, body))
+
+    async def stop(self, actor: Actor, chat: str, turn: str) -> None:
+        """End an answer; what came is kept. Raises `NotFound`."""
+        await self._mine(actor, chat)
+        live = self._live.get(turn)
+        if live is not None:
+            await self._stop(live, actor)
+
+    async def _stop(self, live: _Live, actor: Actor) -> None:
+        live.stopped = True
+        try:
+            headers = self._headers(actor, "")
+            target = f"/corral/turns/{live.answer.turn.id}"
+            async with await http.request(self._socket, "DELETE", target, headers=headers, timeout=5):
+                pass
+        except (OSError, TimeoutError) as error:
+            log.warning("turn could not be stopped at the gateway: %s", error)
+        if live.task is not None:
+            live.task.cancel()
+            await asyncio.wait({live.task}, timeout=5)
+
+    async def stream(self, actor: Actor, chat: str, turn: str, offset: int = 0) -> AsyncIterator[dict[str, Any]]:
+        """{"offset", "text"} from character `offset` on as it comes, then {"turn": Turn}."""
+        found = await self._mine(actor, chat)
+        live = self._live.get(turn)
+        while live is not None and self._live.get(turn) is live:
+            live.news.clear()
+            text = live.answer.turn.answer[offset:]
+            if text:
+                yield {"offset": offset, "text": text}
+                offset += len(text)
+                continue
+            await live.news.wait()
+        last = await self._store.read(lambda db: tables.one_turn(db, turn))
+        if last is None or last.chat != found.id:
+            raise NotFound(f"chat {chat} has no turn {turn!r}")
+        if last.answer[offset:]:
+            yield {"offset": offset, "text": last.answer[offset:]}
+        yield {"turn": last}
+
+    # ---------------------------------------------------------------------------------------- the answer
+
+    async def _carry_out(self, live: _Live, actor: Actor, body: dict[str, Any]) -> None:
+        headers = {**self._headers(actor, live.answer.turn.id), "Content-Type": "application/json"}
+        raw = msgspec.json.encode(body)
+        await self._relay(
+            live, actor, http.request(
+                self._socket, "POST", "/v1/chat/completions", body=raw, headers=headers, timeout=TURN_TIMEOUT_S
+            ),
+        )  # fmt: skip
+
+    async def _resume(self, live: _Live, actor: Actor) -> None:
+        target = f"/corral/turns/{live.answer.turn.id}?offset={live.answer.raw}"
+        asked = http.request(self._socket, "GET", target, headers=self._headers(actor, ""), timeout=15)
+        await self._relay(live, actor, asked)
+
+    async def _relay(self, live: _Live, actor: Actor, asked: Awaitable[http.Response]) -> None:
+        state, reason = "cut", "the connection to the gateway broke"
+        leaving = False
+        try:
+            async with asyncio.timeout(TURN_TIMEOUT_S), await asked as response:
+                state, reason = await self._take(live, response)
+        except asyncio.CancelledError:
+            if not live.stopped:
+                leaving = True  # the daemon ends; the gateway finishes the turn and the next daemon takes it up
+                raise
+            state, reason = "stopped", ""
+        except (OSError, TimeoutError, ValueError) as error:
+            state, reason = "cut", str(error) or "no answer in time"
+        finally:
+            answer = live.answer
+            if leaving:
+                self._live.pop(answer.turn.id, None)
+                live.news.set()
+                await asyncio.shield(self._save(answer))
+            else:
+                answer.finish(state, reason, self._clock() * 1000)
+                await asyncio.shield(self._save(answer))
+                self._live.pop(answer.turn.id, None)
+                live.news.set()
+                self._bus.publish("turn", f"chat:{answer.turn.chat}", answer.turn)
+
+    async def _take(self, live: _Live, response: http.Response) -> tuple[str, str]:
+        answer = live.answer
+        if response.status != 200:
+            if response.status == 404 and answer.raw:
+                return "cut", "the gateway no longer has the rest of it"
+            return "failed", _message(await response.read(1 << 20), response.status)
+        saved, size = self._clock(), len(answer.turn.answer)
+        async for piece in response.pieces():
+            if answer.feed(piece, self._clock() * 1000):
+                live.news.set()
+            if self._clock() - saved >= SAVE_S or len(answer.turn.answer) - size >= SAVE_BYTES:
+                await self._save(answer)
+                saved, size = self._clock(), len(answer.turn.answer)
+        if answer.error:
+            return "cut", answer.error
+        return ("done", "") if answer.ended else ("cut", "the answer broke off")
+
+    async def _save(self, answer: Answer) -> None:
+        turn, raw = answer.turn, answer.raw
+        await self._store.transact(lambda db: tables.put_turn(db, turn, raw_offset=raw))
+
+    # ---------------------------------------------------------------------------------------- inside
+
+    def _headers(self, actor: Actor, turn: str) -> dict[str, str]:
+        name = actor.name.encode("ascii", "replace").decode()
+        return {"X-Corral-Actor": f"{actor.uid}:{name}"} | ({"X-Corral-Turn": turn} if turn else {})
+
+    async def _mine(self, actor: Actor, id: str) -> Chat:
+        chat = await self._store.read(lambda db: tables.one_chat(db, actor.uid, id))
+        if chat is None:
+            raise NotFound(f"no chat {id!r}", todo="see `corral chats ls`")
+        return chat
+
+    async def _with_room(self, chat: Chat) -> Chat:
+        found = await self._deployment(chat.deployment)
+        slot = found.spec.ctx // max(1, found.spec.parallel) if found else 0
+        return msgspec.structs.replace(chat, ctx_per_slot=slot)
+
+    def _fill(self, chat: Chat, turns: list[Turn], question: str) -> str:
+        """The sentence if the conversation will not fit a slot, else empty. 3 bytes a token where nobody counted."""
+        if not chat.ctx_per_slot:
+            return ""
+        text = sum(len(turn.question.encode()) + len(turn.answer.encode()) for turn in turns)
+        counted = turns[-1].context_tokens if turns and turns[-1].context_tokens and len(turns) == chat.turns else None
+        used = counted if counted is not None else (text + len(chat.options.system.encode())) // 3
+        need = used + len(question.encode()) // 3 + min(chat.options.max_tokens or 256, chat.ctx_per_slot // 4)
+        if need <= chat.ctx_per_slot:
+            return ""
+        return f"about {need} tokens are needed and a slot has {chat.ctx_per_slot}"
+
+    def _publish(self, chat: Chat) -> None:
+        self._bus.publish("chat", f"chat:{chat.id}", msgspec.structs.replace(chat, title=""))
+
+
+def messages(chat: Chat, turns: list[Turn], question: str) -> list[dict[str, str]]:
+    """The conversation as the engine wants it."""
+    told = [{"role": "system", "content": chat.options.system}] if chat.options.system else []
+    for turn in turns:
+        told.append({"role": "user", "content": turn.question})
+        if turn.answer:
+            told.append({"role": "assistant", "content": turn.answer})
+    return [*told, {"role": "user", "content": question}]
+
+
+def _check(options: ChatOptions) -> None:
+    for field, low, high in (
+        ("temperature", 0, 5),
+        ("top_p", 0, 1),
+        ("max_tokens", 1, 1 << 20),
+        ("seed", 0, 2**32 - 1),
+    ):
+        value = getattr(options, field)
+        if value is not None and not low <= value <= high:
+            raise Invalid(f"{field} is {value}", f"it may be {low} to {high}")
+
+
+def _message(raw: bytes, status: int) -> str:
+    try:
+        return str(msgspec.json.decode(raw)["error"]["message"])[:500]
+    except (msgspec.MsgspecError, KeyError, TypeError):
+        return f"the gateway answered {status}"

@@ -1,0 +1,143 @@
+"""The SQL of chats and turns; each function runs inside a transaction or a read."""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import Any
+
+import msgspec
+
+from core.nouns import Chat, ChatOptions, Turn
+
+_CHAT = (
+    "SELECT c.id, c.title, c.deployment, c.options, c.owner, c.created_at, c.updated_at, c.on_full,"
+    " (SELECT count(*) FROM turns t WHERE t.chat = c.id),"
+    " (SELECT t.figures FROM turns t WHERE t.chat = c.id AND t.state != 'waiting' ORDER BY t.n DESC LIMIT 1)"
+    " FROM chats c"
+)
+_TURN = "SELECT id, chat, n, question, answer, state, reason, asked_at, figures FROM turns"
+
+
+def _chat(row: tuple[Any, ...]) -> Chat:
+    figures = msgspec.json.decode(row[9]) if row[9] else {}
+    return Chat(
+        id=row[0],
+        title=row[1],
+        deployment=row[2],
+        options=msgspec.json.decode(row[3], type=ChatOptions),
+        owner=row[4],
+        created_at=row[5],
+        updated_at=row[6],
+        on_full=row[7],
+        turns=row[8],
+        context_tokens=figures.get("context_tokens") or 0,
+    )
+
+
+def _turn(row: tuple[Any, ...]) -> Turn:
+    fields = dict(zip(("id", "chat", "n", "question", "answer", "state", "reason", "asked_at"), row[:8], strict=True))
+    return msgspec.convert({**fields, **msgspec.json.decode(row[8])}, Turn)
+
+
+def chats_of(db: sqlite3.Connection, uid: int) -> list[Chat]:
+    """Newest first."""
+    return [_chat(row) for row in db.execute(_CHAT + " WHERE c.owner_uid = ? ORDER BY c.updated_at DESC", (uid,))]
+
+
+def one_chat(db: sqlite3.Connection, uid: int, id: str) -> Chat | None:
+    """A chat of this owner; an id's unique beginning of 4 characters or more will do."""
+    rows = db.execute(
+        _CHAT + " WHERE c.owner_uid = ? AND (c.id = ? OR (length(?) >= 4 AND substr(c.id, 1, length(?)) = ?)) LIMIT 2",
+        (uid, id, id, id, id),
+    ).fetchall()
+    return _chat(rows[0]) if len(rows) == 1 else None
+
+
+def search(db: sqlite3.Connection, uid: int, text: str) -> list[Chat]:
+    """Chats whose title, question or answer holds `text`, in any case."""
+    like = "%" + text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_") + "%"
+    rows = db.execute(
+        _CHAT + " WHERE c.owner_uid = ? AND (c.title LIKE ? ESCAPE '\\' OR EXISTS (SELECT 1 FROM turns t"  # noqa: S608 - constants only
+        " WHERE t.chat = c.id AND (t.question LIKE ? ESCAPE '\\' OR t.answer LIKE ? ESCAPE '\\')))"
+        " ORDER BY c.updated_at DESC",
+        (uid, like, like, like),
+    )
+    return [_chat(row) for row in rows]
+
+
+def put_chat(db: sqlite3.Connection, chat: Chat, uid: int) -> None:
+    db.execute(
+        "INSERT INTO chats (id, owner_uid, owner, title, deployment, options, on_full, created_at, updated_at)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET title = excluded.title,"
+        " deployment = excluded.deployment, options = excluded.options, on_full = excluded.on_full,"
+        " updated_at = excluded.updated_at",
+        (
+            chat.id,
+            uid,
+            chat.owner,
+            chat.title,
+            chat.deployment,
+            msgspec.json.encode(chat.options).decode(),
+            chat.on_full,
+            chat.created_at,
+            chat.updated_at,
+        ),
+    )
+
+
+def delete_chat(db: sqlite3.Connection, id: str) -> None:
+    db.execute("DELETE FROM turns WHERE chat = ?", (id,))
+    db.execute("DELETE FROM chats WHERE id = ?", (id,))
+
+
+def turns_of(db: sqlite3.Connection, chat: str) -> list[Turn]:
+    return [_turn(row) for row in db.execute(_TURN + " WHERE chat = ? ORDER BY n", (chat,))]
+
+
+def one_turn(db: sqlite3.Connection, id: str) -> Turn | None:
+    row = db.execute(_TURN + " WHERE id = ?", (id,)).fetchone()
+    return None if row is None else _turn(row)
+
+
+def put_turn(db: sqlite3.Connection, turn: Turn, *, raw_offset: int = 0) -> None:
+    """Insert or update; a turn whose chat was removed meanwhile is dropped."""
+    if db.execute("SELECT 1 FROM chats WHERE id = ?", (turn.chat,)).fetchone() is None:
+        return
+    figures = {
+        key: value
+        for key in ("ttft_ms", "total_ms", "tokens_per_second", "prompt_tokens", "cached_tokens", "answer_tokens",
+                    "finish", "context_tokens")
+        if (value := getattr(turn, key)) is not None
+    }  # fmt: skip
+    db.execute(
+        "INSERT INTO turns (id, chat, n, question, answer, state, reason, asked_at, raw_offset, figures)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET answer = excluded.answer,"
+        " state = excluded.state, reason = excluded.reason, raw_offset = excluded.raw_offset,"
+        " figures = excluded.figures",
+        (
+            turn.id,
+            turn.chat,
+            turn.n,
+            turn.question,
+            turn.answer,
+            turn.state,
+            turn.reason,
+            turn.asked_at,
+            raw_offset,
+            msgspec.json.encode(figures).decode(),
+        ),
+    )
+
+
+def drop_from(db: sqlite3.Connection, chat: str, n: int) -> None:
+    """Forget turn `n` and what followed it (edit and resend, regenerate)."""
+    db.execute("DELETE FROM turns WHERE chat = ? AND n >= ?", (chat, n))
+
+
+def unfinished(db: sqlite3.Connection) -> list[tuple[Turn, int, int, str]]:
+    """(turn, raw offset, owner's uid, owner's name) of turns that were in flight when the daemon ended."""
+    rows = db.execute(
+        "SELECT t.id, t.raw_offset, c.owner_uid, c.owner FROM turns t JOIN chats c ON c.id = t.chat"
+        " WHERE t.state IN ('waiting', 'streaming')"
+    ).fetchall()
+    return [(turn, row[1], row[2], row[3]) for row in rows if (turn := one_turn(db, row[0])) is not None]
