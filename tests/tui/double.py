@@ -1,0 +1,293 @@
+"""A double of core.client.Client for Pilot tests: it says what it is, keeps what it is asked, and starts nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import msgspec
+
+from core.errors import NoDaemon, NoRoom
+from core.nouns import (
+    AuditRecord,
+    ChainReport,
+    Chat,
+    ChatDetail,
+    ChatOptions,
+    DaemonStatus,
+    Deployment,
+    DeploymentSpec,
+    Event,
+    Explanation,
+    GatewayStatus,
+    LogText,
+    Model,
+    ModelShape,
+    NodeSample,
+    Picture,
+    Plan,
+    PlanParts,
+    Replica,
+    Status,
+    Turn,
+)
+
+NOW = 1_790_000_000.0
+MIB = 1 << 20
+
+
+def deployment(name: str, **fields: Any) -> Deployment:
+    base = dict(
+        spec=DeploymentSpec(name=name, model="smollm2", ctx=4096),
+        wanted="running",
+        state="ready",
+        reason="",
+        since=NOW,
+        created_at=NOW,
+        created_by="ann",
+        ready=1,
+        plan_bytes=300 * MIB,
+    )
+    return Deployment(**{**base, **fields})
+
+
+def replica(id: str, **fields: Any) -> Replica:
+    base = dict(
+        id=id,
+        deployment=id.partition("/")[0],
+        model="smollm2",
+        version=1,
+        engine="xllamacpp",
+        node="local",
+        state="ready",
+        since=NOW,
+        reason="",
+        pid=4242,
+        rss_bytes=280 * MIB,
+    )
+    return Replica(**{**base, **fields})
+
+
+def model(name: str) -> Model:
+    shape = ModelShape(
+        arch="llama",
+        n_layer=1,
+        n_embd=1,
+        n_ff=1,
+        n_head=1,
+        n_head_kv=(1,),
+        key_length=1,
+        value_length=1,
+        n_vocab=1,
+        ctx_train=8192,
+        n_params=135_000_000,
+        quantization="Q4_1",
+    )
+    return Model(
+        name=name,
+        version=1,
+        sha256="ab" * 32,
+        files=(),
+        bytes=91 * MIB,
+        shape=shape,
+        licence="apache-2.0",
+        origin="sample",
+        imported_at=NOW,
+        imported_by="ann",
+    )
+
+
+def record(seq: int, **fields: Any) -> AuditRecord:
+    base = dict(
+        seq=seq,
+        time="2026-11-24T03:07:12.000153Z",
+        actor="ann",
+        uid=1000,
+        through="console",
+        verb="deployments.create",
+        object="deployment:chat",
+        request="r",
+        outcome="done",
+        prev="",
+        hash="f" * 64,
+    )
+    return AuditRecord(**{**base, **fields})
+
+
+def sample(time: float = NOW, cpu: float = 12.0) -> NodeSample:
+    return NodeSample(
+        time=time,
+        node="local",
+        cpu_percent=cpu,
+        load1=0.5,
+        memory_bytes=8192 * MIB,
+        free_bytes=5000 * MIB,
+        pressure=0.0,
+        disk_free_bytes=50_000 * MIB,
+        disk_bytes=90_000 * MIB,
+    )
+
+
+class Double:
+    """Not the real client. `calls` has what was asked; `push` sends an event; `drop` cuts the connection."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[Any, ...]] = []
+        self.up = True
+        self.deployed = [deployment("chat"), deployment("embed", state="failed", reason="no memory", ready=0)]
+        self.running = [replica("chat/0")]
+        self.stored = [model("smollm2"), model("gemma")]
+        self.records = [record(n) for n in range(1, 4)]
+        self.log = "one\ntwo\n"
+        self.pieces = ["Hello", " world"]
+        self.turns: list[Turn] = []
+        self.room = True
+        self._news: asyncio.Queue[Event | None] = asyncio.Queue()
+
+    async def connect(self) -> Double:
+        if not self.up:
+            raise NoDaemon("No daemon answers", "the double is down", "wait")
+        return self
+
+    def push(self, type: str, object: str, data: Any = None) -> None:
+        self._news.put_nowait(Event(id="e.1", type=type, object=object, time=NOW, data=msgspec.to_builtins(data)))
+
+    def drop(self) -> None:
+        self.up = False
+        self._news.put_nowait(None)
+
+    async def picture(self) -> Picture:
+        daemon = DaemonStatus(
+            pid=1,
+            version="0.1.0",
+            api=1,
+            uid=1000,
+            mode="user",
+            started_at=NOW,
+            home="/h",
+            socket="/h/s",
+            database="/h/corral.db",
+            database_id="d",
+        )
+        status = Status(
+            daemon=daemon,
+            gateway_socket="/h/g",
+            nodes=(sample(),),
+            deployments={},
+            replicas={},
+            models=2,
+            gateway_status=GatewayStatus(state="ready", pid=2, version="0.1.0", snapshot=1, acknowledged=1),
+            audit_ok=True,
+            audit_message="",
+            audit_records=3,
+        )
+        return Picture(
+            event="e.0",
+            status=status,
+            deployments=tuple(self.deployed),
+            replicas=tuple(self.running),
+            models=tuple(self.stored),
+            facts=(),
+            audit=tuple(self.records),
+        )
+
+    async def events(self, since: str | None = None) -> AsyncIterator[Event]:
+        while (event := await self._news.get()) is not None:
+            yield event
+        raise ConnectionResetError("the double was dropped")
+
+    async def audit(self, **filters: Any) -> list[AuditRecord]:
+        return list(self.records)
+
+    async def verify_audit(self) -> ChainReport:
+        return ChainReport(ok=False, records=3, head="x", wrong=2, how="changed", message="record 2 was changed")
+
+    async def fit(self, spec: DeploymentSpec) -> Plan:
+        self.calls.append(("fit", spec))
+        parts = PlanParts(weights=91 * MIB, kv_cache=90 * MIB, compute=10 * MIB, repack=0, output=1, base=50 * MIB)
+        return Plan(
+            model=spec.model,
+            ctx=spec.ctx or 4096,
+            ctx_per_slot=4096,
+            parallel=spec.parallel,
+            cache_type="f16",
+            rss_bytes=250 * MIB,
+            plan_bytes=300 * MIB,
+            parts=parts,
+            free_bytes=5000 * MIB,
+            reserve_bytes=512 * MIB,
+            reserved_bytes=0,
+            fits=self.room,
+            reason="a plan of the double",
+        )
+
+    async def deploy(self, spec: DeploymentSpec, replace: bool = False) -> Deployment:
+        self.calls.append(("deploy", spec, replace))
+        if not self.room:
+            raise NoRoom("Not deployed", "no room in the double", "choose a smaller context")
+        return deployment(spec.name, spec=spec)
+
+    async def explain(self, name: str) -> Explanation:
+        return Explanation(
+            deployment=self.deployed[0], sentences=(f"{name} is well",), replicas=(), launches=(), audit=()
+        )
+
+    async def logs(self, name: str, replica: int = 0, start: int = -65536, limit: int = 65536, previous: bool = False,
+                   wait: float = 0) -> LogText:  # fmt: skip
+        text = self.log if start < 0 else ""
+        return LogText(launch="l", start=0, end=len(self.log), text=text, ended=True)
+
+    async def chats(self) -> list[Chat]:
+        return [await self._chat()]
+
+    async def _chat(self) -> Chat:
+        return Chat(
+            id="c1",
+            title="First",
+            deployment="chat",
+            options=ChatOptions(),
+            owner="ann",
+            created_at=NOW,
+            updated_at=NOW,
+            turns=len(self.turns),
+            ctx_per_slot=4096,
+            context_tokens=1024,
+        )
+
+    async def chat(self, id: str) -> ChatDetail:
+        return ChatDetail(chat=await self._chat(), messages=tuple(self.turns))
+
+    async def ask(self, chat: str, question: str, **how: Any) -> Turn:
+        self.calls.append(("ask", question, how))
+        turn = Turn(id="t1", chat=chat, n=1, question=question, answer="", state="streaming", asked_at=NOW)
+        self.turns = [turn]
+        return turn
+
+    async def stream_turn(self, chat: str, turn: str, offset: int) -> AsyncIterator[dict[str, Any]]:
+        at = 0
+        for piece in self.pieces:
+            if at >= offset:
+                yield {"offset": at, "text": piece}
+            at += len(piece)
+        done = msgspec.structs.replace(
+            self.turns[-1],
+            answer="".join(self.pieces),
+            state="done",
+            ttft_ms=35.0,
+            tokens_per_second=44.5,
+            prompt_tokens=12,
+            answer_tokens=2,
+            finish="stop",
+        )
+        self.turns = [done]
+        yield {"turn": msgspec.to_builtins(done)}
+
+    def __getattr__(self, verb: str) -> Any:
+        if verb.startswith("_") or verb == "close":
+            raise AttributeError(verb)
+
+        async def asked(*args: Any, **kwargs: Any) -> None:
+            self.calls.append((verb, *args, *kwargs.values()))
+
+        return asked

@@ -1,0 +1,214 @@
+"""The console's App: one mode per screen, the link to the daemon, and the few things every screen shares."""
+
+from __future__ import annotations
+
+import locale
+import os
+from collections.abc import Awaitable, Callable
+from typing import Any, ClassVar
+
+from rich.segment import Segment
+from rich.style import Style
+from textual.app import App
+from textual.binding import Binding
+from textual.color import Color
+from textual.filter import LineFilter
+from textual.screen import Screen
+
+from core.errors import CorralError
+from core.nouns import Event
+from tui.keymap import EVERYWHERE, FROM_ANYWHERE, SCREENS
+from tui.state import Connect, State, follow
+
+
+def _overview() -> Screen[Any]:
+    from tui.screens.overview import Overview
+
+    return Overview()
+
+
+def _deployments() -> Screen[Any]:
+    from tui.screens.deployments import Deployments
+
+    return Deployments()
+
+
+def _models() -> Screen[Any]:
+    from tui.screens.models import Models
+
+    return Models()
+
+
+def _chat() -> Screen[Any]:
+    from tui.screens.chat import ChatRoom
+
+    return ChatRoom()
+
+
+def _audit() -> Screen[Any]:
+    from tui.screens.audit import Audit
+
+    return Audit()
+
+
+class Colourless(LineFilter):
+    """NO_COLOR: bold, underline and reverse stay, colours go."""
+
+    def apply(self, segments: list[Segment], background: Color) -> list[Segment]:
+        return [
+            Segment(s.text, Style(bold=s.style.bold, underline=s.style.underline, reverse=s.style.reverse), s.control)
+            if s.style
+            else s
+            for s in segments
+        ]
+
+
+_ASCII = str.maketrans(dict(zip("─━│┃…→●○◔◑◒◐■✗✓⊘↻☾▌▐▔▁▎▊█░▶▼•–—", "--||.>*o~~~~-x+x~z||__|##.>v*--", strict=False)))
+
+
+class Ascii(LineFilter):
+    """A non-UTF-8 locale: whatever is drawn leaves as ASCII, as many cells wide as before."""
+
+    def apply(self, segments: list[Segment], background: Color) -> list[Segment]:
+        return [s if s.text.isascii() else Segment(_fold(s.text), s.style, s.control) for s in segments]
+
+
+def _fold(text: str) -> str:
+    from rich.cells import cell_len
+
+    return "".join(c if c.isascii() else "?" * cell_len(c) for c in text.translate(_ASCII))
+
+
+class Corral(App[int]):
+    """The console. `connect` opens a client; `refresh_s` is how often live figures are drawn (seconds)."""
+
+    TITLE = "corral"
+    ENABLE_COMMAND_PALETTE = False
+    MODES: ClassVar = {
+        "overview": _overview, "deployments": _deployments, "models": _models, "chat": _chat, "audit": _audit,
+    }  # fmt: skip
+    DEFAULT_MODE = "overview"
+    BINDINGS: ClassVar = [
+        *(Binding(k.keys, k.action, k.words, show=False) for k in EVERYWHERE),
+        *(Binding(k.keys, k.action, k.words, show=False, priority=True) for k in FROM_ANYWHERE),
+    ]
+
+    def __init__(self, connect: Connect, *, refresh_s: float = 1.0, ascii: bool = False) -> None:
+        self._no_colour = bool(os.environ.get("NO_COLOR"))
+        super().__init__()
+        self.animation_level = "none"
+        self.connect = connect
+        self.refresh_s = refresh_s
+        self.ascii = ascii
+        self.state = State()
+        self.client: Any = None
+        self._dirty: set[str] = set()
+        if self._no_colour:
+            self._filters[:] = [Colourless()]
+        if ascii:
+            self._filters.append(Ascii())
+
+    def on_mount(self) -> None:
+        self.set_interval(self.refresh_s, self._tick)
+        self.call_after_refresh(self._begin)
+
+    def _begin(self) -> None:
+        self.run_worker(follow(self.state, self.connect, self._changed, self._attached), exit_on_error=True)
+
+    def _attached(self, client: Any) -> None:
+        self.client = client
+
+    def _changed(self, kind: str, event: Event | None) -> None:
+        """Figures wait for the tick, everything else is drawn with the next frame."""
+        if event is not None:
+            self._tell("happened", event)
+        if kind and not self._dirty - {"sample", "replica"} and kind not in ("sample", "replica"):
+            self.set_timer(0.05, self._tick)
+        if kind:
+            self._dirty.add(kind)
+
+    def _tick(self) -> None:
+        kinds, self._dirty = self._dirty, set()
+        if kinds or self.state.connection != "live":
+            self._tell("picture", kinds)
+
+    def _tell(self, method: str, *args: object) -> None:
+        for screen in self.screen_stack:
+            take: Callable[..., None] | None = getattr(screen, method, None)
+            if take is not None and screen.is_mounted:
+                take(*args)
+
+    # ------------------------------------------------------------------ what the screens share
+
+    def act(self, work: Callable[[Any], Awaitable[Any]], then: Callable[[Any], object] | None = None) -> None:
+        """Ask the daemon in a worker; an error is shown at the foot of the screen, `then` gets the answer."""
+        self.run_worker(self._act(work, then), exit_on_error=True)
+
+    async def _act(self, work: Callable[[Any], Awaitable[Any]], then: Callable[[Any], object] | None) -> None:
+        if self.client is None:
+            self.say("Not done: no connection to the daemon. It is tried again; then press the key once more")
+            return
+        try:
+            answer = await work(self.client)
+        except (CorralError, OSError, EOFError, TimeoutError) as error:
+            self.say(str(error) or type(error).__name__)
+            return
+        if then is not None:
+            then(answer)
+
+    def say(self, words: str) -> None:
+        """Put a sentence where one looks: the notice line of the screen in front."""
+        notice = getattr(self.screen, "say", None)
+        if notice is not None:
+            notice(words)
+        else:
+            self.bell()
+
+    # ------------------------------------------------------------------ actions
+
+    async def action_room(self, name: str) -> None:
+        while len(self.screen_stack) > 1:
+            await self.pop_screen()
+        await self.switch_mode(name)
+
+    def action_help(self) -> None:
+        from tui.screens.help import Help
+
+        self.push_screen(Help(getattr(self.screen, "ROOM", "")))
+
+    def action_palette(self) -> None:
+        from tui.screens.palette import Palette
+
+        room = self.screen
+        if isinstance(room, Palette):
+            return
+
+        async def run(action: str | None) -> None:
+            if action:
+                namespace = self if any(k.action == action for k in EVERYWHERE + FROM_ANYWHERE) else room
+                await self.run_action(action, default_namespace=namespace)
+
+        self.push_screen(Palette(getattr(room, "ROOM", "")), run)
+
+    def action_reload(self) -> None:
+        def loaded(picture: Any) -> None:
+            self.state.load(picture)
+            self._tell("picture", {"all"})
+            self.refresh()
+
+        self.act(lambda client: client.picture(), loaded)
+
+
+assert set(Corral.MODES) == set(SCREENS.values())
+
+
+def run(refresh: float = 1.0, user: bool = False, mouse: bool = True, ascii: bool = False) -> int:
+    """Open the console; the answer is the exit code. `ascii` is also taken in a locale that is not UTF-8."""
+
+    async def connect() -> Any:
+        from core.client import Client
+
+        return await Client.connect(start=True, through="console", user=user)
+
+    narrow = "utf" not in locale.getpreferredencoding(False).lower()
+    return Corral(connect, refresh_s=max(0.2, refresh), ascii=ascii or narrow).run(mouse=mouse) or 0

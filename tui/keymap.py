@@ -1,0 +1,86 @@
+"""Every key in one place: what it does, where, and the words that help and palette show."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Key(NamedTuple):
+    """`action` is a Textual action of the App (or of the screen that `where` names)."""
+
+    keys: str
+    action: str
+    words: str
+    where: str = "everywhere"
+
+
+SCREENS = {"1": "overview", "2": "deployments", "3": "models", "5": "chat", "9": "audit"}
+"""Digit to mode; digits of later screens stay free."""
+
+EVERYWHERE = (
+    *(Key(digit, f"room('{name}')", name.capitalize()) for digit, name in SCREENS.items()),
+    Key("question_mark", "help", "Help for this screen"),
+    Key("colon", "palette", "Command palette"),
+    Key("f5", "reload", "Read everything anew"),
+)
+"""Not while a text field has the focus (F5 excepted)."""
+
+FROM_ANYWHERE = (
+    *(
+        Key(f"alt+{digit}" + ("" if digit == "5" else f",f{digit}"), f"room('{name}')", name.capitalize())
+        for digit, name in SCREENS.items()
+    ),
+    Key("ctrl+p", "palette", "Command palette"),
+    Key("ctrl+q", "quit", "Quit; models run on"),
+)
+"""Also from within a text field. F5 refreshes, so Chat is alt+5."""
+
+TABLE = (
+    Key("j,down", "down", "Next row", "tables"),
+    Key("k,up", "up", "Row before", "tables"),
+    Key("g,home", "first", "First row", "tables"),
+    Key("G,end", "last", "Last row", "tables"),
+    Key("pagedown", "page(1)", "Page on", "tables"),
+    Key("pageup", "page(-1)", "Page back", "tables"),
+    Key("enter", "open", "Open", "tables"),
+)
+
+ROOMS: dict[str, tuple[Key, ...]] = {
+    "overview": (Key("slash", "filter", "Filter", "overview"),),
+    "deployments": (
+        Key("d", "deploy", "Deploy", "deployments"),
+        Key("s", "stop", "Stop / start", "deployments"),
+        Key("r", "restart", "Restart", "deployments"),
+        Key("c", "scale", "Scale", "deployments"),
+        Key("x", "remove", "Remove", "deployments"),
+        Key("l", "logs", "Logs", "deployments"),
+        Key("e", "explain", "Explain", "deployments"),
+        Key("slash", "filter", "Filter", "deployments"),
+        Key("y", "copy", "Copy", "deployments"),
+    ),
+    "models": (
+        Key("i", "import_model", "Import", "models"),
+        Key("m", "sample", "Import sample", "models"),
+        Key("d", "deploy", "Deploy", "models"),
+        Key("x", "remove", "Remove", "models"),
+        Key("slash", "filter", "Filter", "models"),
+        Key("y", "copy", "Copy", "models"),
+    ),
+    "chat": (
+        Key("n", "new", "New chat", "chat"),
+        Key("i", "write", "Write", "chat"),
+        Key("t", "stop_turn", "Stop answer", "chat"),
+        Key("r", "regenerate", "Regenerate", "chat"),
+        Key("e", "edit", "Edit & resend", "chat"),
+        Key("o", "go_on", "Go on", "chat"),
+        Key("f", "full", "When full", "chat"),
+        Key("p", "options", "Parameters", "chat"),
+        Key("x", "remove", "Delete", "chat"),
+        Key("y", "copy", "Copy answer", "chat"),
+    ),
+    "audit": (
+        Key("v", "verify", "Verify chain", "audit"),
+        Key("slash", "filter", "Filter", "audit"),
+        Key("y", "copy", "Copy", "audit"),
+    ),
+}

@@ -1,0 +1,1 @@
+"""One module per screen; the App imports each when it is first shown."""

@@ -1,0 +1,70 @@
+"""Who did what when, allowed or refused; filter and verify the chain."""
+
+from __future__ import annotations
+
+from textual.app import ComposeResult
+
+from core.nouns import AuditRecord, ChainReport
+from tui.screens.room import Line, Room
+from tui.widgets.table import Column, Row, Table
+from tui.words import clock, state
+
+
+class Audit(Room):
+    """Screen 9, newest first."""
+
+    ROOM = "audit"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._older: list[AuditRecord] = []
+        self._asked = False
+
+    def fill(self) -> ComposeResult:
+        yield Line(id="chain")
+        yield Table(
+            [
+                Column("seq", 7, 4, True), Column("time", 19, 1), Column("who", 10, 2), Column("through", 8, 6),
+                Column("what", 20), Column("object", 14, flex=True), Column("outcome", 13, state=True),
+                Column("reason", 24, 5),
+            ],
+            empty="No record yet", id="records",
+        )  # fmt: skip
+        yield Line(id="detail")
+
+    def draw(self, kinds: set[str]) -> None:
+        known = self.corral.state
+        if not self._asked and self.corral.client is not None:
+            self._asked = True
+            self.corral.act(lambda client: client.audit(limit=300), self._take)
+        records = {r.seq: r for r in (*self._older, *known.audit)}
+        self.table().set_rows(
+            [
+                Row(str(s), (str(s), clock(r.time), r.actor, r.through, r.verb, r.object,
+                             state(r.outcome, self.corral.ascii), r.reason))
+                for s, r in sorted(records.items(), reverse=True)
+            ]
+        )  # fmt: skip
+        if known.status is not None and not self.query_one("#chain", Line).text.startswith("Verified"):
+            status = known.status
+            words = "chain whole" if status.audit_ok else f"CHAIN BROKEN: {status.audit_message}"
+            newest = max(records, default=status.audit_records)
+            self.query_one("#chain", Line).set(f"{newest} records, {words}. v verifies it now")
+        record = records.get(int(self.table().key or 0))
+        self.query_one("#detail", Line).set(f"-- {record.seq} {record.reason or 'no reason given'} #{record.hash[:12]}"
+                                            if record else "--")  # fmt: skip
+
+    def _take(self, records: list[AuditRecord]) -> None:
+        self._older = list(records)
+        self.draw({"audit"})
+
+    def on_table_moved(self, event: Table.Moved) -> None:
+        self.draw({"audit"})
+
+    def action_verify(self) -> None:
+        def shown(report: ChainReport) -> None:
+            words = "the chain is whole" if report.ok else f"WRONG at {report.wrong} ({report.how}): {report.message}"
+            self.query_one("#chain", Line).set(f"Verified {report.records} records in {report.seconds:.1f} s: {words}")
+
+        self.query_one("#chain", Line).set("Verifying")
+        self.corral.act(lambda client: client.verify_audit(), shown)

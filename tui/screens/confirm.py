@@ -1,0 +1,50 @@
+"""Asks once; what destroys data asks for the name to be typed."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from textual.app import ComposeResult
+from textual.binding import Binding
+from textual.containers import Vertical
+from textual.screen import ModalScreen
+from textual.widgets import Input, Static
+
+from tui.plain import line
+
+
+class Confirm(ModalScreen[bool]):
+    """`y` or enter says yes, `n` or esc no. With `typed`, only that word and enter say yes."""
+
+    CSS = """
+    Confirm { align: center middle; }
+    Confirm Vertical { width: 64; max-width: 100%; height: auto; border: solid $warning; padding: 0 1; }
+    Confirm Input { height: 1; border: none; margin: 1 0; }
+    """
+    BINDINGS: ClassVar = [
+        Binding("y,enter", "yes", show=False),
+        Binding("n,escape", "dismiss(False)", show=False),
+    ]
+
+    def __init__(self, question: str, *, typed: str = "") -> None:
+        super().__init__()
+        self.question = line(question)
+        self.typed = typed
+
+    def compose(self) -> ComposeResult:
+        with Vertical():
+            yield Static(self.question, markup=False)
+            if self.typed:
+                yield Input(placeholder=f"type {line(self.typed)} and enter")
+            foot = "esc: no" if self.typed else "y: yes   n, esc: no"
+            yield Static(foot, markup=False, id="foot")
+
+    def action_yes(self) -> None:
+        if not self.typed:
+            self.dismiss(True)
+
+    def on_input_submitted(self, event: Input.Submitted) -> None:
+        if event.value == self.typed:
+            self.dismiss(True)
+        else:
+            self.query_one("#foot", Static).update("That is not the name. esc: no")

@@ -1,0 +1,158 @@
+"""The forms that deploy a model, with the plan live, and scale a deployment."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from textual.timer import Timer
+
+from core.errors import CorralError
+from core.nouns import Deployment, DeploymentSpec, Plan
+from tui.plain import plain
+from tui.widgets.form import Field, Form
+from tui.words import size
+
+TYPING_PAUSE = 0.15
+"""Seconds without a key before the plan is asked for."""
+
+
+def told(plan: Plan) -> str:
+    """A plan in words, part by part."""
+    parts = "  ".join(f"{name} {size(value)}" for name, value in msgspec.structs.asdict(plan.parts).items() if value)
+    words = [
+        f"{'Fits' if plan.fits else 'DOES NOT FIT'}: {plan.reason}",
+        f"needs {size(plan.plan_bytes)} (resident {size(plan.rss_bytes)}); {parts}",
+        f"free {size(plan.free_bytes)}, host keeps {size(plan.reserve_bytes)}, reserved {size(plan.reserved_bytes)}",
+        f"ctx {plan.ctx}, {plan.ctx_per_slot} a slot, {plan.parallel} slots, cache {plan.cache_type}",
+    ]
+    if plan.nearest is not None:
+        near = plan.nearest
+        words.append(f"Would fit: ctx {near.ctx}, {near.parallel} slots, cache {near.cache_type}")
+    return plain("\n".join([*words, *plan.notes]))
+
+
+class DeployForm(Form):
+    """Dismisses itself when the daemon took the spec."""
+
+    HEADLINE = "Deploy a model"
+
+    def __init__(self, model: str = "") -> None:
+        super().__init__()
+        self.model = model
+        self._timer: Timer | None = None
+        self._asked = 0
+
+    def fields(self) -> list[Field]:
+        model = self.model or next(iter(sorted(self.corral.state.models)), "")
+        return [
+            Field("model", "model", model, "name of a stored model"),
+            Field("name", "name", model, "of the deployment"),
+            Field("ctx", "ctx (all slots)", "", "default: the model's, up to 4096 a slot"),
+            Field("parallel", "slots", "1", "conversations at once"),
+            Field("replicas", "replicas", "1"),
+            Field("engine", "engine", "xllamacpp", "xllamacpp, llama-server, llama-cpp-python, attach"),
+            Field("cache_type", "cache type", "f16", "f16, q8_0, q4_0"),
+            Field("threads", "threads", "", "default: planned"),
+            Field("url", "url", "", "engine attach only"),
+        ]
+
+    def spec(self) -> DeploymentSpec:
+        """What is typed; raises ValueError with the field that is wrong."""
+        numbers = {}
+        for key in ("ctx", "parallel", "replicas", "threads"):
+            text = self.value(key)
+            if text and not text.isdecimal():
+                raise ValueError(f"{key} must be a whole number, not {text!r}")
+            if text:
+                numbers[key] = int(text)
+        if not self.value("model") and self.value("engine") != "attach":
+            raise ValueError("Name a model; screen 3 lists them")
+        words = {key: self.value(key) for key in ("model", "engine", "cache_type", "url")}
+        name = self.value("name") or self.value("model")
+        try:
+            return msgspec.convert({**words, **numbers, "name": name}, DeploymentSpec)
+        except msgspec.ValidationError as error:
+            raise ValueError(str(error)) from None
+
+    def weigh(self) -> None:
+        if self._timer is not None:
+            self._timer.stop()
+        self._timer = self.set_timer(TYPING_PAUSE, self._ask)
+
+    def _ask(self) -> None:
+        try:
+            spec = self.spec()
+        except ValueError as error:
+            self.show(plain(error))
+            return
+        if self.corral.client is None:
+            self.show("The plan needs the daemon, which does not answer now")
+            return
+        self._asked += 1
+        self.run_worker(self._fit(spec), group="fit", exclusive=True)
+
+    async def _fit(self, spec: DeploymentSpec) -> None:
+        try:
+            self.show(told(await self.corral.client.fit(spec)))
+        except (CorralError, OSError, TimeoutError) as error:
+            self.show(plain(error))
+
+    def action_send(self) -> None:
+        from core.errors import Conflict
+        from tui.screens.confirm import Confirm
+
+        try:
+            spec = self.spec()
+        except ValueError as error:
+            self.say(str(error))
+            return
+
+        async def deploy(client: Any) -> Any:
+            try:
+                return await client.deploy(spec, replace=False)
+            except Conflict as conflict:
+                return conflict
+
+        def taken(answer: Any) -> None:
+            if not isinstance(answer, Conflict):
+                self.app.pop_screen()
+                return
+            changes = ", ".join(f"{c['field']} {c['old']} to {c['new']}" for c in answer.details.get("changes", ()))
+            if not changes:
+                self.say(str(answer))
+                return
+
+            def replace(yes: bool | None) -> None:
+                if yes:
+                    self.corral.act(lambda client: client.deploy(spec, replace=True), lambda _: self.app.pop_screen())
+
+            self.app.push_screen(Confirm(f"{spec.name} exists. Replace it: {changes}?"), replace)
+
+        self.corral.act(deploy, taken)
+
+
+class ScaleForm(Form):
+    """How many replicas."""
+
+    HEADLINE = "Scale"
+
+    def __init__(self, deployment: Deployment) -> None:
+        super().__init__()
+        self.deployment = deployment
+
+    def fields(self) -> list[Field]:
+        return [Field("replicas", "replicas", str(self.deployment.spec.replicas), "0 to n")]
+
+    def weigh(self) -> None:
+        text, each = self.value("replicas"), self.deployment.plan_bytes
+        if text.isdecimal():
+            self.show(f"{self.deployment.spec.name}: {text} x {size(each)} = {size(int(text) * each)}")
+        else:
+            self.show("A whole number")
+
+    def action_send(self) -> None:
+        text = self.value("replicas")
+        if text.isdecimal():
+            name = self.deployment.spec.name
+            self.corral.act(lambda client: client.scale(name, int(text)), lambda _: self.app.pop_screen())

@@ -1,0 +1,158 @@
+"""What should run, what runs, where, since when, with how much; and every verb on it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from textual.app import ComposeResult
+
+from core.nouns import Deployment
+from tui.screens.room import Line, Room
+from tui.widgets.table import Column, Row, Table
+from tui.words import age, size, state
+
+
+class Deployments(Room):
+    """Screen 2: deployments, and the replicas of the one under the cursor."""
+
+    ROOM = "deployments"
+    CSS = Room.CSS + "Deployments #replicas { height: 40%; }"
+
+    def fill(self) -> ComposeResult:
+        yield Table(
+            [
+                Column("deployment", 14, flex=True), Column("state", 12, state=True), Column("ready", 6, 1, True),
+                Column("model", 16, 2), Column("ctx", 7, 4, True), Column("a slot", 7, 6, True),
+                Column("plan", 9, 3, True), Column("since", 6, 5, True), Column("reason", 24, 7),
+            ],
+            empty="Nothing is deployed: d deploys a model", id="deployments",
+        )  # fmt: skip
+        yield Line(id="detail")
+        replicas = Table(
+            [
+                Column("replica", 12, flex=True), Column("state", 12, state=True), Column("tok/s", 7, 1, True),
+                Column("cpu %", 6, 2, True), Column("memory", 9, 2, True), Column("slots", 6, 4, True),
+                Column("pid", 8, 5, True), Column("engine", 12, 6), Column("restarts", 8, 7, True),
+                Column("reason", 20, 3),
+            ],
+            empty="No replica", id="replicas",
+        )  # fmt: skip
+        yield replicas
+
+    def table(self) -> Table:
+        return self.query_one("#deployments", Table)
+
+    def draw(self, kinds: set[str]) -> None:
+        known, plain_ascii = self.corral.state, self.corral.ascii
+        self.table().set_rows(
+            [
+                Row(n, (n, state(d.state, plain_ascii), f"{d.ready}/{d.spec.replicas}", d.spec.model,
+                        str(d.spec.ctx or "-"), str(d.spec.ctx // max(1, d.spec.parallel) or "-"),
+                        size(d.plan_bytes), age(d.since, known.clock()), d.reason))
+                for n, d in sorted(known.deployments.items())
+            ]
+        )  # fmt: skip
+        chosen = known.deployments.get(self.table().key)
+        self.query_one("#detail", Line).set(
+            f"-- {chosen.spec.name}: wanted {chosen.wanted}. {chosen.reason}" if chosen else "--"
+        )
+        self.query_one("#replicas", Table).set_rows(
+            [
+                Row(r.id, (r.id, state(r.state, plain_ascii), f"{r.tokens_per_second:.1f}", f"{r.cpu_percent:.0f}",
+                           size(r.rss_bytes), f"{r.slots_busy}/{r.parallel}", str(r.pid or "-"), r.engine,
+                           str(r.restarts), r.reason))
+                for r in sorted(known.replicas.values(), key=lambda r: r.id)
+                if chosen is not None and r.deployment == chosen.spec.name
+            ]
+        )  # fmt: skip
+
+    def on_table_moved(self, event: Table.Moved) -> None:
+        if event.table.id == "deployments":
+            self.draw({"deployment"})
+
+    def on_table_opened(self, event: Table.Opened) -> None:
+        self.action_explain()
+
+    def chosen(self) -> Deployment | None:
+        found = self.corral.state.deployments.get(self.table().key)
+        if found is None:
+            self.say("No deployment is selected. d deploys a model")
+        return found
+
+    # ------------------------------------------------------------------ verbs
+
+    def action_deploy(self) -> None:
+        from tui.screens.deploy import DeployForm
+
+        self.app.push_screen(DeployForm())
+
+    def action_stop(self) -> None:
+        from tui.screens.confirm import Confirm
+
+        chosen = self.chosen()
+        if chosen is None:
+            return
+        name = chosen.spec.name
+        if chosen.wanted == "stopped":
+            self.corral.act(lambda client: client.start_deployment(name))
+            return
+
+        def answer(yes: bool | None) -> None:
+            if yes:
+                self.corral.act(lambda client: client.stop_deployment(name))
+
+        self.app.push_screen(
+            Confirm(f"Stop {name}? Its {chosen.ready} ready replicas end; s starts them again"), answer
+        )
+
+    def action_restart(self) -> None:
+        from tui.screens.confirm import Confirm
+
+        chosen = self.chosen()
+        if chosen is None:
+            return
+        name = chosen.spec.name
+
+        def answer(yes: bool | None) -> None:
+            if yes:
+                self.corral.act(lambda client: client.restart_deployment(name))
+
+        self.app.push_screen(Confirm(f"Restart {name}? Answers in flight are cut"), answer)
+
+    def action_remove(self) -> None:
+        from tui.screens.confirm import Confirm
+
+        chosen = self.chosen()
+        if chosen is None:
+            return
+        name = chosen.spec.name
+
+        def answer(yes: bool | None) -> None:
+            if yes:
+                self.corral.act(lambda client: client.remove_deployment(name))
+
+        self.app.push_screen(Confirm(f"Remove the deployment {name}? Its replicas end", typed=name), answer)
+
+    def action_scale(self) -> None:
+        from tui.screens.deploy import ScaleForm
+
+        chosen = self.chosen()
+        if chosen is not None:
+            self.app.push_screen(ScaleForm(chosen))
+
+    def action_logs(self) -> None:
+        from tui.screens.log import Log
+
+        chosen = self.chosen()
+        if chosen is not None:
+            self.app.push_screen(Log(chosen.spec.name))
+
+    def action_explain(self) -> None:
+        from tui.screens.explain import Explain
+
+        chosen = self.chosen()
+        if chosen is not None:
+            self.app.push_screen(Explain(chosen.spec.name))
+
+    def check_action(self, action: str, parameters: tuple[Any, ...]) -> bool | None:
+        return True

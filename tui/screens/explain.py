@@ -1,0 +1,70 @@
+"""Why a deployment is in its state: sentences first, then launches, the engine's own lines and audit records."""
+
+from __future__ import annotations
+
+from textual.app import ComposeResult
+from textual.containers import VerticalScroll
+from textual.widgets import Static
+
+from core.nouns import Event, Explanation
+from tui.plain import plain
+from tui.screens.room import Room
+from tui.words import age, size
+
+
+def told(story: Explanation, now: float) -> str:
+    """The explanation as text."""
+    out = [*story.sentences, ""]
+    for launch in story.launches:
+        end = "runs" if launch.ended_at is None else f"ended {age(launch.ended_at, now)} ago"
+        how = (
+            f", signal {launch.signal}" if launch.signal else f", code {launch.code}" if launch.code is not None else ""
+        )
+        out.append(f"launch {launch.launch}: started {age(launch.started_at, now)} ago, {end}{how}. {launch.reason}")
+        if launch.rss_planned:
+            out.append(
+                f"  planned {size(launch.rss_planned)}, measured {size(launch.rss_measured)}, "
+                f"peak {size(launch.peak_rss_bytes)}, reserved {size(launch.plan_bytes)}"
+            )
+        out += [f"  | {each}" for each in launch.lines]
+    if story.audit:
+        out += ["", "Audit records:"]
+        out += [f"  {r.seq} {r.time} {r.actor} {r.verb} {r.object} {r.outcome} {r.reason}" for r in story.audit]
+    return plain("\n".join(out))
+
+
+class Explain(Room):
+    """Read anew when the deployment changes."""
+
+    ROOM = "explain"
+
+    def __init__(self, deployment: str) -> None:
+        super().__init__()
+        self.deployment = deployment
+        self.text = ""
+
+    def fill(self) -> ComposeResult:
+        with VerticalScroll():
+            yield Static(f"Explaining {plain(self.deployment)}", id="story", markup=False)
+
+    def keys(self) -> str:
+        return " up/down Scroll  y Copy  esc Back"
+
+    def on_mount(self) -> None:
+        super().on_mount()
+        self.query_one(VerticalScroll).focus()
+        self._ask()
+
+    def _ask(self) -> None:
+        self.corral.act(lambda client: client.explain(self.deployment), self._show)
+
+    def _show(self, story: Explanation) -> None:
+        self.text = told(story, self.corral.state.clock())
+        self.query_one("#story", Static).update(self.text)
+
+    def happened(self, event: Event) -> None:
+        if event.type == "deployment" and event.object == f"deployment:{self.deployment}":
+            self._ask()
+
+    def copied(self) -> str:
+        return self.text

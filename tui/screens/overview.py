@@ -1,0 +1,93 @@
+"""Is everything all right: the host, the deployments, warnings and the last changes."""
+
+from __future__ import annotations
+
+from textual.app import ComposeResult
+
+from tui.screens.room import Line, Room
+from tui.widgets.chart import Chart
+from tui.widgets.meter import Meter
+from tui.widgets.table import Column, Row, Table
+from tui.words import age, clock, size, state
+
+
+class Overview(Room):
+    """Screen 1."""
+
+    ROOM = "overview"
+    CSS = Room.CSS + "Overview #last { height: 6; } Overview Chart { height: 4; }"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._drawn = 0.0
+
+    def fill(self) -> ComposeResult:
+        yield Line("Waiting for the daemon", id="verdict")
+        yield Meter("cpu", id="cpu")
+        yield Meter("memory", id="memory")
+        yield Meter("disk", id="disk")
+        yield Chart("cpu, 5 s a column", id="chart")
+        yield Table(
+            [
+                Column("deployment", 14, flex=True), Column("state", 12, state=True), Column("replicas", 8, 3, True),
+                Column("tok/s", 7, 2, True), Column("since", 6, 4, True), Column("reason", 24, 5),
+            ],
+            empty="Nothing is deployed: press 3, i to import a model, then d to deploy it",
+            id="deployments",
+        )  # fmt: skip
+        last = Table(
+            [Column("time", 19, 1), Column("who", 10, 2), Column("what", 22), Column("object", 14, flex=True),
+             Column("outcome", 13, state=True)],
+            empty="No record yet", id="last",
+        )  # fmt: skip
+        last.can_focus = False
+        yield last
+
+    def draw(self, kinds: set[str]) -> None:
+        known, plain_ascii = self.corral.state, self.corral.ascii
+        status = known.status
+        if status is not None:
+            words = list(status.daemon.warnings)
+            if not status.audit_ok:
+                words.insert(0, f"The audit chain is broken: {status.audit_message}")
+            bad = sorted(n for n, d in known.deployments.items() if d.state in ("failed", "degraded"))
+            if bad:
+                words.append(f"Look at {', '.join(bad)}")
+            ready = sum(d.state == "ready" for d in known.deployments.values())
+            calm = f"All is well: {ready} of {len(known.deployments)} deployments ready, {len(known.models)} models"
+            self.query_one("#verdict", Line).set("! " + "; ".join(words) if words else calm)
+        if known.samples:
+            now = known.samples[-1]
+            used = now.memory_bytes - now.free_bytes
+            self.query_one("#cpu", Meter).set(now.cpu_percent / 100, f"{now.cpu_percent:3.0f} %  load {now.load1:.1f}")
+            memory = f"{size(used)} of {size(now.memory_bytes)}"
+            self.query_one("#memory", Meter).set(used / max(1, now.memory_bytes), memory)
+            taken = 1 - now.disk_free_bytes / max(1, now.disk_bytes)
+            self.query_one("#disk", Meter).set(taken, f"{size(now.disk_free_bytes)} free")
+            if now.time != self._drawn:
+                self._drawn = now.time
+                self.query_one(Chart).add(now.cpu_percent / 100)
+        speed: dict[str, float] = {}
+        for replica in known.replicas.values():
+            speed[replica.deployment] = speed.get(replica.deployment, 0.0) + replica.tokens_per_second
+        self.query_one("#deployments", Table).set_rows(
+            [
+                Row(n, (n, state(d.state, plain_ascii), f"{d.ready}/{d.spec.replicas}", f"{speed.get(n, 0):.1f}",
+                        age(d.since, known.clock()), d.reason))
+                for n, d in sorted(known.deployments.items())
+            ]
+        )  # fmt: skip
+        self.query_one("#last", Table).set_rows(
+            [
+                Row(str(r.seq), (clock(r.time), r.actor, r.verb, r.object, state(r.outcome, plain_ascii)))
+                for r in list(known.audit)[:-6:-1]
+            ]
+        )
+
+    def table(self) -> Table:
+        return self.query_one("#deployments", Table)
+
+    def on_table_opened(self, event: Table.Opened) -> None:
+        from tui.screens.explain import Explain
+
+        self.app.push_screen(Explain(event.key))

@@ -1,0 +1,55 @@
+"""Every action by its words: type a part, enter does it."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from textual.app import ComposeResult
+from textual.binding import Binding
+from textual.containers import Vertical
+from textual.screen import ModalScreen
+from textual.widgets import Input
+
+from tui.keymap import EVERYWHERE, FROM_ANYWHERE, ROOMS
+from tui.widgets.table import Column, Row, Table
+
+
+class Palette(ModalScreen[str]):
+    """The answer is the chosen action, None after esc."""
+
+    CSS = """
+    Palette { align: center top; }
+    Palette Vertical { width: 60; max-width: 100%; height: 18; border: solid $accent; background: $surface; }
+    Palette Input { height: 1; border: none; }
+    """
+    BINDINGS: ClassVar = [
+        Binding("escape", "dismiss", show=False),
+        Binding("down", "move(1)", show=False, priority=True),
+        Binding("up", "move(-1)", show=False, priority=True),
+    ]
+
+    def __init__(self, room: str) -> None:
+        super().__init__()
+        self.choices = {k.action: k for k in (*ROOMS.get(room, ()), *EVERYWHERE, *FROM_ANYWHERE)}
+
+    def compose(self) -> ComposeResult:
+        with Vertical():
+            yield Input(placeholder="action")
+            yield Table([Column("action", 20, flex=True), Column("key", 16)], empty="No action has these words")
+
+    def on_mount(self) -> None:
+        self.query_one(Table).set_rows([Row(a, (k.words, k.keys)) for a, k in self.choices.items()])
+        self.query_one(Input).focus()
+
+    def on_input_changed(self, event: Input.Changed) -> None:
+        self.query_one(Table).filter(event.value)
+
+    def action_move(self, by: int) -> None:
+        table = self.query_one(Table)
+        table.move(table.cursor + by)
+
+    def on_input_submitted(self) -> None:
+        self.dismiss(self.query_one(Table).key or None)
+
+    def on_table_opened(self, event: Table.Opened) -> None:
+        self.dismiss(event.key)

@@ -1,0 +1,139 @@
+"""The client-side picture: fed by the event stream, read by every screen; it outlives the connection, with its age."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+
+from core.errors import CorralError, VersionMismatch
+from core.nouns import AuditRecord, Deployment, Event, ImportJob, Model, NodeFacts, NodeSample, Picture, Replica, Status
+
+AUDIT_KEPT = 300
+SAMPLES_KEPT = 600
+"""Ten minutes of a look each second."""
+
+Connect = Callable[[], Awaitable[Any]]
+"""Opens a client; see core.client.Client, whose methods the screens call."""
+
+
+class State:
+    """What is known. `connection` is connecting, live, reconnecting or failed; `problem` says why it isn't live."""
+
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+        self.clock = clock
+        self.connection = "connecting"
+        self.problem: Exception | None = None
+        self.seen_at = 0.0
+        self.status: Status | None = None
+        self.deployments: dict[str, Deployment] = {}
+        self.replicas: dict[str, Replica] = {}
+        self.models: dict[str, Model] = {}
+        self.imports: dict[str, ImportJob] = {}
+        self.facts: dict[str, NodeFacts] = {}
+        self.audit: deque[AuditRecord] = deque(maxlen=AUDIT_KEPT)
+        self.samples: deque[NodeSample] = deque(maxlen=SAMPLES_KEPT)
+
+    def load(self, picture: Picture) -> None:
+        """Take a whole picture."""
+        self.status = picture.status
+        self.deployments = {d.spec.name: d for d in picture.deployments}
+        self.replicas = {r.id: r for r in picture.replicas}
+        self.models = {m.name: m for m in picture.models}
+        self.facts = {f.name: f for f in picture.facts}
+        self.audit = deque(picture.audit, maxlen=AUDIT_KEPT)
+        if not self.samples:
+            self.samples.extend(picture.status.nodes)
+        self.seen_at = self.clock()
+
+    def apply(self, event: Event) -> str:
+        """Take one event; the answer is the kind of thing that changed, "" for nothing that is drawn."""
+        self.seen_at = self.clock()
+        kind, _, gone = event.type.partition(".")
+        name = event.object.partition(":")[2]
+        try:
+            if gone == "gone":
+                shelves: dict[str, dict[str, Any]] = {
+                    "deployment": self.deployments,
+                    "replica": self.replicas,
+                    "model": self.models,
+                }
+                shelves.get(kind, {}).pop(name, None)
+            elif kind == "deployment":
+                deployment = msgspec.convert(event.data, Deployment)
+                self.deployments[deployment.spec.name] = deployment
+            elif kind == "replica":
+                replica = msgspec.convert(event.data, Replica)
+                self.replicas[replica.id] = replica
+            elif kind == "model":
+                model = msgspec.convert(event.data, Model)
+                self.models[model.name] = model
+            elif kind == "import":
+                job = msgspec.convert(event.data, ImportJob)
+                self.imports[job.id] = job
+            elif kind == "audit":
+                self.audit.append(msgspec.convert(event.data, AuditRecord))
+            elif kind == "sample":
+                self.samples.append(msgspec.convert(event.data, NodeSample))
+            elif kind == "node":
+                facts = msgspec.convert(event.data, NodeFacts)
+                self.facts[facts.name] = facts
+        except msgspec.ValidationError:
+            return ""
+        return kind
+
+
+async def follow(
+    state: State,
+    connect: Connect,
+    changed: Callable[[str, Event | None], None],
+    attached: Callable[[Any], None],
+    pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
+) -> None:
+    """Keep `state` live for ever: connect, read the picture, follow the events; on a loss say so, wait, begin again.
+
+    `attached` gets each new client, None when it is lost. A version mismatch ends it: waiting can't mend that.
+    """
+    wait = 0.25
+    while True:
+        client: Any = None
+        try:
+            client = await connect()
+            picture = await client.picture()
+            state.load(picture)
+            state.connection, state.problem, wait = "live", None, 0.25
+            attached(client)
+            changed("all", None)
+            async for event in client.events(picture.event):
+                if event.type == "resync":
+                    state.load(await client.picture())
+                    changed("all", None)
+                else:
+                    changed(state.apply(event), event)
+            state.problem = ConnectionError("the daemon closed the stream")
+        except VersionMismatch as error:
+            state.connection, state.problem = "failed", error
+            changed("connection", None)
+            return
+        except (CorralError, OSError, EOFError, TimeoutError, msgspec.DecodeError) as error:
+            state.problem = error
+        finally:
+            attached(None)
+            if client is not None:
+                await _close(client)
+        state.connection = "reconnecting" if state.seen_at else "connecting"
+        changed("connection", None)
+        await pause(wait)
+        wait = min(wait * 2, 4.0)
+
+
+async def _close(client: Any) -> None:
+    close = getattr(client, "close", None)
+    if close is not None:
+        result = close()
+        if asyncio.iscoroutine(result):
+            await result

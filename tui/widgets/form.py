@@ -1,0 +1,84 @@
+"""A form of labelled text fields that is filled without the mouse and shows its consequence while one types."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, NamedTuple
+
+from textual.app import ComposeResult
+from textual.binding import Binding
+from textual.containers import Horizontal, VerticalScroll
+from textual.widgets import Input, Static
+
+from tui.screens.room import Room
+
+
+class Field(NamedTuple):
+    key: str
+    label: str
+    value: str = ""
+    hint: str = ""
+
+
+class Form(Room):
+    """Tab and shift+tab move, ctrl+s or enter sends, esc leaves the field and then the form."""
+
+    CSS = (
+        Room.CSS
+        + """
+    Form Horizontal { height: 1; }
+    Form .label { width: 18; }
+    Form Input { height: 1; border: none; padding: 0; width: 1fr; background: $boost; }
+    Form #consequence { height: auto; margin: 1 0; }
+    Form VerticalScroll { height: 1fr; }
+    """
+    )
+    BINDINGS: ClassVar = [
+        Binding("ctrl+s", "send", "Send", show=False),
+        Binding("escape", "back", "Back", show=False),
+    ]
+    HEADLINE: ClassVar[str] = ""
+
+    def fields(self) -> list[Field]:
+        return []
+
+    def fill(self) -> ComposeResult:
+        with VerticalScroll(can_focus=False):
+            yield Static(self.HEADLINE, markup=False)
+            for field in self.fields():
+                with Horizontal():
+                    yield Static(field.label, classes="label", markup=False)
+                    yield Input(field.value, placeholder=field.hint, id=f"field-{field.key}")
+            yield Static("", id="consequence", markup=False)
+
+    def on_mount(self) -> None:
+        super().on_mount()
+        self.query(Input).first().focus()
+        self.weigh()
+
+    def keys(self) -> str:
+        return " tab Next field  enter, ctrl+s Send  esc Back"
+
+    def value(self, key: str) -> str:
+        return self.query_one(f"#field-{key}", Input).value.strip()
+
+    def show(self, words: str) -> None:
+        """Say what sending would do."""
+        self.query_one("#consequence", Static).update(words)
+
+    def weigh(self) -> None:
+        """Work out the consequence; called after each edit."""
+
+    def on_input_changed(self, event: Any) -> None:
+        self.weigh()
+
+    def on_input_submitted(self, event: Any) -> None:
+        self.action_send()
+
+    def action_send(self) -> None:
+        """Do it."""
+
+    def action_back(self) -> None:
+        if isinstance(self.focused, Input):
+            self.set_focus(None)
+        else:
+            self.app.pop_screen()

@@ -1,0 +1,219 @@
+"""A live table on the Line API: a changed cell refreshes its own region and nothing else.
+
+Textual 8.2.8's DataTable writes 6,200 bytes for one cell of a 12-row table, this some 200 (docs of console bytes).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar, NamedTuple
+
+from rich.cells import cell_len, set_cell_size
+from rich.segment import Segment
+from rich.style import Style
+from textual import events
+from textual.binding import Binding
+from textual.geometry import Region
+from textual.message import Message
+from textual.strip import Strip
+from textual.widget import Widget
+
+from tui.keymap import TABLE
+from tui.plain import line
+from tui.words import colour
+
+
+class Column(NamedTuple):
+    """`width` in cells; the one with `flex` takes what is left. Higher `priority` numbers are dropped first."""
+
+    title: str
+    width: int
+    priority: int = 0
+    right: bool = False
+    flex: bool = False
+    state: bool = False
+    """The cell is symbol and state word: coloured by it."""
+
+
+class Row(NamedTuple):
+    key: str
+    cells: tuple[str, ...]
+
+
+class Table(Widget, can_focus=True):
+    """Rows with a cursor. Fixed column widths make a change of one cell local to it."""
+
+    BINDINGS: ClassVar = [Binding(k.keys, k.action, k.words, show=False) for k in TABLE]
+    DEFAULT_CSS = "Table { height: 1fr; width: 1fr; }"
+
+    class Opened(Message):
+        """Enter on a row."""
+
+        def __init__(self, table: Table, key: str) -> None:
+            super().__init__()
+            self.table = table
+            self.key = key
+
+        @property
+        def control(self) -> Table:
+            return self.table
+
+    class Moved(Opened):
+        """The cursor is on another row."""
+
+    def __init__(self, columns: Sequence[Column], *, empty: str = "", id: str | None = None) -> None:
+        super().__init__(id=id)
+        self.columns = tuple(columns)
+        self.empty = empty
+        self.rows: list[Row] = []
+        self.all_rows: list[Row] = []
+        self.needle = ""
+        self.cursor = 0
+        self.top = 0
+        self._shown: list[tuple[int, int, int]] = []  # column, x, width
+
+    # ------------------------------------------------------------------ content
+
+    def set_rows(self, rows: Sequence[Row]) -> None:
+        """Show `rows` (strings from anywhere; they are filtered here). The cursor stays on its row's key."""
+        clean = [Row(row.key, tuple(line(cell) for cell in row.cells)) for row in rows]
+        self.all_rows = clean
+        self._take(self._matching(clean))
+
+    def filter(self, needle: str) -> None:
+        """Show only rows that contain `needle`, whatever the case."""
+        self.needle = needle.casefold()
+        self._take(self._matching(self.all_rows))
+
+    def _matching(self, rows: list[Row]) -> list[Row]:
+        return [row for row in rows if self.needle in " ".join(row.cells).casefold()] if self.needle else rows
+
+    def _take(self, rows: list[Row]) -> None:
+        old, key = self.rows, self.key
+        self.rows = rows
+        if [row.key for row in old] != [row.key for row in rows]:
+            keys = [row.key for row in rows]
+            self.cursor = keys.index(key) if key in keys else max(0, min(self.cursor, len(rows) - 1))
+            self._keep_in_view()
+            self.refresh()
+            if self.key != key and self.is_mounted:
+                self.post_message(self.Moved(self, self.key))
+            return
+        for y, (before, after) in enumerate(zip(old, rows, strict=True)):
+            if before == after or not self.top <= y < self.top + self.page:
+                continue
+            for column, x, width in self._shown:
+                if column >= len(before.cells) or before.cells[column] != after.cells[column]:
+                    self.refresh(Region(x, y - self.top + 1, width, 1))
+
+    @property
+    def key(self) -> str:
+        """The key of the row under the cursor, "" if there is none."""
+        return self.rows[self.cursor].key if 0 <= self.cursor < len(self.rows) else ""
+
+    @property
+    def page(self) -> int:
+        return max(1, self.size.height - 1)
+
+    # ------------------------------------------------------------------ drawing
+
+    def _lay_out(self) -> None:
+        kept = list(range(len(self.columns)))
+        room = self.size.width - 1
+        while kept and sum(self.columns[i].width + 1 for i in kept) > room and len(kept) > 1:
+            kept.remove(max(kept, key=lambda i: (self.columns[i].priority, i)))
+        spare = room - sum(self.columns[i].width + 1 for i in kept)
+        x = 1
+        self._shown = []
+        for i in kept:
+            width = self.columns[i].width + (max(0, spare) if self.columns[i].flex else 0)
+            self._shown.append((i, x, width))
+            x += width + 1
+
+    def on_resize(self, event: events.Resize) -> None:
+        self._lay_out()
+        self._keep_in_view()
+        self.refresh()
+
+    def render_line(self, y: int) -> Strip:
+        width = self.size.width
+        base = self.rich_style
+        if y == 0:
+            titles = [(i, x, w, self.columns[i].title) for i, x, w in self._shown]
+            return self._strip(titles, base + Style(bold=True, underline=True), width)
+        index = self.top + y - 1
+        if index >= len(self.rows):
+            if not self.rows and y == 1:
+                words = "No match for the filter (esc clears it)" if self.all_rows else self.empty
+                return Strip([Segment(set_cell_size(" " + words, width), base + Style(dim=True))], width)
+            return Strip([Segment(" " * width, base)], width)
+        row = self.rows[index]
+        style = base
+        if index == self.cursor:
+            style = base + (Style(reverse=True) if self.has_focus else Style(bold=True))
+        cells = [(i, x, w, row.cells[i] if i < len(row.cells) else "") for i, x, w in self._shown]
+        return self._strip(cells, style, width, mark=index == self.cursor)
+
+    def _strip(self, cells: list[tuple[int, int, int, str]], style: Style, width: int, mark: bool = False) -> Strip:
+        segments = [Segment(">" if mark else " ", style)]
+        for i, _, w, text in cells:
+            column = self.columns[i]
+            if cell_len(text) > w:
+                text = set_cell_size(text, max(0, w - 1)) + "…"
+            elif column.right:
+                text = " " * (w - cell_len(text)) + text
+            hue = colour(text.strip().rpartition(" ")[2]) if column.state and not style.reverse else ""
+            segments.append(Segment(set_cell_size(text, w), style + Style(color=hue) if hue else style))
+            segments.append(Segment(" ", style))
+        return Strip(segments).adjust_cell_length(width, style)
+
+    # ------------------------------------------------------------------ moving
+
+    def _keep_in_view(self) -> None:
+        self.top = max(0, min(self.top, len(self.rows) - self.page))
+        if self.cursor < self.top:
+            self.top = self.cursor
+        elif self.cursor >= self.top + self.page:
+            self.top = self.cursor - self.page + 1
+
+    def move(self, to: int) -> None:
+        """Put the cursor on row `to`, as near as there is one; redraws two lines unless the page moved."""
+        before, top = self.cursor, self.top
+        self.cursor = max(0, min(to, len(self.rows) - 1))
+        self._keep_in_view()
+        if top != self.top:
+            self.refresh()
+        elif before != self.cursor:
+            for index in (before, self.cursor):
+                self.refresh(Region(0, index - self.top + 1, self.size.width, 1))
+        if before != self.cursor:
+            self.post_message(self.Moved(self, self.key))
+
+    def action_down(self) -> None:
+        self.move(self.cursor + 1)
+
+    def action_up(self) -> None:
+        self.move(self.cursor - 1)
+
+    def action_first(self) -> None:
+        self.move(0)
+
+    def action_last(self) -> None:
+        self.move(len(self.rows) - 1)
+
+    def action_page(self, pages: int) -> None:
+        self.move(self.cursor + pages * self.page)
+
+    def action_open(self) -> None:
+        if self.key:
+            self.post_message(self.Opened(self, self.key))
+
+    def on_click(self, event: events.Click) -> None:
+        if event.y > 0:
+            self.move(self.top + event.y - 1)
+
+    def on_focus(self) -> None:
+        self.refresh()
+
+    def on_blur(self) -> None:
+        self.refresh()

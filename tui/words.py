@@ -1,0 +1,53 @@
+"""How states, sizes, ages and times are said: a symbol and a word, never colour alone."""
+
+from __future__ import annotations
+
+import time
+from datetime import datetime
+
+SYMBOLS = {
+    "ready": ("●", "+", "green"), "done": ("✓", "+", "green"), "live": ("●", "+", "green"),
+    "starting": ("◔", "~", "yellow"), "loading": ("◑", "~", "yellow"), "pending": ("○", "~", "yellow"),
+    "draining": ("◒", "~", "yellow"), "stopping": ("◒", "~", "yellow"), "backoff": ("↻", "~", "yellow"),
+    "degraded": ("◐", "!", "yellow"), "asleep": ("☾", "z", "blue"), "stopped": ("■", "-", ""),
+    "failed": ("✗", "x", "red"), "refused": ("⊘", "x", "red"), "interrupted": ("✗", "!", "red"),
+    "intent": ("→", ">", ""), "connecting": ("○", "~", "yellow"), "reconnecting": ("↻", "~", "yellow"),
+}  # fmt: skip
+"""State to glyph, its ASCII form and a colour that only adds."""
+
+
+def state(word: str, ascii: bool = False) -> str:
+    """Symbol and word; a word of a newer daemon gets a question mark."""
+    glyph, letter, _ = SYMBOLS.get(word, ("?", "?", ""))
+    return f"{letter if ascii else glyph} {word}"
+
+
+def colour(word: str) -> str:
+    """The colour of a state, "" for none."""
+    return SYMBOLS.get(word, ("", "", ""))[2]
+
+
+def size(amount: float) -> str:
+    """Bytes in binary units, three figures: `512 MiB`."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if abs(amount) < 1000:
+            return f"{amount:.0f} {unit}" if unit == "B" or amount >= 100 else f"{amount:.1f} {unit}"
+        amount /= 1024
+    return f"{amount:.1f} TiB"
+
+
+def age(since: float, now: float | None = None) -> str:
+    """How long ago `since` (epoch seconds) was, in one unit; a clock that jumped back reads `0s`."""
+    seconds = max(0.0, (time.time() if now is None else now) - since)
+    for unit, length in (("d", 86400), ("h", 3600), ("m", 60)):
+        if seconds >= length:
+            return f"{int(seconds // length)}{unit}"
+    return f"{int(seconds // 10 * 10)}s" if seconds >= 10 else "now"
+
+
+def clock(text: str) -> str:
+    """A record's UTC time in local time with the zone: `24 Nov 03:07:12 UTC`."""
+    try:
+        return datetime.fromisoformat(text.replace("Z", "+00:00")).astimezone().strftime("%d %b %H:%M:%S %Z")
+    except ValueError:
+        return text[:24]
