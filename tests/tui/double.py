@@ -281,7 +281,7 @@ class Double:
             finish="stop",
         )
         self.turns = [done]
-        yield {"turn": msgspec.to_builtins(done)}
+        yield {"turn": done}
 
     def __getattr__(self, verb: str) -> Any:
         if verb.startswith("_") or verb == "close":

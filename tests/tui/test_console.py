@@ -165,3 +165,31 @@ async def test_help_and_palette_know_the_screen(fake):
         await until(pilot, lambda: "Verify chain" in text_of(app))
         await pilot.press("escape", "ctrl+p", "v", "e", "r", "i", "enter")
         await until(pilot, lambda: "WRONG at 2" in text_of(app))
+
+
+@SIZES
+async def test_a_form_shows_each_field_beside_its_label(fake, size):
+    app = console(fake)
+    async with app.run_test(size=size) as pilot:
+        await until(pilot, lambda: app.client is not None)
+        await pilot.press("2", "d")
+        await until(pilot, lambda: "Fits" in text_of(app))
+        for field in app.screen.query(Input):
+            assert field.region.height == 1 and 0 < field.region.x < field.region.right <= size[0]
+
+
+async def test_a_refused_question_stays_in_the_field_with_the_reason_below(fake):
+    async def full(*args, **how):
+        raise double.NoRoom("Not asked", "the context is full", "press f to forget the oldest turns, then enter")
+
+    fake.ask = full
+    app = console(fake)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await until(pilot, lambda: app.client is not None)
+        await pilot.press("5")
+        await until(pilot, lambda: "First" in text_of(app))
+        await pilot.press("enter")
+        await until(pilot, lambda: app.focused is not None and app.focused.id == "ask")
+        await pilot.press("w", "h", "y", "enter")
+        await until(pilot, lambda: "the context is full" in text_of(app))
+        assert app.screen.query_one("#ask", Input).value == "why"

@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 from typing import Any, ClassVar
 
-import msgspec
 from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import VerticalScroll
 from textual.widgets import Input, Static
 
-from core.errors import CorralError
+from core.errors import CorralError, NoDaemon
 from core.nouns import Chat, ChatDetail, ChatOptions, Turn
 from tui.plain import line, plain
 from tui.screens.room import Line, Room
@@ -60,8 +59,6 @@ class ChatRoom(Room):
         self.turns: list[Turn] = []
         self._editing: int | None = None
         self._asked = False
-        self._wrote = False
-        self._forget = False
 
     def fill(self) -> ComposeResult:
         yield Table(
@@ -148,14 +145,14 @@ class ChatRoom(Room):
                     raise ConnectionError("the daemon does not answer")
                 async for piece in client.stream_turn(turn.chat, turn.id, len(text)):
                     if "turn" in piece:
-                        done = msgspec.convert(piece["turn"], Turn)
+                        done = piece["turn"]
                         break
                     text = text[: piece["offset"]] + piece["text"]
                     if isinstance(answer, Static):
                         answer.update(plain(text))
                     talk.scroll_end(animate=False)
                 break
-            except (OSError, EOFError, TimeoutError) as error:
+            except (NoDaemon, OSError, EOFError, TimeoutError) as error:
                 failures += 1
                 foot.update(f"connection lost ({line(error)}), the answer goes on in the daemon; trying again")
                 if failures > 60:
@@ -179,8 +176,6 @@ class ChatRoom(Room):
     def on_input_submitted(self, event: Input.Submitted) -> None:
         if event.input.id == "ask" and event.value.strip():
             question, replace = event.value, self._editing
-            event.input.value = ""
-            self._editing = None
             self._send(question, replace_turn=replace)
 
     def _send(self, question: str, **how: Any) -> None:
@@ -188,10 +183,11 @@ class ChatRoom(Room):
         if chat is None:
             self.say("Open a chat first: esc, then n begins one")
             return
-        if self._forget:
-            how["forget_oldest"], self._forget = True, False
 
         def asked(turn: Turn) -> None:
+            self.query_one("#ask", Input).value = ""  # a refused question stays to be sent again
+            self._editing = None
+            self.say("")
             self.corral.act(lambda client: client.chat(chat.id), self._opened)
 
         self.corral.act(lambda client: client.ask(chat.id, question, **how), asked)

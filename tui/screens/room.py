@@ -86,7 +86,12 @@ class Room(Screen[Any]):
         """The keys of this screen on one line."""
         names = {"slash": "/", "question_mark": "?"}
         words = [f"{names.get(k.keys, k.keys)} {k.words}" for k in ROOMS.get(self.ROOM, ())]
-        return " " + "  ".join([*words, "? Help", ": Palette", "ctrl+q Quit"])
+        left = " " + "  ".join(["? Help", ": Palette"])
+        for each in words:
+            if len(left) + 2 + len(each) > self.app.size.width:
+                break
+            left += "  " + each
+        return left
 
     def head(self) -> None:
         """Draw the bar: screens and connection, with the age of a stale picture."""

@@ -25,11 +25,11 @@ class Form(Room):
     CSS = (
         Room.CSS
         + """
-    Form Horizontal { height: 1; }
-    Form .label { width: 18; }
-    Form Input { height: 1; border: none; padding: 0; width: 1fr; background: $boost; }
-    Form #consequence { height: auto; margin: 1 0; }
-    Form VerticalScroll { height: 1fr; }
+    Horizontal { height: 1; }
+    .label { width: 18; }
+    Input { height: 1; border: none; padding: 0; width: 1fr; background: $boost; }
+    #consequence { height: auto; margin: 1 0; }
+    VerticalScroll { height: 1fr; }
     """
     )
     BINDINGS: ClassVar = [
