@@ -1,0 +1,48 @@
+# Two commands, and a third: `make run` opens the console, `make test` runs the tests, `make demo` shows the whole road.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: help run demo test check format bench shots clean setup setup-dev
+
+help:
+	@echo 'make run    install what is missing and open the console'
+	@echo 'make demo   deploy the sample model in a home of its own, ask it a question, take all down'
+	@echo 'make test   install what tests need and run them'
+	@echo 'make check  ruff, mypy --strict and the import contracts'
+	@echo 'make bench  measure, and print figures with the machine named'
+	@echo 'make shots  write every screen to screenshots/'
+	@echo 'make clean  remove .venv and caches (no model and no state)'
+
+setup:
+	@$(PYTHON) core/bootstrap.py
+
+setup-dev:
+	@$(PYTHON) core/bootstrap.py --dev
+
+run: setup
+	@$(BIN)/corral
+
+demo: setup
+	@$(BIN)/python tests/journeys/demo.py
+
+test: setup-dev
+	@$(BIN)/python -m pytest
+
+check: setup-dev
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+format: setup-dev
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+bench: setup-dev
+	@for file in tests/benchmarks/bench_*.py; do $(BIN)/python $$file || exit 1; done
+
+shots: setup-dev
+	@$(BIN)/python tests/journeys/shots.py
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache .hypothesis .import_linter_cache *.egg-info build

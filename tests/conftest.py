@@ -1,0 +1,57 @@
+"""What all tests share: a home of their own, the sample model, and an end for every process that they started."""
+
+import os
+import shutil
+import signal
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from core.catalog import sample_path
+
+
+@pytest.fixture
+def home(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A CORRAL_HOME with a short path; what runs with it in its environment or below it is ended afterwards."""
+    folder = Path(tempfile.mkdtemp(prefix="c-"))
+    monkeypatch.setenv("CORRAL_HOME", str(folder))
+    yield folder
+    end_all(folder)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def end_all(folder: Path) -> None:
+    """Kill, by pid, every process whose environment or working folder names this home."""
+    for _ in range(3):
+        mine = [p for p in psutil.process_iter() if p.pid != os.getpid() and _belongs(p, str(folder))]
+        for process in mine:
+            try:
+                process.send_signal(signal.SIGKILL)
+            except psutil.Error:
+                continue
+        if not mine:
+            return
+        psutil.wait_procs(mine, timeout=5)
+
+
+def _belongs(process: psutil.Process, folder: str) -> bool:
+    try:
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return False
+        if process.environ().get("CORRAL_HOME") == folder or folder in process.environ().get("CORRAL_GATEWAY_DIR", ""):
+            return True
+        return process.cwd().startswith(folder)
+    except (psutil.Error, OSError):
+        return False
+
+
+@pytest.fixture(scope="session")
+def sample() -> Path:
+    """The sample model's file."""
+    found = sample_path()
+    if found is None:
+        pytest.skip("the sample model is not installed: make setup-dev")
+    return found
