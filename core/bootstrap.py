@@ -25,7 +25,7 @@ class Stop(Exception):
 def check_host():
     if sys.version_info < (3, 11):
         raise Stop(
-            "Corral needs Python 3.11 or newer and this is %s: install a newer python3, or run `make PYTHON=python3.12 …`"
+            "Corral needs Python 3.11 or newer and this is %s: install one, or run `make PYTHON=python3.12 …`"
             % platform.python_version()
         )
     if platform.system() == "Darwin":
@@ -83,14 +83,12 @@ def make_venv():
         import ensurepip  # noqa: F401
         import venv
     except ImportError:
-        raise Stop(
-            "Python's venv module is not complete here: install it (Debian, Ubuntu: `apt install python3-venv`)"
-        )
+        raise Stop("Python's venv module is not complete here: install it (Debian, Ubuntu: `apt install python3-venv`)")
     venv.create(VENV, with_pip=True, symlinks=True)
 
 
 def pip(*args):
-    command = [PYTHON, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"] + list(args)
+    command = [PYTHON, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *args]
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, universal_newlines=True)
     if done.returncode == 0:
         return

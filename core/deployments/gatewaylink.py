@@ -300,4 +300,4 @@ class GatewayLink:
         self._send(wire.UsageAck(launch=batch.launch, n=batch.n))
 
 
-_DECODE: msgspec.json.Decoder[wire.FromGateway] = msgspec.json.Decoder(wire.FromGateway)  # type: ignore[assignment]
+_DECODE: msgspec.json.Decoder[wire.FromGateway] = msgspec.json.Decoder(wire.FromGateway)

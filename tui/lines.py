@@ -1,0 +1,82 @@
+"""Plain text for the command line: aligned tables, questions, progress; every outside string goes through `plain`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from datetime import datetime
+
+import click
+import msgspec
+
+from tui.plain import line
+
+_BAR = 24
+
+
+def say(text: str = "") -> None:
+    click.echo(text)
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Columns of the widest cell; the last one runs free. Nothing is printed for no rows."""
+    if not rows:
+        return
+    cells = [list(head), *[[line(cell) for cell in row] for row in rows]]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(head))]
+    for row in cells:
+        parts = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
+        say("  ".join(parts).rstrip())
+
+
+def as_json(value: object) -> None:
+    """One document."""
+    sys.stdout.write(msgspec.json.format(msgspec.json.encode(value), indent=2).decode() + "\n")
+
+
+def ask(question: str, yes: bool) -> None:
+    """Ask once; `--yes` answers. Without a terminal it is a usage error (exit 2) that names `--yes`."""
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise click.UsageError(f"{question} There is no terminal to ask on: say --yes.")
+    if not click.confirm(question):
+        raise click.exceptions.Exit(1)
+
+
+class Progress:
+    """A bar on a terminal, nothing elsewhere."""
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._shown = sys.stderr.isatty()
+
+    def show(self, done: int, total: int) -> None:
+        if not self._shown or not total:
+            return
+        filled = _BAR * done // total
+        bar = "#" * filled + "." * (_BAR - filled)
+        click.echo(f"\r{self._what} [{bar}] {done * 100 // total:3d} %", err=True, nl=False)
+
+    def end(self) -> None:
+        if self._shown:
+            click.echo("\r" + " " * (len(self._what) + _BAR + 12) + "\r", err=True, nl=False)
+
+
+def local(text: str) -> str:
+    """An audit time (UTC) in local time with the zone."""
+    try:
+        return datetime.fromisoformat(text).astimezone().strftime("%Y-%m-%d %H:%M:%S %Z")
+    except ValueError:
+        return text
+
+
+def parse_size(text: str) -> int:
+    """Bytes from 512M, 2G, 1.5GiB or a number."""
+    units = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
+    clean = text.strip().lower().removesuffix("ib").removesuffix("b")
+    unit = clean[-1:] if clean[-1:] in "kmgt" else ""
+    try:
+        return int(float(clean[: len(clean) - len(unit)]) * units[unit])
+    except ValueError:
+        raise click.BadParameter(f"{text!r} is no size; say 512M or 2G") from None

@@ -1,0 +1,85 @@
+"""The audit trail: list, follow, verify."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import click
+import msgspec
+
+from core.client import Client
+from core.nouns import AuditRecord
+from tui.command import options, run, with_options
+from tui.lines import as_json, local, say, table
+from tui.plain import line
+
+
+@click.group()
+def audit() -> None:
+    """Who did what when, allowed or refused."""
+
+
+@audit.command("ls")
+@click.option("--actor", help="user name; may end in *")
+@click.option("--verb", help="e.g. deployments.create or replica.*")
+@click.option("--object", "object_", help="e.g. deployment:chat or model:*")
+@click.option("--outcome", type=click.Choice(["intent", "done", "refused", "failed", "interrupted"]))
+@click.option("--since", help="ISO 8601 time")
+@click.option("--until", help="ISO 8601 time")
+@click.option("--limit", default=100, show_default=True, type=click.IntRange(1, 10000))
+@click.option("-f", "--follow", is_flag=True, help="go on until ctrl+c")
+@with_options
+def ls(
+    actor: str | None, verb: str | None, object_: str | None, outcome: str | None, since: str | None,
+    until: str | None, limit: int, follow: bool,
+) -> None:  # fmt: skip
+    """The last records, newest last."""
+    filters: dict[str, Any] = {
+        "actor": actor, "verb": verb, "object": object_, "outcome": outcome, "since": since, "until": until,
+    }  # fmt: skip
+
+    async def work(client: Client) -> None:
+        records = await client.audit(**filters, limit=limit)
+        _show(records, follow)
+        last = records[-1].seq if records else 0
+        while follow:
+            await asyncio.sleep(0.5)
+            news = await client.audit(**filters, after_seq=last, limit=1000)
+            _show(news, True)
+            last = news[-1].seq if news else last
+
+    run(work)
+
+
+def _show(records: Sequence[AuditRecord], stream: bool) -> None:
+    if options().json and not stream:
+        as_json(records)
+        return
+    if options().json:
+        for record in records:
+            say(msgspec.json.encode(record).decode())
+        return
+    if stream:
+        for r in records:
+            say(f"{r.seq:>6}  {local(r.time)}  {line(r.actor)}  {line(r.verb)}  {line(r.object)}  {line(r.outcome)}")
+        return
+    table(
+        ("SEQ", "TIME", "ACTOR", "VERB", "OBJECT", "OUTCOME", "REASON"),
+        [(r.seq, local(r.time), r.actor, r.verb, r.object, r.outcome, r.reason) for r in records],
+    )
+
+
+@audit.command("verify")
+@with_options
+def verify() -> None:
+    """Walk the whole chain; names the first record that is wrong. Exit 1 if there is one."""
+    report = run(lambda client: client.verify_audit())
+    if options().json:
+        as_json(report)
+    else:
+        say(f"{report.records} records in {report.seconds} s: {line(report.message)}")
+        say(f"head {report.head}")
+    if not report.ok:
+        raise click.exceptions.Exit(1)

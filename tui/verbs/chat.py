@@ -1,0 +1,168 @@
+"""Chats: a question, a conversation, and what was said before."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from core.client import Client
+from core.errors import Failed
+from core.nouns import Chat, ChatOptions, Turn
+from tui.command import options, run, with_options
+from tui.lines import as_json, ask, say, table
+from tui.plain import line, plain
+from tui.words import age
+
+
+@click.command()
+@click.argument("deployment")
+@click.argument("question", nargs=-1)
+@click.option("--system", default="", help="system prompt")
+@click.option("--temperature", type=float)
+@click.option("--top-p", type=float)
+@click.option("--max-tokens", type=int)
+@click.option("--seed", type=int)
+@click.option("--resume", "resume", help="go on with this chat")
+@with_options
+def chat(
+    deployment: str, question: tuple[str, ...], system: str, temperature: float | None, top_p: float | None,
+    max_tokens: int | None, seed: int | None, resume: str | None,
+) -> None:  # fmt: skip
+    """Ask DEPLOYMENT. The question stands in the arguments, on standard input, or is typed (a conversation)."""
+    settings = ChatOptions(system=system, temperature=temperature, top_p=top_p, max_tokens=max_tokens, seed=seed)
+    text = " ".join(question)
+    if not sys.stdin.isatty() and (not text or text == "-"):
+        text = sys.stdin.read()
+        if not text.strip():
+            raise click.UsageError("standard input is empty: there is no question")
+
+    async def work(client: Client) -> None:
+        talk = (
+            (await client.chat(resume)).chat if resume else await client.create_chat(deployment, settings)
+        )  # fmt: skip
+        if text:
+            await _ask(client, talk, text)
+            return
+        while True:
+            try:
+                typed = input("> ")  # noqa: ASYNC250 - nothing else runs meanwhile
+            except EOFError:
+                say()
+                return
+            if typed.strip():
+                await _ask(client, talk, typed)
+
+    run(work)
+
+
+async def _ask(client: Client, talk: Chat, text: str) -> None:
+    """Print the answer as it comes. Ctrl+c leaves the answer to the daemon, which goes on."""
+    turn = await client.ask(talk.id, text)
+    shown = ""
+    last: Turn | None = None
+    async for piece in client.stream_turn(talk.id, turn.id):
+        if "turn" in piece:
+            last = piece["turn"]
+            break
+        shown += piece["text"]
+        if not options().json:
+            click.echo(plain(piece["text"]), nl=False)
+    if last is None:
+        raise Failed("the answer broke off", todo=f"corral chats show {talk.id}")
+    if options().json:
+        as_json(last)
+        return
+    if not shown.endswith("\n"):
+        say()
+    if last.state in ("cut", "failed"):
+        raise Failed(f"the answer was {last.state}", last.reason, f"corral chats show {talk.id}")
+    if not options().quiet and sys.stderr.isatty():
+        click.echo(figures(last), err=True)
+
+
+def figures(turn: Turn) -> str:
+    """First-token time, speed, tokens: one line."""
+    parts = []
+    if turn.ttft_ms is not None:
+        parts.append(f"first token {turn.ttft_ms:.0f} ms")
+    if turn.tokens_per_second is not None:
+        parts.append(f"{turn.tokens_per_second:.1f} tokens/s")
+    if turn.prompt_tokens is not None or turn.answer_tokens is not None:
+        parts.append(f"{turn.prompt_tokens or '?'} tokens in, {turn.answer_tokens or '?'} out")
+    return "(" + ", ".join(parts) + ")"
+
+
+@click.group()
+def chats() -> None:
+    """What was said before: list, show, search, rename, export, remove."""
+
+
+def _list(found: list[Chat]) -> None:
+    if options().json:
+        as_json(found)
+        return
+    table(
+        ("CHAT", "UPDATED", "DEPLOYMENT", "TURNS", "TITLE"),
+        [(c.id, age(c.updated_at), c.deployment, c.turns, c.title[:60]) for c in found],
+    )
+
+
+@chats.command("ls")
+@with_options
+def ls() -> None:
+    """Your chats, newest first."""
+    _list(run(lambda client: client.chats()))
+
+
+@chats.command("search")
+@click.argument("text")
+@with_options
+def search(text: str) -> None:
+    """Chats that hold TEXT in title, question or answer."""
+    _list(run(lambda client: client.search_chats(text)))
+
+
+@chats.command("show")
+@click.argument("chat")
+@with_options
+def show(chat: str) -> None:
+    """A chat with its questions and answers."""
+    detail = run(lambda client: client.chat(chat))
+    if options().json:
+        as_json(detail)
+        return
+    say(f"{line(detail.chat.title) or detail.chat.id} ({line(detail.chat.deployment)})")
+    for turn in detail.messages:
+        say(f"\n> {plain(turn.question)}\n")
+        say(plain(turn.answer))
+        if turn.state != "done":
+            say(f"[{line(turn.state)}{': ' + line(turn.reason) if turn.reason else ''}]")
+        say(figures(turn))
+
+
+@chats.command("rename")
+@click.argument("chat")
+@click.argument("title")
+@with_options
+def rename(chat: str, title: str) -> None:
+    """Give a chat another title."""
+    run(lambda client: client.update_chat(chat, title=title))
+
+
+@chats.command("export")
+@click.argument("chat")
+@click.option("--format", "format_", type=click.Choice(["md", "json"]), default="md", show_default=True)
+@with_options
+def export(chat: str, format_: str) -> None:
+    """Write a chat to standard output."""
+    sys.stdout.write(run(lambda client: client.export_chat(chat, "json" if options().json else format_)))
+
+
+@chats.command("rm")
+@click.argument("chat")
+@with_options
+def rm(chat: str) -> None:
+    """Delete a chat for good."""
+    ask(f"Delete the chat {line(chat)} for good?", options().yes)
+    run(lambda client: client.remove_chat(chat))

@@ -1,0 +1,184 @@
+"""The daemon: status, shutdown, reload, events, engines, and running it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+
+import click
+import msgspec
+
+from core.client import Client
+from core.errors import NoDaemon
+from core.nouns import API_VERSION
+from core.settings import cache_folder, user_paths
+from tui.command import Told, options, run, with_options
+from tui.lines import as_json, ask, say, table
+from tui.plain import line
+from tui.words import age, size
+
+UNIT = """[Unit]
+Description=Corral{which}
+After=network.target
+
+[Service]
+ExecStart={python} -P -m core --foreground{flag}
+ExecReload=/bin/kill -HUP $MAINPID
+Restart=on-failure
+KillMode=process
+OOMPolicy=continue
+Delegate=yes
+PrivateTmp=no
+UMask=0077
+LimitCORE=0
+NoNewPrivileges=yes
+LockPersonality=yes
+RestrictRealtime=yes
+RestrictSUIDSGID=yes
+{more}
+[Install]
+WantedBy={target}
+"""
+
+
+@click.command()
+@with_options
+def status() -> None:
+    """What runs and whether all is right. Exit 6 if no daemon runs."""
+    found = run(lambda client: client.status(), start=False)
+    if options().json:
+        as_json(found)
+        return
+    daemon, gateway = found.daemon, found.gateway_status
+    say(f"daemon    pid {daemon.pid}, version {daemon.version}, up {age(daemon.started_at)}, {daemon.mode} mode")
+    say(f"gateway   {line(gateway.state)}, pid {gateway.pid}, {gateway.in_flight} in flight, {gateway.requests} served")
+    for node in found.nodes:
+        say(
+            f"host      {node.cpu_percent:.0f} % CPU, {size(node.free_bytes)} of {size(node.memory_bytes)} memory free,"
+            f" {size(node.disk_free_bytes)} disk free"
+        )
+    counts = ", ".join(f"{count} {state}" for state, count in sorted(found.deployments.items())) or "none"
+    say(f"models    {found.models}; deployments: {line(counts)}")
+    say(f"audit     {found.audit_records} records, {line(found.audit_message) if found.audit_ok else 'BROKEN'}")
+    say(f"socket    {line(daemon.socket)}")
+    warnings = list(daemon.warnings)
+    if daemon.api != API_VERSION:
+        warnings.append("this terminal and the daemon have different versions: corral shutdown, then start again")
+    for warning in warnings:
+        say(f"! {line(warning)}")
+
+
+@click.command()
+@click.option("--all", "everything", is_flag=True, help="stop the models and the gateway first")
+@with_options
+def shutdown(everything: bool) -> None:
+    """End the daemon and wait until it is gone. Models run on, unless --all."""
+
+    async def work(client: Client) -> None:
+        await client.shutdown(everything)
+
+    run(work, start=False)
+    if not options().quiet:
+        say("the daemon is gone; its models are stopped" if everything else "the daemon is gone; models run on")
+
+
+@click.command()
+@with_options
+def reload() -> None:
+    """Read corral.toml again; it is refused whole if it is wrong."""
+    run(lambda client: client.reload())
+    if not options().quiet:
+        say("corral.toml is in force")
+
+
+@click.command()
+@click.option("-f", "--follow", is_flag=True, help="go on until ctrl+c")
+@click.option("--since", help="after this event id")
+@with_options
+def events(follow: bool, since: str | None) -> None:
+    """What happens, one line an event."""
+
+    async def work(client: Client) -> None:
+        async for event in client.events(since or (None if follow else "0.0")):
+            if options().json:
+                say(msgspec.json.encode(event).decode())
+            else:
+                say(f"{event.id}  {line(event.type):<12} {line(event.object)}")
+            if not follow:
+                return
+
+    try:
+        run(work)
+    except KeyboardInterrupt:
+        raise click.exceptions.Exit(130) from None
+
+
+@click.command()
+@with_options
+def engines() -> None:
+    """Which inference servers can be started here, and why not."""
+    rows = run(lambda client: client.engines())
+    if options().json:
+        as_json(rows)
+        return
+    table(
+        ("ENGINE", "FOUND", "VERSION", "WHERE OR WHY NOT"),
+        [(r["name"], "yes" if r["found"] else "no", r["version"] or "-", r["reason"] or r["path"]) for r in rows],
+    )
+
+
+@click.command()
+@click.option("--foreground", is_flag=True, help="stay in this terminal and log to it")
+@click.option("--system", is_flag=True, help="the shared daemon of this host (root)")
+@click.option("--print-unit", is_flag=True, help="print a systemd unit instead")
+@with_options
+def daemon(foreground: bool, system: bool, print_unit: bool) -> None:
+    """Run the daemon in the foreground, or print a systemd unit for it (with --user a user's one)."""
+    if print_unit:
+        user = options().user
+        more = "" if user else "RuntimeDirectory=corral\nRuntimeDirectoryPreserve=yes\nProtectKernelModules=yes\n"
+        flag = "" if user else " --system"
+        which = " (per user)" if user else ""
+        target = "default.target" if user else "multi-user.target"
+        sys.stdout.write(UNIT.format(which=which, python=sys.executable, flag=flag, more=more, target=target))
+        return
+    if not foreground and not system:
+        run(lambda client: client.status())
+        say("the daemon runs")
+        return
+    sys.stdout.flush()
+    args = [sys.executable, "-P", "-m", "core", "--foreground", *(["--system"] if system else [])]
+    os.execv(args[0], args)  # noqa: S606 - our own interpreter
+
+
+@click.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """Print the completion script of a shell: eval "$(corral completion bash)"."""
+    env = {**os.environ, "_CORRAL_COMPLETE": f"{shell}_source"}
+    done = subprocess.run([sys.executable, "-P", "-m", "tui"], env=env, capture_output=True, text=True, timeout=20)
+    sys.stdout.write(done.stdout.replace("python -P -m tui", "corral"))
+
+
+@click.command()
+@with_options
+def uninstall() -> None:
+    """Say what is where; with --yes remove the state, the models and the settings."""
+    paths = user_paths()
+    places = [(paths.root, "state, models, audit trail"), (paths.config, "settings"), (cache_folder(), "cache")]
+    table(("WHAT", "WHERE"), [(what, place) for place, what in places if place.exists()])
+    say("the program itself: pip uninstall corral (or pipx uninstall corral), or remove the clone")
+    ask("Remove all of that, models and audit trail included?", options().yes)
+    try:
+        run(lambda client: client.shutdown(True), start=False)
+    except Told as error:
+        if not isinstance(error.error, NoDaemon):
+            raise
+    for place, _ in places:
+        if place.is_dir():
+            shutil.rmtree(place)
+        else:
+            place.unlink(missing_ok=True)
+    say("removed")

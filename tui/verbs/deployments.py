@@ -1,0 +1,248 @@
+"""Deployments: deploy, stop, start, restart, remove, scale, logs, explain, and what runs."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+
+from core.client import Client
+from core.errors import Conflict, Failed
+from core.nouns import Deployment, DeploymentSpec, LogText
+from tui.command import options, run, with_options
+from tui.lines import as_json, ask, local, parse_size, say, table
+from tui.plain import line, plain
+from tui.words import age, size
+
+
+@click.command()
+@click.argument("model")
+@click.option("--name", help="default: the model's name")
+@click.option("--ctx", default=0, help="total context cells of a replica (default: 4096 a slot)")
+@click.option("--parallel", default=1, show_default=True, help="conversations at once")
+@click.option("--engine", default="", help="xllamacpp (default), llama-server, attach")
+@click.option("--threads", default=0, help="default: usable cores less one, shared among replicas")
+@click.option("--memory", default="0", help="hard limit of private memory, e.g. 2G (default: the plan)")
+@click.option("--cache-type", type=click.Choice(["f16", "q8_0", "q4_0"]), default="f16", show_default=True)
+@click.option("--replicas", default=1, show_default=True)
+@click.option("--url", default="", help="attach to this OpenAI-compatible server instead of starting one")
+@click.option("--embedding", is_flag=True, help="serve /v1/embeddings")
+@click.option("--replace", is_flag=True, help="change a deployment that exists")
+@click.option("--wait", is_flag=True, help="return when it is ready, or with the reason")
+@click.option("--timeout", default=300.0, show_default=True, help="seconds that --wait waits")
+@with_options
+def deploy(
+    model: str, name: str | None, ctx: int, parallel: int, engine: str, threads: int, memory: str, cache_type: str,
+    replicas: int, url: str, embedding: bool, replace: bool, wait: bool, timeout: float,
+) -> None:  # fmt: skip
+    """Run MODEL. A name that exists shows the difference and asks for --replace."""
+    spec = DeploymentSpec(
+        name=name or model, model=model, ctx=ctx, parallel=parallel,
+        engine=engine or ("attach" if url else "xllamacpp"), threads=threads, memory=parse_size(memory),
+        cache_type=cache_type, replicas=replicas, url=url, embedding=embedding,  # type: ignore[arg-type]
+    )  # fmt: skip
+
+    async def work(client: Client) -> Deployment:
+        try:
+            found = await client.deploy(spec, replace)
+        except Conflict as error:
+            changes: list[dict[str, Any]] = error.details.get("changes", [])
+            if options().json or "changes" not in error.details:
+                raise
+            table(("FIELD", "NOW", "NEW"), [(c["field"], c["old"], c["new"]) for c in changes])
+            if not changes:
+                raise
+            ask(f"{line(spec.name)} exists. Replace it so? (--replace)", options().yes)
+            found = await client.deploy(spec, True)
+        return await _settled(client, found, timeout) if wait else found
+
+    _tell(run(work))
+
+
+async def _settled(client: Client, found: Deployment, timeout: float) -> Deployment:
+    last = await client.wait_deployment(found.spec.name, timeout)
+    if last.state != "ready" and last.spec.replicas:
+        raise Failed(
+            f"{found.spec.name} is {last.state}", last.reason or f"not ready after {timeout:.0f} s",
+            f"corral explain {found.spec.name}",
+        )  # fmt: skip
+    return last
+
+
+def _tell(found: Deployment) -> None:
+    if options().json:
+        as_json(found)
+    elif not options().quiet:
+        say(f"{line(found.spec.name)} is {line(found.state)}" + (f": {line(found.reason)}" if found.reason else ""))
+
+
+@click.command()
+@with_options
+def ps() -> None:
+    """The replicas that run or should run."""
+    found = run(lambda client: client.replicas())
+    if options().json:
+        as_json(found)
+        return
+    if options().quiet:
+        for replica in found:
+            say(line(replica.id))
+        return
+    if not found:
+        say("nothing is deployed: corral deploy MODEL")
+        return
+    table(
+        ("REPLICA", "STATE", "SINCE", "MODEL", "ENGINE", "PID", "MEMORY", "CPU", "TOK/S", "CTX", "REASON"),
+        [
+            (r.id, r.state, age(r.since), r.model, r.engine, r.pid or "-", size(r.rss_bytes) if r.rss_bytes else "-",
+             f"{r.cpu_percent:.0f}%", f"{r.tokens_per_second:.0f}", f"{r.parallel}x{r.ctx_per_slot}", r.reason)
+            for r in found
+        ],
+    )  # fmt: skip
+
+
+@click.command("deployments")
+@with_options
+def deployments() -> None:
+    """What should run."""
+    found = run(lambda client: client.deployments())
+    if options().json:
+        as_json(found)
+        return
+    table(
+        ("NAME", "STATE", "SINCE", "READY", "MODEL", "ENGINE", "CTX", "RESERVED", "REASON"),
+        [
+            (d.spec.name, d.state, age(d.since), f"{d.ready}/{d.spec.replicas}", d.spec.model, d.spec.engine,
+             f"{d.spec.parallel}x{d.spec.ctx // max(1, d.spec.parallel)}", size(d.plan_bytes), d.reason)
+            for d in found
+        ],
+    )  # fmt: skip
+
+
+@click.command()
+@click.argument("name")
+@click.option("--wait", is_flag=True, help="return when it has stopped")
+@with_options
+def stop(name: str, wait: bool) -> None:
+    """Stop a deployment: no new requests, drain, end."""
+    ask(f"Stop {line(name)}?", options().yes or not _asks())
+
+    async def work(client: Client) -> Deployment:
+        found = await client.stop_deployment(name)
+        return await client.wait_deployment(name, 60) if wait else found
+
+    _tell(run(work))
+
+
+def _asks() -> bool:
+    """Stopping asks on a terminal; a script that says `corral stop` means it."""
+    return sys.stdin.isatty() and sys.stdout.isatty()
+
+
+@click.command()
+@click.argument("name")
+@click.option("--wait", is_flag=True, help="return when it is ready, or with the reason")
+@with_options
+def start(name: str, wait: bool) -> None:
+    """Start a stopped or failed deployment."""
+
+    async def work(client: Client) -> Deployment:
+        found = await client.start_deployment(name)
+        return await _settled(client, found, 300) if wait else found
+
+    _tell(run(work))
+
+
+@click.command()
+@click.argument("name")
+@click.option("--wait", is_flag=True, help="return when it is ready, or with the reason")
+@with_options
+def restart(name: str, wait: bool) -> None:
+    """Stop and start a deployment's replicas."""
+
+    async def work(client: Client) -> Deployment:
+        found = await client.restart_deployment(name)
+        return await _settled(client, found, 300) if wait else found
+
+    _tell(run(work))
+
+
+@click.command()
+@click.argument("name")
+@with_options
+def rm(name: str) -> None:
+    """Remove a deployment; its replicas end. The model stays."""
+    ask(f"Remove the deployment {line(name)}?", options().yes)
+    run(lambda client: client.remove_deployment(name))
+    if not options().quiet:
+        say(f"removed {line(name)}")
+
+
+@click.command()
+@click.argument("name")
+@click.argument("replicas", type=click.IntRange(0, 64))
+@with_options
+def scale(name: str, replicas: int) -> None:
+    """Run 0 to 64 replicas."""
+    _tell(run(lambda client: client.scale(name, replicas)))
+
+
+@click.command()
+@click.argument("name")
+@click.option("-f", "--follow", is_flag=True, help="go on until ctrl+c")
+@click.option("--previous", is_flag=True, help="of the launch before")
+@click.option("--replica", default=0, show_default=True)
+@click.option("--since", "since", default=-65536, help="from this byte on (negative: from the end)")
+@with_options
+def logs(name: str, follow: bool, previous: bool, replica: int, since: int) -> None:
+    """The engine's log."""
+
+    async def work(client: Client) -> None:
+        piece = await client.logs(name, replica=replica, start=since, previous=previous)
+        _print(piece)
+        while follow and not piece.ended:
+            piece = await client.logs(name, replica=replica, start=piece.end, previous=previous, wait=20)
+            _print(piece)
+
+    run(work)
+
+
+def _print(piece: LogText) -> None:
+    if options().json:
+        as_json(piece)
+        return
+    if piece.lost:
+        click.echo(f"({piece.lost} bytes before this are rotated away)", err=True)
+    if piece.text:
+        click.echo(plain(piece.text), nl=not piece.text.endswith("\n"))
+
+
+@click.command()
+@click.argument("name")
+@with_options
+def explain(name: str) -> None:
+    """Why a deployment is in its state: sentences first, evidence after."""
+    found = run(lambda client: client.explain(name))
+    if options().json:
+        as_json(found)
+        return
+    for sentence in found.sentences:
+        say(line(sentence))
+    if found.launches:
+        say()
+        table(
+            ("LAUNCH", "STARTED", "ENDED", "HOW", "PEAK", "REASON"),
+            [
+                (s.launch, age(s.started_at), age(s.ended_at) if s.ended_at else "-",
+                 "-" if s.ended_at is None else f"signal {s.signal}" if s.signal else f"code {s.code}",
+                 size(s.peak_rss_bytes) if s.peak_rss_bytes else "-", s.reason)
+                for s in found.launches[:8]
+            ],
+        )  # fmt: skip
+    if found.audit:
+        say()
+        table(
+            ("TIME", "ACTOR", "VERB", "OUTCOME", "REASON"),
+            [(local(r.time), r.actor, r.verb, r.outcome, r.reason) for r in found.audit[-10:]],
+        )

@@ -1,0 +1,163 @@
+"""Models: import, list, show, remove; and the memory plan."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+from pathlib import Path
+
+import click
+
+from core.client import Client
+from core.errors import Failed, from_body
+from core.nouns import DeploymentSpec, ImportJob, Plan
+from tui.command import options, run, with_options
+from tui.lines import Progress, as_json, ask, parse_size, say, table
+from tui.plain import line
+from tui.words import age, size
+
+ENDED = ("done", "failed", "cancelled")
+
+
+@click.group()
+def models() -> None:
+    """Import, list, show and remove models."""
+
+
+@models.command("ls")
+@with_options
+def ls() -> None:
+    """The models there are."""
+    found = run(lambda client: client.models())
+    if options().json:
+        as_json(found)
+    elif options().quiet:
+        for model in found:
+            say(line(model.name))
+    elif not found:
+        say("no models yet: corral models sample, or corral models import FILE")
+    else:
+        table(
+            ("NAME", "SIZE", "QUANT", "ARCH", "CONTEXT", "LICENCE", "IMPORTED"),
+            [
+                (m.name, size(m.bytes), m.shape.quantization, m.shape.arch, m.shape.ctx_train, m.licence or "-",
+                 age(m.imported_at))
+                for m in found
+            ],
+        )  # fmt: skip
+
+
+@models.command("show")
+@click.argument("name")
+@with_options
+def show(name: str) -> None:
+    """All that is known of a model."""
+    model = run(lambda client: client.model(name))
+    if options().json:
+        as_json(model)
+        return
+    shape = model.shape
+    for key, value in (
+        ("name", model.name), ("version", model.version), ("sha256", model.sha256), ("size", size(model.bytes)),
+        ("files", ", ".join(f.name for f in model.files)), ("architecture", shape.arch),
+        ("parameters", f"{shape.n_params / 1e6:.0f} M"), ("quantisation", shape.quantization),
+        ("layers", shape.n_layer), ("context", shape.ctx_train), ("vocabulary", shape.n_vocab),
+        ("chat template", "yes" if shape.chat_template else "no"), ("licence", model.licence or "not stated"),
+        ("origin", model.origin), ("imported", f"{age(model.imported_at)} ago by {model.imported_by}"),
+    ):  # fmt: skip
+        say(f"{key:<14} {line(value)}")
+
+
+@models.command("import")
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option("--name", help="default: from the file's name")
+@with_options
+def import_(path: Path, name: str | None) -> None:
+    """Import a GGUF file, or a folder with one complete model."""
+    run(lambda client: _follow(client, client.import_model(str(path.absolute()), name)))
+
+
+@models.command("sample")
+@click.option("--name", help="default: smollm2-135m")
+@with_options
+def sample(name: str | None) -> None:
+    """Import the sample model (SmolLM2-135M-Instruct, 98 MB, Apache-2.0)."""
+    run(lambda client: _follow(client, client.import_sample(name)))
+
+
+@models.command("rm")
+@click.argument("name")
+@with_options
+def rm(name: str) -> None:
+    """Remove a model and its files."""
+    ask(f"Remove the model {line(name)} and its files?", options().yes)
+    run(lambda client: client.remove_model(name))
+    if not options().quiet:
+        say(f"removed {line(name)}")
+
+
+async def _follow(client: Client, begun: Awaitable[ImportJob]) -> None:
+    """Show an import until it ends; ctrl+c cancels it and leaves nothing."""
+    job = await begun
+    progress = Progress(f"import {line(job.name)}")
+    try:
+        while job.state not in ENDED:
+            progress.show(job.bytes_done, job.bytes_total)
+            await asyncio.sleep(0.1)
+            job = await client.import_job(job.id)
+    except asyncio.CancelledError:
+        await client.cancel_import(job.id)
+        raise
+    finally:
+        progress.end()
+    if job.error is not None:
+        raise from_body(job.error)
+    if job.state != "done" or job.model is None:
+        raise Failed(f"the import was {job.state}")
+    if options().json:
+        as_json(job.model)
+    elif options().quiet:
+        say(line(job.model.name))
+    else:
+        licence = line(job.model.licence or "not stated")
+        say(f"imported {line(job.model.name)}: {size(job.model.bytes)}, licence {licence}")
+        say(f"next: corral deploy {line(job.model.name)}")
+
+
+@click.command()
+@click.argument("model")
+@click.option("--ctx", default=0, help="total context cells (default: 4096 a slot)")
+@click.option("--parallel", default=1, help="conversations at once")
+@click.option("--cache-type", type=click.Choice(["f16", "q8_0", "q4_0"]), default="f16")
+@click.option("--memory", default="0", help="hard limit, e.g. 2G")
+@with_options
+def fit(model: str, ctx: int, parallel: int, cache_type: str, memory: str) -> None:
+    """The memory a replica would need, and whether it fits now (exit 5 if not)."""
+    spec = DeploymentSpec(
+        name="fit", model=model, ctx=ctx, parallel=parallel, cache_type=cache_type, memory=parse_size(memory)  # type: ignore[arg-type]
+    )  # fmt: skip
+    plan = run(lambda client: client.fit(spec))
+    if options().json:
+        as_json(plan)
+    else:
+        print_plan(plan)
+    if not plan.fits:
+        raise click.exceptions.Exit(5)
+
+
+def print_plan(plan: Plan) -> None:
+    parts = plan.parts
+    for what, amount in (
+        ("weights", parts.weights), ("KV cache", parts.kv_cache), ("compute", parts.compute),
+        ("repacked", parts.repack), ("output", parts.output), ("base", parts.base),
+    ):  # fmt: skip
+        say(f"{what:<10} {size(amount):>10}")
+    say(f"{'resident':<10} {size(plan.rss_bytes):>10}")
+    say(f"{'reserved':<10} {size(plan.plan_bytes):>10}   with 5 %, 32 MiB and the prompt cache")
+    say(f"ctx {plan.ctx} = {plan.parallel} x {plan.ctx_per_slot} per conversation, cache {plan.cache_type}")
+    say(("fits: " if plan.fits else "does not fit: ") + line(plan.reason))
+    if plan.nearest is not None:
+        near = plan.nearest
+        say(f"would fit: --ctx {near.ctx} --parallel {near.parallel} --cache-type {near.cache_type}")
+    for note in plan.notes:
+        say(f"note: {line(note)}")
