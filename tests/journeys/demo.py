@@ -1,0 +1,154 @@
+"""`make demo`: the whole road without a terminal, in a home of its own: import, plan, deploy, ask, take all down.
+
+It calls the `corral` command as a person would, against a real daemon, engine and model.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+QUESTION = "Name three animals that live on a farm."
+TIMEOUT_S = 240
+MIB = 1 << 20
+
+
+class Broken(Exception):
+    """A step that did not do what it should, with its own words."""
+
+
+class Demo:
+    """The steps, each of which prints what it did; `home` is removed at the end whatever happens."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        beside = Path(sys.executable).with_name("corral")
+        self._corral = [str(beside)] if beside.exists() else [sys.executable, "-P", "-m", "tui"]
+        self._env = {**os.environ, "CORRAL_HOME": str(home), "NO_COLOR": "1"}
+
+    def corral(self, *args: str, allowed: tuple[int, ...] = (0,)) -> str:
+        """Run a verb and give what it printed. Raises `Broken` on any other exit code than the `allowed` ones."""
+        command = [*self._corral, *args]
+        try:
+            done = subprocess.run(
+                command, env=self._env, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=TIMEOUT_S
+            )
+        except subprocess.TimeoutExpired as error:
+            raise Broken(f"corral {' '.join(args)} did not end within {TIMEOUT_S} s") from error
+        if done.returncode not in allowed:
+            raise Broken(f"corral {' '.join(args)} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
+        return done.stdout
+
+    def json(self, *args: str) -> Any:
+        """The one JSON document of a verb."""
+        return json.loads(self.corral(*args, "--json"))
+
+    def run(self) -> None:
+        began = time.monotonic()
+        model = self.json("models", "sample")
+        name = model["name"]
+        say("import", f"{name}, {mib(model['bytes'])}, licence {model['licence']}, {since(began)}")
+
+        plan = self.json("fit", name, "--ctx", "2048", "--parallel", "1")
+        say("plan", f"{mib(plan['rss_bytes'])} resident, {mib(plan['plan_bytes'])} reserved, of which weights "
+                    f"{mib(plan['parts']['weights'])} and KV cache {mib(plan['parts']['kv_cache'])}")  # fmt: skip
+
+        began = time.monotonic()
+        found = self.json("deploy", name, "--name", "demo", "--ctx", "2048", "--parallel", "1", "--wait")
+        say("deploy", f"{found['spec']['name']} is {found['state']}, {since(began)}")
+
+        turn = self.json("chat", "demo", QUESTION, "--max-tokens", "64", "--temperature", "0", "--seed", "1")
+        if turn["state"] != "done" or not turn["answer"].strip():
+            raise Broken(f"the answer is {turn['state']}: {turn['reason']}")
+        say("question", QUESTION)
+        say("answer", " ".join(turn["answer"].split()))
+        say("speed", f"{turn['tokens_per_second']:.1f} tokens/s, first token after {turn['ttft_ms']:.0f} ms, "
+                     f"{turn['prompt_tokens']} tokens in, {turn['answer_tokens']} out")  # fmt: skip
+
+        replica = self._measured()
+        off = (replica["rss_bytes"] - plan["rss_bytes"]) * 100 / plan["rss_bytes"]
+        say("memory", f"planned {mib(plan['rss_bytes'])}, measured {mib(replica['rss_bytes'])} ({off:+.1f} %)")
+
+        report = self.json("audit", "verify")
+        say("audit", f"{report['records']} records, {report['message']}")
+
+    def _measured(self) -> Any:
+        """The replica once its memory has been sampled."""
+        deadline = time.monotonic() + 15
+        while True:
+            replica = self.json("ps")[0]
+            if replica["rss_bytes"]:
+                return replica
+            if time.monotonic() > deadline:
+                raise Broken("the replica's memory was not sampled within 15 s")
+            time.sleep(0.25)
+
+    def take_down(self) -> None:
+        """Stop models, gateway and daemon (6: none ran), then look that nothing is left running."""
+        self.corral("shutdown", "--all", allowed=(0, 6))
+        deadline = time.monotonic() + 5
+        while left := still_running(self.home):
+            if time.monotonic() > deadline:
+                raise Broken(f"processes are left: {left}")
+            time.sleep(0.05)
+        say("taken down", "daemon, gateway, keeper and engine are gone")
+
+
+def still_running(home: Path) -> list[int]:
+    """Pids whose environment or working folder names `home`, zombies and ourselves aside."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdecimal() or int(entry.name) == os.getpid():
+            continue
+        try:
+            environ = (entry / "environ").read_bytes()
+            cwd = os.readlink(entry / "cwd")
+        except OSError:
+            continue
+        if f"CORRAL_HOME={home}\0".encode() in environ or cwd.startswith(str(home)):
+            found.append(int(entry.name))
+    return found
+
+
+def say(what: str, text: str) -> None:
+    print(f"{what:<11} {text}", flush=True)
+
+
+def mib(count: int) -> str:
+    return f"{count / MIB:.0f} MiB"
+
+
+def since(began: float) -> str:
+    return f"{time.monotonic() - began:.1f} s"
+
+
+def main() -> int:
+    """0 if every step did what it should and nothing is left."""
+    home = Path(tempfile.mkdtemp(prefix="corral-demo-", dir="/tmp"))
+    demo = Demo(home)
+    code = 0
+    try:
+        demo.run()
+    except (Broken, KeyError, IndexError, TypeError, ValueError) as error:
+        print(f"corral demo: {type(error).__name__}: {error}", file=sys.stderr)
+        code = 1
+    except KeyboardInterrupt:
+        code = 130
+    try:
+        demo.take_down()
+    except Broken as error:
+        print(f"corral demo: {error}\ncorral demo: its home is kept: {home}", file=sys.stderr)
+        return 1
+    shutil.rmtree(home, ignore_errors=True)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

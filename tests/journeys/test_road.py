@@ -1,0 +1,167 @@
+"""The whole road with the real daemon, engine and sample model, through the command: and what kill -9 may not break."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from core.nodes import proc
+
+pytestmark = [pytest.mark.journey, pytest.mark.timeout(180)]
+
+
+def corral(*args: str, code: int = 0, stdin: str | None = None) -> str:
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "tui", *args], capture_output=True, text=True, timeout=120,
+        **({"input": stdin} if stdin is not None else {"stdin": subprocess.DEVNULL}),
+    )  # fmt: skip
+    assert done.returncode == code, f"{args}: {done.returncode}\n{done.stdout}\n{done.stderr}"
+    return done.stdout + done.stderr
+
+
+def ask(*args: str) -> Any:
+    return json.loads(corral(*args, "--json"))
+
+
+def until(check: Callable[[], Any], seconds: float = 40) -> Any:
+    deadline = time.monotonic() + seconds
+    while True:
+        found = check()
+        if found:
+            return found
+        assert time.monotonic() < deadline, "it did not come to be in time"
+        time.sleep(0.05)
+
+
+def deployed() -> dict[str, Any]:
+    corral("models", "sample")
+    corral("deploy", "smollm2-135m", "--name", "chat", "--ctx", "2048", "--wait")
+    (replica,) = ask("ps")
+    assert replica["state"] == "ready"
+    return dict(replica)
+
+
+def ready() -> dict[str, Any] | None:
+    found = [r for r in ask("ps") if r["state"] == "ready"]
+    return found[0] if found else None
+
+
+def test_without_a_daemon_status_exits_6_and_starts_none(home: Path) -> None:
+    corral("status", code=6)
+    corral("shutdown", code=6)
+    assert not list(home.glob("*/corral.sock"))
+
+
+def test_two_terminals_at_once_get_one_daemon(home: Path, sample: Path) -> None:
+    both = [
+        subprocess.Popen([sys.executable, "-P", "-m", "tui", "ps"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        for _ in range(2)
+    ]
+    for each in both:
+        out, err = each.communicate(timeout=60)
+        assert each.returncode == 0, err
+        assert b"nothing is deployed" in out
+    starts = ask("audit", "ls", "--verb", "daemon.start")
+    assert len(starts) == 1
+
+
+def test_the_road(home: Path, sample: Path) -> None:
+    replica = deployed()
+    assert os.path.exists(replica["socket"]) and replica["port"] is None
+    planned, measured = replica["rss_planned"], replica["rss_bytes"]
+    assert abs(planned - measured) < 0.10 * measured
+    assert "llama" in corral("chat", "chat", "What is a llama?", "--max-tokens", "24", "--temperature", "0").lower()
+    corral("deploy", "smollm2-135m", "--name", "chat", "--ctx", "1024", code=2)
+    assert ask("deployments")[0]["spec"]["ctx"] == 2048
+    assert "was loaded" in corral("logs", "chat") or "model loaded" in corral("logs", "chat")
+    corral("models", "rm", "smollm2-135m", "--yes", code=1)
+    corral("deploy", "nosuch", code=3)
+    corral("deploy", "smollm2-135m", "--name", "big", "--ctx", "8192", "--parallel", "1", "--memory", "64M", code=5)
+    report = ask("audit", "verify")
+    assert report["ok"]
+    assert ask("audit", "ls", "--outcome", "refused")
+    corral("rm", "chat", "--yes")
+    until(lambda: not ask("ps"))
+    assert proc.start_time(replica["pid"]) is None
+    corral("models", "rm", "smollm2-135m", "--yes")
+    assert not [p for p in home.glob("*/models/objects/*/*") if p.is_file()]
+
+
+def test_a_killed_daemon_loses_nothing_and_the_model_runs_on(home: Path, sample: Path) -> None:
+    before = deployed()
+    daemon = ask("status")["daemon"]["pid"]
+    os.kill(daemon, signal.SIGKILL)
+    until(lambda: proc.start_time(daemon) is None)
+    assert proc.start_time(before["pid"]) is not None
+    after = until(ready)
+    assert (after["pid"], after["launch"]) == (before["pid"], before["launch"])
+    assert corral("chat", "chat", "Hi", "--max-tokens", "4").strip()
+    assert ask("audit", "ls", "--verb", "daemon.died")
+    assert ask("audit", "verify")["ok"]
+
+
+def test_an_orderly_shutdown_leaves_the_model_and_all_of_it_ends_with_all(home: Path, sample: Path) -> None:
+    before = deployed()
+    corral("shutdown")
+    assert proc.start_time(before["pid"]) is not None
+    corral("status", code=6)
+    assert until(ready)["pid"] == before["pid"]
+    gateway = ask("status")["gateway_status"]["pid"]
+    corral("shutdown", "--all")
+    assert proc.start_time(before["pid"]) is None
+    until(lambda: proc.start_time(gateway) is None)
+
+
+def test_a_killed_engine_comes_back_with_its_reason(home: Path, sample: Path) -> None:
+    before = deployed()
+    os.kill(before["pid"], signal.SIGKILL)
+    after = until(lambda: (r := ready()) and r["pid"] != before["pid"] and r)
+    assert after["restarts"] == 1
+    (died,) = ask("audit", "ls", "--verb", "replica.died")
+    assert "SIGKILL" in died["reason"]
+    assert "SIGKILL" in corral("explain", "chat")
+
+
+def test_a_killed_keeper_takes_its_engine_along_and_the_replica_comes_back(home: Path, sample: Path) -> None:
+    before = deployed()
+    (record,) = home.glob(f"*/r/{before['launch']}/launch.json")
+    os.kill(json.loads(record.read_text())["keeper_pid"], signal.SIGKILL)
+    until(lambda: proc.start_time(before["pid"]) is None)
+    until(lambda: (r := ready()) and r["pid"] != before["pid"])
+    assert ask("audit", "ls", "--verb", "replica.died")[0]["reason"] == "keeper lost"
+
+
+def test_a_killed_gateway_comes_back_and_serves(home: Path, sample: Path) -> None:
+    deployed()
+    gateway = ask("status")["gateway_status"]["pid"]
+    os.kill(gateway, signal.SIGKILL)
+    until(lambda: ask("status")["gateway_status"]["pid"] not in (gateway, None))
+    assert until(lambda: corral("chat", "chat", "Hi", "--max-tokens", "4").strip())
+
+
+def test_a_broken_model_file_is_refused_and_leaves_nothing(home: Path, sample: Path, tmp_path: Path) -> None:
+    cut = tmp_path / "cut.gguf"
+    cut.write_bytes(sample.read_bytes()[:2_000_000])
+    assert "truncated" in corral("models", "import", str(cut), code=1)
+    assert ask("models", "ls") == []
+    assert not [p for p in home.glob("*/models/**/*") if p.is_file()]
+
+
+def test_the_question_comes_on_standard_input_and_the_chat_is_kept(home: Path, sample: Path) -> None:
+    deployed()
+    corral("chat", "chat", "--max-tokens", "4", stdin="Say hello to the corral")
+    (chat,) = ask("chats", "ls")
+    assert chat["title"] == "Say hello to the corral"
+    assert ask("chats", "search", "the corral")[0]["id"] == chat["id"]
+    assert "## Question" in corral("chats", "export", chat["id"])
+    corral("chats", "rm", chat["id"], "--yes")
+    assert ask("chats", "ls") == []
+    hits = [p for p in home.rglob("*") if p.is_file() and b"hello to the corral" in p.read_bytes()]
+    assert hits == []
