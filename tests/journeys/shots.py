@@ -1,0 +1,76 @@
+"""`make shots`: the real console on a real daemon with the sample deployed, every screen at both sizes.
+
+Writes SVG (and PNG where rsvg-convert is installed) to screenshots/.
+"""
+
+import asyncio
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from core.client import Client
+from tui.app import Corral
+
+FOLDER = Path(__file__).parents[2] / "screenshots"
+SIZES = ((120, 36), (80, 24))
+SCREENS = (("1", "overview"), ("2", "deployments"), ("3", "models"), ("5", "chats"), ("9", "audit"))
+
+
+def corral(*args: str) -> None:
+    subprocess.run([sys.executable, "-P", "-m", "tui", *args], check=True, timeout=120, stdin=subprocess.DEVNULL)
+
+
+async def draw(size: tuple[int, int]) -> None:
+    app = Corral(lambda: Client.connect(through="console"))
+    async with app.run_test(size=size) as pilot:
+        await pilot.pause(2.0)
+        for key, name in SCREENS:
+            await pilot.press(key)
+            await pilot.pause(1.2)
+            save(app, name, size)
+        await pilot.press("5")
+        await pilot.pause(0.5)
+        await pilot.press("enter")
+        await pilot.pause(1.2)
+        save(app, "chat", size)
+        await pilot.press("escape", "escape")
+        await pilot.press("2")
+        await pilot.pause(0.5)
+        for key, name in (("d", "deploy"), ("l", "log"), ("e", "explain"), ("question_mark", "help")):
+            await pilot.press(key)
+            await pilot.pause(1.5)
+            save(app, name, size)
+            await pilot.press("escape")
+            await pilot.pause(0.3)
+            await pilot.press("escape")
+            await pilot.pause(0.3)
+
+
+def save(app: Corral, name: str, size: tuple[int, int]) -> None:
+    path = FOLDER / f"{name}-{size[0]}x{size[1]}.svg"
+    path.write_text(app.export_screenshot(title=f"corral: {name}"))
+    if shutil.which("rsvg-convert"):
+        subprocess.run(["rsvg-convert", "-w", "1200", "-o", path.with_suffix(".png"), path], check=True, timeout=60)
+
+
+def main() -> int:
+    home = tempfile.mkdtemp(prefix="c-")
+    os.environ["CORRAL_HOME"] = home
+    FOLDER.mkdir(exist_ok=True)
+    try:
+        corral("models", "sample", "-q")
+        corral("deploy", "smollm2-135m", "--name", "chat", "--ctx", "4096", "--parallel", "2", "--wait", "-q")
+        corral("chat", "chat", "What is a llama?", "--max-tokens", "60", "--temperature", "0", "-q")
+        for size in SIZES:
+            asyncio.run(draw(size))
+    finally:
+        subprocess.run([sys.executable, "-P", "-m", "tui", "shutdown", "--all", "-q"], timeout=120, check=False)
+        shutil.rmtree(home, ignore_errors=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
