@@ -39,6 +39,9 @@ from core.telemetry.sampler import Sampler
 
 log = logging.getLogger("corral")
 
+MEND_S = 10.0
+"""Seconds between two tries to make the ballast again after a full disk."""
+
 
 class Daemon:
     """One daemon's life. `serve` returns when it has been told to stop."""
@@ -172,6 +175,13 @@ class Daemon:
         async with asyncio.TaskGroup() as group:
             group.create_task(self.deployments.run())
             group.create_task(self.sampler.run())
+            group.create_task(self._mend())
+
+    async def _mend(self) -> None:
+        """Make the ballast again when the disk has room."""
+        while True:
+            await asyncio.sleep(MEND_S)
+            await self.store.recover()
 
     # ---------------------------------------------------------------------------------------- what callers ask
 

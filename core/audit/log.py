@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from core.audit.chain import COLUMNS, GENESIS, SELECT, digest, inspect
+from core.audit.chain import COLUMNS, GENESIS, SELECT, Verdict, digest, inspect
 from core.errors import Invalid, StoreError
 from core.nouns import Actor, AuditRecord, ChainReport, Outcome
 from core.settings import Paths
@@ -59,6 +59,9 @@ class Audit:
         if last is None:
             head = read_head(self._paths)
             last = (0, head.hash if head else GENESIS)
+            # An emptied table is told from a new database by this row.
+            begun = msgspec.json.encode(head or Head(1, 0, GENESIS)).decode()
+            db.execute("INSERT INTO meta (key, value) VALUES ('audit_start', ?)", (begun,))
         moment = datetime.fromtimestamp(self._clock(), UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
         row: tuple[Any, ...] = (
             last[0] + 1, moment, actor.name, actor.uid, actor.through, verb, object, request, effect,
@@ -131,17 +134,10 @@ def verify_file(paths: Paths) -> ChainReport:
         head = read_head(paths)
         verdict = inspect(db.execute(SELECT + " ORDER BY seq"))
         wrong, how = verdict.wrong, verdict.how
-        if not how and verdict.records:
-            # The head is written after the commit: it may be behind, never ahead. An empty table with a head is a
-            # new database, whose first record will follow the old chain's head.
-            if head is None:
-                wrong, how = verdict.last, "head"
-            elif head.seq > verdict.last:
-                wrong, how = verdict.last + 1, "cut"
-            else:
-                found = db.execute("SELECT hash FROM audit WHERE seq = ?", (head.seq,)).fetchone()
-                if found is None or found[0] != head.hash:
-                    wrong, how = head.seq, "head"
+        if not how:
+            row = db.execute("SELECT value FROM meta WHERE key = 'audit_start'").fetchone()
+            start = msgspec.json.decode(row[0], type=Head) if row else None
+            wrong, how = _against_head(db, verdict, head, start)
     except sqlite3.Error as error:
         raise StoreError("the chain cannot be read", str(error), "see `corral status`") from error
     finally:
@@ -149,6 +145,23 @@ def verify_file(paths: Paths) -> ChainReport:
     return ChainReport(
         ok=not how, records=verdict.records, head=verdict.head, wrong=wrong, how=how, message=_message(wrong, how)
     )
+
+
+def _against_head(
+    db: sqlite3.Connection, verdict: Verdict, head: Head | None, start: Head | None
+) -> tuple[int | None, str]:
+    """Compare a chain that holds in itself with the head outside, which may be behind and never ahead; `start` is
+    the head that this database began from, which a crash right after the first commit leaves in place."""
+    if not verdict.records:
+        return (1, "cut") if start is not None else (None, "")
+    if head is None:
+        return verdict.last, "head"
+    if head == start:
+        return None, ""
+    if head.seq > verdict.last:
+        return verdict.last + 1, "cut"
+    found = db.execute("SELECT hash FROM audit WHERE seq = ?", (head.seq,)).fetchone()
+    return (None, "") if found is not None and found[0] == head.hash else (head.seq, "head")
 
 
 def _message(wrong: int | None, how: str) -> str:

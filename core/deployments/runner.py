@@ -10,7 +10,7 @@ import asyncio
 import logging
 import secrets
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from signal import SIGKILL, SIGTERM, Signals
 from urllib.parse import urlsplit
@@ -52,7 +52,7 @@ class Yard:
         clock: Callable[[], float],
         changed: Callable[[Runner], None],
         running: Callable[[], int],
-        room_for: Callable[[Runner], str],
+        room_for: Callable[[Runner], Awaitable[str]],
     ) -> None:
         self.store = store
         self.gate = gate
@@ -275,7 +275,7 @@ class Runner:
     # ---------------------------------------------------------------------------------------- start
 
     async def _start(self, wanted: tables.Wanted) -> float:
-        short = self._yard.room_for(self)
+        short = await self._yard.room_for(self)
         if short or self._yard.store.low:
             reason = short or "the disk with the database is full: nothing is started until there is room"
             if self.view.state != "backoff" or self.view.reason != reason:

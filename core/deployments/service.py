@@ -441,8 +441,9 @@ class Deployments:
             nearest=msgspec.to_builtins(nearest) if nearest else None,
         )  # fmt: skip
 
-    def _room_for(self, runner: Runner) -> str:
+    async def _room_for(self, runner: Runner) -> str:
         """The last look before a launch: the host may have filled up since the admission."""
+        await self._look_for_room()
         wanted = self._wanted.get(runner.deployment)
         if wanted is None or self._room is None:
             return ""

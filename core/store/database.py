@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
+from urllib.parse import quote
 
 import aiosqlite
 
@@ -141,8 +142,8 @@ class Store:
         for after in self._after:
             try:
                 after()
-            except OSError as error:
-                log.error("after a commit: %s", error)
+            except Exception:  # the change is committed: nothing after it may make it look failed
+                log.exception("after a commit")
         return result
 
     def on_commit(self, fn: Callable[[], None]) -> None:
@@ -185,7 +186,7 @@ class Store:
         self.low = True
         try:
             self._paths.ballast.unlink()
-        except FileNotFoundError:
+        except OSError:
             return False
         log.error("the disk is full: the ballast of %d MiB is given up", BALLAST >> 20)
         return True
@@ -242,7 +243,8 @@ def _check(paths: Paths, known: Sequence[tuple[int, str, str]], now: float, warn
     if not path.exists():
         return
     try:
-        db = sqlite3.connect(path, isolation_level=None, timeout=10)
+        # Read-only, so that closing it does not fold the log of a corrupt file into it.
+        db = sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, isolation_level=None, timeout=10)
         try:
             verdict = db.execute("PRAGMA quick_check(1)").fetchone()[0]
             if verdict != "ok":
@@ -259,6 +261,8 @@ def _check(paths: Paths, known: Sequence[tuple[int, str, str]], now: float, warn
         ) from error
     except sqlite3.DatabaseError as error:
         aside = path.with_name(time.strftime("corral.db.corrupt-%Y%m%dT%H%M%S", time.gmtime(now)))
+        while aside.exists():
+            aside = aside.with_name(aside.name + "+")
         for suffix in ("", "-wal", "-shm"):
             file = path.with_name(path.name + suffix)
             if file.exists():

@@ -62,6 +62,7 @@ async def test_a_whole_chain_verifies(place: tuple[Paths, Store, Audit, Gate]) -
         (["DELETE FROM audit WHERE seq = 3"], 3, "removed"),
         (["DELETE FROM audit WHERE seq = 1"], 1, "removed"),
         (["DELETE FROM audit WHERE seq >= 4"], 4, "cut"),
+        (["DELETE FROM audit"], 1, "cut"),
         (
             [
                 "UPDATE audit SET seq = -1 WHERE seq = 2",
@@ -109,6 +110,16 @@ async def test_a_head_of_another_chain_is_found(place: tuple[Paths, Store, Audit
     assert (await audit.verify()).how == "head"
     paths.audit_head.unlink()
     assert (await audit.verify()).how == "head"
+
+
+async def test_a_head_left_from_before_the_database_is_no_cut(place: tuple[Paths, Store, Audit, Gate]) -> None:
+    """A crash between the first commit of a new database and the writing of the head."""
+    paths, _, audit, gate = place
+    old = Head(1, 900, "a" * 64)
+    write_head(paths, old)
+    await fill(gate, 1)
+    write_head(paths, old)
+    assert (await audit.verify()).ok
 
 
 async def test_sql_cannot_update_or_delete(place: tuple[Paths, Store, Audit, Gate]) -> None:
