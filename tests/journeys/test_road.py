@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -165,3 +166,47 @@ def test_the_question_comes_on_standard_input_and_the_chat_is_kept(home: Path, s
     assert ask("chats", "ls") == []
     hits = [p for p in home.rglob("*") if p.is_file() and b"hello to the corral" in p.read_bytes()]
     assert hits == []
+
+
+def test_a_stream_goes_on_through_a_killed_daemon(home: Path, sample: Path) -> None:
+    deployed()
+    status = ask("status")
+    body = {
+        "model": "chat", "stream": True, "max_tokens": 150, "temperature": 0,
+        "messages": [{"role": "user", "content": "Count from one to one hundred in words."}],
+    }  # fmt: skip
+    raw = json.dumps(body).encode()
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(60)
+        client.connect(status["gateway_socket"])
+        client.sendall(
+            b"POST /v1/chat/completions HTTP/1.1\r\nHost: corral\r\nConnection: close\r\n"
+            b"Content-Length: %d\r\n\r\n" % len(raw) + raw
+        )
+        first = client.recv(65536)
+        os.kill(status["daemon"]["pid"], signal.SIGKILL)
+        data = first
+        while piece := client.recv(65536):
+            data += piece
+    assert data.startswith(b"HTTP/1.1 200")
+    assert b"[DONE]" in data and b'"error"' not in data
+    assert str(home).encode() not in data
+
+
+def test_an_answer_is_finished_by_the_next_daemon(home: Path, sample: Path) -> None:
+    deployed()
+    daemon = ask("status")["daemon"]["pid"]
+    asking = subprocess.Popen(
+        [sys.executable, "-P", "-m", "tui", "chat", "chat", "Write a long story about a llama.", "--max-tokens", "200"],
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    assert asking.stdout is not None and asking.stdout.read(1)
+    os.kill(daemon, signal.SIGKILL)
+    asking.stdout.read()
+    asking.stdout.close()
+    assert asking.wait(60) != 0
+    (chat,) = ask("chats", "ls")
+    until(lambda: ask("chats", "show", chat["id"])["messages"][0]["state"] not in ("waiting", "streaming"))
+    (turn,) = ask("chats", "show", chat["id"])["messages"]
+    assert (turn["state"], turn["finish"]) in (("done", "length"), ("done", "stop"))
+    assert turn["answer_tokens"] > 40 and "\ufffd" not in turn["answer"]
