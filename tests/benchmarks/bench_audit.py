@@ -1,0 +1,50 @@
+"""How long a chain of a million records takes to verify; prints one JSON object with the machine named."""
+
+import asyncio
+import json
+import platform
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from core.audit import GENESIS, chain
+from core.audit.log import Head, verify_file, write_head
+from core.settings import Paths
+from core.store import Store
+
+RECORDS = int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000
+
+
+def rows() -> Any:
+    prev = GENESIS
+    for seq in range(1, RECORDS + 1):
+        row = (
+            seq, "2026-11-24T03:07:12.000153Z", "alice", 1000, "cli", "deployments.create", f"deployment:d{seq % 97}",
+            f"{seq:016x}", "", "null", '{"name":"chat","ctx":4096,"parallel":2}', "done", "", prev,
+        )  # fmt: skip
+        row = (*row, chain.digest(row))  # type: ignore[assignment]
+        prev = row[14]  # type: ignore[misc]
+        yield row
+
+
+async def main() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        paths = Paths(Path(folder), Path(folder) / "corral.toml", "0badcafe")
+        paths.state.mkdir()
+        store = await Store.open(paths, packages=("core.store", "core.audit"))
+        sql = f"INSERT INTO audit ({', '.join(chain.COLUMNS)}) VALUES ({', '.join('?' * 15)})"
+        await store.transact(lambda db: db.executemany(sql, rows()))
+        last = await store.read(lambda db: db.execute("SELECT seq, hash FROM audit ORDER BY seq DESC").fetchone())
+        write_head(paths, Head(1, last[0], last[1]))
+        started = time.perf_counter()
+        report = verify_file(paths)
+        seconds = time.perf_counter() - started
+        await store.close()
+    told = {"records": report.records, "ok": report.ok, "seconds": round(seconds, 2), "limit_seconds": 20}
+    print(json.dumps({"bench": "audit.verify", "machine": platform.processor() or platform.machine(), **told}))
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
