@@ -203,6 +203,8 @@ class GatewayTable(_Table, frozen=True, kw_only=True):
 class EnginesTable(_Table, frozen=True, kw_only=True):
     llama_server: str = ""
     """Path of llama-server; empty = looked up on PATH."""
+    llama_cpp_python: str = ""
+    """Path of a python that has llama-cpp-python[server]; empty = Corral's own."""
 
 
 class SamplesTable(_Table, frozen=True, kw_only=True):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
+from pathlib import Path
 
 from core.engines.base import Abilities, Availability, Command, LaunchPlan
-from core.engines.llamacpp import LlamaCpp, environment
+from core.engines.llamacpp import LlamaCpp, cells, environment
 
 
 class LlamaServer(LlamaCpp):
@@ -14,25 +15,43 @@ class LlamaServer(LlamaCpp):
     abilities = Abilities()
 
     def _path(self) -> str:
-        return self.settings.llama_server or shutil.which("llama-server") or ""
+        """Absolute, because the engine runs in its launch folder; "" if there is none."""
+        path = self.settings.llama_server
+        if path:
+            return str(Path(path).expanduser())
+        found = shutil.which("llama-server")
+        return str(Path(found).absolute()) if found else ""
 
     def availability(self) -> Availability:
         path = self._path()
         if not path:
             return Availability(
-                found=False, reason="llama-server is not on PATH: build llama.cpp, or set engines.llama_server"
+                found=False,
+                reason="llama-server is not on the daemon's PATH: build llama.cpp, or set engines.llama_server",
             )
-        if not os.access(path, os.X_OK):
-            return Availability(found=False, path=path, reason=f"{path} cannot be executed")
-        return Availability(found=True, path=path)
+        if not Path(path).is_absolute():
+            reason = f"engines.llama_server is {path!r}: it must be an absolute path"
+        elif not Path(path).is_file():
+            reason = f"{path} is not there: set engines.llama_server to llama-server's path"
+        elif not os.access(path, os.X_OK):
+            reason = f"{path} cannot be executed: chmod +x it, or set engines.llama_server to another"
+        else:
+            return Availability(found=True, path=path)
+        return Availability(found=False, path=path, reason=reason)
 
     def command(self, plan: LaunchPlan) -> Command:
-        spec = plan.spec
+        spec, threads = plan.spec, str(plan.threads)
         argv = (
             self._path(), "--model", plan.model_path, "--alias", plan.alias, "--host", "e.sock",
-            "--ctx-size", str(plan.ctx), "--parallel", str(plan.parallel), "--threads", str(plan.threads),
-            "--threads-batch", str(plan.threads), "--cache-ram", str(plan.cache_ram_mib), "--metrics", "--slots",
+            "--ctx-size", str(cells(plan)), "--parallel", str(plan.parallel),
+            "--threads", threads, "--threads-batch", threads, "--metrics",
             "--cache-type-k", spec.cache_type, "--cache-type-v", spec.cache_type,
             *(("--embedding",) if spec.embedding else ()),
         )  # fmt: skip
-        return Command(argv=argv, env=environment(plan.secret))
+        # By environment and not as options: an older build ignores what it does not know.
+        told = {
+            "LLAMA_ARG_CACHE_RAM": str(plan.cache_ram_mib),
+            "LLAMA_ARG_SSE_PING_INTERVAL": "1",
+            "LLAMA_ARG_OFFLINE": "1",
+        }
+        return Command(argv=argv, env=environment(plan.secret) | told)

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import functools
+import os
 import ssl
+from pathlib import Path
 
 import msgspec
 
 from core.engines.base import Endpoint
+from core.settings import SOCKET_LIMIT
 
 BODY_LIMIT = 4 << 20
+HEAD_LIMIT = 65536
+TIMEOUT_S = 2.0
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -17,14 +23,13 @@ class Answer(msgspec.Struct, frozen=True):
     body: bytes
 
 
-async def get(endpoint: Endpoint, path: str, *, timeout: float = 2.0) -> Answer:
-    """GET `path`. Raises OSError, TimeoutError or ValueError (no HTTP, too large)."""
+async def get(endpoint: Endpoint, path: str, *, timeout: float = TIMEOUT_S) -> Answer:
+    """GET `path`. `timeout` (seconds) is for all of it, so a server that drips bytes does not hold the caller.
+
+    Raises OSError, TimeoutError, or ValueError for an answer that is no HTTP, cut off, or above 4 MiB.
+    """
     async with asyncio.timeout(timeout):
-        if endpoint.socket:
-            reader, writer = await asyncio.open_unix_connection(endpoint.socket, limit=65536)
-        else:
-            context = ssl.create_default_context() if endpoint.tls else None
-            reader, writer = await asyncio.open_connection(endpoint.host, endpoint.port, ssl=context, limit=65536)
+        reader, writer = await _connect(endpoint)
         try:
             secret = f"Authorization: Bearer {endpoint.secret}\r\n" if endpoint.secret else ""
             host = endpoint.host or "localhost"
@@ -32,9 +37,31 @@ async def get(endpoint: Endpoint, path: str, *, timeout: float = 2.0) -> Answer:
             await writer.drain()
             return await _read(reader)
         except (asyncio.IncompleteReadError, asyncio.LimitOverrunError) as error:
-            raise ValueError("the answer is cut off or too large") from error
+            raise ValueError("its answer is cut off or too large") from error
         finally:
-            writer.close()
+            # Not waited for, and not closed in order: the other side may never answer to that.
+            writer.transport.abort()
+
+
+async def _connect(endpoint: Endpoint) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    if not endpoint.socket:
+        context = _tls() if endpoint.tls else None
+        return await asyncio.open_connection(endpoint.host, endpoint.port, ssl=context, limit=HEAD_LIMIT)
+    if len(os.fsencode(endpoint.socket)) <= SOCKET_LIMIT:
+        return await asyncio.open_unix_connection(endpoint.socket, limit=HEAD_LIMIT)
+    # Longer than a socket's path may be: through a descriptor of its folder.
+    path = Path(endpoint.socket)
+    folder = os.open(path.parent, os.O_PATH | os.O_CLOEXEC)
+    try:
+        return await asyncio.open_unix_connection(f"/proc/self/fd/{folder}/{path.name}", limit=HEAD_LIMIT)
+    finally:
+        os.close(folder)
+
+
+@functools.cache
+def _tls() -> ssl.SSLContext:
+    """Reading the host's certificates takes 10-30 ms: once."""
+    return ssl.create_default_context()
 
 
 async def _read(reader: asyncio.StreamReader) -> Answer:
@@ -47,22 +74,37 @@ async def _read(reader: asyncio.StreamReader) -> Answer:
         key.strip().lower(): value.strip()
         for key, _, value in (each.partition(b":") for each in rest.split(b"\r\n"))
     }  # fmt: skip
+    status = int(parts[1])
     if headers.get(b"transfer-encoding", b"").lower() == b"chunked":
-        body = b""
-        while size := int((await reader.readuntil(b"\r\n")).split(b";")[0], 16):
-            if len(body) + size > BODY_LIMIT:
-                raise ValueError("the answer is too large")
-            body += await reader.readexactly(size)
-            await reader.readexactly(2)
-        return Answer(int(parts[1]), body)
+        return Answer(status, await _chunks(reader))
     length = headers.get(b"content-length")
     if length is not None:
-        if int(length) > BODY_LIMIT:
-            raise ValueError("the answer is too large")
-        return Answer(int(parts[1]), await reader.readexactly(int(length)))
-    body = b""
+        return Answer(status, await reader.readexactly(_number(length, 10)))
+    body = bytearray()
     while piece := await reader.read(65536):
         body += piece
         if len(body) > BODY_LIMIT:
-            raise ValueError("the answer is too large")
-    return Answer(int(parts[1]), body)
+            raise ValueError("its answer is too large")
+    return Answer(status, bytes(body))
+
+
+async def _chunks(reader: asyncio.StreamReader) -> bytes:
+    body = bytearray()
+    while size := _number((await reader.readuntil(b"\r\n")).split(b";")[0].strip(), 16):
+        if len(body) + size > BODY_LIMIT:
+            raise ValueError("its answer is too large")
+        body += await reader.readexactly(size)
+        await reader.readexactly(2)
+    return bytes(body)
+
+
+def _number(text: bytes, base: int) -> int:
+    try:
+        number = int(text, base)
+    except ValueError:
+        number = -1
+    if number < 0:
+        raise ValueError("it does not speak HTTP")
+    if number > BODY_LIMIT:
+        raise ValueError("its answer is too large")
+    return number

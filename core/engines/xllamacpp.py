@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from core.engines.base import Abilities, Availability, Command, LaunchPlan
-from core.engines.llamacpp import LlamaCpp, environment
+from core.engines.llamacpp import LlamaCpp, cells, environment
 
 CHILD = str(Path(__file__).with_name("xllamacpp_child.py"))
 
@@ -38,7 +38,7 @@ class XLlamaCpp(LlamaCpp):
             "model": plan.model_path,
             "alias": plan.alias,
             "socket": "e.sock",
-            "ctx": plan.ctx,
+            "ctx": cells(plan),
             "parallel": plan.parallel,
             "threads": plan.threads,
             "cache_type": plan.spec.cache_type,
