@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from importlib import import_module
 
@@ -14,7 +13,7 @@ from tui.command import Options
 
 VERBS = {
     "status": "daemon", "shutdown": "daemon", "reload": "daemon", "events": "daemon", "daemon": "daemon",
-    "engines": "daemon", "completion": "daemon", "uninstall": "daemon",
+    "engines": "daemon", "version": "daemon", "completion": "daemon", "uninstall": "daemon",
     "models": "models", "fit": "models",
     "deploy": "deployments", "ps": "deployments", "deployments": "deployments", "stop": "deployments",
     "start": "deployments", "restart": "deployments", "rm": "deployments", "scale": "deployments",
@@ -63,8 +62,7 @@ def cli(
 
 
 def main() -> None:
-    """The entry point. A closed pipe is quiet; ctrl+c ends with 130."""
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    """The entry point. A closed pipe is quiet."""
     try:
         cli.main(prog_name="corral", standalone_mode=True)
     except BrokenPipeError:

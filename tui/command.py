@@ -30,7 +30,7 @@ def options() -> Options:
 
 
 def run(work: Callable[[Client], Awaitable[T]], *, start: bool = True) -> T:
-    """Run `work` with a client. An error of the family is printed and ends the program with its exit code."""
+    """Run `work` with a client. An error of the family ends the program with its exit code, ctrl+c with 130."""
 
     async def whole() -> T:
         client = await Client.connect(start=start, user=options().user)
@@ -40,6 +40,8 @@ def run(work: Callable[[Client], Awaitable[T]], *, start: bool = True) -> T:
         return asyncio.run(whole())
     except CorralError as error:
         raise Told(error) from error
+    except KeyboardInterrupt:
+        raise click.exceptions.Exit(130) from None
 
 
 class Told(click.ClickException):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Sequence
 from datetime import datetime
@@ -30,8 +31,8 @@ def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
 
 
 def as_json(value: object) -> None:
-    """One document."""
-    sys.stdout.write(msgspec.json.format(msgspec.json.encode(value), indent=2).decode() + "\n")
+    """One document, in ASCII: a model's control characters leave as escapes."""
+    sys.stdout.write(json.dumps(msgspec.to_builtins(value), indent=2) + "\n")
 
 
 def ask(question: str, yes: bool) -> None:

@@ -10,8 +10,8 @@ import sys
 import click
 import msgspec
 
+from core import program_version
 from core.client import Client
-from core.errors import NoDaemon
 from core.nouns import API_VERSION
 from core.settings import cache_folder, user_paths
 from tui.command import Told, options, run, with_options
@@ -109,10 +109,7 @@ def events(follow: bool, since: str | None) -> None:
             if not follow:
                 return
 
-    try:
-        run(work)
-    except KeyboardInterrupt:
-        raise click.exceptions.Exit(130) from None
+    run(work)
 
 
 @click.command()
@@ -164,18 +161,29 @@ def completion(shell: str) -> None:
 
 @click.command()
 @with_options
+def version() -> None:
+    """The program's version, and the daemon's if one runs."""
+    say(f"corral {program_version()}")
+    try:
+        found = run(lambda client: client.status(), start=False)
+    except Told:
+        return
+    say(f"daemon {line(found.daemon.version)}")
+
+
+@click.command()
+@with_options
 def uninstall() -> None:
-    """Say what is where; with --yes remove the state, the models and the settings."""
+    """Say what is where; with --yes stop the models and remove this host's state and the settings."""
     paths = user_paths()
-    places = [(paths.root, "state, models, audit trail"), (paths.config, "settings"), (cache_folder(), "cache")]
+    places = [(paths.state, "state, models, audit trail"), (paths.config, "settings"), (cache_folder(), "cache")]
     table(("WHAT", "WHERE"), [(what, place) for place, what in places if place.exists()])
     say("the program itself: pip uninstall corral (or pipx uninstall corral), or remove the clone")
-    ask("Remove all of that, models and audit trail included?", options().yes)
-    try:
-        run(lambda client: client.shutdown(True), start=False)
-    except Told as error:
-        if not isinstance(error.error, NoDaemon):
-            raise
+    ask("Stop all models and remove all of that, audit trail included?", options().yes)
+    options().user = True
+    if paths.state.exists():
+        # A daemon is started if none runs: it finds the models that still run and stops them.
+        run(lambda client: client.shutdown(True))
     for place, _ in places:
         if place.is_dir():
             shutil.rmtree(place)
