@@ -8,6 +8,7 @@ help:
 	@echo 'make run    install what is missing and open the console'
 	@echo 'make demo   deploy the sample model in a home of its own, ask it a question, take all down'
 	@echo 'make test   install what tests need and run them'
+	@echo 'make test-engines  build the other two engines and run their journeys'
 	@echo 'make check  ruff, mypy --strict and the import contracts'
 	@echo 'make bench  measure, and print figures with the machine named'
 	@echo 'make shots  write every screen to screenshots/'
@@ -46,3 +47,9 @@ shots: setup-dev
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .hypothesis .import_linter_cache *.egg-info build
+
+# Builds llama-server and llama-cpp-python from one source package (some 7 minutes, once, in the user's cache folder).
+.PHONY: test-engines
+test-engines: setup-dev
+	@$(BIN)/python tests/engines/build.py
+	@$(BIN)/python -m pytest tests/engines
