@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import msgspec
 
 from core.nouns import Turn
+
+_BLANK = re.compile(rb"\r?\n\r?\n")
+"""What ends an event; llama-cpp-python and others send CRLF."""
+EVENT_LIMIT = 4 << 20
+ANSWER_LIMIT = 4 << 20
 
 
 class Answer:
@@ -22,15 +28,17 @@ class Answer:
         self._events = 0
 
     def feed(self, data: bytes, now_ms: float) -> str:
-        """Take bytes; the text that they add."""
+        """Take bytes; the text that they add. Raises ValueError if it grows without bounds."""
         self._rest += data
         added = ""
-        while (at := self._rest.find(b"\n\n")) >= 0:
-            block, self._rest = self._rest[:at], self._rest[at + 2 :]
-            self.raw += at + 2
-            for line in block.split(b"\n"):
+        while (found := _BLANK.search(self._rest)) is not None:
+            block, self._rest = self._rest[: found.start()], self._rest[found.end() :]
+            self.raw += found.end()
+            for line in block.splitlines():
                 if line.startswith(b"data:"):
                     added += self._event(line[5:].strip(), now_ms)
+        if len(self._rest) > EVENT_LIMIT or len(self.turn.answer) + len(added) > ANSWER_LIMIT:
+            raise ValueError("the answer is too large")
         if added:
             fields: dict[str, Any] = {"answer": self.turn.answer + added, "state": "streaming"}
             if self.turn.ttft_ms is None:
@@ -53,30 +61,35 @@ class Answer:
             return ""
         self._figures(event)
         text = ""
-        for choice in event.get("choices") or []:
-            piece = (choice.get("delta") or {}).get("content")
+        choices = event.get("choices")
+        for choice in choices if isinstance(choices, list) else []:
+            if not isinstance(choice, dict):
+                continue
+            delta = choice.get("delta")
+            piece = delta.get("content") if isinstance(delta, dict) else None
             if isinstance(piece, str):
                 text += piece
                 self._events += bool(piece)
             if choice.get("finish_reason"):
-                self.turn = msgspec.structs.replace(self.turn, finish=str(choice["finish_reason"]))
+                self.turn = msgspec.structs.replace(self.turn, finish=str(choice["finish_reason"])[:40])
         return text
 
     def _figures(self, event: dict[str, Any]) -> None:
         timings, usage = event.get("timings"), event.get("usage")
         fields: dict[str, Any] = {}
         if isinstance(timings, dict):
-            cached, new = int(timings.get("cache_n", 0)), int(timings.get("prompt_n", 0))
-            made = int(timings.get("predicted_n", 0))
+            cached, new, made = (_count(timings.get(key)) for key in ("cache_n", "prompt_n", "predicted_n"))
+            speed = timings.get("predicted_per_second")
             fields = {
                 "prompt_tokens": cached + new,
                 "cached_tokens": cached,
                 "answer_tokens": made,
-                "tokens_per_second": round(float(timings.get("predicted_per_second", 0)), 1),
                 "context_tokens": cached + new + made,
             }
+            if isinstance(speed, int | float) and 0 <= speed < 1e9:
+                fields["tokens_per_second"] = round(float(speed), 1)
         elif isinstance(usage, dict):
-            prompt, made = int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0)
+            prompt, made = _count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens"))
             fields = {"prompt_tokens": prompt, "answer_tokens": made, "context_tokens": prompt + made}
         if fields:
             self.turn = msgspec.structs.replace(self.turn, **fields)
@@ -92,3 +105,8 @@ class Answer:
                 fields["tokens_per_second"] = round(self._events / seconds, 1)
         self.turn = msgspec.structs.replace(self.turn, **fields)
         return self.turn
+
+
+def _count(value: object) -> int:
+    """A count as an engine says it; 0 for what is none (an attached server may send anything)."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 40 else 0

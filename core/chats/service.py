@@ -17,7 +17,8 @@ from core import http
 from core.access import Gate
 from core.chats import tables
 from core.chats.answer import Answer
-from core.errors import Conflict, Invalid, NotFound
+from core.chats.context import fitting, messages, overfull
+from core.errors import Conflict, CorralError, Invalid, NotFound
 from core.events import Bus
 from core.nouns import Actor, Chat, ChatDetail, ChatOptions, Deployment, Turn
 from core.store import Store
@@ -168,11 +169,10 @@ class Chats:
         """Store the question and begin the answer. `replace_turn` drops that turn and what followed first; `cont` goes
         on with an answer that was cut. Raises `Conflict` when the context is full and nobody said what to do."""
         chat = await self._with_room(await self._mine(actor, chat_id))
-        if any(live.answer.turn.chat == chat.id for live in self._live.values()):
-            raise Conflict("an answer is being made in this chat", todo="wait for it, or stop it")
         turns = await self._store.read(lambda db: tables.turns_of(db, chat.id))
+        newest = turns[-1] if turns else None
         if cont:
-            return await self._go_on(actor, chat, turns)
+            return await self._go_on(actor, request, chat, turns, forget_oldest)
         if replace_turn is not None:
             old = next((turn for turn in turns if turn.n == replace_turn), None)
             if old is None:
@@ -181,16 +181,7 @@ class Chats:
             turns = [turn for turn in turns if turn.n < replace_turn]
         if not question.strip() or len(question.encode()) > QUESTION_LIMIT:
             raise Invalid("the question is empty or over 1 MiB")
-        full = self._fill(chat, turns, question)
-        keep = turns
-        if full:
-            if not forget_oldest and chat.on_full != "forget-oldest":
-                raise Conflict(
-                    "the conversation no longer fits the context", full,
-                    "forget the oldest turns, begin a new chat, or deploy with more --ctx", context_full=True,
-                )  # fmt: skip
-            while keep and self._fill(chat, keep, question):
-                keep = keep[1:]
+        keep = await self._kept(chat, turns, question, forget_oldest)
         turn = Turn(
             id=secrets.token_hex(8), chat=chat.id, n=turns[-1].n + 1 if turns else 1, question=question, answer="",
             state="waiting", asked_at=self._clock(),
@@ -199,24 +190,56 @@ class Chats:
             chat, updated_at=self._clock(), title=chat.title or question.strip().splitlines()[0][:80]
         )
 
-        def work(db: sqlite3.Connection) -> None:
+        def work(db: sqlite3.Connection) -> tuple[None, Any, Any]:
+            _unchanged(db, chat, newest)
             if replace_turn is not None:
                 tables.drop_from(db, chat.id, replace_turn)
             tables.put_chat(db, titled, actor.uid)
-            tables.put_turn(db, turn)
+            tables.put_turn(db, turn, first=keep[0].n if keep else turn.n)
+            return None, None, {"turn": turn.n, "replaced": replace_turn is not None}
 
-        await self._store.transact(work)
+        await self._gate.act(actor, "chats.ask", f"chat:{chat.id}", request, work)
         self._publish(titled)
         self._begin(actor, chat, turn, messages(chat, keep, question))
         return turn
 
-    async def _go_on(self, actor: Actor, chat: Chat, turns: list[Turn]) -> Turn:
+    async def _kept(self, chat: Chat, turns: list[Turn], question: str, forget_oldest: bool) -> list[Turn]:
+        """The turns that go along: what was forgotten once stays so. Raises `Conflict` if they don't fit."""
+        if not turns:
+            return []  # whether the question alone fits is for the engine to say: it counts, we guess
+        last = turns[-1]
+        first = await self._store.read(lambda db: tables.first_kept(db, last.id))
+        keep = [turn for turn in turns if turn.n >= first]
+        full = overfull(chat, keep, question, counted=last.state == "done")
+        if not full:
+            return keep
+        if not forget_oldest and chat.on_full != "forget-oldest":
+            raise Conflict(
+                "the conversation no longer fits the context", full,
+                "forget the oldest turns, begin a new chat, or deploy with more --ctx", context_full=True,
+            )  # fmt: skip
+        return fitting(chat, keep[1:], question)
+
+    async def _go_on(self, actor: Actor, request: str, chat: Chat, turns: list[Turn], forget_oldest: bool) -> Turn:
         last = turns[-1] if turns else None
         if last is None or (last.state not in ("cut", "stopped", "failed") and last.finish != "length"):
             raise Conflict("there is nothing to go on with", "the last answer is complete")
-        turn = msgspec.structs.replace(last, state="waiting", reason="", finish="", ttft_ms=None)
-        await self._store.transact(lambda db: tables.put_turn(db, turn))
-        told = messages(chat, turns[:-1], last.question)
+        keep = await self._kept(chat, turns, "", forget_oldest)
+        if not keep:
+            raise Conflict("the answer alone fills the context", todo="ask anew, or deploy with more --ctx")
+        # A new id: the gateway knows an ended turn for a minute and refuses to begin it again.
+        turn = msgspec.structs.replace(
+            last, id=secrets.token_hex(8), state="waiting", reason="", finish="", ttft_ms=None, tokens_per_second=None
+        )
+
+        def work(db: sqlite3.Connection) -> tuple[None, Any, Any]:
+            _unchanged(db, chat, last)
+            tables.drop_from(db, chat.id, turn.n)
+            tables.put_turn(db, turn, first=keep[0].n)
+            return None, None, {"turn": turn.n, "goes_on": True}
+
+        await self._gate.act(actor, "chats.ask", f"chat:{chat.id}", request, work)
+        told = messages(chat, keep[:-1], last.question)
         if last.answer:
             told.append({"role": "assistant", "content": last.answer})
         self._begin(actor, chat, turn, told)
@@ -225,7 +248,7 @@ class Chats:
     def _begin(self, actor: Actor, chat: Chat, turn: Turn, told: list[dict[str, str]]) -> None:
         live = _Live(Answer(turn, 0, clock_ms=self._clock() * 1000))
         self._live[turn.id] = live
-        self._bus.publish("turn", f"chat:{chat.id}", turn)
+        self._tell(turn)
         options = chat.options
         body: dict[str, Any] = {
             "model": chat.deployment,
@@ -275,7 +298,8 @@ class Chats:
             raise NotFound(f"chat {chat} has no turn {turn!r}")
         if last.answer[offset:]:
             yield {"offset": offset, "text": last.answer[offset:]}
-        yield {"turn": last}
+        if last.state not in ("waiting", "streaming"):  # else this daemon ends, and the next one goes on with it
+            yield {"turn": last}
 
     # ---------------------------------------------------------------------------------------- the answer
 
@@ -303,21 +327,28 @@ class Chats:
             if not live.stopped:
                 leaving = True  # the daemon ends; the gateway finishes the turn and the next daemon takes it up
                 raise
-            state, reason = "stopped", ""
         except (OSError, TimeoutError, ValueError) as error:
             state, reason = "cut", str(error) or "no answer in time"
+        except Exception:
+            log.exception("turn %s ended by an error of ours", live.answer.turn.id)
+            state, reason = "cut", "an error in the daemon, told in its log"
         finally:
-            answer = live.answer
-            if leaving:
-                self._live.pop(answer.turn.id, None)
-                live.news.set()
-                await asyncio.shield(self._save(answer))
-            else:
-                answer.finish(state, reason, self._clock() * 1000)
-                await asyncio.shield(self._save(answer))
-                self._live.pop(answer.turn.id, None)
-                live.news.set()
-                self._bus.publish("turn", f"chat:{answer.turn.chat}", answer.turn)
+            if live.stopped:
+                state, reason = "stopped", ""  # the gateway's last event may have come before we were cancelled
+            if not leaving:
+                live.answer.finish(state, reason, self._clock() * 1000)
+            await asyncio.shield(self._end(live, leaving))
+
+    async def _end(self, live: _Live, leaving: bool) -> None:
+        """Store the last of it and let the readers go, also when it cannot be stored."""
+        turn = live.answer.turn
+        try:
+            await self._save(live.answer)
+        finally:
+            self._live.pop(turn.id, None)
+            live.news.set()
+        if not leaving:
+            self._tell(turn)
 
     async def _take(self, live: _Live, response: http.Response) -> tuple[str, str]:
         answer = live.answer
@@ -337,8 +368,12 @@ class Chats:
         return ("done", "") if answer.ended else ("cut", "the answer broke off")
 
     async def _save(self, answer: Answer) -> None:
+        """Store what has come. A store that cannot be written ends no answer: the next try has all of it."""
         turn, raw = answer.turn, answer.raw
-        await self._store.transact(lambda db: tables.put_turn(db, turn, raw_offset=raw))
+        try:
+            await self._store.transact(lambda db: tables.put_turn(db, turn, raw_offset=raw))
+        except CorralError as error:
+            log.error("turn %s could not be stored: %s", turn.id, error)
 
     # ---------------------------------------------------------------------------------------- inside
 
@@ -357,30 +392,22 @@ class Chats:
         slot = found.spec.ctx // max(1, found.spec.parallel) if found else 0
         return msgspec.structs.replace(chat, ctx_per_slot=slot)
 
-    def _fill(self, chat: Chat, turns: list[Turn], question: str) -> str:
-        """The sentence if the conversation will not fit a slot, else empty. 3 bytes a token where nobody counted."""
-        if not chat.ctx_per_slot:
-            return ""
-        text = sum(len(turn.question.encode()) + len(turn.answer.encode()) for turn in turns)
-        counted = turns[-1].context_tokens if turns and turns[-1].context_tokens and len(turns) == chat.turns else None
-        used = counted if counted is not None else (text + len(chat.options.system.encode())) // 3
-        need = used + len(question.encode()) // 3 + min(chat.options.max_tokens or 256, chat.ctx_per_slot // 4)
-        if need <= chat.ctx_per_slot:
-            return ""
-        return f"about {need} tokens are needed and a slot has {chat.ctx_per_slot}"
-
     def _publish(self, chat: Chat) -> None:
-        self._bus.publish("chat", f"chat:{chat.id}", msgspec.structs.replace(chat, title=""))
+        """Events reach all who may follow them: no title, no prompt, no question, no answer."""
+        bare = msgspec.structs.replace(chat, title="", options=msgspec.structs.replace(chat.options, system=""))
+        self._bus.publish("chat", f"chat:{chat.id}", bare)
+
+    def _tell(self, turn: Turn) -> None:
+        self._bus.publish("turn", f"chat:{turn.chat}", msgspec.structs.replace(turn, question="", answer=""))
 
 
-def messages(chat: Chat, turns: list[Turn], question: str) -> list[dict[str, str]]:
-    """The conversation as the engine wants it."""
-    told = [{"role": "system", "content": chat.options.system}] if chat.options.system else []
-    for turn in turns:
-        told.append({"role": "user", "content": turn.question})
-        if turn.answer:
-            told.append({"role": "assistant", "content": turn.answer})
-    return [*told, {"role": "user", "content": question}]
+def _unchanged(db: sqlite3.Connection, chat: Chat, newest: Turn | None) -> None:
+    """Two terminals may ask at once: raises `Conflict` for the second."""
+    found = tables.newest(db, chat.id)
+    if found is not None and found[1] in ("waiting", "streaming"):
+        raise Conflict("an answer is being made in this chat", todo="wait for it, or stop it")
+    if (found[0] if found else None) != (newest.id if newest else None):
+        raise Conflict("the chat has changed meanwhile", todo="look at it again")
 
 
 def _check(options: ChatOptions) -> None:

@@ -99,8 +99,9 @@ def one_turn(db: sqlite3.Connection, id: str) -> Turn | None:
     return None if row is None else _turn(row)
 
 
-def put_turn(db: sqlite3.Connection, turn: Turn, *, raw_offset: int = 0) -> None:
-    """Insert or update; a turn whose chat was removed meanwhile is dropped."""
+def put_turn(db: sqlite3.Connection, turn: Turn, *, raw_offset: int = 0, first: int = 1) -> None:
+    """Insert or update; a turn whose chat was removed meanwhile is dropped. `first`, the oldest turn that was sent
+    along, is only taken when the turn is new."""
     if db.execute("SELECT 1 FROM chats WHERE id = ?", (turn.chat,)).fetchone() is None:
         return
     figures = {
@@ -110,8 +111,8 @@ def put_turn(db: sqlite3.Connection, turn: Turn, *, raw_offset: int = 0) -> None
         if (value := getattr(turn, key)) is not None
     }  # fmt: skip
     db.execute(
-        "INSERT INTO turns (id, chat, n, question, answer, state, reason, asked_at, raw_offset, figures)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET answer = excluded.answer,"
+        "INSERT INTO turns (id, chat, n, question, answer, state, reason, asked_at, raw_offset, forget, figures)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET answer = excluded.answer,"
         " state = excluded.state, reason = excluded.reason, raw_offset = excluded.raw_offset,"
         " figures = excluded.figures",
         (
@@ -124,9 +125,22 @@ def put_turn(db: sqlite3.Connection, turn: Turn, *, raw_offset: int = 0) -> None
             turn.reason,
             turn.asked_at,
             raw_offset,
+            first,
             msgspec.json.encode(figures).decode(),
         ),
     )
+
+
+def newest(db: sqlite3.Connection, chat: str) -> tuple[str, str] | None:
+    """(id, state) of a chat's last turn."""
+    row = db.execute("SELECT id, state FROM turns WHERE chat = ? ORDER BY n DESC LIMIT 1", (chat,)).fetchone()
+    return None if row is None else (row[0], row[1])
+
+
+def first_kept(db: sqlite3.Connection, turn: str) -> int:
+    """The oldest turn that went along with this one; those before it are forgotten."""
+    row = db.execute("SELECT forget FROM turns WHERE id = ?", (turn,)).fetchone()
+    return 1 if row is None else int(row[0])
 
 
 def drop_from(db: sqlite3.Connection, chat: str, n: int) -> None:
