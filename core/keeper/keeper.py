@@ -103,9 +103,12 @@ class Log:
     def write(self, data):
         """Append; a full disk loses lines and never the engine."""
         try:
-            if self.size + len(data) > self.limit and self.size:
-                self.rotate()
-            self.size += os.write(self.fd, data)
+            while data:
+                if self.size >= self.limit:
+                    self.rotate()
+                written = os.write(self.fd, data[: self.limit - self.size])
+                self.size += written
+                data = data[written:]
         except OSError:
             pass
 
