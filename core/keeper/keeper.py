@@ -313,7 +313,10 @@ class Keeper:
             os.waitpid(self.pid, 0)
             os.close(reader)
             return {"reason": "launch.json could not be written: %s" % error.strerror, "time": time.time()}, False
-        os.write(gate, b"g")
+        try:
+            os.write(gate, b"g")
+        except BrokenPipeError:
+            pass  # it was killed while it waited: wait4 says so
         os.close(gate)
         if self.asked:
             os.kill(self.pid, signal.SIGTERM)
