@@ -59,8 +59,8 @@ def warn_cpu():
 
 
 def stamp(dev):
-    """What an installation depends on: pyproject.toml, this Python, and whether the tests' tools are wanted."""
-    digest = hashlib.sha256(sys.version.encode() + sys.executable.encode())
+    """What an installation depends on: its place, pyproject.toml, this Python, and whether tests' tools are wanted."""
+    digest = hashlib.sha256("\0".join((ROOT, sys.version, sys.executable)).encode())
     for name in ("pyproject.toml", "core/bootstrap.py"):
         with open(os.path.join(ROOT, name), "rb") as file:
             digest.update(file.read())
@@ -76,15 +76,32 @@ def installed(wanted):
     return have == wanted or have == wanted.replace(" run", " dev")
 
 
+def usable():
+    """Whether .venv is whole (a set-up may have been interrupted) and was made here (scripts name their folder)."""
+    try:
+        with open(os.path.join(VENV, "bin", "pip"), "rb") as file:
+            first = file.readline()
+        done = subprocess.run([PYTHON, "-c", "import pip"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    except OSError:
+        return False
+    # pip writes `#!/bin/sh` and an exec line where the path is too long for a shebang
+    return done.returncode == 0 and (VENV.encode() in first or first.strip() == b"#!/bin/sh")
+
+
 def make_venv():
-    if os.path.exists(PYTHON):
+    if usable():
         return
     try:
         import ensurepip  # noqa: F401
         import venv
     except ImportError:
         raise Stop("Python's venv module is not complete here: install it (Debian, Ubuntu: `apt install python3-venv`)")
-    venv.create(VENV, with_pip=True, symlinks=True)
+    try:
+        # What is half made is completed; what was moved here names its old place in every script.
+        moved = os.path.exists(os.path.join(VENV, "bin", "pip"))
+        venv.create(VENV, with_pip=True, symlinks=True, clear=moved)
+    except subprocess.CalledProcessError:
+        raise Stop("pip could not be put into .venv: is there room on the disk, and is python3-venv installed?")
 
 
 def pip(*args):
