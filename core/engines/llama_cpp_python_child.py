@@ -6,13 +6,9 @@ port of a dead replica could be taken by any local user, who would then get secr
 
 import json
 import os
-import signal
 import sys
-import threading
 from typing import Any
 
-GRACE_S = 1
-"""After SIGTERM: open streams get so long; an answer in the making cannot be interrupted, so the process then goes."""
 GGML_TYPES = {"f16": 1, "q4_0": 2, "q8_0": 8}
 
 
@@ -53,19 +49,10 @@ def main() -> None:
 
     class Server(uvicorn.Server):
         def handle_exit(self, sig: int, frame: Any) -> None:
-            timer = threading.Timer(GRACE_S + 0.5, os._exit, (0,))
-            timer.daemon = True
-            timer.start()
-            super().handle_exit(sig, frame)
+            """At once: an answer in the making cannot be interrupted, and there is nothing to save."""
+            os._exit(0)
 
-    # uvicorn raises the signal again when it has ended in order; threads that still compute are not waited for.
-    signal.signal(signal.SIGTERM, lambda number, frame: os._exit(0))
-    Server(
-        uvicorn.Config(
-            app, uds=told["socket"], access_log=False, log_level="warning", timeout_graceful_shutdown=GRACE_S
-        )
-    ).run()
-    os._exit(0)
+    Server(uvicorn.Config(app, uds=told["socket"], access_log=False, log_level="warning")).run()
 
 
 if __name__ == "__main__":

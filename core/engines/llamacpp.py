@@ -21,7 +21,7 @@ KEEP = (
 
 LINE_CHARACTERS = 300
 _MARKED = re.compile(r"^[\d.]+ E |\sE\s")
-_SPOKEN = re.compile(r"error|failed|exception|insufficient|assert|no module named", re.IGNORECASE)
+_SPOKEN = re.compile(r"error|failed|exception|insufficient|invalid|assert|no module named", re.IGNORECASE)
 
 
 class Cause(NamedTuple):
@@ -43,7 +43,8 @@ CAUSES = (
         "it could not get its memory: {size} more was refused",
     ),
     _cause(
-        r"failed to allocate|out of memory|bad_alloc|cannot allocate memory|MemoryError|unable to allocate",
+        r"failed to allocate|unable to allocate|cannot allocate memory|out of memory|MemoryError|bad_alloc"
+        r"|mem_buffer != NULL",
         "it could not get its memory",
     ),
     _cause(r"unknown model architecture: '(?P<arch>[^'\n]{1,64})'", "it does not know the architecture {arch!r}"),

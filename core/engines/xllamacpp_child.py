@@ -39,8 +39,9 @@ def parameters(told: dict) -> xllamacpp.CommonParams:  # type: ignore[type-arg]
 def main() -> None:
     told = json.loads(sys.argv[1])
     server = xllamacpp.Server(parameters(told))
-    # Only now: the constructor blocks signal handling while it loads the model.
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
+    # Only now: the constructor blocks signal handling while it loads the model. Without the destructor: it waits for
+    # ever for an answer in the making whose client stays, and there is nothing to save.
+    signal.signal(signal.SIGTERM, lambda number, frame: os._exit(0))
     print(f"listening on {server.listening_address}", flush=True)  # noqa: T201
     while True:
         signal.pause()

@@ -1,0 +1,260 @@
+"""What every engine that Corral starts must do: the same tests for all, against the real programs."""
+
+import asyncio
+import json
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from core.engines.base import Engine
+from core.engines.llamacpp import KEEP
+from core.nodes.base import Limits
+
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(120)]
+
+
+# ---------------------------------------------------------------------------------------------- it serves
+
+
+async def test_it_goes_from_starting_over_loading_to_ready(served: Any) -> None:
+    order = ["starting", "loading", "ready"]
+    assert served.seen == sorted(served.seen, key=order.index)
+    assert served.seen[0] != "ready" and served.seen[-1] == "ready"
+
+
+async def test_it_answers_a_chat_under_its_alias(served: Any) -> None:
+    for options in ({}, {"model": "whatever"}):
+        answer = await served.chat(**options)
+        assert answer["choices"][0]["message"]["content"]
+        assert answer["usage"]["completion_tokens"] == 8 and answer["usage"]["prompt_tokens"] > 10
+    body = {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 2}
+    for path, asked in (("/v1/chat/completions", body), ("/v1/models", None)):
+        status, text = await served.call(path, asked)
+        assert status == 200 and "herd" in text
+        assert served.plan.model_path not in text and ".gguf" not in text
+
+
+async def test_it_streams_and_says_how_much_it_used(served: Any) -> None:
+    async with served.stream(max_tokens=12) as stream:
+        events = await stream.take()
+    assert stream.done
+    pieces = [each["choices"][0]["delta"].get("content") for each in events if each["choices"]]
+    assert len([piece for piece in pieces if piece]) >= 10
+    assert {each["model"] for each in events} == {"herd"}
+    assert not any(".gguf" in json.dumps(each) for each in events)
+    usage = [each["usage"] for each in events if each.get("usage")]
+    if served.engine.abilities.stream_usage:
+        assert usage[-1]["completion_tokens"] == 12
+    else:
+        assert usage == []
+
+
+async def test_its_counters_grow_by_what_it_did(served: Any) -> None:
+    before = await served.engine.counters(served.endpoint)
+    if not served.engine.abilities.counters:
+        assert before is None
+        return
+    answer = await served.chat(text="Something new about giraffes", max_tokens=7)
+    after = await served.engine.counters(served.endpoint)
+    usage = answer["usage"]
+    cached = usage["prompt_tokens_details"]["cached_tokens"]
+    assert after.generated_tokens - before.generated_tokens == usage["completion_tokens"] == 7
+    assert after.prompt_tokens - before.prompt_tokens == usage["prompt_tokens"] - cached
+    assert after.cached_tokens - before.cached_tokens == cached
+    assert after.time > before.time and after.queued == 0
+
+
+async def test_its_counters_show_a_request_that_runs(served: Any) -> None:
+    if not served.engine.abilities.counters:
+        assert await served.engine.counters(served.endpoint) is None
+        return
+    async with served.stream(max_tokens=400) as stream:
+        await stream.take(3)
+        assert (await served.engine.counters(served.endpoint)).slots_busy == 1
+
+
+async def test_it_stays_healthy_while_it_answers(served: Any) -> None:
+    async with served.stream(max_tokens=300) as stream:
+        await stream.take(3)
+        assert (await served.engine.health(served.endpoint)).state == "ready"
+
+
+async def test_a_second_request_cuts_no_stream(served: Any) -> None:
+    async with served.stream(max_tokens=40) as stream:
+        await stream.take(2)
+        async with asyncio.TaskGroup() as group:
+            second = group.create_task(served.chat(text="And you, lion?"))
+            first = group.create_task(stream.take())
+    finish = [each["choices"][0].get("finish_reason") for each in first.result() if each["choices"]]
+    assert stream.done and finish[-1] == "length" and len(finish) >= 38
+    assert second.result()["usage"]["completion_tokens"] == 8
+
+
+async def test_a_client_that_goes_frees_its_slot(served: Any) -> None:
+    busy = 2 if served.engine.abilities.parallel else 1
+    for _ in range(busy):
+        async with served.stream(max_tokens=1900, text="Tell a very long story") as stream:
+            await stream.take(3)
+    began = time.monotonic()
+    await served.chat(max_tokens=1)
+    assert time.monotonic() - began < 5  # 1,900 tokens take some 20 s
+
+
+async def test_a_wrong_secret_is_refused(served: Any) -> None:
+    body = {"messages": [{"role": "user", "content": "hi"}], "prompt": "hi", "input": "hi", "max_tokens": 1}
+    for path, asked in (
+        ("/v1/models", None), ("/v1/chat/completions", body), ("/v1/completions", body), ("/v1/embeddings", body),
+    ):  # fmt: skip
+        for secret in ("", "wrong", served.endpoint.secret + "x"):
+            status, _ = await served.call(path, asked, secret=secret)
+            assert status == 401, (path, secret)
+    if served.engine.abilities.counters:
+        assert (await served.call("/metrics", secret="wrong"))[0] == 401
+        assert (await served.call("/slots", secret="wrong"))[0] == 401
+
+
+# ---------------------------------------------------------------------------------------------- it keeps quiet
+
+
+async def test_it_listens_on_its_socket_and_nowhere_else(served: Any) -> None:
+    process = psutil.Process(served.state.pid)
+    assert Path(served.endpoint.socket).is_socket()
+    assert process.net_connections(kind="inet") == []
+    assert process.children(recursive=True) == []
+
+
+async def test_its_environment_is_an_allow_list(served: Any, hostile_environment: dict[str, str]) -> None:
+    environment = psutil.Process(served.state.pid).environ()
+    secret = [key for key, value in environment.items() if value == served.plan.secret]
+    assert secret in (["LLAMA_API_KEY"], ["API_KEY"])
+    ours = {"GGML_NO_BACKTRACE", "PYTHONUNBUFFERED", *secret}
+    arguments = {"LLAMA_ARG_CACHE_RAM", "LLAMA_ARG_SSE_PING_INTERVAL", "LLAMA_ARG_OFFLINE"}
+    # LC_CTYPE is set by a Python that is started in the C locale.
+    assert set(environment) <= {*KEEP, *ours, *arguments, "LC_CTYPE"}
+    assert environment["GGML_NO_BACKTRACE"] == "1"
+    assert not {*hostile_environment.values()} & {*environment.values()}
+
+
+async def test_the_secret_and_the_prompts_are_in_no_file_and_no_argument(served: Any, yard: Any) -> None:
+    await served.chat()
+    assert not any(served.plan.secret in each for each in psutil.Process(served.state.pid).cmdline())
+    for path in yard.paths.root.rglob("*"):
+        if path.is_file():
+            data = path.read_bytes()
+            assert served.plan.secret.encode() not in data, path
+            assert b"zebra" not in data, path
+
+
+async def test_the_plan_reaches_the_engine(served: Any) -> None:
+    if not served.engine.abilities.counters:
+        assert "n_ctx                 = 2048" in await served.log()
+        return
+    status, text = await served.call("/slots")
+    assert status == 200
+    assert [slot["n_ctx"] for slot in json.loads(text)] == [1024, 1024]
+    assert "n_threads = 1" in await served.log()
+
+
+async def test_more_context_than_was_trained_is_not_asked_for(engine: Engine, yard: Any) -> None:
+    command = engine.command(yard.plan(engine, ctx=1 << 20, parallel=2))
+    assert any("16384" in each for each in command.argv) and not any("1048576" in each for each in command.argv)
+
+
+# ---------------------------------------------------------------------------------------------- it ends
+
+
+@pytest.mark.parametrize("streams", [True, False])
+async def test_a_term_while_it_answers_ends_it_fast(engine: Engine, yard: Any, streams: bool) -> None:
+    served = await yard.ready(engine)
+    async with served.stream(max_tokens=1900, text="Tell a very long story") as stream:
+        await stream.take(5)
+        asked = None
+        if not streams:
+            asked = asyncio.create_task(served.call("/v1/chat/completions", _long()))
+            await asyncio.sleep(0)
+        seconds, last = await served.stop()
+        assert seconds < (4 if engine.abilities.term_again_s else 1.5)
+        assert last.exit.signal is None and last.exit.code == (
+            0 if not engine.abilities.term_again_s else last.exit.code
+        )
+        await stream.take()
+        assert not stream.done and stream.events
+        if asked:
+            [answer] = await asyncio.gather(asked, return_exceptions=True)
+            assert isinstance(answer, (OSError, EOFError)), answer
+
+
+def _long() -> dict[str, Any]:
+    body = {"messages": [{"role": "user", "content": "Tell a very long story"}], "max_tokens": 900}
+    return body | {"logit_bias": {"0": -100, "2": -100}}
+
+
+async def test_an_idle_engine_ends_in_order(engine: Engine, yard: Any) -> None:
+    served = await yard.ready(engine)
+    seconds, last = await served.stop()
+    assert seconds < 2 and (last.exit.code, last.exit.signal) == (0, None)
+
+
+async def test_a_term_while_it_loads_ends_it(engine: Engine, yard: Any) -> None:
+    served = await yard.start(engine)
+    await served.signal(signal.SIGTERM)
+    last = await served.end(5)
+    assert (last.exit.code, last.exit.signal) in ((0, None), (None, signal.SIGTERM), (143, None))
+    failure = await served.why(was_ready=False)
+    assert failure.reason and not failure.permanent
+
+
+async def test_a_kill_is_explained(engine: Engine, yard: Any) -> None:
+    served = await yard.ready(engine)
+    await served.signal(signal.SIGKILL)
+    failure = await served.why(was_ready=True)
+    assert "SIGKILL" in failure.reason and not failure.permanent
+    health = await engine.health(served.endpoint)
+    assert health.state == "starting" and "nothing listens" in health.reason
+
+
+@pytest.mark.parametrize(
+    "kind, words",
+    [("missing", "not there"), ("cut", "damaged"), ("garbage", "no GGUF"), ("stranger", "architecture 'zlama'")],
+)
+async def test_a_bad_file_is_explained_and_not_tried_again(
+    engine: Engine, yard: Any, spoiled: Callable[[str], Path], kind: str, words: str
+) -> None:
+    served = await yard.start(engine, model_path=str(spoiled(kind)))
+    failure = await served.why(was_ready=False)
+    assert words in failure.reason, await served.log()
+    assert failure.permanent and 1 <= len(failure.lines) <= 3
+    assert (await engine.health(served.endpoint)).state == "starting"
+
+
+@pytest.mark.parametrize("ctx", [2048, 16384])
+async def test_a_memory_limit_at_load_is_explained_and_not_tried_again(engine: Engine, yard: Any, ctx: int) -> None:
+    served = await yard.start(engine, Limits(data_bytes=150 << 20), ctx=ctx)
+    failure = await served.why(was_ready=False)
+    assert "memory" in failure.reason and failure.permanent, await served.log()
+    assert failure.lines
+
+
+# ---------------------------------------------------------------------------------------------- its options
+
+
+@pytest.mark.parametrize("cache_type", ["q8_0", "q4_0"])
+async def test_a_quantised_cache_works(engine: Engine, yard: Any, cache_type: str) -> None:
+    assert cache_type in engine.abilities.cache_types
+    served = await yard.ready(engine, cache_type=cache_type)
+    assert (await served.chat())["usage"]["completion_tokens"] == 8
+    await served.signal(signal.SIGKILL)
+
+
+async def test_embeddings_work(engine: Engine, yard: Any, spoiled: Callable[[str], Path]) -> None:
+    assert engine.abilities.embeddings
+    served = await yard.ready(engine, embedding=True, model_path=str(spoiled("pooled")))
+    status, text = await served.call("/v1/embeddings", {"model": "herd", "input": "a llama in the corral"})
+    assert status == 200, text
+    assert len(json.loads(text)["data"][0]["embedding"]) == yard.shape.n_embd
+    await served.signal(signal.SIGKILL)
