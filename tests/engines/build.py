@@ -46,17 +46,21 @@ class Built(NamedTuple):
     """Of a virtual environment that has llama-cpp-python[server]."""
 
 
-def engines_folder() -> Path:
+def engines_folder(environ: dict[str, str] | None = None) -> Path:
     """`engines` in the user's cache folder, as core.settings.cache_folder has it (which a bare python lacks)."""
-    if os.environ.get("CORRAL_HOME"):
-        return Path(os.environ["CORRAL_HOME"]) / "cache/engines"
-    home = Path(os.environ.get("HOME") or Path.home())
-    return Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache") / "corral/engines"
+    env = dict(os.environ) if environ is None else environ
+    if env.get("CORRAL_HOME"):
+        return Path(env["CORRAL_HOME"]) / "cache/engines"
+    home = Path(env.get("HOME") or Path.home())
+    return Path(env.get("XDG_CACHE_HOME") or home / ".cache") / "corral/engines"
 
 
 def found(folder: Path | None = None) -> Built | None:
-    """The finished build, or None."""
-    root = (folder or engines_folder()) / KEY
+    """The finished build, or None. Without `folder` also the one of the user where a CORRAL_HOME has none."""
+    if folder is None:
+        user = {key: value for key, value in os.environ.items() if key != "CORRAL_HOME"}
+        return found(engines_folder()) or found(engines_folder(user))
+    root = folder / KEY
     built = Built(root / "bin/llama-server", root / "venv/bin/python")
     try:
         done = json.loads((root / "done.json").read_text())
