@@ -41,6 +41,8 @@ class Attach(Engine):
             answer = await probe.get(endpoint, f"{endpoint.prefix}/v1/models")
         except TimeoutError:
             return Health(state="lost", reason="it does not answer within 2 s")
+        except ConnectionRefusedError:
+            return Health(state="lost", reason="it cannot be reached: nothing listens there")
         except (OSError, ValueError) as error:
             return Health(state="lost", reason=f"it cannot be reached: {error}")
         if answer.status in (401, 403):
