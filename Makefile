@@ -52,4 +52,4 @@ clean:
 .PHONY: test-engines
 test-engines: setup-dev
 	@$(BIN)/python tests/engines/build.py
-	@$(BIN)/python -m pytest tests/engines
+	@CORRAL_TEST_ENGINES=required $(BIN)/python -m pytest tests/engines

@@ -457,7 +457,11 @@ class Runner:
             effect = await yard.gate.intent(CORRAL, "replica.stop", f"replica:{self.id}", f"auto-{launch.id}")
         except StoreError as error:
             log.error("%s is stopped without a record of the intent: %s", self.id, error)
-        for signal, wait in ((SIGTERM, replicas.stop_timeout_s), (SIGKILL, 10.0)):
+        # Some engines hang in their own clean-up until they are asked a second time.
+        again = min(self._engine().abilities.term_again_s, replicas.stop_timeout_s)
+        asks = [(SIGTERM, again)] if again else []
+        asks += [(SIGTERM, replicas.stop_timeout_s - again), (SIGKILL, 10.0)]
+        for signal, wait in asks:
             if self._exit is None:
                 await yard.node.signal(launch.id, signal)
                 deadline = yard.clock() + wait
