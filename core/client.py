@@ -127,13 +127,14 @@ class Client:
         raise NoDaemon("the daemon went away")
 
     async def shutdown(self, models: bool) -> None:
-        """Tell the daemon to end and wait until it is gone."""
+        """Tell the daemon to end and wait until its process is gone. Raises `TimedOut` after 90 s."""
+        pid = (await self.status()).daemon.pid
         await self.call("POST", "/shutdown", dict, {"models": models}, timeout=90)
         deadline = asyncio.get_running_loop().time() + 90
-        while await _answers(self.socket) or self.socket.exists():
+        while _lives(pid):
             if asyncio.get_running_loop().time() > deadline:
                 raise TimedOut("the daemon has not ended within 90 s", todo="look at its log")
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.03)
 
     async def reload(self) -> None:
         await self.call("POST", "/reload", dict)
@@ -318,6 +319,14 @@ def _error_of(status: int, raw: bytes) -> CorralError:
         return from_body(msgspec.json.decode(raw, type=ErrorBody))
     except msgspec.MsgspecError:
         return Failed(f"the daemon answered {status}")
+
+
+def _lives(pid: int) -> bool:
+    """A zombie has ended: where pid 1 does not reap, its entry stays."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_bytes().rsplit(b")", 1)[1].split()[0] not in (b"Z", b"X")
+    except (OSError, IndexError):
+        return False
 
 
 async def _answers(path: Path) -> bool:

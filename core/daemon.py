@@ -73,9 +73,6 @@ class Daemon:
 
     async def _record_start(self) -> None:
         """Say that we start, that the daemon before died if it did not stop, and which effects it left open."""
-        check = await self.audit.verify()
-        if not check.ok:
-            self._warnings.append(f"the audit chain does not verify: {check.message}")
         died, open_intents = await self.store.read(_left_behind)
         if died:
             await self.gate.record(
@@ -176,6 +173,13 @@ class Daemon:
             group.create_task(self.deployments.run())
             group.create_task(self.sampler.run())
             group.create_task(self._mend())
+            group.create_task(self._verify())
+
+    async def _verify(self) -> None:
+        """Verify the chain beside serving: a million records take some 4 s, which no start should wait for."""
+        report = await self.audit.verify()
+        if not report.ok:
+            self.bus.publish("warning", "audit:chain", f"the audit chain does not verify: {report.message}")
 
     async def _mend(self) -> None:
         """Make the ballast again when the disk has room."""
@@ -189,6 +193,8 @@ class Daemon:
         """`corral status`."""
         chain = self.audit.status
         warnings = list(self._warnings)
+        if not chain.ok:
+            warnings.append(f"the audit chain does not verify: {chain.message}; see `corral audit verify`")
         if self.store.low:
             warnings.append("the disk with the database is nearly full: nothing is started until there is room")
         return Status(

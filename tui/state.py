@@ -109,7 +109,7 @@ async def follow(
             attached(client)
             changed("all", None)
             async for event in client.events(picture.event):
-                if event.type == "resync":
+                if event.type in ("resync", "warning"):  # the status, with its warnings, is in the picture
                     state.load(await client.picture())
                     changed("all", None)
                 else:

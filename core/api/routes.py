@@ -159,7 +159,10 @@ def _daemon(server: Server, s: Services) -> None:
         )
 
     async def verify(call: Call) -> Any:
-        return await s.audit.verify()
+        report = await s.audit.verify()
+        if not report.ok:
+            s.bus.publish("warning", "audit:chain", report.message)
+        return report
 
     server.add("GET", "/status", "daemon.read", lambda call: s.status())
     server.add("GET", "/picture", "daemon.read", picture)
@@ -319,7 +322,7 @@ def _chats(server: Server, s: Services) -> None:
         )
 
     async def stop(call: Call) -> dict[str, str]:
-        await chats.stop(call.actor, call.path("id"), call.path("turn"))
+        await chats.stop(call.actor, call.path("id"), call.path("turn"), request=call.request)
         return {"stopped": call.path("turn")}
 
     async def stream(call: Call) -> web.StreamResponse:

@@ -122,7 +122,11 @@ class Audit:
         started = time.monotonic()
         report = await asyncio.to_thread(verify_file, self._paths)
         report = msgspec.structs.replace(report, seconds=round(time.monotonic() - started, 3))
-        self.status = report
+        # Records that were committed meanwhile stay counted.
+        if report.ok and self.status.records > report.records:
+            self.status = msgspec.structs.replace(report, records=self.status.records, head=self.status.head)
+        else:
+            self.status = report
         return report
 
 

@@ -261,12 +261,14 @@ class Chats:
                 body[key] = value
         live.task = asyncio.create_task(self._carry_out(live, actor, body))
 
-    async def stop(self, actor: Actor, chat: str, turn: str) -> None:
-        """End an answer; what came is kept. Raises `NotFound`."""
-        await self._mine(actor, chat)
+    async def stop(self, actor: Actor, chat: str, turn: str, *, request: str = "") -> None:
+        """End an answer; what came is kept. One that has ended stays as it is. Raises `NotFound`."""
+        found = await self._mine(actor, chat)
         live = self._live.get(turn)
         if live is not None:
+            effect = await self._gate.intent(actor, "chats.stop", f"chat:{found.id}", request or turn)
             await self._stop(live, actor)
+            await self._gate.outcome(effect, "done", after={"turn": live.answer.turn.n})
 
     async def _stop(self, live: _Live, actor: Actor) -> None:
         live.stopped = True

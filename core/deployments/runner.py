@@ -52,7 +52,7 @@ class Yard:
         clock: Callable[[], float],
         changed: Callable[[Runner], None],
         running: Callable[[], int],
-        room_for: Callable[[Runner], Awaitable[str]],
+        waits: Callable[[Runner], Awaitable[str]],
     ) -> None:
         self.store = store
         self.gate = gate
@@ -65,7 +65,7 @@ class Yard:
         self.changed = changed
         """Called after each change of a runner's view: publishes it and sends the routes."""
         self.running = running
-        self.room_for = room_for
+        self.waits = waits
         """Empty if the replica's plan fits now, else the sentence that says what is missing."""
 
 
@@ -159,9 +159,20 @@ class Runner:
         return self._launch
 
     @property
-    def holds(self) -> int:
-        """Bytes reserved: from the commit of its launch to its end."""
-        return self.view.plan_bytes if self._launch is not None else 0
+    def holds(self) -> bool:
+        """Its reservation is taken: from the commit of its launch to its end."""
+        return self._row is not None
+
+    @property
+    def limit(self) -> int:
+        """Bytes of private memory at which the watchdog ends it; 0 for a server of somebody else."""
+        return (self._wanted.spec.memory if self._wanted else 0) or self.view.plan_bytes
+
+    def view_for(self, wanted: tables.Wanted) -> Replica:
+        """Its picture as `wanted` sees it: one that runs an older generation is about to be replaced."""
+        if self._row is None or self._row.generation == wanted.generation:
+            return self.view
+        return msgspec.structs.replace(self.view, state="stopping", reason="will be replaced")
 
     def route(self) -> wire.ReplicaRoute | None:
         """How the gateway reaches it; None while it takes no requests."""
@@ -275,7 +286,7 @@ class Runner:
     # ---------------------------------------------------------------------------------------- start
 
     async def _start(self, wanted: tables.Wanted) -> float:
-        short = await self._yard.room_for(self)
+        short = await self._yard.waits(self)
         if short or self._yard.store.low:
             reason = short or "the disk with the database is full: nothing is started until there is room"
             if self.view.state != "backoff" or self.view.reason != reason:

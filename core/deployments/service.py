@@ -4,25 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 import sqlite3
 import time
 from collections.abc import Callable, Sequence
-from urllib.parse import urlsplit
 
 import msgspec
 
 from core.access import Gate
 from core.audit import Audit
-from core.budgets import Room, room
 from core.budgets.admission import Holding
-from core.catalog import Catalog, sizing
+from core.catalog import Catalog
 from core.deployments import tables
+from core.deployments.capacity import Capacity, admit, waits
 from core.deployments.explain import sentences
 from core.deployments.gatewaylink import GatewayLink
 from core.deployments.runner import Runner, Yard
 from core.engines.base import EngineRegistry
-from core.errors import Conflict, CorralError, Invalid, NoRoom, NotFound
+from core.errors import Conflict, CorralError, Invalid, NotFound
 from core.events import Bus
 from core.gateway import wire
 from core.nodes.base import LaunchState, Node
@@ -34,9 +32,7 @@ from core.nouns import (
     DeploymentSpec,
     Explanation,
     LogText,
-    Model,
     Plan,
-    PlanParts,
     ProcessSample,
     Replica,
 )
@@ -44,10 +40,6 @@ from core.settings import Paths, Settings
 from core.store import Store
 
 log = logging.getLogger(__name__)
-
-_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
-CACHE_RAM_MIB = 256
-"""The engine's prompt cache; its default of 8192 would not be planned for."""
 
 
 class Deployments:
@@ -79,13 +71,15 @@ class Deployments:
         self._busy: set[str] = set()
         self._changes = asyncio.Condition()
         self._tasks: asyncio.TaskGroup | None = None
-        self._room: Room | None = None
+        self._capacity = Capacity(node, engines, catalog, settings)
+        self._admitting = asyncio.Lock()
+        """Held from the look at the host to the accepted change: two may not be admitted against the same room."""
         self.link = GatewayLink(
             node, store, gate, paths, settings, allowed=allowed, on_live=self._on_live, clock=clock
         )  # fmt: skip
         self._yard = Yard(
             store=store, gate=gate, node=node, engines=engines, catalog=catalog, link=self.link, settings=settings,
-            clock=clock, changed=self._changed, running=self._running, room_for=self._room_for,
+            clock=clock, changed=self._changed, running=self._running, waits=self._waits,
         )  # fmt: skip
 
     # ---------------------------------------------------------------------------------------- its life
@@ -97,7 +91,6 @@ class Deployments:
         known = await self._store.read(tables.open_launches)
         for wanted in await self._store.read(tables.all_wanted):
             self._wanted[wanted.spec.name] = wanted
-        await self._look_for_room()
         ids = [f"{name}/{i}" for name, w in self._wanted.items() for i in range(w.spec.replicas)]
         for replica in dict.fromkeys([*ids, *rows, *(row.replica for row in known.values())]):
             name, _, index = replica.rpartition("/")
@@ -158,78 +151,79 @@ class Deployments:
 
     async def plan(self, spec: DeploymentSpec) -> Plan:
         """What a replica of `spec` would take and whether that fits now."""
-        spec, model = await self._complete(spec)
-        return await self._size(spec, model)
+        spec, model = await self._capacity.complete(spec)
+        return self._capacity.plan(spec, model, await self._capacity.look(self._holdings(except_for=spec.name)))
 
     async def deploy(self, actor: Actor, request: str, spec: DeploymentSpec, *, replace: bool) -> Deployment:
         """Admit and record what should run. A name that exists needs `replace`; the error tells the changes."""
         verb, subject = "deployments.create", f"deployment:{spec.name}"
         try:
-            spec, model = await self._complete(spec)
+            spec, model = await self._capacity.complete(spec)
         except CorralError as error:
             await self._gate.refuse(actor, verb, subject, request, str(error))
             raise
-        plan = await self._size(spec, model)
+        async with self._admitting:
+            left = await self._capacity.look(self._holdings(except_for=spec.name))
+            plan, freed = self._capacity.plan(spec, model, left), self._touched(spec.name)
 
-        def work(db: sqlite3.Connection) -> tuple[tables.Wanted, object, object]:
-            old = tables.one_wanted(db, spec.name)
-            if old is not None and not replace:
-                raise _exists(old.spec, spec)
-            held = self._holdings(except_for=spec.name)
-            self._admit(spec, plan, held)
-            new = tables.Wanted(
-                spec=spec,
-                wanted="running",
-                generation=old.generation + 1 if old else 1,
-                plan=plan,
-                created_at=old.created_at if old else self._clock(),
-                created_by=old.created_by if old else actor.name,
-            )
-            tables.put_wanted(db, new)
-            return new, old.spec if old else None, spec
+            def work(db: sqlite3.Connection) -> tuple[tables.Wanted, object, object]:
+                old = tables.one_wanted(db, spec.name)
+                if old is not None and not replace:
+                    raise _exists(old.spec, spec)
+                admit(spec, plan, left, replicas=spec.replicas, freed=freed)
+                new = tables.Wanted(
+                    spec=spec,
+                    wanted="running",
+                    generation=old.generation + 1 if old else 1,
+                    plan=plan,
+                    created_at=old.created_at if old else self._clock(),
+                    created_by=old.created_by if old else actor.name,
+                )
+                tables.put_wanted(db, new)
+                return new, old.spec if old else None, spec
 
-        wanted = await self._gate.act(actor, verb, subject, request, work)
-        self._accept(wanted, anew=True)
+            self._accept(await self._gate.act(actor, verb, subject, request, work), anew=True)
         return self.get(spec.name)
 
     async def scale(self, actor: Actor, request: str, name: str, replicas: int) -> Deployment:
         """Change the number of replicas, 0 to 64."""
         if not 0 <= replicas <= 64:
             raise Invalid(f"cannot scale to {replicas}", "a deployment has 0 to 64 replicas")
+        async with self._admitting:
+            left = await self._capacity.look(self._holdings())
 
-        def work(db: sqlite3.Connection) -> tuple[tables.Wanted, object, object]:
-            old = self._row(db, name)
-            grown = replicas - old.spec.replicas
-            if grown > 0 and old.wanted == "running":
-                self._admit(msgspec.structs.replace(old.spec, replicas=grown), old.plan, self._holdings())
-            spec = msgspec.structs.replace(old.spec, replicas=replicas)
-            new = msgspec.structs.replace(old, spec=spec)
-            tables.put_wanted(db, new)
-            return new, {"replicas": old.spec.replicas}, {"replicas": replicas}
+            def work(db: sqlite3.Connection) -> tuple[tables.Wanted, object, object]:
+                old = self._row(db, name)
+                grown = replicas - old.spec.replicas
+                if grown > 0 and old.wanted == "running":
+                    admit(old.spec, old.plan, left, replicas=grown)
+                spec = msgspec.structs.replace(old.spec, replicas=replicas)
+                new = msgspec.structs.replace(old, spec=spec)
+                tables.put_wanted(db, new)
+                return new, {"replicas": old.spec.replicas}, {"replicas": replicas}
 
-        await self._look_for_room()
-        wanted = await self._gate.act(actor, "deployments.scale", f"deployment:{name}", request, work)
-        self._accept(wanted)
+            self._accept(await self._gate.act(actor, "deployments.scale", f"deployment:{name}", request, work))
         return self.get(name)
 
     async def turn(self, actor: Actor, request: str, name: str, verb: str) -> Deployment:
         """`start`, `stop` or `restart` a deployment."""
+        async with self._admitting:
+            left, freed = await self._capacity.look(self._holdings(except_for=name)), self._touched(name)
 
-        def work(db: sqlite3.Connection) -> tuple[tables.Wanted, object, object]:
-            old = self._row(db, name)
-            if verb != "stop" and (old.wanted == "stopped"):
-                self._admit(old.spec, old.plan, self._holdings(except_for=name))
-            new = msgspec.structs.replace(
-                old,
-                wanted="stopped" if verb == "stop" else "running",
-                generation=old.generation + (verb == "restart"),
-            )
-            tables.put_wanted(db, new)
-            return new, {"wanted": old.wanted}, {"wanted": new.wanted}
+            def work(db: sqlite3.Connection) -> tuple[tables.Wanted, object, object]:
+                old = self._row(db, name)
+                if verb != "stop":
+                    admit(old.spec, old.plan, left, replicas=old.spec.replicas, freed=freed)
+                new = msgspec.structs.replace(
+                    old,
+                    wanted="stopped" if verb == "stop" else "running",
+                    generation=old.generation + (verb == "restart"),
+                )
+                tables.put_wanted(db, new)
+                return new, {"wanted": old.wanted}, {"wanted": new.wanted}
 
-        await self._look_for_room()
-        wanted = await self._gate.act(actor, f"deployments.{verb}", f"deployment:{name}", request, work)
-        self._accept(wanted, anew=verb != "stop")
+            wanted = await self._gate.act(actor, f"deployments.{verb}", f"deployment:{name}", request, work)
+            self._accept(wanted, anew=verb != "stop")
         return self.get(name)
 
     async def rm(self, actor: Actor, request: str, name: str) -> None:
@@ -312,7 +306,7 @@ class Deployments:
             if runner is None:
                 continue
             runner.figures(sample)
-            limit = runner.view.plan_bytes
+            limit = runner.limit
             if limit and sample.anon_bytes > limit * 1.1:
                 await self._over(runner, sample, limit)
         async with asyncio.TaskGroup() as group:
@@ -343,120 +337,31 @@ class Deployments:
 
     # ---------------------------------------------------------------------------------------- inside
 
-    async def _complete(self, spec: DeploymentSpec) -> tuple[DeploymentSpec, Model | None]:
-        """Check a spec and fill in its defaults."""
-        if not _NAME.fullmatch(spec.name):
-            raise Invalid(
-                f"{spec.name!r} is no name for a deployment",
-                "it has 1 to 63 of a-z, 0-9, dot, dash and underscore and begins with a letter or digit",
-            )
-        engine = self._engines.get(spec.engine)
-        for field, low, high in (("ctx", 0, 1 << 24), ("parallel", 1, 256), ("threads", 0, 1024), ("replicas", 0, 64)):
-            value = getattr(spec, field)
-            if not low <= value <= high:
-                raise Invalid(f"{field} is {value}", f"it may be {low} to {high}")
-        if not engine.abilities.starts:
-            url = urlsplit(spec.url)
-            if url.scheme not in ("http", "https") or not url.hostname:
-                raise Invalid(f"{spec.url!r} is no URL of a server", "it is http(s)://host[:port][/prefix]", "--url")
-            return msgspec.structs.replace(spec, replicas=min(1, spec.replicas)), None
-        there = engine.availability()
-        if not there.found:
-            raise Invalid(f"engine {spec.engine} cannot be started here", there.reason)
-        model = await self._catalog.get(spec.model)
-        if spec.parallel > 1 and not engine.abilities.parallel:
-            raise Invalid(f"{spec.engine} serves one request at a time", todo="use --parallel 1 and more replicas")
-        if spec.cache_type not in engine.abilities.cache_types:
-            raise Invalid(f"{spec.engine} does not take cache type {spec.cache_type}")
-        ctx = spec.ctx or sizing.default_ctx(model.shape, spec.parallel)
-        if model.shape.ctx_train:
-            ctx = min(ctx, model.shape.ctx_train * spec.parallel)
-        return msgspec.structs.replace(spec, ctx=ctx), model
-
-    async def _size(self, spec: DeploymentSpec, model: Model | None) -> Plan:
-        """The plan against what is free now, the deployment's own replicas left out (it would replace them)."""
-        await self._look_for_room()
-        left = room(await self._node.sample(), self._settings().capacity, self._holdings(except_for=spec.name))
-        if model is None:
-            nothing = PlanParts(weights=0, kv_cache=0, compute=0, repack=0, output=0, base=0)
-            return Plan(
-                model=spec.model, ctx=spec.ctx, ctx_per_slot=spec.ctx // spec.parallel, parallel=spec.parallel,
-                cache_type=spec.cache_type, rss_bytes=0, plan_bytes=0, parts=nothing, free_bytes=left.free_bytes,
-                reserve_bytes=left.reserve_bytes, reserved_bytes=left.reserved_bytes, fits=True,
-                reason="attached: it takes nothing of this host",
-            )  # fmt: skip
-        plan = sizing.plan(
-            model.shape,
-            model=model.name,
-            ctx=spec.ctx,
-            parallel=spec.parallel,
-            cache_type=spec.cache_type,
-            cache_ram_mib=CACHE_RAM_MIB,
-            free_bytes=left.free_bytes,
-            reserve_bytes=left.reserve_bytes,
-            reserved_bytes=left.reserved_bytes,
-        )
-        if spec.memory and spec.memory < plan.plan_bytes:
-            why = f"--memory {spec.memory >> 20} MiB is less than the plan of {plan.plan_bytes >> 20} MiB"
-            return msgspec.structs.replace(plan, fits=False, reason=why)
-        return plan
-
-    async def _look_for_room(self) -> None:
-        self._room = room(await self._node.sample(), self._settings().capacity, [])
-
     def _holdings(self, except_for: str = "") -> list[Holding]:
         """What replicas hold: running ones, and those admitted that have not started yet."""
         held = []
         for runner in self._runners.values():
             wanted = self._wanted.get(runner.deployment)
             due = wanted is not None and wanted.wanted == "running" and runner.view.state != "failed"
-            if runner.deployment != except_for and (runner.launch is not None or due):
+            if runner.deployment != except_for and (runner.holds or due):
                 held.append(Holding(plan_bytes=runner.view.plan_bytes, anon_bytes=runner.view.anon_bytes))
         return held
 
-    def _admit(self, spec: DeploymentSpec, plan: Plan, held: Sequence[Holding]) -> None:
-        """Raise `NoRoom` if the plan of all its replicas does not fit beside what others hold."""
-        if not plan.plan_bytes or not spec.replicas:
-            return
-        assert self._room is not None
-        reserved = sum(max(0, each.plan_bytes - each.anon_bytes) for each in held)
-        mine = sum(r.view.anon_bytes for r in self._of(spec.name))
-        left = self._room.free_bytes - self._room.reserve_bytes - reserved + mine
-        need = plan.plan_bytes * spec.replicas
-        if need <= left and (plan.fits or not spec.memory):
-            return
-        nearest = plan.nearest
-        hint = (
-            f"what would fit: --ctx {nearest.ctx} --parallel {nearest.parallel} --cache-type {nearest.cache_type}"
-            if nearest
-            else "stop another deployment or take a smaller model"
-        )
-        why = plan.reason if not plan.fits else (
-            f"{spec.replicas} x {plan.plan_bytes >> 20} MiB is needed and {max(0, left) >> 20} MiB is left beside"
-            f" {self._room.reserve_bytes >> 20} MiB for the host and {reserved >> 20} MiB reserved by others"
-        )  # fmt: skip
-        raise NoRoom(
-            f"{spec.name} does not fit", why, hint, plan_bytes=need, free_bytes=self._room.free_bytes,
-            reserve_bytes=self._room.reserve_bytes, reserved_bytes=reserved,
-            nearest=msgspec.to_builtins(nearest) if nearest else None,
-        )  # fmt: skip
+    def _touched(self, name: str) -> int:
+        """Private memory of a deployment's replicas, which is free again when they are replaced (bytes)."""
+        return sum(runner.view.anon_bytes for runner in self._of(name))
 
-    async def _room_for(self, runner: Runner) -> str:
-        """The last look before a launch: the host may have filled up since the admission."""
-        await self._look_for_room()
+    async def _waits(self, runner: Runner) -> str:
+        """The last look before a launch; replicas that only wait don't hold each other up."""
         wanted = self._wanted.get(runner.deployment)
-        if wanted is None or self._room is None:
+        if wanted is None:
             return ""
         others = [
-            Holding(plan_bytes=r.view.plan_bytes, anon_bytes=r.view.anon_bytes)
-            for r in self._runners.values()
-            if r is not runner and r.launch is not None
+            Holding(plan_bytes=each.view.plan_bytes, anon_bytes=each.view.anon_bytes)
+            for each in self._runners.values()
+            if each is not runner and each.holds
         ]
-        reserved = sum(max(0, each.plan_bytes - each.anon_bytes) for each in others)
-        left = self._room.free_bytes - reserved
-        if wanted.plan.plan_bytes <= left:
-            return ""
-        return f"waits for room: {wanted.plan.plan_bytes >> 20} MiB needed, {max(0, left) >> 20} MiB free"
+        return waits(wanted.plan, await self._capacity.look(others))
 
     def _row(self, db: sqlite3.Connection, name: str) -> tables.Wanted:
         row = tables.one_wanted(db, name)
@@ -528,7 +433,7 @@ class Deployments:
         wanted = self._wanted.get(name)
         if wanted is None:
             return None
-        views = [r.view for r in self._of(name) if r.index < wanted.spec.replicas]
+        views = [r.view_for(wanted) for r in self._of(name) if r.index < wanted.spec.replicas]
         state, reason = _state_of(wanted, views)
         was = self._since.get(name)
         since = was[1] if was and was[0] == state else self._clock()

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
@@ -210,3 +211,50 @@ def test_an_answer_is_finished_by_the_next_daemon(home: Path, sample: Path) -> N
     (turn,) = ask("chats", "show", chat["id"])["messages"]
     assert (turn["state"], turn["finish"]) in (("done", "length"), ("done", "stop"))
     assert turn["answer_tokens"] > 40 and "\ufffd" not in turn["answer"]
+
+
+def test_two_deploys_at_once_are_not_given_the_same_room(home: Path, sample: Path) -> None:
+    corral("models", "sample")
+    plan = ask("fit", "smollm2-135m", "--ctx", "2048")
+    # Room for one and a half: the host's reserve takes the rest.
+    reserve = plan["free_bytes"] - plan["plan_bytes"] * 3 // 2
+    (home / "corral.toml").write_text(f"[capacity]\nreserve_bytes = {reserve}\n")
+    corral("reload")
+    both = [
+        subprocess.Popen(
+            [sys.executable, "-P", "-m", "tui", "deploy", "smollm2-135m", "--name", name, "--ctx", "2048"],
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )
+        for name in ("one", "two")
+    ]  # fmt: skip
+    ended = [(each.communicate(timeout=60)[1], each.returncode) for each in both]
+    assert sorted(code for _, code in ended) == [0, 5], ended
+    assert "is left beside" in next(err for err, code in ended if code == 5)
+    (admitted,) = ask("deployments")
+    corral("scale", admitted["spec"]["name"], "2", code=5)
+    assert ask("deployments")[0]["spec"]["replicas"] == 1
+    assert len(ask("audit", "ls", "--outcome", "refused")) == 2
+
+
+def test_restart_with_wait_returns_with_a_new_process(home: Path, sample: Path) -> None:
+    before = deployed()
+    corral("restart", "chat", "--wait")
+    (after,) = ask("ps")
+    assert after["state"] == "ready" and after["pid"] != before["pid"]
+    corral("deploy", "smollm2-135m", "--name", "chat", "--ctx", "1024", "--replace", "--wait")
+    (changed,) = ask("ps")
+    assert (changed["state"], changed["ctx"]) == ("ready", 1024)
+    assert changed["pid"] != after["pid"] and proc.start_time(after["pid"]) is None
+
+
+def test_a_chain_that_does_not_verify_is_said_and_stops_nothing(home: Path) -> None:
+    corral("ps")
+    corral("shutdown", "--all")
+    (database,) = home.glob("*/corral.db")
+    db = sqlite3.connect(database)
+    db.executescript("DROP TRIGGER audit_keeps_content; UPDATE audit SET actor = 'nobody' WHERE seq = 1")
+    db.close()
+    corral("ps")
+    until(lambda: not ask("status")["audit_ok"])
+    assert any("record 1 was changed" in warning for warning in ask("status")["daemon"]["warnings"])
+    assert "record 1 was changed" in corral("audit", "verify", code=1)

@@ -253,8 +253,6 @@ class ChatRoom(Room):
             self.app.push_screen(Options(self.chat), lambda _: self.draw({"chat"}))
 
     def action_remove(self) -> None:
-        from tui.screens.confirm import Confirm
-
         chat = self.chats.get(self.table().key)
         if chat is None:
             return
@@ -264,11 +262,12 @@ class ChatRoom(Room):
             self.query_one("#talk", VerticalScroll).remove_children()
             self.draw({"chat"})
 
-        def answer(yes: bool | None) -> None:
-            if yes:
-                self.corral.act(lambda client: client.remove_chat(chat.id), gone)
-
-        self.app.push_screen(Confirm(f"Delete the chat {chat.title!r} for good?", typed="delete"), answer)
+        self.confirmed(
+            f"Delete the chat {chat.title!r} for good?",
+            lambda client: client.remove_chat(chat.id),
+            typed="delete",
+            then=gone,
+        )
 
     def copied(self) -> str:
         return self.turns[-1].answer if self.turns else ""

@@ -87,8 +87,6 @@ class Deployments(Room):
         self.app.push_screen(DeployForm())
 
     def action_stop(self) -> None:
-        from tui.screens.confirm import Confirm
-
         chosen = self.chosen()
         if chosen is None:
             return
@@ -96,42 +94,29 @@ class Deployments(Room):
         if chosen.wanted == "stopped":
             self.corral.act(lambda client: client.start_deployment(name))
             return
-
-        def answer(yes: bool | None) -> None:
-            if yes:
-                self.corral.act(lambda client: client.stop_deployment(name))
-
-        self.app.push_screen(
-            Confirm(f"Stop {name}? Its {chosen.ready} ready replicas end; s starts them again"), answer
+        self.confirmed(
+            f"Stop {name}? Its {chosen.ready} ready replicas end; s starts them again",
+            lambda client: client.stop_deployment(name),
         )
 
     def action_restart(self) -> None:
-        from tui.screens.confirm import Confirm
-
         chosen = self.chosen()
-        if chosen is None:
-            return
-        name = chosen.spec.name
-
-        def answer(yes: bool | None) -> None:
-            if yes:
-                self.corral.act(lambda client: client.restart_deployment(name))
-
-        self.app.push_screen(Confirm(f"Restart {name}? Answers in flight are cut"), answer)
+        if chosen is not None:
+            name = chosen.spec.name
+            self.confirmed(
+                f"Restart {name}? Answers in flight end first, new requests wait",
+                lambda client: client.restart_deployment(name),
+            )
 
     def action_remove(self) -> None:
-        from tui.screens.confirm import Confirm
-
         chosen = self.chosen()
-        if chosen is None:
-            return
-        name = chosen.spec.name
-
-        def answer(yes: bool | None) -> None:
-            if yes:
-                self.corral.act(lambda client: client.remove_deployment(name))
-
-        self.app.push_screen(Confirm(f"Remove the deployment {name}? Its replicas end", typed=name), answer)
+        if chosen is not None:
+            name = chosen.spec.name
+            self.confirmed(
+                f"Remove the deployment {name}? Its replicas end",
+                lambda client: client.remove_deployment(name),
+                typed=name,
+            )
 
     def action_scale(self) -> None:
         from tui.screens.deploy import ScaleForm

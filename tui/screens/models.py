@@ -72,15 +72,10 @@ class Models(Room):
         self.corral.act(lambda client: client.import_sample(None), lambda job: self.say(""))
 
     def action_remove(self) -> None:
-        from tui.screens.confirm import Confirm
-
         name = self.table().key
         if not name:
             self.say("No model is selected")
             return
-
-        def answer(yes: bool | None) -> None:
-            if yes:
-                self.corral.act(lambda client: client.remove_model(name))
-
-        self.app.push_screen(Confirm(f"Remove the model {name} and its files for good?", typed=name), answer)
+        self.confirmed(
+            f"Remove the model {name} and its files for good?", lambda client: client.remove_model(name), typed=name
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual.app import ComposeResult
@@ -17,6 +18,7 @@ from tui.widgets.table import Table
 from tui.words import age, state
 
 if TYPE_CHECKING:
+    from core.client import Client
     from tui.app import Corral
 
 
@@ -64,6 +66,23 @@ class Room(Screen[Any]):
 
         assert isinstance(self.app, Corral)
         return self.app
+
+    def confirmed(
+        self,
+        question: str,
+        work: Callable[[Client], Awaitable[Any]],
+        *,
+        typed: str = "",
+        then: Callable[[Any], object] | None = None,
+    ) -> None:
+        """Ask once before `work`; `typed` is what has to be typed for what cannot be undone."""
+        from tui.screens.confirm import Confirm
+
+        def answer(yes: bool | None) -> None:
+            if yes:
+                self.corral.act(work, then)
+
+        self.app.push_screen(Confirm(question, typed=typed), answer)
 
     def fill(self) -> ComposeResult:
         yield from ()

@@ -1,0 +1,135 @@
+"""From what a person asks for to what it takes: a spec is completed, planned, and admitted or refused with numbers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from urllib.parse import urlsplit
+
+import msgspec
+
+from core.budgets import Room, room
+from core.budgets.admission import Holding
+from core.catalog import Catalog, sizing
+from core.engines.base import EngineRegistry
+from core.errors import Invalid, NoRoom
+from core.nodes.base import Node
+from core.nouns import DeploymentSpec, Model, Plan, PlanParts
+from core.settings import Settings
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+CACHE_RAM_MIB = 256
+"""The engine's prompt cache; its default of 8192 would not be planned for."""
+
+
+class Capacity:
+    """What the host has and what a spec takes of it. It knows no replicas: callers say what is held."""
+
+    def __init__(self, node: Node, engines: EngineRegistry, catalog: Catalog, settings: Callable[[], Settings]) -> None:
+        self._node, self._engines, self._catalog, self._settings = node, engines, catalog, settings
+
+    async def look(self, held: Sequence[Holding]) -> Room:
+        """The host's memory now, beside what is held."""
+        return room(await self._node.sample(), self._settings().capacity, held)
+
+    async def complete(self, spec: DeploymentSpec) -> tuple[DeploymentSpec, Model | None]:
+        """Check a spec and fill in its defaults; the model is None for an attached server. Raises `Invalid`,
+        `NotFound`."""
+        if not _NAME.fullmatch(spec.name):
+            raise Invalid(
+                f"{spec.name!r} is no name for a deployment",
+                "it has 1 to 63 of a-z, 0-9, dot, dash and underscore and begins with a letter or digit",
+                "give another one with --name",
+            )
+        engine = self._engines.get(spec.engine)
+        for field, low, high in (("ctx", 0, 1 << 24), ("parallel", 1, 256), ("threads", 0, 1024), ("replicas", 0, 64)):
+            value = getattr(spec, field)
+            if not low <= value <= high:
+                raise Invalid(f"{field} is {value}", f"it may be {low} to {high}", f"change --{field}")
+        if not engine.abilities.starts:
+            url = urlsplit(spec.url)
+            if url.scheme not in ("http", "https") or not url.hostname:
+                raise Invalid(
+                    f"{spec.url!r} is no URL of a server", "it is http(s)://host[:port][/prefix]", "give one with --url"
+                )
+            return msgspec.structs.replace(spec, replicas=min(1, spec.replicas)), None
+        there = engine.availability()
+        if not there.found:
+            raise Invalid(f"engine {spec.engine} cannot be started here", there.reason, "see `corral engines`")
+        model = await self._catalog.get(spec.model)
+        if spec.parallel > 1 and not engine.abilities.parallel:
+            raise Invalid(f"{spec.engine} serves one request at a time", todo="use --parallel 1 and more replicas")
+        if spec.cache_type not in engine.abilities.cache_types:
+            known = ", ".join(engine.abilities.cache_types)
+            raise Invalid(f"{spec.engine} does not take cache type {spec.cache_type}", f"it takes {known}")
+        ctx = spec.ctx or sizing.default_ctx(model.shape, spec.parallel)
+        if model.shape.ctx_train:
+            ctx = min(ctx, model.shape.ctx_train * spec.parallel)
+        return msgspec.structs.replace(spec, ctx=ctx), model
+
+    def plan(self, spec: DeploymentSpec, model: Model | None, left: Room) -> Plan:
+        """What one replica of a completed spec takes, against what is left."""
+        if model is None:
+            nothing = PlanParts(weights=0, kv_cache=0, compute=0, repack=0, output=0, base=0)
+            return Plan(
+                model=spec.model, ctx=spec.ctx, ctx_per_slot=spec.ctx // spec.parallel, parallel=spec.parallel,
+                cache_type=spec.cache_type, rss_bytes=0, plan_bytes=0, parts=nothing, free_bytes=left.free_bytes,
+                reserve_bytes=left.reserve_bytes, reserved_bytes=left.reserved_bytes, fits=True,
+                reason="attached: it takes nothing of this host",
+            )  # fmt: skip
+        plan = sizing.plan(
+            model.shape,
+            model=model.name,
+            ctx=spec.ctx,
+            parallel=spec.parallel,
+            cache_type=spec.cache_type,
+            cache_ram_mib=CACHE_RAM_MIB,
+            free_bytes=left.free_bytes,
+            reserve_bytes=left.reserve_bytes,
+            reserved_bytes=left.reserved_bytes,
+        )
+        if _limit_too_small(spec, plan):
+            return msgspec.structs.replace(plan, fits=False, reason=_limit_reason(spec, plan))
+        return plan
+
+
+def admit(spec: DeploymentSpec, plan: Plan, left: Room, *, replicas: int, freed: int = 0) -> None:
+    """Raises `NoRoom` unless `replicas` more plans fit; `freed` bytes are given back by those that they replace."""
+    if not plan.plan_bytes or not replicas:
+        return
+    need, have = plan.plan_bytes * replicas, left.left + freed
+    if _limit_too_small(spec, plan):
+        why = _limit_reason(spec, plan)
+    elif need <= have:
+        return
+    else:
+        why = (
+            f"{replicas} x {sizing.human(plan.plan_bytes)} is needed and {sizing.human(max(0, have))} is left beside"
+            f" {sizing.human(left.reserve_bytes)} for the host and {sizing.human(left.reserved_bytes)} held by others"
+        )
+    near = plan.nearest
+    hint = (
+        f"what would fit: --ctx {near.ctx} --parallel {near.parallel} --cache-type {near.cache_type}"
+        if near
+        else "stop another deployment, take fewer replicas or a smaller model"
+    )
+    raise NoRoom(
+        f"{spec.name} does not fit", why, hint, plan_bytes=need, free_bytes=left.free_bytes,
+        reserve_bytes=left.reserve_bytes, reserved_bytes=left.reserved_bytes,
+        nearest=msgspec.to_builtins(near) if near else None,
+    )  # fmt: skip
+
+
+def waits(plan: Plan, left: Room) -> str:
+    """The last look before a launch, when the host may have filled up: empty, or why the replica waits."""
+    if plan.plan_bytes <= max(0, left.left):
+        return ""
+    return f"waits for room: {sizing.human(plan.plan_bytes)} needed, {sizing.human(max(0, left.left))} left"
+
+
+def _limit_too_small(spec: DeploymentSpec, plan: Plan) -> bool:
+    return bool(spec.memory) and spec.memory < plan.plan_bytes
+
+
+def _limit_reason(spec: DeploymentSpec, plan: Plan) -> str:
+    return f"--memory {sizing.human(spec.memory)} is less than the plan of {sizing.human(plan.plan_bytes)}"
