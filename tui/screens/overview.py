@@ -32,11 +32,11 @@ class Overview(Room):
                 Column("deployment", 14, flex=True), Column("state", 12, state=True), Column("replicas", 8, 3, True),
                 Column("tok/s", 7, 2, True), Column("since", 6, 4, True), Column("reason", 24, 5),
             ],
-            empty="Nothing is deployed: press 3, i to import a model, then d to deploy it",
+            empty="Nothing is deployed: press 3, then m for the sample model and d to deploy it",
             id="deployments",
         )  # fmt: skip
         last = Table(
-            [Column("time", 19, 1), Column("who", 10, 2), Column("what", 22), Column("object", 14, flex=True),
+            [Column("time", 19, 1), Column("who", 8, 1), Column("what", 18), Column("object", 12, flex=True),
              Column("outcome", 13, state=True)],
             empty="No record yet", id="last",
         )  # fmt: skip

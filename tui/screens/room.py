@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 class Line(Static):
     """One line of text from anywhere; writes only when it changes."""
 
-    DEFAULT_CSS = "Line { height: 1; width: 1fr; }"
+    DEFAULT_CSS = "Line { height: 1; width: 1fr; text-wrap: nowrap; text-overflow: ellipsis; }"
 
     def __init__(self, text: str = "", *, id: str | None = None, classes: str | None = None) -> None:
         super().__init__(line(text), markup=False, id=id, classes=classes)
