@@ -28,6 +28,10 @@ from core.telemetry.usage import UsageRow, commit_batch
 log = logging.getLogger(__name__)
 
 LINE_LIMIT = 16 << 20
+REPLACE_S = 20.0
+"""What a new gateway may take to start and to be handed the listener."""
+RETRY_S = 60.0
+"""Between two tries to replace a gateway of another version."""
 _SHOUT = asyncio.IncompleteReadError, asyncio.LimitOverrunError, OSError, msgspec.DecodeError
 
 
@@ -35,6 +39,10 @@ def new_launch_id() -> str:
     """10 characters of 50 random bits."""
     alphabet = "abcdefghijklmnopqrstuvwxyz234567"
     return "".join(alphabet[byte & 31] for byte in secrets.token_bytes(10))
+
+
+class _Replaced(Exception):
+    """Another gateway serves now: speak with that one."""
 
 
 class GatewayLink:
@@ -67,10 +75,11 @@ class GatewayLink:
         self._changed = asyncio.Event()
         self._acks = asyncio.Condition()
         self._writer: asyncio.StreamWriter | None = None
-        self._launch: LaunchState | None = None
         self._welcome: wire.Welcome | None = None
         self._live: wire.Live | None = None
         self._state = "starting"
+        self._reports: dict[str, asyncio.Future[wire.Report]] = {}
+        self._not_before = 0.0
 
     # ---------------------------------------------------------------------------------------- for callers
 
@@ -133,42 +142,93 @@ class GatewayLink:
             pause = min(5.0, pause * 2)
 
     async def stop(self) -> None:
-        """End the gateway (`corral shutdown --all`)."""
-        launch = self._launch
-        if launch is None:
-            return
+        """End the gateway, and one before it that still ends its streams (`corral shutdown --all`)."""
+        living = [each.id for each in await self._mine() if each.alive]
         async with asyncio.timeout(15):
-            await self._node.signal(launch.id, 15)
-            while any(each.id == launch.id and each.alive for each in await self._node.launches()):  # noqa: ASYNC110
+            for launch in living:
+                await self._node.signal(launch, 15)
+            while any(each.alive for each in await self._mine()):  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
-        await self._gate.record(CORRAL, "gateway.stop", "gateway:local", launch.id, "done")
+        for launch in living:
+            await self._gate.record(CORRAL, "gateway.stop", "gateway:local", launch, "done")
+
+    async def _mine(self) -> list[LaunchState]:
+        return [each for each in await self._node.launches() if each.kind == "gateway"]
 
     async def _ensure(self) -> None:
         """Adopt the gateway that runs, else start one."""
-        mine = [each for each in await self._node.launches() if each.kind == "gateway"]
-        living = [each for each in mine if each.alive]
-        for each in mine:
-            if not each.alive:
-                await self._gate.record(
-                    CORRAL,
-                    "gateway.died",
-                    "gateway:local",
-                    each.id,
-                    "done",
-                    reason=each.exit.reason if each.exit and each.exit.reason else "its keeper has gone",
-                )
-                await self._node.remove(each.id)
-        if living:
-            self._launch = living[0]
-            return
+        await self._sweep()
+        if not any(each.alive for each in await self._mine()):
+            await self._start("gateway.start")
+
+    async def _sweep(self) -> None:
+        """Record and remove the gateways that have ended."""
+        for each in await self._mine():
+            if each.alive:
+                continue
+            asked = each.exit is not None and each.exit.code == 0
+            reason = each.exit.reason if each.exit and each.exit.reason else "its keeper has gone"
+            await self._gate.record(
+                CORRAL, "gateway.ended" if asked else "gateway.died", "gateway:local", each.id, "done",
+                reason="it ended its last stream or was told to end" if asked else reason,
+            )  # fmt: skip
+            await self._node.remove(each.id)
+
+    async def _start(self, verb: str) -> LaunchState:
+        """Start a gateway: the first one serves, a second one waits to be handed the listener."""
         order = self._order()
-        effect = await self._gate.intent(CORRAL, "gateway.start", "gateway:local", order.id)
+        effect = await self._gate.intent(CORRAL, verb, "gateway:local", order.id)
         try:
-            self._launch = await self._node.launch(order)
+            launch = await self._node.launch(order)
         except CorralError as error:
             await self._gate.outcome(effect, "failed", reason=str(error))
             raise
-        await self._gate.outcome(effect, "done", after={"launch": order.id, "pid": self._launch.pid})
+        if verb == "gateway.replace":
+            try:
+                await self._hand_over(launch)
+            except (CorralError, TimeoutError) as error:
+                await self._node.signal(launch.id, 15)
+                reason = str(error) or f"it took longer than {REPLACE_S:.0f} s"
+                await self._gate.outcome(effect, "failed", reason=reason)
+                raise Failed("the gateway was not replaced", reason, "the old one serves on") from None
+        await self._gate.outcome(effect, "done", after={"launch": order.id, "pid": launch.pid})
+        return launch
+
+    async def _hand_over(self, launch: LaunchState) -> None:
+        """Have the gateway that serves hand its listener to `launch`."""
+        path = self._paths.gateway / f"next-{launch.id}.sock"
+        async with asyncio.timeout(REPLACE_S):
+            while not path.exists():  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+            report = await self._ask(wire.HandOver(socket=str(path)), "handover")
+        if not report.ok:
+            raise Failed("the gateway did not hand over", report.reason)
+
+    async def _ask(self, message: wire.FromDaemon, what: str) -> wire.Report:
+        """Send a line that is answered with a `Report`; the caller has a time-out."""
+        answer: asyncio.Future[wire.Report] = asyncio.get_running_loop().create_future()
+        self._reports[what] = answer
+        self._send(message)
+        try:
+            return await answer
+        finally:
+            self._reports.pop(what, None)
+
+    async def _tend(self) -> None:
+        """Replace a gateway of another version; see those out that were replaced."""
+        while True:
+            old = self._welcome.program if self._welcome else ""
+            now = asyncio.get_running_loop().time()
+            if old != program_version() and now >= self._not_before:
+                self._not_before = now + RETRY_S
+                try:
+                    await self._start("gateway.replace")
+                except CorralError as error:
+                    log.warning("%s", error)
+                else:
+                    raise _Replaced
+            await self._sweep()
+            await asyncio.sleep(2)
 
     def _order(self) -> LaunchOrder:
         launch = new_launch_id()
@@ -207,12 +267,18 @@ class GatewayLink:
             if not isinstance(first, wire.Welcome):
                 raise Failed("the gateway did not welcome the daemon", getattr(first, "reason", ""))
             self._welcome = first
+            if first.database == self._store.database_id:
+                # The clock may have been set back since the daemon before this one: ours must still win.
+                self._epoch = max(self._epoch, first.epoch + 1)
             self._state = "ready"
             self._acknowledged = 0
             self._changed.set()
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._push())
                 group.create_task(self._pull(reader))
+                group.create_task(self._tend())
+        except* _Replaced:
+            log.info("the gateway was replaced by one of version %s", program_version())
         except* (*_SHOUT, TimeoutError) as errors:
             raise Failed("the gateway's control socket closed", str(errors.exceptions[0])) from None
         finally:
@@ -289,6 +355,10 @@ class GatewayLink:
                 case wire.Live():
                     self._live = message
                     self._on_live(message)
+                case wire.Report():
+                    waiting = self._reports.get(message.what)
+                    if waiting is not None and not waiting.done():
+                        waiting.set_result(message)
                 case wire.Refused():
                     log.warning("the gateway refused: %s", message.reason)
                 case _:

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+import logging
 import os
 import socket
 import struct
+from collections.abc import Awaitable, Callable
 
 import msgspec
 
 from core import program_version
 from core.gateway import wire
 from core.gateway.exchange import Core
+from core.gateway.handover import Wrong
+
+log = logging.getLogger("gateway")
 
 LINE_LIMIT = 16 << 20
 WINDOW = 64
@@ -23,12 +29,14 @@ _DECODE: msgspec.json.Decoder[wire.FromDaemon] = msgspec.json.Decoder(wire.FromD
 class Control:
     """Speaks with one daemon at a time; the newest connection wins."""
 
-    def __init__(self, core: Core) -> None:
+    def __init__(self, core: Core, hand_over: Callable[[str], Awaitable[None]]) -> None:
         self._core = core
+        self._hand_over = hand_over
         self._writer: asyncio.StreamWriter | None = None
-        self._carried: set[tuple[str, int]] = set()
+        self._carried: dict[str, int] = {}
         self._last_live: wire.Live | None = None
         self._group: asyncio.TaskGroup | None = None
+        self._conversations: dict[asyncio.StreamWriter, asyncio.Task[None] | None] = {}
 
     async def run(self) -> None:
         """Write the spool and tell the daemon what changed, each second, until cancelled."""
@@ -37,10 +45,15 @@ class Control:
             while True:
                 await asyncio.sleep(1)
                 self.tick()
+                try:
+                    await asyncio.to_thread(self._core.spool.sync)
+                except OSError as error:
+                    log.error("the usage spool does not reach the disk: %s", error.strerror)
 
     def tick(self) -> None:
         core = self._core
         core.spool.flush()
+        core.spool.adopt()
         core.turns.prune()
         for seat in core.table.seats.values():
             seat.pool.prune()
@@ -55,20 +68,20 @@ class Control:
         seats = core.table.seats.values()
         return wire.Live(
             requests=core.requests,
-            in_flight=sum(seat.in_flight for seat in seats),
+            in_flight=sum(seat.busy for seat in seats),
             queued={name: len(target.queue) for name, target in core.table.targets.items() if target.queue},
             replicas=tuple(
                 wire.RouteLive(
                     replica=seat.route.id,
-                    in_flight=seat.in_flight,
+                    in_flight=seat.busy,
                     requests=seat.requests,
                     errors=seat.errors,
                     ttft_ms=seat.ttft_ms,
                 )
                 for seat in seats
             ),
-            connections=core.connections,
-            spooled=len(core.spool.pending),
+            connections=len(core.clients),
+            spooled=len(core.spool),
         )
 
     def _send(self, message: wire.FromGateway) -> None:
@@ -79,15 +92,14 @@ class Control:
         """Send the batches that this connection has not carried yet, in order."""
         if self._writer is None:
             return
-        for place, (launch, n, data) in enumerate(self._core.spool.pending):
-            if place >= WINDOW:
-                return
-            if (launch, n) not in self._carried:
-                self._carried.add((launch, n))
+        for launch, n, data in itertools.islice(self._core.spool.batches(), WINDOW):
+            if n > self._carried.get(launch, 0):
+                self._carried[launch] = n
                 self._writer.write(data + b"\n")
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection, until it closes or errs."""
+        self._conversations[writer] = asyncio.current_task()
         raw = writer.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
         uid = struct.unpack("3i", raw)[1]
         try:
@@ -108,7 +120,16 @@ class Control:
         finally:
             if self._writer is writer:
                 self._writer = None
+            del self._conversations[writer]
             writer.close()
+
+    async def close(self) -> None:
+        """Hang up, and wait until the conversations have ended."""
+        tasks = [task for task in self._conversations.values() if task is not None]
+        for writer in self._conversations:
+            writer.close()
+        if tasks:
+            await asyncio.wait(tasks, timeout=1)
 
     def _obey(self, message: wire.FromDaemon, writer: asyncio.StreamWriter) -> None:
         core = self._core
@@ -132,7 +153,8 @@ class Control:
                 if self._group is not None:
                     self._group.create_task(self._drain(message))
             case wire.HandOver():
-                self._send(wire.Report(what="handover", ok=False, reason="this gateway cannot hand over"))
+                if self._group is not None:
+                    self._group.create_task(self._replace(message))
             case wire.Ask():
                 self._send(wire.Report(what=message.what, request=message.request, ok=message.what == "ping"))
 
@@ -144,7 +166,7 @@ class Control:
         if self._writer is not None and self._writer is not writer:
             self._writer.close()
         self._writer = writer
-        self._carried = set()
+        self._carried = {}
         self._last_live = None
         spool, snapshot = self._core.spool, self._core.table.snapshot
         self._send(
@@ -162,6 +184,15 @@ class Control:
         )
         self._send_usage()
 
+    async def _replace(self, message: wire.HandOver) -> None:
+        try:
+            await self._hand_over(message.socket)
+        except (OSError, TimeoutError, Wrong) as error:
+            reason = str(error) or "the new gateway did not answer in time"
+            self._send(wire.Report(what="handover", ok=False, reason=reason))
+        else:
+            self._send(wire.Report(what="handover"))
+
     async def _drain(self, message: wire.Drain) -> None:
         """Send nothing new to a replica, and report when it has nothing more."""
         table = self._core.table
@@ -170,7 +201,7 @@ class Control:
                 seat.route = msgspec.structs.replace(seat.route, draining=True)
         try:
             async with asyncio.timeout(message.timeout_s):
-                while any(x.in_flight for x in table.seats.values() if x.route.id == message.replica):
+                while any(x.busy for x in table.seats.values() if x.route.id == message.replica):
                     await table.changed.wait()
             self._send(wire.Report(what="drain", request=message.replica))
         except TimeoutError:

@@ -15,7 +15,7 @@ from core.gateway.counting import Counts
 from core.gateway.errors import Refusal
 from core.gateway.routes import Seat, Table, Target, Waiter
 from core.gateway.turns import ALONE_S, Turn, Turns
-from core.gateway.upstream import EngineConnection
+from core.gateway.upstream import EngineConnection, Pool
 from core.gateway.usage import Spool
 
 
@@ -43,6 +43,12 @@ class Client(Protocol):
     def break_off(self) -> None: ...
 
 
+class Leaver(Protocol):
+    """A connection that can be told that this gateway takes nothing new."""
+
+    def leave(self) -> None: ...
+
+
 class Core:
     """What all requests share."""
 
@@ -53,8 +59,17 @@ class Core:
         self.turns = Turns()
         self.tasks: set[asyncio.Task[None]] = set()
         self.exchanges: set[Exchange] = set()
+        self.clients: set[Leaver] = set()
+        self.retired = False
+        self.elsewhere: Pool | None = None
+        """Where the turns of the gateway before this one can be followed, while it lives."""
         self.requests = 0
-        self.connections = 0
+
+    def retire(self) -> None:
+        """Take nothing new: idle connections are closed, busy ones after their answer."""
+        self.retired = True
+        for client in tuple(self.clients):
+            client.leave()
 
     def start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run a connect; it is owned here and cancelled with its request."""
@@ -162,11 +177,12 @@ class Exchange:
 
     def _send(self, connection: EngineConnection, *, fresh: bool) -> None:
         assert self._seat is not None
-        route = self._seat.route
+        seat = self._seat
+        route = seat.route
         self._connection, self._fresh = connection, fresh
         key = f"Authorization: Bearer {route.secret}\r\n" if route.secret else ""
         head = (
-            f"POST {route.prefix}{self._path} HTTP/1.1\r\nHost: corral\r\nContent-Type: application/json\r\n"
+            f"POST {route.prefix}{self._path} HTTP/1.1\r\nHost: {seat.pool.host}\r\nContent-Type: application/json\r\n"
             f"{key}Content-Length: {len(self._body)}\r\n\r\n"
         )
         connection.send(self, head.encode("latin-1") + self._body)

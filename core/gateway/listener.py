@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import struct
 from collections import deque
@@ -14,6 +15,7 @@ import msgspec
 from core.gateway.errors import PHRASES, Refusal
 from core.gateway.exchange import DECODE_ASKED, Core, Exchange
 from core.gateway.turns import Turn
+from core.gateway.upstream import EngineConnection, Pool
 
 HEAD_BYTES = 32 << 10
 AHEAD_BYTES = 64 << 10
@@ -53,6 +55,31 @@ class _Request:
         self.actor = self.turn = ""
 
 
+class _Relay:
+    """Takes an answer of another gateway for a client of this one."""
+
+    def __init__(self, client: ClientConnection) -> None:
+        self._client = client
+        self._begun = False
+        self.ended = asyncio.Event()
+
+    def answer_head(self, status: int, content_type: bytes, length: int | None) -> None:
+        self._begun = True
+        self._client.begin(status, content_type, length)
+
+    def answer_part(self, data: bytes, last: bool) -> None:
+        self._client.part(data, last)
+        if last:
+            self.ended.set()
+
+    def answer_lost(self) -> None:
+        if self._begun:
+            self._client.break_off()
+        else:
+            self._client.refuse(Refusal(404, "no such turn", "not_found"))
+        self.ended.set()
+
+
 class ClientConnection(asyncio.Protocol):
     """One client. Reading is never paused: a paused socket does not tell that its client has gone."""
 
@@ -72,17 +99,18 @@ class ClientConnection(asyncio.Protocol):
         self._last = False
         self._continue = False
         self._turn: Turn | None = None
+        self._elsewhere: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment]
         self._uid, self._groups = peer(transport.get_extra_info("socket"))
         self._parser = httptools.HttpRequestParser(self)
-        self._core.connections += 1
+        self._core.clients.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._closed = True
-        self._core.connections -= 1
+        self._core.clients.discard(self)
         if self._timer is not None:
             self._timer.cancel()
         if self._turn is not None and self in self._turn.followers:
@@ -90,6 +118,14 @@ class ClientConnection(asyncio.Protocol):
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
             exchange.client_gone()
+        if self._elsewhere is not None:
+            self._elsewhere.cancel()
+
+    def leave(self) -> None:
+        """This gateway takes nothing new: close at once if nothing is asked, else after the answer."""
+        if not self._busy and not self._ready and self._timer is None:
+            self._last = True
+            self._transport.close()
 
     def eof_received(self) -> bool:
         return False
@@ -272,11 +308,14 @@ class ClientConnection(asyncio.Protocol):
         self._json(200, msgspec.json.encode({"object": "list", "data": rows}))
 
     def _turns(self, request: _Request, id: str, query: bytes) -> None:
-        if self._uid not in (self._core.owner, 0):
+        if self._uid not in (self._core.owner, 0, os.getuid()):
             raise Refusal(403, "turns are the daemon's", "not_allowed")
         turn = self._core.turns.get(id)
         if turn is None:
-            raise Refusal(404, "no such turn", "not_found")
+            if self._core.elsewhere is None:
+                raise Refusal(404, "no such turn", "not_found")
+            self._elsewhere = self._core.start(self._ask_elsewhere(self._core.elsewhere, request))
+            return
         if request.method == b"DELETE":
             turn.stop()
             self._json(200, b"{}")
@@ -291,6 +330,20 @@ class ClientConnection(asyncio.Protocol):
             self._turn = turn
             turn.followers.append(self)
         self.part(bytes(turn.data[start:]), ended)
+
+    async def _ask_elsewhere(self, pool: Pool, request: _Request) -> None:
+        """A turn that the gateway before this one may still hold: ask there, pass on what it says."""
+        connection: EngineConnection | None = None
+        try:
+            connection = await pool.connect()
+            relay = _Relay(self)
+            connection.send(relay, b"%b %b HTTP/1.1\r\nHost: corral\r\n\r\n" % (request.method, request.target))
+            await relay.ended.wait()
+        except (OSError, TimeoutError):
+            self.refuse(Refusal(404, "no such turn", "not_found"))
+        finally:
+            if connection is not None:
+                connection.abort()
 
     def turn_part(self, data: bytes, last: bool) -> None:
         """A followed turn goes on."""
@@ -311,6 +364,8 @@ class ClientConnection(asyncio.Protocol):
     def begin(self, status: int, content_type: bytes, length: int | None) -> None:
         """The head of an answer; without a length it is chunked, or ends with the connection in HTTP/1.0."""
         request = self._current
+        if self._core.retired:
+            request.keep = False
         self._framed = length is None and not request.old
         head = b"HTTP/1.1 %d %b\r\nContent-Type: %b\r\n" % (status, PHRASES.get(status, b"Status"), content_type)
         if length is not None:
@@ -336,7 +391,7 @@ class ClientConnection(asyncio.Protocol):
         if last:
             self._exchange = None
             self._busy = False
-            if not self._current.keep:
+            if not self._current.keep or self._core.retired:
                 self._last = True
                 self._transport.close()
             elif self._ready or self._ahead or self._continue:

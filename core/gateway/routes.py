@@ -19,21 +19,24 @@ FEATURES: frozenset[str] = frozenset()
 
 
 class Seat:
-    """A replica as the gateway sees it: its route, its connections, how busy it is."""
+    """A replica as the gateway sees it: its route, its connections, how busy it is. `elsewhere` counts the slots that
+    a gateway before this one still holds."""
 
-    __slots__ = ("errors", "in_flight", "pool", "requests", "route", "ttft_ms")
+    __slots__ = ("elsewhere", "errors", "in_flight", "pool", "requests", "route", "ttft_ms")
 
     def __init__(self, route: wire.ReplicaRoute) -> None:
         self.route = route
         self.pool = Pool(route.endpoint)
         self.in_flight = 0
+        self.elsewhere = 0
         self.requests = 0
         self.errors = 0
         self.ttft_ms: float | None = None
 
     @property
-    def free(self) -> bool:
-        return not self.route.draining and self.in_flight < self.route.slots
+    def busy(self) -> int:
+        """Slots taken, by whichever gateway."""
+        return self.in_flight + self.elsewhere
 
 
 class Waiter:
@@ -68,6 +71,7 @@ class Table:
         self.targets: dict[str, Target] = {}
         self.seats: dict[tuple[str, str], Seat] = {}
         self.blocked = ""
+        self._elsewhere: dict[str, int] = {}
         self._uids: frozenset[int] = frozenset()
         self._gids: frozenset[int] = frozenset()
         self.changed = asyncio.Event()
@@ -76,19 +80,25 @@ class Table:
     def load(self) -> None:
         """Take the last snapshot from disk; one that cannot be read is as none."""
         try:
-            self._use(msgspec.json.decode(self._file.read_bytes(), type=wire.Snapshot))
+            found = msgspec.json.decode(self._file.read_bytes(), type=wire.Snapshot)
         except (OSError, msgspec.DecodeError):
             return
+        if not self._block(found):
+            self._use(found)
+
+    def _block(self, new: wire.Snapshot) -> str:
+        """Refuse every request while the settings need what this gateway lacks: it never fails open."""
+        lacking = sorted(set(new.needs) - FEATURES)
+        if lacking:
+            self.blocked = f"this gateway lacks what its settings need ({', '.join(lacking)}): restart it"
+            return self.blocked
+        return ""
 
     def apply(self, new: wire.Snapshot) -> str:
         """Put `new` in force; returns why not, or an empty string."""
         old = self.snapshot
         if new.database == old.database and (new.epoch, new.n) < (old.epoch, old.n):
             return f"snapshot {new.epoch}/{new.n} is older than {old.epoch}/{old.n}"
-        lacking = sorted(set(new.needs) - FEATURES)
-        if lacking:
-            self.blocked = f"this gateway lacks what its settings need ({', '.join(lacking)}): restart it"
-            return self.blocked
         temporary = self._file.with_suffix(".new")
         try:
             descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
@@ -99,8 +109,21 @@ class Table:
             temporary.replace(self._file)
         except OSError as error:
             return f"the snapshot could not be kept: {error.strerror}"
+        # Kept on disk first: what blocks this gateway blocks it after a restart too.
+        if reason := self._block(new):
+            return reason
         self._use(new)
         return ""
+
+    def hold(self, in_flight: dict[str, int]) -> None:
+        """Take what a gateway before this one still has in flight (`wire.Busy`); what it has ended is free."""
+        self._elsewhere = in_flight
+        for (replica, launch), seat in self.seats.items():
+            seat.elsewhere = in_flight.get(f"{replica} {launch}", 0)
+        self.changed.set()
+        self.changed.clear()
+        for target in self.targets.values():
+            self._feed(target)
 
     def _use(self, new: wire.Snapshot) -> None:
         seats: dict[tuple[str, str], Seat] = {}
@@ -115,6 +138,7 @@ class Table:
                 if seat is None or seat.route.endpoint != replica.endpoint:
                     seat = Seat(replica)
                 seat.route = replica
+                seat.elsewhere = self._elsewhere.get(f"{replica.id} {replica.launch}", 0)
                 seats[key] = seat
                 target.seats.append(seat)
             targets[route.name] = target
@@ -154,7 +178,7 @@ class Table:
             if seat is avoid or seat.route.draining:
                 continue
             some = True
-            if seat.in_flight < seat.route.slots and (best is None or seat.in_flight < best.in_flight):
+            if seat.busy < seat.route.slots and (best is None or seat.busy < best.busy):
                 best = seat
         if best is not None:
             best.in_flight += 1

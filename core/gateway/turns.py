@@ -50,6 +50,9 @@ class Turns:
         turn = self._turns[id] = Turn(stop)
         return turn
 
+    def __len__(self) -> int:
+        return len(self._turns)
+
     def get(self, id: str) -> Turn | None:
         return self._turns.get(id)
 

@@ -144,6 +144,9 @@ class Pool:
 
     def __init__(self, endpoint: str) -> None:
         self._endpoint = endpoint
+        kind, _, rest = endpoint.partition(":")
+        self.host = "corral" if kind == "unix" else rest
+        """The Host header: an attached server may stand behind a proxy that goes by it."""
         self._idle: list[EngineConnection] = []
         self._closed = False
 

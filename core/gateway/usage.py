@@ -1,67 +1,125 @@
-"""Usage lines: an append-only spool in numbered batches that are kept until the daemon has committed them."""
+"""Usage lines: an append-only spool in numbered batches that are kept until the daemon has committed them.
+
+Each launch of a gateway writes a file of its own, `<launch>.jsonl`, and holds its lock while it lives. Whose lock is
+free has died or was replaced: the gateway that serves sends what is left of it, oldest first, and removes it.
+"""
 
 from __future__ import annotations
 
+import fcntl
+import logging
 import os
 from collections import deque
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 
 from core.gateway import wire
 
+log = logging.getLogger("gateway")
+
 SPOOL_BYTES = 32 << 20
+_LINE_BYTES = 400
+"""What a line that is not written yet is counted with."""
 
 
 class Spool:
-    """Batches of one folder: of this launch, and of dead gateways before it."""
+    """The batches of this launch, and those of dead gateways that `adopt` has found. Raises OSError when its folder
+    cannot be written or another process is this launch."""
 
     def __init__(self, folder: Path, launch: str, *, bound: int = SPOOL_BYTES) -> None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._file = folder / "usage.jsonl"
-        self._mark = folder / "mark.json"
+        self._folder = folder
         self._bound = bound
         self.launch = launch
         self._lines: list[wire.UsageLine] = []
-        self.pending: deque[tuple[str, int, bytes]] = deque()
+        self._batches: dict[str, deque[tuple[int, bytes]]] = {}
+        self._adopted: dict[str, int] = {}
         self.bytes = 0
-        self.n = self._read()
-        self._out = os.open(self._file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        file = self._file(launch)
+        self._out = os.open(file, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        fcntl.flock(self._out, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        whole = self._read(file, launch)
+        if whole < os.fstat(self._out).st_size:
+            os.ftruncate(self._out, whole)
+        last = self._batches[launch][-1][0] if launch in self._batches else 0
+        self.n = max(last, self._mark())
+        self._unsynced = False
 
-    def _read(self) -> int:
-        """Find what was spooled; a torn last line is cut off. Returns the last number of this launch."""
-        last = 0
+    def _file(self, launch: str) -> Path:
+        return self._folder / f"{launch}.jsonl"
+
+    def _mark(self) -> int:
+        """The last number that was used when the file was emptied: a restart of this launch uses none twice."""
         try:
-            mark = msgspec.json.decode(self._mark.read_bytes(), type=dict[str, int])
-            last = mark.get(self.launch, 0)
-        except (OSError, msgspec.DecodeError):
-            pass
-        try:
-            data = self._file.read_bytes()
-        except FileNotFoundError:
-            return last
+            return int(self._file(self.launch).with_suffix(".n").read_text())
+        except (OSError, ValueError):
+            return 0
+
+    def _read(self, file: Path, launch: str) -> int:
+        """Take the batches of a file; returns how many bytes of it are whole lines (a torn last one is none)."""
+        data = file.read_bytes()
         whole = data[: data.rfind(b"\n") + 1]
-        if len(whole) != len(data):
-            os.truncate(self._file, len(whole))
         for line in whole.splitlines():
             try:
                 batch = msgspec.json.decode(line, type=wire.UsageBatch)
             except msgspec.DecodeError:
+                log.warning("%s has a line that cannot be read; it is left out", file.name)
                 continue
-            self.pending.append((batch.launch, batch.n, line))
-            self.bytes += len(line)
-            if batch.launch == self.launch:
-                last = max(last, batch.n)
-        return last
+            self._keep(launch, batch.n, line)
+        return len(whole)
+
+    def _keep(self, launch: str, n: int, data: bytes) -> None:
+        self._batches.setdefault(launch, deque()).append((n, data))
+        self.bytes += len(data)
+
+    def adopt(self) -> None:
+        """Take over what launches that have ended left behind."""
+        for file in sorted(self._folder.glob("*.jsonl"), key=lambda each: each.stat().st_mtime):
+            launch = file.stem
+            if launch == self.launch or launch in self._adopted:
+                continue
+            try:
+                descriptor = os.open(file, os.O_RDWR | os.O_CLOEXEC)
+            except OSError:
+                continue
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:  # it lives: a gateway that was replaced and still ends its streams
+                os.close(descriptor)
+                continue
+            self._adopted[launch] = descriptor
+            self._read(file, launch)
+            if launch not in self._batches:
+                self._forget(launch)
+
+    def _forget(self, launch: str) -> None:
+        """Remove the file of a launch that has ended and is committed."""
+        self._file(launch).unlink(missing_ok=True)
+        self._file(launch).with_suffix(".n").unlink(missing_ok=True)
+        os.close(self._adopted.pop(launch))
 
     @property
     def full(self) -> bool:
-        return self.bytes + 400 * len(self._lines) > self._bound
+        """Whether one more line would outgrow the bound."""
+        return self.bytes + _LINE_BYTES * (len(self._lines) + 1) > self._bound
 
     @property
     def first(self) -> int:
-        """Number of this launch's first batch that is not acknowledged."""
-        return next((n for launch, n, _ in self.pending if launch == self.launch), self.n + 1)
+        """Number of this launch's first batch that is not acknowledged; `n + 1` if there is none."""
+        mine = self._batches.get(self.launch)
+        return mine[0][0] if mine else self.n + 1
+
+    def __len__(self) -> int:
+        """Batches that are not acknowledged."""
+        return sum(len(each) for each in self._batches.values())
+
+    def batches(self) -> Iterator[tuple[str, int, bytes]]:
+        """(launch, n, JSON) of what is not acknowledged: dead launches first, each in order."""
+        for launch in [*self._adopted, self.launch]:
+            for n, data in self._batches.get(launch, ()):
+                yield launch, n, data
 
     def add(self, line: wire.UsageLine) -> None:
         """Take one request's line; dropped when the spool is full (`serve_uncounted`)."""
@@ -83,27 +141,41 @@ class Spool:
             return False
         self._lines.clear()
         self.n += 1
-        self.pending.append((self.launch, self.n, data))
-        self.bytes += len(data)
+        self._keep(self.launch, self.n, data)
+        self._unsynced = True
         return True
 
+    def sync(self) -> None:
+        """Bring what was written to the disk. Blocks for some ms: call it in a thread. Raises OSError."""
+        if self._unsynced:
+            self._unsynced = False
+            os.fdatasync(self._out)
+
     def acknowledge(self, launch: str, n: int) -> None:
-        """Forget what is committed; the file is emptied when nothing is left in it."""
-        kept = [each for each in self.pending if each[0] != launch or each[1] > n]
-        if len(kept) == len(self.pending):
+        """Forget what is committed; a file is emptied or removed when nothing is left in it."""
+        batches = self._batches.get(launch)
+        if batches is None:
             return
-        self.pending = deque(kept)
-        self.bytes = sum(len(each[2]) for each in kept)
-        if not kept:
-            # The number outlives the file, so that a restart of this launch never uses one twice.
-            temporary = self._mark.with_suffix(".new")
-            try:
-                temporary.write_bytes(msgspec.json.encode({self.launch: self.n}))
-                temporary.replace(self._mark)
-                os.ftruncate(self._out, 0)
-            except OSError:
-                return
+        while batches and batches[0][0] <= n:
+            self.bytes -= len(batches.popleft()[1])
+        if batches:
+            return
+        del self._batches[launch]
+        if launch != self.launch:
+            self._forget(launch)
+            return
+        mark = self._file(launch).with_suffix(".n")
+        try:
+            temporary = mark.with_suffix(".new")
+            temporary.write_text(str(self.n))
+            temporary.replace(mark)
+            os.ftruncate(self._out, 0)
+        except OSError:
+            return
 
     def close(self) -> None:
+        """Write what is left and let go of the locks."""
         self.flush()
+        for descriptor in self._adopted.values():
+            os.close(descriptor)
         os.close(self._out)

@@ -6,6 +6,7 @@ The formats carry `WIRE_VERSION`; a gateway of one release back is understood.
 
 daemon -> gateway: Hello, Snapshot, UsageAck, Drain, HandOver, Ask
 gateway -> daemon: Welcome, SnapshotAck, UsageBatch, Live, Refused, Report
+gateway -> its successor: Handed, Busy (on a socket of their own); back: Report
 """
 
 from __future__ import annotations
@@ -181,10 +182,26 @@ class Drain(Message, frozen=True, kw_only=True):
 
 
 class HandOver(Message, frozen=True, kw_only=True):
-    """Give the listeners to the gateway that connects to `socket` (SCM_RIGHTS), stop accepting, end what runs,
-    exit."""
+    """Give the listener to the gateway that waits at `socket` (SCM_RIGHTS), stop accepting, end what runs, exit.
+    Answered with `Report` once the other one serves."""
 
     socket: str
+
+
+class Handed(Message, frozen=True, kw_only=True):
+    """The first line from a gateway to its successor; beside it come two descriptors: the listener and the lock of
+    the one that serves."""
+
+    version: int
+    launch: str
+    turns: str
+    """Path of a socket where the turns that it still holds can be followed."""
+
+
+class Busy(Message, frozen=True, kw_only=True):
+    """What a gateway that was replaced still has in flight: slots by `replica launch`; each second while it lives."""
+
+    in_flight: dict[str, int]
 
 
 class Ask(Message, frozen=True, kw_only=True):
@@ -210,4 +227,5 @@ class Refused(Message, frozen=True, kw_only=True):
 
 
 FromDaemon = Hello | Snapshot | UsageAck | Drain | HandOver | Ask
+ToSuccessor = Handed | Busy
 FromGateway = Welcome | SnapshotAck | UsageBatch | Live | Report | Refused

@@ -77,17 +77,20 @@ class Stub:
 class Gateway:
     """The process, and the daemon's end of its control socket."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, launch: str = "launch0001") -> None:
         self.folder = folder
+        self.launch = launch
         self.socket = folder / "g.sock"
         self.n = 0
+        self.usage: list[wire.UsageBatch] = []
+        self.writer: asyncio.StreamWriter | None = None
 
     def start(self) -> None:
         env = {
             **os.environ,
             "CORRAL_GATEWAY_DIR": str(self.folder),
             "CORRAL_GATEWAY_SOCKET": str(self.socket),
-            "CORRAL_GATEWAY_LAUNCH": "launch0001",
+            "CORRAL_GATEWAY_LAUNCH": self.launch,
             "CORRAL_GATEWAY_OWNER": str(os.getuid()),
         }
         self.process = subprocess.Popen([sys.executable, "-P", "-m", "core.gateway"], env=env, cwd=Path.cwd())
@@ -103,6 +106,10 @@ class Gateway:
         self.send(wire.Hello(version=1, daemon_uid=os.getuid(), daemon_pid=os.getpid(), program="test"))
         return await self.expect(wire.Welcome)
 
+    def hang_up(self) -> None:
+        if self.writer is not None:
+            self.writer.close()
+
     def send(self, message) -> None:
         self.writer.write(msgspec.json.encode(message) + b"\n")
 
@@ -110,6 +117,8 @@ class Gateway:
         async with asyncio.timeout(10):
             while True:
                 found = msgspec.json.decode(await self.reader.readuntil(b"\n"), type=wire.FromGateway)
+                if isinstance(found, wire.UsageBatch):
+                    self.usage.append(found)
                 if isinstance(found, kind):
                     return found
 
@@ -172,6 +181,17 @@ async def gateway(tmp_path):
     gateway.start()
     await gateway.connect()
     yield gateway
-    gateway.writer.close()
+    gateway.hang_up()
     if gateway.process.poll() is None:
         gateway.stop(signal.SIGKILL)
+
+
+@pytest.fixture
+async def second(gateway, tmp_path):
+    """Another gateway over the same folder; it waits to be handed the listener."""
+    second = Gateway(tmp_path, "launch0002")
+    second.start()
+    yield second
+    second.hang_up()
+    if second.process.poll() is None:
+        second.stop(signal.SIGKILL)

@@ -7,52 +7,14 @@ import socket
 import sqlite3
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
+from command import ask, corral, deployed, ready, until
 
 from core.nodes import proc
 
 pytestmark = [pytest.mark.journey, pytest.mark.timeout(180)]
-
-
-def corral(*args: str, code: int = 0, stdin: str | None = None) -> str:
-    done = subprocess.run(
-        [sys.executable, "-P", "-m", "tui", *args], capture_output=True, text=True, timeout=120,
-        **({"input": stdin} if stdin is not None else {"stdin": subprocess.DEVNULL}),
-    )  # fmt: skip
-    assert done.returncode == code, f"{args}: {done.returncode}\n{done.stdout}\n{done.stderr}"
-    return done.stdout + done.stderr
-
-
-def ask(*args: str) -> Any:
-    return json.loads(corral(*args, "--json"))
-
-
-def until(check: Callable[[], Any], seconds: float = 40) -> Any:
-    deadline = time.monotonic() + seconds
-    while True:
-        found = check()
-        if found:
-            return found
-        assert time.monotonic() < deadline, "it did not come to be in time"
-        time.sleep(0.05)
-
-
-def deployed() -> dict[str, Any]:
-    corral("models", "sample")
-    corral("deploy", "smollm2-135m", "--name", "chat", "--ctx", "2048", "--wait")
-    (replica,) = ask("ps")
-    assert replica["state"] == "ready"
-    return dict(replica)
-
-
-def ready() -> dict[str, Any] | None:
-    found = [r for r in ask("ps") if r["state"] == "ready"]
-    return found[0] if found else None
 
 
 def test_without_a_daemon_status_exits_6_and_starts_none(home: Path) -> None:

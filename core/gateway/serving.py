@@ -1,0 +1,204 @@
+"""A gateway's life: make the listener or take it from the gateway before, serve, hand it on or end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import logging
+import os
+import signal
+import socket
+from pathlib import Path
+
+from core.gateway import wire
+from core.gateway.control import LINE_LIMIT, Control
+from core.gateway.exchange import Core
+from core.gateway.handover import Predecessor, Successor, Wrong
+from core.gateway.listener import ClientConnection
+from core.gateway.routes import Table
+from core.gateway.upstream import Pool
+from core.gateway.usage import Spool
+
+log = logging.getLogger("gateway")
+
+GRACE_S = 5.0
+"""What running answers have to end after SIGTERM."""
+WAIT_S = 30.0
+"""How long a gateway that finds another one serving waits to be handed the listener."""
+
+
+def bind(path: Path, mode: int) -> socket.socket:
+    """A listening Unix socket that replaces a stale one; a path of any length. Raises OSError."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        name = f"/proc/self/fd/{folder}/.{os.getpid()}.{path.name[:40]}"
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(name)  # noqa: PTH108
+        sock.bind(name)
+        os.chmod(name, mode)  # noqa: PTH101
+        sock.listen(1024)
+        sock.setblocking(False)
+        os.rename(name, f"/proc/self/fd/{folder}/{path.name}")  # noqa: PTH104
+    except OSError:
+        sock.close()
+        raise
+    finally:
+        os.close(folder)
+    return sock
+
+
+class Serving:
+    """One gateway. Which one serves is who holds the lock `serving.lock`; it travels with the listener, so that
+    there is never a moment with two or with none."""
+
+    def __init__(self, folder: Path, listen: Path, launch: str, owner: int) -> None:
+        self._folder = folder
+        self._listen = listen
+        self._launch = launch
+        self._core = Core(Table(folder / "snapshot.json"), Spool(folder / "spool", launch), owner=owner)
+        self._control = Control(self._core, self._hand_over)
+        self._lock = os.open(folder / "serving.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._ending = asyncio.Event()
+        self._successor: Successor | None = None
+        self._listener: socket.socket | None = None
+
+    async def run(self) -> None:
+        """Serve until SIGTERM, SIGINT or the last stream after a hand-over. Raises OSError when it cannot listen."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._ending.set)
+        try:
+            if self._serves():
+                self._clean()
+                await self._serve(bind(self._listen, 0o666), None)
+            else:
+                log.info("another gateway serves; waiting to be handed its listener")
+                predecessor = await self._wait()
+                if predecessor is not None:
+                    os.close(self._lock)
+                    self._lock = predecessor.lock
+                    await self._serve(predecessor.listener, predecessor)
+        finally:
+            self._core.spool.close()
+
+    def _serves(self) -> bool:
+        """Take the lock of the one that serves, if it is free."""
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    def _clean(self) -> None:
+        """Nobody else lives here: remove the sockets that dead gateways left."""
+        for pattern in ("next-*.sock", "turns-*.sock"):
+            for each in self._folder.glob(pattern):
+                each.unlink(missing_ok=True)
+
+    async def _wait(self) -> Predecessor | None:
+        """The gateway that hands over; None when none did in time or we were told to end."""
+        path = self._folder / f"next-{self._launch}.sock"
+        waiting = bind(path, 0o600)
+        ending = asyncio.create_task(self._ending.wait())
+        taking = asyncio.create_task(Predecessor.take(waiting))
+        try:
+            await asyncio.wait({ending, taking}, timeout=WAIT_S, return_when=asyncio.FIRST_COMPLETED)
+            if taking.done():
+                return taking.result()
+            log.info("nobody handed over; ending")
+        except (OSError, TimeoutError, Wrong) as error:
+            log.error("the hand-over failed: %s", error)
+        finally:
+            for task in (ending, taking):
+                task.cancel()
+            await asyncio.gather(ending, taking, return_exceptions=True)
+            waiting.close()
+            path.unlink(missing_ok=True)
+        return None
+
+    async def _serve(self, listener: socket.socket, predecessor: Predecessor | None) -> None:
+        loop, core = asyncio.get_running_loop(), self._core
+        core.table.load()
+        core.spool.adopt()
+        self._listener = listener
+        self._server = await loop.create_unix_server(lambda: ClientConnection(core), sock=listener.dup())
+        self._control_server = await asyncio.start_unix_server(
+            self._control.serve, sock=bind(self._folder / "control.sock", 0o600), limit=LINE_LIMIT
+        )
+        log.info("serves on %s", self._listen)
+        ticking = loop.create_task(self._control.run())
+        following: asyncio.Task[None] | None = None
+        if predecessor is not None:
+            core.elsewhere = Pool(f"unix:{predecessor.handed.turns}")
+            following = loop.create_task(self._follow(predecessor))
+        try:
+            await self._ending.wait()
+            if self._successor is None:
+                await self._drain()
+            else:
+                await self._retire(self._successor, following)
+        finally:
+            for task in (ticking, following):
+                if task is not None:
+                    task.cancel()
+                    with contextlib.suppress(asyncio.CancelledError):
+                        await task
+            self._control.tick()
+            self._control_server.close()
+            await self._control.close()
+
+    async def _follow(self, predecessor: Predecessor) -> None:
+        await predecessor.follow(self._core.table.hold)
+        self._core.elsewhere = None
+
+    async def _drain(self) -> None:
+        """SIGTERM: nothing new, and a while for what runs."""
+        self._server.close()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(GRACE_S):
+                while self._core.exchanges:
+                    await self._core.table.changed.wait()
+        for exchange in tuple(self._core.exchanges):
+            exchange.stop()
+
+    async def _hand_over(self, path: str) -> None:
+        """Hand on to the gateway at `path`. Raises OSError, TimeoutError or `Wrong`: then all is as before."""
+        if self._successor is not None or self._listener is None:
+            raise Wrong("it was handed over before")
+        turns = self._folder / f"turns-{self._launch}.sock"
+        handed = wire.Handed(version=wire.WIRE_VERSION, launch=self._launch, turns=str(turns))
+        core = self._core
+        private = await asyncio.get_running_loop().create_unix_server(
+            lambda: ClientConnection(core), sock=bind(turns, 0o600)
+        )
+        try:
+            self._successor = await Successor.give(path, handed, self._listener, self._lock)
+        except BaseException:
+            private.close()
+            turns.unlink(missing_ok=True)
+            raise
+        self._private, self._turns_path = private, turns
+        self._server.close()
+        self._control_server.close()
+        self._listener.close()
+        os.close(self._lock)
+        log.info("handed over; ending what runs")
+        self._ending.set()
+
+    async def _retire(self, successor: Successor, following: asyncio.Task[None] | None) -> None:
+        """End what runs while the successor serves; turns are kept for whoever comes back for them."""
+        core = self._core
+        core.retire()
+        try:
+            while core.exchanges or core.turns or (following is not None and not following.done()):
+                seats = core.table.seats.items()
+                successor.tell({f"{replica} {launch}": seat.busy for (replica, launch), seat in seats if seat.busy})
+                await asyncio.sleep(0.2)
+        finally:
+            self._private.close()
+            self._turns_path.unlink(missing_ok=True)
+            core.spool.flush()
+            successor.close()
