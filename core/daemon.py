@@ -30,7 +30,7 @@ from core.engines.registry import registry
 from core.errors import Conflict, CorralError
 from core.events import Bus
 from core.gateway import wire
-from core.hostcheck import DaemonLock, check_socket, clear_socket, logout_warning, make_folders
+from core.hostcheck import DaemonLock, check_socket, clear_socket, logout_warning, make_folders, refuse_network
 from core.nodes.local import Local
 from core.nouns import API_VERSION, CORRAL, DaemonStatus, Deployment, Status
 from core.settings import Paths, Settings, load, system_paths, user_paths
@@ -85,7 +85,7 @@ class Daemon:
             )
         await self.gate.record(
             CORRAL, "daemon.start", "daemon:local", f"d-{os.getpid()}", "done",
-            after={"pid": os.getpid(), "version": program_version()},
+            after={"pid": os.getpid(), "version": program_version()}, reason="; ".join(self.store.warnings),
         )  # fmt: skip
 
         def settle(db: sqlite3.Connection) -> None:
@@ -303,6 +303,7 @@ def main() -> int:
     try:
         paths = system_paths() if args.system else user_paths()
         check_socket(paths.socket)
+        refuse_network(paths.database)
         make_folders(paths)
         lock = DaemonLock(paths.daemon_lock)
         try:

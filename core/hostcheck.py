@@ -9,13 +9,16 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 import socket
 import stat
 from configparser import ConfigParser, Error
 from pathlib import Path
 
-from core.errors import Conflict, Failed
+from core.errors import Conflict, Failed, StoreError
 from core.settings import SOCKET_LIMIT, Paths
+
+NETWORK = ("nfs", "nfs4", "cifs", "smb3", "9p", "fuse.sshfs", "afs", "ceph", "lustre", "gpfs", "beegfs")
 
 
 def make_folders(paths: Paths) -> None:
@@ -145,3 +148,30 @@ def logout_warning(etc: Path = Path("/etc/systemd"), run: Path = Path("/run/syst
         "logging out will end the daemon and its models (KillUserProcesses=yes and no linger): "
         f"run `loginctl enable-linger {user}`"
     )
+
+
+def refuse_network(path: Path, mountinfo: Path = Path("/proc/self/mountinfo")) -> None:
+    """Raises `StoreError` if `path`, links resolved, lies on a network file system, where SQLite's WAL loses data."""
+    try:
+        lines = mountinfo.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return
+    real = os.path.realpath(path)
+    best, kind = "", ""
+    for line in lines:
+        left, _, right = line.partition(" - ")
+        mount = _unescape(left.split()[4])
+        inside = real == mount or real.startswith(mount.rstrip("/") + "/")
+        if inside and len(mount) >= len(best):
+            best, kind = mount, right.split()[0]
+    if kind in NETWORK:
+        raise StoreError(
+            f"the database would lie on a network file system ({kind} at {best})",
+            "SQLite's write-ahead log is not safe there",
+            "set CORRAL_HOME to a folder on a local disk",
+        )
+
+
+def _unescape(text: str) -> str:
+    """A path as the kernel writes it: blank, tab, newline and backslash as three octal digits."""
+    return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), text)

@@ -8,13 +8,15 @@ in which `before` and `after` are strings that hold JSON themselves. docs/audit.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import msgspec
 
 GENESIS = "0" * 64
 """`prev` of the first record of a chain that follows none."""
+SEARCH = 1000
+"""How far beyond twice the length of the chain the true seq of a moved record is looked for."""
 COLUMNS = (
     "seq", "time", "actor", "uid", "through", "verb", "object", "request", "effect", "before", "after", "outcome",
     "reason", "prev", "hash",
@@ -35,49 +37,91 @@ def digest(row: tuple[Any, ...]) -> str:
     return _sha256(encode(row)).hexdigest()
 
 
+Row = tuple[Any, ...]
+"""The columns of one record, in the order of COLUMNS."""
+Rows = Callable[[], Iterable[Row]]
+"""Gives all rows in the order of seq, anew at each call."""
+
+
 class Verdict(msgspec.Struct, frozen=True):
-    """The first thing that is wrong, or `how` empty; `head` and `records` say how far the chain holds."""
+    """The first thing that is wrong, or `how` empty; `head` and `records` say how far the chain holds.
+
+    `other` is the seq of the record that a swapped one was exchanged with.
+    """
 
     records: int
     head: str
     last: int
     wrong: int | None = None
     how: str = ""
+    other: int | None = None
 
 
-def inspect(rows: Iterable[tuple[Any, ...]]) -> Verdict:
-    """Walk rows in the order of seq and name the first record that is wrong.
+def inspect(rows: Rows, outside: str = "") -> Verdict:
+    """Walk all records and name the first one that is wrong. `outside` is the hash that audit.head knows.
 
-    changed: its content does not give its hash. removed: records are missing before it. inserted: it gives its hash
-    and does not follow the one before, and the next one follows the one before it. swapped: it and the next one
-    follow each other the wrong way round.
+    changed: its content does not give its hash, or the next one does not follow it. removed: it is not there.
+    inserted: it stands between two that follow each other. swapped: it and another one stand in each other's place.
     """
-    expected, head, count, last = 1, "", 0, 0
-    iterator = iter(rows)
-    for row in iterator:
-        seq = row[0]
-        if not count:
+    expected, head, before, last = 1, "", "", 0
+    for row in rows():
+        if expected == 1:
             head = row[13]  # a new database follows the head of the one before it
-        if seq != expected:
-            return Verdict(count, head, last, expected, "removed")
-        if digest(row) != row[14]:
-            return Verdict(count, head, last, seq, _changed_or_swapped(row, iterator))
-        if row[13] != head:
-            return Verdict(count, head, last, seq, _inserted_or_removed(iterator, head))
-        head, last, count, expected = row[14], seq, count + 1, seq + 1
-    return Verdict(count, head or GENESIS, last)
+        if row[0] == expected and row[13] == head and digest(row) == row[14]:
+            before, head, last, expected = head, row[14], row[0], expected + 1
+            continue
+        wrong, how, other = _name(rows, row, expected, head, before, outside)
+        return Verdict(expected - 1, head, last, wrong, how, other)
+    return Verdict(expected - 1, head or GENESIS, last)
 
 
-def _changed_or_swapped(row: tuple[Any, ...], rest: Iterable[tuple[Any, ...]]) -> str:
-    """A row whose seq was exchanged with the next one's hashes rightly under the next seq."""
-    following = next(iter(rest), None)
-    if following is None:
-        return "changed"
-    mine = digest((following[0], *row[1:]))
-    theirs = digest((row[0], *following[1:]))
-    return "swapped" if mine == row[14] and theirs == following[14] else "changed"
+def _name(rows: Rows, row: Row, at: int, head: str, before: str, outside: str) -> tuple[int, str, int | None]:
+    """What happened to the first row that does not fit: (seq, how, the other one of a swap).
+
+    `at` is the seq where it was expected, `head` the hash of the record before and `before` that one's `prev`.
+    """
+    if row[0] < at:
+        return row[0], "inserted", None
+    mine = _standing(rows, at, head if at > 1 else None)
+    if row[0] > at:
+        return at, "removed", None
+    if digest(row) == row[14]:  # it follows something else
+        if mine is not None:
+            return at, "inserted", None
+        following = next((each for each in rows() if each[0] == at + 1), None)
+        if following is None and row[14] != outside:
+            return at, "inserted", None
+        genuine = following is None or following[13] == row[14]
+        return (at - 1 if genuine else at), "changed", None
+    if mine == at + 1 and _true_seq(row, [at + 1]) is None:
+        return at, "inserted", None
+    count = max(each[0] for each in rows())
+    truly = _true_seq(row, range(1, 2 * count + SEARCH))
+    if truly is None:
+        return at, "changed", None
+    if truly > at:
+        return (at, "swapped", mine) if mine is not None else (at, "removed", None)
+    if truly == at - 1 and row[13] == before:
+        return truly, "inserted", None
+    return _earlier(rows, row, at, truly, mine)
 
 
-def _inserted_or_removed(rest: Iterable[tuple[Any, ...]], head: str) -> str:
-    """A row that hashes rightly but follows something else."""
-    return "inserted" if any(row[13] == head for row in rest) else "removed"
+def _earlier(rows: Rows, row: Row, at: int, truly: int, mine: int | None) -> tuple[int, str, int | None]:
+    """A row that was `truly` an earlier one: pushed up by what was inserted there, or a copy of it put here."""
+    there = next(each for each in rows() if each[0] == truly)
+    if there[14] != row[14]:
+        return truly, "inserted", None
+    return at, "inserted" if mine is not None else "changed", None
+
+
+def _true_seq(row: Row, candidates: Iterable[int]) -> int | None:
+    """The seq under which a row gives its hash: it stays in the hash when a row is moved."""
+    return next((seq for seq in candidates if digest((seq, *row[1:])) == row[14]), None)
+
+
+def _standing(rows: Rows, seq: int, head: str | None) -> int | None:
+    """Where the record that was `seq` and follows `head` (None: any) stands now; None if it is nowhere else."""
+    for row in rows():
+        if row[0] > seq and head in (None, row[13]) and digest((seq, *row[1:])) == row[14]:
+            return int(row[0])
+    return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import logging
 import os
@@ -10,8 +11,10 @@ import re
 import sqlite3
 import time
 from collections.abc import Callable
+from contextlib import closing
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import quote
 
 import msgspec
 
@@ -132,23 +135,22 @@ class Audit:
 
 def verify_file(paths: Paths) -> ChainReport:
     """Verify on a connection of its own, in the caller's thread; a snapshot of the moment it begins."""
-    db = sqlite3.connect(f"file:{paths.database}?mode=ro", uri=True, timeout=10)
     try:
-        db.execute("BEGIN")
-        head = read_head(paths)
-        verdict = inspect(db.execute(SELECT + " ORDER BY seq"))
-        wrong, how = verdict.wrong, verdict.how
-        if not how:
-            row = db.execute("SELECT value FROM meta WHERE key = 'audit_start'").fetchone()
-            start = msgspec.json.decode(row[0], type=Head) if row else None
-            wrong, how = _against_head(db, verdict, head, start)
-    except sqlite3.Error as error:
+        with closing(sqlite3.connect(f"file:{quote(str(paths.database))}?mode=ro", uri=True, timeout=10)) as db:
+            db.execute("BEGIN")
+            head = read_head(paths)
+            verdict = inspect(lambda: db.execute(SELECT + " ORDER BY seq"), head.hash if head else "")
+            wrong, how = verdict.wrong, verdict.how
+            if not how:
+                row = db.execute("SELECT value FROM meta WHERE key = 'audit_start'").fetchone()
+                start = msgspec.json.decode(row[0], type=Head) if row else None
+                wrong, how = _against_head(db, verdict, head, start)
+    except (sqlite3.Error, msgspec.MsgspecError) as error:
         raise StoreError("the chain cannot be read", str(error), "see `corral status`") from error
-    finally:
-        db.close()
     return ChainReport(
-        ok=not how, records=verdict.records, head=verdict.head, wrong=wrong, how=how, message=_message(wrong, how)
-    )
+        ok=not how, records=verdict.records, head=verdict.head, wrong=wrong, how=how,
+        message=_message(wrong, how, verdict.other),
+    )  # fmt: skip
 
 
 def _against_head(
@@ -168,15 +170,15 @@ def _against_head(
     return (None, "") if found is not None and found[0] == head.hash else (head.seq, "head")
 
 
-def _message(wrong: int | None, how: str) -> str:
+def _message(wrong: int | None, how: str, other: int | None) -> str:
     told = {
         "": "every record follows from the one before",
         "changed": f"record {wrong} was changed",
         "removed": f"record {wrong} was removed",
         "inserted": f"record {wrong} was inserted",
-        "swapped": f"record {wrong} was swapped with the next one",
+        "swapped": f"records {wrong} and {other} were swapped",
         "cut": f"the chain was cut: record {wrong} and what followed are missing",
-        "head": "audit.head does not belong to this chain: it was removed, changed or comes from elsewhere",
+        "head": f"audit.head does not fit record {wrong}: one of the two was changed, or audit.head was removed",
     }
     return told.get(how, how)
 
@@ -192,15 +194,22 @@ def read_head(paths: Paths) -> Head | None:
 
 
 def write_head(paths: Paths, head: Head) -> None:
-    """Replace audit.head atomically; a crash leaves the old one, which is only behind."""
+    """Replace audit.head atomically; a crash leaves the old one, which is only behind. Raises OSError."""
     temporary = paths.audit_head.with_name("audit.head.new")
+    text = msgspec.json.encode(head) + b"\n"
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
-        os.write(fd, msgspec.json.encode(head) + b"\n")
+        if os.write(fd, text) != len(text):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(temporary))
         os.fsync(fd)
     finally:
         os.close(fd)
     temporary.rename(paths.audit_head)
+    folder = os.open(paths.state, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 def to_record(row: tuple[Any, ...]) -> AuditRecord:

@@ -134,7 +134,7 @@ class Chats:
         return await self._with_room(new)
 
     async def rm(self, actor: Actor, request: str, id: str) -> None:
-        """Delete for good: pages are overwritten and the write-ahead log is cut."""
+        """Delete for good: pages are overwritten, in copies of the database too, and the write-ahead log is cut."""
         chat = await self._mine(actor, id)
         for live in [live for live in self._live.values() if live.answer.turn.chat == chat.id]:
             await self._stop(live, actor)
@@ -144,7 +144,7 @@ class Chats:
             return None, {"turns": chat.turns}, None
 
         await self._gate.act(actor, "chats.rm", f"chat:{chat.id}", request, work)
-        await self._store.cut_log()
+        await self._store.erase(lambda db: tables.delete_chat(db, chat.id))
         self._bus.publish("chat.gone", f"chat:{chat.id}")
 
     async def export(self, actor: Actor, id: str, format: str) -> str:

@@ -4,28 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import secrets
 import sqlite3
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
-from urllib.parse import quote
 
 import aiosqlite
 
-from core.errors import CorralError, StoreError
 from core.settings import Paths
-from core.store import migrate
+from core.store import copies, migrate
+from core.store.ballast import Ballast
+from core.store.check import check
+from core.store.faults import is_full, store_error, unsure
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 PACKAGES = ("core.store", "core.audit", "core.catalog", "core.deployments", "core.chats", "core.telemetry")
-BALLAST = 8 << 20
-"""Bytes given up on a full disk, so that stops, deaths and refusals can still be recorded."""
-NETWORK = ("nfs", "nfs4", "cifs", "smb3", "9p", "fuse.sshfs", "afs", "ceph", "lustre", "gpfs", "beegfs")
+WAIT_MS = 10_000
+"""How long a statement waits for a lock of somebody else (a person's own sqlite3) before it fails."""
+PRUNE_EVERY_S = 86400.0
 
 
 class _Connection(aiosqlite.Connection):
@@ -41,7 +41,7 @@ class _Connection(aiosqlite.Connection):
 
 async def _connect(path: Path, *, readonly: bool) -> _Connection:
     def connector() -> sqlite3.Connection:
-        db = sqlite3.connect(path, isolation_level=None, timeout=10, check_same_thread=False)
+        db = sqlite3.connect(path, isolation_level=None, timeout=WAIT_MS / 1000, check_same_thread=False)
         if readonly:
             db.execute("PRAGMA query_only=ON")
         else:
@@ -69,8 +69,9 @@ class Store:
         self._queue = asyncio.Lock()
         self.database_id = ""
         self.warnings: list[str] = []
-        self.low = False
-        """The disk is full: the ballast is given up; nothing may be started until there is room again."""
+        self._ballast = Ballast(paths.ballast)
+        self._pruned = clock()
+        self._uncut = False
 
     # ---------------------------------------------------------------------------------------- open
 
@@ -79,22 +80,25 @@ class Store:
         cls, paths: Paths, *, packages: Sequence[str] = PACKAGES, clock: Callable[[], float] = time.time
     ) -> Store:
         """Check, set aside what is corrupt, migrate. Raises `StoreError` with what to do."""
-        refuse_network(paths.database)
         known = migrate.find(packages)
-        warnings: list[str] = []
-        await asyncio.to_thread(_check, paths, known, clock(), warnings)
-        writer = await _connect(paths.database, readonly=False)
         try:
-            await writer.run(lambda db: migrate.migrate(db, known, clock()))
-            database_id = await writer.run(_identify)
-            reader = await _connect(paths.database, readonly=True)
-        except BaseException:
-            await writer.close()
-            raise
+            warnings = await asyncio.to_thread(check, paths, known, clock())
+            writer = await _connect(paths.database, readonly=False)
+            try:
+                await writer.run(lambda db: migrate.migrate(db, known, clock()))
+                database_id = await writer.run(_identify)
+                await writer.run(_cut)  # a deletion right before a crash is in no file either
+                reader = await _connect(paths.database, readonly=True)
+            except BaseException:
+                await writer.close()
+                raise
+        except (sqlite3.Error, OSError) as error:
+            raise store_error(error, f"{paths.database} cannot be opened") from error
         store = cls(paths, writer, reader, clock)
         store.database_id = database_id
         store.warnings = warnings
-        await asyncio.to_thread(store._load_ballast)
+        await asyncio.to_thread(store._ballast.load)
+        await asyncio.to_thread(copies.prune, paths.backups, clock())
         return store
 
     async def close(self) -> None:
@@ -116,29 +120,30 @@ class Store:
         async with self._queue:
             try:
                 return await self._writer.run(lambda db: self._once(db, fn))
-            except sqlite3.OperationalError as error:
-                if not _is_full(error):
-                    raise _store_error(error) from error
-                if not await asyncio.to_thread(self._drop_ballast):
-                    raise _store_error(error) from error
             except sqlite3.Error as error:
-                raise _store_error(error) from error
+                if not is_full(error) or not await asyncio.to_thread(self._ballast.drop):
+                    raise store_error(error) from error
             try:
                 return await self._writer.run(lambda db: self._once(db, fn))
             except sqlite3.Error as error:
-                raise _store_error(error) from error
+                raise store_error(error) from error
 
     def _once(self, db: sqlite3.Connection, fn: Callable[[sqlite3.Connection], T]) -> T:
         self._after.clear()
+        migrate.roll_back(db)  # what a failing disk may have left open
         db.execute("BEGIN IMMEDIATE")
         try:
             result = fn(db)
-            db.execute("COMMIT")
         except BaseException:
-            self._after.clear()
-            if db.in_transaction:
-                db.execute("ROLLBACK")
+            migrate.roll_back(db)
             raise
+        try:
+            db.execute("COMMIT")
+        except sqlite3.Error as error:
+            migrate.roll_back(db)
+            if is_full(error):
+                raise
+            raise unsure(error) from error
         for after in self._after:
             try:
                 after()
@@ -155,46 +160,57 @@ class Store:
         try:
             return await self._reader.run(fn)
         except sqlite3.Error as error:
-            raise _store_error(error) from error
+            raise store_error(error, "the database was not read") from error
 
-    async def cut_log(self) -> None:
-        """Write the write-ahead log back and cut it, so that what was deleted is in no file."""
+    # ---------------------------------------------------------------------------------------- for good
+
+    async def erase(self, fn: Callable[[sqlite3.Connection], object]) -> None:
+        """Let a deletion that is committed reach every file: `fn` runs on each copy from before a migration, and the
+        write-ahead log is cut."""
+        await asyncio.to_thread(copies.erase, self._paths.backups, fn)
+        await self.cut_log()
+
+    async def cut_log(self) -> bool:
+        """Write the write-ahead log back and cut it, so that what was deleted is in no file.
+
+        False while a reader (a long verification) still needs it: `recover` tries again until it is cut.
+        """
+        self._uncut = True
         async with self._queue:
-            await self._writer.run(lambda db: db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall())
-
-    # ---------------------------------------------------------------------------------------- full disk
-
-    def _load_ballast(self) -> None:
-        path = self._paths.ballast
-        try:
-            if path.exists() and path.stat().st_size == BALLAST:
-                self.low = False
-                return
-            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
-                os.posix_fallocate(fd, 0, BALLAST)
-            finally:
-                os.close(fd)
-            self.low = False
-        except OSError as error:
-            path.unlink(missing_ok=True)
-            self.low = True
-            log.error("no room for the ballast: %s", error)
+                self._uncut = not await self._writer.run(_cut)
+            except sqlite3.Error as error:
+                log.error("the write-ahead log could not be cut and will be tried again: %s", error)
+        return not self._uncut
 
-    def _drop_ballast(self) -> bool:
-        """Give the ballast up; False if it was gone already."""
-        self.low = True
-        try:
-            self._paths.ballast.unlink()
-        except OSError:
-            return False
-        log.error("the disk is full: the ballast of %d MiB is given up", BALLAST >> 20)
-        return True
+    # ---------------------------------------------------------------------------------------- from time to time
+
+    @property
+    def low(self) -> bool:
+        """The disk is full and the ballast given up; nothing may be started until there is room again."""
+        return self._ballast.low
 
     async def recover(self) -> None:
-        """Make the ballast again when there is room; called from time to time while `low`."""
+        """Called every few seconds: the ballast is made again when there is room, a log that was busy is cut, and
+        once a day old copies are removed."""
         if self.low:
-            await asyncio.to_thread(self._load_ballast)
+            await asyncio.to_thread(self._ballast.load)
+        if self._uncut:
+            await self.cut_log()
+        now = self._clock()
+        if abs(now - self._pruned) > PRUNE_EVERY_S:  # abs: a clock that was set back must not end it
+            self._pruned = now
+            await asyncio.to_thread(copies.prune, self._paths.backups, now)
+
+
+def _cut(db: sqlite3.Connection) -> bool:
+    """One try without waiting for readers: the writer must not stand still for them."""
+    db.execute("PRAGMA busy_timeout=0")
+    try:
+        (busy, _, _) = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    finally:
+        db.execute(f"PRAGMA busy_timeout={WAIT_MS}")
+    return not busy
 
 
 def _identify(db: sqlite3.Connection) -> str:
@@ -204,69 +220,3 @@ def _identify(db: sqlite3.Connection) -> str:
     new = secrets.token_hex(8)
     db.execute("INSERT INTO meta (key, value) VALUES ('id', ?)", (new,))
     return new
-
-
-def _is_full(error: sqlite3.Error) -> bool:
-    return getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL or "disk is full" in str(error)
-
-
-def _store_error(error: sqlite3.Error) -> CorralError:
-    if _is_full(error):
-        return StoreError("the change was not made", "the disk with the database is full", "make room and try again")
-    return StoreError("the change was not made", f"the database says: {error}", "look at the daemon's log and the disk")
-
-
-def refuse_network(path: Path, mountinfo: Path = Path("/proc/self/mountinfo")) -> None:
-    """Raises `StoreError` if `path` lies on a network file system, where SQLite's WAL loses data."""
-    try:
-        lines = mountinfo.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return
-    best, kind = "", ""
-    for line in lines:
-        left, _, right = line.partition(" - ")
-        mount = left.split()[4].replace("\\040", " ")
-        inside = str(path) == mount or str(path).startswith(mount.rstrip("/") + "/")
-        if inside and len(mount) >= len(best):
-            best, kind = mount, right.split()[0]
-    if kind in NETWORK:
-        raise StoreError(
-            f"the database would lie on a network file system ({kind} at {best})",
-            "SQLite's write-ahead log is not safe there",
-            "set CORRAL_HOME to a folder on a local disk",
-        )
-
-
-def _check(paths: Paths, known: Sequence[tuple[int, str, str]], now: float, warnings: list[str]) -> None:
-    """Integrity and version of the file that is there; a corrupt one is set aside, a copy made before migrating."""
-    path = paths.database
-    if not path.exists():
-        return
-    try:
-        # Read-only, so that closing it does not fold the log of a corrupt file into it.
-        db = sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, isolation_level=None, timeout=10)
-        try:
-            verdict = db.execute("PRAGMA quick_check(1)").fetchone()[0]
-            if verdict != "ok":
-                raise sqlite3.DatabaseError(verdict)
-            migrate.check_not_newer(db, known)
-            had = migrate.applied(db)
-            if had and {number for number, _, _ in known} - had:
-                migrate.copy_aside(db, paths.backups, now)
-        finally:
-            db.close()
-    except sqlite3.OperationalError as error:
-        raise StoreError(
-            f"{path} cannot be opened", str(error), "mend its mode, or the disk (read-only? full?)"
-        ) from error
-    except sqlite3.DatabaseError as error:
-        aside = path.with_name(time.strftime("corral.db.corrupt-%Y%m%dT%H%M%S", time.gmtime(now)))
-        while aside.exists():
-            aside = aside.with_name(aside.name + "+")
-        for suffix in ("", "-wal", "-shm"):
-            file = path.with_name(path.name + suffix)
-            if file.exists():
-                file.rename(aside.with_name(aside.name + suffix))
-        text = f"the database was corrupt ({error}) and is set aside as {aside.name}; a new one was begun"
-        log.error(text)
-        warnings.append(text)

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import re
 import sqlite3
-import time
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 
 from core.errors import StoreError
+from core.store.faults import is_full
 
-KEEP_COPIES_S = 7 * 86400
+Migration = tuple[int, str, str]
+"""Its number, name and SQL."""
 
 
-def find(packages: Sequence[str]) -> list[tuple[int, str, str]]:
-    """(number, name, sql) of all migrations of `packages`, in order. A number used twice is a ValueError."""
+def find(packages: Sequence[str]) -> list[Migration]:
+    """All migrations of `packages`, in order. A number used twice is a ValueError."""
     found: dict[int, tuple[str, str]] = {}
     for package in packages:
         module = import_module(package)
@@ -34,7 +36,7 @@ def applied(db: sqlite3.Connection) -> set[int]:
     return {row[0] for row in db.execute("SELECT number FROM migrations")}
 
 
-def check_not_newer(db: sqlite3.Connection, known: Sequence[tuple[int, str, str]]) -> None:
+def check_not_newer(db: sqlite3.Connection, known: Sequence[Migration]) -> None:
     """Raises `StoreError` if the database has had a migration that this program doesn't know."""
     newer = applied(db) - {number for number, _, _ in known}
     if newer:
@@ -45,7 +47,7 @@ def check_not_newer(db: sqlite3.Connection, known: Sequence[tuple[int, str, str]
         )
 
 
-def migrate(db: sqlite3.Connection, known: Sequence[tuple[int, str, str]], now: float) -> None:
+def migrate(db: sqlite3.Connection, known: Sequence[Migration], now: float) -> None:
     """Apply what is missing, one transaction each. `db` is in autocommit mode."""
     db.execute(
         "CREATE TABLE IF NOT EXISTS migrations"
@@ -62,9 +64,17 @@ def migrate(db: sqlite3.Connection, known: Sequence[tuple[int, str, str]], now: 
             db.execute("INSERT INTO migrations (number, name, at) VALUES (?, ?, ?)", (number, name, now))
             db.execute("COMMIT")
         except sqlite3.Error as error:
-            if db.in_transaction:
-                db.execute("ROLLBACK")
-            raise StoreError(f"migration {number} ({name}) failed", str(error), "nothing of it was kept") from error
+            roll_back(db)
+            why = "the disk with the database is full" if is_full(error) else str(error)
+            todo = "nothing of it was kept: make room, or mend the disk, and start again"
+            raise StoreError(f"migration {number} ({name}) failed", why, todo) from error
+
+
+def roll_back(db: sqlite3.Connection) -> None:
+    """End what is begun. A disk that fails here too must not hide the first error: the file is whole without it."""
+    if db.in_transaction:
+        with suppress(sqlite3.Error):
+            db.execute("ROLLBACK")
 
 
 def _statements(sql: str) -> list[str]:
@@ -78,19 +88,3 @@ def _statements(sql: str) -> list[str]:
     if part.strip():
         out.append(part)
     return out
-
-
-def copy_aside(db: sqlite3.Connection, folder: Path, now: float) -> Path:
-    """Copy the database before a migration; copies older than 7 days are removed."""
-    folder.mkdir(mode=0o700, exist_ok=True)
-    for old in folder.glob("corral-*.db"):
-        if now - old.stat().st_mtime > KEEP_COPIES_S:
-            old.unlink()
-    target = folder / time.strftime("corral-%Y%m%dT%H%M%S.db", time.gmtime(now))
-    copy = sqlite3.connect(target)
-    try:
-        target.chmod(0o600)
-        db.backup(copy)
-    finally:
-        copy.close()
-    return target

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from core.errors import Conflict, Failed
-from core.hostcheck import DaemonLock, check_socket, clear_socket, logout_warning, make_folders
+from core.errors import Conflict, Failed, StoreError
+from core.hostcheck import DaemonLock, check_socket, clear_socket, logout_warning, make_folders, refuse_network
 from core.settings import Paths
 
 
@@ -100,3 +100,16 @@ def test_logout_that_kills_is_said_only_where_it_would(tmp_path: Path, monkeypat
     (etc / "logind.conf.d/x.conf").write_text("[Login]\nKillUserProcesses=yes\n")
     assert "enable-linger nobody-such" in logout_warning(etc, run, "nobody-such")
     assert logout_warning(etc, tmp_path / "none", "nobody-such") == ""
+
+
+def test_a_network_file_system_is_refused_also_behind_a_link(tmp_path: Path) -> None:
+    info = tmp_path / "mountinfo"
+    remote = str(tmp_path / "far away").replace(" ", "\\040")
+    info.write_text(f"1 0 0:1 / / rw - ext4 /dev/sda rw\n2 1 0:2 / {remote} rw - nfs4 server:/home rw\n")
+    with pytest.raises(StoreError, match="nfs4 at "):
+        refuse_network(tmp_path / "far away/alice/corral.db", info)
+    refuse_network(tmp_path / "far away too/corral.db", info)
+    (tmp_path / "far away").mkdir()
+    (tmp_path / "near").symlink_to(tmp_path / "far away")
+    with pytest.raises(StoreError, match="nfs4"):
+        refuse_network(tmp_path / "near/corral.db", info)

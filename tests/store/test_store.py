@@ -8,7 +8,6 @@ import pytest
 from core.errors import StoreError
 from core.settings import Paths
 from core.store import PACKAGES, Store, migrate
-from core.store.database import refuse_network
 
 
 def paths_in(folder: Path) -> Paths:
@@ -72,14 +71,6 @@ def test_a_failing_migration_keeps_nothing() -> None:
 def test_the_numbers_of_all_migrations_are_unique() -> None:
     numbers = [number for number, _, _ in migrate.find([p for p in PACKAGES if p != "core.chats"])]
     assert numbers == sorted(set(numbers))
-
-
-def test_a_network_file_system_is_refused(tmp_path: Path) -> None:
-    info = tmp_path / "mountinfo"
-    info.write_text("1 0 0:1 / / rw - ext4 /dev/sda rw\n2 1 0:2 / /home rw - nfs4 server:/home rw\n")
-    with pytest.raises(StoreError, match="nfs4 at /home"):
-        refuse_network(Path("/home/alice/corral.db"), info)
-    refuse_network(Path("/homes/alice/corral.db"), info)
 
 
 async def test_a_full_disk_takes_the_ballast_then_refuses(tmp_path: Path) -> None:

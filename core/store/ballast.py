@@ -1,0 +1,51 @@
+"""8 MiB kept on the disk, given up when it is full, so that stops, deaths and refusals can still be recorded."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+
+log = logging.getLogger(__name__)
+
+BALLAST = 8 << 20
+"""Bytes."""
+
+
+class Ballast:
+    """The file and whether it is there. Its methods block: they are called in threads."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.low = False
+        """The disk is full and the ballast given up: nothing may be started until there is room again."""
+
+    def load(self) -> None:
+        """Make it if it is not whole; without room for it `low` is set."""
+        try:
+            if not self._path.exists() or self._path.stat().st_size != BALLAST:
+                self._allocate()
+            self.low = False
+        except OSError as error:
+            self.low = True
+            log.error("no room for the ballast: %s", error)
+
+    def _allocate(self) -> None:
+        fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            os.posix_fallocate(fd, 0, BALLAST)
+        except OSError:
+            self._path.unlink(missing_ok=True)
+            raise
+        finally:
+            os.close(fd)
+
+    def drop(self) -> bool:
+        """Give it up; False if it was gone already."""
+        self.low = True
+        try:
+            self._path.unlink()
+        except OSError:
+            return False
+        log.error("the disk is full: the ballast of %d MiB is given up", BALLAST >> 20)
+        return True

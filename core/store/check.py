@@ -1,0 +1,99 @@
+"""The file that is there, before it is opened for writing: its integrity, its version, a copy before a migration."""
+
+from __future__ import annotations
+
+import logging
+import re
+import sqlite3
+import time
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+from urllib.parse import quote
+
+from core.errors import StoreError
+from core.settings import Paths
+from core.store import copies, migrate
+from core.store.faults import is_corrupt, store_error
+
+log = logging.getLogger(__name__)
+
+
+class _Corrupt(Exception):
+    """The file is no database, or not a whole one; the text says how."""
+
+
+def check(paths: Paths, known: Sequence[migrate.Migration], now: float) -> list[str]:
+    """Set a corrupt file aside, copy a whole one before a migration; the sentences to be said to people.
+
+    Raises `StoreError` if the file is newer than the program, or can't be read or copied; it is untouched then.
+    """
+    path = paths.database
+    if not path.exists() or path.stat().st_size == 0:
+        if paths.audit_head.exists():
+            return [_say(f"{path} is gone although audit.head knows its records; a new one was begun")]
+        return []
+    try:
+        _look(paths, known, now)
+    except _Corrupt as error:
+        aside = _set_aside(path, now)
+        return [_say(f"the database was corrupt ({error}) and is set aside as {aside.name}; a new one was begun")]
+    return []
+
+
+def _say(text: str) -> str:
+    log.error(text)
+    return text
+
+
+def _look(paths: Paths, known: Sequence[migrate.Migration], now: float) -> None:
+    """Read-only, so that closing it does not fold the log of a corrupt file into it."""
+    try:
+        with closing(
+            sqlite3.connect(f"file:{quote(str(paths.database))}?mode=ro", uri=True, isolation_level=None, timeout=10)
+        ) as db:
+            _quick_check(db)
+            migrate.check_not_newer(db, known)
+            had = migrate.applied(db)
+            if had and {number for number, _, _ in known} - had:
+                _copy(db, paths.backups, now)
+    except sqlite3.Error as error:
+        if is_corrupt(error):
+            raise _Corrupt(str(error)) from error
+        raise StoreError(
+            f"{paths.database} cannot be opened", str(error), "mend its mode, or the disk (read-only? full?)"
+        ) from error
+
+
+def _quick_check(db: sqlite3.Connection) -> None:
+    """Raises `_Corrupt`; a page that the disk would not give is an `OperationalError` and no corruption."""
+    verdict = str(db.execute("PRAGMA quick_check(1)").fetchone()[0])
+    if verdict == "ok":
+        return
+    unread = re.search(r"error code=(\d+)", verdict)
+    if unread and int(unread[1]) & 0xFF == sqlite3.SQLITE_IOERR:
+        raise sqlite3.OperationalError(f"disk I/O error: {verdict}")
+    raise _Corrupt(verdict)
+
+
+def _copy(db: sqlite3.Connection, folder: Path, now: float) -> None:
+    try:
+        copies.make(db, folder, now)
+    except (sqlite3.Error, OSError) as error:
+        if isinstance(error, sqlite3.Error) and is_corrupt(error):
+            raise
+        raise store_error(error, "the database was not migrated: it could not be copied aside before") from error
+
+
+def _set_aside(path: Path, now: float) -> Path:
+    """Rename the file and its log; never onto another one. The file goes first: its log without it is no database,
+    it without its log would be an older one."""
+    aside = path.with_name(time.strftime("corral.db.corrupt-%Y%m%dT%H%M%S", time.gmtime(now)))
+    while aside.exists():
+        aside = aside.with_name(aside.name + "+")
+    for suffix in ("", "-wal", "-shm"):
+        file = path.with_name(path.name + suffix)
+        if file.exists():
+            file.rename(aside.with_name(aside.name + suffix))
+    copies.flush(path.parent)
+    return aside

@@ -1,0 +1,44 @@
+"""What SQLite and the disk say, as the family's `StoreError`: what did not happen, why, what to do."""
+
+from __future__ import annotations
+
+import errno
+import sqlite3
+
+from core.errors import StoreError
+
+
+def is_full(error: BaseException) -> bool:
+    """Did the disk, or the user's quota on it, run out?"""
+    if isinstance(error, sqlite3.Error):
+        return _code(error) == sqlite3.SQLITE_FULL or "disk is full" in str(error)
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def is_corrupt(error: sqlite3.Error) -> bool:
+    """Is the file itself wrong? A disk that can't be read for the moment is another matter."""
+    return _code(error) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
+def store_error(error: sqlite3.Error | OSError, what: str = "the change was not made") -> StoreError:
+    """`error` as a sentence; `what` says what did not happen."""
+    if is_full(error):
+        return StoreError(what, "the disk with the database is full", "make room and try again")
+    if isinstance(error, OSError):
+        where = f"{error.filename}: " if error.filename else ""
+        return StoreError(what, f"{where}{error.strerror or error}", "mend the folder's mode, or the disk")
+    return StoreError(what, f"the database says: {error}", "look at the daemon's log and the disk")
+
+
+def unsure(error: sqlite3.Error) -> StoreError:
+    """An I/O error in COMMIT: the record of the commit may have reached the disk although its flush failed. Until the
+    next change it is either there wholly or not at all, and only a restart can tell."""
+    return StoreError(
+        "the change was probably not made",
+        f"the database says: {error}, while it was committed",
+        "look at the disk, and at what is there before you try again",
+    )
+
+
+def _code(error: sqlite3.Error) -> int:
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF
