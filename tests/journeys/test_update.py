@@ -54,6 +54,7 @@ def test_a_stream_goes_on_through_an_update(home: Path, sample: Path, newer: Pat
     assert new["daemon"]["version"] == "9.9.9" and new["gateway_status"]["pid"] != gateway
     reading.join(60)
     assert stream.wait(10) == 0
+    stream.stdout.close()
     assert rest[0].count(b'"content"') > 250 and b"[DONE]" in rest[0]
     (after,) = ask("ps")
     assert (after["pid"], after["launch"], after["state"]) == (before["pid"], before["launch"], "ready")
