@@ -2,13 +2,14 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help run demo test check format bench shots clean setup setup-dev
+.PHONY: help run demo test soak check format bench shots clean setup setup-dev
 
 help:
 	@echo 'make run    install what is missing and open the console'
 	@echo 'make demo   deploy the sample model in a home of its own, ask it a question, take all down'
 	@echo 'make test   install what tests need and run them'
 	@echo 'make test-engines  build the other two engines and run their journeys'
+	@echo 'make soak   the long runs: 1,000 rounds of kill -9 (an hour and more)'
 	@echo 'make check  ruff, mypy --strict and the import contracts'
 	@echo 'make bench  measure, and print figures with the machine named'
 	@echo 'make shots  write every screen to screenshots/'
@@ -28,6 +29,9 @@ demo: setup
 
 test: setup-dev
 	@$(BIN)/python -m pytest
+
+soak: setup-dev
+	@$(BIN)/python -m pytest -m soak -s
 
 check: setup-dev
 	@$(BIN)/ruff check .

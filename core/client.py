@@ -6,6 +6,7 @@ asyncio streams and httptools, no aiohttp: a client starts in some 100 ms instea
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from urllib.parse import quote, urlencode
 import msgspec
 
 from core import http
-from core.errors import CorralError, ErrorBody, Failed, NoDaemon, TimedOut, from_body
+from core.errors import CorralError, ErrorBody, Failed, Invalid, NoDaemon, TimedOut, from_body
 from core.nouns import (
     API_VERSION,
     AuditRecord,
@@ -44,6 +45,8 @@ from core.settings import SYSTEM_SOCKET, Paths, user_paths
 
 T = TypeVar("T")
 START_TIMEOUT_S = 20.0
+UPLOAD_TIMEOUT_S = 60.0
+"""How long a piece of an upload may wait to be taken, and its answer to come."""
 PREFIX = "/api/v1"
 
 
@@ -53,6 +56,8 @@ class Client:
     def __init__(self, socket: Path, *, through: str = "cli") -> None:
         self.socket = socket
         self._headers = {"Corral-Through": through, "Corral-API": str(API_VERSION)}
+        self.daemon_version = ""
+        """As the daemon's last answer said; empty before the first one."""
 
     @classmethod
     async def connect(cls, *, start: bool = True, through: str = "cli", user: bool = False) -> Client:
@@ -77,7 +82,10 @@ class Client:
     # ---------------------------------------------------------------------------------------- transport
 
     async def _open(self, method: str, path: str, body: Any = None, *, timeout: float = 30.0) -> http.Response:
-        raw = b"" if body is None else msgspec.json.encode(body)
+        try:
+            raw = b"" if body is None else msgspec.json.encode(body)
+        except UnicodeEncodeError as error:
+            raise Invalid("the text is not UTF-8", str(error)) from error
         try:
             response = await http.request(
                 self.socket, method, PREFIX + path, body=raw, headers=self._headers, timeout=timeout
@@ -86,6 +94,7 @@ class Client:
             raise TimedOut(f"the daemon did not answer {method} {path} within {timeout:.0f} s") from error
         except OSError as error:
             raise NoDaemon("the daemon does not answer", str(error), "start it with any verb") from error
+        self.daemon_version = response.headers.get("corral-version", "")
         if response.status >= 400:
             async with response:
                 raise _error_of(response.status, await response.read(1 << 20))
@@ -160,32 +169,54 @@ class Client:
     async def import_model(self, path: str, name: str | None = None) -> ImportJob:
         """The daemon opens the file if it has our uid; else this process reads it and sends it."""
         if (await self.status()).daemon.uid == os.getuid():
-            return await self.call("POST", "/models", ImportJob, {"path": path, "name": name})
+            return await self._begin("/models", {"path": path, "name": name})
         return await self._upload(Path(path), name)
+
+    async def _begin(self, path: str, body: Any) -> ImportJob:
+        """Begin an import. Cancelled before the daemon has named it, it is cancelled there too."""
+        begun = asyncio.create_task(self.call("POST", path, ImportJob, body))
+        try:
+            return await asyncio.shield(begun)
+        except asyncio.CancelledError:
+            with contextlib.suppress(CorralError):
+                await self.cancel_import((await begun).id)
+            raise
 
     async def _upload(self, path: Path, name: str | None) -> ImportJob:
         files = sorted(path.glob("*.gguf")) if path.is_dir() else [path]
         told = [{"name": file.name, "bytes": file.stat().st_size} for file in files]
-        job = await self.call("POST", "/models/upload", ImportJob, {"name": name, "files": told})
-        for n, file in enumerate(files):
-
-            async def pieces(file: Path = file) -> AsyncIterator[bytes]:
-                with file.open("rb") as source:
-                    while data := await asyncio.to_thread(source.read, 1 << 20):
-                        yield data
-
-            response = await http.request(
-                self.socket, "PUT", f"{PREFIX}/imports/{job.id}/files/{n}", headers=self._headers,
-                upload=pieces(), length=file.stat().st_size, timeout=600,
-            )  # fmt: skip
-            async with response:
-                raw = await response.read(1 << 20)
-                if response.status >= 400:
-                    raise _error_of(response.status, raw)
+        job = await self._begin("/models/upload", {"name": name, "files": told})
+        try:
+            for n, file in enumerate(files):
+                await self._send(job.id, n, file)
+        except BaseException:
+            with contextlib.suppress(CorralError):
+                await self.cancel_import(job.id)
+            raise
         return await self.import_job(job.id)
 
+    async def _send(self, job: str, n: int, file: Path) -> None:
+        async def pieces() -> AsyncIterator[bytes]:
+            with file.open("rb") as source:
+                while data := await asyncio.to_thread(source.read, 1 << 20):
+                    yield data
+
+        try:
+            response = await http.request(
+                self.socket, "PUT", f"{PREFIX}/imports/{job}/files/{n}", headers=self._headers,
+                upload=pieces(), length=file.stat().st_size, timeout=UPLOAD_TIMEOUT_S,
+            )  # fmt: skip
+        except TimeoutError as error:
+            raise TimedOut(f"the daemon took nothing of {file.name} for {UPLOAD_TIMEOUT_S:.0f} s") from error
+        except OSError as error:
+            raise Failed(f"{file.name} could not be sent", str(error)) from error
+        async with response:
+            raw = await response.read(1 << 20)
+            if response.status >= 400:
+                raise _error_of(response.status, raw)
+
     async def import_sample(self, name: str | None = None) -> ImportJob:
-        return await self.call("POST", "/models/sample", ImportJob, {"name": name})
+        return await self._begin("/models/sample", {"name": name})
 
     async def import_job(self, id: str) -> ImportJob:
         return await self.call("GET", f"/imports/{_part(id)}", ImportJob)
@@ -306,7 +337,7 @@ class Client:
 
 
 def _part(text: str) -> str:
-    return quote(text, safe="")
+    return quote(text, safe="", errors="surrogateescape")  # an argument of the shell may be any bytes
 
 
 def _query(**fields: Any) -> str:

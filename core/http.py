@@ -119,7 +119,8 @@ async def request(
 ) -> Response:
     """Send one request and read the answer's headers within `timeout` seconds.
 
-    With `upload`, its pieces (`length` bytes in all) are the body. Raises OSError (ConnectionError) or TimeoutError.
+    With `upload`, its pieces (`length` bytes in all) are the body, each taken within `timeout`.
+    Raises OSError (ConnectionError) or TimeoutError.
     """
     async with asyncio.timeout(timeout):
         reader, writer = await connect(path)
@@ -132,7 +133,8 @@ async def request(
         if upload is not None:
             async for piece in upload:
                 writer.write(piece)
-                await writer.drain()
+                async with asyncio.timeout(timeout):
+                    await writer.drain()
         response = Response(reader, writer)
         async with asyncio.timeout(timeout):
             await writer.drain()

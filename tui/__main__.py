@@ -5,15 +5,19 @@ from __future__ import annotations
 import os
 import sys
 from importlib import import_module
+from io import TextIOWrapper
 
 import click
 
 from core import program_version
-from tui.command import Options
+from tui.command import INTERRUPTED, Nouns, Options, leave_pipe, show
+
+CLOSED_PIPE = 141
+"""128 and SIGPIPE: what a shell shows of any program whose reader has gone."""
 
 VERBS = {
     "status": "daemon", "shutdown": "daemon", "reload": "daemon", "events": "daemon", "daemon": "daemon",
-    "engines": "daemon", "version": "daemon", "completion": "daemon", "uninstall": "daemon",
+    "engines": "daemon", "version": "daemon", "completion": "daemon", "uninstall": "daemon", "help": "daemon",
     "models": "models", "fit": "models",
     "deploy": "deployments", "ps": "deployments", "deployments": "deployments", "stop": "deployments",
     "start": "deployments", "restart": "deployments", "rm": "deployments", "scale": "deployments",
@@ -24,7 +28,7 @@ VERBS = {
 """Verb to module under tui/verbs: only the one that is used is imported (a read verb answers in under 0.3 s)."""
 
 
-class Verbs(click.Group):
+class Verbs(Nouns):
     """A group whose commands are imported when they are used."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -62,11 +66,32 @@ def cli(
 
 
 def main() -> None:
-    """The entry point. A closed pipe is quiet."""
+    """The entry point."""
+    if "_CORRAL_COMPLETE" in os.environ:
+        cli.main(prog_name="corral")  # click answers the shell
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a locale that lacks a letter loses the letter, not the answer
+    sys.exit(call(sys.argv[1:]))
+
+
+def call(args: list[str]) -> int:
+    """Carry out one command; the exit code (docs/scripting.md). A closed pipe is quiet."""
     try:
-        cli.main(prog_name="corral", standalone_mode=True)
+        with cli.make_context("corral", args) as context:
+            cli.invoke(context)
+        sys.stdout.flush()
+    except click.exceptions.Exit as ended:
+        return ended.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        click.echo(err=True)  # the terminal shows ^C on this line
+        return INTERRUPTED
+    except click.ClickException as error:
+        show(error, "--json" in args)
+        return error.exit_code
     except BrokenPipeError:
-        os._exit(0)
+        leave_pipe()
+        return CLOSED_PIPE
+    return 0
 
 
 if __name__ == "__main__":

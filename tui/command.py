@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import contextlib
+import json
+import os
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, TypeVar
 
 import click
 
+from core import program_version
 from core.client import Client
-from core.errors import CorralError
+from core.errors import CorralError, NoDaemon
 from tui.plain import plain
 
 T = TypeVar("T")
+INTERRUPTED = 130
+"""Exit code after ctrl+c: 128 and SIGINT, as shells count."""
+AWAY_S = 0.5
+"""Pause before a stream that lost its daemon connects again."""
 
 
 class Options:
@@ -30,34 +39,94 @@ def options() -> Options:
 
 
 def run(work: Callable[[Client], Awaitable[T]], *, start: bool = True) -> T:
-    """Run `work` with a client. An error of the family ends the program with its exit code, ctrl+c with 130."""
+    """Run `work` with a client. An error of the family ends the program with its exit code."""
 
     async def whole() -> T:
         client = await Client.connect(start=start, user=options().user)
-        return await work(client)
+        try:
+            return await work(client)
+        finally:
+            note_version(client)
 
     try:
         return asyncio.run(whole())
     except CorralError as error:
         raise Told(error) from error
-    except KeyboardInterrupt:
-        raise click.exceptions.Exit(130) from None
+
+
+def note_version(client: Client) -> None:
+    """Say on standard error that daemon and program differ, and what to do; scripts and `-q` are spared."""
+    theirs, ours = client.daemon_version, program_version()
+    if theirs and theirs != ours and not options().quiet and not options().json:
+        note(f"the daemon is {theirs} and this program {ours}: `corral shutdown` (models run on), then any verb")
+
+
+def note(text: str) -> None:
+    """A sentence on standard error, beside what was asked for."""
+    click.echo(f"corral: {plain(text)}", err=True)
+
+
+async def again(stream: Callable[[], AsyncIterator[T]]) -> AsyncIterator[T]:
+    """What `stream()` yields, through daemons that end: it is called again, to go on where it was, until one answers.
+
+    The daemon is not started from here: who ended it may want it so.
+    """
+    told = False
+    while True:
+        try:
+            async with contextlib.aclosing(stream()) as pieces:  # type: ignore[type-var]
+                async for piece in pieces:
+                    if told:
+                        note("the daemon is back")
+                        told = False
+                    yield piece
+            return
+        except NoDaemon:
+            if not told:
+                note("the daemon went away; waiting for the next one (ctrl+c ends)")
+                told = True
+            await asyncio.sleep(AWAY_S)
 
 
 class Told(click.ClickException):
-    """An error as a person reads it on standard error, and in JSON with --json."""
+    """An error of the family on its way out of the program."""
 
     def __init__(self, error: CorralError) -> None:
         super().__init__(str(error))
         self.error = error
         self.__dict__["exit_code"] = error.exit  # a class variable for click's own errors
 
-    def show(self, file: Any = None) -> None:
-        error = self.error
-        click.echo(f"corral: {plain(error.what)}", err=True)
-        for text in (error.why, error.todo):
+
+def show(error: click.ClickException, as_json: bool) -> None:
+    """An error on standard error: three lines for people, or one JSON document (docs/scripting.md)."""
+    if as_json:
+        click.echo(json.dumps(document(error)), err=True)
+    elif isinstance(error, Told):
+        note(error.error.what)
+        for text in (error.error.why, error.error.todo):
             if text:
                 click.echo(f"  {plain(text)}", err=True)
+    else:
+        note(error.format_message())
+        if isinstance(error, click.UsageError) and error.ctx is not None:
+            click.echo(f"  {error.ctx.get_usage()}\n  see `{error.ctx.command_path} --help`", err=True)
+
+
+def document(error: click.ClickException) -> dict[str, Any]:
+    """{"error", "reason", "do", "code", "exit_code", "details"}: stable names."""
+    if isinstance(error, Told):
+        body = error.error.body()
+        told = {"error": body.what, "reason": body.why, "do": body.todo, "code": body.code}
+        return told | {"exit_code": error.exit_code, "details": body.details}
+    path = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "corral"
+    told = {"error": error.format_message(), "reason": "", "do": f"see `{path} --help`", "code": "usage"}
+    return told | {"exit_code": error.exit_code, "details": {}}
+
+
+def leave_pipe() -> None:
+    """Nobody reads standard output any more: let Python's last flush go nowhere."""
+    with contextlib.suppress(OSError, ValueError), open("/dev/null", "wb") as null:
+        os.dup2(null.fileno(), sys.stdout.fileno())
 
 
 def with_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -79,3 +148,28 @@ def with_options(command: Callable[..., Any]) -> Callable[..., Any]:
     ):
         command = click.option(*flags, is_flag=True, expose_value=False, callback=merge(name), help=text)(command)
     return command
+
+
+NEAR = {
+    "ls": ("ps", "models ls", "deployments"), "list": ("ps", "models ls"), "get": ("ps", "deployments"),
+    "run": ("deploy", "chat"), "delete": ("rm",), "kill": ("stop",), "top": ("ps",), "describe": ("explain",),
+    "pull": ("models import",), "import": ("models import",), "model": ("models",), "replicas": ("ps",),
+}  # fmt: skip
+"""What people type who come from other programs."""
+
+
+class Nouns(click.Group):
+    """A group that names what was probably meant."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        verb, there = args[0], self.list_commands(ctx)
+        if verb in there or verb.startswith("-"):
+            return super().resolve_command(ctx, args)
+        from difflib import get_close_matches  # 2 ms that only a wrong verb pays
+
+        whole = [f"corral {each}" for each in NEAR.get(verb, ())] if ctx.parent is None else []
+        near = whole or [f"{ctx.command_path} {each}" for each in get_close_matches(verb, there, n=3)]
+        meant = " or ".join(f"`{each}`" for each in near)
+        raise click.UsageError(f"there is no verb {verb!r}" + (f": did you mean {meant}?" if meant else ""), ctx)

@@ -6,10 +6,13 @@ import json
 import sys
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Any
 
 import click
 import msgspec
 
+from core.errors import Invalid
+from tui.command import Told, options
 from tui.plain import line
 
 _BAR = 24
@@ -35,13 +38,21 @@ def as_json(value: object) -> None:
     sys.stdout.write(json.dumps(msgspec.to_builtins(value), indent=2) + "\n")
 
 
-def ask(question: str, yes: bool) -> None:
-    """Ask once; `--yes` answers. Without a terminal it is a usage error (exit 2) that names `--yes`."""
-    if yes:
+def tell(document: object, text: str) -> None:
+    """What a verb has done: a document with --json, nothing with -q, else a sentence."""
+    if options().json:
+        as_json(document)
+    elif not options().quiet:
+        say(text)
+
+
+def ask(question: str, **details: Any) -> None:
+    """Ask once; `--yes` answers. Without a terminal it exits 2 and names `--yes`; `details` go into the JSON error."""
+    if options().yes:
         return
     if not sys.stdin.isatty():
-        raise click.UsageError(f"{question} There is no terminal to ask on: say --yes.")
-    if not click.confirm(question):
+        raise Told(Invalid(question, "there is no terminal to ask on", "say --yes", **details))
+    if not click.confirm(question, err=True):
         raise click.exceptions.Exit(1)
 
 
@@ -70,14 +81,3 @@ def local(text: str) -> str:
         return datetime.fromisoformat(text).astimezone().strftime("%Y-%m-%d %H:%M:%S %Z")
     except ValueError:
         return text
-
-
-def parse_size(text: str) -> int:
-    """Bytes from 512M, 2G, 1.5GiB or a number."""
-    units = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
-    clean = text.strip().lower().removesuffix("ib").removesuffix("b")
-    unit = clean[-1:] if clean[-1:] in "kmgt" else ""
-    try:
-        return int(float(clean[: len(clean) - len(unit)]) * units[unit])
-    except ValueError:
-        raise click.BadParameter(f"{text!r} is no size; say 512M or 2G") from None

@@ -23,6 +23,8 @@ PREFIX = "/api/v1"
 T = TypeVar("T")
 Handler = Callable[["Call"], Awaitable[Any]]
 BODY_LIMIT = 1 << 20
+ANY_VERSION = (f"{PREFIX}/status", f"{PREFIX}/shutdown")
+"""What a program of another version must be able to ask: it ends this daemon to start its own."""
 
 
 class Call:
@@ -95,11 +97,11 @@ class Server:
         """Turn every error into its JSON body, record refusals of strangers, check the interface's version."""
         try:
             spoken = request.headers.get("Corral-API", str(API_VERSION))
-            if spoken != str(API_VERSION):
+            if spoken != str(API_VERSION) and request.path not in ANY_VERSION:
                 raise VersionMismatch(
                     "this terminal and the daemon speak different versions",
                     f"the daemon is {program_version()} with interface {API_VERSION}, the terminal speaks {spoken}",
-                    "run `corral shutdown` with the older program (models run on), then start again",
+                    "`corral shutdown` (models run on), then any verb",
                 )
             response = await handler(request)
         except CorralError as error:
@@ -118,6 +120,7 @@ class Server:
             response = _error(Failed("the daemon failed on this request", "its log has the details", "corral logs"))
         if not response.prepared:
             response.headers["Corral-API"] = str(API_VERSION)
+            response.headers["Corral-Version"] = program_version()
         return response
 
     async def _record_refusal(self, request: web.Request, error: CorralError) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import click
@@ -11,12 +11,15 @@ import msgspec
 
 from core.client import Client
 from core.nouns import AuditRecord
-from tui.command import options, run, with_options
+from tui.amounts import Moment
+from tui.command import Nouns, again, options, run, with_options
 from tui.lines import as_json, local, say, table
 from tui.plain import line
 
+POLL_S = 0.5
 
-@click.group()
+
+@click.group(cls=Nouns)
 def audit() -> None:
     """Who did what when, allowed or refused."""
 
@@ -26,14 +29,14 @@ def audit() -> None:
 @click.option("--verb", help="e.g. deployments.create or replica.*")
 @click.option("--object", "object_", help="e.g. deployment:chat or model:*")
 @click.option("--outcome", type=click.Choice(["intent", "done", "refused", "failed", "interrupted"]))
-@click.option("--since", help="ISO 8601 time")
-@click.option("--until", help="ISO 8601 time")
+@click.option("--since", type=Moment(), help="10m, 2h, 1d, or an ISO 8601 time (local unless it names a zone)")
+@click.option("--until", type=Moment(), help="as --since")
 @click.option("--limit", default=100, show_default=True, type=click.IntRange(1, 10000))
 @click.option("-f", "--follow", is_flag=True, help="go on until ctrl+c")
 @with_options
 def ls(
-    actor: str | None, verb: str | None, object_: str | None, outcome: str | None, since: str | None,
-    until: str | None, limit: int, follow: bool,
+    actor: str | None, verb: str | None, object_: str | None, outcome: str | None, since: float | None,
+    until: float | None, limit: int, follow: bool,
 ) -> None:  # fmt: skip
     """The last records, newest last."""
     filters: dict[str, Any] = {
@@ -44,11 +47,16 @@ def ls(
         records = await client.audit(**filters, limit=limit)
         _show(records, follow)
         last = records[-1].seq if records else 0
-        while follow:
-            await asyncio.sleep(0.5)
-            news = await client.audit(**filters, after_seq=last, limit=1000)
-            _show(news, True)
-            last = news[-1].seq if news else last
+
+        async def after() -> AsyncIterator[list[AuditRecord]]:
+            while True:
+                yield await client.audit(**filters, after_seq=last, limit=1000)
+                await asyncio.sleep(POLL_S)
+
+        if follow:
+            async for news in again(after):
+                _show(news, True)
+                last = news[-1].seq if news else last
 
     run(work)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import sys
 
 import click
@@ -9,8 +11,8 @@ import click
 from core.client import Client
 from core.errors import Failed
 from core.nouns import Chat, ChatOptions, Turn
-from tui.command import options, run, with_options
-from tui.lines import as_json, ask, say, table
+from tui.command import INTERRUPTED, Nouns, Told, note, options, run, with_options
+from tui.lines import as_json, ask, say, table, tell
 from tui.plain import line, plain
 from tui.words import age
 
@@ -24,10 +26,11 @@ from tui.words import age
 @click.option("--max-tokens", type=int)
 @click.option("--seed", type=int)
 @click.option("--resume", "resume", help="go on with this chat")
+@click.option("--forget-oldest", is_flag=True, help="when the context is full, forget the oldest turns")
 @with_options
 def chat(
     deployment: str, question: tuple[str, ...], system: str, temperature: float | None, top_p: float | None,
-    max_tokens: int | None, seed: int | None, resume: str | None,
+    max_tokens: int | None, seed: int | None, resume: str | None, forget_oldest: bool,
 ) -> None:  # fmt: skip
     """Ask DEPLOYMENT. The question stands in the arguments, on standard input, or is typed (a conversation)."""
     settings = ChatOptions(system=system, temperature=temperature, top_p=top_p, max_tokens=max_tokens, seed=seed)
@@ -37,28 +40,66 @@ def chat(
         if not text.strip():
             raise click.UsageError("standard input is empty: there is no question")
 
-    async def work(client: Client) -> None:
-        talk = (
-            (await client.chat(resume)).chat if resume else await client.create_chat(deployment, settings)
-        )  # fmt: skip
-        if text:
-            await _ask(client, talk, text)
-            return
-        while True:
-            try:
-                typed = input("> ")  # noqa: ASYNC250 - nothing else runs meanwhile
-            except EOFError:
-                say()
-                return
-            if typed.strip():
-                await _ask(client, talk, typed)
+    async def begin(client: Client) -> Chat:
+        return (await client.chat(resume)).chat if resume else await client.create_chat(deployment, settings)
 
-    run(work)
+    talk = run(begin)
+    if text:
+        _answer(talk, text, forget_oldest)
+        return
+    while (typed := _typed()) is not None:
+        if typed.strip():
+            with contextlib.suppress(Stopped):
+                _answer(talk, typed, forget_oldest)
 
 
-async def _ask(client: Client, talk: Chat, text: str) -> None:
-    """Print the answer as it comes. Ctrl+c leaves the answer to the daemon, which goes on."""
-    turn = await client.ask(talk.id, text)
+class Stopped(click.exceptions.Exit):
+    """Ctrl+c ended an answer: a conversation goes on, a single question ends with 130."""
+
+    def __init__(self) -> None:
+        super().__init__(INTERRUPTED)
+
+
+def _typed() -> str | None:
+    """A line from the terminal; None at its end."""
+    with contextlib.suppress(ImportError):
+        import readline  # noqa: F401 - input() then edits its line and remembers the ones before
+    try:
+        return input("> ")
+    except EOFError:
+        say()
+        return None
+
+
+def _answer(talk: Chat, text: str, forget_oldest: bool) -> None:
+    """Ask and print. A full context is a choice: forget the oldest turns, or leave it."""
+    try:
+        run(lambda client: _ask(client, talk, text, forget_oldest))
+    except Told as told:
+        if not told.error.details.get("context_full") or forget_oldest:
+            raise
+        if not sys.stdin.isatty():
+            told.error.todo = "say --forget-oldest, begin a new chat, or deploy with more --ctx"
+            raise
+        note(f"{told.error.what}: {told.error.why}")
+        if not click.confirm("Forget the oldest turns and go on?", err=True):
+            raise
+        run(lambda client: _ask(client, talk, text, True))
+
+
+async def _ask(client: Client, talk: Chat, text: str, forget_oldest: bool) -> None:
+    """Print the answer as it comes. Ctrl+c stops it and says so; what came is kept."""
+    turn = await client.ask(talk.id, text, forget_oldest=forget_oldest)
+    try:
+        await _print(client, talk, turn)
+    except asyncio.CancelledError:
+        await client.stop_turn(talk.id, turn.id)
+        say()
+        note(f"stopped; what came is kept: corral chats show {talk.id}")
+        raise Stopped from None
+
+
+async def _print(client: Client, talk: Chat, turn: Turn) -> None:
     shown = ""
     last: Turn | None = None
     async for piece in client.stream_turn(talk.id, turn.id):
@@ -93,7 +134,7 @@ def figures(turn: Turn) -> str:
     return "(" + ", ".join(parts) + ")"
 
 
-@click.group()
+@click.group(cls=Nouns)
 def chats() -> None:
     """What was said before: list, show, search, rename, export, remove."""
 
@@ -147,7 +188,8 @@ def show(chat: str) -> None:
 @with_options
 def rename(chat: str, title: str) -> None:
     """Give a chat another title."""
-    run(lambda client: client.update_chat(chat, title=title))
+    renamed = run(lambda client: client.update_chat(chat, title=title))
+    tell(renamed, f"{line(chat)} is now {line(renamed.title)}")
 
 
 @chats.command("export")
@@ -164,5 +206,6 @@ def export(chat: str, format_: str) -> None:
 @with_options
 def rm(chat: str) -> None:
     """Delete a chat for good."""
-    ask(f"Delete the chat {line(chat)} for good?", options().yes)
+    ask(f"Delete the chat {line(chat)} for good?")
     run(lambda client: client.remove_chat(chat))
+    tell({"removed": chat}, f"removed {line(chat)}")

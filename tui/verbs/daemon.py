@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import AsyncIterator
 
 import click
 import msgspec
 
 from core import program_version
 from core.client import Client
-from core.nouns import API_VERSION
+from core.nouns import API_VERSION, Event
 from core.settings import cache_folder, user_paths
-from tui.command import Told, options, run, with_options
-from tui.lines import as_json, ask, say, table
+from tui.command import Told, again, options, run, with_options
+from tui.lines import as_json, ask, say, table, tell
 from tui.plain import line
 from tui.words import age, size
+
+RECENT = 100
+"""Events that `corral events` shows."""
 
 UNIT = """[Unit]
 Description=Corral{which}
@@ -80,8 +85,8 @@ def shutdown(everything: bool) -> None:
         await client.shutdown(everything)
 
     run(work, start=False)
-    if not options().quiet:
-        say("the daemon is gone; its models are stopped" if everything else "the daemon is gone; models run on")
+    models = "its models are stopped" if everything else "models run on"
+    tell({"daemon": "gone", "models": models}, f"the daemon is gone; {models}")
 
 
 @click.command()
@@ -89,8 +94,7 @@ def shutdown(everything: bool) -> None:
 def reload() -> None:
     """Read corral.toml again; it is refused whole if it is wrong."""
     run(lambda client: client.reload())
-    if not options().quiet:
-        say("corral.toml is in force")
+    tell({"reloaded": True}, "corral.toml is in force")
 
 
 @click.command()
@@ -98,18 +102,52 @@ def reload() -> None:
 @click.option("--since", help="after this event id")
 @with_options
 def events(follow: bool, since: str | None) -> None:
-    """What happens, one line an event."""
+    """What happened last, one line an event; -f follows, and goes on through a new daemon."""
 
     async def work(client: Client) -> None:
-        async for event in client.events(since or (None if follow else "0.0")):
-            if options().json:
-                say(msgspec.json.encode(event).decode())
-            else:
-                say(f"{event.id}  {line(event.type):<12} {line(event.object)}")
-            if not follow:
-                return
+        last = (await client.picture()).event
+        epoch, _, seq = last.partition(".")
+        at = since or (last if follow else f"{epoch}.{max(0, int(seq) - RECENT)}")
+
+        async def after() -> AsyncIterator[Event]:
+            nonlocal at
+            async with contextlib.aclosing(client.events(at)) as news:  # type: ignore[type-var]
+                async for event in news:
+                    at = event.id
+                    yield event
+
+        if follow:
+            async for event in again(after):
+                _one(event)
+        elif at != last:
+            _all([event async for event in _until(client.events(at), last)])
+        else:
+            _all([])
 
     run(work)
+
+
+async def _until(news: AsyncIterator[Event], last: str) -> AsyncIterator[Event]:
+    """Up to the event `last`, or a resync, which stands for it."""
+    async for event in news:
+        yield event
+        if event.id == last or event.type == "resync":
+            return
+
+
+def _one(event: Event) -> None:
+    if options().json:
+        say(msgspec.json.encode(event).decode())
+    else:
+        say(f"{event.id}  {line(event.type):<12} {line(event.object)}")
+
+
+def _all(found: list[Event]) -> None:
+    if options().json:
+        as_json(found)
+        return
+    for event in found:
+        _one(event)
 
 
 @click.command()
@@ -163,12 +201,30 @@ def completion(shell: str) -> None:
 @with_options
 def version() -> None:
     """The program's version, and the daemon's if one runs."""
-    say(f"corral {program_version()}")
-    try:
-        found = run(lambda client: client.status(), start=False)
-    except Told:
+    theirs = None
+    with contextlib.suppress(Told):
+        theirs = run(lambda client: client.status(), start=False).daemon.version
+    if options().json:
+        as_json({"program": program_version(), "daemon": theirs, "api": API_VERSION})
         return
-    say(f"daemon {line(found.daemon.version)}")
+    say(f"corral {program_version()}")
+    if theirs:
+        say(f"daemon {line(theirs)}")
+
+
+@click.command("help")
+@click.argument("verb", nargs=-1)
+@click.pass_context
+def help(context: click.Context, verb: tuple[str, ...]) -> None:
+    """Help for a verb: corral help models import."""
+    at = context.find_root()
+    for name in verb:
+        if not isinstance(at.command, click.Group):
+            raise click.UsageError(f"`{at.command_path}` has no verbs of its own", at)
+        found = at.command.resolve_command(at, [name])[1]
+        assert found is not None
+        at = click.Context(found, info_name=name, parent=at)
+    say(at.get_help())
 
 
 @click.command()
@@ -177,9 +233,13 @@ def uninstall() -> None:
     """Say what is where; with --yes stop the models and remove this host's state and the settings."""
     paths = user_paths()
     places = [(paths.state, "state, models, audit trail"), (paths.config, "settings"), (cache_folder(), "cache")]
-    table(("WHAT", "WHERE"), [(what, place) for place, what in places if place.exists()])
-    say("the program itself: pip uninstall corral (or pipx uninstall corral), or remove the clone")
-    ask("Stop all models and remove all of that, audit trail included?", options().yes)
+    if not options().json:
+        table(("WHAT", "WHERE"), [(what, place) for place, what in places if place.exists()])
+        say("the program itself: pip uninstall corral (or pipx uninstall corral), or remove the clone")
+    ask(
+        "Stop all models and remove all of that, audit trail included?",
+        places={what: str(place) for place, what in places if place.exists()},
+    )
     options().user = True
     if paths.state.exists():
         # A daemon is started if none runs: it finds the models that still run and stops them.
@@ -189,4 +249,4 @@ def uninstall() -> None:
             shutil.rmtree(place)
         else:
             place.unlink(missing_ok=True)
-    say("removed")
+    tell({"removed": [str(place) for place, _ in places]}, "removed")

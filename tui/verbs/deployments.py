@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+from collections.abc import AsyncIterator
 from typing import Any
 
 import click
@@ -10,8 +10,9 @@ import click
 from core.client import Client
 from core.errors import Conflict, Failed
 from core.nouns import Deployment, DeploymentSpec, LogText
-from tui.command import options, run, with_options
-from tui.lines import as_json, ask, local, parse_size, say, table
+from tui.amounts import Size
+from tui.command import again, options, run, with_options
+from tui.lines import as_json, ask, local, say, table, tell
 from tui.plain import line, plain
 from tui.words import age, size
 
@@ -23,7 +24,7 @@ from tui.words import age, size
 @click.option("--parallel", default=1, show_default=True, help="conversations at once")
 @click.option("--engine", default="", help="xllamacpp (default), llama-server, llama-cpp-python, attach")
 @click.option("--threads", default=0, help="default: usable cores less one, shared among replicas")
-@click.option("--memory", default="0", help="hard limit of private memory, e.g. 2G (default: the plan)")
+@click.option("--memory", type=Size(), default="0", help="hard limit of private memory, e.g. 2G (default: the plan)")
 @click.option("--cache-type", type=click.Choice(["f16", "q8_0", "q4_0"]), default="f16", show_default=True)
 @click.option("--replicas", default=1, show_default=True)
 @click.option("--url", default="", help="attach to this OpenAI-compatible server instead of starting one")
@@ -33,13 +34,13 @@ from tui.words import age, size
 @click.option("--timeout", default=300.0, show_default=True, help="seconds that --wait waits")
 @with_options
 def deploy(
-    model: str, name: str | None, ctx: int, parallel: int, engine: str, threads: int, memory: str, cache_type: str,
+    model: str, name: str | None, ctx: int, parallel: int, engine: str, threads: int, memory: int, cache_type: str,
     replicas: int, url: str, embedding: bool, replace: bool, wait: bool, timeout: float,
 ) -> None:  # fmt: skip
     """Run MODEL. A name that exists shows the difference and asks for --replace."""
     spec = DeploymentSpec(
         name=name or model, model=model, ctx=ctx, parallel=parallel,
-        engine=engine or ("attach" if url else "xllamacpp"), threads=threads, memory=parse_size(memory),
+        engine=engine or ("attach" if url else "xllamacpp"), threads=threads, memory=memory,
         cache_type=cache_type, replicas=replicas, url=url, embedding=embedding,  # type: ignore[arg-type]
     )  # fmt: skip
 
@@ -48,12 +49,11 @@ def deploy(
             found = await client.deploy(spec, replace)
         except Conflict as error:
             changes: list[dict[str, Any]] = error.details.get("changes", [])
-            if options().json or "changes" not in error.details:
-                raise
-            table(("FIELD", "NOW", "NEW"), [(c["field"], c["old"], c["new"]) for c in changes])
             if not changes:
                 raise
-            ask(f"{line(spec.name)} exists. Replace it so? (--replace)", options().yes)
+            if not options().json:
+                table(("FIELD", "NOW", "NEW"), [(c["field"], c["old"], c["new"]) for c in changes])
+            ask(f"{line(spec.name)} exists and would change. Replace it (--replace)?", changes=changes)
             found = await client.deploy(spec, True)
         return await _settled(client, found, timeout) if wait else found
 
@@ -126,18 +126,12 @@ def deployments() -> None:
 @with_options
 def stop(name: str, wait: bool) -> None:
     """Stop a deployment: no new requests, drain, end."""
-    ask(f"Stop {line(name)}?", options().yes or not _asks())
 
     async def work(client: Client) -> Deployment:
         found = await client.stop_deployment(name)
         return await client.wait_deployment(name, 60) if wait else found
 
     _tell(run(work))
-
-
-def _asks() -> bool:
-    """Stopping asks on a terminal; a script that says `corral stop` means it."""
-    return sys.stdin.isatty() and sys.stdout.isatty()
 
 
 @click.command()
@@ -173,10 +167,9 @@ def restart(name: str, wait: bool) -> None:
 @with_options
 def rm(name: str) -> None:
     """Remove a deployment; its replicas end. The model stays."""
-    ask(f"Remove the deployment {line(name)}?", options().yes)
+    ask(f"Remove the deployment {line(name)}?")
     run(lambda client: client.remove_deployment(name))
-    if not options().quiet:
-        say(f"removed {line(name)}")
+    tell({"removed": name}, f"removed {line(name)}")
 
 
 @click.command()
@@ -201,9 +194,20 @@ def logs(name: str, follow: bool, previous: bool, replica: int, since: int) -> N
     async def work(client: Client) -> None:
         piece = await client.logs(name, replica=replica, start=since, previous=previous)
         _print(piece)
-        while follow and not piece.ended:
-            piece = await client.logs(name, replica=replica, start=piece.end, previous=previous, wait=20)
-            _print(piece)
+        at = piece
+
+        async def after() -> AsyncIterator[LogText]:
+            nonlocal at
+            while not at.ended:
+                news = await client.logs(name, replica=replica, start=at.end, previous=previous, wait=20)
+                if news.launch != at.launch:  # started anew meanwhile: its log begins at 0
+                    news = await client.logs(name, replica=replica, start=0)
+                at = news
+                yield news
+
+        if follow:
+            async for news in again(after):
+                _print(news)
 
     run(work)
 

@@ -11,15 +11,16 @@ import click
 from core.client import Client
 from core.errors import Failed, from_body
 from core.nouns import DeploymentSpec, ImportJob, Plan
-from tui.command import options, run, with_options
-from tui.lines import Progress, as_json, ask, parse_size, say, table
+from tui.amounts import Size
+from tui.command import Nouns, options, run, with_options
+from tui.lines import Progress, as_json, ask, say, table, tell
 from tui.plain import line
 from tui.words import age, size
 
 ENDED = ("done", "failed", "cancelled")
 
 
-@click.group()
+@click.group(cls=Nouns)
 def models() -> None:
     """Import, list, show and remove models."""
 
@@ -90,10 +91,9 @@ def sample(name: str | None) -> None:
 @with_options
 def rm(name: str) -> None:
     """Remove a model and its files."""
-    ask(f"Remove the model {line(name)} and its files?", options().yes)
+    ask(f"Remove the model {line(name)} and its files?")
     run(lambda client: client.remove_model(name))
-    if not options().quiet:
-        say(f"removed {line(name)}")
+    tell({"removed": name}, f"removed {line(name)}")
 
 
 async def _follow(client: Client, begun: Awaitable[ImportJob]) -> None:
@@ -129,12 +129,12 @@ async def _follow(client: Client, begun: Awaitable[ImportJob]) -> None:
 @click.option("--ctx", default=0, help="total context cells (default: 4096 a slot)")
 @click.option("--parallel", default=1, help="conversations at once")
 @click.option("--cache-type", type=click.Choice(["f16", "q8_0", "q4_0"]), default="f16")
-@click.option("--memory", default="0", help="hard limit, e.g. 2G")
+@click.option("--memory", type=Size(), default="0", help="hard limit, e.g. 2G")
 @with_options
-def fit(model: str, ctx: int, parallel: int, cache_type: str, memory: str) -> None:
+def fit(model: str, ctx: int, parallel: int, cache_type: str, memory: int) -> None:
     """The memory a replica would need, and whether it fits now (exit 5 if not)."""
     spec = DeploymentSpec(
-        name="fit", model=model, ctx=ctx, parallel=parallel, cache_type=cache_type, memory=parse_size(memory)  # type: ignore[arg-type]
+        name="fit", model=model, ctx=ctx, parallel=parallel, cache_type=cache_type, memory=memory  # type: ignore[arg-type]
     )  # fmt: skip
     plan = run(lambda client: client.fit(spec))
     if options().json:

@@ -1,0 +1,40 @@
+"""Sizes and moments as people type them."""
+
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tui.amounts import moment_of, size_of
+
+
+@given(st.integers(0, 1 << 20), st.sampled_from([("", 1), ("K", 1 << 10), ("MiB", 1 << 20), ("g", 1 << 30)]))
+def test_a_size_is_its_number_and_its_unit(number: int, unit: tuple[str, int]) -> None:
+    assert size_of(f" {number}{unit[0]} ") == number * unit[1]
+
+
+@given(st.text())
+def test_no_text_gives_anything_but_bytes_or_a_reason(text: str) -> None:
+    try:
+        assert 0 <= size_of(text) <= 1 << 62
+    except ValueError as error:
+        assert "no size" in str(error)
+
+
+@pytest.mark.parametrize(("text", "back"), [("10m", 600), ("2h", 7200), ("1d", 86400), ("1h30m", 5400), ("90s", 90)])
+def test_a_span_counts_back_from_now(text: str, back: int) -> None:
+    assert moment_of(text, 1_000_000.0) == 1_000_000.0 - back
+
+
+@given(st.datetimes(datetime(1980, 1, 1), datetime(2100, 1, 1), timezones=st.just(UTC)))
+def test_an_iso_time_with_its_zone_is_that_moment(when: datetime) -> None:
+    assert moment_of(when.isoformat(), 0.0) == pytest.approx(when.timestamp())
+
+
+@given(st.text())
+def test_no_text_gives_anything_but_a_moment_or_a_reason(text: str) -> None:
+    try:
+        moment_of(text, 1e9)
+    except ValueError as error:
+        assert "no time" in str(error)

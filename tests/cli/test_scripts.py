@@ -1,0 +1,61 @@
+"""What a script sees when something is wrong: exit codes, one document, quiet pipes. The daemon is the real one."""
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = [pytest.mark.journey, pytest.mark.timeout(120)]
+
+
+def corral(*args: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-P", "-m", "tui", *args], capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL
+    )
+
+
+@pytest.mark.parametrize(
+    ("args", "code"),
+    [
+        (("stop", "nosuch"), 3), (("models", "show", "nosuch"), 3), (("deploy", "nosuch"), 3), (("nosuch",), 2),
+        (("fit", "m", "--memory", "plenty"), 2), (("audit", "ls", "--since", "yesterday"), 2),
+        (("models", "import", "/nosuch.gguf"), 3),
+    ],
+)  # fmt: skip
+def test_an_error_is_one_document_with_its_exit_code(home: Path, args: tuple[str, ...], code: int) -> None:
+    done = corral(*args, "--json")
+    told = json.loads(done.stderr)
+    assert done.stdout == ""
+    assert told["exit_code"] == done.returncode
+    assert told["error"] and "reason" in told and "do" in told
+    if args[0] != "models" or args[1] != "import":
+        assert done.returncode == code
+
+
+def test_what_asks_names_yes_without_a_terminal(home: Path) -> None:
+    done = corral("rm", "chat")
+    assert done.returncode == 2
+    assert "--yes" in done.stderr
+
+
+def test_a_closed_pipe_is_quiet(home: Path) -> None:
+    corral("ps")
+    ended = subprocess.run(
+        ["bash", "-c", f"{sys.executable} -P -m tui audit ls | head -c 0; exit ${{PIPESTATUS[0]}}"],
+        capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert ended.stderr == ""
+    assert ended.returncode in (0, 128 + signal.SIGPIPE)
+
+
+def test_a_wrong_verb_is_told_the_right_one(home: Path) -> None:
+    assert "deploy" in corral("deplyo").stderr
+    assert corral("help", "models", "import").stdout.startswith("Usage: corral models import")
+
+
+def test_version_without_a_daemon_and_status_exit_codes(home: Path) -> None:
+    assert json.loads(corral("version", "--json").stdout)["daemon"] is None
+    assert corral("status").returncode == 6
