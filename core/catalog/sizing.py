@@ -1,7 +1,8 @@
 """Memory before launch, by a formula measured on real engines, and whether that fits.
 
-On a 2-core CPU host it was within 0.9 % of the measured resident set on 12 calibration points of two small dense models
-and within 4 % on 8 held-out ones; mixtures of experts, hybrid models and GPU offload are open, and said to be.
+The resident set lies between two measured states: just ready, and after a first prompt of a whole batch, which
+touches the compute buffers (15 MiB with the sample). The plan aims between them and was within 4.9 % of both at 18
+points (`bench_sizing.py`). Mixtures of experts, hybrid models and GPU offload are open, and said to be.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from core.nouns import DeploymentSpec, ModelShape, Plan, PlanParts
 MIB = 1 << 20
 CELL_BYTES = {"f16": 2.0, "q8_0": 34 / 32, "q4_0": 18 / 32}
 DEFAULT_CTX_PER_SLOT = 4096
+PROGRAM_BYTES = 40 * MIB
+"""Of the default engine's own program, with half of what a first prompt touches (measured)."""
 CacheType = Literal["f16", "q8_0", "q4_0"]
 
 
@@ -26,8 +29,15 @@ def default_ctx(shape: ModelShape, parallel: int) -> int:
     return min(shape.ctx_train or DEFAULT_CTX_PER_SLOT, DEFAULT_CTX_PER_SLOT) * max(1, parallel)
 
 
-def parts(shape: ModelShape, ctx: int, parallel: int, cache_type: CacheType, n_ubatch: int = 512) -> PlanParts:
-    """Bytes by use."""
+def parts(
+    shape: ModelShape,
+    ctx: int,
+    parallel: int,
+    cache_type: CacheType,
+    n_ubatch: int = 512,
+    program_bytes: int = PROGRAM_BYTES,
+) -> PlanParts:
+    """Bytes by use; `program_bytes` are the engine's own (`Abilities.program_bytes`)."""
     slots = max(1, parallel)
     per = pad256(ctx / slots)
     cells = per * slots
@@ -38,16 +48,16 @@ def parts(shape: ModelShape, ctx: int, parallel: int, cache_type: CacheType, n_u
         (window * slots if slides else cells) * heads * row
         for heads, slides in zip(shape.n_head_kv, sliding, strict=True)
     )
-    compute = n_ubatch * 4 * (2 * shape.n_ff + 8 * shape.n_embd) + per * n_ubatch * 2
-    if any(sliding):
-        compute += window * n_ubatch * 2
+    # The attention masks (two bytes for each cell and token of a batch) are allocated and not touched as a whole:
+    # from 512 to 8192 cells a slot the measured set grew by the cache alone.
+    compute = n_ubatch * 4 * (2 * shape.n_ff + 8 * shape.n_embd)
     return PlanParts(
         weights=shape.tensor_bytes,
         kv_cache=round(kv),
         compute=compute,
         repack=shape.repack_bytes,
         output=4 * shape.n_vocab * slots,
-        base=35 * MIB + 150 * shape.n_vocab,
+        base=program_bytes + 150 * shape.n_vocab,
     )
 
 
@@ -72,9 +82,10 @@ def plan(
     reserve_bytes: int,
     reserved_bytes: int,
     n_ubatch: int = 512,
+    program_bytes: int = PROGRAM_BYTES,
 ) -> Plan:
     """The plan of one replica against what is free (bytes), with the nearest thing that would fit if it does not."""
-    found = parts(shape, ctx, parallel, cache_type, n_ubatch)
+    found = parts(shape, ctx, parallel, cache_type, n_ubatch, program_bytes)
     rss = resident(found)
     need = reserved(rss, cache_ram_mib)
     left = free_bytes - reserve_bytes - reserved_bytes
@@ -99,27 +110,35 @@ def plan(
         reason=f"needs {human(need)} of {human(max(0, left))}: {beside}"
         if fits
         else f"needs {human(need)} and {human(max(0, left))} is left: {beside}",
-        nearest=None if fits else nearest(shape, model, ctx, parallel, cache_type, cache_ram_mib, left),
+        nearest=None if fits else nearest(shape, model, ctx, parallel, cache_type, cache_ram_mib, left, program_bytes),
         notes=tuple(notes),
     )
 
 
 def nearest(
-    shape: ModelShape, model: str, ctx: int, parallel: int, cache_type: CacheType, cache_ram_mib: int, left: int
+    shape: ModelShape,
+    model: str,
+    ctx: int,
+    parallel: int,
+    cache_type: CacheType,
+    cache_ram_mib: int,
+    left: int,
+    program_bytes: int = PROGRAM_BYTES,
 ) -> DeploymentSpec | None:
-    """The nearest thing that fits: first a smaller cache type, then fewer cells a slot, then fewer slots."""
+    """The nearest thing that fits, the least harmful change first: a smaller cache type (a little quality), then fewer
+    slots (others wait), then a shorter conversation (what one came for)."""
     order: tuple[CacheType, ...] = ("f16", "q8_0", "q4_0")
-    slots = max(1, parallel)
-    while slots >= 1:
-        per = max(512, ctx // max(1, parallel))
-        while per >= 512:
-            for kind in order[order.index(cache_type) :]:
-                if reserved(resident(parts(shape, per * slots, slots, kind)), cache_ram_mib) <= left:
+    kinds = order[order.index(cache_type) :]
+    per = max(512, ctx // max(1, parallel))
+    while per >= 512:
+        slots = max(1, parallel)
+        while slots:
+            for kind in kinds:
+                found = parts(shape, per * slots, slots, kind, program_bytes=program_bytes)
+                if reserved(resident(found), cache_ram_mib) <= left:
                     return DeploymentSpec(name="nearest", model=model, ctx=per * slots, parallel=slots, cache_type=kind)
-            per //= 2
-        if slots == 1:
-            break
-        slots //= 2
+            slots //= 2
+        per //= 2
     return None
 
 

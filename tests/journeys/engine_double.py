@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 
-PIECES = ["w%d " % n for n in range(24)]
+PIECES = [f"w{n} " for n in range(24)]
 PAUSE_S = 0.01
 
 

@@ -31,7 +31,7 @@ from core.nouns import ChatOptions, DeploymentSpec
 from core.settings import Paths, user_paths
 
 DOUBLE = Path(__file__).with_name("engine_double.py")
-ANSWER = "".join("w%d " % n for n in range(24))
+ANSWER = "".join(f"w{n} " for n in range(24))
 FAST, REAL = ("one", "two"), "real"
 CONFIG = """
 [capacity]
