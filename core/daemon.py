@@ -74,6 +74,18 @@ class Daemon:
     async def _record_start(self) -> None:
         """Say that we start, that the daemon before died if it did not stop, and which effects it left open."""
         died, open_intents = await self.store.read(_left_behind)
+
+        def settle(db: sqlite3.Connection) -> None:
+            for effect, verb, subject, request in open_intents:
+                self.audit.append(
+                    db, actor=CORRAL, verb=verb, object=subject, request=request, effect=effect,
+                    outcome="interrupted", reason="the daemon ended before the outcome was known",
+                )  # fmt: skip
+
+        # Before `daemon.start`: who is killed between the two leaves them to be found by the next one.
+        if open_intents:
+            await self.store.transact(settle)
+
         if died:
             await self.gate.record(
                 CORRAL,
@@ -87,16 +99,6 @@ class Daemon:
             CORRAL, "daemon.start", "daemon:local", f"d-{os.getpid()}", "done",
             after={"pid": os.getpid(), "version": program_version()}, reason="; ".join(self.store.warnings),
         )  # fmt: skip
-
-        def settle(db: sqlite3.Connection) -> None:
-            for effect, verb, subject, request in open_intents:
-                self.audit.append(
-                    db, actor=CORRAL, verb=verb, object=subject, request=request, effect=effect,
-                    outcome="interrupted", reason="the daemon ended before the outcome was known",
-                )  # fmt: skip
-
-        if open_intents:
-            await self.store.transact(settle)
 
     async def _build(self) -> None:
         paths = self.paths
