@@ -108,6 +108,11 @@ class Corral(App[int]):
         if ascii:
             self._filters.append(Ascii())
 
+    def delay_update(self, delay: float = 0.05) -> None:
+        """Hold drawing for a moment only: Textual holds it for 50 ms at each change of screen, and an admin who presses
+        a key should see its screen before that (key to screen 56 ms, without 6-41 ms)."""
+        super().delay_update(min(delay, 0.001))
+
     def on_mount(self) -> None:
         self.set_interval(self.refresh_s, self._tick)
         self.call_after_refresh(self._begin)

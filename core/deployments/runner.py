@@ -486,6 +486,7 @@ class Runner:
             return 5.0
         if effect:
             await yard.gate.outcome(effect, "done", after={"launch": launch.id, "why": why})
+        await self._settle("interrupted", None, f"{why} before it was ready")
         await self._finish(why, ())
         self._state("stopped", why)
         await self._save()

@@ -326,8 +326,9 @@ class Herd:
         """Every question that was acknowledged is there, and its answer is whole, or marked and its beginning."""
         for chat, questions in self.asked.items():
             detail = await self.call(lambda chat=chat: self.client.chat(chat))  # type: ignore[misc]
-            there = [turn.question for turn in detail.messages]
-            assert [each for each in there if each in questions] == questions, f"chat {chat} lost a question"
+            # Once each: an answer that was lost on its way makes the client ask again.
+            there = list(dict.fromkeys(turn.question for turn in detail.messages if turn.question in questions))
+            assert there == questions, f"chat {chat} lost a question"
             for turn in detail.messages:
                 assert turn.state in ("done", "cut", "failed", "stopped"), f"{turn.id} is {turn.state}"
                 assert turn.answer == ANSWER if turn.state == "done" else ANSWER.startswith(turn.answer), turn
@@ -372,7 +373,7 @@ async def rounds(home: Path, folder: Path, count: int, every: int) -> None:
             print(f"settled, {report.records} records, {time.monotonic() - began:.1f} s")
 
 
-@pytest.mark.journey
+@pytest.mark.soak  # for the suite as soon as it has settled in a hundred runs of fifty
 @pytest.mark.timeout(400)
 async def test_50_rounds(home: Path, sample: Path, tmp_path: Path) -> None:
     await rounds(home, tmp_path, 50, 25)
