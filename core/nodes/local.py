@@ -146,14 +146,13 @@ class Local(Node):
         alive = _locked(records / "lock")
         if alive is None:
             return None
-        told = _json(records / "launch.json")
+        told = _told(records / "launch.json")
         ended = _json(records / "exit.json")
         same_boot = told.get("boot_id", proc.boot_id()) == proc.boot_id()
         exit: ExitRecord | None = None
         if not alive:
             if ended:
-                ended.pop("version", None)
-                exit = msgspec.convert(ended, ExitRecord)
+                exit = _exit(ended)
             elif told and not same_boot:
                 exit = ExitRecord(reason="the host was restarted")
             else:
@@ -199,7 +198,7 @@ class Local(Node):
             await asyncio.sleep(WATCH_EVERY_S)
 
     async def signal(self, launch: str, signal: int) -> bool:
-        told = _json(self._paths.records / launch / "launch.json")
+        told = _told(self._paths.records / launch / "launch.json")
         if not told or told.get("boot_id") != proc.boot_id() or not _locked(self._paths.records / launch / "lock"):
             return False
         if told.get("kind") == "gateway" and signal == signals.SIGTERM:
@@ -210,7 +209,7 @@ class Local(Node):
     async def samples(self, launches: Sequence[str], *, pss: bool = False) -> list[ProcessSample]:
         out = []
         for launch in launches:
-            told = _json(self._paths.records / launch / "launch.json")
+            told = _told(self._paths.records / launch / "launch.json")
             pid = int(told.get("pid", 0))
             if not pid or proc.start_time(pid) != told.get("start"):
                 continue
@@ -354,6 +353,39 @@ def _json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
+
+
+class _Told(msgspec.Struct, frozen=True):
+    """The types of launch.json's fields."""
+
+    kind: str = ""
+    owner: str = ""
+    boot_id: str = ""
+    keeper_pid: int = 0
+    keeper_start: int = 0
+    pid: int = 0
+    start: int = 0
+    started_at: float = 0.0
+    runs: int = 1
+    spec: dict[str, Any] = {}
+
+
+def _told(path: Path) -> dict[str, Any]:
+    """launch.json; empty if it cannot be read or a field has another type: one bad record must not hide the others."""
+    found = _json(path)
+    try:
+        msgspec.convert(found, _Told)
+    except (msgspec.ValidationError, OverflowError):
+        return {}
+    return found
+
+
+def _exit(found: dict[str, Any]) -> ExitRecord:
+    """exit.json as a record."""
+    try:
+        return msgspec.convert({key: value for key, value in found.items() if key != "version"}, ExitRecord)
+    except (msgspec.ValidationError, OverflowError):
+        return ExitRecord(reason="its exit record cannot be read")
 
 
 def _cpu_model() -> tuple[str, set[str]]:

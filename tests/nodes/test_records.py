@@ -1,0 +1,47 @@
+"""Launch records that somebody or something has spoiled: each is explained, none hides the others."""
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from core.nodes.local import Local
+from core.settings import user_paths
+
+FIELDS = (
+    "kind", "owner", "boot_id", "keeper_pid", "keeper_start", "pid", "start", "started_at", "runs", "spec",
+    "code", "signal", "peak_rss_bytes", "time", "reason",
+)  # fmt: skip
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+def record(node_home: Path, name: str, launch: bytes, ended: bytes) -> None:
+    folder = node_home / name
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "lock").touch()
+    (folder / "launch.json").write_bytes(launch)
+    (folder / "exit.json").write_bytes(ended)
+
+
+@pytest.mark.parametrize("name", ["launch", "exit"])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=150)
+@given(fields=st.dictionaries(st.sampled_from(FIELDS), JSON), junk=st.binary(max_size=40) | st.none())
+async def test_a_spoiled_record_hides_no_other(home: Path, name: str, fields: dict, junk: bytes | None) -> None:
+    paths = user_paths()
+    node = Local(paths)
+    good = json.dumps({"kind": "replica", "owner": "chat/0", "pid": 1 << 22, "start": 1, "spec": {}}).encode()
+    ended = json.dumps({"code": 1, "time": 5.0, "version": 1}).encode()
+    record(paths.records, "aaaaaaaaaa", good, ended)
+    bad = junk if junk is not None else json.dumps(fields).encode()
+    record(paths.records, "bbbbbbbbbb", bad if name == "launch" else good, bad if name == "exit" else ended)
+    found = {each.id: each for each in await node.launches()}
+    assert found["aaaaaaaaaa"].exit is not None and found["aaaaaaaaaa"].exit.code == 1
+    assert not found["bbbbbbbbbb"].alive and found["bbbbbbbbbb"].exit is not None
+    assert await node.samples(list(found)) == []
+    assert not await node.signal("bbbbbbbbbb", 0)
