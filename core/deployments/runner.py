@@ -86,7 +86,10 @@ class Runner:
         self._endpoint: Endpoint | None = None
         self._began = 0.0
         self._waits_since = 0.0
+        self._due = asyncio.get_running_loop().time() + self._left(row)
+        self._anew = False
         self._ready_at: float | None = None
+        self._ready_since = 0.0
         self._counters: Counters | None = None
         self._hopeless = False
         self.routable = False
@@ -122,17 +125,32 @@ class Runner:
                 plan_bytes=wanted.plan.plan_bytes,
                 rss_planned=wanted.plan.rss_bytes,
             )
-        if anew and self._launch is None:
+        self._anew = self._anew or anew
+        if self._launch is None:
+            self._forget()
+        self._wake.set()
+
+    def _forget(self) -> None:
+        """A person asked: what failed before does not count. Waits until the launch that ends has its record."""
+        anew, self._anew = self._anew, False
+        if anew:
             self._set(restarts=0, next_try=None)
             if self.view.state in ("failed", "backoff"):
                 self._state("stopped", "will be started")
-        self._wake.set()
+
+    def _left(self, row: tables.ReplicaRow | None) -> float:
+        """Seconds of the pause that an earlier daemon left; the host's clock may have jumped meanwhile."""
+        if row is None or row.next_try is None:
+            return 0.0
+        return min(
+            max(0.0, row.next_try - self._yard.clock()), max(self._yard.settings().replicas.backoff_s, default=0)
+        )
 
     def adopt(self, row: tables.LaunchRow, launch: LaunchState | None) -> None:
         """Take over what an earlier daemon started; `launch` None: its process never came to be."""
         self._row = row
         self._began = row.started_at
-        self._waits_since = self._yard.clock()
+        self._waits_since = _now()
         if launch is None:
             self._exit = ExitRecord(reason="the daemon ended before the process was started")
             self._launch = LaunchState(
@@ -267,9 +285,11 @@ class Runner:
     async def _idle(self, wanted: tables.Wanted | None) -> float:
         if wanted is None:
             await self._yard.store.transact(lambda db: tables.delete_replica(db, self.id))
-            self.gone = True
-            self._yard.changed(self)
+            if self._wanted is None:  # else it was deployed again while its row was deleted
+                self.gone = True
+                self._yard.changed(self)
             return 0
+        self._forget()
         if wanted.wanted == "stopped":
             if self.view.state != "stopped":
                 self._set(restarts=0, next_try=None)
@@ -278,9 +298,8 @@ class Runner:
             return NEVER
         if self.view.state == "failed":
             return NEVER
-        now = self._yard.clock()
-        if self.view.state == "backoff" and self.view.next_try is not None and now < self.view.next_try:
-            return min(self.view.next_try - now, 60.0)
+        if self.view.state == "backoff" and self.view.next_try is not None and _now() < self._due:
+            return self._due - _now()
         return await self._start(wanted)
 
     # ---------------------------------------------------------------------------------------- start
@@ -318,7 +337,7 @@ class Runner:
         )
         await yard.store.transact(lambda db: tables.put_launch(db, row))
         self._row, self._effect, self._exit = row, effect, None
-        self._began = self._waits_since = row.started_at
+        self._began, self._waits_since = row.started_at, _now()
         self._ready_at = None
         self._set(launch=launch, threads=plan.threads, pid=None, port=None, socket=None, next_try=None)
         self._state("starting", "the process is being started")
@@ -379,7 +398,7 @@ class Runner:
         if health is None or health.state != "ready":
             if self.view.state == "ready" and health is not None:
                 return 1.0  # busy engines answer late; the process is watched by the node
-            if yard.clock() - self._waits_since > yard.settings().replicas.start_timeout_s:
+            if _now() - self._waits_since > yard.settings().replicas.start_timeout_s:
                 self._set_reason(f"not ready after {yard.settings().replicas.start_timeout_s:.0f} s")
                 await yard.node.signal(launch.id, SIGKILL)
                 await self._sleep(10)
@@ -393,7 +412,7 @@ class Runner:
         if not await yard.link.acknowledged(yard.link.status().snapshot, 5):
             self._state("loading", "loaded; waits for the gateway")
             return 0.2
-        self._ready_at = yard.clock()
+        self._ready_at, self._ready_since = yard.clock(), _now()
         self._state("ready", "")
         await self._save()
         await self._settle("done", {"launch": launch.id, "pid": launch.pid})
@@ -457,8 +476,8 @@ class Runner:
         self.routable = False
         yard.changed(self)
         await yard.link.acknowledged(yard.link.status().snapshot, 2)
-        deadline = yard.clock() + replicas.drain_timeout_s
-        while yard.link.in_flight(self.id) and yard.clock() < deadline and self._exit is None:
+        deadline = _now() + replicas.drain_timeout_s
+        while yard.link.in_flight(self.id) and _now() < deadline and self._exit is None:
             await self._sleep(0.2)
             self._wake.clear()
         why = "removed" if wanted is None else "stopped" if wanted.wanted == "stopped" else "replaced"
@@ -475,8 +494,8 @@ class Runner:
         for signal, wait in asks:
             if self._exit is None:
                 await yard.node.signal(launch.id, signal)
-                deadline = yard.clock() + wait
-                while self._exit is None and yard.clock() < deadline:
+                deadline = _now() + wait
+                while self._exit is None and _now() < deadline:
                     await self._sleep(min(0.5, wait))
                     self._wake.clear()
         if self._exit is None:
@@ -516,7 +535,7 @@ class Runner:
                 CORRAL, "replica.died", f"replica:{self.id}", f"auto-{launch}", "done", reason=reason,
                 after={"launch": launch, "code": exit.code, "signal": _signal_name(exit.signal)},
             )  # fmt: skip
-        steady = was_ready and yard.clock() - (self._ready_at or 0) >= yard.settings().replicas.steady_s
+        steady = was_ready and _now() - self._ready_since >= yard.settings().replicas.steady_s
         await self._finish(reason, failure.lines)
         pauses = yard.settings().replicas.backoff_s
         restarts = 0 if steady else self.view.restarts
@@ -528,6 +547,7 @@ class Runner:
             self._state("failed", f"{reason}; it was restarted {restarts} times")
         else:
             pause = pauses[restarts]
+            self._due = _now() + pause
             self._set(restarts=restarts + 1, next_try=yard.clock() + pause)
             self._state("backoff", reason)
         await self._save()
@@ -612,6 +632,11 @@ class Runner:
             launch=view.launch,
         )
         await self._yard.store.transact(lambda db: tables.put_replica(db, row))
+
+
+def _now() -> float:
+    """Seconds on a clock that nobody sets."""
+    return asyncio.get_running_loop().time()
 
 
 def _signal_name(signal: int | None) -> str | None:
