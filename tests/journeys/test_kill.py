@@ -107,10 +107,20 @@ class Herd:
         """One change of one name: both outcomes are possible only if the answer was lost."""
         (before,) = self.wishes[name]
         self.wishes[name] = {before, after(before)}
+        tries = 0
+
+        async def once() -> Any:
+            nonlocal tries
+            tries += 1
+            return await verb()
+
         try:
-            await self.call(verb)
+            await self.call(once)
         except (Conflict, NoRoom, NotFound):
-            self.wishes[name] = {before}
+            if tries == 1:
+                self.wishes[name] = {before}
+            else:  # the first try may have been done by a daemon that died before it could say so
+                await self.look(name)
         except (NoDaemon, TimedOut):
             await self.look(name)
         else:
