@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import glob
 import os
+import re
+import stat
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -19,7 +22,7 @@ from urllib.parse import quote, urlencode
 import msgspec
 
 from core import http
-from core.errors import CorralError, ErrorBody, Failed, Invalid, NoDaemon, TimedOut, from_body
+from core.errors import BadModel, CorralError, ErrorBody, Failed, Invalid, NoDaemon, TimedOut, from_body
 from core.nouns import (
     API_VERSION,
     AuditRecord,
@@ -183,7 +186,14 @@ class Client:
             raise
 
     async def _upload(self, path: Path, name: str | None) -> ImportJob:
-        files = sorted(path.glob("*.gguf")) if path.is_dir() else [path]
+        try:
+            return await self._send_files(path, name)
+        except OSError as error:
+            reason = f"{error.filename or path}: {error.strerror}"
+            raise Failed(f"{path} was not imported", reason, "mend its mode or owner, or name another file") from error
+
+    async def _send_files(self, path: Path, name: str | None) -> ImportJob:
+        files = _set_of(path)
         told = [{"name": file.name, "bytes": file.stat().st_size} for file in files]
         job = await self._begin("/models/upload", {"name": name, "files": told})
         try:
@@ -334,6 +344,17 @@ class Client:
         response = await self._open("GET", f"/chats/{_part(id)}/export" + _query(format=format))
         async with response:
             return (await response.read()).decode()
+
+
+def _set_of(path: Path) -> list[Path]:
+    """The files that an import of `path` takes: a folder's, all parts of a split model, or the one. The daemon checks
+    whether they are one whole model. Raises `BadModel` for what is no file, OSError for what can't be read."""
+    if path.is_dir():
+        return sorted(path.glob("*.gguf"))
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise BadModel(f"{path} is no regular file", todo="name a .gguf file or a folder with one")
+    part = re.fullmatch(r"(.+)-\d{5}(-of-\d{5}\.gguf)", path.name)
+    return sorted(path.parent.glob(f"{glob.escape(part[1])}-?????{part[2]}")) if part else [path]
 
 
 def _part(text: str) -> str:

@@ -5,20 +5,22 @@ from __future__ import annotations
 import argparse
 import asyncio
 import collections
-import grp
 import logging
 import logging.handlers
 import os
+import secrets
 import signal
 import sqlite3
 import sys
 import time
+from pathlib import Path
 
 import msgspec
 from aiohttp import web
 
 from core import program_version
-from core.access import Gate
+from core.access import Gate, accounts
+from core.access.accounts import Accounts
 from core.api.peer import user_name
 from core.api.routes import Services, add_routes
 from core.api.server import Call, Server
@@ -27,12 +29,12 @@ from core.catalog import Catalog
 from core.chats import Chats
 from core.deployments.service import Deployments
 from core.engines.registry import registry
-from core.errors import Conflict, CorralError
+from core.errors import Conflict, CorralError, Failed
 from core.events import Bus
 from core.gateway import wire
 from core.hostcheck import DaemonLock, check_socket, clear_socket, logout_warning, make_folders, refuse_network
 from core.nodes.local import Local
-from core.nouns import API_VERSION, CORRAL, DaemonStatus, Deployment, Status
+from core.nouns import API_VERSION, CORRAL, Actor, DaemonStatus, Deployment, Status
 from core.settings import Paths, Settings, load, system_paths, user_paths
 from core.store import Store
 from core.telemetry.sampler import Sampler
@@ -46,9 +48,10 @@ MEND_S = 10.0
 class Daemon:
     """One daemon's life. `serve` returns when it has been told to stop."""
 
-    def __init__(self, paths: Paths, settings: Settings) -> None:
+    def __init__(self, paths: Paths, settings: Settings, accounts: Accounts | None = None) -> None:
         self.paths = paths
         self.settings = settings
+        self.accounts = accounts
         self._stop = asyncio.Event()
         self._with_models = False
         self._started = time.time()
@@ -62,8 +65,9 @@ class Daemon:
         try:
             self.audit = Audit(self.store, paths)
             self.gate = Gate(
-                self.store, self.audit, mode=paths.mode, owner_uid=os.getuid(), group=self.settings.daemon.group
-            )
+                self.store, self.audit, mode=paths.mode, owner_uid=os.getuid(), group=self.settings.daemon.group,
+                group_gid=self.accounts.group_gid if self.accounts else None,
+            )  # fmt: skip
             await self._record_start()
             await self._build()
             await self._run()
@@ -106,12 +110,13 @@ class Daemon:
         def settings() -> Settings:
             return self.settings
 
-        self.node = Local(paths)
+        self.node = Local(paths, accounts=self.accounts)
         self.engines = registry(self.settings.engines)
         self.catalog = Catalog(self.store, self.gate, paths, self.bus)
         self.deployments = Deployments(
             store=self.store, gate=self.gate, audit=self.audit, node=self.node, engines=self.engines,
             catalog=self.catalog, bus=self.bus, paths=paths, settings=settings, allowed=self._allowed,
+            gateway_uid=self.accounts.gateway.uid if self.accounts else None,
         )  # fmt: skip
 
         async def deployment(name: str) -> Deployment | None:
@@ -233,32 +238,48 @@ class Daemon:
         asyncio.get_running_loop().call_later(0.05, self._stop.set)
 
     async def _asked_to_reload(self, call: Call) -> None:
-        def work(db: sqlite3.Connection) -> tuple[Settings, object, object]:
-            new = load(self.paths.config)
-            return new, msgspec.to_builtins(self.settings), msgspec.to_builtins(new)
-
-        self._use(await self.gate.act(call.actor, "daemon.reload", "daemon:local", call.request, work))
+        await self._reload(call.actor, call.request)
 
     def _reload_on_signal(self) -> None:
-        try:
-            self._use(load(self.paths.config))
-            log.info("%s is in force", self.paths.config)
-        except CorralError as error:
-            log.error("corral.toml was refused whole: %s", error)
+        async def reload() -> None:
+            try:
+                await self._reload(CORRAL, f"hup-{secrets.token_hex(4)}")
+                log.info("%s is in force", self.paths.config)
+            except CorralError as error:
+                log.error("corral.toml was refused whole: %s", error)
 
-    def _use(self, settings: Settings) -> None:
-        self.settings = settings
-        log.setLevel(settings.daemon.log_level.upper())
+        self._reloading = asyncio.create_task(reload())
+
+    async def _reload(self, actor: Actor, request: str) -> None:
+        """Read corral.toml again. Raises `Invalid` and, for accounts that are not there, `Failed`: nothing changes."""
+
+        def read() -> tuple[Settings, Accounts | None] | CorralError:
+            try:
+                settings = load(self.paths.config)
+                return settings, None if self.accounts is None else accounts.find(settings.daemon)
+            except CorralError as error:
+                return error
+
+        found = await asyncio.to_thread(read)
+
+        def work(db: sqlite3.Connection) -> tuple[tuple[Settings, Accounts | None], object, object]:
+            if isinstance(found, CorralError):
+                raise found
+            return found, msgspec.to_builtins(self.settings), msgspec.to_builtins(found[0])
+
+        self.settings, new = await self.gate.act(actor, "daemon.reload", "daemon:local", request, work)
+        if new is not None:  # who the processes run as is fixed at start; whom the daemon obeys is not
+            self.accounts = new
+            self.gate.obey(new.group, new.group_gid)
+        log.setLevel(self.settings.daemon.log_level.upper())
         self.deployments.link.touch()
 
     def _allowed(self) -> wire.Allowed:
         """Who may use the gateway's socket: those that the daemon would obey."""
-        if self.paths.mode == "user":
+        if self.accounts is None:
             return wire.Allowed(uids=tuple({0, os.getuid()}))
-        try:
-            return wire.Allowed(uids=(0,), gids=(grp.getgrnam(self.settings.daemon.group).gr_gid,))
-        except KeyError:
-            return wire.Allowed(uids=(0,))
+        gid = self.accounts.group_gid
+        return wire.Allowed(uids=(0,), gids=() if gid is None else (gid,))
 
 
 def _left_behind(db: sqlite3.Connection) -> tuple[bool, list[tuple[str, str, str, str]]]:
@@ -293,6 +314,18 @@ def _logging(paths: Paths, settings: Settings, foreground: bool) -> None:
     logging.getLogger("asyncio").setLevel(logging.WARNING)
 
 
+def _accounts(settings: Settings) -> Accounts:
+    """System mode: root, with the accounts there and the program where they can read it. Raises `Failed`."""
+    if os.getuid() != 0:
+        raise Failed(
+            "only root runs the shared daemon", "engines and gateway get accounts of their own",
+            "use systemd (`corral daemon --print-unit`), or leave --system away for a daemon of your own",
+        )  # fmt: skip
+    found = accounts.find(settings.daemon)
+    accounts.check_program(found, Path(sys.executable), Path(__file__).parent)
+    return found
+
+
 def main() -> int:
     """Run the daemon; 0 when it was told to stop, or when another one runs already and this is not `--foreground`."""
     parser = argparse.ArgumentParser(prog="python -P -m core", description="the Corral daemon")
@@ -306,16 +339,17 @@ def main() -> int:
         paths = system_paths() if args.system else user_paths()
         check_socket(paths.socket)
         refuse_network(paths.database)
-        make_folders(paths)
+        settings = load(paths.config)
+        found = _accounts(settings) if args.system else None
+        make_folders(paths, found)
         lock = DaemonLock(paths.daemon_lock)
         try:
             lock.take()
         except Conflict as error:
             print(f"corral: {error}", file=sys.stderr)  # noqa: T201
             return 1 if args.foreground else 0
-        settings = load(paths.config)
         _logging(paths, settings, args.foreground)
-        asyncio.run(Daemon(paths, settings).serve())
+        asyncio.run(Daemon(paths, settings, found).serve())
     except CorralError as error:
         print(f"corral: {error}", file=sys.stderr)  # noqa: T201
         return error.exit

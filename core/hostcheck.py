@@ -14,31 +14,57 @@ import socket
 import stat
 from configparser import ConfigParser, Error
 from pathlib import Path
+from typing import NamedTuple
 
+from core.access.accounts import Accounts
 from core.errors import Conflict, Failed, StoreError
 from core.settings import SOCKET_LIMIT, Paths
 
 NETWORK = ("nfs", "nfs4", "cifs", "smb3", "9p", "fuse.sshfs", "afs", "ceph", "lustre", "gpfs", "beegfs")
 
 
-def make_folders(paths: Paths) -> None:
-    """Create the state folders with their modes; refuse those that somebody else owns or may write.
+class Folder(NamedTuple):
+    """A folder that a daemon needs, and whose it must be."""
+
+    path: Path
+    mode: int
+    uid: int
+    gid: int = -1
+    """-1: whichever it is."""
+
+
+def folders(paths: Paths, accounts: Accounts | None) -> list[Folder]:
+    """All folders, outermost first. In system mode (`accounts`) the gateway has its own, and the engines' account may
+    pass through to the models and to its launch folder, and read nothing on the way."""
+    me = os.getuid()
+    private = [Folder(each, 0o700, me) for each in (paths.records, paths.backups)]
+    if accounts is None:
+        mine = (paths.root, paths.state, paths.run, paths.launches, paths.gateway, paths.models)
+        return [Folder(each, 0o700, me) for each in mine] + private
+    gateway, engine = accounts.gateway, accounts.engine
+    return [
+        Folder(paths.root, 0o755, me),
+        Folder(paths.state, 0o711, me),
+        Folder(paths.run, 0o755, me),
+        Folder(paths.launches, 0o711, me),
+        Folder(paths.models, 0o710, me, engine.gid),
+        Folder(paths.gateway, 0o700, gateway.uid, gateway.gid),
+        Folder(paths.gateway_socket.parent, 0o755, gateway.uid, gateway.gid),
+        *private,
+    ]
+
+
+def make_folders(paths: Paths, accounts: Accounts | None = None) -> None:
+    """Create the state folders with owner and mode; refuse those that somebody else owns or may write.
 
     Raises `Failed` with the folder and what to do.
     """
-    private = 0o755 if paths.mode == "system" else 0o700
-    for folder, mode in (
-        (paths.root, private),
-        (paths.state, private),
-        (paths.run, 0o755 if paths.mode == "system" else 0o700),
-        (paths.launches, 0o711 if paths.mode == "system" else 0o700),
-        (paths.records, 0o700),
-        (paths.gateway, 0o700),
-        (paths.models, 0o755 if paths.mode == "system" else 0o700),
-        (paths.backups, 0o700),
-    ):
+    for folder, mode, uid, gid in folders(paths, accounts):
         try:
-            folder.mkdir(mode=mode, parents=True, exist_ok=True)
+            if not folder.exists():
+                folder.mkdir(mode=0o700, parents=True)
+                os.chown(folder, uid, gid)
+                folder.chmod(mode)
             found = os.lstat(folder)
         except FileExistsError as error:
             raise Failed(f"{folder} is not a folder", todo="move it away, or set CORRAL_HOME") from error
@@ -46,11 +72,12 @@ def make_folders(paths: Paths) -> None:
             raise Failed(f"{folder} cannot be made", error.strerror or str(error), _todo(error)) from error
         if not stat.S_ISDIR(found.st_mode):
             raise Failed(f"{folder} is not a folder", "it may be a link", "move it away, or set CORRAL_HOME")
-        if found.st_uid != os.getuid():
+        if found.st_uid != uid or gid not in (-1, found.st_gid):
             raise Failed(
-                f"{folder} belongs to uid {found.st_uid}",
-                f"the daemon runs as uid {os.getuid()} and trusts only its own folders",
-                "give it back with chown, or set CORRAL_HOME to another folder",
+                f"{folder} belongs to uid {found.st_uid}, group {found.st_gid}",
+                f"the daemon runs as uid {os.getuid()} and needs it to be uid {uid}'s",
+                f"chown {uid}{'' if gid < 0 else f':{gid}'} {folder}"
+                + ("" if accounts else ", or set CORRAL_HOME to another folder"),
             )
         if folder != paths.root and found.st_mode & 0o022:
             raise Failed(

@@ -102,7 +102,8 @@ class Paths(msgspec.Struct, frozen=True):
 
     @property
     def gateway_socket(self) -> Path:
-        return (SYSTEM_SOCKET.parent if self.mode == "system" else self.state) / "gateway.sock"
+        """In system mode in a folder of the gateway's account, which may not write beside the daemon's socket."""
+        return (SYSTEM_SOCKET.parent / "gateway" if self.mode == "system" else self.state) / "gateway.sock"
 
     @property
     def gateway_control(self) -> Path:

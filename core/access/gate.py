@@ -6,7 +6,6 @@ and the members of the group.
 
 from __future__ import annotations
 
-import grp
 import secrets
 import sqlite3
 from collections.abc import Callable
@@ -36,13 +35,18 @@ class Gate:
     """Passes or refuses, and records either in the transaction of the change."""
 
     def __init__(
-        self, store: Store, audit: Audit, *, mode: Literal["user", "system"], owner_uid: int, group: str
-    ) -> None:
+        self, store: Store, audit: Audit, *, mode: Literal["user", "system"], owner_uid: int, group: str,
+        group_gid: int | None = None,
+    ) -> None:  # fmt: skip
         self._store = store
         self._audit = audit
         self._mode = mode
         self._owner = owner_uid
-        self._group = group
+        self.obey(group, group_gid)
+
+    def obey(self, group: str, gid: int | None) -> None:
+        """System mode: whose members may do everything; `gid` None if there is no such group."""
+        self._group, self._gid = group, gid
 
     def allowed(self, actor: Actor) -> bool:
         """May this actor do anything at all?"""
@@ -50,10 +54,7 @@ class Gate:
             return True
         if self._mode == "user":
             return actor.uid == self._owner
-        try:
-            return grp.getgrnam(self._group).gr_gid in actor.groups
-        except KeyError:
-            return False
+        return self._gid is not None and self._gid in actor.groups
 
     def require(self, actor: Actor, permission: str, object: str) -> None:
         """Raises `NotAllowed`."""

@@ -154,7 +154,10 @@ def _write(fd: int, data: bytes) -> None:
 
 def keep(incoming: Path, target: Path) -> None:
     """Move a complete file to its place among the objects, read-only; an equal one that is there wins."""
-    target.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    depth = next(n for n, each in enumerate(target.parents) if each.name == "objects")
+    for above in reversed(target.parents[: depth + 1]):  # engines of another account pass through
+        above.mkdir(mode=0o711, exist_ok=True)
+        above.chmod(0o711)
     if target.exists():
         incoming.unlink()
         return

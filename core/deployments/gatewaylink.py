@@ -6,8 +6,6 @@ import asyncio
 import logging
 import os
 import secrets
-import socket
-import struct
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -21,6 +19,7 @@ from core.errors import CorralError, Failed
 from core.gateway import wire
 from core.nodes.base import LaunchOrder, LaunchState, Limits, Node
 from core.nouns import CORRAL, GatewayStatus
+from core.peer import peer
 from core.settings import Paths, Settings
 from core.store import Store
 from core.telemetry.usage import UsageRow, commit_batch
@@ -58,9 +57,11 @@ class GatewayLink:
         *,
         allowed: Callable[[], wire.Allowed],
         on_live: Callable[[wire.Live], None],
+        gateway_uid: int | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._node = node
+        self._uid = os.getuid() if gateway_uid is None else gateway_uid
         self._store = store
         self._gate = gate
         self._paths = paths
@@ -232,7 +233,7 @@ class GatewayLink:
 
     def _order(self) -> LaunchOrder:
         launch = new_launch_id()
-        keep = ("PATH", "LANG", "LC_ALL", "TZ", "PYTHONPATH", "HOME")
+        keep = ("PATH", "LANG", "LC_ALL", "TZ", "PYTHONPATH")
         env = {key: os.environ[key] for key in keep if key in os.environ}
         env |= {
             "CORRAL_GATEWAY_DIR": str(self._paths.gateway),
@@ -302,11 +303,13 @@ class GatewayLink:
                     await asyncio.sleep(0.05)
         finally:
             os.close(folder)
-        raw = writer.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-        uid = struct.unpack("3i", raw)[1]
-        if self._paths.mode == "user" and uid != os.getuid():
+        uid = peer(writer.get_extra_info("socket")).uid
+        if uid != self._uid:
             writer.close()
-            raise Failed("the control socket is another user's", f"its uid is {uid}", "remove the folder and restart")
+            raise Failed(
+                "the gateway's control socket is another user's", f"its uid is {uid}, not {self._uid}",
+                f"find out who made it, remove {self._paths.gateway} and start again",
+            )  # fmt: skip
         return reader, writer
 
     def _send(self, message: wire.FromDaemon) -> None:

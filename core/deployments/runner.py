@@ -11,7 +11,6 @@ import logging
 import secrets
 import sqlite3
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 from signal import SIGKILL, SIGTERM, Signals
 from urllib.parse import urlsplit
 
@@ -429,14 +428,13 @@ class Runner:
 
     def _find_endpoint(self, launch: LaunchState) -> Endpoint | None:
         assert self._row is not None
-        folder = Path(launch.folder)
+        node = self._yard.node
         if self._engine().abilities.unix_socket:
-            socket = folder / "e.sock"
-            self._set(socket=str(socket), port=None)
-            return Endpoint(socket=str(socket), secret=self._row.secret) if socket.exists() else None
-        try:
-            port = int((folder / "port").read_text())
-        except (OSError, ValueError):
+            socket = node.socket(launch)
+            self._set(socket=socket or None, port=None)
+            return Endpoint(socket=socket, secret=self._row.secret) if socket else None
+        port = node.port(launch)
+        if port is None:
             return None
         self._set(socket=None, port=port)
         return Endpoint(host="127.0.0.1", port=port, secret=self._row.secret)

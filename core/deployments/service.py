@@ -58,6 +58,7 @@ class Deployments:
         paths: Paths,
         settings: Callable[[], Settings],
         allowed: Callable[[], wire.Allowed],
+        gateway_uid: int | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._store, self._gate, self._audit, self._node = store, gate, audit, node
@@ -75,7 +76,8 @@ class Deployments:
         self._admitting = asyncio.Lock()
         """Held from the look at the host to the accepted change: two may not be admitted against the same room."""
         self.link = GatewayLink(
-            node, store, gate, paths, settings, allowed=allowed, on_live=self._on_live, clock=clock
+            node, store, gate, paths, settings, allowed=allowed, on_live=self._on_live, gateway_uid=gateway_uid,
+            clock=clock,
         )  # fmt: skip
         self._yard = Yard(
             store=store, gate=gate, node=node, engines=engines, catalog=catalog, link=self.link, settings=settings,

@@ -6,8 +6,6 @@ import asyncio
 import itertools
 import logging
 import os
-import socket
-import struct
 from collections.abc import Awaitable, Callable
 
 import msgspec
@@ -16,6 +14,7 @@ from core import program_version
 from core.gateway import wire
 from core.gateway.exchange import Core
 from core.gateway.handover import Wrong
+from core.peer import peer
 
 log = logging.getLogger("gateway")
 
@@ -100,8 +99,7 @@ class Control:
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection, until it closes or errs."""
         self._conversations[writer] = asyncio.current_task()
-        raw = writer.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-        uid = struct.unpack("3i", raw)[1]
+        uid = peer(writer.get_extra_info("socket")).uid
         try:
             if uid not in (self._core.owner, 0):
                 writer.write(msgspec.json.encode(wire.Refused(reason=f"uid {uid} is not the daemon's")) + b"\n")

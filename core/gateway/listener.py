@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import socket
-import struct
 from collections import deque
 from typing import Any
 
@@ -16,6 +14,7 @@ from core.gateway.errors import PHRASES, Refusal
 from core.gateway.exchange import DECODE_ASKED, Core, Exchange
 from core.gateway.turns import Turn
 from core.gateway.upstream import EngineConnection, Pool
+from core.peer import peer
 
 HEAD_BYTES = 32 << 10
 AHEAD_BYTES = 64 << 10
@@ -23,20 +22,6 @@ PIECE = 16 << 10
 HEAD_S = 30.0
 """A request that has begun must be whole within this and the idle time-out."""
 ROUTES = {b"/v1/chat/completions", b"/v1/completions", b"/v1/embeddings"}
-_SO_PEERGROUPS = 59
-
-
-def peer(sock: socket.socket) -> tuple[int, frozenset[int]]:
-    """Uid and all groups of a Unix socket's peer, as the kernel says; (-1, none) where it does not."""
-    try:
-        _, uid, gid = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-    except OSError:
-        return -1, frozenset()
-    try:
-        raw = sock.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, 65536)
-    except OSError:
-        raw = b""
-    return uid, frozenset((gid, *struct.unpack(f"{len(raw) // 4}I", raw[: len(raw) // 4 * 4])))
 
 
 class _Request:
@@ -104,7 +89,10 @@ class ClientConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment]
-        self._uid, self._groups = peer(transport.get_extra_info("socket"))
+        try:
+            _, self._uid, self._groups = peer(transport.get_extra_info("socket"))
+        except OSError:
+            self._uid, self._groups = -1, frozenset[int]()
         self._parser = httptools.HttpRequestParser(self)
         self._core.clients.add(self)
 

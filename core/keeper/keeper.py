@@ -3,7 +3,9 @@
 Run by file path (`python -I -S keeper.py LOCK_FD`) with its order as one JSON document on standard input; nothing
 secret is in argv. Standard library only, syntax of Python 3.8, imports nothing of core.
 
-The order: {"id", "kind", "owner", "argv", "env", "folder", "records", "limits", "spec", "restart", "version"}.
+The order: {"id", "kind", "owner", "argv", "env", "folder", "records", "limits", "spec", "restart", "account"}.
+With an account ({"uid", "gid", "groups"}) the keeper gives up root for it before it starts anything; its records stay
+open and are root's, so that neither it nor the engine can make others.
 Exit code 0: the engine ran and exit.json says how it ended. 1: it never ran; exit.json has the reason.
 """
 
@@ -20,8 +22,11 @@ import time
 VERSION = 1
 PR_SET_PDEATHSIG = 1
 PR_SET_DUMPABLE = 4
+PR_SET_NO_NEW_PRIVS = 38
+LAUNCH_ROOM = 16384
 EXIT_ROOM = 4096
 PIPE_BYTES = 65536
+ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 def stat_of(pid):
@@ -61,21 +66,36 @@ def write_whole(path, data):
 
 
 class Records:
-    """launch.json and exit.json. Room for exit.json is allocated before the engine runs."""
+    """launch.json and exit.json, opened and given their room before root is given up and before the engine runs.
+
+    They are written in place, padded with blanks: works on a full disk. A torn write does not parse and counts as none.
+    """
 
     def __init__(self, folder):
-        self.folder = folder
-        self.exit_fd = os.open(os.path.join(folder, "exit.json"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        os.posix_fallocate(self.exit_fd, 0, EXIT_ROOM)
+        self.launch_fd = self.make(os.path.join(folder, "launch.json"), LAUNCH_ROOM)
+        self.exit_fd = self.make(os.path.join(folder, "exit.json"), EXIT_ROOM)
+        at = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        os.fsync(at)
+        os.close(at)
+
+    def make(self, path, room):
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        os.posix_fallocate(fd, 0, room)
+        return fd
+
+    def write(self, fd, told, room):
+        text = json.dumps(dict(told, version=VERSION)).encode()
+        if len(text) >= room:
+            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+        if os.pwrite(fd, text.ljust(room - 1) + b"\n", 0) != room:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        os.fsync(fd)
 
     def launch(self, told):
-        write_whole(os.path.join(self.folder, "launch.json"), json.dumps(told).encode() + b"\n")
+        self.write(self.launch_fd, told, LAUNCH_ROOM)
 
     def exit(self, told):
-        """In place, padded with blanks: works on a full disk. A torn write does not parse and counts as none."""
-        text = json.dumps(dict(told, version=VERSION)).encode()[: EXIT_ROOM - 1]
-        os.pwrite(self.exit_fd, text.ljust(EXIT_ROOM - 1) + b"\n", 0)
-        os.fsync(self.exit_fd)
+        self.write(self.exit_fd, told, EXIT_ROOM)
 
 
 class Log:
@@ -157,21 +177,34 @@ def prctl(option, value):
     ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0)
 
 
+def become(account):
+    """Give up root for good. Raises OSError."""
+    os.setgroups(account["groups"])
+    os.setresgid(account["gid"], account["gid"], account["gid"])
+    os.setresuid(account["uid"], account["uid"], account["uid"])
+    # What changes the uid resets this: others with the same uid must not reach the open records.
+    prctl(PR_SET_DUMPABLE, 0)
+
+
 def start(order, out, lock):
     """Fork the engine; it waits on the returned pipe and executes when a byte comes, or never."""
     gate_read, gate_write = os.pipe()
     parent = os.getpid()
+    # A signal that comes before the child has its own handlers waits: the keeper's would swallow it.
+    signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
     pid = os.fork()
     if pid:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
         os.close(gate_read)
         return pid, gate_write
     try:
         os.close(gate_write)
         os.setsid()
         prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        prctl(PR_SET_NO_NEW_PRIVS, 1)
         if os.getppid() != parent:
             os._exit(125)
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGPIPE, signal.SIGXFSZ):
+        for number in (*ENDING, signal.SIGPIPE, signal.SIGXFSZ):
             signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, [])
         if os.read(gate_read, 1) != b"g":
@@ -182,6 +215,8 @@ def start(order, out, lock):
         os.dup2(out, 2)
         os.set_inheritable(lock, True)
         apply_limits(order["limits"])
+        if order.get("account"):
+            os.umask(0)  # the gateway has another account and must reach the socket; the folder is closed to others
         os.chdir(order["folder"])
         os.execve(order["argv"][0], order["argv"], order["env"])
     except OSError as error:
@@ -251,12 +286,16 @@ def drain(reader, log):
         log.write(data)
 
 
-def oom_line(pid):
-    """The kernel's line about this pid, where it may be read."""
+def kernel_log():
+    """The kernel's log where it may be read, else -1; opened while the keeper still may."""
     try:
-        fd = os.open("/dev/kmsg", os.O_RDONLY | os.O_NONBLOCK)
+        return os.open("/dev/kmsg", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
-        return ""
+        return -1
+
+
+def oom_line(fd, pid):
+    """The kernel's line about this pid."""
     found = ""
     try:
         while True:
@@ -265,8 +304,6 @@ def oom_line(pid):
                 found = text.split(";", 1)[-1].splitlines()[0][:300]
     except OSError:
         pass
-    finally:
-        os.close(fd)
     return found
 
 
@@ -275,6 +312,10 @@ class Keeper:
         self.order = order
         self.lock = lock
         self.records = Records(order["records"])
+        self.kernel = kernel_log()
+        os.chdir(order["folder"])
+        if order.get("account"):
+            become(order["account"])
         limits = order["limits"]
         self.log = Log(order["folder"], limits.get("log_bytes", 4 << 20), limits.get("log_files", 3))
         self.alarm = Alarm()
@@ -301,7 +342,7 @@ class Keeper:
         found = stat_of(self.pid)
         mine = stat_of(os.getpid())
         told = {
-            "version": VERSION, "id": order["id"], "kind": order["kind"], "owner": order["owner"],
+            "id": order["id"], "kind": order["kind"], "owner": order["owner"],
             "spec": order["spec"], "boot_id": boot_id(), "keeper_pid": os.getpid(),
             "keeper_start": mine[1] if mine else 0, "pid": self.pid, "start": found[1] if found else 0,
             "started_at": time.time(), "folder": order["folder"], "runs": self.runs,
@@ -327,7 +368,7 @@ class Keeper:
         if os.WIFSIGNALED(status):
             ended["signal"] = os.WTERMSIG(status)
             if ended["signal"] == signal.SIGKILL:
-                ended["oom_line"] = oom_line(pid)
+                ended["oom_line"] = oom_line(self.kernel, pid)
         else:
             ended["code"] = os.WEXITSTATUS(status)
             if ended["code"] == 127:
@@ -362,7 +403,6 @@ def main():
     os.umask(0o077)
     prctl(PR_SET_DUMPABLE, 0)
     try:
-        os.chdir(order["folder"])
         keeper = Keeper(order, lock)
     except OSError as error:
         os.write(2, ("%s: %s\n" % (error.filename or order["records"], error.strerror)).encode())

@@ -140,9 +140,13 @@ class Node(ABC):
     async def remove(self, launch: str) -> None:
         """Remove an ended launch's folders. Raises `Conflict` while it lives."""
 
-    def endpoint(self, launch: LaunchState) -> str:
-        """Where the gateway and the health check reach a launch's Unix socket: `unix:/path/e.sock`."""
-        return f"unix:{launch.folder}/e.sock"
+    @abstractmethod
+    def socket(self, launch: LaunchState) -> str:
+        """Absolute path of the launch's Unix socket; empty until it is there."""
+
+    @abstractmethod
+    def port(self, launch: LaunchState, file: str = "port") -> int | None:
+        """The loopback port that the launch wrote into `file` in its folder; None until it is there."""
 
 
 encode_launch = msgspec.json.Encoder().encode

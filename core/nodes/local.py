@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fcntl
 import json
 import os
@@ -18,9 +19,10 @@ from typing import Any
 import msgspec
 import psutil
 
+from core.access.accounts import Account, Accounts
 from core.errors import Conflict, Failed, NotFound
 from core.keeper import keeper as keeper_program
-from core.nodes import cgroups, proc
+from core.nodes import cgroups, foreign, proc
 from core.nodes.base import ExitRecord, LaunchOrder, LaunchState, LogPiece, Node
 from core.nouns import NodeFacts, NodeSample, ProcessSample
 from core.settings import Paths
@@ -32,11 +34,19 @@ WATCH_EVERY_S = 0.25
 
 
 class Local(Node):
-    """The host that the daemon runs on."""
+    """The host that the daemon runs on. With `accounts` (system mode) keepers, engines and gateway run as those."""
 
-    def __init__(self, paths: Paths, *, name: str = "local", clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        paths: Paths,
+        *,
+        accounts: Accounts | None = None,
+        name: str = "local",
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         self.name = name
         self._paths = paths
+        self._accounts = accounts
         self._clock = clock
         self._cpu: dict[str, tuple[float, float]] = {}
         self._host_cpu = psutil.cpu_times()
@@ -85,7 +95,7 @@ class Local(Node):
         try:
             records.mkdir(mode=0o700)
             try:
-                folder.mkdir(mode=0o700)
+                account = self._make(folder, order)
             except OSError:
                 records.rmdir()
                 raise
@@ -93,7 +103,10 @@ class Local(Node):
             raise Conflict(f"launch {order.id} was started before", "there is never a second copy") from error
         except OSError as error:
             raise Failed(f"{order.owner} was not started", f"{error.filename}: {error.strerror}") from error
-        told = {**msgspec.to_builtins(order), "folder": str(folder), "records": str(records)}
+        told = {
+            **msgspec.to_builtins(order), "folder": str(folder), "records": str(records),
+            "account": account and msgspec.to_builtins(account),
+        }  # fmt: skip
         try:
             pid, errors = _spawn(records / "lock", json.dumps(told).encode())
         except OSError as error:
@@ -103,6 +116,31 @@ class Local(Node):
             return await self._started(order, pid, errors)
         finally:
             os.close(errors)
+
+    def _make(self, folder: Path, order: LaunchOrder) -> Account | None:
+        """Make the launch's folder; the account that it runs as. The gateway may enter an engine's folder, no more."""
+        folder.mkdir(mode=0o700)
+        if self._accounts is None:
+            return None
+        gateway = self._accounts.gateway
+        account = gateway if order.kind == "gateway" else self._accounts.engine
+        try:
+            os.chown(folder, account.uid, gateway.gid)
+            folder.chmod(0o710)
+        except OSError:
+            folder.rmdir()
+            raise
+        return account
+
+    def socket(self, launch: LaunchState) -> str:
+        path = self._paths.launches / launch.id / "e.sock"
+        return str(path) if foreign.is_socket(path) else ""
+
+    def port(self, launch: LaunchState, file: str = "port") -> int | None:
+        try:
+            return int(foreign.read(self._paths.launches / launch.id, file, 16))
+        except (OSError, ValueError):
+            return None
 
     async def _started(self, order: LaunchOrder, keeper: int, errors: int) -> LaunchState:
         """Wait for launch.json. `errors` is the file that the keeper's first words go to."""
@@ -241,27 +279,25 @@ class Local(Node):
         folder = self._paths.launches / launch
         if not folder.is_dir():
             raise NotFound(f"no log of launch {launch}", "its folder has been removed")
-        starts = _json(folder / "log.json").get("starts", [0])
-        pieces: list[tuple[int, Path, int]] = []
-        for number, first in enumerate(starts):
-            path = folder / ("engine.log" if number == 0 else f"engine.log.{number}")
-            try:
-                pieces.append((first, path, path.stat().st_size))
-            except OSError:
-                continue
-        if not pieces:
-            return LogPiece(start=0, end=0, data=b"")
-        end = pieces[0][0] + pieces[0][2]
-        wanted = max(0, end + start) if start < 0 else min(start, end)
-        oldest = pieces[-1][0]
-        begin = max(wanted, oldest)
-        data = b""
-        for first, path, size in reversed(pieces):
-            if first + size <= begin or len(data) >= limit:
-                continue
-            with path.open("rb") as file:
-                file.seek(max(0, begin - first))
-                data += file.read(limit - len(data))
+        with contextlib.ExitStack() as stack:
+            pieces: list[tuple[int, int, int]] = []
+            for number, first in enumerate(_starts(folder)):
+                try:
+                    fd = foreign.open_file(folder, "engine.log" if number == 0 else f"engine.log.{number}")
+                except OSError:
+                    continue
+                stack.callback(os.close, fd)
+                pieces.append((first, fd, os.fstat(fd).st_size))
+            if not pieces:
+                return LogPiece(start=0, end=0, data=b"")
+            end = pieces[0][0] + pieces[0][2]
+            wanted = max(0, end + start) if start < 0 else min(start, end)
+            oldest = pieces[-1][0]
+            begin = max(wanted, oldest)
+            data = b""
+            for first, fd, size in reversed(pieces):
+                if first + size > begin and len(data) < limit:
+                    data += os.pread(fd, limit - len(data), max(0, begin - first))
         return LogPiece(start=begin, end=begin + len(data), data=data, lost=begin - wanted if start >= 0 else 0)
 
     async def remove(self, launch: str) -> None:
@@ -353,6 +389,15 @@ def _json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def _starts(folder: Path) -> list[int]:
+    """At which byte of the whole log each of its files begins, the newest first."""
+    try:
+        found = json.loads(foreign.read(folder, "log.json", 65536))["starts"]
+        return msgspec.convert(found, list[int])[:128]
+    except (OSError, ValueError, KeyError, TypeError, msgspec.ValidationError):
+        return [0]
 
 
 class _Told(msgspec.Struct, frozen=True):

@@ -1,7 +1,7 @@
 """Build llama-server and llama-cpp-python from one source package into the user's cache, for `make test-engines`.
 
-Standard library only. One build takes some 7 minutes on 2 cores and is kept, keyed by the package's hash; a second
-call finds it in milliseconds, two calls at once build once, a call that was cut off is gone on with by the next.
+Standard library only. One build takes some 7 minutes on 2 cores and is kept, keyed by the hash of package and options;
+a second call finds it in milliseconds, two at once build once, a call that was cut off is gone on with by the next.
 """
 
 from __future__ import annotations
@@ -24,14 +24,17 @@ from typing import NamedTuple
 VERSION = "0.3.36"
 SHA256 = "832db0699007f1be95a7e41ef12e88926b02ba836461e36a36372db2760c1a2e"
 """Of the source package llama-cpp-python VERSION; it carries llama.cpp whole."""
-KEY = SHA256[:16]
 NEEDS_BYTES = 1500 << 20
 OPTIONS = (
     "-DCMAKE_BUILD_TYPE=Release", "-DBUILD_SHARED_LIBS=ON", "-DLLAMA_CURL=OFF", "-DLLAMA_OPENSSL=OFF",
     "-DLLAMA_BUILD_TESTS=OFF", "-DLLAMA_BUILD_EXAMPLES=OFF", "-DLLAMA_BUILD_WEBUI=OFF",
     # So that the folder can be moved, and llama_cpp can find the libraries beside each other.
     "-DCMAKE_BUILD_WITH_INSTALL_RPATH=ON", "-DCMAKE_INSTALL_RPATH=$ORIGIN",
+    # Not for this very CPU: a virtual machine may show features that it traps (AMX: illegal instruction), and the
+    # cache may be on a disk that other hosts see. Without AVX2 neither this nor xllamacpp's wheel runs.
+    "-DGGML_NATIVE=OFF", "-DGGML_AVX=ON", "-DGGML_AVX2=ON", "-DGGML_FMA=ON", "-DGGML_F16C=ON", "-DGGML_BMI2=ON",
 )  # fmt: skip
+KEY = hashlib.sha256(" ".join((SHA256, *OPTIONS)).encode()).hexdigest()[:16]
 
 
 class Stop(Exception):

@@ -33,6 +33,7 @@ from core.settings import Paths, user_paths
 DOUBLE = Path(__file__).with_name("engine_double.py")
 ANSWER = "".join(f"w{n} " for n in range(24))
 FAST, REAL = ("one", "two"), "real"
+ENDED = ("done", "cut", "failed", "stopped")
 CONFIG = """
 [capacity]
 reserve_bytes = 1
@@ -334,13 +335,18 @@ class Herd:
 
     async def answers(self) -> None:
         """Every question that was acknowledged is there, and its answer is whole, or marked and its beginning."""
+        deadline = time.monotonic() + 30
         for chat, questions in self.asked.items():
-            detail = await self.call(lambda chat=chat: self.client.chat(chat))  # type: ignore[misc]
+            while True:
+                detail = await self.call(lambda chat=chat: self.client.chat(chat))  # type: ignore[misc]
+                if all(turn.state in ENDED for turn in detail.messages) or time.monotonic() > deadline:
+                    break
+                await asyncio.sleep(0.1)
             # Once each: an answer that was lost on its way makes the client ask again.
             there = list(dict.fromkeys(turn.question for turn in detail.messages if turn.question in questions))
             assert there == questions, f"chat {chat} lost a question"
             for turn in detail.messages:
-                assert turn.state in ("done", "cut", "failed", "stopped"), f"{turn.id} is {turn.state}"
+                assert turn.state in ENDED, f"{turn.id} is {turn.state}"
                 assert turn.answer == ANSWER if turn.state == "done" else ANSWER.startswith(turn.answer), turn
 
 

@@ -32,7 +32,10 @@ After=network.target
 ExecStart={python} -P -m core --foreground{flag}
 ExecReload=/bin/kill -HUP $MAINPID
 Restart=on-failure
+TimeoutStopSec=90
+# Models and the gateway run on when the daemon is stopped or updated.
 KillMode=process
+# One engine killed for memory must not stop the unit.
 OOMPolicy=continue
 Delegate=yes
 PrivateTmp=no
@@ -42,10 +45,38 @@ NoNewPrivileges=yes
 LockPersonality=yes
 RestrictRealtime=yes
 RestrictSUIDSGID=yes
+RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK
+SystemCallArchitectures=native
 {more}
 [Install]
 WantedBy={target}
 """
+
+SYSTEM = """# The gateway runs as corral-gw, engines as corral-run, who must not be in the group corral:
+#   useradd --system --no-create-home --shell /usr/sbin/nologin corral-gw
+#   useradd --system --no-create-home --shell /usr/sbin/nologin corral-run
+#   groupadd --system corral        (whose members may do everything)
+StateDirectory=corral
+StateDirectoryMode=0755
+RuntimeDirectory=corral
+RuntimeDirectoryMode=0755
+# Else /run/corral goes on stop, with the sockets of what runs on.
+RuntimeDirectoryPreserve=yes
+ProtectSystem=strict
+ProtectHome=read-only
+ProtectClock=yes
+ProtectHostname=yes
+ProtectKernelModules=yes
+ProtectKernelTunables=yes
+# Change owner of the accounts' folders, become them, signal them, read their logs and memory figures.
+CapabilityBoundingSet={capabilities}
+"""
+
+CAPABILITIES = (
+    "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_KILL", "CAP_SETGID", "CAP_SETUID", "CAP_SYS_NICE",
+    "CAP_SYS_PTRACE", "CAP_SYS_RESOURCE", "CAP_SYSLOG",
+)  # fmt: skip
+"""All that the shared daemon keeps of root's."""
 
 
 @click.command()
@@ -173,7 +204,7 @@ def daemon(foreground: bool, system: bool, print_unit: bool) -> None:
     """Run the daemon in the foreground, or print a systemd unit for it (with --user a user's one)."""
     if print_unit:
         user = options().user
-        more = "" if user else "RuntimeDirectory=corral\nRuntimeDirectoryPreserve=yes\nProtectKernelModules=yes\n"
+        more = "" if user else SYSTEM.format(capabilities=" ".join(CAPABILITIES))
         flag = "" if user else " --system"
         which = " (per user)" if user else ""
         target = "default.target" if user else "multi-user.target"

@@ -1,0 +1,265 @@
+"""The shared daemon, as root in a mount namespace of its own: accounts, modes, and who is refused.
+
+The namespace has its own /run, /var/lib, /etc and /root, so that nothing of this host is touched; the program is bound
+to where the accounts can read it.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from command import until
+
+pytestmark = [
+    pytest.mark.journey,
+    pytest.mark.skipif(os.getuid() != 0 or not shutil.which("unshare"), reason="needs root and unshare"),
+]
+
+TREE = Path(__file__).parents[2]
+ADMIN, STRANGER = 71001, 71002
+SETUP = """
+set -e
+mkdir -p {scratch}/etc {scratch}/opt
+cp -a /etc/. {scratch}/etc/
+rm -rf {scratch}/etc/corral
+printf 'corral-gw:x:70001:70001::/:/bin/false\\ncorral-run:x:70002:70002::/:/bin/false\\n' >> {scratch}/etc/passwd
+printf 'admin:x:{admin}:{admin}::/:/bin/sh\\nstranger:x:{stranger}:{stranger}::/:/bin/sh\\n' >> {scratch}/etc/passwd
+printf 'corral-gw:x:70001:\\ncorral-run:x:70002:\\ncorral:x:70000:admin\\n' >> {scratch}/etc/group
+mount --bind {scratch}/etc /etc
+mount -t tmpfs -o mode=755 tmpfs /var/lib
+mount -t tmpfs -o mode=755 tmpfs /run
+{binds}
+touch {scratch}/up
+exec sleep 100000
+"""
+
+
+def _binds(scratch: Path) -> str:
+    """The source tree, the interpreter and its packages under /opt and /usr alone: open folders, read only."""
+    lines = []
+    for n, path in enumerate(dict.fromkeys((TREE, Path(sys.prefix).resolve(), Path(sys.base_prefix).resolve()))):
+        lines.append(f"mkdir -p {scratch}/opt/{n}; mount --bind {path} {scratch}/opt/{n}")
+    # The paths stay as they are (a venv knows its own), so each closed folder above them is replaced by an open one.
+    for n, path in enumerate(dict.fromkeys((TREE, Path(sys.prefix).resolve(), Path(sys.base_prefix).resolve()))):
+        closed = next((each for each in reversed(path.parents) if not each.stat().st_mode & 0o1), None)
+        if closed is not None:
+            lines.append(f"[ $(stat -c %a {closed}) = 755 ] || mount -t tmpfs -o mode=755 tmpfs {closed}")
+            lines.append(f"mkdir -p {path}; mount --bind {scratch}/opt/{n} {path}")
+    return "\n".join(lines)
+
+
+class Host:
+    """A mount namespace in which /run/corral and /var/lib/corral are empty; commands run in it as one likes."""
+
+    def __init__(self, scratch: Path) -> None:
+        self.scratch = scratch
+        script = SETUP.format(scratch=scratch, admin=ADMIN, stranger=STRANGER, binds=_binds(scratch))
+        with (scratch / "holder.log").open("wb") as said:
+            self.holder = subprocess.Popen(
+                ["unshare", "--mount", "--propagation", "private", "sh", "-c", script], stderr=said
+            )
+        until(lambda: (scratch / "up").exists() or self.holder.poll() is not None)
+        if self.holder.poll() is not None:
+            pytest.skip(f"no mount namespace here: {(scratch / 'holder.log').read_text().strip()}")
+        self.daemon: subprocess.Popen[bytes] | None = None
+
+    def enter(self, uid: int, gid: int, groups: str = "") -> list[str]:
+        become = ["setpriv", f"--reuid={uid}", f"--regid={gid}", f"--groups={groups}" if groups else "--clear-groups"]
+        return ["nsenter", f"--mount=/proc/{self.holder.pid}/ns/mnt", "--wd=/", *become]
+
+    def start(self) -> None:
+        """The daemon with no more of root's rights than the unit leaves it."""
+        from tui.verbs.daemon import CAPABILITIES
+
+        kept = ",".join(f"+{name.removeprefix('CAP_').lower()}" for name in CAPABILITIES)
+        with (self.scratch / "daemon.log").open("ab") as said:
+            self.daemon = subprocess.Popen(
+                ["nsenter", f"--mount=/proc/{self.holder.pid}/ns/mnt", "--wd=/", "setpriv", "--no-new-privs",
+                 f"--bounding-set=-all,{kept}", sys.executable, "-P", "-m", "core", "--foreground", "--system"],
+                env=self.env(), stderr=said,
+            )  # fmt: skip
+        until(lambda: self.run("status", code=None).returncode == 0 or (self.daemon and self.daemon.poll() is not None))
+        assert self.daemon.poll() is None, (self.scratch / "daemon.log").read_text()
+
+    def env(self) -> dict[str, str]:
+        return {"PATH": os.environ["PATH"], "PYTHONPATH": str(TREE), "HOME": "/", "LC_ALL": "C.UTF-8"}
+
+    def run(
+        self, *args: str, uid: int = 0, gid: int = 0, groups: str = "", code: int | None = 0
+    ) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            [*self.enter(uid, gid, groups), sys.executable, "-P", "-m", "tui", *args],
+            env=self.env(), capture_output=True, text=True, timeout=120, stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+        assert code is None or done.returncode == code, f"{args}: {done.returncode} {done.stdout} {done.stderr}"
+        return done
+
+    def admin(self, *args: str, code: int | None = 0) -> subprocess.CompletedProcess[str]:
+        return self.run(*args, uid=ADMIN, gid=ADMIN, groups="70000", code=code)
+
+    def ask(self, *args: str) -> Any:
+        return json.loads(self.admin(*args, "--json").stdout)
+
+    def python(self, code: str, uid: int, gid: int) -> str:
+        done = subprocess.run(
+            [*self.enter(uid, gid), sys.executable, "-I", "-c", code], capture_output=True, text=True, timeout=30
+        )
+        return (done.stdout.strip() or done.stderr.strip()).rpartition("\n")[2]
+
+    def mine(self) -> list[psutil.Process]:
+        """Every process of this namespace but the one that holds it."""
+        there = os.readlink(f"/proc/{self.holder.pid}/ns/mnt")
+        found = []
+        for process in psutil.process_iter():
+            try:
+                if os.readlink(f"/proc/{process.pid}/ns/mnt") == there and process.pid != self.holder.pid:
+                    found.append(process)
+            except OSError:
+                continue
+        return found
+
+    def end(self) -> None:
+        for _ in range(3):
+            for process in self.mine():
+                process.kill()
+        if self.daemon is not None:
+            self.daemon.wait()
+        self.holder.kill()
+        self.holder.wait()
+
+
+@pytest.fixture
+def host() -> Iterator[Host]:
+    with tempfile.TemporaryDirectory(prefix="corral-") as folder:
+        scratch = Path(folder)
+        scratch.chmod(0o755)
+        made = Host(scratch)
+        try:
+            yield made
+        finally:
+            made.end()
+
+
+SPEAK = """
+import socket, sys
+s = socket.socket(socket.AF_UNIX)
+try:
+    s.connect({path!r})
+    s.sendall({request!r})
+    print(s.recv(300).split(b"\\r\\n")[0].decode())
+except OSError as error:
+    print(type(error).__name__)
+"""
+
+
+@pytest.mark.timeout(180)
+def test_one_shared_daemon_from_start_to_stop(host: Host, sample: Path) -> None:
+    host.start()
+    status = host.ask("status")
+    assert status["daemon"]["mode"] == "system" and status["daemon"]["uid"] == 0
+
+    # A member imports a file that only she can read: her own `corral` reads it and sends it.
+    private = host.scratch / "mine.gguf"
+    shutil.copy(sample, private)
+    os.chown(private, ADMIN, ADMIN)
+    private.chmod(0o400)
+    host.admin("models", "import", str(private), "--name", "sent")
+    host.admin("deploy", "sent", "--name", "chat", "--ctx", "1024", "--wait")
+    (replica,) = host.ask("ps")
+    assert replica["state"] == "ready"
+
+    # Who runs as whom: nothing that reads a model file is root, or a member, or can become either.
+    engine = psutil.Process(replica["pid"])
+    keeper = engine.parent()
+    gateway = psutil.Process(host.ask("status")["gateway_status"]["pid"])
+    assert keeper is not None
+    for process, uid in ((engine, 70002), (keeper, 70002), (gateway, 70001)):
+        text = Path(f"/proc/{process.pid}/status").read_text()
+        assert process.uids() == (uid, uid, uid) and process.gids() == (uid, uid, uid)
+        assert "CapEff:\t0000000000000000" in text and "\nGroups:\t \n" in text
+    assert "NoNewPrivs:\t1" in Path(f"/proc/{engine.pid}/status").read_text()
+
+    # The engine's account may do nothing but run: both sockets refuse it, records and database are closed to it.
+    base = f"/var/lib/corral/{Path(status['daemon']['database']).parent.name}"
+    launch = Path(engine.cwd()).name
+    get = b"GET /api/v1/status HTTP/1.1\r\nHost: x\r\n\r\n"
+    ask = b"GET /v1/models HTTP/1.1\r\nHost: x\r\n\r\n"
+    for uid in (70001, 70002):
+        assert "403" in host.python(SPEAK.format(path="/run/corral/corral.sock", request=get), uid, uid)
+    assert "403" in host.python(SPEAK.format(path=status["gateway_socket"], request=ask), 70002, 70002)
+    for path in (f"{base}/corral.db", f"{base}/r/{launch}/exit.json", f"{base}/gateway/snapshot.json",
+                 f"{base}/audit.head", f"/proc/{keeper.pid}/fd"):  # fmt: skip
+        told = host.python(f"import os; os.stat({path!r}); os.listdir({path!r})", 70002, 70002)
+        told = told if "NotADirectory" not in told else host.python(f"open({path!r}, 'rb')", 70002, 70002)
+        assert "PermissionError" in told, (path, told)
+    assert "PermissionError" in host.python(f"open('{base}/l/x', 'w')", 70002, 70002)
+    # The gateway reaches the engine, which answers who knows the launch's secret alone.
+    assert "401" in host.python(SPEAK.format(path=f"{base}/l/{launch}/e.sock", request=ask), 70001, 70001)
+    for uid in (STRANGER, ADMIN):  # an engine is reached through the gateway alone
+        told = host.python(SPEAK.format(path=f"{base}/l/{launch}/e.sock", request=ask), uid, uid)
+        assert told == "PermissionError"
+
+    # A member may use it, a stranger is refused, and the refusal is in the trail.
+    assert host.admin("chat", "chat", "Say hello.").stdout.strip()
+    assert "the group corral" in host.run("ps", uid=STRANGER, gid=STRANGER, code=4).stderr
+    refused = host.ask("audit", "ls", "--outcome", "refused")
+    assert any(each["actor"] == f"{STRANGER}:stranger" or "stranger" in str(each["actor"]) for each in refused)
+
+    # The daemon comes and goes; the model runs on, and is adopted with the same pid.
+    assert host.daemon
+    host.daemon.kill()
+    host.daemon.wait()
+    host.start()
+    (again,) = until(lambda: [each for each in host.ask("ps") if each["state"] == "ready"])
+    assert again["pid"] == replica["pid"]
+
+    # How the engine ended is told by root's own record.
+    engine.kill()
+    until(lambda: any("SIGKILL" in each["reason"] for each in host.ask("audit", "ls", "--verb", "replica.died")))
+    until(lambda: any(each["state"] == "ready" for each in host.ask("ps")))
+    assert host.ask("audit", "verify")["ok"]
+    assert host.admin("logs", "chat").stdout.strip()
+    host.admin("shutdown", "--all")
+    host.daemon.wait(10)
+    until(lambda: not host.mine())
+
+
+def test_what_a_hostile_engine_leaves_in_its_folder_is_not_followed(host: Host, sample: Path) -> None:
+    """Its log made a link to a file of root's: the log is empty, not the file."""
+    host.start()
+    host.admin("models", "sample")
+    host.admin("deploy", "smollm2-135m", "--name", "chat", "--ctx", "512", "--wait")
+    (replica,) = host.ask("ps")
+    folder = Path(psutil.Process(replica["pid"]).cwd())
+    secret = host.scratch / "etc/root-only"
+    secret.write_text("root's alone")
+    secret.chmod(0o600)
+    swap = f"import os; os.unlink('{folder}/engine.log'); os.symlink('/etc/root-only', '{folder}/engine.log')"
+    assert host.python(swap, 70002, 70002) == ""
+    assert Path(f"/proc/{replica['pid']}/cwd/engine.log").is_symlink()
+    assert "root's alone" not in host.admin("logs", "chat", code=None).stdout
+    host.admin("shutdown", "--all")
+
+
+def test_what_is_missing_is_said_before_anything_is_made(host: Host) -> None:
+    passwd = host.scratch / "etc/passwd"
+    passwd.write_text("".join(line for line in passwd.read_text().splitlines(True) if "corral-run" not in line))
+    done = subprocess.run(
+        [*host.enter(0, 0), sys.executable, "-P", "-m", "core", "--foreground", "--system"],
+        env=host.env(), capture_output=True, text=True, timeout=30,
+    )  # fmt: skip
+    assert done.returncode == 1 and "no account corral-run" in done.stderr and "useradd" in done.stderr
+    done = subprocess.run(
+        [*host.enter(STRANGER, STRANGER), sys.executable, "-P", "-m", "core", "--foreground", "--system"],
+        env=host.env(), capture_output=True, text=True, timeout=30,
+    )  # fmt: skip
+    assert "only root runs the shared daemon" in done.stderr
+    assert "absent" in host.python("import os; print('absent' if not os.path.exists('/var/lib/corral') else '')", 0, 0)
