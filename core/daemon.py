@@ -41,8 +41,8 @@ from core.telemetry.sampler import Sampler
 
 log = logging.getLogger("corral")
 
-MEND_S = 10.0
-"""Seconds between two tries to make the ballast again after a full disk."""
+MEND_S = 2.0
+"""Seconds between two tries to make good what a full or failing disk left undone."""
 
 
 class Daemon:
@@ -184,15 +184,26 @@ class Daemon:
 
     async def _verify(self) -> None:
         """Verify the chain beside serving: a million records take some 4 s, which no start should wait for."""
-        report = await self.audit.verify()
+        while True:
+            try:
+                report = await self.audit.verify()
+                break
+            except CorralError as error:
+                log.error("%s", error)
+                await asyncio.sleep(MEND_S)
         if not report.ok:
             self.bus.publish("warning", "audit:chain", f"the audit chain does not verify: {report.message}")
 
     async def _mend(self) -> None:
-        """Make the ballast again when the disk has room."""
+        """Make good what a full or failing disk left undone, as soon as it can be."""
         while True:
             await asyncio.sleep(MEND_S)
             await self.store.recover()
+            try:
+                await self.audit.recover()
+                await self.gate.recover()
+            except CorralError as error:
+                log.debug("not yet: %s", error)
 
     # ---------------------------------------------------------------------------------------- what callers ask
 
@@ -202,8 +213,7 @@ class Daemon:
         warnings = list(self._warnings)
         if not chain.ok:
             warnings.append(f"the audit chain does not verify: {chain.message}; see `corral audit verify`")
-        if self.store.low:
-            warnings.append("the disk with the database is nearly full: nothing is started until there is room")
+        warnings += [*self.store.troubles(), *self.audit.troubles(), *self.gate.troubles()]
         return Status(
             daemon=DaemonStatus(
                 pid=os.getpid(),

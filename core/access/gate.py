@@ -6,6 +6,8 @@ and the members of the group.
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import secrets
 import sqlite3
 from collections.abc import Callable
@@ -14,10 +16,11 @@ from typing import Any, Literal, TypeVar
 import msgspec
 
 from core.audit import Audit
-from core.errors import CorralError, NotAllowed
+from core.errors import CorralError, NotAllowed, StoreError
 from core.nouns import Actor, Outcome
 from core.store import Store
 
+log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
@@ -31,6 +34,10 @@ class Effect(msgspec.Struct, frozen=True):
     request: str
 
 
+def _nothing(db: sqlite3.Connection, effect: str) -> None:
+    """What most intents write beside themselves."""
+
+
 class Gate:
     """Passes or refuses, and records either in the transaction of the change."""
 
@@ -42,6 +49,9 @@ class Gate:
         self._audit = audit
         self._mode = mode
         self._owner = owner_uid
+        self._owed: list[tuple[Effect, Outcome, Any, str]] = []
+        """Outcomes that could not be written yet, oldest first."""
+        self._owing = asyncio.Lock()
         self.obey(group, group_gid)
 
     def obey(self, group: str, gid: int | None) -> None:
@@ -104,21 +114,50 @@ class Gate:
 
     async def intent(
         self, actor: Actor, verb: str, object: str, request: str, *, before: Any = None, after: Any = None,
-        reason: str = "",
+        reason: str = "", also: Callable[[sqlite3.Connection, str], object] = _nothing,
     ) -> Effect:  # fmt: skip
-        """Record that an effect outside the database is about to happen. No record, no effect."""
+        """Record that an effect outside the database is about to happen. No record, no effect.
+
+        `also` gets the effect's id and runs in the same transaction.
+        """
         effect = Effect(secrets.token_hex(6), actor, verb, object, request)
-        await self.record(
-            actor, verb, object, request, "intent", effect=effect.id, before=before, after=after, reason=reason
-        )
+
+        def work(db: sqlite3.Connection) -> None:
+            also(db, effect.id)
+            self._audit.append(
+                db, actor=actor, verb=verb, object=object, request=request, outcome="intent", effect=effect.id,
+                before=before, after=after, reason=reason,
+            )  # fmt: skip
+
+        await self._store.transact(work)
         return effect
 
     async def outcome(self, effect: Effect, outcome: Outcome, *, after: Any = None, reason: str = "") -> None:
-        """Record how the effect ended."""
-        await self.record(
-            effect.actor, effect.verb, effect.object, effect.request, outcome, effect=effect.id, after=after,
-            reason=reason,
-        )  # fmt: skip
+        """Record how the effect ended. It has ended, whatever the disk says: a record that cannot be written now is
+        owed, and `recover` writes it later. If the daemon ends before, the next one records `interrupted`."""
+        self._owed.append((effect, outcome, after, reason))
+        try:
+            await self.recover()
+        except StoreError as error:
+            log.error("the outcome of %s on %s is not recorded yet: %s", effect.verb, effect.object, error)
+
+    async def recover(self) -> None:
+        """Write the outcomes that are owed, in their order. Raises `StoreError`."""
+        await asyncio.shield(self._pay())  # cancelled between the commit and the list, one would be written twice
+
+    async def _pay(self) -> None:
+        async with self._owing:
+            while self._owed:
+                effect, outcome, after, reason = self._owed[0]
+                await self.record(
+                    effect.actor, effect.verb, effect.object, effect.request, outcome, effect=effect.id, after=after,
+                    reason=reason,
+                )  # fmt: skip
+                del self._owed[0]
+
+    def troubles(self) -> list[str]:
+        """What a person must be told for as long as it lasts, as sentences."""
+        return [f"{len(self._owed)} outcomes could not be recorded yet: look at the disk"] if self._owed else []
 
     async def refuse(self, actor: Actor, verb: str, object: str, request: str, reason: str) -> None:
         """Record a refusal."""

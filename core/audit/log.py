@@ -46,6 +46,8 @@ class Audit:
         self._paths = paths
         self._clock = clock
         self._loop = asyncio.get_running_loop()
+        self._behind = ""
+        """Why audit.head could not be written after the last commit; empty if it was."""
         self.on_record: list[Callable[[AuditRecord], Any]] = []
         """Called from the event loop after each commit."""
         self.status = ChainReport(ok=True, records=0, head=GENESIS)
@@ -79,8 +81,36 @@ class Audit:
 
     def _committed(self, record: AuditRecord) -> None:
         """In the writer's thread, after the COMMIT: the head outside can only ever be behind."""
-        write_head(self._paths, Head(1, record.seq, record.hash))
+        self._put_head(Head(1, record.seq, record.hash))
         self._loop.call_soon_threadsafe(self._tell, record)
+
+    def _put_head(self, head: Head) -> None:
+        """Write audit.head; a disk that refuses is said in `troubles`, and the record stands."""
+        try:
+            write_head(self._paths, head)
+        except OSError as error:
+            if not self._behind:
+                log.error("audit.head could not be written and will be tried again: %s", error)
+            self._behind = error.strerror or str(error)
+        else:
+            self._behind = ""
+
+    def troubles(self) -> list[str]:
+        """What a person must be told for as long as it lasts, as sentences."""
+        if not self._behind:
+            return []
+        return [f"audit.head is behind the records, so that a cut tail would not be found: {self._behind}"]
+
+    async def recover(self) -> None:
+        """Called every few seconds: an audit.head that could not be written is tried again. Raises `StoreError`."""
+
+        def again(db: sqlite3.Connection) -> None:
+            last = db.execute("SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1").fetchone()
+            if last is not None:
+                self._store.on_commit(lambda: self._put_head(Head(1, *last)))
+
+        if self._behind:
+            await self._store.transact(again)  # in its queue, so that no older head follows a newer one
 
     def _tell(self, record: AuditRecord) -> None:
         self.status = msgspec.structs.replace(

@@ -91,6 +91,13 @@ class Runner:
         self._ready_since = 0.0
         self._counters: Counters | None = None
         self._hopeless = False
+        self._unsaved = False
+        """It is ready, and that is not in the database yet."""
+        self._asked = ""
+        """Why we told the process to end (removed, stopped, replaced)."""
+        self._stop: Effect | None = None
+        self._told = ""
+        """The launch whose death is recorded."""
         self.routable = False
         self.gone = False
         now = yard.clock()
@@ -276,7 +283,7 @@ class Runner:
         if self._launch is None:
             return await self._idle(wanted)
         if self._exit is not None:
-            return await self._died()
+            return await (self._stopped() if self._asked else self._died())
         if wanted is None or wanted.wanted == "stopped" or (self._row and self._row.generation != wanted.generation):
             return await self._end(wanted)
         return await self._look()
@@ -318,29 +325,28 @@ class Runner:
         command = engine.command(plan)
         yard = self._yard
         request = f"auto-{launch}"
-        effect = await yard.gate.intent(
-            CORRAL, "replica.start", f"replica:{self.id}", request,
-            after={"launch": launch, "model": wanted.spec.model, "engine": wanted.spec.engine, "ctx": plan.ctx,
-                   "parallel": plan.parallel, "threads": plan.threads, "plan_bytes": wanted.plan.plan_bytes},
-        )  # fmt: skip
         row = tables.LaunchRow(
             id=launch,
             replica=self.id,
             generation=wanted.generation,
             secret=secret,
-            effect=effect.id,
+            effect="",
             request=request,
             started_at=yard.clock(),
             plan_bytes=wanted.plan.plan_bytes,
             rss_planned=wanted.plan.rss_bytes,
         )
-        await yard.store.transact(lambda db: tables.put_launch(db, row))
+        effect = await yard.gate.intent(
+            CORRAL, "replica.start", f"replica:{self.id}", request,
+            after={"launch": launch, "model": wanted.spec.model, "engine": wanted.spec.engine, "ctx": plan.ctx,
+                   "parallel": plan.parallel, "threads": plan.threads, "plan_bytes": wanted.plan.plan_bytes},
+            also=lambda db, effect: self._put_launch(db, msgspec.structs.replace(row, effect=effect)),
+        )  # fmt: skip
         self._row, self._effect, self._exit = row, effect, None
         self._began, self._waits_since = row.started_at, _now()
         self._ready_at = None
         self._set(launch=launch, threads=plan.threads, pid=None, port=None, socket=None, next_try=None)
         self._state("starting", "the process is being started")
-        await self._save()
         replicas = yard.settings().replicas
         order = LaunchOrder(
             id=launch,
@@ -367,6 +373,13 @@ class Runner:
         self._set(pid=self._launch.pid)
         self._state("loading", "the engine loads the model")
         return 0.1
+
+    def _put_launch(self, db: sqlite3.Connection, row: tables.LaunchRow) -> None:
+        """In the transaction of its intent: a launch is either known wholly or was never begun."""
+        tables.put_launch(db, row)
+        tables.put_replica(
+            db, msgspec.structs.replace(self._as_row(), state="starting", reason="", next_try=None, launch=row.id)
+        )
 
     async def _plan(self, wanted: tables.Wanted, secret: str) -> LaunchPlan:
         yard = self._yard
@@ -404,6 +417,8 @@ class Runner:
                 return 0
             return 0.1
         if self.view.state == "ready":
+            if self._unsaved:
+                await self._record_ready(launch)
             return 5.0
         self._endpoint = endpoint
         self.routable = True
@@ -413,12 +428,17 @@ class Runner:
             return 0.2
         self._ready_at, self._ready_since = yard.clock(), _now()
         self._state("ready", "")
-        await self._save()
         await self._settle("done", {"launch": launch.id, "pid": launch.pid})
+        self._unsaved = True
+        await self._record_ready(launch)
+        return 5.0
+
+    async def _record_ready(self, launch: LaunchState) -> None:
+        await self._save()
         rss = await self._measure(launch.id)
         ready_at = self._ready_at
-        await yard.store.transact(lambda db: tables.measured(db, launch.id, rss, ready_at))
-        return 5.0
+        await self._yard.store.transact(lambda db: tables.measured(db, launch.id, rss, ready_at or 0.0))
+        self._unsaved = False
 
     async def _measure(self, launch: str) -> int:
         for sample in await self._yard.node.samples([launch], pss=True):
@@ -480,9 +500,9 @@ class Runner:
             self._wake.clear()
         why = "removed" if wanted is None else "stopped" if wanted.wanted == "stopped" else "replaced"
         self._state("stopping", why)
-        effect: Effect | None = None
+        self._asked, self._stop = why, None
         try:
-            effect = await yard.gate.intent(CORRAL, "replica.stop", f"replica:{self.id}", f"auto-{launch.id}")
+            self._stop = await yard.gate.intent(CORRAL, "replica.stop", f"replica:{self.id}", f"auto-{launch.id}")
         except StoreError as error:
             log.error("%s is stopped without a record of the intent: %s", self.id, error)
         # Some engines hang in their own clean-up until they are asked a second time.
@@ -497,14 +517,23 @@ class Runner:
                     await self._sleep(min(0.5, wait))
                     self._wake.clear()
         if self._exit is None:
-            if effect:
-                await yard.gate.outcome(effect, "failed", reason="the process does not end on SIGKILL")
+            if self._stop:
+                await yard.gate.outcome(self._stop, "failed", reason="the process does not end on SIGKILL")
+            self._stop, self._asked = None, ""
             self._set_reason("the process does not end on SIGKILL")
             return 5.0
-        if effect:
-            await yard.gate.outcome(effect, "done", after={"launch": launch.id, "why": why})
+        return await self._stopped()
+
+    async def _stopped(self) -> float:
+        """It has ended because we asked: record that. Repeated from its beginning if the store fails in between."""
+        launch, why = self._launch, self._asked
+        assert launch is not None
+        stop, self._stop = self._stop, None
+        if stop:
+            await self._yard.gate.outcome(stop, "done", after={"launch": launch.id, "why": why})
         await self._settle("interrupted", None, f"{why} before it was ready")
         await self._finish(why, ())
+        self._asked = ""
         self._state("stopped", why)
         await self._save()
         return 0
@@ -526,13 +555,16 @@ class Runner:
             peak, planned = exit.peak_rss_bytes >> 20, self.view.plan_bytes >> 20
             reason += f" (memory at its peak {peak} MiB, planned {planned} MiB)"
         launch = self._launch.id
-        never_ready = not was_ready and self._effect is not None
-        await self._settle("failed", None, reason)
-        if not never_ready:
+        if self._effect is not None and not was_ready:
+            await self._settle("failed", None, reason)
+            self._told = launch
+        if self._told != launch:  # else the store failed after this record and we are here again
+            await self._settle("failed", None, reason)
             await yard.gate.record(
                 CORRAL, "replica.died", f"replica:{self.id}", f"auto-{launch}", "done", reason=reason,
                 after={"launch": launch, "code": exit.code, "signal": _signal_name(exit.signal)},
             )  # fmt: skip
+            self._told = launch
         steady = was_ready and _now() - self._ready_since >= yard.settings().replicas.steady_s
         await self._finish(reason, failure.lines)
         pauses = yard.settings().replicas.backoff_s
@@ -618,8 +650,12 @@ class Runner:
         self._set(reason=reason)
 
     async def _save(self) -> None:
+        row = self._as_row()
+        await self._yard.store.transact(lambda db: tables.put_replica(db, row))
+
+    def _as_row(self) -> tables.ReplicaRow:
         view = self.view
-        row = tables.ReplicaRow(
+        return tables.ReplicaRow(
             id=self.id,
             deployment=self.deployment,
             state=view.state,
@@ -629,7 +665,6 @@ class Runner:
             next_try=view.next_try,
             launch=view.launch,
         )
-        await self._yard.store.transact(lambda db: tables.put_replica(db, row))
 
 
 def _now() -> float:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
+from contextlib import suppress
 from pathlib import Path
 
 log = logging.getLogger(__name__)
 
 BALLAST = 8 << 20
 """Bytes."""
+MARGIN = 8 << 20
+"""Bytes that must be free beside the ballast before it is made again: else the room that it gave would count."""
 
 
 class Ballast:
@@ -21,21 +25,28 @@ class Ballast:
         """The disk is full and the ballast given up: nothing may be started until there is room again."""
 
     def load(self) -> None:
-        """Make it if it is not whole; without room for it `low` is set."""
+        """Make it if it is not whole; without room for it and some beside it `low` is set."""
         try:
             if not self._path.exists() or self._path.stat().st_size != BALLAST:
                 self._allocate()
+            if self.low:
+                log.info("there is room again: the ballast of %d MiB is made", BALLAST >> 20)
             self.low = False
         except OSError as error:
+            if not self.low:
+                log.error("no room for the ballast: %s", error)
             self.low = True
-            log.error("no room for the ballast: %s", error)
 
     def _allocate(self) -> None:
+        disk = os.statvfs(self._path.parent)
+        if disk.f_bavail * disk.f_frsize < BALLAST + MARGIN:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path))
         fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             os.posix_fallocate(fd, 0, BALLAST)
         except OSError:
-            self._path.unlink(missing_ok=True)
+            with suppress(OSError):
+                self._path.unlink()
             raise
         finally:
             os.close(fd)
@@ -45,7 +56,10 @@ class Ballast:
         self.low = True
         try:
             self._path.unlink()
-        except OSError:
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            log.error("the ballast could not be given up: %s", error)
             return False
         log.error("the disk is full: the ballast of %d MiB is given up", BALLAST >> 20)
         return True

@@ -41,9 +41,9 @@ def prune(folder: Path, now: float) -> None:
 
     A copy's age is the time in its name: a deletion that reached it has changed that of the file.
     """
-    for part in folder.glob("corral-*.part*"):
+    for part in _found(folder, "corral-*.part*"):
         _remove(part)
-    for copy in folder.glob("corral-*.db"):
+    for copy in _found(folder, "corral-*.db"):
         with suppress(ValueError):
             made = datetime.strptime(copy.name, _NAME).replace(tzinfo=UTC).timestamp()
             if now - made > KEEP_S:
@@ -55,7 +55,7 @@ def erase(folder: Path, fn: Callable[[sqlite3.Connection], object]) -> None:
 
     A copy from before the table existed has nothing to delete; one that can't be written is removed.
     """
-    for path in folder.glob("corral-*.db"):
+    for path in _found(folder, "corral-*.db"):
         try:
             with closing(sqlite3.connect(path, isolation_level=None, timeout=10)) as db:
                 db.execute("PRAGMA secure_delete=ON")
@@ -65,6 +65,14 @@ def erase(folder: Path, fn: Callable[[sqlite3.Connection], object]) -> None:
         except sqlite3.Error as error:
             log.error("%s still held what was deleted and could not be written (%s): it is removed", path, error)
             _remove(path)
+
+
+def _found(folder: Path, pattern: str) -> list[Path]:
+    try:
+        return sorted(folder.glob(pattern))
+    except OSError as error:
+        log.error("%s could not be read: %s", folder, error)
+        return []
 
 
 def _run(fn: Callable[[sqlite3.Connection], object], db: sqlite3.Connection) -> None:

@@ -60,7 +60,9 @@ async def _connect(path: Path, *, readonly: bool) -> _Connection:
 class Store:
     """The database. `transact` and `read` take one synchronous function each."""
 
-    def __init__(self, paths: Paths, writer: _Connection, reader: _Connection, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, paths: Paths, writer: _Connection, reader: _Connection, clock: Callable[[], float], ballast: Ballast
+    ) -> None:
         self._paths = paths
         self._writer = writer
         self._reader = reader
@@ -69,7 +71,7 @@ class Store:
         self._queue = asyncio.Lock()
         self.database_id = ""
         self.warnings: list[str] = []
-        self._ballast = Ballast(paths.ballast)
+        self._ballast = ballast
         self._pruned = clock()
         self._uncut = False
 
@@ -81,24 +83,37 @@ class Store:
     ) -> Store:
         """Check, set aside what is corrupt, migrate. Raises `StoreError` with what to do."""
         known = migrate.find(packages)
+        ballast = Ballast(paths.ballast)
         try:
-            warnings = await asyncio.to_thread(check, paths, known, clock())
-            writer = await _connect(paths.database, readonly=False)
             try:
-                await writer.run(lambda db: migrate.migrate(db, known, clock()))
-                database_id = await writer.run(_identify)
-                await writer.run(_cut)  # a deletion right before a crash is in no file either
-                reader = await _connect(paths.database, readonly=True)
-            except BaseException:
-                await writer.close()
-                raise
+                store = await cls._open(paths, known, clock, ballast)
+            except (sqlite3.Error, OSError) as error:
+                if not is_full(error) or not await asyncio.to_thread(ballast.drop):
+                    raise
+                store = await cls._open(paths, known, clock, ballast)
         except (sqlite3.Error, OSError) as error:
             raise store_error(error, f"{paths.database} cannot be opened") from error
-        store = cls(paths, writer, reader, clock)
+        await asyncio.to_thread(ballast.load)
+        await asyncio.to_thread(copies.prune, paths.backups, clock())
+        return store
+
+    @classmethod
+    async def _open(
+        cls, paths: Paths, known: Sequence[migrate.Migration], clock: Callable[[], float], ballast: Ballast
+    ) -> Store:
+        warnings = await asyncio.to_thread(check, paths, known, clock())
+        writer = await _connect(paths.database, readonly=False)
+        try:
+            await writer.run(lambda db: migrate.migrate(db, known, clock()))
+            database_id = await writer.run(_identify)
+            await writer.run(_cut)  # a deletion right before a crash is in no file either
+            reader = await _connect(paths.database, readonly=True)
+        except BaseException:
+            await writer.close()
+            raise
+        store = cls(paths, writer, reader, clock, ballast)
         store.database_id = database_id
         store.warnings = warnings
-        await asyncio.to_thread(store._ballast.load)
-        await asyncio.to_thread(copies.prune, paths.backups, clock())
         return store
 
     async def close(self) -> None:
@@ -189,6 +204,15 @@ class Store:
     def low(self) -> bool:
         """The disk is full and the ballast given up; nothing may be started until there is room again."""
         return self._ballast.low
+
+    def troubles(self) -> list[str]:
+        """What a person must be told for as long as it lasts, as sentences."""
+        told = []
+        if self.low:
+            told.append("the disk with the database is nearly full: nothing is started until there is room")
+        if self._uncut:
+            told.append("what was deleted last may still be in the write-ahead log: it could not be cut yet")
+        return told
 
     async def recover(self) -> None:
         """Called every few seconds: the ballast is made again when there is room, a log that was busy is cut, and

@@ -7,11 +7,15 @@ import sqlite3
 
 from core.errors import StoreError
 
+IOERR_SHMSIZE = sqlite3.SQLITE_IOERR | 19 << 8
+"""corral.db-shm could not be made longer; SQLite does not say SQLITE_FULL here."""
+
 
 def is_full(error: BaseException) -> bool:
     """Did the disk, or the user's quota on it, run out?"""
     if isinstance(error, sqlite3.Error):
-        return _code(error) == sqlite3.SQLITE_FULL or "disk is full" in str(error)
+        full = _code(error) == sqlite3.SQLITE_FULL or "disk is full" in str(error)
+        return full or getattr(error, "sqlite_errorcode", 0) == IOERR_SHMSIZE
     return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
