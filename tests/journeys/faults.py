@@ -1,0 +1,138 @@
+"""A disk that fails on command under the real daemon: faults.c preloaded, and one page shared with it.
+
+Chosen over strace (not on every machine, and a process under ptrace is five times slower), a small tmpfs (root only,
+and it knows no EIO) and an SQLite VFS (it sees no write of Python's own): the fault stands where the disk's would, in
+what libc returns, for SQLite and Python alike. Needs a C compiler; without one the tests are skipped by name.
+"""
+
+from __future__ import annotations
+
+import errno
+import mmap
+import os
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from core.settings import user_paths
+
+SOURCE = Path(__file__).with_name("faults.c")
+HEAD = struct.Struct("=qqqqq24s")
+NAME, NAMES = 56, 8192
+EVER = 1 << 62
+KILL = -1
+"""As an error: the daemon is killed at that write."""
+
+
+def build(folder: Path) -> Path:
+    """The library; skips where there is no compiler."""
+    compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+    if compiler is None:
+        pytest.skip("no C compiler: faults are injected by a preloaded library")
+    library = folder / "faults.so"
+    done = subprocess.run(
+        [compiler, "-shared", "-fPIC", "-O1", "-o", str(library), str(SOURCE), "-ldl"],
+        capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    if done.returncode:
+        pytest.skip(f"faults.c does not compile here: {done.stderr[-300:]}")
+    return library
+
+
+class Disk:
+    """What the test says to the preloaded library, and what it hears of it."""
+
+    def __init__(self, library: Path, control: Path) -> None:
+        self._library, self._control = library, control
+        with control.open("wb") as file:
+            file.truncate(HEAD.size + NAME * NAMES)
+        with control.open("r+b") as file:
+            self._page = mmap.mmap(file.fileno(), 0)
+
+    def arm(self, at: int, error: int, *, lasting: bool = False, only: str = "") -> None:
+        """The `at`-th write from now on fails, and with `lasting` all that follow, until `lift`."""
+        self._page[: HEAD.size] = HEAD.pack(0, at, EVER if lasting else at, error, 0, only.encode())
+
+    def lift(self) -> None:
+        """Nothing fails any more; the counts stay."""
+        self._page[8:16] = bytes(8)
+
+    @property
+    def count(self) -> int:
+        return int(HEAD.unpack_from(self._page)[0])
+
+    @property
+    def failed(self) -> int:
+        return int(HEAD.unpack_from(self._page)[4])
+
+    def names(self) -> list[str]:
+        """What each write since `arm` was: the call and the file."""
+        found = [self._page[HEAD.size + n * NAME :][:NAME] for n in range(min(self.count, NAMES))]
+        return [each.split(b"\0", 1)[0].decode() for each in found]
+
+    def environment(self) -> dict[str, str]:
+        return dict(
+            os.environ, LD_PRELOAD=str(self._library), CORRAL_FAULT_CONTROL=str(self._control),
+            CORRAL_FAULT_FOLDER=os.path.realpath(user_paths().state),
+        )  # fmt: skip
+
+
+class Program:
+    """The daemon of $CORRAL_HOME in the foreground, on that disk."""
+
+    def __init__(self, disk: Disk, said: Path) -> None:
+        self.disk, self._said = disk, said
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> bool:
+        """Start it and wait until it serves (True) or has ended (False)."""
+        path = user_paths().socket
+        with self._said.open("ab") as out:
+            self.process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "core", "--foreground"],
+                env=self.disk.environment(), stdin=subprocess.DEVNULL, stdout=out, stderr=out,
+            )  # fmt: skip
+        deadline = time.monotonic() + 30
+        while self.process.poll() is None:
+            with socket.socket(socket.AF_UNIX) as probe:
+                try:
+                    probe.connect(str(path))
+                    return True
+                except OSError:
+                    assert time.monotonic() < deadline, self.said()
+            time.sleep(0.02)
+        return False
+
+    def end(self, number: int = signal.SIGTERM) -> int:
+        """End it; its exit code."""
+        assert self.process is not None
+        self.process.send_signal(number)
+        return self.process.wait(30)
+
+    def alive(self) -> bool:
+        return self.process is not None and self.process.poll() is None
+
+    def said(self) -> str:
+        """Its log and its last words, of all starts."""
+        return self._said.read_text(errors="replace")
+
+
+def name_of(error: int) -> str:
+    return "kill -9" if error == KILL else errno.errorcode[error]
+
+
+def open_intents(db: Any) -> list[Any]:
+    """Effects whose outcome is not recorded."""
+    found = db.execute(
+        "SELECT seq, verb, object FROM audit a WHERE outcome = 'intent' AND NOT EXISTS"
+        " (SELECT 1 FROM audit b WHERE b.effect = a.effect AND b.seq > a.seq)"
+    )
+    return list(found.fetchall())
