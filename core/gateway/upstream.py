@@ -42,6 +42,7 @@ class EngineConnection(asyncio.Protocol):
         self._chunked = False
         self._head = False
         self._complete = False
+        self._keep = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport  # type: ignore[assignment]
@@ -51,7 +52,7 @@ class EngineConnection(asyncio.Protocol):
         self.taker = taker
         self._parser = httptools.HttpResponseParser(self)
         self._type, self._length = b"application/json", None
-        self._head = self._complete = self._chunked = False
+        self._head = self._complete = self._chunked = self._keep = False
         self.transport.write(request)
 
     def abort(self) -> None:
@@ -84,18 +85,18 @@ class EngineConnection(asyncio.Protocol):
         if self.taker is not taker:
             return
         if self._complete:
-            self._finish(taker, self._parser.should_keep_alive())
+            self._finish(taker)
         elif self._parts:
             body = b"".join(self._parts)
             self._parts.clear()
             taker.answer_part(body, False)
 
-    def _finish(self, taker: Taker, keep: bool) -> None:
+    def _finish(self, taker: Taker) -> None:
         body = b"".join(self._parts)
         self._parts.clear()
         self.taker = None
         self.resume()
-        if keep and not self.closed:
+        if self._keep and not self.closed:
             self._pool.put(self)
         else:
             self.closed = True
@@ -129,6 +130,8 @@ class EngineConnection(asyncio.Protocol):
         if status < 200:
             return
         self._head = True
+        # Asked now: at the end of the message the parser has forgotten its flags and always says no.
+        self._keep = self._parser.should_keep_alive()
         if self.taker is not None:
             self.taker.answer_head(status, self._type, None if self._chunked else self._length)
 

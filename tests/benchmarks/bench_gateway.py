@@ -1,0 +1,280 @@
+"""What the gateway passes on, beside HAProxy in the same run: requests/s, streams, events/s.
+
+Both listen on a Unix socket, stand before the same stub engines and are pinned to one core; the stubs and the load
+have the other cores. They are measured in turns, and the median of the rounds is told. Where the load's core is full
+before the server's, `per_core` (the rate divided by the share of its core that the server used) still compares the
+two, so the ratios are those of `per_core`. Prints one JSON object a measurement. Without haproxy it says so and
+measures the gateway alone; wrk is not used, for it speaks no Unix sockets. `--quick` takes short looks.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from core.gateway import wire
+
+HERE = Path(__file__).parent
+LAUNCH = "benchmark1"
+AIMS = {"requests": 0.5, "streams": 0.8}
+"""Of HAProxy's rate."""
+PACED = (250, 500, 1000, 1500, 2000, 3000, 4000)
+"""Streams at once that are tried, each 20 events/s."""
+LAG_MS = 50
+"""A server keeps up with its streams while 99 % of the events take less than this, and all of them come."""
+HAPROXY = """
+global
+    nbthread 1
+    maxconn {maxconn}
+defaults
+    mode http
+    timeout connect 5s
+    timeout client 300s
+    timeout server 300s
+    http-reuse always
+frontend clients
+    bind unix@{listen}
+    default_backend engines
+backend engines
+    balance leastconn
+"""
+
+
+class Head(msgspec.Struct):
+    """What is read of a batch of usage."""
+
+    launch: str
+    n: int
+
+
+def machine() -> str:
+    info = Path("/proc/cpuinfo").read_text()
+    names = [line.partition(":")[2].strip() for line in info.splitlines() if line.startswith("model name")]
+    return f"{names[0] if names else os.uname().machine}, {os.cpu_count()} cores"
+
+
+def cpu_seconds(pid: int) -> float:
+    """User and system time of a process, all its threads."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+@contextmanager
+def process(argv: list[str], cores: set[int], **more: Any) -> Iterator[subprocess.Popen[bytes]]:
+    """A process on these cores; killed at the end."""
+    started = subprocess.Popen(argv, preexec_fn=lambda: os.sched_setaffinity(0, cores), **more)
+    try:
+        yield started
+    finally:
+        started.kill()
+        started.wait()
+
+
+def until_listening(path: Path) -> None:
+    for _ in range(500):
+        with socket.socket(socket.AF_UNIX) as probe:
+            try:
+                probe.connect(str(path))
+                return
+            except OSError:
+                time.sleep(0.02)
+    raise TimeoutError(f"nothing listens at {path.name}")
+
+
+class Daemon(threading.Thread):
+    """The daemon's end of the control socket: one snapshot, then it acknowledges usage."""
+
+    def __init__(self, control: Path, stubs: list[Path]) -> None:
+        super().__init__(name="daemon", daemon=True)
+        until_listening(control)
+        sock = socket.socket(socket.AF_UNIX)
+        sock.connect(str(control))
+        self._lines = sock.makefile("rb")
+        self._sock = sock
+        self._say(
+            wire.Hello(version=wire.WIRE_VERSION, daemon_uid=os.getuid(), daemon_pid=os.getpid(), program="bench")
+        )
+        replicas = tuple(
+            wire.ReplicaRoute(id=f"chat/{n}", launch=f"launch{n}", endpoint=f"unix:{path}", slots=10_000)
+            for n, path in enumerate(stubs)
+        )
+        route = wire.Route(name="chat", model="m", state="ready", replicas=replicas)
+        allowed = wire.Allowed(uids=(os.getuid(),))
+        self._say(
+            wire.Snapshot(database="d", epoch=1, n=1, routes=(route,), allowed=allowed, limits=wire.GatewayLimits())
+        )
+        while b'"snapshotack"' not in self._lines.readline():
+            pass
+
+    def _say(self, message: wire.FromDaemon) -> None:
+        self._sock.sendall(msgspec.json.encode(message) + b"\n")
+
+    def run(self) -> None:
+        for line in self._lines:
+            if line.startswith(b'{"type":"usagebatch"'):
+                head = msgspec.json.decode(line, type=Head)
+                self._say(wire.UsageAck(launch=head.launch, n=head.n))
+
+
+@contextmanager
+def gateway(folder: Path, stubs: list[Path], cores: set[int]) -> Iterator[tuple[int, Path]]:
+    """Pid and socket of a gateway."""
+    listen = folder / "g.sock"
+    env = {
+        **os.environ, "CORRAL_GATEWAY_DIR": str(folder), "CORRAL_GATEWAY_SOCKET": str(listen),
+        "CORRAL_GATEWAY_LAUNCH": LAUNCH, "CORRAL_GATEWAY_OWNER": str(os.getuid()),
+    }  # fmt: skip
+    with (folder / "gateway.log").open("wb") as log:
+        argv = [sys.executable, "-P", "-m", "core.gateway"]
+        with process(argv, cores, env=env, stderr=log, cwd=HERE.parent.parent) as started:
+            Daemon(folder / "control.sock", stubs).start()
+            until_listening(listen)
+            yield started.pid, listen
+
+
+@contextmanager
+def haproxy(folder: Path, stubs: list[Path], cores: set[int]) -> Iterator[tuple[int, Path]]:
+    """Pid and socket of an HAProxy."""
+    listen = folder / "h.sock"
+    maxconn = min(10_000, resource.getrlimit(resource.RLIMIT_NOFILE)[1] // 2 - 100)
+    servers = "".join(f"    server s{n} unix@{path}\n" for n, path in enumerate(stubs))
+    (folder / "haproxy.cfg").write_text(HAPROXY.format(listen=listen, maxconn=maxconn) + servers)
+    with process(["haproxy", "-db", "-q", "-f", str(folder / "haproxy.cfg")], cores) as started:
+        until_listening(listen)
+        yield started.pid, listen
+
+
+def measure(server: tuple[int, Path], kind: str, clients: int, seconds: float, cores: list[set[int]]) -> dict[str, Any]:
+    """Put a load on a server; its figures are summed over the generators, times and lags are the worst one's."""
+    pid, listen = server
+    order = json.dumps({"kind": kind, "clients": max(1, clients // len(cores)), "seconds": seconds})
+    argv = [sys.executable, str(HERE / "relayload.py"), "load", str(listen), order]
+    with ExitStack() as stack:
+        loads = [stack.enter_context(process(argv, each, stdout=subprocess.PIPE)) for each in cores]
+        for each in loads:
+            each.stdout.readline()  # type: ignore[union-attr]
+        started, used = time.monotonic(), cpu_seconds(pid)
+        told = [json.loads(each.stdout.readline()) for each in loads]  # type: ignore[union-attr]
+        busy = (cpu_seconds(pid) - used) / (time.monotonic() - started)
+    summed = {key: sum(each[key] for each in told) for key in ("requests_s", "events_s", "wrong", "lost")}
+    worst = {key: max((each[key] or 0) for each in told) for key in told[0] if key.endswith("_ms")}
+    return {**summed, **worst, "core": busy, "load_core": max(each["load_core"] for each in told)}
+
+
+def middle(found: list[dict[str, Any]]) -> dict[str, Any]:
+    """The median of each figure."""
+    return {key: statistics.median(each[key] for each in found) for key in found[0]}
+
+
+def report(what: str, figures: dict[str, Any]) -> None:
+    told = {key: round(value, 2) if isinstance(value, float) else value for key, value in figures.items()}
+    print(json.dumps({"bench": "gateway", "what": what, **told}), flush=True)
+
+
+class Bench:
+    """The servers side by side."""
+
+    def __init__(
+        self, servers: dict[str, tuple[int, Path]], cores: list[set[int]], rounds: int, seconds: float
+    ) -> None:
+        self._servers = servers
+        self._cores = cores
+        self._rounds = rounds
+        self._seconds = seconds
+
+    def rate(self, what: str, kind: str, clients: int, figure: str, aim: float) -> None:
+        """Measure in turns and tell how the gateway compares; `figure` is what is compared."""
+        found: dict[str, list[dict[str, Any]]] = {name: [] for name in self._servers}
+        for _ in range(self._rounds):
+            for name, server in self._servers.items():
+                took = measure(server, kind, clients, self._seconds, self._cores)
+                found[name].append({**took, "per_core": took[figure] / max(took["core"], 0.01)})
+        medians = {name: middle(each) for name, each in found.items()}
+        for name, median in medians.items():
+            report(what, {"server": name, "clients": clients, **median})
+        if "haproxy" in medians:
+            ours, theirs = medians["corral"], medians["haproxy"]
+            report(what, {
+                "ratio": ours["per_core"] / theirs["per_core"], "ratio_of_rates": ours[figure] / theirs[figure],
+                "aim": aim, "met": ours["per_core"] >= aim * theirs["per_core"],
+            })  # fmt: skip
+
+    def streams(self, steps: tuple[int, ...], aim: float) -> None:
+        """Paced streams at once, more and more, until a server does not keep up."""
+        kept = dict.fromkeys(self._servers, 0)
+        costs: dict[str, dict[int, float]] = {name: {} for name in self._servers}
+        for clients in steps:
+            for name, server in self._servers.items():
+                if kept[name] < max((each for each in steps if each < clients), default=0):
+                    continue
+                took = measure(server, "paced", clients, self._seconds, self._cores)
+                due = clients * 20
+                if took["events_s"] >= 0.98 * due and took["lag_p99_ms"] < LAG_MS and not took["lost"]:
+                    kept[name] = clients
+                    costs[name][clients] = took["core"] / clients
+                report("paced streams", {"server": name, "clients": clients, **took, "kept_up": kept[name] == clients})
+        told: dict[str, Any] = {"kept_up": kept}
+        if "haproxy" in kept:
+            common = min(kept.values())
+            ratio = costs["haproxy"].get(common, 0) / costs["corral"].get(common, 1)
+            told |= {"at": common, "ratio": ratio, "aim": aim, "met": ratio >= aim}
+        report("paced streams", told)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="short looks, for a first impression")
+    parser.add_argument("--only", choices=("small", "burst", "paced"), help="one kind of load")
+    given = parser.parse_args()
+    rounds, seconds = (1, 2.0) if given.quick else (3, 4.0)
+    usable = sorted(os.sched_getaffinity(0))
+    if len(usable) < 2:
+        report("nothing", {"reason": "one core for the server and one for the load are needed"})
+        return 0
+    mine, others = {usable[0]}, usable[1:]
+    lanes = min(4, max(1, len(others) // 2))
+    load_cores = [{others[n % len(others)]} for n in range(lanes)]
+    stub_cores = [{others[(lanes + n) % len(others)]} for n in range(lanes)]
+    folder = Path(tempfile.mkdtemp(prefix="c-"))
+    with ExitStack() as stack:
+        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        stubs = [folder / f"e{n}.sock" for n in range(lanes)]
+        for path, each in zip(stubs, stub_cores, strict=True):
+            stack.enter_context(process([sys.executable, str(HERE / "relayload.py"), "stub", str(path)], each))
+            until_listening(path)
+        servers = {"corral": stack.enter_context(gateway(folder, stubs, mine))}
+        if shutil.which("haproxy"):
+            servers["haproxy"] = stack.enter_context(haproxy(folder, stubs, mine))
+        else:
+            report("haproxy", {"reason": "it is not installed: the gateway is measured alone"})
+        os.sched_setaffinity(0, others)
+        report("machine", {"machine": machine(), "server_core": usable[0], "load_cores": others, "aims": AIMS})
+        bench = Bench(servers, load_cores, rounds, seconds)
+        if given.only in (None, "small"):
+            bench.rate("requests, 1 client", "small", 1, "requests_s", AIMS["requests"])
+            bench.rate("requests, 32 clients", "small", 32, "requests_s", AIMS["requests"])
+        if given.only in (None, "burst"):
+            bench.rate("streams of 64 events", "burst", 32, "events_s", AIMS["streams"])
+        if given.only in (None, "paced"):
+            bench.streams(PACED, AIMS["streams"])
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
