@@ -49,14 +49,15 @@ class Counts:
     def part(self, data: bytes, last: bool) -> bytes:
         """Take a part of the answer; returns what the client shall have of it."""
         if not self._stream:
-            if len(self._kept) + len(data) <= KEEP:
+            if last and not self._kept:  # whole in one part, as most are
+                self._read(data)
+            elif len(self._kept) <= KEEP:
                 self._kept += data
-            else:
-                self._cut = False
-            if last and self._kept:
-                self._read(bytes(self._kept))
+                if last:
+                    self._read(self._kept)
             return data
-        data = self._held + data
+        if self._held:
+            data = self._held + data
         end = max(data.rfind(b"\n\n") + 2, data.rfind(b"\r\n\r\n") + 4 if b"\r" in data else 0)
         if last or (end < 2 and len(data) > KEEP):
             end = len(data)
@@ -79,7 +80,7 @@ class Counts:
             kept.append(event)
         return mark.join(kept)
 
-    def _read(self, data: bytes) -> int | None:
+    def _read(self, data: bytes | bytearray) -> int | None:
         """Take the counts of one JSON object; returns how many choices it has, None if it cannot be read."""
         try:
             found = _DECODE(data)

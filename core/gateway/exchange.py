@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import secrets
 import time
 from collections.abc import Coroutine
@@ -31,6 +32,8 @@ class Asked(msgspec.Struct, frozen=True):
     stream_options: _Options | None = None
 
 
+WATCH_S = 0.2
+"""How often the time-outs of all requests are looked at: one timer for all is cheaper than one each."""
 DECODE_ASKED = msgspec.json.Decoder(Asked).decode
 
 
@@ -64,6 +67,27 @@ class Core:
         self.elsewhere: Pool | None = None
         """Where the turns of the gateway before this one can be followed, while it lives."""
         self.requests = 0
+        self._watch: asyncio.TimerHandle | None = None
+        self._prefix = secrets.token_hex(4)
+        self._ids = itertools.count()
+
+    def new_id(self) -> str:
+        """16 hex digits for a line of usage; unlike those of any other gateway. (Random bits cost a system call.)"""
+        return f"{self._prefix}{next(self._ids) & 0xFFFFFFFF:08x}"
+
+    def add(self, exchange: Exchange) -> None:
+        """Take a request that begins; its time-outs are watched until `exchanges` has lost it."""
+        self.requests += 1
+        self.exchanges.add(exchange)
+        if self._watch is None:
+            self._watch = asyncio.get_running_loop().call_later(WATCH_S, self._look)
+
+    def _look(self) -> None:
+        now, limits = time.monotonic(), self.table.limits
+        for exchange in tuple(self.exchanges):
+            exchange.look(now, limits)
+        again = asyncio.get_running_loop().call_later(WATCH_S, self._look) if self.exchanges else None
+        self._watch = again
 
     def retire(self) -> None:
         """Take nothing new: idle connections are closed, busy ones after their answer."""
@@ -92,6 +116,12 @@ def with_usage(body: bytes, asked: Asked) -> bytes:
 class Exchange:
     """One request. The client may go while a turn goes on."""
 
+    __slots__ = (
+        "_actor", "_alone", "_asked", "_began", "_body", "_client", "_connecting", "_connection", "_core", "_counts",
+        "_done", "_first", "_fresh", "_last", "_path", "_paused", "_seat", "_seated", "_sse", "_status", "_target",
+        "_tried", "_turn", "_turn_id", "_uid", "_waiter",
+    )  # fmt: skip
+
     def __init__(
         self, core: Core, client: Client, path: str, body: bytes, asked: Asked, uid: int, actor: str, turn: str
     ) -> None:
@@ -109,9 +139,9 @@ class Exchange:
         self._connection: EngineConnection | None = None
         self._connecting: asyncio.Task[None] | None = None
         self._fresh = False
-        self._timer: asyncio.TimerHandle | None = None
-        self._alone: asyncio.TimerHandle | None = None
+        self._paused = False
         self._began = self._last = time.monotonic()
+        self._alone: asyncio.TimerHandle | None = None
         self._seated: float | None = None
         self._first: float | None = None
         self._status = 0
@@ -133,24 +163,27 @@ class Exchange:
             self._turn = self._core.turns.begin(self._turn_id, self.stop)
             if self._turn is None:
                 raise Refusal(409, f"turn {self._turn_id[:64]} is known already", "turn_exists")
-        self._core.requests += 1
-        self._core.exchanges.add(self)
+        self._core.add(self)
+        self._find()
+
+    def _find(self) -> None:
+        table, target = self._core.table, self._target
         try:
-            seat = self._core.table.take(self._target)
+            seat = table.take(target)
             if seat is None:
-                self._waiter = Waiter(self._sit, self._refused)
-                self._core.table.wait(self._target, self._waiter)
-            else:
-                self._sit(seat)
+                waiter = Waiter(self._sit, self._refused)
+                table.wait(target, waiter)
+                self._waiter = waiter
+                return
         except Refusal as refusal:
             self._refused(refusal)
+            return
+        self._sit(seat)
 
     def _sit(self, seat: Seat) -> None:
         self._waiter = None
         self._seat = seat
         self._seated = self._last = time.monotonic()
-        if self._timer is None:
-            self._watch()
         connection = seat.pool.get()
         if connection is not None:
             self._send(connection, fresh=False)
@@ -185,23 +218,21 @@ class Exchange:
             f"POST {route.prefix}{self._path} HTTP/1.1\r\nHost: {seat.pool.host}\r\nContent-Type: application/json\r\n"
             f"{key}Content-Length: {len(self._body)}\r\n\r\n"
         )
-        connection.send(self, head.encode("latin-1") + self._body)
+        connection.send(self, head.encode("latin-1"), self._body)
+        if self._paused:
+            connection.pause()
 
     def _no_engine(self) -> None:
         """The replica did not take the request: try another one once."""
         seat, self._seat = self._seat, None
         assert seat is not None
         seat.errors += 1
-        self._core.table.give_back(self._target, seat)
-        other: Seat | None = None
-        if self._tried is None:
-            self._tried = seat
-            try:
-                other = self._core.table.take(self._target, avoid=seat)
-            except Refusal:
-                other = None
-        if other is not None:
-            self._sit(other)
+        table = self._core.table
+        table.shun(self._target, seat)
+        table.give_back(self._target, seat)
+        if self._tried is None and any(each is not seat and not each.route.draining for each in self._target.seats):
+            self._tried, self._seated = seat, None
+            self._find()
         else:
             self._refused(Refusal(502, f"replica {seat.route.id} does not answer", "replica_died"), "replica-died")
 
@@ -209,6 +240,7 @@ class Exchange:
 
     def answer_head(self, status: int, content_type: bytes, length: int | None) -> None:
         self._status = status
+        self._body = b""
         self._sse = content_type.startswith(b"text/event-stream")
         self._first = self._last = time.monotonic()
         if self._seat is not None and self._seated is not None:
@@ -261,10 +293,16 @@ class Exchange:
             self._end("client-gone")
 
     def pause(self) -> None:
+        """The client has enough for now."""
+        self._paused = True
+        self._last = time.monotonic()
         if self._connection is not None:
             self._connection.pause()
 
     def resume(self) -> None:
+        """The client takes more."""
+        self._paused = False
+        self._last = time.monotonic()
         if self._connection is not None:
             self._connection.resume()
 
@@ -300,17 +338,16 @@ class Exchange:
             client.break_off()
         self._end(outcome)
 
-    def _watch(self) -> None:
-        """Look at the time-outs; one timer a request, set anew when it rings early."""
-        if self._done:
+    def look(self, now: float, limits: wire.GatewayLimits) -> None:
+        """Look whether a time-out is over. Time in the queue has one of its own."""
+        if self._done or self._seated is None:
             return
-        limits = self._core.table.limits
         seconds = limits.idle_timeout_s if self._status else limits.first_byte_timeout_s
-        left = self._last + seconds - time.monotonic()
-        if left > 0:
-            self._timer = asyncio.get_running_loop().call_later(
-                min(left, limits.idle_timeout_s, limits.first_byte_timeout_s), self._watch
-            )
+        if now < self._last + seconds:
+            return
+        if self._paused and self._client is not None:
+            self._client.break_off()
+            self.client_gone()
             return
         what = "nothing came" if self._status else "the first byte did not come"
         self._cut(Refusal(504, f"{what} from replica {self._replica()} for {seconds:g} s", "timeout"), "timeout")
@@ -324,9 +361,8 @@ class Exchange:
         self._done = True
         self._core.exchanges.discard(self)
         now = time.monotonic()
-        for timer in (self._timer, self._alone):
-            if timer is not None:
-                timer.cancel()
+        if self._alone is not None:
+            self._alone.cancel()
         if self._waiter is not None:
             self._core.table.leave(self._target, self._waiter)
         if self._connecting is not None:
@@ -340,7 +376,7 @@ class Exchange:
         guessed = counts.answer is None and counts.events > 0
         self._core.spool.add(
             wire.UsageLine(
-                id=secrets.token_hex(8),
+                id=self._core.new_id(),
                 time=time.time(),
                 uid=self._uid,
                 deployment=self._asked.model,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 from collections import deque
 from typing import Any
@@ -22,6 +23,15 @@ PIECE = 16 << 10
 HEAD_S = 30.0
 """A request that has begun must be whole within this and the idle time-out."""
 ROUTES = {b"/v1/chat/completions", b"/v1/completions", b"/v1/embeddings"}
+
+
+@functools.lru_cache(maxsize=128)
+def answer_head(status: int, content_type: bytes, chunked: bool, keep: bool) -> bytes:
+    """The head of an answer without its end and without a length."""
+    head = b"HTTP/1.1 %d %b\r\nContent-Type: %b\r\n" % (status, PHRASES.get(status, b"Status"), content_type)
+    if chunked:
+        head += b"Transfer-Encoding: chunked\r\nCache-Control: no-cache\r\n"
+    return head if keep else head + b"Connection: close\r\n"
 
 
 class _Request:
@@ -77,8 +87,11 @@ class ClientConnection(asyncio.Protocol):
         self._ahead = bytearray()
         self._exchange: Exchange | None = None
         self._busy = False
+        self._paused = False
+        self._head = b""
         self._current = self._request
         self._raw = self._got = 0
+        self._started = False
         self._chunked = False
         self._closed = False
         self._last = False
@@ -119,28 +132,34 @@ class ClientConnection(asyncio.Protocol):
         return False
 
     def pause_writing(self) -> None:
+        self._paused = True
         if self._exchange is not None:
             self._exchange.pause()
 
     def resume_writing(self) -> None:
+        self._paused = False
         if self._exchange is not None:
             self._exchange.resume()
+        self._next()
 
     def data_received(self, data: bytes) -> None:
-        if self._busy or self._last:
-            self._ahead += data
-            if len(self._ahead) > AHEAD_BYTES:
-                self._transport.abort()
-            return
-        self._feed(data)
+        if self._busy or self._last or self._paused:
+            self._keep_ahead(data)
+        else:
+            self._feed(data)
+
+    def _keep_ahead(self, data: bytes) -> None:
+        self._ahead += data
+        if len(self._ahead) > AHEAD_BYTES:
+            self._transport.abort()
 
     def _feed(self, data: bytes) -> None:
-        if self._timer is None:
-            seconds = HEAD_S + self._core.table.limits.idle_timeout_s
-            self._timer = asyncio.get_running_loop().call_later(seconds, self._transport.abort)
         try:
             # In pieces, so that headers are counted before the parser has swallowed a large read.
             for start in range(0, len(data), PIECE):
+                if self._ready:
+                    self._keep_ahead(data[start:])
+                    break
                 piece = data[start : start + PIECE]
                 self._raw += len(piece)
                 if self._raw > HEAD_BYTES and not self._request.frozen:
@@ -162,11 +181,14 @@ class ClientConnection(asyncio.Protocol):
         if self._request.frozen and self._chunked and overhead > HEAD_BYTES + AHEAD_BYTES + self._got:
             self._fail(Refusal(413, "too many bytes of chunk extensions", "bad_request"))
             return
+        if self._started and self._timer is None:
+            seconds = HEAD_S + self._core.table.limits.idle_timeout_s
+            self._timer = asyncio.get_running_loop().call_later(seconds, self._transport.abort)
         self._next()
 
     def _next(self) -> None:
-        """Serve what is whole, one after the other; then read what came ahead."""
-        while not self._busy and not self._closed and not self._last:
+        """Serve what is whole, one after the other, while the client takes its answers; then read what came ahead."""
+        while not (self._busy or self._closed or self._last or self._paused):
             if self._ready:
                 self._serve(self._ready.popleft())
             elif self._ahead:
@@ -182,6 +204,7 @@ class ClientConnection(asyncio.Protocol):
     # httptools calls these
 
     def on_message_begin(self) -> None:
+        self._started = True
         self._request = _Request()
         self._chunked = False
         self._got = 0
@@ -233,10 +256,9 @@ class ClientConnection(asyncio.Protocol):
         self._request.body.append(body)
 
     def on_message_complete(self) -> None:
-        self._continue = False
+        self._continue = self._started = False
         self._raw = 0
         self._ready.append(self._request)
-        self._request = _Request()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -254,6 +276,9 @@ class ClientConnection(asyncio.Protocol):
         self._current = request
         try:
             self._check(request)
+            if request.target in ROUTES:
+                self._post(request, request.target)
+                return
             url = httptools.parse_url(request.target)
             path = url.path or b"/"
             if path in ROUTES:
@@ -273,6 +298,7 @@ class ClientConnection(asyncio.Protocol):
         if request.method != b"POST":
             raise Refusal(405, "POST a JSON body here", "method")
         body = b"".join(request.body)
+        request.body.clear()
         try:
             asked = DECODE_ASKED(body)
         except msgspec.DecodeError as error:
@@ -355,26 +381,21 @@ class ClientConnection(asyncio.Protocol):
         if self._core.retired:
             request.keep = False
         self._framed = length is None and not request.old
-        head = b"HTTP/1.1 %d %b\r\nContent-Type: %b\r\n" % (status, PHRASES.get(status, b"Status"), content_type)
-        if length is not None:
-            head += b"Content-Length: %d\r\n" % length
-        elif self._framed:
-            head += b"Transfer-Encoding: chunked\r\nCache-Control: no-cache\r\n"
-        if not request.keep:
-            head += b"Connection: close\r\n"
-        self._transport.write(head + b"\r\n")
+        head = answer_head(status, content_type, self._framed, request.keep)
+        self._head = head + (b"\r\n" if length is None else b"Content-Length: %d\r\n\r\n" % length)
 
     def part(self, data: bytes, last: bool) -> None:
-        """A part of an answer."""
+        """A part of an answer. The head goes out with the first one: each write wakes the client."""
         if self._closed:
             return
         if self._framed:
-            framed = b"%x\r\n%b\r\n" % (len(data), data) if data else b""
+            data = b"%x\r\n%b\r\n" % (len(data), data) if data else b""
             if last:
-                framed += b"0\r\n\r\n"
-            if framed:
-                self._transport.write(framed)
-        elif data:
+                data += b"0\r\n\r\n"
+        if self._head:
+            data = self._head + data
+            self._head = b""
+        if data:
             self._transport.write(data)
         if last:
             self._exchange = None
@@ -382,7 +403,7 @@ class ClientConnection(asyncio.Protocol):
             if not self._current.keep or self._core.retired:
                 self._last = True
                 self._transport.close()
-            elif self._ready or self._ahead or self._continue:
+            elif (self._ready or self._ahead or self._continue) and not self._paused:
                 asyncio.get_running_loop().call_soon(self._next)
 
     def refuse(self, refusal: Refusal) -> None:

@@ -14,15 +14,17 @@ from core.gateway import wire
 from core.gateway.errors import Refusal
 from core.gateway.upstream import Pool
 
+SHUN_S = 1.0
+"""How long a replica that did not take a request gets none while another one is there."""
 FEATURES: frozenset[str] = frozenset()
 """What a snapshot may `need` of this gateway."""
 
 
 class Seat:
     """A replica as the gateway sees it: its route, its connections, how busy it is. `elsewhere` counts the slots that
-    a gateway before this one still holds."""
+    a gateway before this one still holds; one that is `shunned` did not take a request just now."""
 
-    __slots__ = ("elsewhere", "errors", "in_flight", "pool", "requests", "route", "ttft_ms")
+    __slots__ = ("elsewhere", "errors", "in_flight", "pool", "requests", "route", "shunned", "ttft_ms")
 
     def __init__(self, route: wire.ReplicaRoute) -> None:
         self.route = route
@@ -31,6 +33,7 @@ class Seat:
         self.elsewhere = 0
         self.requests = 0
         self.errors = 0
+        self.shunned = False
         self.ttft_ms: float | None = None
 
     @property
@@ -170,22 +173,38 @@ class Table:
     def _not_ready(self, target: Target) -> Refusal:
         return Refusal(503, f"deployment {target.route.name} is not ready: {target.route.state}", "not_ready")
 
-    def take(self, target: Target, avoid: Seat | None = None) -> Seat | None:
-        """The least busy free seat, taken; None if all are busy. Raises `Refusal` if there is none at all."""
+    def take(self, target: Target) -> Seat | None:
+        """The least busy free seat, taken; None if all are busy. Raises `Refusal` if there is none at all. Shunned
+        ones count only where all are."""
         best: Seat | None = None
-        some = False
+        least = 0
+        some = well = False
         for seat in target.seats:
-            if seat is avoid or seat.route.draining:
+            if seat.route.draining or (well and seat.shunned):
                 continue
             some = True
-            if seat.busy < seat.route.slots and (best is None or seat.busy < best.busy):
-                best = seat
+            if not seat.shunned and not well:
+                best, well = None, True
+            busy = seat.in_flight + seat.elsewhere
+            if busy < seat.route.slots and (best is None or busy < least):
+                best, least = seat, busy
         if best is not None:
             best.in_flight += 1
             best.requests += 1
         elif not some:
             raise self._not_ready(target)
         return best
+
+    def shun(self, target: Target, seat: Seat) -> None:
+        """Give a replica that did not take a request no other one for a while, unless it is the only one: it has
+        nothing to do, so it would be the least busy."""
+        if not seat.shunned:
+            seat.shunned = True
+            asyncio.get_running_loop().call_later(SHUN_S, self._forgive, target, seat)
+
+    def _forgive(self, target: Target, seat: Seat) -> None:
+        seat.shunned = False
+        self._feed(target)
 
     def wait(self, target: Target, waiter: Waiter) -> None:
         """Queue for a seat. Raises `Refusal` (429) when the queue is full."""

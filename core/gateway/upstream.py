@@ -11,9 +11,13 @@ from typing import Any, Protocol
 
 import httptools
 
+JOIN_BYTES = 64 << 10
+"""Shorter bodies are cheaper to copy than to send apart from their head."""
 KEEP_S = 3.5
 """llama.cpp's server closes idle connections at 5 s, and reuse at that moment races."""
 CONNECT_S = 5.0
+HEAD_BYTES = 256 << 10
+"""An engine that says more than this before its answer begins is broken."""
 
 
 class Taker(Protocol):
@@ -35,7 +39,8 @@ class EngineConnection(asyncio.Protocol):
         self.idle_since = 0.0
         self.closed = False
         self._paused = False
-        self._parser: Any = None
+        self._parser: Any = httptools.HttpResponseParser(self)
+        self._raw = 0
         self._parts: list[bytes] = []
         self._type = b"application/json"
         self._length: int | None = None
@@ -47,13 +52,16 @@ class EngineConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport  # type: ignore[assignment]
 
-    def send(self, taker: Taker, request: bytes) -> None:
+    def send(self, taker: Taker, head: bytes, body: bytes = b"") -> None:
         """Send one whole request; `taker` hears of the answer."""
         self.taker = taker
-        self._parser = httptools.HttpResponseParser(self)
+        self._raw = 0
         self._type, self._length = b"application/json", None
         self._head = self._complete = self._chunked = self._keep = False
-        self.transport.write(request)
+        if len(body) < JOIN_BYTES:
+            self.transport.write(head + body)
+        else:
+            self.transport.writelines((head, body))
 
     def abort(self) -> None:
         """Hang up: the engine frees the slot at its next token."""
@@ -86,10 +94,16 @@ class EngineConnection(asyncio.Protocol):
             return
         if self._complete:
             self._finish(taker)
-        elif self._parts:
+        elif self._head:
+            # Also without a body: a stream's head goes to the client before its first event.
             body = b"".join(self._parts)
             self._parts.clear()
             taker.answer_part(body, False)
+        else:
+            self._raw += len(data)
+            if self._raw > HEAD_BYTES:
+                self.abort()
+                taker.answer_lost()
 
     def _finish(self, taker: Taker) -> None:
         body = b"".join(self._parts)
@@ -127,6 +141,9 @@ class EngineConnection(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         status = self._parser.get_status_code()
+        if self._head:  # a second answer that nobody asked for
+            self._keep = False
+            return
         if status < 200:
             return
         self._head = True
@@ -136,10 +153,11 @@ class EngineConnection(asyncio.Protocol):
             self.taker.answer_head(status, self._type, None if self._chunked else self._length)
 
     def on_body(self, body: bytes) -> None:
-        self._parts.append(body)
+        if not self._complete:
+            self._parts.append(body)
 
     def on_message_complete(self) -> None:
-        self._complete = self._head
+        self._complete = self._complete or self._head
 
 
 class Pool:
