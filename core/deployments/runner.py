@@ -11,7 +11,7 @@ import logging
 import secrets
 import sqlite3
 from collections.abc import Awaitable, Callable
-from signal import SIGKILL, SIGTERM, Signals
+from signal import SIGKILL, SIGTERM
 from urllib.parse import urlsplit
 
 import msgspec
@@ -20,17 +20,21 @@ from core.access import Effect, Gate
 from core.budgets import threads_for
 from core.catalog import Catalog
 from core.deployments import tables
+from core.deployments.ending import never_ran, reason_of, signal_name, verdict
 from core.deployments.gatewaylink import GatewayLink, new_launch_id
+from core.deployments.picture import Picture
 from core.engines.base import Endpoint, Engine, EngineRegistry, LaunchPlan
 from core.errors import CorralError, StoreError
 from core.gateway import wire
 from core.nodes.base import ExitRecord, LaunchOrder, LaunchState, Limits, Node
-from core.nouns import CORRAL, Counters, LaunchStory, ProcessSample, Replica
+from core.nouns import CORRAL, LaunchStory, Replica
 from core.settings import Settings
 from core.store import Store
 
 log = logging.getLogger(__name__)
 
+SILENT_S = 30.0
+"""After so long without an answer a replica that is ready says so."""
 NEVER = 3600.0
 """Seconds to the next look when only an event can change anything."""
 
@@ -89,10 +93,12 @@ class Runner:
         self._anew = False
         self._ready_at: float | None = None
         self._ready_since = 0.0
-        self._counters: Counters | None = None
-        self._hopeless = False
+        self._silent_since: float | None = None
+        """Since when it has not answered though it is ready."""
         self._unsaved = False
         """It is ready, and that is not in the database yet."""
+        self._owed = False
+        """The database does not have its state yet, because a write failed."""
         self._asked = ""
         """Why we told the process to end (removed, stopped, replaced)."""
         self._stop: Effect | None = None
@@ -101,7 +107,7 @@ class Runner:
         self.routable = False
         self.gone = False
         now = yard.clock()
-        self.view = Replica(
+        view = Replica(
             id=self.id,
             deployment=deployment,
             model="",
@@ -114,6 +120,12 @@ class Runner:
             restarts=row.restarts if row else 0,
             next_try=row.next_try if row else None,
         )
+        self.picture = Picture(view, yard.clock, lambda: yard.changed(self))
+
+    @property
+    def view(self) -> Replica:
+        """What others see of it."""
+        return self.picture.view
 
     # ---------------------------------------------------------------------------------------- from outside
 
@@ -121,16 +133,7 @@ class Runner:
         """Say what should be; None: this replica shall go. `anew` forgets failures (a person asked)."""
         self._wanted = wanted
         if wanted is not None:
-            spec = wanted.spec
-            self._set(
-                model=spec.model,
-                engine=spec.engine,
-                ctx=spec.ctx,
-                parallel=spec.parallel,
-                ctx_per_slot=spec.ctx // max(1, spec.parallel),
-                plan_bytes=wanted.plan.plan_bytes,
-                rss_planned=wanted.plan.rss_bytes,
-            )
+            self.picture.wanted(wanted)
         self._anew = self._anew or anew
         if self._launch is None:
             self._forget()
@@ -140,6 +143,7 @@ class Runner:
         """A person asked: what failed before does not count. Waits until the launch that ends has its record."""
         anew, self._anew = self._anew, False
         if anew:
+            self._owed = True
             self._set(restarts=0, next_try=None)
             if self.view.state in ("failed", "backoff"):
                 self._state("stopped", "will be started")
@@ -159,10 +163,7 @@ class Runner:
         self._waits_since = _now()
         if launch is None:
             self._exit = ExitRecord(reason="the daemon ended before the process was started")
-            self._launch = LaunchState(
-                id=row.id, kind="replica", owner=self.id, alive=False, keeper_pid=None, pid=None,
-                started_at=row.started_at, boot_id="", same_boot=True, spec={}, folder="", exit=self._exit,
-            )  # fmt: skip
+            self._launch = never_ran(row.id, self.id, row.started_at, self._exit)
             return
         self._launch = launch
         self._set(launch=launch.id, pid=launch.pid)
@@ -213,42 +214,10 @@ class Runner:
             prefix=endpoint.prefix,
         )
 
-    def figures(self, sample: ProcessSample) -> None:
-        """Show what the node measured; a PSS of 0 keeps the last one."""
-        self._set(
-            rss_bytes=sample.rss_bytes,
-            anon_bytes=sample.anon_bytes,
-            pss_bytes=sample.pss_bytes or self.view.pss_bytes,
-            cpu_percent=round(sample.cpu_percent, 1),
-        )
-
     async def count(self) -> None:
         """Ask the engine for its counters and show the rates since the last time."""
-        if self._endpoint is None or self.view.state != "ready":
-            return
-        now = await self._engine().counters(self._endpoint)
-        before, self._counters = self._counters, now
-        if now is None:
-            return
-        rates: dict[str, object] = {"slots_busy": now.slots_busy or 0, "queued": now.queued or 0}
-        if before is not None and now.time > before.time:
-            span = now.time - before.time
-            for field, new, old in (
-                ("tokens_per_second", now.generated_tokens, before.generated_tokens),
-                ("prompt_tokens_per_second", now.prompt_tokens, before.prompt_tokens),
-            ):
-                if new is not None and old is not None:
-                    rates[field] = round(max(0, new - old) / span, 1)
-        self._set(**rates)
-
-    def quiet(self) -> None:
-        """No request runs: rates are zero without asking."""
-        self._counters = None
-        self._set(tokens_per_second=0.0, prompt_tokens_per_second=0.0, slots_busy=0, queued=0)
-
-    def first_token(self, ttft_ms: float | None) -> None:
-        if ttft_ms is not None:
-            self._set(ttft_ms=round(ttft_ms, 1))
+        if self._endpoint is not None and self.view.state == "ready":
+            self.picture.count(await self._engine().counters(self._endpoint))
 
     # ---------------------------------------------------------------------------------------- the task
 
@@ -277,6 +246,8 @@ class Runner:
 
     async def _step(self) -> float:
         """Do the next thing; seconds until the next look."""
+        if self._owed:
+            await self._save()
         wanted = self._wanted
         if wanted is not None and not self._engine().abilities.starts:
             return await self._attached(wanted)
@@ -365,10 +336,7 @@ class Runner:
             self._launch = await yard.node.launch(order)
         except CorralError as error:
             self._exit = ExitRecord(reason=str(error), time=yard.clock())
-            self._launch = LaunchState(
-                id=launch, kind="replica", owner=self.id, alive=False, keeper_pid=None, pid=None,
-                started_at=row.started_at, boot_id="", same_boot=True, spec={}, folder="", exit=self._exit,
-            )  # fmt: skip
+            self._launch = never_ran(launch, self.id, row.started_at, self._exit)
             return 0
         self._set(pid=self._launch.pid)
         self._state("loading", "the engine loads the model")
@@ -378,7 +346,7 @@ class Runner:
         """In the transaction of its intent: a launch is either known wholly or was never begun."""
         tables.put_launch(db, row)
         tables.put_replica(
-            db, msgspec.structs.replace(self._as_row(), state="starting", reason="", next_try=None, launch=row.id)
+            db, msgspec.structs.replace(self.picture.row(), state="starting", reason="", next_try=None, launch=row.id)
         )
 
     async def _plan(self, wanted: tables.Wanted, secret: str) -> LaunchPlan:
@@ -409,9 +377,9 @@ class Runner:
             return 0
         if health is None or health.state != "ready":
             if self.view.state == "ready" and health is not None:
-                return 1.0  # busy engines answer late; the process is watched by the node
+                return self._silent()
             if _now() - self._waits_since > yard.settings().replicas.start_timeout_s:
-                self._set_reason(f"not ready after {yard.settings().replicas.start_timeout_s:.0f} s")
+                self._set(reason=f"not ready after {yard.settings().replicas.start_timeout_s:.0f} s")
                 await yard.node.signal(launch.id, SIGKILL)
                 await self._sleep(10)
                 return 0
@@ -419,6 +387,8 @@ class Runner:
         if self.view.state == "ready":
             if self._unsaved:
                 await self._record_ready(launch)
+            self._silent_since = None
+            self._set(reason="")
             return 5.0
         self._endpoint = endpoint
         self.routable = True
@@ -433,6 +403,15 @@ class Runner:
         await self._record_ready(launch)
         return 5.0
 
+    def _silent(self) -> float:
+        """Ready, and it does not answer: a busy engine answers late, so nothing is ended, but after a while it is said.
+        Whether its process lives is watched by the node."""
+        self._silent_since = self._silent_since or _now()
+        seconds = _now() - self._silent_since
+        if seconds >= SILENT_S:
+            self._set(reason=f"it has not answered its health check for {seconds:.0f} s")
+        return 1.0
+
     async def _record_ready(self, launch: LaunchState) -> None:
         await self._save()
         rss = await self._measure(launch.id)
@@ -442,7 +421,7 @@ class Runner:
 
     async def _measure(self, launch: str) -> int:
         for sample in await self._yard.node.samples([launch], pss=True):
-            self.figures(sample)
+            self.picture.figures(sample)
             return sample.rss_bytes
         return 0
 
@@ -520,7 +499,7 @@ class Runner:
             if self._stop:
                 await yard.gate.outcome(self._stop, "failed", reason="the process does not end on SIGKILL")
             self._stop, self._asked = None, ""
-            self._set_reason("the process does not end on SIGKILL")
+            self._set(reason="the process does not end on SIGKILL")
             return 5.0
         return await self._stopped()
 
@@ -546,14 +525,7 @@ class Runner:
         self.routable = False
         tail = await self._tail()
         failure = self._engine().explain(code=exit.code, signal=exit.signal, log_tail=tail, was_ready=was_ready)
-        reason = failure.reason
-        if exit.code is None and exit.signal is None and exit.reason:
-            reason = exit.reason
-        elif exit.oom_line:
-            reason = f"{reason}; the kernel says: {exit.oom_line}"
-        if exit.signal == SIGKILL and exit.peak_rss_bytes:
-            peak, planned = exit.peak_rss_bytes >> 20, self.view.plan_bytes >> 20
-            reason += f" (memory at its peak {peak} MiB, planned {planned} MiB)"
+        reason = reason_of(exit, failure, self.view.plan_bytes)
         launch = self._launch.id
         if self._effect is not None and not was_ready:
             await self._settle("failed", None, reason)
@@ -562,24 +534,20 @@ class Runner:
             await self._settle("failed", None, reason)
             await yard.gate.record(
                 CORRAL, "replica.died", f"replica:{self.id}", f"auto-{launch}", "done", reason=reason,
-                after={"launch": launch, "code": exit.code, "signal": _signal_name(exit.signal)},
+                after={"launch": launch, "code": exit.code, "signal": signal_name(exit.signal)},
             )  # fmt: skip
             self._told = launch
         steady = was_ready and _now() - self._ready_since >= yard.settings().replicas.steady_s
         await self._finish(reason, failure.lines)
-        pauses = yard.settings().replicas.backoff_s
-        restarts = 0 if steady else self.view.restarts
-        if wanted is None or wanted.wanted == "stopped":
-            self._state("stopped", reason)
-        elif failure.permanent:
-            self._state("failed", reason)
-        elif restarts >= len(pauses):
-            self._state("failed", f"{reason}; it was restarted {restarts} times")
-        else:
-            pause = pauses[restarts]
-            self._due = _now() + pause
-            self._set(restarts=restarts + 1, next_try=yard.clock() + pause)
-            self._state("backoff", reason)
+        then = verdict(
+            wanted=wanted is not None and wanted.wanted != "stopped", reason=reason, permanent=failure.permanent,
+            restarts=self.view.restarts, steady=steady, pauses=yard.settings().replicas.backoff_s,
+        )  # fmt: skip
+        if then.pause is not None:
+            self._due = _now() + then.pause
+        next_try = None if then.pause is None else yard.clock() + then.pause
+        self._set(restarts=then.restarts, next_try=next_try)
+        self._state(then.state, then.reason)
         await self._save()
         return 0
 
@@ -599,11 +567,8 @@ class Runner:
         )
         await self._yard.store.transact(lambda db: tables.end_launch(db, story))
         await self._tidy(launch.id)
-        self._launch = self._row = self._exit = self._endpoint = self._ready_at = self._counters = None
-        self._set(
-            pid=None, port=None, socket=None, rss_bytes=0, pss_bytes=0, anon_bytes=0, cpu_percent=0.0,
-            tokens_per_second=0.0, prompt_tokens_per_second=0.0, slots_busy=0, queued=0,
-        )  # fmt: skip
+        self._launch = self._row = self._exit = self._endpoint = self._ready_at = self._silent_since = None
+        self.picture.gone()
 
     async def _tidy(self, newest: str) -> None:
         """Keep the folders (logs) of the last two launches."""
@@ -637,43 +602,17 @@ class Runner:
         return self._yard.engines.get(self._wanted.spec.engine if self._wanted else self.view.engine or "xllamacpp")
 
     def _set(self, **fields: object) -> None:
-        new = msgspec.structs.replace(self.view, **fields)
-        if new != self.view:
-            self.view = new
-            self._yard.changed(self)
+        self.picture.set(**fields)
 
     def _state(self, state: str, reason: str) -> None:
-        since = self._yard.clock() if state != self.view.state else self.view.since
-        self._set(state=state, reason=reason, since=since)
-
-    def _set_reason(self, reason: str) -> None:
-        self._set(reason=reason)
+        self.picture.state(state, reason)
 
     async def _save(self) -> None:
-        row = self._as_row()
+        self._owed, row = True, self.picture.row()
         await self._yard.store.transact(lambda db: tables.put_replica(db, row))
-
-    def _as_row(self) -> tables.ReplicaRow:
-        view = self.view
-        return tables.ReplicaRow(
-            id=self.id,
-            deployment=self.deployment,
-            state=view.state,
-            reason=view.reason,
-            since=view.since,
-            restarts=view.restarts,
-            next_try=view.next_try,
-            launch=view.launch,
-        )
+        self._owed = False
 
 
 def _now() -> float:
     """Seconds on a clock that nobody sets."""
     return asyncio.get_running_loop().time()
-
-
-def _signal_name(signal: int | None) -> str | None:
-    try:
-        return None if signal is None else Signals(signal).name
-    except ValueError:
-        return str(signal)

@@ -307,7 +307,7 @@ class Deployments:
             runner = by_launch.get(sample.launch)
             if runner is None:
                 continue
-            runner.figures(sample)
+            runner.picture.figures(sample)
             limit = runner.limit
             if limit and sample.anon_bytes > limit * 1.1:
                 await self._over(runner, sample, limit)
@@ -320,7 +320,7 @@ class Deployments:
                     if not busy:
                         self._busy.discard(runner.id)
                 elif runner.view.tokens_per_second or runner.view.slots_busy:
-                    runner.quiet()
+                    runner.picture.quiet()
 
     async def _over(self, runner: Runner, sample: ProcessSample, limit: int) -> None:
         """The watchdog: never waits for a record; its record follows."""
@@ -335,7 +335,7 @@ class Deployments:
         for each in live.replicas:
             runner = self._runners.get(each.replica)
             if runner is not None:
-                runner.first_token(each.ttft_ms)
+                runner.picture.first_token(each.ttft_ms)
 
     # ---------------------------------------------------------------------------------------- inside
 

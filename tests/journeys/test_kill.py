@@ -389,7 +389,7 @@ async def rounds(home: Path, folder: Path, count: int, every: int) -> None:
             print(f"settled, {report.records} records, {time.monotonic() - began:.1f} s")
 
 
-@pytest.mark.soak  # for the suite as soon as it has settled in a hundred runs of fifty
+@pytest.mark.journey
 @pytest.mark.timeout(400)
 async def test_50_rounds(home: Path, sample: Path, tmp_path: Path) -> None:
     await rounds(home, tmp_path, 50, 25)

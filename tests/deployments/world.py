@@ -1,0 +1,127 @@
+"""A replica's world: a real store and audit trail, doubles of host, engine and gateway, daemons that come and go."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+from doubles import PLAN, CatalogDouble, EngineDouble, HostDouble, LinkDouble
+
+from core.access import Gate
+from core.audit import Audit
+from core.deployments import tables
+from core.deployments.runner import Runner, Yard
+from core.engines.base import EngineRegistry
+from core.nouns import DeploymentSpec
+from core.settings import Paths, ReplicasTable, Settings
+from core.store import Store
+
+PACKAGES = ("core.store", "core.audit", "core.deployments")
+QUICK = ReplicasTable(backoff_s=(0.002, 0.002, 0.002), steady_s=3600, drain_timeout_s=0.02, stop_timeout_s=0.05)
+
+
+class World:
+    """One replica, `d/0`, and what is known of it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.paths = Paths(folder, folder / "corral.toml", "0badcafe")
+        self.paths.state.mkdir(exist_ok=True)
+        self.host, self.engine, self.link = HostDouble(), EngineDouble(), LinkDouble()
+        self.settings = Settings(replicas=QUICK)
+        self.room = ""
+        self.generation = 0
+        self.wanted: tables.Wanted | None = None
+        self.task: asyncio.Task[None] | None = None
+        self.states: list[str] = []
+        self.daemons = 0
+        """How many were killed."""
+
+    async def open(self) -> None:
+        self.store = await Store.open(self.paths, packages=PACKAGES)
+        self.audit = Audit(self.store, self.paths, clock=time.time)
+        self.gate = Gate(self.store, self.audit, mode="user", owner_uid=0, group="")
+        await self.start()
+
+    async def close(self) -> None:
+        await self.end()
+        await self.store.close()
+
+    async def start(self) -> None:
+        """A daemon starts: it reads what is known and adopts what runs."""
+        rows = {row.id: row for row in await self.store.read(tables.all_replicas)}
+        self.runner = Runner(self._yard(), "d", 0, rows.get("d/0"))
+        for launch, row in (await self.store.read(tables.open_launches)).items():
+            self.runner.adopt(row, self.host.launched.get(launch))
+        self.host.ended = self.runner.ended
+        self.runner.want(self.wanted)
+        self.task = asyncio.create_task(self.runner.run())
+
+    async def end(self) -> None:
+        """The daemon is killed: its task is gone wherever it was, and writes nothing more."""
+        if self.task is not None:
+            self.daemons += not self.task.done()
+            self.task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self.task
+            self.task = None
+            # Its last transaction is shielded, and a process that is killed takes its writer along: none comes later.
+            await type(self.store).transact(self.store, lambda db: None)
+
+    async def want(self, wanted: str | None, *, anew: bool = True, fresh: bool = False) -> None:
+        """Say what should be: `running`, `stopped` or None; `fresh` for a new generation."""
+        self.generation += fresh
+        spec = DeploymentSpec(name="d", model="m", ctx=512)
+        self.wanted = wanted and tables.Wanted(  # type: ignore[assignment]
+            spec=spec, wanted=wanted, generation=self.generation, plan=PLAN, created_at=0, created_by="a"
+        )
+        if self.runner.gone or self.task is None or self.task.done():
+            await self.end()
+            await self.start()
+        self.runner.want(self.wanted, anew=anew)
+
+    async def until(self, check: Callable[[], Any], seconds: float = 10) -> None:
+        """Wait for a condition, or for a state by its name."""
+        try:
+            async with asyncio.timeout(seconds):
+                while not check():
+                    await asyncio.sleep(0.001)
+        except TimeoutError:
+            view = self.runner.view
+            raise AssertionError(f"it is {view.state} ({view.reason}), alive {self.host.living()}") from None
+
+    async def state(self, *states: str) -> None:
+        await self.until(lambda: self.runner.view.state in states)
+
+    async def verbs(self) -> list[tuple[str, str]]:
+        return [(each.verb, each.outcome) for each in await self.audit.ls(limit=1000)]
+
+    async def recorded(self, verb: str, outcome: str) -> None:
+        """Wait until it is in the trail."""
+        async with asyncio.timeout(10):
+            while (verb, outcome) not in await self.verbs():
+                await asyncio.sleep(0.001)
+
+    async def open_intents(self) -> list[Any]:
+        return await self.store.read(
+            lambda db: db.execute(
+                "SELECT seq, verb FROM audit a WHERE outcome = 'intent' AND NOT EXISTS"
+                " (SELECT 1 FROM audit b WHERE b.effect = a.effect AND b.seq > a.seq)"
+            ).fetchall()
+        )
+
+    def _yard(self) -> Yard:
+        async def waits(runner: Runner) -> str:
+            return self.room
+
+        return Yard(
+            store=self.store, gate=self.gate, node=self.host, engines=EngineRegistry([self.engine]),
+            catalog=cast(Any, CatalogDouble()), link=cast(Any, self.link), settings=lambda: self.settings,
+            clock=time.time, changed=self._changed, running=lambda: 0, waits=waits,
+        )  # fmt: skip
+
+    def _changed(self, runner: Runner) -> None:
+        state = runner.view.state
+        if not self.states or self.states[-1] != state:
+            self.states.append(state)
