@@ -13,6 +13,7 @@ import msgspec
 
 from core.gateway.errors import PHRASES, Refusal
 from core.gateway.exchange import DECODE_ASKED, Core, Exchange
+from core.gateway.outbox import OUT
 from core.gateway.turns import Turn
 from core.gateway.upstream import EngineConnection, Pool
 from core.peer import peer
@@ -396,12 +397,13 @@ class ClientConnection(asyncio.Protocol):
             data = self._head + data
             self._head = b""
         if data:
-            self._transport.write(data)
+            OUT.write(self._transport, data)
         if last:
             self._exchange = None
             self._busy = False
             if not self._current.keep or self._core.retired:
                 self._last = True
+                OUT.flush()
                 self._transport.close()
             elif (self._ready or self._ahead or self._continue) and not self._paused:
                 asyncio.get_running_loop().call_soon(self._next)

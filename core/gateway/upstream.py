@@ -11,6 +11,8 @@ from typing import Any, Protocol
 
 import httptools
 
+from core.gateway.outbox import OUT
+
 JOIN_BYTES = 64 << 10
 """Shorter bodies are cheaper to copy than to send apart from their head."""
 KEEP_S = 3.5
@@ -59,7 +61,7 @@ class EngineConnection(asyncio.Protocol):
         self._type, self._length = b"application/json", None
         self._head = self._complete = self._chunked = self._keep = False
         if len(body) < JOIN_BYTES:
-            self.transport.write(head + body)
+            OUT.write(self.transport, head + body)
         else:
             self.transport.writelines((head, body))
 
