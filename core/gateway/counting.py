@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import msgspec
 
 KEEP = 1 << 20
@@ -30,6 +32,7 @@ class _Answer(msgspec.Struct, frozen=True):
     timings: _Timings | None = None
 
 
+_TELLS = re.compile(rb'"(?:usage|timings)"')
 _DECODE = msgspec.json.Decoder(_Answer).decode
 
 
@@ -58,27 +61,34 @@ class Counts:
             return data
         if self._held:
             data = self._held + data
-        end = max(data.rfind(b"\n\n") + 2, data.rfind(b"\r\n\r\n") + 4 if b"\r" in data else 0)
-        if last or (end < 2 and len(data) > KEEP):
-            end = len(data)
-        elif end < 2:
-            end = 0
-        whole, self._held = data[:end], data[end:]
+        if last or data.endswith(b"\n\n"):
+            whole, self._held = data, b""
+        else:
+            whole, self._held = self._split(data)
         self.events += whole.count(b"data: ")
-        if b'"usage"' in whole or b'"timings"' in whole:
-            return self._events(whole)
-        return whole
+        return self._events(whole) if _TELLS.search(whole) else whole
+
+    def _split(self, data: bytes) -> tuple[bytes, bytes]:
+        """Whole events, and the beginning of the next one; what is too long to be held back counts as whole."""
+        end = max(data.rfind(b"\n\n") + 2, data.rfind(b"\r\n\r\n") + 4)
+        if end < 4:
+            end = len(data) if len(data) > KEEP else 0
+        return data[:end], data[end:]
 
     def _events(self, whole: bytes) -> bytes:
+        """Read the events that tell counts, and cut out those that only the gateway asked for."""
         mark = b"\r\n\r\n" if b"\r\n\r\n" in whole else b"\n\n"
-        kept = []
-        for event in whole.split(mark):
-            if (b'"usage"' in event or b'"timings"' in event) and event.startswith(b"data:"):
-                choices = self._read(event[5:])
-                if self._cut and choices == 0:
-                    continue
-            kept.append(event)
-        return mark.join(kept)
+        kept, done = [], 0
+        while found := _TELLS.search(whole, done):
+            start = whole.rfind(mark, done, found.start())
+            start = done if start < 0 else start + len(mark)
+            end = whole.find(mark, found.end())
+            end = len(whole) if end < 0 else end + len(mark)
+            event = whole[start:end]
+            cut = event.startswith(b"data:") and self._read(event[5:]) == 0 and self._cut
+            kept.append(whole[done : start if cut else end])
+            done = end
+        return b"".join((*kept, whole[done:]))
 
     def _read(self, data: bytes | bytearray) -> int | None:
         """Take the counts of one JSON object; returns how many choices it has, None if it cannot be read."""

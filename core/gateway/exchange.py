@@ -253,7 +253,10 @@ class Exchange:
     def answer_part(self, data: bytes, last: bool) -> None:
         self._last = time.monotonic()
         data = self._counts.part(data, last)
-        self._pass(data, last)
+        if self._turn is None and self._client is not None:
+            self._client.part(data, last)
+        else:
+            self._pass(data, last)
         if last and not self._done:
             self._connection = None
             self._end("ok" if self._status < 400 else "error")

@@ -25,8 +25,10 @@ class Outbox:
         """Write now what waits; what was closed meanwhile is left out."""
         waiting, self._waiting = self._waiting, []
         for transport, data in waiting:
-            if not transport.is_closing():
+            try:
                 transport.write(data)
+            except RuntimeError:  # it was closed meanwhile
+                continue
 
 
 OUT = Outbox()

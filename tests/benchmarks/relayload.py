@@ -41,7 +41,7 @@ class Order(msgspec.Struct, frozen=True):
     """What a load generator shall do."""
 
     kind: str
-    """`small`: requests one after the other; `burst`: streams of 64 events that come at once, one after the other;
+    """`small`: requests one after the other; `burst`: streams of 64 events, each written as soon as the one before;
     `paced`: one endless stream a connection."""
     clients: int
     seconds: float
@@ -62,7 +62,7 @@ def event(text: bytes) -> bytes:
 
 
 _USAGE = b'data: {"choices":[],"usage":{"prompt_tokens":12,"completion_tokens":64,"total_tokens":76}}\n\n'
-_EVENTS = b"".join(chunk(event(b" llama")) for _ in range(BURST)) + chunk(_USAGE) + chunk(b"data: [DONE]\n\n")
+_EVENTS = [chunk(event(b" llama"))] * BURST + [chunk(_USAGE), chunk(b"data: [DONE]\n\n") + b"0\r\n\r\n"]
 
 
 class Engine(asyncio.Protocol):
@@ -98,7 +98,9 @@ class Engine(asyncio.Protocol):
             self.transport.write(_SSE)
             min(self._paced, key=len).add(self)
         elif b'"stream"' in body:
-            self.transport.write(_SSE + _EVENTS + b"0\r\n\r\n")
+            self.transport.write(_SSE)
+            for each in _EVENTS:
+                self.transport.write(each)
         else:
             self.transport.write(_JSON)
 
