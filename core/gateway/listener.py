@@ -23,6 +23,8 @@ AHEAD_BYTES = 64 << 10
 PIECE = 16 << 10
 HEAD_S = 30.0
 """A request that has begun must be whole within this and the idle time-out."""
+LINGER_S = 5.0
+"""How long what a refused client still sends is dropped before its connection is closed."""
 ROUTES = {b"/v1/chat/completions", b"/v1/completions", b"/v1/embeddings"}
 
 
@@ -89,6 +91,7 @@ class ClientConnection(asyncio.Protocol):
         self._exchange: Exchange | None = None
         self._busy = False
         self._paused = False
+        self._refused = False
         self._head = b""
         self._current = self._request
         self._raw = self._got = 0
@@ -144,6 +147,8 @@ class ClientConnection(asyncio.Protocol):
         self._next()
 
     def data_received(self, data: bytes) -> None:
+        if self._refused:
+            return
         if self._busy or self._last or self._paused:
             self._keep_ahead(data)
         else:
@@ -404,9 +409,20 @@ class ClientConnection(asyncio.Protocol):
             if not self._current.keep or self._core.retired:
                 self._last = True
                 OUT.flush()
-                self._transport.close()
+                self._hang_up()
             elif (self._ready or self._ahead or self._continue) and not self._paused:
                 asyncio.get_running_loop().call_soon(self._next)
+
+    def _hang_up(self) -> None:
+        """Close after the answer. A refused client may still send its body: closed at once, it would find a broken
+        connection instead of our answer."""
+        if not self._refused:
+            self._transport.close()
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_later(LINGER_S, self._transport.abort)
+        self._transport.write_eof()
 
     def refuse(self, refusal: Refusal) -> None:
         """Answer with an error."""
@@ -425,7 +441,9 @@ class ClientConnection(asyncio.Protocol):
         if self._busy:
             self._transport.abort()
             return
+        self._refused = True
         self._ready.clear()
+        self._ahead.clear()
         self._current = _Request()
         self._current.keep = False
         self.refuse(refusal)

@@ -12,13 +12,21 @@ import sys
 from pathlib import Path
 
 import msgspec
+import psutil
 import pytest
 
 from core.gateway import wire
 
+PIECE = b'data: {"choices":[{"delta":{"content":"%b"}}]}\n\n' % (b"x" * 16_000)
+"""One event of a flood."""
+
 
 class Stub:
-    """Answers on a Unix socket as llama.cpp does; `hold` keeps streams open after their first event."""
+    """Answers on a Unix socket as llama.cpp does; `hold` keeps streams open after their first event.
+
+    `flood` = so many large events in a stream; `sent` counts them, and `stalled` is set when the other end takes
+    none. `size` = bytes of an answer that is not streamed. `silent` = it never answers.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -26,6 +34,12 @@ class Stub:
         self.hold.set()
         self.gone = asyncio.Event()
         self.bodies: list[bytes] = []
+        self.heads: list[bytes] = []
+        self.flood = 0
+        self.sent = 0
+        self.stalled = asyncio.Event()
+        self.size = 1
+        self.silent = False
         self.die = False
         self.connections = 0
 
@@ -36,17 +50,26 @@ class Stub:
                 head = await reader.readuntil(b"\r\n\r\n")
                 length = int(head.lower().split(b"content-length:")[1].split(b"\r\n")[0])
                 body = await reader.readexactly(length)
+                self.heads.append(head)
                 self.bodies.append(body)
+                if self.silent:
+                    await reader.read()
+                    self.gone.set()
+                    return
                 asked = json.loads(body)
                 if not asked.get("stream"):
                     usage = {"prompt_tokens": 5, "completion_tokens": 2}
-                    answer = json.dumps({"choices": [{"x": 1}], "usage": usage}).encode()
+                    answer = json.dumps({"choices": [{"x": "y" * self.size}], "usage": usage}).encode()
                     kind = b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(answer)
                     writer.write(b"HTTP/1.1 200 OK\r\n" + kind + answer)
+                    await writer.drain()
                     continue
                 writer.write(
                     b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
                 )
+                if self.flood:
+                    await self._flood(writer)
+                    continue
                 events = [b'data: {"choices":[{"delta":{"content":"%d"}}]}\n\n' % i for i in range(3)]
                 if asked.get("stream_options", {}).get("include_usage"):
                     events.append(b'data: {"choices":[],"usage":{"prompt_tokens":7,"completion_tokens":3}}\n\n')
@@ -72,6 +95,17 @@ class Stub:
             return
         finally:
             writer.close()
+
+    async def _flood(self, writer) -> None:
+        for _ in range(self.flood):
+            writer.write(b"%x\r\n%b\r\n" % (len(PIECE), PIECE))
+            self.sent += 1
+            drain = asyncio.ensure_future(writer.drain())
+            done, _ = await asyncio.wait({drain}, timeout=0.5)
+            if not done:
+                self.stalled.set()
+            await drain
+        writer.write(b"0\r\n\r\n")
 
 
 class Gateway:
@@ -122,7 +156,23 @@ class Gateway:
                 if isinstance(found, kind):
                     return found
 
-    async def route(self, *stubs: Stub, uids=None, slots=1, **limits) -> None:
+    async def told(self, true) -> wire.Live:
+        """The first live figures for which `true` holds."""
+        while not true(live := await self.expect(wire.Live)):
+            pass
+        return live
+
+    async def line(self, true=lambda line: True) -> wire.UsageLine:
+        """The first line of usage, from now on or before, for which `true` holds."""
+        while not (lines := [line for batch in self.usage for line in batch.lines if true(line)]):
+            await self.expect(wire.UsageBatch)
+        return lines[0]
+
+    def rss(self) -> int:
+        """Bytes that the process has in memory."""
+        return psutil.Process(self.process.pid).memory_info().rss
+
+    async def route(self, *stubs: Stub, uids=None, gids=(), slots=1, **limits) -> None:
         self.n += 1
         replicas = tuple(
             wire.ReplicaRoute(id=f"chat/{i}", launch=f"l{i}", endpoint=f"unix:{stub.path}", slots=slots)
@@ -134,7 +184,7 @@ class Gateway:
                 epoch=1,
                 n=self.n,
                 routes=(wire.Route(name="chat", model="m", state="ready", replicas=replicas),),
-                allowed=wire.Allowed(uids=(os.getuid(),) if uids is None else uids),
+                allowed=wire.Allowed(uids=(os.getuid(),) if uids is None else uids, gids=gids),
                 limits=wire.GatewayLimits(**limits),
             )
         )
@@ -163,9 +213,9 @@ class Gateway:
         self.process.wait(10)
 
 
-@pytest.fixture
-async def stub(tmp_path):
-    stub = Stub(tmp_path / ("long" * 30) / "e.sock")
+@contextlib.asynccontextmanager
+async def listening(path: Path):
+    stub = Stub(path)
     stub.path.parent.mkdir()
     folder = os.open(stub.path.parent, os.O_PATH)
     server = await asyncio.start_unix_server(stub.serve, f"/proc/self/fd/{folder}/e.sock")
@@ -173,6 +223,20 @@ async def stub(tmp_path):
     stub.hold.set()
     server.close()
     os.close(folder)
+
+
+@pytest.fixture
+async def stub(tmp_path):
+    """An engine at a path that is too long for a Unix socket's address."""
+    async with listening(tmp_path / ("long" * 30) / "e.sock") as stub:
+        yield stub
+
+
+@pytest.fixture
+async def stubs(tmp_path):
+    """Three engines."""
+    async with contextlib.AsyncExitStack() as stack:
+        yield [await stack.enter_async_context(listening(tmp_path / f"e{n}" / "e.sock")) for n in range(3)]
 
 
 @pytest.fixture

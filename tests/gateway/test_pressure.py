@@ -1,0 +1,139 @@
+"""Clients and engines that are slower than the other side: memory stays bounded, and nothing waits for ever."""
+
+import asyncio
+import json
+
+from core.gateway import wire
+
+ASK = {"model": "chat", "stream": True}
+MIB = 1 << 20
+
+
+def request(fields: dict, path: str = "/v1/chat/completions") -> bytes:
+    body = json.dumps(fields).encode()
+    return f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
+
+
+async def test_a_client_that_reads_slowly_pauses_the_engine(gateway, stub):
+    await gateway.route(stub)
+    await gateway.post(ASK)
+    before = gateway.rss()
+    stub.flood = 4000  # 64 MB
+    reader, writer = await gateway.open()
+    writer.write(request(ASK))
+    async with asyncio.timeout(30):
+        await stub.stalled.wait()
+        assert stub.sent < 400
+        assert gateway.rss() - before < 16 * MIB
+        got = 0
+        while not (piece := await reader.read(MIB)).endswith(b"\r\n0\r\n\r\n"):
+            got += len(piece)
+    assert stub.sent == 4000 and got > 60_000_000
+    assert gateway.rss() - before < 16 * MIB
+    writer.close()
+
+
+async def test_a_client_that_takes_nothing_is_cut_and_its_slot_freed(gateway, stub):
+    await gateway.route(stub, idle_timeout_s=1)
+    stub.flood = 4000
+    _, writer = await gateway.open()
+    writer.write(request(ASK))
+    async with asyncio.timeout(20):
+        line = await gateway.line()
+        assert (line.outcome, line.status) == ("client-gone", 200)
+        stub.flood = 0
+        assert b"[DONE]" in await gateway.post(ASK)
+    writer.close()
+
+
+async def test_a_turn_whose_daemon_takes_nothing_goes_on_without_it(gateway, stub):
+    await gateway.route(stub, idle_timeout_s=1)
+    stub.flood = 40  # 640 kB: less than a turn may hold, more than what the sockets hold
+    body = json.dumps(ASK).encode()
+    _, writer = await gateway.open()
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nX-Corral-Turn: t1\r\nX-Corral-Actor: 77:ann\r\n"
+    writer.write(head + b"Content-Length: %d\r\n\r\n%b" % (len(body), body))
+    async with asyncio.timeout(20):
+        assert (await gateway.line()).outcome == "ok"
+        got = await gateway.raw(b"GET /corral/turns/t1 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    assert got.count(b"data: ") == 40
+    writer.close()
+
+
+async def test_answers_to_requests_sent_ahead_wait_until_they_are_read(gateway, stub):
+    await gateway.route(stub, slots=2)
+    stub.size = MIB
+    reader, writer = await gateway.open()
+    writer.write(request({"model": "chat"}) * 100)
+    for _ in range(20):
+        await gateway.post({"model": "chat"})
+    assert len(stub.bodies) < 40  # 20 of the other connection, and the few that fit into the sockets
+    answers = 0
+    async with asyncio.timeout(30):
+        while answers < 100:
+            head = await reader.readuntil(b"\r\n\r\n")
+            await reader.readexactly(int(head.split(b"Content-Length: ")[1].split(b"\r\n")[0]))
+            answers += 1
+    writer.close()
+
+
+async def test_more_than_64_kib_sent_ahead_closes_the_connection(gateway, stub):
+    await gateway.route(stub)
+    stub.hold.clear()
+    reader, writer = await gateway.open()
+    writer.write(request(ASK))
+    async with asyncio.timeout(10):
+        await reader.readuntil(b'"0"')
+        writer.write(b"a" * 60_000)
+        assert b'"chat"' in await gateway.raw(b"GET /v1/models HTTP/1.0\r\n\r\n")
+        assert not stub.gone.is_set()
+        writer.write(b"a" * 10_000)
+        await stub.gone.wait()
+        assert not (await reader.read()).endswith(b"0\r\n\r\n")
+    assert (await gateway.line()).outcome == "client-gone"
+    writer.close()
+
+
+async def test_a_large_body_arrives_whole_and_is_not_kept(gateway, stub):
+    await gateway.route(stub)
+    await gateway.post({"model": "chat"})
+    before = gateway.rss()
+    text = "a" * (15 * MIB)
+    for _ in range(4):
+        assert b"200 OK" in await gateway.post({"model": "chat", "prompt": text})
+    assert json.loads(stub.bodies[-1])["prompt"] == text
+    assert gateway.rss() - before < 48 * MIB
+
+
+async def test_a_chunked_body_that_grows_too_long_is_refused(gateway, stub):
+    await gateway.route(stub, body_bytes=MIB)
+    head = b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+    answer = await gateway.raw(head + (b"%x\r\n" % (2 * MIB)) + b"a" * (2 * MIB))
+    assert answer.startswith(b"HTTP/1.1 413") and b"1048576 bytes" in answer
+    assert stub.bodies == []
+
+
+async def test_a_first_byte_that_does_not_come_is_timed_out(gateway, stub):
+    await gateway.route(stub, first_byte_timeout_s=0.5)
+    stub.silent = True
+    answer = await gateway.post(ASK)
+    assert answer.startswith(b"HTTP/1.1 504") and b"the first byte did not come" in answer
+    async with asyncio.timeout(10):
+        await stub.gone.wait()
+        line = await gateway.line()
+    assert (line.outcome, line.status, line.replica) == ("timeout", 504, "chat/0")
+    stub.silent = False
+    assert b"[DONE]" in await gateway.post(ASK)
+
+
+async def test_a_stream_that_stops_is_ended_with_an_error_event(gateway, stub):
+    await gateway.route(stub, idle_timeout_s=0.5)
+    stub.hold.clear()
+    answer = await gateway.post(ASK)
+    assert answer.startswith(b"HTTP/1.1 200") and b'"0"' in answer
+    assert b'data: {"error"' in answer and b'"timeout"' in answer and answer.endswith(b"0\r\n\r\n")
+    async with asyncio.timeout(10):
+        await stub.gone.wait()
+        line = await gateway.line()
+    assert (line.outcome, line.status, line.estimated) == ("timeout", 200, True)
+    assert isinstance(await gateway.told(lambda live: live.in_flight == 0), wire.Live)

@@ -1,0 +1,136 @@
+"""Several replicas: the least busy one, one that is dead, one that drains, and what the daemon hears of them."""
+
+import asyncio
+import json
+
+from core.gateway import wire
+
+ASK = {"model": "chat", "stream": True}
+
+
+def asked(stubs) -> list[int]:
+    return [len(stub.bodies) for stub in stubs]
+
+
+async def streams(gateway, count: int) -> list:
+    """So many streams, each after its first event."""
+    body = json.dumps(ASK).encode()
+    opened = []
+    for _ in range(count):
+        reader, writer = await gateway.open()
+        writer.write(b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+        async with asyncio.timeout(10):
+            await reader.readuntil(b'"0"')
+        opened.append((reader, writer))
+    return opened
+
+
+async def test_the_least_busy_replica_is_asked(gateway, stubs):
+    await gateway.route(*stubs, slots=3)
+    for stub in stubs:
+        stub.hold.clear()
+    opened = await streams(gateway, 3)
+    assert asked(stubs) == [1, 1, 1]
+    opened += await streams(gateway, 3)
+    assert asked(stubs) == [2, 2, 2]
+    async with asyncio.timeout(10):
+        opened[1][1].close()
+        await stubs[1].gone.wait()
+    await gateway.told(lambda live: live.in_flight == 5)
+    opened += await streams(gateway, 1)
+    assert asked(stubs) == [2, 3, 2]
+    for _, writer in opened:
+        writer.close()
+
+
+async def test_a_dead_replica_is_passed_over_and_not_asked_again_at_once(gateway, stubs):
+    dead, *living = stubs
+    dead.path.unlink()
+    await gateway.route(*stubs)
+    for _ in range(20):
+        assert b"[DONE]" in await gateway.post(ASK)
+    assert sum(asked(living)) == 20
+    live = await gateway.told(lambda live: live.requests == 20 and live.in_flight == 0)
+    assert 1 <= live.replicas[0].errors < 10
+
+
+async def test_a_request_that_met_a_dead_replica_waits_for_a_busy_one(gateway, stubs):
+    dead, busy, _ = stubs
+    dead.path.unlink()
+    busy.hold.clear()
+    await gateway.route(dead, busy)
+    opened = await streams(gateway, 1)
+    waits = asyncio.create_task(gateway.post(ASK))
+    await gateway.told(lambda live: live.queued == {"chat": 1})
+    busy.hold.set()
+    assert b"[DONE]" in await waits
+    opened[0][1].close()
+
+
+async def test_when_no_replica_answers_the_client_is_told(gateway, stubs):
+    for stub in stubs:
+        stub.path.unlink()
+    await gateway.route(*stubs)
+    answer = await gateway.post(ASK)
+    assert answer.startswith(b"HTTP/1.1 502") and b"does not answer" in answer
+    assert (await gateway.line()).outcome == "replica-died"
+
+
+async def test_connections_to_an_engine_are_used_again(gateway, stub):
+    await gateway.route(stub)
+    for fields in [ASK, {"model": "chat"}] * 5:
+        assert b"200 OK" in await gateway.post(fields)
+    assert len(stub.bodies) == 10 and stub.connections == 1
+
+
+async def test_a_draining_replica_gets_nothing_new_and_is_reported_when_it_is_idle(gateway, stubs):
+    first, second, _ = stubs
+    await gateway.route(first, second, slots=2)
+    first.hold.clear()
+    opened = await streams(gateway, 1)
+    assert asked(stubs) == [1, 0, 0]
+    gateway.send(wire.Drain(replica="chat/0", timeout_s=30))
+    gateway.send(wire.Drain(replica="chat/0", timeout_s=0.1))
+    late = await gateway.expect(wire.Report)
+    assert (late.what, late.request, late.ok, late.reason) == ("drain", "chat/0", False, "still busy")
+    for _ in range(3):
+        assert b"[DONE]" in await gateway.post(ASK)
+    assert asked(stubs) == [1, 3, 0]
+    first.hold.set()
+    async with asyncio.timeout(10):
+        assert b"[DONE]" in await opened[0][0].readuntil(b"0\r\n\r\n")
+    report = await gateway.expect(wire.Report)
+    assert (report.what, report.request, report.ok) == ("drain", "chat/0", True)
+    opened[0][1].close()
+
+
+async def test_the_only_replica_drains_and_new_requests_are_refused(gateway, stub):
+    await gateway.route(stub)
+    gateway.send(wire.Drain(replica="chat/0", timeout_s=5))
+    assert (await gateway.expect(wire.Report)).ok
+    assert b"503 Service" in await gateway.post(ASK)
+
+
+async def test_live_figures_say_what_runs_waits_and_failed(gateway, stub):
+    await gateway.route(stub, queue=1)
+    stub.hold.clear()
+    opened = await streams(gateway, 1)
+    waits = asyncio.create_task(gateway.post(ASK))
+    live = await gateway.told(lambda live: bool(live.queued))
+    assert (live.requests, live.in_flight, live.queued, live.connections) == (2, 1, {"chat": 1}, 2)
+    replica = live.replicas[0]
+    assert (replica.replica, replica.in_flight, replica.requests, replica.errors) == ("chat/0", 1, 1, 0)
+    assert replica.ttft_ms is not None and replica.ttft_ms > 0
+    stub.die = True
+    stub.hold.set()
+    async with asyncio.timeout(10):
+        await opened[0][0].readuntil(b"0\r\n\r\n")
+    opened[0][1].close()
+    assert b'"error"' in await waits
+    live = await gateway.told(lambda live: live.in_flight == 0 and live.connections == 0 and live.spooled > 0)
+    assert (live.requests, live.queued, live.replicas[0].requests) == (2, {}, 2)
+    assert live.replicas[0].errors >= 1
+    await gateway.line()
+    for batch in gateway.usage:
+        gateway.send(wire.UsageAck(launch=batch.launch, n=batch.n))
+    assert (await gateway.told(lambda live: live.spooled == 0)).requests == 2
