@@ -6,6 +6,7 @@ free has died or was replaced: the gateway that serves sends what is left of it,
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import logging
 import os
@@ -20,6 +21,8 @@ from core.gateway import wire
 log = logging.getLogger("gateway")
 
 SPOOL_BYTES = 32 << 20
+BATCH_LINES = 5000
+"""Of a batch at most: some 2 MB, well below what a line on the control socket may be."""
 _LINE_BYTES = 400
 """What a line that is not written yet is counted with."""
 
@@ -76,7 +79,7 @@ class Spool:
 
     def adopt(self) -> None:
         """Take over what launches that have ended left behind."""
-        for file in sorted(self._folder.glob("*.jsonl"), key=lambda each: each.stat().st_mtime):
+        for file in self._left():
             launch = file.stem
             if launch == self.launch or launch in self._adopted:
                 continue
@@ -93,6 +96,14 @@ class Spool:
             self._read(file, launch)
             if launch not in self._batches:
                 self._forget(launch)
+
+    def _left(self) -> list[Path]:
+        """The files of all launches, oldest first; a gateway that was replaced removes what it has sent."""
+        found = []
+        for file in self._folder.glob("*.jsonl"):
+            with contextlib.suppress(FileNotFoundError):
+                found.append((file.stat().st_mtime, file))
+        return [file for _, file in sorted(found)]
 
     def _forget(self, launch: str) -> None:
         """Remove the file of a launch that has ended and is committed."""
@@ -127,11 +138,16 @@ class Spool:
             self._lines.append(line)
 
     def flush(self) -> bool:
-        """Write what came since the last call as one batch. False if there was nothing or no room on disk; then
+        """Write what came since the last call, in batches. False if there was nothing or no room on disk; then
         the lines are kept for the next call."""
-        if not self._lines:
-            return False
-        data = msgspec.json.encode(wire.UsageBatch(launch=self.launch, n=self.n + 1, lines=tuple(self._lines)))
+        wrote = False
+        while self._lines and self._write():
+            wrote = True
+        return wrote and not self._lines
+
+    def _write(self) -> bool:
+        lines = tuple(self._lines[:BATCH_LINES])
+        data = msgspec.json.encode(wire.UsageBatch(launch=self.launch, n=self.n + 1, lines=lines))
         size = os.fstat(self._out).st_size
         try:
             if os.write(self._out, data + b"\n") != len(data) + 1:
@@ -139,7 +155,7 @@ class Spool:
                 return False
         except OSError:
             return False
-        self._lines.clear()
+        del self._lines[: len(lines)]
         self.n += 1
         self._keep(self.launch, self.n, data)
         self._unsynced = True

@@ -16,6 +16,7 @@ import psutil
 import pytest
 
 from core.gateway import wire
+from core.gateway.control import LINE_LIMIT
 
 PIECE = b'data: {"choices":[{"delta":{"content":"%b"}}]}\n\n' % (b"x" * 16_000)
 """One event of a flood."""
@@ -133,7 +134,9 @@ class Gateway:
         async with asyncio.timeout(10):
             while True:
                 try:
-                    self.reader, self.writer = await asyncio.open_unix_connection(self.folder / "control.sock")
+                    self.reader, self.writer = await asyncio.open_unix_connection(
+                        self.folder / "control.sock", limit=LINE_LIMIT
+                    )
                     break
                 except OSError:
                     await asyncio.sleep(0.02)

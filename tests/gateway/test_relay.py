@@ -24,6 +24,20 @@ TRAPS = {
                          + b"e" * 150000 + b"\r\n{\r\n", b"413"),
     "too long a body": (b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999\r\n\r\n", b"413"),
     "not http": (b"hello\r\n\r\n", b"400"),
+    "a tunnel": (b"CONNECT x:80 HTTP/1.1\r\nHost: x\r\n\r\n", b"501"),
+    "http/2": (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"400"),
+    "many small headers": (b"GET /v1/models HTTP/1.1\r\nHost: x\r\n" + b"A: b\r\n" * 8000 + b"\r\n", b"431"),
+    "an endless url": (b"GET /" + b"a" * 60000, b"431"),
+    "bare line feeds": (b"POST /v1/completions HTTP/1.1\nHost: x\nContent-Length: 2\n\n{}", b"400"),
+    "a bare line feed in a chunk": (b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+                                    b"2\n{}\r\n0\r\n\r\n", b"400"),
+    "two different lengths": (b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n"
+                              b"Content-Length: 3\r\n\r\n{} ", b"400"),
+    "a length that is no number": (b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: +2\r\n\r\n{}", b"400"),
+    "chunks by another name": (b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: xchunked\r\n\r\n{}",
+                               b"400"),
+    "expect with too long a body": (b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\n"
+                                              b"Content-Length: 99999999999\r\n\r\n", b"413"),
 }  # fmt: skip
 
 
@@ -34,6 +48,59 @@ async def test_what_cannot_be_framed_is_refused_and_closed(gateway, stub, name):
     answer = await gateway.raw(data)
     assert answer.startswith(b"HTTP/1.1 " + status), answer[:200]
     assert stub.bodies == []
+
+
+async def test_a_head_of_30_kb_is_taken(gateway, stub):
+    await gateway.route(stub)
+    head = b"GET /v1/models HTTP/1.1\r\nHost: x\r\nConnection: close\r\nA: " + b"a" * 30_000 + b"\r\n\r\n"
+    assert b"200 OK" in await gateway.raw(head)
+    reader, writer = await gateway.open()
+    for _ in range(3):  # the count begins anew with each request of a connection
+        writer.write(head.replace(b"Connection: close\r\n", b""))
+        async with asyncio.timeout(10):
+            assert b"200 OK" in await reader.readuntil(b"\r\n\r\n")
+            await reader.readuntil(b"]}")
+    writer.close()
+
+
+async def test_a_request_that_comes_byte_by_byte_is_one_request(gateway, stub):
+    await gateway.route(stub)
+    reader, writer = await gateway.open()
+    body = b'{"model":"chat"}'
+    for byte in b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body):
+        writer.write(bytes([byte]))
+        await asyncio.sleep(0)
+    async with asyncio.timeout(10):
+        assert b"200 OK" in await reader.readuntil(b"\r\n\r\n")
+    assert stub.bodies == [body]
+    writer.close()
+
+
+async def test_trailers_do_not_make_a_second_host_or_length(gateway, stub):
+    await gateway.route(stub)
+    body = b'{"model":"chat"}'
+    answer = await gateway.raw(
+        b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
+        b"%x\r\n%b\r\n0\r\nHost: y\r\nX-Corral-Actor: 77:ann\r\n\r\n" % (len(body), body)
+    )
+    assert answer.startswith(b"HTTP/1.1 200") and stub.bodies == [body]
+    assert (await gateway.line()).uid == os.getuid()
+
+
+async def test_expect_is_refused_before_the_body_and_never_forwarded(gateway, stub):
+    await gateway.route(stub, uids=(12345,))
+    expecting = b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 16\r\n\r\n"
+    answer = await gateway.raw(expecting)
+    assert answer.startswith(b"HTTP/1.1 403") and b"100 Continue" not in answer
+    await gateway.route(stub)
+    reader, writer = await gateway.open()
+    writer.write(expecting)
+    async with asyncio.timeout(10):
+        assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+        writer.write(b'{"model":"chat"}')
+        assert b"200 OK" in await reader.readuntil(b"\r\n\r\n")
+    assert b"expect" not in stub.heads[0].lower()
+    writer.close()
 
 
 async def test_http_1_0_absolute_url_and_pipelining(gateway, stub):

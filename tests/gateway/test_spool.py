@@ -1,0 +1,74 @@
+"""A usage spool that is full: requests are refused, or served uncounted by setting, until the daemon has committed."""
+
+import time
+
+import msgspec
+import pytest
+
+from core.gateway import wire
+from core.gateway.control import LINE_LIMIT
+from core.gateway.usage import BATCH_LINES, SPOOL_BYTES, Spool
+
+ASK = {"model": "chat", "stream": True}
+
+
+def batch(n: int, bytes: int) -> wire.UsageBatch:
+    line = wire.UsageLine(
+        id="0" * 16, time=time.time(), uid=1, deployment="chat", model="m" * bytes, replica="chat/0", launch="l",
+        path="/v1/completions", status=200, outcome="ok",
+    )  # fmt: skip
+    return wire.UsageBatch(launch="launch0000", n=n, lines=(line,))
+
+
+@pytest.fixture
+def full(tmp_path):
+    """What a gateway before left behind: as many bytes as the spool holds."""
+    (tmp_path / "spool").mkdir()
+    count = SPOOL_BYTES // (1 << 20) + 1
+    lines = [msgspec.json.encode(batch(n, 1 << 20)) + b"\n" for n in range(1, count + 1)]
+    (tmp_path / "spool" / "launch0000.jsonl").write_bytes(b"".join(lines))
+    return count
+
+
+@pytest.fixture
+async def filled(full, gateway):
+    """A gateway whose spool is full."""
+    return gateway
+
+
+async def acknowledge(gateway, count: int) -> None:
+    while len(gateway.usage) < count:
+        await gateway.expect(wire.UsageBatch)
+    gateway.send(wire.UsageAck(launch="launch0000", n=count))
+    await gateway.told(lambda live: live.spooled == 0)
+
+
+async def test_requests_are_refused_until_there_is_room(filled, stub, full):
+    await filled.route(stub)
+    answer = await filled.post(ASK)
+    assert answer.startswith(b"HTTP/1.1 503") and b"spool_full" in answer and stub.bodies == []
+    assert b'"chat"' in await filled.raw(b"GET /v1/models HTTP/1.0\r\n\r\n")
+    await acknowledge(filled, full)
+    assert b"[DONE]" in await filled.post(ASK)
+    assert (await filled.line(lambda line: line.model == "m")).outcome == "ok"
+
+
+async def test_requests_are_served_uncounted_by_setting(filled, stub, full):
+    await filled.route(stub, serve_uncounted=True)
+    assert b"[DONE]" in await filled.post(ASK)
+    await acknowledge(filled, full)
+    assert b"[DONE]" in await filled.post({**ASK, "n": 1})
+    await filled.line(lambda line: line.model == "m")
+    assert [line.model for each in filled.usage for line in each.lines].count("m") == 1
+
+
+def test_many_lines_become_batches_that_fit_on_the_wire(tmp_path):
+    spool = Spool(tmp_path, "launch0001")
+    line = batch(1, 10).lines[0]
+    for _ in range(2 * BATCH_LINES + 1):
+        spool.add(line)
+    assert spool.flush() and not spool.flush()
+    found = [msgspec.json.decode(data, type=wire.UsageBatch) for _, _, data in spool.batches()]
+    assert [(each.n, len(each.lines)) for each in found] == [(1, BATCH_LINES), (2, BATCH_LINES), (3, 1)]
+    assert max(len(data) for _, _, data in spool.batches()) < LINE_LIMIT / 4
+    spool.close()
