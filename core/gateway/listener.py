@@ -410,7 +410,7 @@ class ClientConnection(asyncio.Protocol):
                 self._last = True
                 OUT.flush()
                 self._hang_up()
-            elif (self._ready or self._ahead or self._continue) and not self._paused:
+            elif self._ready or self._ahead or self._continue:
                 asyncio.get_running_loop().call_soon(self._next)
 
     def _hang_up(self) -> None:

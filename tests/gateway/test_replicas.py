@@ -3,6 +3,8 @@
 import asyncio
 import json
 
+import pytest
+
 from core.gateway import wire
 
 ASK = {"model": "chat", "stream": True}
@@ -43,15 +45,19 @@ async def test_the_least_busy_replica_is_asked(gateway, stubs):
         writer.close()
 
 
-async def test_a_dead_replica_is_passed_over_and_not_asked_again_at_once(gateway, stubs):
-    dead, *living = stubs
+@pytest.mark.parametrize("place", [0, 1])
+async def test_a_dead_replica_is_passed_over_and_not_asked_again_at_once(gateway, stubs, place):
+    dead, busy = stubs[place], stubs[1 - place]
     dead.path.unlink()
+    busy.hold.clear()
     await gateway.route(*stubs)
+    opened = await streams(gateway, 1)
     for _ in range(20):
         assert b"[DONE]" in await gateway.post(ASK)
-    assert sum(asked(living)) == 20
-    live = await gateway.told(lambda live: live.requests == 20 and live.in_flight == 0)
-    assert 1 <= live.replicas[0].errors < 10
+    assert (len(busy.bodies), len(stubs[2].bodies)) == (1, 20)
+    live = await gateway.told(lambda live: live.requests == 21 and live.in_flight == 1)
+    assert 1 <= live.replicas[place].errors < 10
+    opened[0][1].close()
 
 
 async def test_a_request_that_met_a_dead_replica_waits_for_a_busy_one(gateway, stubs):
