@@ -7,13 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import glob
 import os
-import re
-import stat
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
@@ -21,8 +18,8 @@ from urllib.parse import quote, urlencode
 
 import msgspec
 
-from core import http
-from core.errors import BadModel, CorralError, ErrorBody, Failed, Invalid, NoDaemon, TimedOut, from_body
+from core import http, outbox
+from core.errors import CorralError, ErrorBody, Failed, Invalid, NoDaemon, TimedOut, from_body
 from core.nouns import (
     API_VERSION,
     AuditRecord,
@@ -169,11 +166,14 @@ class Client:
     async def model(self, name: str) -> Model:
         return await self.call("GET", f"/models/{_part(name)}", Model)
 
-    async def import_model(self, path: str, name: str | None = None) -> ImportJob:
-        """The daemon opens the file if it has our uid; else this process reads it and sends it."""
+    async def import_model(
+        self, path: str, name: str | None = None, sent: Callable[[int, int], None] | None = None
+    ) -> ImportJob:
+        """The daemon opens the file if it has our uid; else this process reads it and sends it, and `sent` is told how
+        many bytes of how many."""
         if (await self.status()).daemon.uid == os.getuid():
             return await self._begin("/models", {"path": path, "name": name})
-        return await self._upload(Path(path), name)
+        return await self._upload(Path(path), name, sent)
 
     async def _begin(self, path: str, body: Any) -> ImportJob:
         """Begin an import. Cancelled before the daemon has named it, it is cancelled there too."""
@@ -185,36 +185,31 @@ class Client:
                 await self.cancel_import((await begun).id)
             raise
 
-    async def _upload(self, path: Path, name: str | None) -> ImportJob:
-        try:
-            return await self._send_files(path, name)
-        except OSError as error:
-            reason = f"{error.filename or path}: {error.strerror}"
-            raise Failed(f"{path} was not imported", reason, "mend its mode or owner, or name another file") from error
-
-    async def _send_files(self, path: Path, name: str | None) -> ImportJob:
-        files = _set_of(path)
-        told = [{"name": file.name, "bytes": file.stat().st_size} for file in files]
+    async def _upload(self, path: Path, name: str | None, sent: Callable[[int, int], None] | None = None) -> ImportJob:
+        files = await asyncio.to_thread(outbox.check, outbox.find(path))
+        told = [{"name": file.name, "bytes": size} for file, size in files]
         job = await self._begin("/models/upload", {"name": name, "files": told})
+        before, total = 0, sum(size for _, size in files)
+
+        def tell(done: int) -> None:
+            if sent is not None:
+                sent(before + done, total)
+
         try:
-            for n, file in enumerate(files):
-                await self._send(job.id, n, file)
+            for n, (file, size) in enumerate(files):
+                await self._send(job.id, n, file, size, tell)
+                before += size
         except BaseException:
             with contextlib.suppress(CorralError):
                 await self.cancel_import(job.id)
             raise
         return await self.import_job(job.id)
 
-    async def _send(self, job: str, n: int, file: Path) -> None:
-        async def pieces() -> AsyncIterator[bytes]:
-            with file.open("rb") as source:
-                while data := await asyncio.to_thread(source.read, 1 << 20):
-                    yield data
-
+    async def _send(self, job: str, n: int, file: Path, size: int, tell: Callable[[int], None]) -> None:
         try:
             response = await http.request(
-                self.socket, "PUT", f"{PREFIX}/imports/{job}/files/{n}", headers=self._headers,
-                upload=pieces(), length=file.stat().st_size, timeout=UPLOAD_TIMEOUT_S,
+                self.socket, "PUT", f"{PREFIX}/imports/{_part(job)}/files/{n}", headers=self._headers,
+                upload=outbox.pieces(file, size, tell), length=size, timeout=UPLOAD_TIMEOUT_S,
             )  # fmt: skip
         except TimeoutError as error:
             raise TimedOut(f"the daemon took nothing of {file.name} for {UPLOAD_TIMEOUT_S:.0f} s") from error
@@ -344,17 +339,6 @@ class Client:
         response = await self._open("GET", f"/chats/{_part(id)}/export" + _query(format=format))
         async with response:
             return (await response.read()).decode()
-
-
-def _set_of(path: Path) -> list[Path]:
-    """The files that an import of `path` takes: a folder's, all parts of a split model, or the one. The daemon checks
-    whether they are one whole model. Raises `BadModel` for what is no file, OSError for what can't be read."""
-    if path.is_dir():
-        return sorted(path.glob("*.gguf"))
-    if not stat.S_ISREG(path.stat().st_mode):
-        raise BadModel(f"{path} is no regular file", todo="name a .gguf file or a folder with one")
-    part = re.fullmatch(r"(.+)-\d{5}(-of-\d{5}\.gguf)", path.name)
-    return sorted(path.parent.glob(f"{glob.escape(part[1])}-?????{part[2]}")) if part else [path]
 
 
 def _part(text: str) -> str:

@@ -133,6 +133,7 @@ class Daemon:
         self._warnings += self.store.warnings
         if said := logout_warning(user=user_name(os.getuid())):
             self._warnings.append(said)
+        await self.catalog.start()
         await self.deployments.start()
 
     async def _run(self) -> None:

@@ -61,17 +61,19 @@ class Progress:
 
     def __init__(self, what: str) -> None:
         self._what = what
-        self._shown = sys.stderr.isatty()
+        self._shown = sys.stderr.isatty() and not options().quiet
+        self._last = -1
 
     def show(self, done: int, total: int) -> None:
-        if not self._shown or not total:
+        if not self._shown or not total or done * 100 // total == self._last:
             return
+        self._last = done * 100 // total
         filled = _BAR * done // total
         bar = "#" * filled + "." * (_BAR - filled)
-        click.echo(f"\r{self._what} [{bar}] {done * 100 // total:3d} %", err=True, nl=False)
+        click.echo(f"\r{self._what} [{bar}] {self._last:3d} %", err=True, nl=False)
 
     def end(self) -> None:
-        if self._shown:
+        if self._shown and self._last >= 0:
             click.echo("\r" + " " * (len(self._what) + _BAR + 12) + "\r", err=True, nl=False)
 
 

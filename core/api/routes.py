@@ -196,7 +196,7 @@ def _models(server: Server, s: Services) -> None:
         )
 
     async def write(call: Call) -> Any:
-        await s.catalog.write(call.path("id"), int(call.path("n")), call.http.content.iter_chunked(1 << 20))
+        await s.catalog.write(call.actor, call.path("id"), int(call.path("n")), call.http.content.iter_chunked(1 << 20))
         return s.catalog.job(call.path("id"))
 
     async def job(call: Call) -> Any:

@@ -9,7 +9,7 @@ import os
 import re
 import shutil
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,8 @@ from core.keeper.gguf import BadHeader, read_header
 FICLONE = 0x40049409
 CHUNK = 4 << 20
 SPLIT = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.gguf")
+PARTS = 1000
+"""Files of a split model, at most: none of those that a name claims is looked for before."""
 SPARE = 256 << 20
 """Room that an import leaves on the disk."""
 
@@ -36,28 +38,65 @@ def find_set(path: Path) -> list[Path]:
         if not stat.S_ISREG(found.st_mode):
             raise BadModel(f"{path} is no file", _kind(found.st_mode), "name a .gguf file")
         part = SPLIT.fullmatch(path.name)
-        return _parts(path.parent, part[1], int(part[3])) if part else [path]
+        if part is None:
+            return [path]
+        names = _names(part[1], int(part[3]), lambda name: (path.parent / name).is_file())
+        return [path.parent / name for name in names]
     try:
-        names = sorted(each.name for each in path.iterdir() if each.name.endswith(".gguf"))
+        there = {each.name for each in path.iterdir()}
     except OSError as error:
         raise BadModel(f"{path} cannot be read", error.strerror or str(error)) from error
-    sets: dict[str, int] = {}
-    for name in names:
-        part = SPLIT.fullmatch(name)
-        sets[part[1] if part else name] = int(part[3]) if part else 0
+    return [path / name for name in one_set(there, str(path))]
+
+
+def one_set(there: Collection[str], where: str) -> list[str]:
+    """The names of the one complete model among the names `there`, in order. Raises `BadModel`."""
+    sets: dict[tuple[str, int], str] = {}
+    for name in sorted(there):
+        if name.endswith(".gguf"):
+            part = SPLIT.fullmatch(name)
+            sets.setdefault((part[1], int(part[3])) if part else (name, -1), name)
     if len(sets) != 1:
-        told = ", ".join(list(sets)[:5]) or "no .gguf file"
-        raise BadModel(f"{path} does not hold exactly one model", f"it holds {told}", "name the file")
-    ((base, count),) = sets.items()
-    return _parts(path, base, count) if count else [path / base]
+        told = ", ".join(list(sets.values())[:5]) or "no .gguf file"
+        raise BadModel(f"{where} does not hold exactly one model", f"it holds {told}", "name the file")
+    ((base, count),) = sets
+    return [base] if count < 0 else _names(base, count, lambda name: name in there)
 
 
-def _parts(folder: Path, base: str, count: int) -> list[Path]:
-    files = [folder / f"{base}-{n:05d}-of-{count:05d}.gguf" for n in range(1, count + 1)]
-    missing = [file.name for file in files if not file.is_file()]
-    if missing or count > 1000:
-        raise BadModel("the split model is not complete", f"missing: {', '.join(missing[:3])}")
-    return files
+def _names(base: str, count: int, there: Callable[[str], bool]) -> list[str]:
+    """The names of all parts of a split model."""
+    if not 1 <= count <= PARTS:
+        raise BadModel(f"{base}-…-of-{count:05d}.gguf: absurd count of parts", f"a split model has 1 to {PARTS}")
+    names = [f"{base}-{n:05d}-of-{count:05d}.gguf" for n in range(1, count + 1)]
+    missing = [name for name in names if not there(name)]
+    if missing:
+        told = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
+        raise BadModel("the split model is not complete", f"missing: {told}", "download the missing parts")
+    return names
+
+
+def check_parts(headers: Sequence[dict[str, Any]]) -> None:
+    """The headers of all files of one model, in order: engines find the parts by what the headers say, not by the
+    names. Raises `BadModel` for a set that says something else of itself."""
+    for number, header in enumerate(headers):
+        meta = header["metadata"]
+        count, place = meta.get("split.count", 1), meta.get("split.no", 0)
+        if count in (0, 1) and len(headers) == 1:
+            return
+        if count != len(headers) or place != number:
+            raise BadModel(
+                "the file is a part of a split model" if len(headers) == 1 else "the parts do not belong together",
+                f"file {number + 1} of {len(headers)} says that it is part {_plus_one(place)} of {count!r:.20}",
+                "keep the names that the parts were downloaded with",
+            )
+    tensors = sum(len(header["tensors"]) for header in headers)
+    told = headers[0]["metadata"].get("split.tensors.count", tensors)
+    if told != tensors:
+        raise BadModel("the split model is not complete", f"it has {tensors} tensors and says {told!r:.20}")
+
+
+def _plus_one(place: object) -> str:
+    return str(place + 1) if isinstance(place, int) else f"{place!r:.20}"
 
 
 def _kind(mode: int) -> str:
@@ -163,8 +202,9 @@ def keep(incoming: Path, target: Path) -> None:
         return
     incoming.chmod(0o444)
     incoming.rename(target)
-    folder = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    for folder in target.parents[:3]:  # a folder that was made just now is an entry of its parent
+        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)

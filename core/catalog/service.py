@@ -20,6 +20,8 @@ import msgspec
 from core.access import Effect, Gate
 from core.catalog import files
 from core.catalog.shape import shape_of
+from core.catalog.sweep import remove, sweep
+from core.catalog.uploads import FILES, IDLE_S, PROGRESS_S, Upload, Uploads
 from core.errors import BadModel, Conflict, CorralError, Failed, Invalid, NotFound
 from core.events import Bus
 from core.nouns import Actor, ImportJob, Model, ModelFile
@@ -27,7 +29,6 @@ from core.settings import Paths
 from core.store import Store
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
-PROGRESS_S = 0.2
 JOBS_KEPT = 50
 
 
@@ -43,15 +44,23 @@ class Catalog:
     """Models by name. `close` cancels running imports."""
 
     def __init__(
-        self, store: Store, gate: Gate, paths: Paths, bus: Bus, *, clock: Callable[[], float] = time.time
-    ) -> None:
+        self, store: Store, gate: Gate, paths: Paths, bus: Bus, *, clock: Callable[[], float] = time.time,
+        idle_s: float = IDLE_S,
+    ) -> None:  # fmt: skip
         self._store, self._gate, self._paths, self._bus, self._clock = store, gate, paths, bus, clock
         self._jobs: dict[str, ImportJob] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._cancel: dict[str, threading.Event] = {}
-        self._uploads: dict[str, tuple[Actor, str, list[tuple[str, int]], set[int]]] = {}
+        self._uploads = Uploads(self._give_up, idle_s)
+        self._objects = asyncio.Lock()
+        """Held from the look at the models to the object's place or end: a removal and an import of equal content."""
         self._loop = asyncio.get_running_loop()
-        shutil.rmtree(self._incoming, ignore_errors=True)
+
+    async def start(self) -> None:
+        """Remove what imports of a dead daemon left behind."""
+        rows = await self._store.read(lambda db: db.execute("SELECT sha256 FROM models").fetchall())
+        await asyncio.to_thread(shutil.rmtree, self._incoming, True)
+        await asyncio.to_thread(sweep, self._paths.models, self._store.database_id, {row[0] for row in rows})
 
     @property
     def _incoming(self) -> Path:
@@ -96,9 +105,10 @@ class Catalog:
             shared = db.execute("SELECT 1 FROM models WHERE sha256 = ?", (model.sha256,)).fetchone()
             return shared is None, {"sha256": model.sha256, "bytes": model.bytes}, None
 
-        alone = await self._gate.act(actor, "models.rm", f"model:{name}", request, work)
-        if alone:
-            await asyncio.to_thread(_remove, self._object(model.sha256))
+        async with self._objects:
+            alone = await self._gate.act(actor, "models.rm", f"model:{name}", request, work)
+            if alone:
+                await asyncio.to_thread(remove, self._object(model.sha256))
         self._bus.publish("model.gone", f"model:{name}")
 
     # ---------------------------------------------------------------------------------------- import
@@ -133,43 +143,38 @@ class Catalog:
     ) -> ImportJob:
         """Begin an import whose bytes the caller's own `corral` reads and sends with `write`."""
         await self._require(actor, request, name or "upload")
-        if not parts or len(parts) > 1000:
-            raise Invalid("an upload has 1 to 1000 files")
+        if not parts or len(parts) > FILES or len({part for part, _ in parts}) != len(parts):
+            raise Invalid(f"an upload has 1 to {FILES} files, each with a name of its own")
         for part, size in parts:
-            if "/" in part or not part.endswith(".gguf") or part.startswith(".") or size < 1:
-                raise Invalid(f"{part!r} is no name of a .gguf file")
+            if "/" in part or "\0" in part or len(part.encode()) > 255 or part.startswith("."):
+                raise Invalid(f"{part[:80]!r} is no name of a file")
+            if not part.endswith(".gguf") or size < 1:
+                raise BadModel(f"{part!r} is no .gguf file" if size > 0 else f"{part!r} is empty")
+        files.one_set({part for part, _ in parts}, "the upload")
         chosen = self._name(name or _name_from(Path(parts[0][0])))
         await self._not_there(chosen)
         self._incoming.mkdir(mode=0o700, parents=True, exist_ok=True)
         files.check_room(self._incoming, 2 * sum(size for _, size in parts))
         job = self._job(chosen, "upload", state="waiting", total=sum(size for _, size in parts))
-        self._uploads[job.id] = (actor, request, list(parts), set())
-        (self._incoming / f"{job.id}.up").mkdir(mode=0o700)
+        self._uploads.begin(job.id, Upload(actor, request, parts, self._incoming / f"{job.id}.up"))
         return job
 
-    async def write(self, job: str, n: int, pieces: AsyncIterator[bytes]) -> None:
-        """Take the bytes of file `n` of an upload; after the last one the import goes on by itself."""
-        if job not in self._uploads:
-            raise NotFound(f"no upload {job!r} waits for files")
-        actor, request, parts, have = self._uploads[job]
-        if not 0 <= n < len(parts) or n in have:
-            raise Invalid(f"file {n} is not expected")
-        folder = self._incoming / f"{job}.up"
-        size = 0
-        with (folder / parts[n][0]).open("wb") as out:
-            async for piece in pieces:
-                size += len(piece)
-                if size > parts[n][1]:
-                    break
-                await asyncio.to_thread(out.write, piece)
-                self._progress(job, state="waiting", done=self._jobs[job].bytes_done + len(piece))
-        if size != parts[n][1]:
-            (folder / parts[n][0]).unlink()
-            raise Invalid(f"{parts[n][0]} has another size than was said", f"{size} instead of {parts[n][1]} bytes")
-        have.add(n)
-        if len(have) == len(parts):
-            del self._uploads[job]
-            self._tasks[job] = asyncio.create_task(self._carry_out(job, actor, request, folder))
+    async def write(self, actor: Actor, job: str, n: int, pieces: AsyncIterator[bytes]) -> None:
+        """Take the bytes of file `n` of an upload, of the actor who began it; after the last one the import goes on
+        by itself. Raises `NotFound`, `NotAllowed`, `Invalid`, `NoRoom`."""
+        whole = await self._uploads.write(
+            job, actor, n, pieces, lambda done: self._progress(job, state="waiting", done=done)
+        )
+        if whole is not None:
+            work = self._carry_out(job, whole.actor, whole.request, whole.folder)
+            self._tasks[job] = asyncio.create_task(work)
+
+    async def _give_up(self, job: str, upload: Upload) -> None:
+        """An upload whose client has gone."""
+        told = Failed("the upload stopped", "nothing more of it came", "import it again")
+        subject = f"model:{self._jobs[job].name}"
+        self._set(job, state="failed", error=told.body())
+        await self._gate.record(upload.actor, "models.import", subject, upload.request, "failed", reason=str(told))
 
     async def _require(self, actor: Actor, request: str, name: str) -> None:
         try:
@@ -188,9 +193,9 @@ class Catalog:
         """End an import; nothing of it is left. An ended one stays as it is."""
         self.job(id)
         self._cancel[id].set()
-        if id in self._uploads:
-            del self._uploads[id]
-            await asyncio.to_thread(shutil.rmtree, self._incoming / f"{id}.up", True)
+        upload = self._uploads.end(id)
+        if upload is not None:
+            await asyncio.to_thread(shutil.rmtree, upload.folder, True)
             self._set(id, state="cancelled")
         task = self._tasks.get(id)
         if task is not None:
@@ -199,6 +204,7 @@ class Catalog:
     async def close(self) -> None:
         for id in list(self._tasks):
             self._cancel[id].set()
+        await self._uploads.close()
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
 
     def _job(self, name: str, origin: str, *, state: str = "reading", total: int = 0) -> ImportJob:
@@ -217,12 +223,11 @@ class Catalog:
         subject = f"model:{self._jobs[id].name}"
         effect: Effect | None = None
         work = self._incoming / id
-        model: Model | None = None
         try:
             origin = self._jobs[id].origin
             effect = await self._gate.intent(actor, "models.import", subject, request, after={"origin": origin})
             model = await asyncio.to_thread(self._take, id, actor, source, work, expected)
-            await self._commit(model, effect)
+            await self._store_it(model, work, effect)
             self._set(id, state="done", model=model, bytes_done=model.bytes)
             self._bus.publish("model", subject, model)
         except _Cancelled:
@@ -235,12 +240,25 @@ class Catalog:
             if effect is not None:
                 await self._gate.outcome(effect, "failed", reason=str(told))
             self._set(id, state="failed", error=told.body())
-            if model is not None:
-                await self._drop_unused(model.sha256)
         finally:
             await asyncio.to_thread(shutil.rmtree, work, True)
             await asyncio.to_thread(shutil.rmtree, self._incoming / f"{id}.up", True)
             self._tasks.pop(id, None)
+
+    async def _store_it(self, model: Model, work: Path, effect: Effect) -> None:
+        """The files to their place and the model to its row; without the row no file stays."""
+        async with self._objects:
+            try:
+                await asyncio.to_thread(self._keep, model, work)
+                await self._commit(model, effect)
+            except BaseException:
+                await self._drop_unused(model.sha256)
+                raise
+
+    def _keep(self, model: Model, work: Path) -> None:
+        place = self._object(model.sha256)
+        for part in model.files:
+            files.keep(work / part.name, place / part.name if len(model.files) > 1 else place)
 
     async def _commit(self, model: Model, effect: Effect) -> None:
         def put(db: sqlite3.Connection) -> tuple[None, object, object]:
@@ -261,15 +279,16 @@ class Catalog:
             lambda db: db.execute("SELECT 1 FROM models WHERE sha256 = ?", (sha256,)).fetchall()
         )
         if not rows:
-            await asyncio.to_thread(_remove, self._object(sha256))
+            await asyncio.to_thread(remove, self._object(sha256))
 
     def _take(self, id: str, actor: Actor, source: Path, work: Path, expected: str) -> Model:
-        """In a thread: read the headers, copy and hash, compare with `expected` if it is known, move to the objects."""
+        """In a thread: read the headers, copy and hash, compare with `expected` if it is known."""
         found = files.find_set(source)
         fds: list[int] = []
         try:
             fds = [files.open_regular(file) for file in found]
             headers = [files.header_of(fd, file.name) for fd, file in zip(fds, found, strict=True)]
+            files.check_parts(headers)
             shape = shape_of(headers)
             if not shape.tensor_bytes:
                 raise Invalid(f"{found[0].name} holds no tensors", "it is a vocabulary or an empty model")
@@ -290,9 +309,6 @@ class Catalog:
                 "install the package again",
             )
         self._progress(id, state="storing", done=total)
-        for part in parts:
-            place = self._object(sha256)
-            files.keep(work / part.name, place / part.name if len(parts) > 1 else place)
         licence = meta.get("general.license", "")
         return Model(
             name=self._jobs[id].name,
@@ -335,9 +351,10 @@ class Catalog:
         self._loop.call_soon_threadsafe(lambda: self._set(id, **fields))
 
     def _set(self, id: str, **fields: object) -> None:
-        if self._jobs[id].state in ("done", "failed", "cancelled"):
+        job = self._jobs.get(id)
+        if job is None or job.state in ("done", "failed", "cancelled"):
             return
-        self._jobs[id] = msgspec.structs.replace(self._jobs[id], **fields)
+        self._jobs[id] = msgspec.structs.replace(job, **fields)
         self._bus.publish("import", f"import:{id}", self._jobs[id])
 
     def _name(self, name: str) -> str:
@@ -363,13 +380,6 @@ def _name_from(path: Path) -> str:
     part = files.SPLIT.fullmatch(path.name)
     stem = part[1] if part else path.name.removesuffix(".gguf")
     return re.sub(r"[^a-z0-9._-]+", "-", stem.lower()).strip("-._")[:64] or "model"
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)
 
 
 def sample_path() -> Path | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
 from pathlib import Path
 
 import click
@@ -75,7 +74,16 @@ def show(name: str) -> None:
 @with_options
 def import_(path: Path, name: str | None) -> None:
     """Import a GGUF file, or a folder with one complete model."""
-    run(lambda client: _follow(client, client.import_model(str(path.absolute()), name)))
+
+    async def work(client: Client) -> None:
+        sending = Progress(f"send {line(path.name)}")
+        try:
+            job = await client.import_model(str(path.absolute()), name, sending.show)
+        finally:
+            sending.end()
+        await _follow(client, job)
+
+    run(work)
 
 
 @models.command("sample")
@@ -83,7 +91,11 @@ def import_(path: Path, name: str | None) -> None:
 @with_options
 def sample(name: str | None) -> None:
     """Import the sample model (SmolLM2-135M-Instruct, 98 MB, Apache-2.0)."""
-    run(lambda client: _follow(client, client.import_sample(name)))
+
+    async def work(client: Client) -> None:
+        await _follow(client, await client.import_sample(name))
+
+    run(work)
 
 
 @models.command("rm")
@@ -96,9 +108,8 @@ def rm(name: str) -> None:
     tell({"removed": name}, f"removed {line(name)}")
 
 
-async def _follow(client: Client, begun: Awaitable[ImportJob]) -> None:
+async def _follow(client: Client, job: ImportJob) -> None:
     """Show an import until it ends; ctrl+c cancels it and leaves nothing."""
-    job = await begun
     progress = Progress(f"import {line(job.name)}")
     try:
         while job.state not in ENDED:
