@@ -102,6 +102,11 @@ class Client:
 
     async def call(self, method: str, path: str, type: type[T], body: Any = None, *, timeout: float = 30.0) -> T:
         """One request and its decoded answer."""
+        return (await self._call(method, path, type, body, timeout=timeout))[1]
+
+    async def _call(
+        self, method: str, path: str, type: type[T], body: Any = None, *, timeout: float = 30.0
+    ) -> tuple[int, T]:
         response = await self._open(method, path, body, timeout=timeout)
         async with response:
             try:
@@ -112,7 +117,7 @@ class Client:
             except OSError as error:
                 raise NoDaemon("the daemon went away", str(error)) from error
         try:
-            return msgspec.json.decode(raw, type=type)
+            return response.status, msgspec.json.decode(raw, type=type)
         except msgspec.MsgspecError as error:
             raise Failed("the daemon's answer is not understood", str(error), "do the versions match?") from error
 
@@ -247,7 +252,12 @@ class Client:
         return await self.call("GET", f"/deployments/{_part(name)}", Deployment)
 
     async def deploy(self, spec: DeploymentSpec, replace: bool = False) -> Deployment:
-        return await self.call("POST", "/deployments", Deployment, {"spec": spec, "replace": replace})
+        return (await self.apply(spec, replace))[0]
+
+    async def apply(self, spec: DeploymentSpec, replace: bool = False) -> tuple[Deployment, bool]:
+        """The deployment, and whether anything changes: not, if the same runs already."""
+        status, found = await self._call("POST", "/deployments", Deployment, {"spec": spec, "replace": replace})
+        return found, status == 201
 
     async def remove_deployment(self, name: str) -> None:
         await self.call("DELETE", f"/deployments/{_part(name)}", dict)

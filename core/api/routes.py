@@ -243,7 +243,10 @@ def _deployments(server: Server, s: Services) -> None:
 
     async def deploy(call: Call) -> Any:
         body = await call.body(DeployBody)
-        return await s.deployments.deploy(call.actor, call.request, body.spec, replace=body.replace)
+        found, changed = await s.deployments.deploy(call.actor, call.request, body.spec, replace=body.replace)
+        return web.Response(
+            body=msgspec.json.encode(found), content_type="application/json", status=201 if changed else 200
+        )
 
     async def remove(call: Call) -> dict[str, str]:
         await s.deployments.rm(call.actor, call.request, call.path("name"))
@@ -273,7 +276,7 @@ def _deployments(server: Server, s: Services) -> None:
         )
 
     server.add("GET", "/deployments", "deployments.read", ls)
-    server.add("POST", "/deployments", "deployments.create", deploy, status=201)
+    server.add("POST", "/deployments", "deployments.create", deploy)
     server.add("GET", "/deployments/{name}", "deployments.read", get)
     server.add("DELETE", "/deployments/{name}", "deployments.rm", remove)
     server.add("POST", "/deployments/{name}/{verb:start|stop|restart}", "deployments.turn", turn)

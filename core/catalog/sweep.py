@@ -1,7 +1,7 @@
 """Objects that no model is made of: what a crash between the file and its record left behind goes at the next start.
 
 Only what this database itself left behind. An object that another database may want (this one is new, because the one
-before was corrupt and was set aside) is somebody's model: it is kept, and named in `objects.json` beside the objects.
+before was corrupt and was set aside) is somebody's model: it is kept, and named in `objects.json` beside the database.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ log = logging.getLogger(__name__)
 def sweep(models: Path, database_id: str, wanted: set[str]) -> list[str]:
     """Remove the objects under `models` that are not `wanted` (SHA-256s); those removed. Kept ones are left alone."""
     there = {path.name: path for path in _objects(models / "objects")}
-    known = _known(models / "objects.json")
+    known = _known(models.with_name("objects.json"))
     same = known.get("database") == database_id
     unwanted = set(there) - wanted
     kept = unwanted & set(known.get("kept", ())) if same else unwanted
     if kept:
         log.warning("%d objects of another database are kept under %s", len(kept), models / "objects")
     if not same or sorted(kept) != known.get("kept"):
-        _remember(models / "objects.json", {"database": database_id, "kept": sorted(kept)})
+        _remember(models.with_name("objects.json"), {"database": database_id, "kept": sorted(kept)})
     gone = sorted(unwanted - kept)
     for sha256 in gone:
         log.warning("object %s belongs to no model and is removed", sha256)

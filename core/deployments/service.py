@@ -156,8 +156,11 @@ class Deployments:
         spec, model = await self._capacity.complete(spec)
         return self._capacity.plan(spec, model, await self._capacity.look(self._holdings(except_for=spec.name)))
 
-    async def deploy(self, actor: Actor, request: str, spec: DeploymentSpec, *, replace: bool) -> Deployment:
-        """Admit and record what should run. A name that exists needs `replace`; the error tells the changes."""
+    async def deploy(
+        self, actor: Actor, request: str, spec: DeploymentSpec, *, replace: bool
+    ) -> tuple[Deployment, bool]:
+        """Admit and record what should run; the deployment, and whether anything changes. A name that exists needs
+        `replace`, unless the same runs already; the error tells the changes."""
         verb, subject = "deployments.create", f"deployment:{spec.name}"
         try:
             spec, model = await self._capacity.complete(spec)
@@ -167,11 +170,15 @@ class Deployments:
         async with self._admitting:
             left = await self._capacity.look(self._holdings(except_for=spec.name))
             plan, freed = self._capacity.plan(spec, model, left), self._touched(spec.name)
+            before = self._wanted.get(spec.name)
+            failed = before is not None and self.get(spec.name).state == "failed"
 
             def work(db: sqlite3.Connection) -> tuple[tables.Wanted, object, object]:
                 old = tables.one_wanted(db, spec.name)
+                if old is not None and _same(old, spec) and not (replace and failed):
+                    return old, old.spec, old.spec
                 if old is not None and not replace:
-                    raise _exists(old.spec, spec)
+                    raise _exists(old, spec)
                 admit(spec, plan, left, replicas=spec.replicas, freed=freed)
                 new = tables.Wanted(
                     spec=spec,
@@ -184,8 +191,11 @@ class Deployments:
                 tables.put_wanted(db, new)
                 return new, old.spec if old else None, spec
 
-            self._accept(await self._gate.act(actor, verb, subject, request, work), anew=True)
-        return self.get(spec.name)
+            wanted = await self._gate.act(actor, verb, subject, request, work)
+            changed = before is None or wanted != before
+            if changed:
+                self._accept(wanted, anew=True)
+        return self.get(spec.name), changed
 
     async def scale(self, actor: Actor, request: str, name: str, replicas: int) -> Deployment:
         """Change the number of replicas, 0 to 64."""
@@ -489,13 +499,19 @@ def _settled(deployment: Deployment) -> bool:
     return deployment.state in ("ready", "failed", "stopped")
 
 
-def _exists(old: DeploymentSpec, new: DeploymentSpec) -> Conflict:
+def _same(old: tables.Wanted, new: DeploymentSpec) -> bool:
+    return old.spec == new and old.wanted == "running"
+
+
+def _exists(old: tables.Wanted, new: DeploymentSpec) -> Conflict:
     changes = [
-        Change(field=field, old=getattr(old, field), new=getattr(new, field))
+        Change(field=field, old=getattr(old.spec, field), new=getattr(new, field))
         for field in DeploymentSpec.__struct_fields__
-        if getattr(old, field) != getattr(new, field)
+        if getattr(old.spec, field) != getattr(new, field)
     ]
-    told = ", ".join(f"{c.field} {c.old} -> {c.new}" for c in changes) or "nothing would change"
+    if old.wanted != "running":
+        changes.append(Change(field="wanted", old=old.wanted, new="running"))
+    told = ", ".join(f"{c.field} {c.old} -> {c.new}" for c in changes)
     return Conflict(
-        f"deployment {old.name!r} exists", told, "say --replace to change it", changes=msgspec.to_builtins(changes)
+        f"deployment {new.name!r} exists", told, "say --replace to change it", changes=msgspec.to_builtins(changes)
     )

@@ -68,7 +68,7 @@ async def take(catalog: Catalog, path: Path, name: str | None = "m") -> ImportJo
 
 def left(catalog: Catalog) -> list[str]:
     """Every file of a model, or of one on its way in."""
-    return [str(each) for each in catalog._paths.models.rglob("*") if each.is_file() and each.name != "objects.json"]
+    return [str(each) for each in catalog._paths.models.rglob("*") if each.is_file()]
 
 
 def parts(count: int, **changes: object) -> list[bytes]:

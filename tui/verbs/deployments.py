@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
 import click
 
 from core.client import Client
-from core.errors import Conflict, Failed
+from core.errors import Conflict, Failed, TimedOut
 from core.nouns import Deployment, DeploymentSpec, LogText
 from tui.amounts import Size
-from tui.command import again, options, run, with_options
+from tui.command import again, note, options, run, with_options
 from tui.lines import as_json, ask, local, say, table, tell
 from tui.plain import line, plain
 from tui.words import age, size
+
+SECONDS = click.FloatRange(0, 86400)
 
 
 @click.command()
@@ -31,7 +34,7 @@ from tui.words import age, size
 @click.option("--embedding", is_flag=True, help="serve /v1/embeddings")
 @click.option("--replace", is_flag=True, help="change a deployment that exists")
 @click.option("--wait", is_flag=True, help="return when it is ready, or with the reason")
-@click.option("--timeout", default=300.0, show_default=True, help="seconds that --wait waits")
+@click.option("--timeout", type=SECONDS, default=300.0, show_default=True, help="seconds that --wait waits")
 @with_options
 def deploy(
     model: str, name: str | None, ctx: int, parallel: int, engine: str, threads: int, memory: int, cache_type: str,
@@ -46,7 +49,7 @@ def deploy(
 
     async def work(client: Client) -> Deployment:
         try:
-            found = await client.deploy(spec, replace)
+            found, changed = await client.apply(spec, replace)
         except Conflict as error:
             changes: list[dict[str, Any]] = error.details.get("changes", [])
             if not changes:
@@ -54,20 +57,35 @@ def deploy(
             if not options().json:
                 table(("FIELD", "NOW", "NEW"), [(c["field"], c["old"], c["new"]) for c in changes])
             ask(f"{line(spec.name)} exists and would change. Replace it (--replace)?", changes=changes)
-            found = await client.deploy(spec, True)
+            found, changed = await client.apply(spec, True)
+        if not changed and not options().json and not options().quiet:
+            say(f"{line(spec.name)} exists as it is asked for: nothing changes")
         return await _settled(client, found, timeout) if wait else found
 
     _tell(run(work))
 
 
 async def _settled(client: Client, found: Deployment, timeout: float) -> Deployment:
-    last = await client.wait_deployment(found.spec.name, timeout)
-    if last.state != "ready" and last.spec.replicas:
-        raise Failed(
-            f"{found.spec.name} is {last.state}", last.reason or f"not ready after {timeout:.0f} s",
-            f"corral explain {found.spec.name}",
-        )  # fmt: skip
-    return last
+    """The deployment when it is ready. Raises `Failed` with its reason, `TimedOut` when it takes too long."""
+    name = found.spec.name
+    last = await _waited(client, found, timeout)
+    if last.state == "ready" or not last.spec.replicas:
+        return last
+    if last.state in ("failed", "stopped"):
+        raise Failed(f"{name} is {last.state}", last.reason, f"corral explain {name}")
+    raise TimedOut(
+        f"{name} is not ready after {timeout:.0f} s", f"it is {last.state}: {last.reason}", f"corral explain {name}"
+    )
+
+
+async def _waited(client: Client, found: Deployment, timeout: float) -> Deployment:
+    """Ctrl+c ends the waiting and nothing else, and says so."""
+    try:
+        return await client.wait_deployment(found.spec.name, timeout)
+    except asyncio.CancelledError:
+        name = line(found.spec.name)
+        note(f"no longer waiting; what was asked for goes on: `corral ps`, or `corral stop {name}`")
+        raise
 
 
 def _tell(found: Deployment) -> None:
@@ -123,13 +141,19 @@ def deployments() -> None:
 @click.command()
 @click.argument("name")
 @click.option("--wait", is_flag=True, help="return when it has stopped")
+@click.option("--timeout", type=SECONDS, default=60.0, show_default=True, help="seconds that --wait waits")
 @with_options
-def stop(name: str, wait: bool) -> None:
+def stop(name: str, wait: bool, timeout: float) -> None:
     """Stop a deployment: no new requests, drain, end."""
 
     async def work(client: Client) -> Deployment:
         found = await client.stop_deployment(name)
-        return await client.wait_deployment(name, 60) if wait else found
+        if not wait:
+            return found
+        last = await _waited(client, found, timeout)
+        if last.state != "stopped":
+            raise TimedOut(f"{name} has not stopped after {timeout:.0f} s", f"it is {last.state}: {last.reason}")
+        return last
 
     _tell(run(work))
 
@@ -137,13 +161,14 @@ def stop(name: str, wait: bool) -> None:
 @click.command()
 @click.argument("name")
 @click.option("--wait", is_flag=True, help="return when it is ready, or with the reason")
+@click.option("--timeout", type=SECONDS, default=300.0, show_default=True, help="seconds that --wait waits")
 @with_options
-def start(name: str, wait: bool) -> None:
+def start(name: str, wait: bool, timeout: float) -> None:
     """Start a stopped or failed deployment."""
 
     async def work(client: Client) -> Deployment:
         found = await client.start_deployment(name)
-        return await _settled(client, found, 300) if wait else found
+        return await _settled(client, found, timeout) if wait else found
 
     _tell(run(work))
 
@@ -151,13 +176,14 @@ def start(name: str, wait: bool) -> None:
 @click.command()
 @click.argument("name")
 @click.option("--wait", is_flag=True, help="return when it is ready, or with the reason")
+@click.option("--timeout", type=SECONDS, default=300.0, show_default=True, help="seconds that --wait waits")
 @with_options
-def restart(name: str, wait: bool) -> None:
+def restart(name: str, wait: bool, timeout: float) -> None:
     """Stop and start a deployment's replicas."""
 
     async def work(client: Client) -> Deployment:
         found = await client.restart_deployment(name)
-        return await _settled(client, found, 300) if wait else found
+        return await _settled(client, found, timeout) if wait else found
 
     _tell(run(work))
 
