@@ -293,9 +293,10 @@ class Client:
 
     async def logs(
         self, name: str, replica: int = 0, start: int = -65536, limit: int = 65536, previous: bool = False,
-        wait: float = 0,
+        wait: float = 0, since: float | None = None,
     ) -> LogText:  # fmt: skip
-        query = _query(replica=replica, start=start, limit=limit, previous=int(previous), wait=wait)
+        """Up to `limit` bytes from byte `start` on (negative: from the end), or from the unix time `since` on."""
+        query = _query(replica=replica, start=start, limit=limit, previous=int(previous), wait=wait, since=since)
         return await self.call("GET", f"/deployments/{_part(name)}/logs{query}", LogText, timeout=wait + 30)
 
     # ---------------------------------------------------------------------------------------- chats

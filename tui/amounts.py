@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import click
 
@@ -23,16 +23,28 @@ def size_of(text: str) -> int:
 
 
 def moment_of(text: str, now: float) -> float:
-    """Seconds since the epoch from a span back (`10m`, `2h`, `1d`, `1h30m`) or an ISO 8601 time, which is local
-    unless it names a zone. Raises ValueError."""
+    """Seconds since the epoch from a span back (`10m`, `2h`, `1d`, `1h30m`), a time of day (`14:03`, `14:03:30`: the
+    last time that it was so) or an ISO 8601 time; times are local unless they name a zone. Raises ValueError."""
     clean = text.strip()
     spans = re.findall(r"(\d+(?:\.\d+)?)([smhdw])", clean)
     if spans and "".join(number + unit for number, unit in spans) == clean:
         return max(0.0, now - sum(float(number) * _SPANS[unit] for number, unit in spans))
+    if re.fullmatch(r"[0-9]{1,2}:[0-9]{2}(:[0-9]{2})?", clean):
+        return _last_time(clean, now)
     try:
         return datetime.fromisoformat(clean).timestamp()  # one without a zone counts as local
     except (ValueError, OverflowError, OSError):
-        raise ValueError(f"{text!r} is no time; say 10m, 2h, 1d or 2026-11-24T03:00") from None
+        raise ValueError(f"{text!r} is no time; say 10m, 2h, 1d, 14:03 or 2026-11-24T03:00") from None
+
+
+def _last_time(clock: str, now: float) -> float:
+    today = datetime.fromtimestamp(now)
+    hour, minute, second = (int(part) for part in (clock + ":0").split(":")[:3])
+    try:
+        then = today.replace(hour=hour, minute=minute, second=second, microsecond=0)
+    except ValueError:
+        raise ValueError(f"{clock!r} is no time of day") from None
+    return (then if then <= today else then - timedelta(days=1)).timestamp()
 
 
 class Size(click.ParamType[int]):

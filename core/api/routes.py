@@ -273,6 +273,7 @@ def _deployments(server: Server, s: Services) -> None:
             max(1, int(call.number("limit", 65536))),
             previous=call.number("previous", 0) > 0,
             wait=max(0, call.number("wait", 0)),
+            since=call.number("since", 0) if call.text("since") else None,
         )
 
     server.add("GET", "/deployments", "deployments.read", ls)

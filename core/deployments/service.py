@@ -288,14 +288,20 @@ class Deployments:
             audit=tuple(records),
         )
 
-    async def logs(self, name: str, replica: int, start: int, limit: int, *, previous: bool, wait: float) -> LogText:
-        """A range of a replica's log; `wait` seconds for more if there is none yet."""
+    async def logs(
+        self, name: str, replica: int, start: int, limit: int, *, previous: bool, wait: float,
+        since: float | None = None,
+    ) -> LogText:  # fmt: skip
+        """A range of a replica's log, from byte `start` or from the time `since` on; `wait` seconds for more if there
+        is none yet."""
         self.get(name)
         ids = await self._store.read(lambda db: tables.launches_of(db, f"{name}/{replica}"))
         if len(ids) <= previous:
             which = "an earlier" if previous else "a"
             raise NotFound(f"{name}/{replica} has no log", f"there was not {which} launch of it")
         launch = ids[1 if previous else 0]
+        if since is not None:
+            start = await self._node.log_since(launch, since)
         deadline = self._clock() + min(wait, 30)
         while True:
             piece = await self._node.read_log(launch, start, min(limit, 1 << 20))

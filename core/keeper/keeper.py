@@ -27,6 +27,7 @@ LAUNCH_ROOM = 16384
 EXIT_ROOM = 4096
 PIPE_BYTES = 65536
 ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+MARKS = 256
 
 
 def stat_of(pid):
@@ -47,17 +48,20 @@ def boot_id():
         return ""
 
 
-def write_whole(path, data):
-    """Write a file so that it is there whole or not at all; raises OSError."""
+def write_whole(path, data, flush=True):
+    """Write a file so that it is there whole or not at all, after a loss of power too if `flush`; raises OSError."""
     temporary = path + ".new"
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
         if os.write(fd, data) != len(data):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        os.fsync(fd)
+        if flush:
+            os.fsync(fd)
     finally:
         os.close(fd)
     os.rename(temporary, path)
+    if not flush:
+        return
     folder = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(folder)
@@ -99,7 +103,8 @@ class Records:
 
 
 class Log:
-    """engine.log, rotated by size; `log.json` says at which byte of the whole log each file begins."""
+    """engine.log, rotated by size; `log.json` says at which byte of the whole log each file begins, and when what was
+    written: `marks` of [byte, first unix second, last one], at most one a second and MARKS of them."""
 
     def __init__(self, folder, limit, files):
         self.path = os.path.join(folder, "engine.log")
@@ -107,6 +112,7 @@ class Log:
         self.limit = max(4096, limit)
         self.files = max(1, files)
         self.starts = [0]
+        self.marks = []
         self.size = 0
         self.fd = self.open()
         self.save()
@@ -114,11 +120,23 @@ class Log:
     def open(self):
         return os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
 
-    def save(self):
+    def save(self, flush=True):
+        told = {"starts": self.starts, "marks": self.marks}
         try:
-            write_whole(self.index, json.dumps({"starts": self.starts}).encode())
+            write_whole(self.index, json.dumps(told).encode(), flush)
         except OSError:
             pass
+
+    def mark(self):
+        """Before bytes are written: the second in which they come. The index is not flushed to the disk for it."""
+        now = int(time.time())
+        if self.marks and self.marks[-1][2] == now:
+            return
+        self.marks.append([self.starts[0] + self.size, now, now])
+        if len(self.marks) > MARKS:
+            pairs = zip(self.marks[::2], self.marks[1::2])  # two become one: coarser, and no byte without a time
+            self.marks = [[a[0], a[1], b[2]] for a, b in pairs] + self.marks[MARKS:]
+        self.save(False)
 
     def write(self, data):
         """Append; a full disk loses lines and never the engine."""
@@ -126,6 +144,7 @@ class Log:
             while data:
                 if self.size >= self.limit:
                     self.rotate()
+                self.mark()
                 written = os.write(self.fd, data[: self.limit - self.size])
                 self.size += written
                 data = data[written:]

@@ -137,6 +137,11 @@ class Node(ABC):
         """Up to `limit` bytes from `start`; a negative `start` counts from the end."""
 
     @abstractmethod
+    async def log_since(self, launch: str, moment: float) -> int:
+        """The byte of a launch's log from which on all stands that was written since `moment` (unix seconds), to a
+        second while the log is short and coarser later; 0 where nobody can say."""
+
+    @abstractmethod
     async def remove(self, launch: str) -> None:
         """Remove an ended launch's folders. Raises `Conflict` while it lives."""
 

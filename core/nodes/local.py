@@ -33,6 +33,10 @@ WATCH_EVERY_S = 0.25
 """The locks of living launches are tried so often; 20 of them cost 0.1 % of a core."""
 
 
+_Mark = tuple[int, int, int]
+"""Of log.json: byte of the whole log, first and last unix second of what is written from there to the next mark."""
+
+
 class Local(Node):
     """The host that the daemon runs on. With `accounts` (system mode) keepers, engines and gateway run as those."""
 
@@ -299,6 +303,19 @@ class Local(Node):
                 if first + size > begin and len(data) < limit:
                     data += os.pread(fd, limit - len(data), max(0, begin - first))
         return LogPiece(start=begin, end=begin + len(data), data=data, lost=begin - wanted if start >= 0 else 0)
+
+    async def log_since(self, launch: str, moment: float) -> int:
+        return await asyncio.to_thread(self._log_since, launch, moment)
+
+    def _log_since(self, launch: str, moment: float) -> int:
+        try:
+            marks = msgspec.convert(_json(self._paths.launches / launch / "log.json").get("marks", []), list[_Mark])
+        except msgspec.ValidationError:
+            marks = []
+        if not marks:
+            return 0  # an older keeper's
+        since = next((byte for byte, _, last in marks if last >= int(moment)), None)
+        return since if since is not None else self._read_log(launch, -1, 1).end
 
     async def remove(self, launch: str) -> None:
         state = self._state(launch)

@@ -27,6 +27,24 @@ def test_a_span_counts_back_from_now(text: str, back: int) -> None:
     assert moment_of(text, 1_000_000.0) == 1_000_000.0 - back
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("14:03", "2026-11-24 14:03:00"), ("0:00", "2026-11-24 00:00:00"), ("15:30", "2026-11-24 15:30:00"),
+        ("15:30:01", "2026-11-23 15:30:01"), ("23:59", "2026-11-23 23:59:00"),
+    ],
+)  # fmt: skip
+def test_a_time_of_day_is_the_last_time_that_it_was_so(text: str, said: str) -> None:
+    now = datetime(2026, 11, 24, 15, 30, 0, 500_000).timestamp()
+    assert datetime.fromtimestamp(moment_of(text, now)).isoformat(" ") == said
+
+
+@pytest.mark.parametrize("text", ["24:00", "12:60", "1:2", "12:00:61", "-10m", "65536", "", "yesterday"])
+def test_what_is_no_time_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="no time"):
+        moment_of(text, 1e9)
+
+
 @given(st.datetimes(datetime(1980, 1, 1), datetime(2100, 1, 1), timezones=st.just(UTC)))
 def test_an_iso_time_with_its_zone_is_that_moment(when: datetime) -> None:
     assert moment_of(when.isoformat(), 0.0) == pytest.approx(when.timestamp())

@@ -7,17 +7,20 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import click
+import msgspec
 
 from core.client import Client
 from core.errors import Conflict, Failed, TimedOut
 from core.nouns import Deployment, DeploymentSpec, LogText
-from tui.amounts import Size
+from tui.amounts import Moment, Size
 from tui.command import again, note, options, run, with_options
 from tui.lines import as_json, ask, local, say, table, tell
 from tui.plain import line, plain
 from tui.words import age, size
 
 SECONDS = click.FloatRange(0, 86400)
+PIECE = 1 << 20
+"""Bytes of a log that are asked for at once."""
 
 
 @click.command()
@@ -212,15 +215,23 @@ def scale(name: str, replicas: int) -> None:
 @click.option("-f", "--follow", is_flag=True, help="go on until ctrl+c")
 @click.option("--previous", is_flag=True, help="of the launch before")
 @click.option("--replica", default=0, show_default=True)
-@click.option("--since", "since", default=-65536, help="from this byte on (negative: from the end)")
+@click.option("--since", type=Moment(), help="10m, 2h, 14:03, or an ISO 8601 time (local unless it names a zone)")
 @with_options
-def logs(name: str, follow: bool, previous: bool, replica: int, since: int) -> None:
-    """The engine's log."""
+def logs(name: str, follow: bool, previous: bool, replica: int, since: float | None) -> None:
+    """The engine's log: its last 64 KiB, or all since a time."""
 
     async def work(client: Client) -> None:
-        piece = await client.logs(name, replica=replica, start=since, previous=previous)
-        _print(piece)
-        at = piece
+        at = await client.logs(name, replica=replica, previous=previous, since=since, limit=PIECE)
+        if since is None and at.start and not at.lost:  # from the end: not from the middle of a line
+            at = msgspec.structs.replace(at, text=at.text[at.text.find("\n") + 1 :])
+        pieces = [at]
+        while since is not None and at.end - at.start >= PIECE:
+            at = await client.logs(name, replica=replica, start=at.end, previous=previous, limit=PIECE)
+            pieces.append(at)
+        for piece in pieces:
+            _print(piece, follow)
+        if options().json and not follow:
+            as_json(msgspec.structs.replace(at, start=pieces[0].start, text="".join(piece.text for piece in pieces)))
 
         async def after() -> AsyncIterator[LogText]:
             nonlocal at
@@ -233,19 +244,20 @@ def logs(name: str, follow: bool, previous: bool, replica: int, since: int) -> N
 
         if follow:
             async for news in again(after):
-                _print(news)
+                _print(news, True)
 
     run(work)
 
 
-def _print(piece: LogText) -> None:
+def _print(piece: LogText, stream: bool) -> None:
     if options().json:
-        as_json(piece)
+        if stream:
+            say(msgspec.json.encode(piece).decode())
         return
     if piece.lost:
         click.echo(f"({piece.lost} bytes before this are rotated away)", err=True)
     if piece.text:
-        click.echo(plain(piece.text), nl=not piece.text.endswith("\n"))
+        click.echo(plain(piece.text), nl=stream is False and not piece.text.endswith("\n"))
 
 
 @click.command()
