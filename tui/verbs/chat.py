@@ -9,7 +9,7 @@ import sys
 import click
 
 from core.client import Client
-from core.errors import Failed
+from core.errors import CorralError, Failed, Invalid
 from core.nouns import Chat, ChatOptions, Turn
 from tui.command import INTERRUPTED, Nouns, Told, note, options, run, with_options
 from tui.lines import as_json, ask, say, table, tell
@@ -43,12 +43,15 @@ def chat(
     async def begin(client: Client) -> Chat:
         return (await client.chat(resume)).chat if resume else await client.create_chat(deployment, settings)
 
-    talk = run(begin)
     if text:
-        _answer(talk, text, forget_oldest)
+        _answer(run(begin), text, forget_oldest)
         return
+    if not resume:
+        run(lambda client: client.deployment(deployment))  # what is not there is said before anything is typed
+    talk: Chat | None = None
     while (typed := _typed()) is not None:
         if typed.strip():
+            talk = talk or run(begin)  # a conversation without a question leaves no chat
             with contextlib.suppress(Stopped):
                 _answer(talk, typed, forget_oldest)
 
@@ -78,22 +81,27 @@ def _answer(talk: Chat, text: str, forget_oldest: bool) -> None:
     except Told as told:
         if not told.error.details.get("context_full") or forget_oldest:
             raise
-        if not sys.stdin.isatty():
-            told.error.todo = "say --forget-oldest, begin a new chat, or deploy with more --ctx"
-            raise
-        note(f"{told.error.what}: {told.error.why}")
-        if not click.confirm("Forget the oldest turns and go on?", err=True):
-            raise
+        if not sys.stdin.isatty() and not options().yes:
+            told.error.todo = "say --yes or --forget-oldest, begin a new chat, or deploy with more --ctx"
+            raise Told(Invalid(**_parts(told.error), **told.error.details)) from None
+        if not options().yes:
+            note(f"{told.error.what}: {told.error.why}")
+        ask("Forget the oldest turns and go on?")
         run(lambda client: _ask(client, talk, text, True))
+
+
+def _parts(error: CorralError) -> dict[str, str]:
+    return {"what": error.what, "why": error.why, "todo": error.todo}
 
 
 async def _ask(client: Client, talk: Chat, text: str, forget_oldest: bool) -> None:
     """Print the answer as it comes. Ctrl+c stops it and says so; what came is kept."""
-    turn = await client.ask(talk.id, text, forget_oldest=forget_oldest)
+    asked = asyncio.create_task(client.ask(talk.id, text, forget_oldest=forget_oldest))
     try:
+        turn = await asyncio.shield(asked)
         await _print(client, talk, turn)
     except asyncio.CancelledError:
-        await client.stop_turn(talk.id, turn.id)
+        await client.stop_turn(talk.id, (await asked).id)
         say()
         note(f"stopped; what came is kept: corral chats show {talk.id}")
         raise Stopped from None

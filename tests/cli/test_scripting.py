@@ -1,0 +1,119 @@
+"""docs/scripting.md against the real program: every field it names is there, and every field that is there is named."""
+
+import json
+import re
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import pytest
+from command import ask, corral, deployed
+
+from core.errors import BY_CODE
+
+pytestmark = [pytest.mark.journey, pytest.mark.timeout(240)]
+TEXT = (Path(__file__).parents[2] / "docs/scripting.md").read_text()
+TYPES: dict[str, tuple[type, ...]] = {
+    "text": (str,), "integer": (int,), "number": (int, float), "boolean": (bool,), "list": (list,), "object": (dict,),
+    "null": (type(None),), "any": (object,),
+}  # fmt: skip
+
+
+def documented() -> dict[str, dict[str, str]]:
+    """Verb to its fields and their types."""
+    out = {}
+    for title, body in re.findall(r"^### `([^`]+)`\n(.*?)(?=^##|\Z)", TEXT, re.M | re.S):
+        rows = re.findall(r"^\| ([a-z0-9_.]+) \| ([a-z ]+) \|", body, re.M)
+        out[title.removeprefix("corral ")] = {name: kind for name, kind in rows if name != "field"}
+    return out
+
+
+FIELDS = documented()
+
+
+def flat(document: dict[str, Any], fields: dict[str, str]) -> dict[str, Any]:
+    """`a.b` for an object whose fields are named one by one."""
+    out = {}
+    for key, value in document.items():
+        if isinstance(value, dict) and key not in fields:
+            out.update({f"{key}.{inner}": each for inner, each in value.items()})
+        else:
+            out[key] = value
+    return out
+
+
+def check(verb: str, document: Any) -> None:
+    fields = FIELDS[verb]
+    assert fields, verb
+    for each in document if isinstance(document, list) else [document]:
+        found = flat(each, fields)
+        assert set(found) == set(fields), verb
+        for name, value in found.items():
+            kinds = [kind for word in fields[name].split(" or ") for kind in TYPES[word]]
+            right = isinstance(value, tuple(kinds)) and (
+                bool in kinds or object in kinds or not isinstance(value, bool)
+            )
+            assert right, f"{verb}: {name} is {value!r} and should be {fields[name]}"
+
+
+def test_the_documents_hold_what_is_promised_and_nothing_else(home: Path, sample: Path) -> None:
+    check("version", ask("version"))
+    deployed()
+    check("ps", ask("ps"))
+    check("status", ask("status"))
+    check("fit", ask("fit", "smollm2-135m", "--ctx", "2048"))
+    check("deploy", ask("deploy", "smollm2-135m", "--name", "chat", "--ctx", "2048"))
+    check("deploy", ask("deployments"))
+    check("models show", ask("models", "ls"))
+    check("models show", ask("models", "show", "smollm2-135m"))
+    turn = ask("chat", "chat", "Hi", "--max-tokens", "4")
+    check("chat", turn)
+    check("chat", ask("chats", "show", turn["chat"])["messages"])
+    check("logs", ask("logs", "chat"))
+    check("logs", ask("logs", "chat", "--since", "1h"))
+    check("audit ls", ask("audit", "ls"))
+    check("audit verify", ask("audit", "verify"))
+    check("version", ask("version"))
+    for verb in ("stop", "start", "restart"):
+        check("deploy", ask(verb, "chat", "--wait"))
+    check("deploy", ask("scale", "chat", "0"))
+    check("error", json.loads(corral("models", "rm", "smollm2-135m", "--yes", "--json", code=1)))
+    database = ask("status")["daemon"]["database"]
+    assert Path(database).name == "corral.db"
+    with sqlite3.connect(f"file:{database}?mode=ro", uri=True) as db:
+        assert db.execute("SELECT typeof(seq), typeof(actor) FROM audit").fetchone() == ("integer", "text")
+    db.close()
+
+
+def test_5_is_given_by_the_verbs_that_are_named(home: Path, sample: Path) -> None:
+    corral("models", "sample")
+    corral("deploy", "smollm2-135m", "--name", "d", "--ctx", "512", "--wait")
+    corral("stop", "d", "--wait")
+    (home / "corral.toml").write_text(f"[capacity]\nreserve_bytes = {1 << 50}\n")
+    corral("reload")
+    named = re.findall(r"`([a-z ]+)`", TEXT.split("5 is given by")[1].split("`audit verify`")[0])
+    verbs = {
+        "deploy": ("deploy", "smollm2-135m", "--name", "e"), "start": ("start", "d"), "restart": ("restart", "d"),
+        "scale": ("scale", "d", "2"), "fit": ("fit", "smollm2-135m"),
+    }  # fmt: skip
+    assert set(named) == {*verbs, "models import", "models sample"}  # these two: tests/catalog
+    for verb in ("deploy", "start", "restart"):
+        told = json.loads(corral(*verbs[verb], "--json", code=5))
+        check("error", told)
+        assert (told["exit_code"], told["code"]) == (5, "no_room")
+    plan = json.loads(corral(*verbs["fit"], "--json", code=5))
+    check("fit", plan)
+    assert plan["fits"] is False and plan["reason"]
+    (home / "corral.toml").write_text("")
+    corral("reload")
+    corral("start", "d", "--wait")
+    (home / "corral.toml").write_text(f"[capacity]\nreserve_bytes = {1 << 50}\n")
+    corral("reload")
+    assert json.loads(corral(*verbs["scale"], "--json", code=5))["code"] == "no_room"
+
+
+def test_every_code_of_an_error_is_named_and_every_exit_code() -> None:
+    row = next(line for line in TEXT.splitlines() if line.startswith("| code | text"))
+    assert set(re.findall(r"`([a-z_]+)`", row)) == {*BY_CODE, "usage"}
+    codes = {int(code) for code in re.findall(r"^\| (\d+) \|", TEXT, re.M)}
+    assert {error.exit for error in BY_CODE.values()} | {0, 130, 141} == codes

@@ -1,0 +1,348 @@
+"""On a terminal, and when things end: ctrl+c, what asks, a killed daemon, completion, an upload that breaks off.
+
+The engine is a double of llama-server (ready at once); its pieces come slowly enough to be stopped.
+"""
+
+import contextlib
+import json
+import os
+import re
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from command import ask, corral, until
+
+from core.nodes import proc
+
+pytestmark = [pytest.mark.journey, pytest.mark.timeout(180)]
+DOUBLE = Path(__file__).parents[1] / "journeys/engine_double.py"
+CORRAL = [sys.executable, "-P", "-m", "tui"]
+BIG = 1 << 30
+"""Bytes of a model that takes seconds to import."""
+
+
+@pytest.fixture
+def deployed(home: Path, sample: Path, tmp_path: Path) -> Path:
+    """`d` on the double, which answers 24 words in 2 s and logs each question."""
+    text = DOUBLE.read_text().replace("PAUSE_S = 0.01", "PAUSE_S = 0.08")
+    text = text.replace('    assert json.loads(body)["stream"]', '    print("asked " * 4, flush=True)')
+    program = tmp_path / "llama-server"
+    program.write_text(f"#!{sys.executable} -IS\n{text}")
+    program.chmod(0o755)
+    (home / "corral.toml").write_text(f'[engines]\nllama_server = "{program}"\n')
+    corral("models", "sample")
+    corral("deploy", "smollm2-135m", "--name", "d", "--engine", "llama-server", "--ctx", "512", "--wait")
+    return program
+
+
+@pytest.fixture
+def big(tmp_path: Path, sample: Path) -> Path:
+    """A model with a long tail: the sample's header and tensors, and nothing after them."""
+    file = tmp_path / "big.gguf"
+    shutil.copyfile(sample, file)
+    os.truncate(file, BIG)
+    return file
+
+
+class Screen:
+    """`corral` on a terminal of its own."""
+
+    def __init__(self, *args: str, program: list[str] = CORRAL) -> None:
+        ours, theirs = os.openpty()
+        self.process = subprocess.Popen(
+            [*program, *args], stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,
+            preexec_fn=lambda: os.login_tty(os.dup(0)), env={**os.environ, "TERM": "dumb"},
+        )  # fmt: skip
+        os.close(theirs)
+        self._fd = ours
+        self.text = ""
+
+    def __enter__(self) -> "Screen":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        os.close(self._fd)
+
+    def sees(self, pattern: str, seconds: float = 30) -> str:
+        """Read until `pattern` came; what came up to there is forgotten."""
+        deadline = time.monotonic() + seconds
+        while not (found := re.search(pattern, self.text, re.S)):
+            assert time.monotonic() < deadline, self.text
+            assert self._more() or re.search(pattern, self.text, re.S), f"it ended: {self.text}"
+        before, self.text = self.text[: found.end()], self.text[found.end() :]
+        return before
+
+    def _more(self) -> bool:
+        """False at the end of what it writes."""
+        if not select.select([self._fd], [], [], 0.2)[0]:
+            return True
+        try:
+            data = os.read(self._fd, 65536)
+        except OSError:
+            return False
+        self.text += data.decode("utf-8", "replace")
+        return bool(data)
+
+    def type(self, text: str) -> None:
+        os.write(self._fd, text.encode())
+
+    def ends(self) -> int:
+        while self._more():
+            pass
+        return self.process.wait(30)
+
+
+def left(home: Path) -> list[str]:
+    return [str(path) for path in home.glob("*/models/**/*") if path.is_file()]
+
+
+def test_ctrl_c_in_an_import_leaves_nothing(home: Path, big: Path) -> None:
+    with Screen("models", "import", str(big)) as screen:
+        screen.sees(r"import big \[.*%")
+        screen.type("\x03")
+        assert screen.ends() == 130
+        assert "Traceback" not in screen.text
+    assert ask("models", "ls") == []
+    until(lambda: left(home) == [])
+    until(lambda: [r["outcome"] for r in ask("audit", "ls", "--verb", "models.import")] == ["intent", "interrupted"])
+
+
+def test_ctrl_c_in_a_conversation_stops_the_answer_and_goes_on(deployed: Path) -> None:
+    with Screen("chat", "d") as screen:
+        screen.sees("> ")
+        screen.type("one\r")
+        screen.sees("w3")
+        screen.type("\x03")
+        screen.sees("stopped; what came is kept")
+        screen.sees("> ")
+        screen.type("two\r")
+        screen.sees("w23")
+        screen.sees("> ")
+        screen.type("\x04")
+        assert screen.ends() == 0
+        assert "Traceback" not in screen.text
+    (chat,) = ask("chats", "ls")
+    first, second = ask("chats", "show", chat["id"])["messages"]
+    assert (first["state"], second["state"]) == ("stopped", "done")
+    assert first["answer"].startswith("w0 w1 ") and "w23" not in first["answer"]
+
+
+def test_a_conversation_without_a_question_leaves_no_chat(deployed: Path) -> None:
+    with Screen("chat", "d") as screen:
+        screen.sees("> ")
+        screen.type("\x04")
+        assert screen.ends() == 0
+    with Screen("chat", "nosuch") as screen:
+        screen.sees("no deployment")
+        assert screen.ends() == 3
+    assert ask("chats", "ls") == []
+
+
+def test_ctrl_c_in_a_question_ends_with_130_and_the_part_is_kept(deployed: Path) -> None:
+    asking = subprocess.Popen(
+        [*CORRAL, "chat", "d", "hello"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        start_new_session=True,
+    )  # fmt: skip
+    assert asking.stdout is not None and asking.stdout.read(4)
+    os.killpg(asking.pid, signal.SIGINT)
+    assert "kept" in asking.communicate(timeout=30)[1].decode()
+    assert asking.returncode == 130
+    (chat,) = ask("chats", "ls")
+    assert ask("chats", "show", chat["id"])["messages"][0]["state"] == "stopped"
+
+
+def test_ctrl_c_in_a_wait_ends_the_waiting_and_nothing_else(deployed: Path) -> None:
+    deployed.write_text(f"#!{sys.executable} -IS\nimport time\ntime.sleep(600)\n")
+    with Screen(
+        "deploy", "smollm2-135m", "--name", "e", "--engine", "llama-server", "--ctx", "512", "--wait"
+    ) as screen:
+        until(lambda: [r for r in ask("ps") if r["id"] == "e/0" and r["state"] == "loading"])
+        screen.type("\x03")
+        screen.sees("goes on")
+        assert screen.ends() == 130
+    assert [d["wanted"] for d in ask("deployments") if d["spec"]["name"] == "e"] == ["running"]
+    assert [r["outcome"] for r in ask("audit", "ls", "--object", "deployment:e")] == ["done"]
+
+
+def test_what_asks_is_asked_once_on_a_terminal(deployed: Path) -> None:
+    for typed, code in (("n\r", 1), ("\r", 1), ("\x03", 130)):
+        with Screen("rm", "d") as screen:
+            screen.sees(r"Remove the deployment d\?")
+            screen.type(typed)
+            assert screen.ends() == code
+    assert len(ask("deployments")) == 1
+    with Screen("rm", "d") as screen:
+        screen.sees(r"\[y/N\]")
+        screen.type("y\r")
+        screen.sees("removed d")
+        assert screen.ends() == 0
+    assert ask("deployments") == []
+
+
+def test_a_full_context_is_asked_about(deployed: Path) -> None:
+    long = "x" * 1200
+    turn = ask("chat", "d", "first")
+    told = json.loads(corral("chat", "d", long, "--resume", turn["chat"], "--json", code=2))
+    assert "--yes" in told["do"] and told["details"]["context_full"] is True
+    assert len(ask("chats", "show", turn["chat"])["messages"]) == 1
+    for choice in ("--yes", "--forget-oldest"):
+        assert ask("chat", "d", long, "--resume", turn["chat"], choice)["state"] == "done"
+    with Screen("chat", "d", long, "--resume", turn["chat"]) as screen:
+        screen.sees(r"Forget the oldest turns and go on\?")
+        screen.type("n\r")
+        assert screen.ends() == 1
+    with Screen("chat", "d", long, "--resume", turn["chat"]) as screen:
+        screen.sees(r"Forget the oldest turns and go on\?")
+        screen.type("y\r")
+        screen.sees("w23")
+        assert screen.ends() == 0
+    assert len(ask("chats", "show", turn["chat"])["messages"]) == 4
+
+
+@contextlib.contextmanager
+def following(*args: str) -> Iterator[tuple[subprocess.Popen[bytes], list[str]]]:
+    """A verb that goes on, and what it has written; `news` reads without waiting."""
+    process = subprocess.Popen(
+        [*CORRAL, *args], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        start_new_session=True,
+    )  # fmt: skip
+    assert process.stdout is not None and process.stderr is not None
+    for pipe in (process.stdout, process.stderr):
+        os.set_blocking(pipe.fileno(), False)
+    try:
+        yield process, []
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def news(pipe: Any) -> str:
+    try:
+        return os.read(pipe.fileno(), 1 << 20).decode()
+    except BlockingIOError:
+        return ""
+
+
+@pytest.mark.parametrize(
+    ("args", "shows"),
+    [
+        (("events", "-f"), "chat:"), (("audit", "ls", "--follow"), "chats.ask"), (("logs", "d", "-f"), "asked"),
+        (("audit", "ls", "--follow", "--json"), '"verb":"chats.ask"'), (("logs", "d", "-f", "--json"), '"text":"asked'),
+    ],
+)  # fmt: skip
+def test_what_follows_goes_on_through_a_killed_daemon(deployed: Path, args: tuple[str, ...], shows: str) -> None:
+    corral("chat", "d", "before")
+    with following(*args) as (process, seen):
+        said: list[str] = []
+
+        def shown(text: str) -> bool:
+            seen.append(news(process.stdout))
+            return text in "".join(seen)
+
+        def told(text: str) -> bool:
+            said.append(news(process.stderr))
+            return text in "".join(said)
+
+        corral("chat", "d", "now")
+        until(lambda: shown(shows))
+        daemon = ask("status")["daemon"]["pid"]
+        os.kill(daemon, signal.SIGKILL)
+        until(lambda: proc.start_time(daemon) is None)
+        until(lambda: told("went away"))
+        corral("ps")  # the next daemon
+        until(lambda: told("is back") or not corral("chat", "d", "after"))
+        seen.clear()
+        corral("chat", "d", "and more")
+        until(lambda: shown(shows))
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.wait(30) == 130
+        assert "Traceback" not in "".join(said) + news(process.stderr)
+        if "--json" in args:
+            assert all(json.loads(line) for line in "".join(seen).splitlines()[:-1])
+
+
+@pytest.fixture
+def on_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`corral` as a shell finds it."""
+    script = tmp_path / "bin/corral"
+    script.parent.mkdir()
+    script.write_text(f'#!/bin/sh\nexec {sys.executable} -P -m tui "$@"\n')
+    script.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{script.parent}:{os.environ['PATH']}")
+
+
+def test_bash_completes_verbs_and_options_and_starts_no_daemon(home: Path, on_path: None) -> None:
+    script = """
+        eval "$(corral completion bash)" || exit 9
+        for words in "corral mod" "corral models im" "corral deploy --par" "corral audit ls --outcome ref"; do
+            COMP_WORDS=($words); COMP_CWORD=$(( ${#COMP_WORDS[@]} - 1 ))
+            COMPREPLY=(); _corral_completion corral; echo "${COMPREPLY[@]}"
+        done
+        complete -p corral
+    """
+    done = subprocess.run(["bash", "-euc", script], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert lines[:4] == ["models", "import", "--parallel", "refused"]
+    assert "_corral_completion corral" in lines[4]
+    assert not list(home.glob("*/corral.sock"))
+
+
+@pytest.mark.parametrize("shell", ["zsh", "fish"])
+def test_other_shells_take_their_script(home: Path, on_path: None, shell: str) -> None:
+    text = corral("completion", shell)
+    assert "_CORRAL_COMPLETE" in text and "corral" in text and sys.executable not in text
+    if shutil.which(shell) is None:
+        pytest.skip(f"{shell} is not installed")
+    done = subprocess.run([shell, "-n"], input=text, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+STRANGER = [sys.executable, "-P", "-c", "import os; os.getuid = lambda: 4242; from tui.__main__ import main; main()"]
+"""A stand-in for a caller of another uid, whom this daemon would not obey: the client sends the file instead."""
+
+
+def sent(*args: str, code: int = 0) -> str:
+    done = subprocess.run([*STRANGER, *args], capture_output=True, text=True, timeout=120, stdin=subprocess.DEVNULL)
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def test_a_file_is_sent_to_the_daemon_of_another_user(home: Path, sample: Path, tmp_path: Path) -> None:
+    assert "imported m" in sent("models", "import", str(sample), "--name", "m")
+    found = ask("models", "show", "m")
+    assert (found["bytes"], found["origin"]) == (sample.stat().st_size, "upload")
+    cut = tmp_path / "cut.gguf"
+    cut.write_bytes(sample.read_bytes()[:2_000_000])
+    os.mkfifo(tmp_path / "pipe.gguf")
+    for path, code, reason in (
+        (cut, 1, "truncated"), (tmp_path / "none.gguf", 3, "not there"), (tmp_path / "pipe.gguf", 1, "no file"),
+        (Path("/dev/zero"), 1, "no file"), (tmp_path / "bin", 3, "not there"),
+    ):  # fmt: skip
+        assert reason in sent("models", "import", str(path), "--name", "x", code=code)
+    assert len(left(home)) == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_an_upload_that_is_stopped_or_killed_leaves_nothing(home: Path, big: Path, number: signal.Signals) -> None:
+    with Screen("models", "import", str(big), program=STRANGER) as screen:
+        screen.sees(r"send big.gguf \[.*%")
+        os.killpg(screen.process.pid, number)
+        assert screen.ends() in (130, -signal.SIGKILL)
+    until(lambda: left(home) == [])
+    if number == signal.SIGINT:
+        until(lambda: not list(home.glob("*/models/incoming/*")))
+    (log,) = home.glob("*/daemon.log")
+    assert "Traceback" not in log.read_text()
+    assert ask("models", "ls") == []
