@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 SAVE_S = 1.0
 SAVE_BYTES = 1024
 QUESTION_LIMIT = 1 << 20
+TITLE = 200
+"""Characters of a title that are kept."""
 TURN_TIMEOUT_S = 900.0
 
 
@@ -89,7 +91,7 @@ class Chats:
         _check(options)
         now = self._clock()
         chat = Chat(
-            id=secrets.token_hex(5), title=(title or "")[:200], deployment=deployment, options=options,
+            id=secrets.token_hex(5), title=(title or "")[:TITLE], deployment=deployment, options=options,
             owner=actor.name, created_at=now, updated_at=now,
         )  # fmt: skip
 
@@ -123,29 +125,36 @@ class Chats:
             _check(fields["options"])
         if fields.get("on_full", "ask") not in ("ask", "forget-oldest"):
             raise Invalid("on_full is `ask` or `forget-oldest`")
-        new = msgspec.structs.replace(old, **fields, updated_at=self._clock())
+        if isinstance(fields.get("title"), str):
+            fields["title"] = fields["title"][:TITLE]
 
-        def work(db: sqlite3.Connection) -> tuple[None, Any, Any]:
-            tables.put_chat(db, new, actor.uid)
-            return None, None, {"changed": sorted(fields)}
+        def work(db: sqlite3.Connection) -> tuple[Chat, Any, Any]:
+            new = msgspec.structs.replace(_there(db, actor, old.id), **fields, updated_at=self._clock())
+            tables.change_chat(db, new)
+            return new, None, {"changed": sorted(fields)}
 
-        await self._gate.act(actor, "chats.update", f"chat:{old.id}", request, work)
+        new = await self._gate.act(actor, "chats.update", f"chat:{old.id}", request, work)
         self._publish(new)
         return await self._with_room(new)
 
     async def rm(self, actor: Actor, request: str, id: str) -> None:
         """Delete for good: pages are overwritten, in copies of the database too, and the write-ahead log is cut."""
         chat = await self._mine(actor, id)
-        for live in [live for live in self._live.values() if live.answer.turn.chat == chat.id]:
-            await self._stop(live, actor)
+        await self._stop_all(chat.id, actor)
 
         def work(db: sqlite3.Connection) -> tuple[None, Any, Any]:
+            turns = _there(db, actor, chat.id).turns
             tables.delete_chat(db, chat.id)
-            return None, {"turns": chat.turns}, None
+            return None, {"turns": turns}, None
 
         await self._gate.act(actor, "chats.rm", f"chat:{chat.id}", request, work)
+        await self._stop_all(chat.id, actor)  # what was asked between the first look and the deletion
         await self._store.erase(lambda db: tables.delete_chat(db, chat.id))
         self._bus.publish("chat.gone", f"chat:{chat.id}")
+
+    async def _stop_all(self, chat: str, actor: Actor) -> None:
+        for live in [live for live in self._live.values() if live.answer.turn.chat == chat]:
+            await self._stop(live, actor)
 
     async def export(self, actor: Actor, id: str, format: str) -> str:
         detail = await self.get(actor, id)
@@ -186,20 +195,20 @@ class Chats:
             id=secrets.token_hex(8), chat=chat.id, n=turns[-1].n + 1 if turns else 1, question=question, answer="",
             state="waiting", asked_at=self._clock(),
         )  # fmt: skip
-        titled = msgspec.structs.replace(
-            chat, updated_at=self._clock(), title=chat.title or question.strip().splitlines()[0][:80]
-        )
 
-        def work(db: sqlite3.Connection) -> tuple[None, Any, Any]:
+        def work(db: sqlite3.Connection) -> tuple[Chat, Any, Any]:
+            now = _there(db, actor, chat.id)
             _unchanged(db, chat, newest)
+            titled = msgspec.structs.replace(
+                now, updated_at=self._clock(), title=now.title or question.strip().splitlines()[0][:80]
+            )
             if replace_turn is not None:
                 tables.drop_from(db, chat.id, replace_turn)
-            tables.put_chat(db, titled, actor.uid)
+            tables.change_chat(db, titled)
             tables.put_turn(db, turn, first=keep[0].n if keep else turn.n)
-            return None, None, {"turn": turn.n, "replaced": replace_turn is not None}
+            return titled, None, {"turn": turn.n, "replaced": replace_turn is not None}
 
-        await self._gate.act(actor, "chats.ask", f"chat:{chat.id}", request, work)
-        self._publish(titled)
+        self._publish(await self._gate.act(actor, "chats.ask", f"chat:{chat.id}", request, work))
         self._begin(actor, chat, turn, messages(chat, keep, question))
         return turn
 
@@ -401,6 +410,14 @@ class Chats:
 
     def _tell(self, turn: Turn) -> None:
         self._bus.publish("turn", f"chat:{turn.chat}", msgspec.structs.replace(turn, question="", answer=""))
+
+
+def _there(db: sqlite3.Connection, actor: Actor, id: str) -> Chat:
+    """The chat as it is in this transaction: raises `NotFound` for one that was removed meanwhile."""
+    found = tables.one_chat(db, actor.uid, id)
+    if found is None:
+        raise NotFound(f"no chat {id!r}", "it was removed", "see `corral chats ls`")
+    return found
 
 
 def _unchanged(db: sqlite3.Connection, chat: Chat, newest: Turn | None) -> None:

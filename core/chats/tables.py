@@ -54,13 +54,13 @@ def one_chat(db: sqlite3.Connection, uid: int, id: str) -> Chat | None:
 
 
 def search(db: sqlite3.Connection, uid: int, text: str) -> list[Chat]:
-    """Chats whose title, question or answer holds `text`, in any case."""
-    like = "%" + text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_") + "%"
+    """Chats whose title, question or answer holds `text`, in any case of any script (LIKE folds ASCII alone)."""
+    db.create_function("folded", 1, str.casefold, deterministic=True)
     rows = db.execute(
-        _CHAT + " WHERE c.owner_uid = ? AND (c.title LIKE ? ESCAPE '\\' OR EXISTS (SELECT 1 FROM turns t"  # noqa: S608 - constants only
-        " WHERE t.chat = c.id AND (t.question LIKE ? ESCAPE '\\' OR t.answer LIKE ? ESCAPE '\\')))"
+        _CHAT + " WHERE c.owner_uid = ?1 AND (instr(folded(c.title), ?2) OR EXISTS (SELECT 1 FROM turns t"  # noqa: S608 - constants only
+        " WHERE t.chat = c.id AND (instr(folded(t.question), ?2) OR instr(folded(t.answer), ?2))))"
         " ORDER BY c.updated_at DESC",
-        (uid, like, like, like),
+        (uid, text.casefold()),
     )
     return [_chat(row) for row in rows]
 
@@ -68,9 +68,7 @@ def search(db: sqlite3.Connection, uid: int, text: str) -> list[Chat]:
 def put_chat(db: sqlite3.Connection, chat: Chat, uid: int) -> None:
     db.execute(
         "INSERT INTO chats (id, owner_uid, owner, title, deployment, options, on_full, created_at, updated_at)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET title = excluded.title,"
-        " deployment = excluded.deployment, options = excluded.options, on_full = excluded.on_full,"
-        " updated_at = excluded.updated_at",
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             chat.id,
             uid,
@@ -82,6 +80,15 @@ def put_chat(db: sqlite3.Connection, chat: Chat, uid: int) -> None:
             chat.created_at,
             chat.updated_at,
         ),
+    )
+
+
+def change_chat(db: sqlite3.Connection, chat: Chat) -> None:
+    """Its title, deployment, options, on_full and updated_at; nothing, if it was removed."""
+    options = msgspec.json.encode(chat.options).decode()
+    db.execute(
+        "UPDATE chats SET title = ?, deployment = ?, options = ?, on_full = ?, updated_at = ? WHERE id = ?",
+        (chat.title, chat.deployment, options, chat.on_full, chat.updated_at, chat.id),
     )
 
 
