@@ -20,6 +20,8 @@ from tui.plain import plain
 T = TypeVar("T")
 INTERRUPTED = 130
 """Exit code after ctrl+c: 128 and SIGINT, as shells count."""
+COMPLETION_S = 2.0
+"""How long a key press may wait for names."""
 AWAY_S = 0.5
 """Pause before a stream that lost its daemon connects again."""
 
@@ -52,6 +54,28 @@ def run(work: Callable[[Client], Awaitable[T]], *, start: bool = True) -> T:
         return asyncio.run(whole())
     except CorralError as error:
         raise Told(error) from error
+
+
+def named(kind: str) -> Callable[[click.Context, click.Parameter, str], list[str]]:
+    """Completion of an argument with the names there are: `models`, `deployments` or `chats`. It starts no daemon, and
+    a daemon that does not answer at once completes nothing."""
+
+    async def names() -> list[str]:
+        async with asyncio.timeout(COMPLETION_S):
+            client = await Client.connect(start=False)
+            if kind == "models":
+                return [model.name for model in await client.models()]
+            if kind == "chats":
+                return [chat.id for chat in await client.chats()]
+            return [deployment.spec.name for deployment in await client.deployments()]
+
+    def complete(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
+        try:
+            return [plain(name) for name in asyncio.run(names()) if name.startswith(incomplete)]
+        except (CorralError, TimeoutError):
+            return []
+
+    return complete
 
 
 def note_version(client: Client) -> None:

@@ -299,6 +299,19 @@ def test_bash_completes_verbs_and_options_and_starts_no_daemon(home: Path, on_pa
     assert not list(home.glob("*/corral.sock"))
 
 
+def test_names_are_completed_where_a_daemon_runs(deployed: Path, on_path: None) -> None:
+    chat = ask("chat", "d", "hi")["chat"]
+    for words, found in (
+        ("stop ", "d"), ("chat d", "d"), ("stop x", ""), ("models rm smol", "smollm2-135m"), ("fit ", "smollm2-135m"),
+        ("chats show ", chat), ("models import ", ""),
+    ):  # fmt: skip
+        env = {**os.environ, "_CORRAL_COMPLETE": "bash_complete", "COMP_WORDS": f"corral {words}"}
+        env["COMP_CWORD"] = str(len(words.split(" ")))
+        done = subprocess.run(["corral"], env=env, capture_output=True, text=True, timeout=60)
+        lines = [line.partition(",")[2] for line in done.stdout.splitlines() if line.startswith("plain")]
+        assert (lines, done.stderr) == ([found] if found else [], ""), words
+
+
 @pytest.mark.parametrize("shell", ["zsh", "fish"])
 def test_other_shells_take_their_script(home: Path, on_path: None, shell: str) -> None:
     text = corral("completion", shell)

@@ -11,21 +11,21 @@ import click
 from core.client import Client
 from core.errors import CorralError, Failed, Invalid
 from core.nouns import Chat, ChatOptions, Turn
-from tui.command import INTERRUPTED, Nouns, Told, note, options, run, with_options
+from tui.command import INTERRUPTED, Nouns, Told, named, note, options, run, with_options
 from tui.lines import as_json, ask, say, table, tell
 from tui.plain import line, plain
 from tui.words import age
 
 
 @click.command()
-@click.argument("deployment")
+@click.argument("deployment", shell_complete=named("deployments"))
 @click.argument("question", nargs=-1)
 @click.option("--system", default="", help="system prompt")
 @click.option("--temperature", type=float)
 @click.option("--top-p", type=float)
 @click.option("--max-tokens", type=int)
 @click.option("--seed", type=int)
-@click.option("--resume", "resume", help="go on with this chat")
+@click.option("--resume", "resume", shell_complete=named("chats"), help="go on with this chat")
 @click.option("--forget-oldest", is_flag=True, help="when the context is full, forget the oldest turns")
 @with_options
 def chat(
@@ -173,7 +173,7 @@ def search(text: str) -> None:
 
 
 @chats.command("show")
-@click.argument("chat")
+@click.argument("chat", shell_complete=named("chats"))
 @with_options
 def show(chat: str) -> None:
     """A chat with its questions and answers."""
@@ -191,7 +191,7 @@ def show(chat: str) -> None:
 
 
 @chats.command("rename")
-@click.argument("chat")
+@click.argument("chat", shell_complete=named("chats"))
 @click.argument("title")
 @with_options
 def rename(chat: str, title: str) -> None:
@@ -201,7 +201,7 @@ def rename(chat: str, title: str) -> None:
 
 
 @chats.command("export")
-@click.argument("chat")
+@click.argument("chat", shell_complete=named("chats"))
 @click.option("--format", "format_", type=click.Choice(["md", "json"]), default="md", show_default=True)
 @with_options
 def export(chat: str, format_: str) -> None:
@@ -210,7 +210,7 @@ def export(chat: str, format_: str) -> None:
 
 
 @chats.command("rm")
-@click.argument("chat")
+@click.argument("chat", shell_complete=named("chats"))
 @with_options
 def rm(chat: str) -> None:
     """Delete a chat for good."""

@@ -13,7 +13,7 @@ from core.client import Client
 from core.errors import Conflict, Failed, TimedOut
 from core.nouns import Deployment, DeploymentSpec, LogText
 from tui.amounts import Moment, Size
-from tui.command import again, note, options, run, with_options
+from tui.command import again, named, note, options, run, with_options
 from tui.lines import as_json, ask, local, say, table, tell
 from tui.plain import line, plain
 from tui.words import age, size
@@ -24,7 +24,7 @@ PIECE = 1 << 20
 
 
 @click.command()
-@click.argument("model")
+@click.argument("model", shell_complete=named("models"))
 @click.option("--name", help="default: the model's name")
 @click.option("--ctx", default=0, help="total context cells of a replica (default: 4096 a slot)")
 @click.option("--parallel", default=1, show_default=True, help="conversations at once")
@@ -142,7 +142,7 @@ def deployments() -> None:
 
 
 @click.command()
-@click.argument("name")
+@click.argument("name", shell_complete=named("deployments"))
 @click.option("--wait", is_flag=True, help="return when it has stopped")
 @click.option("--timeout", type=SECONDS, default=60.0, show_default=True, help="seconds that --wait waits")
 @with_options
@@ -162,7 +162,7 @@ def stop(name: str, wait: bool, timeout: float) -> None:
 
 
 @click.command()
-@click.argument("name")
+@click.argument("name", shell_complete=named("deployments"))
 @click.option("--wait", is_flag=True, help="return when it is ready, or with the reason")
 @click.option("--timeout", type=SECONDS, default=300.0, show_default=True, help="seconds that --wait waits")
 @with_options
@@ -177,7 +177,7 @@ def start(name: str, wait: bool, timeout: float) -> None:
 
 
 @click.command()
-@click.argument("name")
+@click.argument("name", shell_complete=named("deployments"))
 @click.option("--wait", is_flag=True, help="return when it is ready, or with the reason")
 @click.option("--timeout", type=SECONDS, default=300.0, show_default=True, help="seconds that --wait waits")
 @with_options
@@ -192,7 +192,7 @@ def restart(name: str, wait: bool, timeout: float) -> None:
 
 
 @click.command()
-@click.argument("name")
+@click.argument("name", shell_complete=named("deployments"))
 @with_options
 def rm(name: str) -> None:
     """Remove a deployment; its replicas end. The model stays."""
@@ -202,7 +202,7 @@ def rm(name: str) -> None:
 
 
 @click.command()
-@click.argument("name")
+@click.argument("name", shell_complete=named("deployments"))
 @click.argument("replicas", type=click.IntRange(0, 64))
 @with_options
 def scale(name: str, replicas: int) -> None:
@@ -211,7 +211,7 @@ def scale(name: str, replicas: int) -> None:
 
 
 @click.command()
-@click.argument("name")
+@click.argument("name", shell_complete=named("deployments"))
 @click.option("-f", "--follow", is_flag=True, help="go on until ctrl+c")
 @click.option("--previous", is_flag=True, help="of the launch before")
 @click.option("--replica", default=0, show_default=True)
@@ -261,7 +261,7 @@ def _print(piece: LogText, stream: bool) -> None:
 
 
 @click.command()
-@click.argument("name")
+@click.argument("name", shell_complete=named("deployments"))
 @with_options
 def explain(name: str) -> None:
     """Why a deployment is in its state: sentences first, evidence after."""

@@ -11,7 +11,7 @@ from core.client import Client
 from core.errors import Failed, from_body
 from core.nouns import DeploymentSpec, ImportJob, Plan
 from tui.amounts import Size
-from tui.command import Nouns, options, run, with_options
+from tui.command import Nouns, named, options, run, with_options
 from tui.lines import Progress, as_json, ask, say, table, tell
 from tui.plain import line
 from tui.words import age, size
@@ -48,7 +48,7 @@ def ls() -> None:
 
 
 @models.command("show")
-@click.argument("name")
+@click.argument("name", shell_complete=named("models"))
 @with_options
 def show(name: str) -> None:
     """All that is known of a model."""
@@ -99,7 +99,7 @@ def sample(name: str | None) -> None:
 
 
 @models.command("rm")
-@click.argument("name")
+@click.argument("name", shell_complete=named("models"))
 @with_options
 def rm(name: str) -> None:
     """Remove a model and its files."""
@@ -136,7 +136,7 @@ async def _follow(client: Client, job: ImportJob) -> None:
 
 
 @click.command()
-@click.argument("model")
+@click.argument("model", shell_complete=named("models"))
 @click.option("--ctx", default=0, help="total context cells (default: 4096 a slot)")
 @click.option("--parallel", default=1, help="conversations at once")
 @click.option("--cache-type", type=click.Choice(["f16", "q8_0", "q4_0"]), default="f16")

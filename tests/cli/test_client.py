@@ -1,0 +1,91 @@
+"""The client where the other end does not do its part: errors of the family, in time."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from core.client import Client
+from core.errors import CorralError, Failed, NoDaemon, TimedOut
+from core.nouns import Status
+
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
+
+
+class Daemon:
+    """A socket that answers each request with `answer`, or never (None)."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.answer: bytes | None = None
+        self.never = asyncio.Event()
+        self.callers: set[asyncio.Task[None]] = set()
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self.callers.add(task)
+        try:
+            await reader.readuntil(b"\r\n\r\n")
+            if self.answer is None:
+                await self.never.wait()
+            writer.write(self.answer or b"")
+            await writer.drain()
+        except (asyncio.CancelledError, OSError):
+            pass
+        finally:
+            self.callers.discard(task)
+            writer.close()
+
+
+@pytest.fixture
+async def daemon(tmp_path: Path) -> AsyncIterator[Daemon]:
+    made = Daemon(tmp_path / "s")
+    server = await asyncio.start_unix_server(made.serve, made.path)
+    yield made
+    server.close()
+    for task in list(made.callers):
+        task.cancel()
+    await asyncio.gather(*made.callers, return_exceptions=True)
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [
+        (None, TimedOut),
+        (HEAD + b"Content-Length: 100\r\n\r\n{", NoDaemon),
+        (b"", NoDaemon),
+        (b"SSH-2.0-OpenSSH\r\n", NoDaemon),
+        (HEAD + b"Content-Length: 2\r\n\r\n{}", Failed),
+        (HEAD + b"Content-Length: 4\r\n\r\nnope", Failed),
+        (b"HTTP/1.1 500 X\r\nContent-Length: 4\r\n\r\nnope", Failed),
+    ],
+)  # fmt: skip
+async def test_what_is_no_answer_is_an_error_in_time(
+    daemon: Daemon, answer: bytes | None, error: type[CorralError]
+) -> None:
+    daemon.answer = answer
+    client = Client(daemon.path)
+    async with asyncio.timeout(10):
+        with pytest.raises(error):
+            await client.call("GET", "/status", Status, timeout=0.3 if answer is None else 5)
+
+
+async def test_an_answer_that_does_not_end_is_an_error_in_time(daemon: Daemon) -> None:
+    daemon.answer = None
+
+    async def begin(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(HEAD + b"Content-Length: 100\r\n\r\n{")
+        await Daemon.serve(daemon, reader, writer)
+
+    server = await asyncio.start_unix_server(begin, daemon.path.with_name("slow"))
+    async with asyncio.timeout(10):
+        with pytest.raises(TimedOut):
+            await Client(daemon.path.with_name("slow")).call("GET", "/status", Status, timeout=0.3)
+    server.close()
+
+
+async def test_nobody_there_is_no_daemon(tmp_path: Path) -> None:
+    with pytest.raises(NoDaemon):
+        await Client(tmp_path / "nobody").status()
