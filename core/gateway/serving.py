@@ -9,7 +9,9 @@ import logging
 import os
 import signal
 import socket
+import sys
 from pathlib import Path
+from typing import Any
 
 from core.gateway import wire
 from core.gateway.control import LINE_LIMIT, Control
@@ -24,6 +26,8 @@ log = logging.getLogger("gateway")
 
 GRACE_S = 5.0
 """What running answers have to end after SIGTERM."""
+KEEP: dict[str, Any] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
+"""Since 3.13 a loop looks up a listener's path and removes it at its end: ours was renamed, or handed over, by then."""
 WAIT_S = 30.0
 """How long a gateway that finds another one serving waits to be handed the listener."""
 
@@ -124,9 +128,9 @@ class Serving:
         core.table.load()
         core.spool.adopt()
         self._listener = listener
-        self._server = await loop.create_unix_server(lambda: ClientConnection(core), sock=listener.dup())
+        self._server = await loop.create_unix_server(lambda: ClientConnection(core), sock=listener.dup(), **KEEP)
         self._control_server = await asyncio.start_unix_server(
-            self._control.serve, sock=bind(self._folder / "control.sock", 0o600), limit=LINE_LIMIT
+            self._control.serve, sock=bind(self._folder / "control.sock", 0o600), limit=LINE_LIMIT, **KEEP
         )
         log.info("serves on %s", self._listen)
         ticking = loop.create_task(self._control.run())
@@ -172,7 +176,7 @@ class Serving:
         handed = wire.Handed(version=wire.WIRE_VERSION, launch=self._launch, turns=str(turns))
         core = self._core
         private = await asyncio.get_running_loop().create_unix_server(
-            lambda: ClientConnection(core), sock=bind(turns, 0o600)
+            lambda: ClientConnection(core), sock=bind(turns, 0o600), **KEEP
         )
         try:
             self._successor = await Successor.give(path, handed, self._listener, self._lock)
