@@ -280,8 +280,9 @@ class GatewayLink:
                 group.create_task(self._tend())
         except* _Replaced:
             log.info("the gateway was replaced by one of version %s", program_version())
-        except* (*_SHOUT, TimeoutError) as errors:
-            raise Failed("the gateway's control socket closed", str(errors.exceptions[0])) from None
+        except* (CorralError, *_SHOUT, TimeoutError) as errors:
+            # Also when usage could not be stored: it is not acknowledged, so the gateway sends it again.
+            raise Failed("the conversation with the gateway broke off", str(errors.exceptions[0])) from None
         finally:
             self._writer = None
             writer.close()

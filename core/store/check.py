@@ -6,15 +6,15 @@ import logging
 import re
 import sqlite3
 import time
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
 from core.errors import StoreError
 from core.settings import Paths
 from core.store import copies, migrate
-from core.store.faults import is_corrupt, store_error
+from core.store.faults import is_corrupt, is_full, store_error
 
 log = logging.getLogger(__name__)
 
@@ -29,16 +29,22 @@ def check(paths: Paths, known: Sequence[migrate.Migration], now: float) -> list[
     Raises `StoreError` if the file is newer than the program, or can't be read or copied; it is untouched then.
     """
     path = paths.database
-    if not path.exists() or path.stat().st_size == 0:
-        if paths.audit_head.exists():
-            return [_say(f"{path} is gone although audit.head knows its records; a new one was begun")]
-        return []
     try:
-        _look(paths, known, now)
+        _roll_back(paths)
+        if path.exists() and path.stat().st_size:
+            _look(paths, known, now)
+            return []
     except _Corrupt as error:
         aside = _set_aside(path, now)
         return [_say(f"the database was corrupt ({error}) and is set aside as {aside.name}; a new one was begun")]
-    return []
+    told = []
+    if paths.audit_head.exists():
+        told.append(_say(f"{path} is gone although audit.head knows its records; a new one was begun"))
+    log_file = path.with_name(path.name + "-wal")
+    if log_file.exists() and log_file.stat().st_size:  # SQLite would remove it
+        aside = _set_aside(path, now)
+        told.append(_say(f"a write-ahead log without its database is set aside as {aside.name}-wal"))
+    return told
 
 
 def _say(text: str) -> str:
@@ -46,23 +52,40 @@ def _say(text: str) -> str:
     return text
 
 
-def _look(paths: Paths, known: Sequence[migrate.Migration], now: float) -> None:
-    """Read-only, so that closing it does not fold the log of a corrupt file into it."""
+def _roll_back(paths: Paths) -> None:
+    """End what a crash cut off before the write-ahead log was in use: while a rollback journal lies there, SQLite lets
+    nobody read."""
+    journal = paths.database.with_name(paths.database.name + "-journal")
+    if not journal.exists() or not paths.database.exists():
+        return
+    with _faults(paths), closing(sqlite3.connect(paths.database, isolation_level=None, timeout=10)) as db:
+        db.execute("SELECT count(*) FROM sqlite_master")
+
+
+@contextmanager
+def _faults(paths: Paths) -> Iterator[None]:
+    """SQLite's errors as `_Corrupt` or `StoreError`."""
     try:
-        with closing(
-            sqlite3.connect(f"file:{quote(str(paths.database))}?mode=ro", uri=True, isolation_level=None, timeout=10)
-        ) as db:
-            _quick_check(db)
-            migrate.check_not_newer(db, known)
-            had = migrate.applied(db)
-            if had and {number for number, _, _ in known} - had:
-                _copy(db, paths.backups, now)
+        yield
     except sqlite3.Error as error:
         if is_corrupt(error):
             raise _Corrupt(str(error)) from error
+        if is_full(error):
+            raise  # the ballast can help
         raise StoreError(
             f"{paths.database} cannot be opened", str(error), "mend its mode, or the disk (read-only? full?)"
         ) from error
+
+
+def _look(paths: Paths, known: Sequence[migrate.Migration], now: float) -> None:
+    """Read-only, so that closing it does not fold the log of a corrupt file into it."""
+    uri = f"file:{quote(str(paths.database))}?mode=ro"
+    with _faults(paths), closing(sqlite3.connect(uri, uri=True, isolation_level=None, timeout=10)) as db:
+        _quick_check(db)
+        migrate.check_not_newer(db, known)
+        had = migrate.applied(db)
+        if had and {number for number, _, _ in known} - had:
+            _copy(db, paths.backups, now)
 
 
 def _quick_check(db: sqlite3.Connection) -> None:
@@ -86,12 +109,12 @@ def _copy(db: sqlite3.Connection, folder: Path, now: float) -> None:
 
 
 def _set_aside(path: Path, now: float) -> Path:
-    """Rename the file and its log; never onto another one. The file goes first: its log without it is no database,
-    it without its log would be an older one."""
+    """Rename the file and its log; never onto another one. The file goes first: its log without it is no database (and
+    is set aside by the next start), it without its log would be an older one."""
     aside = path.with_name(time.strftime("corral.db.corrupt-%Y%m%dT%H%M%S", time.gmtime(now)))
-    while aside.exists():
+    while list(path.parent.glob(f"{aside.name}*")):
         aside = aside.with_name(aside.name + "+")
-    for suffix in ("", "-wal", "-shm"):
+    for suffix in ("", "-journal", "-wal", "-shm"):
         file = path.with_name(path.name + suffix)
         if file.exists():
             file.rename(aside.with_name(aside.name + suffix))

@@ -31,29 +31,42 @@ PRUNE_EVERY_S = 86400.0
 class _Connection(aiosqlite.Connection):
     """aiosqlite's worker thread, lent to one synchronous function at a time.
 
-    `_execute` and `_conn` are private to aiosqlite; this class is the only place that knows them. A transaction
-    of single awaits can be cancelled near COMMIT and has been seen both cancelled and committed; one function can't.
+    `_execute`, `_conn` and `_thread` are private to aiosqlite; this class is the only place that knows them. A
+    transaction of single awaits can be cancelled near COMMIT and has been seen both cancelled and committed; one
+    function can't.
     """
 
     async def run(self, fn: Callable[[sqlite3.Connection], T]) -> T:
         return await self._execute(lambda: fn(self._conn))  # type: ignore[no-any-return,no-untyped-call]
 
+    async def begin(self) -> None:
+        """Connect. If that fails, wait until the thread has ended: it would answer a loop that is closed."""
+        try:
+            await self
+        except BaseException:
+            await asyncio.to_thread(self._thread.join)
+            raise
+
 
 async def _connect(path: Path, *, readonly: bool) -> _Connection:
     def connector() -> sqlite3.Connection:
         db = sqlite3.connect(path, isolation_level=None, timeout=WAIT_MS / 1000, check_same_thread=False)
-        if readonly:
-            db.execute("PRAGMA query_only=ON")
-        else:
-            path.chmod(0o600)
-            db.execute("PRAGMA journal_mode=WAL")
-            db.execute("PRAGMA synchronous=FULL")
-            db.execute("PRAGMA secure_delete=ON")
-        db.execute("PRAGMA foreign_keys=ON")
+        try:
+            if readonly:
+                db.execute("PRAGMA query_only=ON")
+            else:
+                path.chmod(0o600)
+                db.execute("PRAGMA journal_mode=WAL")
+                db.execute("PRAGMA synchronous=FULL")
+                db.execute("PRAGMA secure_delete=ON")
+            db.execute("PRAGMA foreign_keys=ON")
+        except BaseException:
+            db.close()
+            raise
         return db
 
     connection = _Connection(connector, iter_chunk_size=64)
-    await connection
+    await connection.begin()
     return connection
 
 

@@ -90,6 +90,7 @@ class Program:
 
     def __init__(self, disk: Disk, said: Path) -> None:
         self.disk, self._said = disk, said
+        said.touch()
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> bool:

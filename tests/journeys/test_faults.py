@@ -3,17 +3,19 @@
 The n-th write fails, once or from then on until the fault is lifted, while people deploy, ask, scale and remove. Every
 action is then done, or refused with a sentence and nothing of it is there; what was acknowledged stays, also through a
 restart; the chain verifies; and once the fault is lifted all works again. The suite takes a sample of the writes,
-`make soak` takes all. `CORRAL_FAULT_SEED` repeats a sample.
+`make soak` takes all. `CORRAL_FAULT_SEED` repeats a sample, `CORRAL_FAULT_FROM` begins at a later write.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 import errno
 import importlib.util
 import os
 import random
+import shutil
 import sqlite3
 import sys
 import time
@@ -46,6 +48,9 @@ llama_server = "{engine}"
 BROKEN = "the daemon failed on this request"
 """What the daemon says of an error that nobody foresaw: here it is always a bug."""
 FAULTS = [(error, lasting) for error in (errno.ENOSPC, errno.EIO) for lasting in (False, True)]
+
+FROM = int(os.environ.get("CORRAL_FAULT_FROM") or 1)
+"""The first write of the long runs: to go on where one has failed."""
 
 Wish = tuple[int, str] | None
 """Replicas and what is wanted; None: no such deployment."""
@@ -117,7 +122,7 @@ class Life:
             assert None in before
             self.wishes[name] = {None}
         except NoDaemon:
-            assert not self.program.alive()
+            await self.killed()
         except CorralError as error:
             sound(error)
             self.told.append(str(error))
@@ -127,6 +132,12 @@ class Life:
         else:
             self.wishes[name] = {after}
             self.done.add((verb, f"deployment:{name}"))
+
+    async def killed(self) -> None:
+        """Nobody answers: that is only right if the daemon was killed."""
+        assert self.program.process is not None
+        await asyncio.to_thread(self.program.process.wait, 10)
+        assert self.program.process.returncode == -9, self.program.said()[-3000:]
 
     async def wish(self, name: str) -> Wish:
         try:
@@ -288,9 +299,8 @@ class Life:
             }
             replicas = {each.id for each in await self.client.replicas()}
             self.last = f"{status.daemon.warnings} {left} wanted {wanted} are {replicas}"
-            return (
-                not (status.daemon.warnings or left) and wanted == replicas and status.gateway_status.state == "ready"
-            )
+            ready = status.gateway_status.state == "ready"
+            return ready and not (status.daemon.warnings or left) and wanted == replicas
 
         try:
             await self.until(settled)
@@ -353,8 +363,114 @@ async def once(life: Life, at: int, error: int, lasting: bool, restart: bool) ->
         names = life.disk.names()
         where = names[at - 1] if at <= len(names) else "no write"
         failure.add_note(f"{faults.name_of(error)}{' lasting' * lasting} at write {at} ({where}), restart {restart}")
+        failure.add_note(life.program.said()[-4000:])
         raise
     return hit
+
+
+class Home:
+    """A state folder as a daemon left it, put back before each case."""
+
+    def __init__(self, life: Life, keep: Path) -> None:
+        self._life, self._keep = life, keep
+        self._memory = (life.wishes, life.chats, life.asked, life.done)
+        if life.paths.state.exists():
+            shutil.copytree(life.paths.state, keep, ignore=lambda *_: {"corral.sock", "gateway.sock", "control.sock"})
+
+    def restore(self) -> Life:
+        shutil.rmtree(self._life.paths.state, ignore_errors=True)
+        if self._keep.exists():
+            shutil.copytree(self._keep, self._life.paths.state)
+        life = Life(self._life.program)
+        life.wishes, life.chats, life.asked, life.done = copy.deepcopy(self._memory)
+        return life
+
+
+async def left_by_a_killed_daemon(program: Program, folder: Path) -> Life:
+    """With something wanted, a chat, and all of it still in the write-ahead log."""
+    life = await begun(program, folder)
+    await life.deploy("zero", replicas=0)
+    assert await life.chat("zero")
+    gateway = (await life.client.status()).gateway_status.pid
+    program.end(9)
+    assert gateway
+    os.kill(gateway, 9)
+    assert life.paths.database.with_name("corral.db-wal").stat().st_size
+    return life
+
+
+async def left_by_an_older_program(program: Program, folder: Path) -> Life:
+    """As one that had not the last migration yet."""
+    life = await left_by_a_killed_daemon(program, folder)
+    db = sqlite3.connect(life.paths.database)
+    db.executescript("DROP TABLE usage; DROP TABLE usage_mark; DELETE FROM migrations WHERE name = 'usage'")
+    db.close()
+    return life
+
+
+async def left_corrupt(program: Program, folder: Path) -> Life:
+    """Nothing of it can be read: a new database follows its chain."""
+    life = await left_by_a_killed_daemon(program, folder)
+    with life.paths.database.open("r+b") as file:
+        file.write(b"not a database at all")
+    life.wishes, life.chats, life.done = {}, {}, set()
+    return life
+
+
+async def nothing_there(program: Program, folder: Path) -> Life:
+    return Life(program)
+
+
+STARTS = [nothing_there, left_by_a_killed_daemon, left_by_an_older_program, left_corrupt]
+
+
+async def start(home: Home, at: int, error: int, lasting: bool) -> bool:
+    """Start with a fault at the `at`-th write and, once that is lifted, well; False if there are fewer writes."""
+    life = home.restore()
+    program, disk = life.program, life.disk
+    mark = len(program.said())
+    disk.arm(at, error, lasting=lasting)
+    try:
+        if await asyncio.to_thread(program.start):
+
+            async def gateway() -> bool:
+                return (await life.client.status()).gateway_status.state == "ready"
+
+            await life.until(gateway, unless=life.hit)
+        if life.hit() and error == KILL:
+            await life.killed()
+        hit = life.hit()
+        disk.lift()
+        assert hit or program.alive(), program.said()[mark:]
+        if not program.alive():
+            last = program.said()[mark:].strip().splitlines()[-1:]
+            assert error == KILL or (last and last[0].startswith("corral: ")), program.said()[mark:]
+            await life.again()
+        await life.holds()
+        if home._memory[0] == {} and home._keep.exists():
+            set_aside(life)
+        await life.well()
+        await life.client.shutdown(True)
+    except BaseException as failure:
+        disk.lift()
+        names = disk.names()
+        where = names[at - 1] if 0 < at <= len(names) else "no write"
+        failure.add_note(f"{faults.name_of(error)}{' lasting' * lasting} at write {at} ({where}) of a start")
+        raise
+    finally:
+        if program.alive():
+            program.end(9)
+    return hit
+
+
+def set_aside(life: Life) -> None:
+    """The corrupt file is there whole, beside the one that follows its chain."""
+    files = {each.name: each for each in life.paths.state.glob("corral.db.corrupt-*")}
+    (main,) = [each for name, each in files.items() if not name.endswith(("-wal", "-shm"))]
+    assert main.read_bytes().startswith(b"not a database at all")
+    assert any(each.stat().st_size for name, each in files.items() if name.endswith("-wal")), files
+    with life.reading() as db:
+        assert db.execute("SELECT prev FROM audit WHERE seq = 1").fetchone()[0] != "0" * 64
 
 
 async def writes_of_a_day(life: Life) -> int:
@@ -378,12 +494,38 @@ async def test_a_sample_of_the_writes_of_a_running_daemon(program: Program, tmp_
         await once(life, dice.randint(1, most), error, lasting, restart=n % 4 == 3)
 
 
+async def test_a_sample_of_the_writes_of_a_start(program: Program, tmp_path: Path) -> None:
+    dice = random.Random(seed())
+    kind = dice.choice(STARTS)
+    print(kind.__name__)
+    home = Home(await kind(program, tmp_path), tmp_path / "left")
+    assert not await start(home, 0, errno.EIO, False)
+    most = home.restore().disk.count
+    for error, lasting in dice.sample([*FAULTS, (KILL, False)], 4):
+        await start(home, dice.randint(1, most), error, lasting)
+
+
 @pytest.mark.soak
 @pytest.mark.timeout(3 * 3600)
-@pytest.mark.parametrize(("error", "lasting"), FAULTS)
+@pytest.mark.parametrize("kind", STARTS)
+@pytest.mark.parametrize(("error", "lasting"), [*FAULTS, (KILL, False)])
+async def test_every_write_of_a_start(
+    program: Program, tmp_path: Path, kind: Callable[[Program, Path], Awaitable[Life]], error: int, lasting: bool
+) -> None:
+    home = Home(await kind(program, tmp_path), tmp_path / "left")
+    at = FROM
+    while await start(home, at, error, lasting):
+        at += 1
+    print(f"{kind.__name__}: {at - 1} writes")
+    assert at > 10
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3 * 3600)
+@pytest.mark.parametrize(("error", "lasting"), [*FAULTS, (KILL, False)])
 async def test_every_write_of_a_running_daemon(program: Program, tmp_path: Path, error: int, lasting: bool) -> None:
     life = await begun(program, tmp_path)
-    at = 1
+    at = FROM
     while await once(life, at, error, lasting, restart=at % 3 == 0):
         at += 1
     print(f"{at - 1} writes")
