@@ -10,7 +10,7 @@ import os
 import re
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import UTC, datetime
 from typing import Any
@@ -46,6 +46,7 @@ class Audit:
         self._paths = paths
         self._clock = clock
         self._loop = asyncio.get_running_loop()
+        self._head: Head | None = None
         self._behind = ""
         """Why audit.head could not be written after the last commit; empty if it was."""
         self.on_record: list[Callable[[AuditRecord], Any]] = []
@@ -86,6 +87,7 @@ class Audit:
 
     def _put_head(self, head: Head) -> None:
         """Write audit.head; a disk that refuses is said in `troubles`, and the record stands."""
+        self._head = head
         try:
             write_head(self._paths, head)
         except OSError as error:
@@ -151,9 +153,10 @@ class Audit:
         return records if order == "ASC" else records[::-1]
 
     async def verify(self) -> ChainReport:
-        """Walk the whole chain and compare its end with the head outside the database."""
+        """Walk the whole chain and compare its end with the head outside the database: with the one in memory while
+        audit.head cannot be written."""
         started = time.monotonic()
-        report = await asyncio.to_thread(verify_file, self._paths)
+        report = await asyncio.to_thread(verify_file, self._paths, self._head if self._behind else None)
         report = msgspec.structs.replace(report, seconds=round(time.monotonic() - started, 3))
         # Records that were committed meanwhile stay counted.
         if report.ok and self.status.records > report.records:
@@ -163,13 +166,14 @@ class Audit:
         return report
 
 
-def verify_file(paths: Paths) -> ChainReport:
-    """Verify on a connection of its own, in the caller's thread; a snapshot of the moment it begins."""
+def verify_file(paths: Paths, known: Head | None = None) -> ChainReport:
+    """Verify on a connection of its own, in the caller's thread; a snapshot of the moment it begins. `known` stands for
+    an audit.head that could not be written. Raises `StoreError`."""
     try:
         with closing(sqlite3.connect(f"file:{quote(str(paths.database))}?mode=ro", uri=True, timeout=10)) as db:
             db.execute("BEGIN")
-            head = read_head(paths)
-            verdict = inspect(lambda: db.execute(SELECT + " ORDER BY seq"), head.hash if head else "")
+            head = known or read_head(paths)
+            verdict = _inspect(db, head)
             wrong, how = verdict.wrong, verdict.how
             if not how:
                 row = db.execute("SELECT value FROM meta WHERE key = 'audit_start'").fetchone()
@@ -181,6 +185,21 @@ def verify_file(paths: Paths) -> ChainReport:
         ok=not how, records=verdict.records, head=verdict.head, wrong=wrong, how=how,
         message=_message(wrong, how, verdict.other),
     )  # fmt: skip
+
+
+def _inspect(db: sqlite3.Connection, head: Head | None) -> Verdict:
+    def rows(first: int) -> Iterator[tuple[Any, ...]]:
+        yield from db.execute(SELECT + " WHERE seq >= ? ORDER BY seq", (first,))
+
+    outside = (head.hash, head.seq) if head else ("", 0)
+    try:
+        return inspect(rows, *outside)
+    except sqlite3.OperationalError as error:
+        if "decode to UTF-8" not in str(error):
+            raise
+        # Somebody wrote bytes into a text. Not always so: a function for each text costs 3 s in a million records.
+        db.text_factory = lambda raw: raw.decode("utf-8", "replace")
+        return inspect(rows, *outside)
 
 
 def _against_head(

@@ -1,9 +1,11 @@
 """The chain over a real database: appended through the gate, tampered with from outside, found by verify."""
 
 import asyncio
+import hashlib
+import os
 import sqlite3
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -12,8 +14,8 @@ from hypothesis import strategies as st
 
 from core.access import Gate
 from core.audit import Audit, chain
-from core.audit.log import Head, write_head
-from core.errors import Conflict, NotAllowed
+from core.audit.log import Head, read_head, write_head
+from core.errors import Conflict, NotAllowed, StoreError
 from core.nouns import CORRAL, Actor
 from core.settings import Paths
 from core.store import Store
@@ -214,14 +216,18 @@ def _chain(length: int) -> list[chain.Row]:
     for seq in range(1, length + 1):
         rows.append(_row(seq, prev, f"reason {seq}"))
         prev = str(rows[-1][14])
-    assert not chain.inspect(lambda: rows).how
+    assert not _inspected(rows).how
     return rows
+
+
+def _inspected(rows: list[chain.Row], outside: str = "", ends: int = 0) -> chain.Verdict:
+    return chain.inspect(lambda first: [row for row in rows if row[0] >= first], outside, ends)
 
 
 def _named(rows: list[chain.Row], outside: str = "") -> tuple[int | None, str]:
     """What `inspect` says of rows as a database gives them: in the order of seq."""
     ordered = sorted(rows, key=lambda row: row[0])
-    verdict = chain.inspect(lambda: ordered, outside)
+    verdict = _inspected(ordered, outside)
     return verdict.wrong, verdict.how
 
 
@@ -288,5 +294,138 @@ def test_any_two_swapped_records_are_both_named(length: int, data: st.DataObject
     one = data.draw(st.integers(1, length - 1))
     two = data.draw(st.integers(one + 1, length))
     rows[one - 1], rows[two - 1] = (one, *rows[two - 1][1:]), (two, *rows[one - 1][1:])
-    verdict = chain.inspect(lambda: rows)
+    verdict = _inspected(rows)
     assert (verdict.wrong, verdict.how, verdict.other) == (one, "swapped", two)
+
+
+class Counter:
+    """SHA-256, counted."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.hashes, self._real = 0, hashlib.sha256
+        monkeypatch.setattr(chain, "_sha256", self)
+
+    def __call__(self, data: bytes) -> "hashlib._Hash":
+        self.hashes += 1
+        return self._real(data)
+
+
+LENGTH = 3000
+BROKEN = {
+    "changed": lambda rows: (*rows[1499][:12], "other", *rows[1499][13:]),
+    "forged": lambda rows: _row(1500, str(rows[1499][13]), "forged"),
+    "hash": lambda rows: (*rows[1499][:14], "no hash"),
+}
+
+
+@pytest.mark.parametrize("how", [*BROKEN, "swapped", "swapped from the first", "copied", "closed gap"])
+def test_a_long_broken_chain_costs_about_as_much_as_a_whole_one(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In hashes and in looks at rows; `make bench` has the seconds for a million records."""
+    rows = _chain(LENGTH)
+    end, found = str(rows[-1][14]), (1500, "changed")
+    monkeypatch.setattr(chain, "SEARCH", 50)
+    if how in BROKEN:
+        rows[1499] = BROKEN[how](rows)
+    elif how.startswith("swapped"):
+        one = 1 if "first" in how else 1500
+        rows[one - 1], rows[2799] = (one, *rows[2799][1:]), (2800, *rows[one - 1][1:])
+        found = (one, "swapped")
+    elif how == "copied":
+        rows = rows[:1499] + [(1500, *rows[9][1:])] + [(row[0] + 1, *row[1:]) for row in rows[1499:]]
+        found = (1500, "inserted")
+    else:
+        rows = rows[:1499] + [(row[0] - 400, *row[1:]) for row in rows[1899:]]
+        found = (1500, "removed")
+    counter, looks = Counter(monkeypatch), [0]
+
+    def given(first: int) -> Iterator[chain.Row]:
+        for row in rows:
+            if row[0] >= first:
+                looks[0] += 1
+                yield row
+
+    verdict = chain.inspect(given, end, LENGTH)
+    assert (verdict.wrong, verdict.how) == found
+    assert counter.hashes <= LENGTH + 2 * 50 + 10
+    assert looks[0] <= 3 * LENGTH
+
+
+async def test_bytes_that_are_no_text_are_named_as_a_change(place: tuple[Paths, Store, Audit, Gate]) -> None:
+    paths, _, audit, gate = place
+    await fill(gate, 4)
+    tamper(paths, "UPDATE audit SET reason = CAST(x'ff00fe' AS TEXT) WHERE seq = 2")
+    report = await audit.verify()
+    assert (report.wrong, report.how) == (2, "changed")
+
+
+async def test_a_head_that_cannot_be_written_is_said_and_caught_up(
+    place: tuple[Paths, Store, Audit, Gate], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The record stands, verifying goes by the head in memory, and listeners hear of it."""
+    paths, _, audit, gate = place
+    heard: list[int] = []
+    audit.on_record.append(lambda record: heard.append(record.seq))
+    await fill(gate, 2)
+    new = paths.audit_head.with_name("audit.head.new")
+    new.mkdir()  # in the way, as a full disk would be
+    await fill(gate, 1)
+    await asyncio.sleep(0)
+    assert heard == [1, 2, 3]
+    assert "audit.head is behind the records" in audit.troubles()[0]
+    assert (await audit.verify()).ok
+    paths.audit_head.unlink()
+    assert (await audit.verify()).ok
+    await audit.recover()
+    assert audit.troubles()
+    new.rmdir()
+    await audit.recover()
+    assert not audit.troubles()
+    assert read_head(paths) == Head(1, 3, (await audit.verify()).head)
+
+
+async def test_the_head_is_replaced_whole_and_its_folder_flushed(
+    place: tuple[Paths, Store, Audit, Gate], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths, _, _, _ = place
+    done: list[str] = []
+    real_fsync, real_rename = os.fsync, Path.rename
+
+    def fsync(fd: int) -> None:
+        done.append(f"fsync {Path(os.readlink(f'/proc/self/fd/{fd}')).name}")
+        real_fsync(fd)
+
+    def rename(path: Path, target: Path) -> Path:
+        done.append(f"rename {path.name} {target.name}")
+        return real_rename(path, target)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(Path, "rename", rename)
+    write_head(paths, Head(1, 7, "a" * 64))
+    assert done == ["fsync audit.head.new", "rename audit.head.new audit.head", f"fsync {paths.state.name}"]
+    assert read_head(paths) == Head(1, 7, "a" * 64)
+    monkeypatch.setattr(os, "write", lambda fd, data: len(data) - 1)
+    with pytest.raises(OSError, match="No space left"):
+        write_head(paths, Head(1, 8, "b" * 64))
+    assert read_head(paths) == Head(1, 7, "a" * 64)
+
+
+async def test_an_outcome_that_cannot_be_written_is_owed_and_written_once(
+    place: tuple[Paths, Store, Audit, Gate], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, store, audit, gate = place
+    effect = await gate.intent(CORRAL, "replica.start", "replica:a/0", "r1")
+    real = store.transact
+
+    async def full(fn: object) -> None:
+        raise StoreError("the change was not made", "the disk with the database is full")
+
+    monkeypatch.setattr(store, "transact", full)
+    await gate.outcome(effect, "done")
+    assert "1 outcomes could not be recorded yet" in gate.troubles()[0]
+    with pytest.raises(StoreError):
+        await gate.recover()
+    monkeypatch.setattr(store, "transact", real)
+    await gate.recover()
+    await gate.recover()
+    assert not gate.troubles()
+    assert [r.outcome for r in await audit.ls(object="replica:*")] == ["intent", "done"]

@@ -41,8 +41,16 @@ async def main() -> None:
         started = time.perf_counter()
         report = verify_file(paths)
         seconds = time.perf_counter() - started
+        middle = RECORDS // 2
+        await store.transact(lambda db: db.execute("DROP TRIGGER audit_keeps_content"))
+        await store.transact(lambda db: db.execute("UPDATE audit SET reason = 'other' WHERE seq = ?", (middle,)))
+        started = time.perf_counter()
+        broken = verify_file(paths)
+        broken_seconds = time.perf_counter() - started
         await store.close()
-    told = {"records": report.records, "ok": report.ok, "seconds": round(seconds, 2), "limit_seconds": 20}
+    assert (broken.wrong, broken.how) == (middle, "changed"), broken
+    told = {"records": report.records, "ok": report.ok, "seconds": round(seconds, 2), "limit_seconds": 20,
+            "broken_in_the_middle_seconds": round(broken_seconds, 2)}  # fmt: skip
     print(json.dumps({"bench": "audit.verify", "machine": platform.processor() or platform.machine(), **told}))
 
 
