@@ -309,7 +309,7 @@ class Local(Node):
 
     def _log_since(self, launch: str, moment: float) -> int:
         try:
-            marks = msgspec.convert(_json(self._paths.launches / launch / "log.json").get("marks", []), list[_Mark])
+            marks = msgspec.convert(_index(self._paths.launches / launch).get("marks", []), list[_Mark])
         except msgspec.ValidationError:
             marks = []
         if not marks:
@@ -408,12 +408,20 @@ def _json(path: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
+def _index(folder: Path) -> dict[str, Any]:
+    """log.json of a launch; empty if it is missing, torn or not the keeper's."""
+    try:
+        found = json.loads(foreign.read(folder, "log.json", 65536))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
 def _starts(folder: Path) -> list[int]:
     """At which byte of the whole log each of its files begins, the newest first."""
     try:
-        found = json.loads(foreign.read(folder, "log.json", 65536))["starts"]
-        return msgspec.convert(found, list[int])[:128]
-    except (OSError, ValueError, KeyError, TypeError, msgspec.ValidationError):
+        return msgspec.convert(_index(folder).get("starts", [0]), list[int])[:128]
+    except msgspec.ValidationError:
         return [0]
 
 
