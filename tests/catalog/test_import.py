@@ -37,7 +37,7 @@ async def daemon(folder: Path, *, idle_s: float = 60) -> AsyncIterator[Catalog]:
     paths.state.mkdir(parents=True, exist_ok=True)
     store = await Store.open(paths, packages=("core.store", "core.audit", "core.catalog"))
     audit = Audit(store, paths)
-    gate = Gate(store, audit, mode="system", owner_uid=1234, group="root")  # gid 0: all of us below
+    gate = Gate(store, audit, mode="system", owner_uid=1234, group="root", group_gid=0)  # all of us below
     made = Catalog(store, gate, paths, Bus(), idle_s=idle_s)
     made.audit = audit  # type: ignore[attr-defined]
     try:

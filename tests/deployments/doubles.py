@@ -88,6 +88,9 @@ class HostDouble(Node):
     async def read_log(self, launch: str, start: int, limit: int) -> LogPiece:
         return LogPiece(start=0, end=0, data=b"")
 
+    async def log_since(self, launch: str, moment: float) -> int:
+        return 0
+
     async def remove(self, launch: str) -> None:
         assert launch not in self.launched or not self.launched[launch].alive
 
