@@ -152,7 +152,7 @@ class Daemon:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
         loop.add_signal_handler(signal.SIGHUP, self._reload_on_signal)
-        work = asyncio.create_task(self._work())
+        work = asyncio.create_task(self._work(server))
         try:
             await self.sampler.look()
             await self.chats.start()
@@ -174,10 +174,12 @@ class Daemon:
             work.cancel()
             await asyncio.gather(work, return_exceptions=True)
             await runner.cleanup()
+            await server.refusals.settle(all=True)
             self.paths.socket.unlink(missing_ok=True)
 
-    async def _work(self) -> None:
+    async def _work(self, server: Server) -> None:
         async with asyncio.TaskGroup() as group:
+            group.create_task(server.refusals.run())
             group.create_task(self.deployments.run())
             group.create_task(self.sampler.run())
             group.create_task(self._mend())

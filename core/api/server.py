@@ -14,6 +14,7 @@ from aiohttp import web
 from core import program_version
 from core.access import Gate
 from core.api.peer import actor_of
+from core.api.refusals import Refusals
 from core.errors import CorralError, Failed, Invalid, VersionMismatch
 from core.nouns import API_VERSION, Actor
 
@@ -64,6 +65,7 @@ class Server:
 
     def __init__(self, gate: Gate) -> None:
         self._gate = gate
+        self.refusals = Refusals(gate)
         self.app = web.Application(client_max_size=BODY_LIMIT, middlewares=[self._outermost])
         self._streams: set[asyncio.Task[Any]] = set()
 
@@ -126,10 +128,10 @@ class Server:
     async def _record_refusal(self, request: web.Request, error: CorralError) -> None:
         try:
             call = self._call(request)
-            await self._gate.refuse(call.actor, f"{request.method.lower()}.refused", f"route:{request.path[:200]}",
-                                    call.request, str(error))  # fmt: skip
-        except CorralError as second:
-            log.error("a refusal could not be recorded: %s", second)
+        except CorralError:
+            return  # the connection is gone, and with it the word about who it was
+        verb, route = f"{request.method.lower()}.refused", f"route:{request.path[:200]}"
+        await self.refusals.record(call.actor, verb, route, call.request, str(error))
 
 
 def _error(error: CorralError, status: int | None = None) -> web.Response:

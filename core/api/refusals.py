@@ -1,0 +1,67 @@
+"""Records of refusals, bounded: the socket of a shared daemon is open to everybody, and the trail is for ever."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from core.access import Gate
+from core.errors import CorralError
+from core.nouns import Actor
+
+log = logging.getLogger(__name__)
+
+EACH = 30
+"""Refusals of one user in a window that are recorded one by one; the rest is one record with their number."""
+WINDOW_S = 60.0
+
+
+class _Window:
+    """One user's window."""
+
+    def __init__(self, ends: float) -> None:
+        self.ends = ends
+        self.recorded = self.more = 0
+        self.actor: Actor | None = None
+
+
+class Refusals:
+    """Records that somebody was refused. Nothing is lost: what is not recorded one by one is counted."""
+
+    def __init__(self, gate: Gate, clock: Callable[[], float] | None = None) -> None:
+        self._gate = gate
+        self._clock = clock or asyncio.get_running_loop().time
+        self._windows: dict[int, _Window] = {}
+
+    async def record(self, actor: Actor, verb: str, object: str, request: str, reason: str) -> None:
+        """One refusal. Errors of the store are logged: the refusal stands without its record."""
+        await self.settle()
+        window = self._windows.setdefault(actor.uid, _Window(self._clock() + WINDOW_S))
+        if window.recorded >= EACH:
+            window.more += 1
+            window.actor = actor
+            return
+        window.recorded += 1
+        await self._write(actor, verb, object, request, reason)
+
+    async def settle(self, *, all: bool = False) -> None:
+        """Close the windows that are over (`all`: every one, at the daemon's end) with one record of the rest."""
+        now = self._clock()
+        over = [uid for uid, window in self._windows.items() if all or now >= window.ends]
+        for window in [self._windows.pop(uid) for uid in over]:
+            if window.more and window.actor is not None:
+                reason = f"{window.more} more refusals within {WINDOW_S:.0f} s, not recorded one by one"
+                await self._write(window.actor, "api.refused", "route:any", f"many-{window.more}", reason)
+
+    async def run(self) -> None:
+        """Close windows until cancelled."""
+        while True:
+            await asyncio.sleep(WINDOW_S)
+            await self.settle()
+
+    async def _write(self, actor: Actor, verb: str, object: str, request: str, reason: str) -> None:
+        try:
+            await self._gate.refuse(actor, verb, object, request, reason)
+        except CorralError as error:
+            log.error("a refusal could not be recorded: %s", error)
