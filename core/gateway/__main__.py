@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import resource
 import sys
 from pathlib import Path
 
@@ -31,6 +32,9 @@ def main() -> int:
         log.error("the environment lacks or garbles %s", error)
         return 2
     os.umask(0o077)
+    # Two descriptors a stream: the usual soft limit of 1024 would end at 500 streams.
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         uvloop.run(_serve(folder, listen, launch, owner))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 import msgspec
 
 KEEP = 1 << 20
@@ -32,7 +30,8 @@ class _Answer(msgspec.Struct, frozen=True):
     timings: _Timings | None = None
 
 
-_TELLS = re.compile(rb'"(?:usage|timings)"')
+_TELLS = b'"prompt_'
+"""Stands in every event that tells counts, as prompt_tokens or prompt_n. One search a read is a tenth of its cost."""
 _DECODE = msgspec.json.Decoder(_Answer).decode
 
 
@@ -66,7 +65,8 @@ class Counts:
         else:
             whole, self._held = self._split(data)
         self.events += whole.count(b"data: ")
-        return self._events(whole) if _TELLS.search(whole) else whole
+        at = whole.find(_TELLS)
+        return whole if at < 0 else self._events(whole, at)
 
     def _split(self, data: bytes) -> tuple[bytes, bytes]:
         """Whole events, and the beginning of the next one; what is too long to be held back counts as whole."""
@@ -75,19 +75,21 @@ class Counts:
             end = len(data) if len(data) > KEEP else 0
         return data[:end], data[end:]
 
-    def _events(self, whole: bytes) -> bytes:
-        """Read the events that tell counts, and cut out those that only the gateway asked for."""
+    def _events(self, whole: bytes, at: int) -> bytes:
+        """Read the events that tell counts, the first one around `at`, and cut out those that only the gateway asked
+        for."""
         mark = b"\r\n\r\n" if b"\r\n\r\n" in whole else b"\n\n"
         kept, done = [], 0
-        while found := _TELLS.search(whole, done):
-            start = whole.rfind(mark, done, found.start())
+        while at >= 0:
+            start = whole.rfind(mark, done, at)
             start = done if start < 0 else start + len(mark)
-            end = whole.find(mark, found.end())
+            end = whole.find(mark, at)
             end = len(whole) if end < 0 else end + len(mark)
             event = whole[start:end]
             cut = event.startswith(b"data:") and self._read(event[5:]) == 0 and self._cut
             kept.append(whole[done : start if cut else end])
             done = end
+            at = whole.find(_TELLS, done)
         return b"".join((*kept, whole[done:]))
 
     def _read(self, data: bytes | bytearray) -> int | None:

@@ -43,9 +43,13 @@ class Stub:
         self.silent = False
         self.die = False
         self.connections = 0
+        self.serving: dict[asyncio.Task, asyncio.StreamWriter] = {}
 
     async def serve(self, reader, writer) -> None:
         self.connections += 1
+        task = asyncio.current_task()
+        self.serving[task] = writer
+        task.add_done_callback(self.serving.pop)
         try:
             while True:
                 head = await reader.readuntil(b"\r\n\r\n")
@@ -225,6 +229,10 @@ async def listening(path: Path):
     yield stub
     stub.hold.set()
     server.close()
+    for writer in stub.serving.values():
+        writer.transport.abort()
+    if stub.serving:
+        await asyncio.wait(stub.serving, timeout=5)
     os.close(folder)
 
 

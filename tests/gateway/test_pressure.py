@@ -2,6 +2,9 @@
 
 import asyncio
 import json
+import resource
+
+import psutil
 
 from core.gateway import wire
 
@@ -62,7 +65,7 @@ async def test_a_turn_whose_daemon_takes_nothing_goes_on_without_it(gateway, stu
 
 async def test_answers_to_requests_sent_ahead_wait_until_they_are_read(gateway, stub):
     await gateway.route(stub, slots=2)
-    stub.size = MIB
+    stub.size = 150_000  # each answer comes in one read, before anybody can pause it
     reader, writer = await gateway.open()
     writer.write(request({"model": "chat"}) * 100)
     for _ in range(100):
@@ -137,3 +140,16 @@ async def test_a_stream_that_stops_is_ended_with_an_error_event(gateway, stub):
         line = await gateway.line()
     assert (line.outcome, line.status, line.estimated) == ("timeout", 200, True)
     assert isinstance(await gateway.told(lambda live: live.in_flight == 0), wire.Live)
+
+
+async def test_it_takes_as_many_descriptors_as_it_may_have(gateway, stub):
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    gateway.hang_up()
+    gateway.stop()
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(512, soft), hard))
+    try:
+        gateway.start()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    await gateway.connect()
+    assert psutil.Process(gateway.process.pid).rlimit(psutil.RLIMIT_NOFILE) == (hard, hard)

@@ -1,0 +1,64 @@
+"""What is read out of a stream and cut out of it, however its bytes are split."""
+
+import itertools
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from core.gateway.counting import KEEP, Counts
+
+PIECES = [b'data: {"choices":[{"delta":{"content":"%d"}}]}' % n for n in range(3)]
+SAID = json.dumps({"choices": [{"delta": {"content": '"usage":{"prompt_tokens":9} "timings"'}}]}).encode()
+USAGE = (
+    b'data: {"choices":[],"usage":{"prompt_tokens":7,"completion_tokens":3,'
+    b'"prompt_tokens_details":{"cached_tokens":2}}}'
+)
+TIMED = b'data: {"choices":[{"finish_reason":"stop"}],"timings":{"prompt_n":4,"cache_n":5,"predicted_n":6}}'
+DONE = b"data: [DONE]"
+
+
+def stream(mark: bytes, *events: bytes) -> bytes:
+    return b"".join(event + mark for event in events)
+
+
+def parted(data: bytes, cuts: list[int], counts: Counts) -> bytes:
+    edges = sorted({0, len(data), *(cut % (len(data) + 1) for cut in cuts)})
+    parts = [data[start:end] for start, end in itertools.pairwise(edges)]
+    return b"".join(counts.part(part, n == len(parts) - 1) for n, part in enumerate(parts))
+
+
+@given(cuts=st.lists(st.integers(0, 10_000)), mark=st.sampled_from([b"\n\n", b"\r\n\r\n"]), cut=st.booleans())
+def test_usage_is_read_and_only_its_own_event_cut_out(cuts, mark, cut):
+    events = [*PIECES, b"data: " + SAID, TIMED]
+    counts = Counts(stream=True, cut=cut)
+    got = parted(stream(mark, *events, USAGE, DONE), cuts, counts)
+    assert got == stream(mark, *events, *([] if cut else [USAGE]), DONE)
+    assert (counts.prompt, counts.cached, counts.answer) == (7, 2, 3)
+
+
+@given(cuts=st.lists(st.integers(0, 10_000)))
+def test_timings_alone_count_cached_tokens_as_prompt(cuts):
+    counts = Counts(stream=True, cut=True)
+    data = stream(b"\n\n", *PIECES, TIMED, DONE)
+    assert parted(data, cuts, counts) == data
+    assert (counts.prompt, counts.cached, counts.answer) == (9, 5, 6)
+
+
+@given(cuts=st.lists(st.integers(0, 10_000)))
+def test_an_answer_that_is_not_streamed_passes_unchanged(cuts):
+    data = json.dumps({"choices": [{}], "usage": {"prompt_tokens": 5, "completion_tokens": 2}}).encode()
+    counts = Counts(stream=False, cut=False)
+    assert parted(data, cuts, counts) == data
+    assert (counts.prompt, counts.answer) == (5, 2)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_what_has_no_end_is_passed_on_and_not_kept(stream):
+    counts = Counts(stream=stream, cut=True)
+    got = 0
+    for _ in range(64):
+        got += len(counts.part(b"x" * 65_536, False))
+        assert len(counts._held) <= KEEP and len(counts._kept) <= KEEP + 65_536
+    assert got + len(counts.part(b"", True)) == 64 * 65_536
