@@ -407,7 +407,8 @@ async def _start(paths: Paths) -> None:
         code = process.poll()
         if code not in (None, 0):
             raise NoDaemon(
-                "the daemon could not be started", _last_words(paths.daemon_log, mark) or f"exit code {code}"
+                "the daemon could not be started",
+                _last_words(paths.daemon_log, mark) or _full(paths.state) or f"exit code {code}",
             )
         if asyncio.get_running_loop().time() > deadline:
             raise NoDaemon(f"the daemon does not answer after {START_TIMEOUT_S:.0f} s", f"its log: {paths.daemon_log}")
@@ -421,6 +422,12 @@ def _environment() -> dict[str, str]:
     if "site-packages" not in source:
         env["PYTHONPATH"] = source
     return env
+
+
+def _full(folder: Path) -> str:
+    """Why the daemon's last words are not in its log, if the disk is full; else empty."""
+    free = os.statvfs(folder).f_bavail
+    return "" if free else f"the disk of {folder} is full: make room, then try again"
 
 
 def _last_words(path: Path, mark: int) -> str:

@@ -361,7 +361,12 @@ def main() -> int:
         except Conflict as error:
             print(f"corral: {error}", file=sys.stderr)  # noqa: T201
             return 1 if args.foreground else 0
-        _logging(paths, settings, args.foreground)
+        try:
+            _logging(paths, settings, args.foreground)
+        except OSError as error:
+            raise Failed(
+                f"{error.filename} cannot be written", error.strerror or str(error), "mend its mode"
+            ) from error
         asyncio.run(Daemon(paths, settings, found).serve())
     except CorralError as error:
         print(f"corral: {error}", file=sys.stderr)  # noqa: T201

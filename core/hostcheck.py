@@ -115,8 +115,12 @@ class DaemonLock:
         self._fd = -1
 
     def take(self) -> None:
-        """Raises `Conflict` with the holder's pid if a daemon runs, also one on another host of a shared home."""
-        self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        """Raises `Conflict` with the holder's pid if a daemon runs, also one on another host of a shared home, and
+        `Failed` if the file cannot be opened."""
+        try:
+            self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise Failed(f"{self._path} cannot be opened", error.strerror or str(error), _todo(error)) from error
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -128,8 +132,9 @@ class DaemonLock:
                 told = json.loads(text)
                 holder = f"pid {told['pid']} on {told['host']}"
             raise Conflict(f"a daemon runs already ({holder})", f"it holds {self._path}") from None
-        os.ftruncate(self._fd, 0)
-        os.pwrite(self._fd, json.dumps(me()).encode() + b"\n", 0)
+        with contextlib.suppress(OSError):  # a full disk: the lock counts, its text is for people
+            os.ftruncate(self._fd, 0)
+            os.pwrite(self._fd, json.dumps(me()).encode() + b"\n", 0)
 
     def release(self) -> None:
         if self._fd >= 0:

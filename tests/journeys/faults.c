@@ -2,7 +2,8 @@
  *
  * A write is any call that changes the files of the store: open for creating, write, fsync, truncate, allocate, rename,
  * unlink, mkdir on corral.db (-wal, -shm, -journal), audit.head, ballast, backups, and fsync of their folder. The test
- * and the daemon share one page (struct control): the test arms and lifts faults while the daemon runs.
+ * and the daemon share one page (struct control): the test arms and lifts faults, and sets the daemon's clock, while it
+ * runs.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -19,6 +20,7 @@
 #include <sys/syscall.h>
 #include <sys/types.h>
 #include <sys/uio.h>
+#include <time.h>
 #include <unistd.h>
 
 #define NAMES 8192
@@ -30,6 +32,7 @@ struct control {
     int64_t last;  /* the last that fails */
     int64_t error; /* errno, or -1: the process is killed instead */
     int64_t failed;
+    int64_t clock; /* seconds by which the host's clock was set forward */
     char only[24]; /* fail and count only writes to names that begin so; empty: all */
     char names[NAMES][NAME]; /* what each write was */
 };
@@ -48,6 +51,12 @@ __attribute__((constructor)) static void begin(void) {
     void *at = mmap(NULL, sizeof *shared, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     syscall(SYS_close, fd);
     if (at != MAP_FAILED) shared = at;
+}
+
+int clock_gettime(clockid_t which, struct timespec *now) {
+    int failed = (int)syscall(SYS_clock_gettime, which, now);
+    if (!failed && shared && which == CLOCK_REALTIME) now->tv_sec += shared->clock;
+    return failed;
 }
 
 static int starts(const char *text, const char *with) { return !strncmp(text, with, strlen(with)); }

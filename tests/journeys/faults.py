@@ -25,7 +25,7 @@ import pytest
 from core.settings import user_paths
 
 SOURCE = Path(__file__).with_name("faults.c")
-HEAD = struct.Struct("=qqqqq24s")
+HEAD = struct.Struct("=qqqqqq24s")
 NAME, NAMES = 56, 8192
 EVER = 1 << 62
 KILL = -1
@@ -59,11 +59,15 @@ class Disk:
 
     def arm(self, at: int, error: int, *, lasting: bool = False, only: str = "") -> None:
         """The `at`-th write from now on fails, and with `lasting` all that follow, until `lift`."""
-        self._page[: HEAD.size] = HEAD.pack(0, at, EVER if lasting else at, error, 0, only.encode())
+        self._page[: HEAD.size] = HEAD.pack(0, at, EVER if lasting else at, error, 0, 0, only.encode())
 
     def lift(self) -> None:
         """Nothing fails any more; the counts stay."""
         self._page[8:16] = bytes(8)
+
+    def set_clock(self, seconds: int) -> None:
+        """Set the daemon's clock forward (or back) by so much against the host's."""
+        self._page[40:48] = struct.pack("=q", seconds)
 
     @property
     def count(self) -> int:
