@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import collections
+import contextlib
 import logging
 import logging.handlers
 import os
@@ -156,7 +157,6 @@ class Daemon:
         try:
             await self.sampler.look()
             await self.chats.start()
-            clear_socket(self.paths.socket)
             site = web.UnixSite(runner, str(self.paths.socket))
             await site.start()
             self.paths.socket.chmod(0o666 if self.paths.mode == "system" else 0o600)
@@ -175,7 +175,8 @@ class Daemon:
             await asyncio.gather(work, return_exceptions=True)
             await runner.cleanup()
             await server.refusals.settle(all=True)
-            self.paths.socket.unlink(missing_ok=True)
+            with contextlib.suppress(CorralError):  # a file that somebody put there is not ours to remove
+                clear_socket(self.paths.socket)
 
     async def _work(self, server: Server) -> None:
         async with asyncio.TaskGroup() as group:
@@ -361,6 +362,7 @@ def main() -> int:
         except Conflict as error:
             print(f"corral: {error}", file=sys.stderr)  # noqa: T201
             return 1 if args.foreground else 0
+        clear_socket(paths.socket)
         try:
             _logging(paths, settings, args.foreground)
         except OSError as error:

@@ -169,6 +169,8 @@ class Runner:
         self._set(launch=launch.id, pid=launch.pid)
         if not launch.alive:
             self._exit = launch.exit or ExitRecord(reason="keeper lost")
+            self._set(pid=None)
+            self._state("unknown", "it ended while no daemon ran")  # until the reason is looked at
         elif self.view.state not in ("draining", "stopping"):
             self._ready_at = None
             self._state("loading", "adopted from the daemon before")

@@ -8,6 +8,7 @@ what libc returns, for SQLite and Python alike. Needs a C compiler; without one 
 from __future__ import annotations
 
 import errno
+import importlib.util
 import mmap
 import os
 import shutil
@@ -141,3 +142,14 @@ def open_intents(db: Any) -> list[Any]:
         " (SELECT 1 FROM audit b WHERE b.effect = a.effect AND b.seq > a.seq)"
     )
     return list(found.fetchall())
+
+
+def tiny(folder: Path) -> Path:
+    """A model of a few KiB, for the double."""
+    spec = importlib.util.spec_from_file_location("gguf_maker", Path(__file__).parents[1] / "catalog/gguf_maker.py")
+    assert spec and spec.loader
+    maker = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(maker)
+    path = folder / "tiny.gguf"
+    path.write_bytes(maker.make())
+    return path

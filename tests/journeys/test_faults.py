@@ -12,7 +12,6 @@ import asyncio
 import contextlib
 import copy
 import errno
-import importlib.util
 import os
 import random
 import shutil
@@ -76,17 +75,6 @@ def program(disk: Disk, tmp_path: Path) -> Iterator[Program]:
     yield found
     if found.alive():
         found.end(9)
-
-
-def tiny(folder: Path) -> Path:
-    """A model of a few KiB, for the double."""
-    spec = importlib.util.spec_from_file_location("gguf_maker", Path(__file__).parents[1] / "catalog/gguf_maker.py")
-    assert spec and spec.loader
-    maker = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(maker)
-    path = folder / "tiny.gguf"
-    path.write_bytes(maker.make())
-    return path
 
 
 def sound(error: CorralError) -> None:
@@ -328,7 +316,7 @@ async def begun(program: Program, folder: Path) -> Life:
     """A home with a model, a running daemon and its gateway."""
     assert await asyncio.to_thread(program.start), program.said()
     life = Life(program)
-    job = await life.client.import_model(str(tiny(folder)), "tiny")
+    job = await life.client.import_model(str(faults.tiny(folder)), "tiny")
 
     async def imported() -> bool:
         return (await life.client.import_job(job.id)).state == "done"
