@@ -179,6 +179,8 @@ class Deployments:
                     return old, old.spec, old.spec
                 if old is not None and not replace:
                     raise _exists(old, spec)
+                if model is not None and not tables.has_model(db, model):
+                    raise NotFound(f"no model {model.name!r}", "it was removed just now", "import it again")
                 admit(spec, plan, left, replicas=spec.replicas, freed=freed)
                 new = tables.Wanted(
                     spec=spec,

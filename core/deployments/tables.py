@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from core.nouns import DeploymentSpec, LaunchStory, Noun, Plan
+from core.nouns import DeploymentSpec, LaunchStory, Model, Noun, Plan
 
 
 class Wanted(Noun, frozen=True, kw_only=True):
@@ -88,6 +88,12 @@ def put_wanted(db: sqlite3.Connection, wanted: Wanted) -> None:
 
 def delete_wanted(db: sqlite3.Connection, name: str) -> None:
     db.execute("DELETE FROM deployments WHERE name = ?", (name,))
+
+
+def has_model(db: sqlite3.Connection, model: Model) -> bool:
+    """Whether it is still there, with this content."""
+    row = db.execute("SELECT 1 FROM models WHERE name = ? AND sha256 = ?", (model.name, model.sha256)).fetchone()
+    return row is not None
 
 
 def users_of_model(db: sqlite3.Connection, model: str) -> list[str]:

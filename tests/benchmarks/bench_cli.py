@@ -1,8 +1,8 @@
 """How long each read verb takes with a daemon running, beside an empty Python and a bare click program in the same run;
 and what `make run` adds to the program when there is nothing to install.
 
-Prints one JSON object a line: medians in milliseconds, and whether the limits are kept. All state is in a folder of its
-own, which is removed.
+Prints one JSON object a line: the machine, medians in milliseconds, and whether the limits are kept. All state is in a
+folder of its own, which is removed.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+from bench_console import machine  # beside this file
 
 ROOT = Path(__file__).parents[2]
 ROUNDS = 9
@@ -112,6 +114,7 @@ def main() -> int:
         subprocess.run([*CORRAL, "shutdown", "--all"], env=env, stdout=subprocess.DEVNULL, check=False)
         shutil.rmtree(home, ignore_errors=True)
     made = setup(env)
+    print(json.dumps({"machine": machine(), "python": sys.version.split()[0]}))
     print(json.dumps({"what": "read verbs", "rounds": ROUNDS, **read}))
     print(json.dumps({"what": "make run with nothing to do", "rounds": ROUNDS, **made}))
     return 0 if read["under_300_ms"] and made["under_500_ms"] else 1

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -188,6 +189,19 @@ def test_what_asks_is_asked_once_on_a_terminal(deployed: Path) -> None:
         screen.sees("removed d")
         assert screen.ends() == 0
     assert ask("deployments") == []
+
+
+def test_logs_since_a_time(deployed: Path) -> None:
+    corral("chat", "d", "hi")
+    hour_ago = datetime.now() - timedelta(hours=1)
+    for since in ("1h", hour_ago.strftime("%H:%M"), hour_ago.isoformat()):
+        told = corral("logs", "d", "--since", since)
+        assert "the double is ready" in told and "asked" in told
+    later = (datetime.now() + timedelta(seconds=2)).isoformat()
+    assert corral("logs", "d", "--since", later) == ""
+    found = ask("logs", "d", "--since", later)
+    assert (found["text"], found["start"]) == ("", found["end"])
+    assert "no time" in corral("logs", "d", "--since", "65536", code=2)
 
 
 def test_a_full_context_is_asked_about(deployed: Path) -> None:
