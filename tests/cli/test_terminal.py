@@ -98,6 +98,15 @@ class Screen:
     def type(self, text: str) -> None:
         os.write(self._fd, text.encode())
 
+    def interrupted(self) -> int:
+        """Press ctrl+c until it ends: CPython loses one that comes between a prompt and the read after it."""
+        deadline = time.monotonic() + 30
+        while self.process.poll() is None and time.monotonic() < deadline:
+            self.type("\x03")
+            for _ in range(5):
+                self._more()
+        return self.ends()
+
     def ends(self) -> int:
         while self._more():
             pass
@@ -180,6 +189,9 @@ def test_what_asks_is_asked_once_on_a_terminal(deployed: Path) -> None:
     for typed, code in (("n\r", 1), ("\r", 1), ("\x03", 130)):
         with Screen("rm", "d") as screen:
             screen.sees(r"Remove the deployment d\?")
+            if typed == "\x03":
+                assert screen.interrupted() == code
+                continue
             screen.type(typed)
             assert screen.ends() == code
     assert len(ask("deployments")) == 1
