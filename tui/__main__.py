@@ -4,94 +4,20 @@ from __future__ import annotations
 
 import os
 import sys
-from importlib import import_module
-from io import TextIOWrapper
-
-import click
-
-from core import program_version
-from tui.command import INTERRUPTED, Nouns, Options, leave_pipe, show
-
-CLOSED_PIPE = 141
-"""128 and SIGPIPE: what a shell shows of any program whose reader has gone."""
-
-VERBS = {
-    "status": "daemon", "shutdown": "daemon", "reload": "daemon", "events": "daemon", "daemon": "daemon",
-    "engines": "daemon", "version": "daemon", "completion": "daemon", "uninstall": "daemon", "help": "daemon",
-    "models": "models", "fit": "models",
-    "deploy": "deployments", "ps": "deployments", "deployments": "deployments", "stop": "deployments",
-    "start": "deployments", "restart": "deployments", "rm": "deployments", "scale": "deployments",
-    "logs": "deployments", "explain": "deployments",
-    "chat": "chat", "chats": "chat",
-    "audit": "audit",
-}  # fmt: skip
-"""Verb to module under tui/verbs: only the one that is used is imported (a read verb answers in under 0.3 s)."""
-
-
-class Verbs(Nouns):
-    """A group whose commands are imported when they are used."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted(VERBS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in VERBS:
-            return None
-        found = getattr(import_module(f"tui.verbs.{VERBS[cmd_name]}"), cmd_name.replace("-", "_"))
-        assert isinstance(found, click.Command)
-        return found
-
-
-@click.group(cls=Verbs, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--json", is_flag=True, help="one JSON document for scripts")
-@click.option("-q", "--quiet", is_flag=True, help="say only what was asked for")
-@click.option("--user", is_flag=True, help="the per-user daemon, even where a system one runs")
-@click.option("-y", "--yes", is_flag=True, help="answer what asks with yes")
-@click.option("--refresh", default=1.0, show_default=True, help="console: seconds between updates")
-@click.option("--no-mouse", is_flag=True, help="console: leave the mouse to the terminal")
-@click.option("--ascii", is_flag=True, help="console: draw with ASCII only")
-@click.version_option(program_version(), prog_name="corral")
-@click.pass_context
-def cli(
-    context: click.Context, json: bool, quiet: bool, user: bool, yes: bool, refresh: float, no_mouse: bool, ascii: bool
-) -> None:
-    """Run language models on your own machines. Without a verb: the console."""
-    context.obj = Options(json=json, quiet=quiet, user=user, yes=yes)
-    if context.invoked_subcommand is None:
-        if not sys.stdout.isatty() or not sys.stdin.isatty():
-            raise click.UsageError("the console needs a terminal; see `corral --help` for the verbs")
-        from tui.app import run  # 0.2 s that no verb should pay
-
-        context.exit(run(refresh=refresh, user=user, mouse=not no_mouse, ascii=ascii))
 
 
 def main() -> None:
-    """The entry point."""
-    if "_CORRAL_COMPLETE" in os.environ:
-        cli.main(prog_name="corral")  # click answers the shell
-    if isinstance(sys.stdout, TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # a locale that lacks a letter loses the letter, not the answer
-    sys.exit(call(sys.argv[1:]))
+    """The entry point. A console without options starts without click and the verbs: some 25 ms of its first paint."""
+    if len(sys.argv) == 1 and "_CORRAL_COMPLETE" not in os.environ and sys.stdin.isatty() and sys.stdout.isatty():
+        import gc
 
+        gc.disable()  # until the first paint; tui.app.run turns it on
+        from tui.app import run
 
-def call(args: list[str]) -> int:
-    """Carry out one command; the exit code (docs/scripting.md). A closed pipe is quiet."""
-    try:
-        with cli.make_context("corral", args) as context:
-            cli.invoke(context)
-        sys.stdout.flush()
-    except click.exceptions.Exit as ended:
-        return ended.exit_code
-    except (click.Abort, KeyboardInterrupt):
-        click.echo(err=True)  # the terminal shows ^C on this line
-        return INTERRUPTED
-    except click.ClickException as error:
-        show(error, "--json" in args)
-        return error.exit_code
-    except BrokenPipeError:
-        leave_pipe()
-        return CLOSED_PIPE
-    return 0
+        sys.exit(run())
+    from tui.cli import main as command_line
+
+    command_line()
 
 
 if __name__ == "__main__":

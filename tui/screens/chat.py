@@ -13,7 +13,7 @@ from textual.widgets import Input, Static
 from core.errors import CorralError, NoDaemon
 from core.nouns import Chat, ChatDetail, ChatOptions, Turn
 from tui.plain import line, plain
-from tui.screens.room import Line, Room
+from tui.screens.room import FOLDER, Line, Room
 from tui.widgets.form import Field, Form
 from tui.widgets.table import Column, Row, Table
 
@@ -38,17 +38,7 @@ class ChatRoom(Room):
     """Screen 5: the conversations at the left (folded under 100 columns), one of them, and a line to write in."""
 
     ROOM = "chat"
-    CSS = (
-        Room.CSS
-        + """
-    ChatRoom #talk { height: 1fr; }
-    ChatRoom #chats { width: 1fr; height: 5; }
-    ChatRoom #ask { height: 1; border: none; padding: 0; background: $boost; }
-    ChatRoom .question { text-style: bold; margin: 1 0 0 0; height: auto; }
-    ChatRoom .answer { height: auto; }
-    ChatRoom .figures { color: $text-muted; height: auto; }
-    """
-    )
+    CSS_PATH: ClassVar = [*Room.CSS_PATH, FOLDER / "chat.tcss"]
 
     BINDINGS: ClassVar = [Binding("escape", "back", "Back", show=False)]
 

@@ -11,16 +11,13 @@ from textual.screen import ModalScreen
 from textual.widgets import Input, Static
 
 from tui.plain import line
+from tui.screens.room import FOLDER
 
 
 class Confirm(ModalScreen[bool]):
     """`y` or enter says yes, `n` or esc no. With `typed`, only that word and enter say yes."""
 
-    CSS = """
-    Confirm { align: center middle; }
-    Confirm Vertical { width: 64; max-width: 100%; height: auto; border: solid $warning; padding: 0 1; }
-    Confirm Input { height: 1; border: none; margin: 1 0; }
-    """
+    CSS_PATH: ClassVar = [FOLDER / "dialogs.tcss"]
     BINDINGS: ClassVar = [
         Binding("y,enter", "yes", show=False),
         Binding("n,escape", "dismiss(False)", show=False),

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from textual.app import ComposeResult
 
 from core.nouns import Deployment
-from tui.screens.room import Line, Room
+from tui.screens.room import FOLDER, Line, Room
 from tui.widgets.table import Column, Row, Table
 from tui.words import age, size, state
 
@@ -16,7 +16,7 @@ class Deployments(Room):
     """Screen 2: deployments, and the replicas of the one under the cursor."""
 
     ROOM = "deployments"
-    CSS = Room.CSS + "Deployments #replicas { height: 40%; }"
+    CSS_PATH: ClassVar = [*Room.CSS_PATH, FOLDER / "deployments.tcss"]
 
     def fill(self) -> ComposeResult:
         yield Table(

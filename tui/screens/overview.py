@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from textual.app import ComposeResult
 
-from tui.screens.room import Line, Room
+from tui.screens.room import FOLDER, Line, Room
 from tui.widgets.chart import Chart
 from tui.widgets.meter import Meter
 from tui.widgets.table import Column, Row, Table
@@ -15,7 +17,7 @@ class Overview(Room):
     """Screen 1."""
 
     ROOM = "overview"
-    CSS = Room.CSS + "Overview #last { height: 6; } Overview Chart { height: 4; }"
+    CSS_PATH: ClassVar = [*Room.CSS_PATH, FOLDER / "overview.tcss"]
 
     def __init__(self) -> None:
         super().__init__()

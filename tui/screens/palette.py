@@ -11,17 +11,14 @@ from textual.screen import ModalScreen
 from textual.widgets import Input
 
 from tui.keymap import EVERYWHERE, FROM_ANYWHERE, ROOMS
+from tui.screens.room import FOLDER
 from tui.widgets.table import Column, Row, Table
 
 
 class Palette(ModalScreen[str]):
     """The answer is the chosen action, None after esc."""
 
-    CSS = """
-    Palette { align: center top; }
-    Palette Vertical { width: 60; max-width: 100%; height: 18; border: solid $accent; background: $surface; }
-    Palette Input { height: 1; border: none; }
-    """
+    CSS_PATH: ClassVar = [FOLDER / "dialogs.tcss"]
     BINDINGS: ClassVar = [
         Binding("escape", "dismiss", show=False),
         Binding("down", "move(1)", show=False, priority=True),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual.app import ComposeResult
@@ -16,6 +17,9 @@ from tui.keymap import ROOMS, SCREENS
 from tui.plain import line
 from tui.widgets.table import Table
 from tui.words import age, state
+
+FOLDER = Path(__file__).parent
+"""Where the style sheets lie, one beside each screen that has one."""
 
 if TYPE_CHECKING:
     from core.client import Client
@@ -42,15 +46,7 @@ class Room(Screen[Any]):
     """Base of the screens. `ROOM` is its name in the keymap; `fill` yields its body and `picture` redraws it."""
 
     ROOM: ClassVar[str] = ""
-    CSS = """
-    Room { layout: vertical; }
-    #bar { background: $panel; text-style: bold; }
-    #keys { background: $panel; }
-    #notice { display: none; height: auto; max-height: 4; background: $error-muted; }
-    #notice.on { display: block; }
-    #needle { display: none; height: 1; border: none; padding: 0; }
-    #needle.on { display: block; }
-    """
+    CSS_PATH: ClassVar = [FOLDER / "room.tcss"]
     BINDINGS: ClassVar = [Binding("escape", "back", "Back", show=False)]
 
     def __init_subclass__(cls, **kwargs: Any) -> None:

@@ -9,7 +9,7 @@ from textual.binding import Binding
 from textual.containers import Horizontal, VerticalScroll
 from textual.widgets import Input, Static
 
-from tui.screens.room import Room
+from tui.screens.room import FOLDER, Room
 
 
 class Field(NamedTuple):
@@ -22,16 +22,7 @@ class Field(NamedTuple):
 class Form(Room):
     """Tab and shift+tab move, ctrl+s or enter sends, esc leaves the field and then the form."""
 
-    CSS = (
-        Room.CSS
-        + """
-    Horizontal { height: 1; }
-    .label { width: 18; }
-    Input { height: 1; border: none; padding: 0; width: 1fr; background: $boost; }
-    #consequence { height: auto; margin: 1 0; }
-    VerticalScroll { height: 1fr; }
-    """
-    )
+    CSS_PATH: ClassVar = [*Room.CSS_PATH, FOLDER / "form.tcss"]
     BINDINGS: ClassVar = [
         Binding("ctrl+s", "send", "Send", show=False),
         Binding("escape", "back", "Back", show=False),
