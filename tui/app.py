@@ -7,6 +7,7 @@ import gc
 import locale
 import os
 from collections.abc import Awaitable, Callable
+from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -24,13 +25,27 @@ from core.errors import CorralError
 from core.nouns import Event
 from tui.ink import Difference, Ink
 from tui.keymap import EVERYWHERE, FROM_ANYWHERE, SCREENS
+from tui.plain import harmless, line
 from tui.state import Connect, State, follow
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
 STYLES = Path(__file__).parent / "screens"
-AHEAD = ("deployments", "models", "chat", "audit", "deploy", "confirm", "palette", "help", "log", "explain")
+AHEAD = (
+    "deployments",
+    "models",
+    "chat",
+    "audit",
+    "chatforms",
+    "deploy",
+    "confirm",
+    "palette",
+    "help",
+    "log",
+    "explain",
+    "importing",
+)
 """Screens that are imported while nobody waits, after the first paint: 20-60 ms less at their first opening."""
 
 
@@ -65,31 +80,66 @@ def _audit() -> Screen[Any]:
 
 
 class Colourless(LineFilter):
-    """NO_COLOR: bold, underline and reverse stay, colours go."""
+    """NO_COLOR: bold, dim, italic, underline and reverse stay, colours go."""
 
     def apply(self, segments: list[Segment], background: Color) -> list[Segment]:
-        return [
-            Segment(s.text, Style(bold=s.style.bold, underline=s.style.underline, reverse=s.style.reverse), s.control)
-            if s.style
-            else s
-            for s in segments
-        ]
+        return [Segment(s.text, _uncoloured(s.style), s.control) if s.style else s for s in segments]
 
 
-_ASCII = str.maketrans(dict(zip("─━│┃…→●○◔◑◒◐■✗✓⊘↻☾▌▐▔▁▎▊█░▶▼•–—", "--||.>*o~~~~-x+x~z||__|##.>v*--", strict=False)))
+@lru_cache(1000)
+def _uncoloured(style: Style) -> Style:
+    return Style(
+        bold=style.bold, dim=style.dim, italic=style.italic, underline=style.underline, reverse=style.reverse,
+        strike=style.strike, meta=style.meta or None,
+    )  # fmt: skip
+
+
+class Harmless(LineFilter):
+    """The last look at whatever is drawn, after every widget has made of a text what it makes of it: Markdown turns
+    `&#8238;` into a character that reorders the line."""
+
+    def apply(self, segments: list[Segment], background: Color) -> list[Segment]:
+        return [s if s.control or harmless(s.text) else Segment(_cleaned(s.text), s.style) for s in segments]
+
+
+def _cleaned(text: str) -> str:
+    from rich.cells import cell_len
+
+    clean = line(text)
+    return clean + " " * (cell_len(text) - cell_len(clean))
+
+
+_ASCII = str.maketrans(
+    dict(zip("─━│┃…→●○◔◑◒◐■✗✓⊘↻☾▌▐▔▁▎▊█░▶▼•–—‘’“”", "--||.>*o~~~~-x+x~z||__|##.>v*--''\"\"", strict=True))
+)
 
 
 class Ascii(LineFilter):
     """A non-UTF-8 locale: whatever is drawn leaves as ASCII, as many cells wide as before."""
 
     def apply(self, segments: list[Segment], background: Color) -> list[Segment]:
-        return [s if s.text.isascii() else Segment(_fold(s.text), s.style, s.control) for s in segments]
+        return [
+            s if s.control or (s.text.isascii() and harmless(s.text)) else Segment(_fold(_cleaned(s.text)), s.style)
+            for s in segments
+        ]
 
 
 def _fold(text: str) -> str:
+    return "".join(c if c.isascii() else _letter(c) for c in text.translate(_ASCII))
+
+
+@lru_cache(1000)
+def _letter(each: str) -> str:
+    """ASCII for one other character, as wide: `e` for an e with an accent, `+` and `#` for lines and blocks."""
+    from unicodedata import normalize
+
     from rich.cells import cell_len
 
-    return "".join(c if c.isascii() else "?" * cell_len(c) for c in text.translate(_ASCII))
+    width = cell_len(each)
+    if "\u2500" <= each <= "\u259f":
+        return "+" if each < "\u2580" else "#"
+    plainer = "".join(c for c in normalize("NFKD", each) if c.isascii() and c.isprintable())
+    return plainer if len(plainer) == width else "?" * width
 
 
 class Corral(App[int]):
@@ -108,9 +158,9 @@ class Corral(App[int]):
     ]
 
     def __init__(self, connect: Connect, *, refresh_s: float = 1.0, ascii: bool = False) -> None:
-        self._no_colour = bool(os.environ.get("NO_COLOR"))
+        self.colourless = bool(os.environ.get("NO_COLOR"))
         super().__init__()
-        self._theme_read = self.theme
+        self._theme_read, self._styled = self.theme, False
         self.animation_level = "none"
         self.connect = connect
         self.refresh_s = refresh_s
@@ -119,10 +169,10 @@ class Corral(App[int]):
         self.client: Any = None
         self._dirty: set[str] = set()
         self._ink = Ink()
-        if self._no_colour:
+        self._sized = False
+        if self.colourless:
             self._filters[:] = [Colourless()]
-        if ascii:
-            self._filters.append(Ascii())
+        self._filters.append(Ascii() if ascii else Harmless())
 
     def delay_update(self, delay: float = 0.05) -> None:
         """Hold drawing for a moment only: Textual holds it for 50 ms at each change of screen, and an admin who presses
@@ -134,7 +184,9 @@ class Corral(App[int]):
         self.call_after_refresh(self._begin)
 
     def on_resize(self) -> None:
-        self._ink.forget()  # terminals wrap and cut what stood there, each in its way
+        if self._sized:
+            self._ink.forget()  # terminals wrap and cut what stood there, each in its way
+        self._sized = True  # the first one only tells the size
 
     def _display(self, screen: Screen[Any], renderable: RenderableType | None) -> None:
         """Write only what differs from what stands on the terminal (tui.ink)."""
@@ -148,11 +200,14 @@ class Corral(App[int]):
         super()._display(screen, renderable)
 
     def refresh_css(self, animate: bool = True) -> None:
-        """Textual reads all style sheets anew, twice, when a screen is first opened (40-60 ms), to follow a theme that
-        may have changed meanwhile. Only a theme that did change is worth that."""
+        """Textual reads all style sheets anew at the start and twice at the first opening of each screen (20 ms each),
+        to follow a theme that may have changed. Ours does not: the rules are applied, not read."""
         if self._theme_read != self.theme:
             self._theme_read = self.theme
             super().refresh_css(animate)
+        elif not self._styled:
+            self._styled = True
+            self.stylesheet.update(self, animate=animate)
 
     def _begin(self) -> None:
         gc.freeze()  # what a start makes stays; a collection need not look at it again
@@ -161,7 +216,7 @@ class Corral(App[int]):
         self.run_worker(self._look_ahead(), exit_on_error=True)
 
     async def _look_ahead(self) -> None:
-        """Import the other screens and read their style sheets, so that their first opening need not."""
+        """Import the other screens, read their style sheets and mount them, so that their first opening need not."""
         for name in AHEAD:
             await asyncio.to_thread(import_module, f"tui.screens.{name}")
         await asyncio.to_thread(import_module, "textual.widgets._markdown")
@@ -170,6 +225,9 @@ class Corral(App[int]):
                 self.stylesheet.read(path)
                 _ = self.stylesheet.rules  # parses the one that is new
             await asyncio.sleep(0)
+        for mode in SCREENS.values():
+            if self.is_running and mode not in self._screen_stacks:
+                await self._init_mode(mode)
 
     def _attached(self, client: Any) -> None:
         self.client = client
@@ -230,26 +288,38 @@ class Corral(App[int]):
     def action_help(self) -> None:
         from tui.screens.help import Help
 
-        self.push_screen(Help(getattr(self.screen, "ROOM", "")))
+        choices = getattr(self.screen, "choices", list)
+        if not isinstance(self.screen, Help) and callable(choices):
+            self.push_screen(Help(getattr(self.screen, "ROOM", ""), choices()))
 
     def action_palette(self) -> None:
         from tui.screens.palette import Palette
 
         room = self.screen
-        if isinstance(room, Palette):
+        choices = getattr(room, "choices", None)
+        if not callable(choices):  # a question or the palette itself is in front
             return
 
         async def run(action: str | None) -> None:
-            if action:
-                namespace = self if any(k.action == action for k in EVERYWHERE + FROM_ANYWHERE) else room
-                await self.run_action(action, default_namespace=namespace)
+            if action and any(k.action == action for k in EVERYWHERE + FROM_ANYWHERE):
+                await self.run_action(action)
+            elif action:
+                await self.run_action(f"do('{action}')", default_namespace=room)
 
-        self.push_screen(Palette(getattr(room, "ROOM", "")), run)
+        self.push_screen(Palette(choices()), run)
+
+    def action_whole(self) -> None:
+        from tui.screens.whole import Whole
+
+        whole = getattr(self.screen, "whole", None)
+        if whole is None or isinstance(self.screen, Whole):
+            return
+        self.push_screen(Whole(whole() or "There is nothing more to tell here"))
 
     def action_reload(self) -> None:
         def loaded(picture: Any) -> None:
             self.state.load(picture)
-            self._tell("picture", {"all"})
+            self._tell("picture", {"all", "reload"})
             self._ink.forget()
             self.refresh()
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+SIGNS = {"question_mark": "?", "colon": ":", "slash": "/", "exclamation_mark": "!"}
+"""Names of keys to what stands on them."""
+
 
 class Key(NamedTuple):
     """`action` is a Textual action of the App (or of the screen that `where` names)."""
@@ -12,6 +15,13 @@ class Key(NamedTuple):
     action: str
     words: str
     where: str = "everywhere"
+    priority: bool = False
+    """It comes before what the widget with the focus does with the key."""
+
+    @property
+    def shown(self) -> str:
+        """The keys as a person reads them."""
+        return ", ".join(SIGNS.get(key, key) for key in self.keys.split(","))
 
 
 SCREENS = {"1": "overview", "2": "deployments", "3": "models", "5": "chat", "9": "audit"}
@@ -21,7 +31,8 @@ EVERYWHERE = (
     *(Key(digit, f"room('{name}')", name.capitalize()) for digit, name in SCREENS.items()),
     Key("question_mark", "help", "Help for this screen"),
     Key("colon", "palette", "Command palette"),
-    Key("f5", "reload", "Read everything anew"),
+    Key("exclamation_mark", "whole", "Whole text of what is cut off"),
+    Key("f5", "reload", "Read everything anew (Chat is alt+5)"),
 )
 """Not while a text field has the focus (F5 excepted)."""
 
@@ -33,7 +44,7 @@ FROM_ANYWHERE = (
     Key("ctrl+p", "palette", "Command palette"),
     Key("ctrl+q", "quit", "Quit; models run on"),
 )
-"""Also from within a text field. F5 refreshes, so Chat is alt+5."""
+"""Also from within a text field. F5 refreshes on every screen, so Chat, screen 5, has alt+5 and no F key."""
 
 TABLE = (
     Key("j,down", "down", "Next row", "tables"),
@@ -46,7 +57,11 @@ TABLE = (
 )
 
 ROOMS: dict[str, tuple[Key, ...]] = {
-    "overview": (Key("slash", "filter", "Filter", "overview"),),
+    "overview": (
+        Key("e", "explain", "Explain", "overview"),
+        Key("slash", "filter", "Filter", "overview"),
+        Key("y", "copy", "Copy", "overview"),
+    ),
     "deployments": (
         Key("d", "deploy", "Deploy", "deployments"),
         Key("s", "stop", "Stop / start", "deployments"),
@@ -69,18 +84,29 @@ ROOMS: dict[str, tuple[Key, ...]] = {
     "chat": (
         Key("n", "new", "New chat", "chat"),
         Key("i", "write", "Write", "chat"),
-        Key("t", "stop_turn", "Stop answer", "chat"),
+        Key("s", "stop_turn", "Stop answer", "chat"),
         Key("r", "regenerate", "Regenerate", "chat"),
         Key("e", "edit", "Edit & resend", "chat"),
         Key("o", "go_on", "Go on", "chat"),
         Key("f", "full", "When full", "chat"),
         Key("p", "options", "Parameters", "chat"),
-        Key("x", "remove", "Delete", "chat"),
+        Key("slash", "filter", "Search", "chat"),
+        Key("t", "rename", "Title", "chat"),
+        Key("w", "export", "Write to a file", "chat"),
         Key("y", "copy", "Copy answer", "chat"),
+        Key("x", "remove", "Delete", "chat"),
     ),
     "audit": (
         Key("v", "verify", "Verify chain", "audit"),
+        Key("e", "explain", "Whole record", "audit"),
         Key("slash", "filter", "Filter", "audit"),
         Key("y", "copy", "Copy", "audit"),
     ),
+    "log": (
+        Key("p", "previous", "Launch before", "log"),
+        Key("tab", "replica", "Next replica", "log", priority=True),
+        Key("slash", "filter", "Filter", "log"),
+        Key("y", "copy", "Copy line", "log"),
+    ),
+    "whole": (Key("y", "copy", "Copy", "whole text"),),
 }

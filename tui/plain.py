@@ -15,14 +15,24 @@ _SEQUENCE = re.compile(
     r"|\x1b[ -/]*[0-~]?"
 )
 _CONTROL = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb\ud800-\udfff]"
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202e\u2060-\u206f"
+    "\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb\ud800-\udfff\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
 )
+"""Controls, what reorders a line, and what has no width or none that terminals agree on (joiners, variants)."""
+_PILE = re.compile("([\u0300-\u036f\u0483-\u0489\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe20-\ufe2f]{3})"
+                   "[\u0300-\u036f\u0483-\u0489\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe20-\ufe2f]+")  # fmt: skip
+"""More than three marks on one letter, which draw over the lines above."""
 
 
 def plain(text: object) -> str:
     """`text` without escape sequences, controls (C0, C1) and bidi overrides; newlines stay, a tab is four blanks."""
     clean = _SEQUENCE.sub("", str(text)).replace("\r\n", "\n").replace("\t", "    ")
-    return _CONTROL.sub("", clean)
+    return _PILE.sub(r"\1", _CONTROL.sub("", clean))
+
+
+def harmless(text: str) -> bool:
+    """True for one line from which `plain` would take nothing."""
+    return not ("\n" in text or "\t" in text or _CONTROL.search(text) or _PILE.search(text))
 
 
 def line(text: object) -> str:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+
+import msgspec
 from textual.app import ComposeResult
 
 from core.nouns import AuditRecord, ChainReport
@@ -10,10 +13,21 @@ from tui.widgets.table import Column, Row, Table
 from tui.words import clock, state
 
 
+def told(record: AuditRecord) -> str:
+    """A record with every field on a line."""
+    fields = msgspec.to_builtins(record)
+    return "\n".join(
+        f"{name:9} {json.dumps(value, ensure_ascii=False) if isinstance(value, (dict, list)) else value}"
+        for name, value in fields.items()
+        if value not in (None, "")
+    )
+
+
 class Audit(Room):
     """Screen 9, newest first."""
 
     ROOM = "audit"
+    ASKS = frozenset({"verify"})
 
     def __init__(self) -> None:
         super().__init__()
@@ -25,8 +39,8 @@ class Audit(Room):
         yield Table(
             [
                 Column("seq", 7, 4, True), Column("time", 19, 1), Column("who", 8, 1), Column("through", 8, 6),
-                Column("what", 18), Column("object", 12, flex=True), Column("outcome", 13, state=True),
-                Column("reason", 24, 5),
+                Column("what", 18, fit=True), Column("object", 12, fit=True), Column("outcome", 13, state=True),
+                Column("reason", 20, 5, flex=True),
             ],
             empty="No record yet", id="records",
         )  # fmt: skip
@@ -34,10 +48,12 @@ class Audit(Room):
 
     def draw(self, kinds: set[str]) -> None:
         known = self.corral.state
+        if "reload" in kinds:
+            self._asked = False
         if not self._asked and self.corral.client is not None:
             self._asked = True
             self.corral.act(lambda client: client.audit(limit=300), self._take)
-        records = {r.seq: r for r in (*self._older, *known.audit)}
+        records = self.records()
         self.table().set_rows(
             [
                 Row(str(s), (str(s), clock(r.time), r.actor, r.through, r.verb, r.object,
@@ -51,8 +67,32 @@ class Audit(Room):
             newest = max(records, default=status.audit_records)
             self.query_one("#chain", Line).set(f"{newest} records, {words}. v verifies it now")
         record = records.get(int(self.table().key or 0))
-        self.query_one("#detail", Line).set(f"-- {record.seq} {record.reason or 'no reason given'} #{record.hash[:12]}"
-                                            if record else "--")  # fmt: skip
+        words = ""
+        if record is not None:
+            words = (
+                f"{record.seq}: {record.verb} {record.object} {record.outcome}, {record.actor} through {record.through}"
+            )
+            words += f": {record.reason}" if record.reason else f", hash {record.hash[:12]}"
+        self.query_one("#detail", Line).set(f"-- {words}")
+
+    def records(self) -> dict[int, AuditRecord]:
+        """All that are known here, by seq."""
+        return {r.seq: r for r in (*self._older, *self.corral.state.audit)}
+
+    def hindered(self, action: str) -> str:
+        if action == "explain" and not self.table().key:
+            return "No record is selected"
+        return super().hindered(action)
+
+    async def on_table_opened(self, event: Table.Opened) -> None:
+        await self.action_do("explain")
+
+    def action_explain(self) -> None:
+        from tui.screens.whole import Whole
+
+        record = self.records().get(int(self.table().key or 0))
+        if record is not None:
+            self.app.push_screen(Whole(told(record)))
 
     def _take(self, records: list[AuditRecord]) -> None:
         self._older = list(records)

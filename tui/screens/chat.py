@@ -3,23 +3,39 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual.app import ComposeResult
-from textual.binding import Binding
-from textual.containers import VerticalScroll
+from textual.containers import Horizontal, Vertical
 from textual.widgets import Input, Static
 
-from core.errors import CorralError, NoDaemon
+from core.errors import Conflict, CorralError, NoDaemon
 from core.nouns import Chat, ChatDetail, ChatOptions, Turn
 from tui.plain import line, plain
 from tui.screens.room import FOLDER, Line, Room
-from tui.widgets.form import Field, Form
+from tui.widgets.answer import Answer
+from tui.widgets.entry import Entry
+from tui.widgets.scroll import Scroll
 from tui.widgets.table import Column, Row, Table
+
+if TYPE_CHECKING:
+    from textual.widget import Widget
+
+NARROW = 100
+"""Columns under which the list of chats and the conversation take turns."""
+TURNS_SHOWN = 40
+"""Answers are drawn as Markdown, some 10 ms each; older ones are a key away."""
+DRAW_S = 0.1
+"""Seconds between two looks of a streaming answer: faster is not read better and costs bytes."""
+TRIES = 60
+"""How often a stream that lost its daemon is taken up again, a second apart."""
+IN_FLIGHT = ("waiting", "streaming")
 
 
 def figures(turn: Turn) -> str:
-    """One answer's figures on a line."""
+    """One answer's figures on a line, and which key goes on from here."""
+    if turn.state in IN_FLIGHT:
+        return "answering; s stops it (in the field: esc, then s)"
     words = [turn.state + (f" ({turn.finish})" if turn.finish else "")]
     if turn.ttft_ms is not None:
         words.append(f"first token {turn.ttft_ms:.0f} ms")
@@ -29,18 +45,50 @@ def figures(turn: Turn) -> str:
         words.append(f"tokens in {turn.prompt_tokens or 0}, out {turn.answer_tokens or 0}")
     if turn.reason:
         words.append(turn.reason)
-    if turn.state == "cut":
-        words.append("o goes on from here")
+    if can_go_on(turn):
+        words.append("o goes on")
     return line(" | ".join(words))
 
 
+def can_go_on(turn: Turn) -> bool:
+    """The answer is there in part."""
+    return turn.state in ("cut", "stopped", "failed") or (turn.state == "done" and turn.finish == "length")
+
+
+class TurnView(Vertical):
+    """A question, its answer and its figures."""
+
+    def __init__(self, turn: Turn) -> None:
+        super().__init__()
+        self.turn = turn
+
+    def compose(self) -> ComposeResult:
+        yield Static("> " + plain(self.turn.question), classes="question", markup=False)
+        yield Answer(self.turn.answer, whole=self.turn.state not in IN_FLIGHT)
+        yield Static(figures(self.turn), classes="figures", markup=False)
+
+    async def grow(self, text: str) -> None:
+        """The answer so far."""
+        await self.query_one(Answer).show(text, whole=False)
+
+    async def end(self, turn: Turn) -> None:
+        """The answer is over."""
+        self.turn = turn
+        await self.query_one(Answer).show(turn.answer, whole=True)
+        self.foot(figures(turn))
+
+    def foot(self, words: str) -> None:
+        """Put words where the figures will be."""
+        self.query_one(".figures", Static).update(words)
+
+
 class ChatRoom(Room):
-    """Screen 5: the conversations at the left (folded under 100 columns), one of them, and a line to write in."""
+    """Screen 5: the conversations at the left, one of them beside, and a line to write in. Under 100 columns the list
+    and the conversation take turns: enter opens, esc goes back."""
 
     ROOM = "chat"
+    ASKS = frozenset({"new", "stop_turn", "regenerate", "go_on", "full", "options", "rename", "export", "remove"})
     CSS_PATH: ClassVar = [*Room.CSS_PATH, FOLDER / "chat.tcss"]
-
-    BINDINGS: ClassVar = [Binding("escape", "back", "Back", show=False)]
 
     def __init__(self) -> None:
         super().__init__()
@@ -49,44 +97,111 @@ class ChatRoom(Room):
         self.turns: list[Turn] = []
         self._editing: int | None = None
         self._asked = False
+        self._sought = ""
 
     def fill(self) -> ComposeResult:
-        yield Table(
-            [Column("chat", 20, flex=True), Column("deployment", 14, 1), Column("turns", 6, 2, True)],
-            empty="No chat yet: n begins one with a deployment", id="chats",
-        )  # fmt: skip
-        yield Line(id="about")
-        yield VerticalScroll(id="talk", can_focus=False)
-        yield Input(placeholder="write, enter sends, esc leaves the field", id="ask")
+        with Horizontal():
+            yield Table(
+                [Column("chat", 16, flex=True), Column("with", 8, 1, fit=True), Column("turns", 5, 2, True)],
+                empty="No chat yet: n begins one", id="chats",
+            )  # fmt: skip
+            with Vertical(id="conversation"):
+                yield Line(id="about")
+                yield Scroll(id="talk")
+                yield Entry(hint="write, enter sends, esc leaves the field", id="ask")
 
     def on_mount(self) -> None:
         super().on_mount()
-        self.table().focus()
+        self._to("chats")
+
+    def on_resize(self) -> None:
+        self._fold(self.focused is not None and self.focused.id in ("ask", "talk"))
+
+    def _to(self, id: str) -> None:
+        """Put the focus on the list, the talk or the field."""
+        self._fold(id != "chats")
+        self.query_one(f"#{id}").focus()
+
+    def _fold(self, talking: bool) -> None:
+        """Where there is no room for both: the list, or the conversation."""
+        narrow = self.app.size.width < NARROW
+        self.set_class(narrow, "narrow")
+        self.query_one("#chats").display = not (narrow and talking)
+        self.query_one("#conversation").display = talking or not narrow
 
     def draw(self, kinds: set[str]) -> None:
         if self.corral.client is not None and (not self._asked or kinds & {"all", "chat"}):
             self._asked = True
-            self.corral.act(lambda client: client.chats(), self._listed)
+            sought = self._sought
+            self.corral.act(lambda client: client.search_chats(sought) if sought else client.chats(), self._listed)
 
     def _listed(self, chats: list[Chat]) -> None:
         self.chats = {chat.id: chat for chat in chats}
         if self.chat is not None:
             self.chat = self.chats.get(self.chat.id, self.chat)
-        self.table().set_rows([Row(c.id, (c.title, c.deployment, str(c.turns))) for c in chats])
+        self.table().set_rows([Row(c.id, (c.title or "untitled", c.deployment, str(c.turns))) for c in chats])
         self._about()
 
     def _about(self) -> None:
         chat = self.chat
-        if chat is None:
-            self.query_one("#about", Line).set("-- enter opens a chat, n begins one")
-            return
-        last = self.turns[-1].context_tokens if self.turns else None
-        used, room = (last if last is not None else chat.context_tokens), chat.ctx_per_slot
-        share = f"context {used}/{room} ({100 * used // room} %)" if room else f"context {used}"
-        full = "when full: the oldest is forgotten" if chat.on_full == "forget-oldest" else "when full: asks"
-        self.query_one("#about", Line).set(f"-- {chat.title} with {chat.deployment} | {share} | {full} (f changes)")
+        if self._sought and isinstance(self.focused, Table):
+            words = f"{len(self.chats)} chats hold {self._sought!r}; esc shows all"
+        elif chat is None:
+            words = "enter opens a chat, n begins one"
+        else:
+            last = self.turns[-1].context_tokens if self.turns else None
+            used, room = (last if last is not None else chat.context_tokens), chat.ctx_per_slot
+            share = f"context {used}/{room} ({100 * used // room} %)" if room else f"context {used}"
+            full = "forgets the oldest" if chat.on_full == "forget-oldest" else "asks"
+            words = f"{share}, when full {full} | {chat.deployment} | {chat.title or 'untitled'}"
+        self.query_one("#about", Line).set(f"-- {words}")
+        self.mind_keys()
 
-    # ------------------------------------------------------------------ opening
+    # ------------------------------------------------------------------ what may be done now
+
+    def target(self) -> Chat | None:
+        """The chat that a key means: the one under the cursor of the list, or the open one."""
+        if isinstance(self.focused, Table):
+            return self.chats.get(self.table().key)
+        return self.chat or self.chats.get(self.table().key)
+
+    def hindered(self, action: str) -> str:
+        last = self.turns[-1] if self.turns else None
+        busy = last is not None and last.state in IN_FLIGHT
+        if action == "new" and not self._ready():
+            return "No deployment is ready. Screen 2 shows why; d there deploys a model"
+        if action in ("rename", "export", "remove") and self.target() is None:
+            return "No chat is selected: n begins one"
+        if action in ("full", "options", "stop_turn", "regenerate", "edit", "go_on", "copy"):
+            if self.chat is None:
+                return "Open a chat first: enter opens one, n begins one"
+            if action == "stop_turn" and not busy:
+                return "No answer is being made"
+            if action in ("regenerate", "edit", "go_on", "copy") and last is None:
+                return "There is no answer yet: i lets you write a question"
+            if action in ("regenerate", "edit", "go_on") and busy:
+                return "An answer is being made: s stops it"
+            if action == "go_on" and last is not None and not can_go_on(last):
+                return "The last answer is complete: there is nothing to go on with"
+        return super().hindered(action)
+
+    def field_keys(self, field: Widget) -> list[str]:
+        if field.id == "needle":
+            return ["enter Search in questions and answers", "esc Show all"]
+        return ["enter Send", "esc Leave the field", "alt+1 to alt+9 Screens"]
+
+    def _ready(self) -> list[str]:
+        return sorted(n for n, d in self.corral.state.deployments.items() if d.ready)
+
+    # ------------------------------------------------------------------ searching and opening
+
+    def on_input_submitted(self, event: Input.Submitted) -> None:
+        if event.input.id == "ask" and event.value.strip():
+            self._send(event.value, replace_turn=self._editing)
+        elif event.input.id == "needle" and event.value.strip():
+            self._sought = event.value.strip()
+            self.table().filter("")  # the daemon looks into questions and answers too
+            self.draw({"chat"})
 
     def on_table_opened(self, event: Table.Opened) -> None:
         self._open(event.key)
@@ -95,39 +210,39 @@ class ChatRoom(Room):
         self.corral.act(lambda client: client.chat(chat), self._opened)
 
     def _opened(self, detail: ChatDetail) -> None:
-        self.chat, self.turns = detail.chat, list(detail.messages)
+        self.chat, self.turns, self._editing = detail.chat, list(detail.messages), None
         self.run_worker(self._show(), group="talk", exclusive=True)
 
     async def _show(self) -> None:
-        """Draw all turns, then stream the one in flight, if any."""
-        talk = self.query_one("#talk", VerticalScroll)
+        """Draw the newest turns, then stream the one in flight, if any."""
+        talk = self.query_one("#talk", Scroll)
         await talk.remove_children()
-        for turn in self.turns:
-            await self._mount_turn(turn)
-        talk.scroll_end(animate=False)
+        older = len(self.turns) - TURNS_SHOWN
+        if older > 0:
+            await talk.mount(Static(f"{older} older turns are not drawn; w writes the whole chat to a file"))
+        await talk.mount(*(TurnView(turn) for turn in self.turns[-TURNS_SHOWN:]))
+        self._to("ask")
         self._about()
-        self.query_one("#ask", Input).focus()
-        if self.turns and self.turns[-1].state in ("waiting", "streaming"):
+        self.call_after_refresh(talk.scroll_end, animate=False)
+        if self.turns and self.turns[-1].state in IN_FLIGHT:
             await self._stream(self.turns[-1])
 
-    async def _mount_turn(self, turn: Turn) -> None:
-        await self.query_one("#talk", VerticalScroll).mount(
-            Static("> " + plain(turn.question), classes="question", markup=False),
-            self._block(turn.answer) if turn.state == "done" else Static(plain(turn.answer), classes="answer",
-                                                                         markup=False),
-            Static(figures(turn), classes="figures", markup=False),
-        )  # fmt: skip
-
-    def _block(self, answer: str) -> Any:
-        from textual.widgets import Markdown
-
-        return Markdown(plain(answer), classes="answer", open_links=False)
+    async def _begin(self, turn: Turn) -> None:
+        """Show a turn that has just begun, in place of those that it replaces, and stream it."""
+        talk = self.query_one("#talk", Scroll)
+        for view in talk.query(TurnView):
+            if view.turn.n >= turn.n:
+                await view.remove()
+        await talk.mount(TurnView(turn))
+        self._about()
+        self.call_after_refresh(talk.scroll_end, animate=False)
+        await self._stream(turn)
 
     async def _stream(self, turn: Turn) -> None:
-        """A growing Static while it streams (183 bytes a word), Markdown (1,360) when it is whole."""
-        talk = self.query_one("#talk", VerticalScroll)
-        answer, foot = talk.query(".answer").last(), talk.query(".figures").last(Static)
-        text, done, failures = turn.answer, turn, 0
+        """Draw what comes, and the figures at the end. A daemon that goes is waited for."""
+        view = self.query(TurnView).last()
+        text, done, failures, drawn = turn.answer, turn, 0, 0.0
+        clock = asyncio.get_running_loop().time
         while True:
             client = self.corral.client
             try:
@@ -138,118 +253,176 @@ class ChatRoom(Room):
                         done = piece["turn"]
                         break
                     text = text[: piece["offset"]] + piece["text"]
-                    if isinstance(answer, Static):
-                        answer.update(plain(text))
-                    talk.scroll_end(animate=False)
+                    if clock() - drawn >= DRAW_S:
+                        drawn = clock()
+                        await self._keep_end(view.grow(text))
                 break
             except (NoDaemon, OSError, EOFError, TimeoutError) as error:
                 failures += 1
-                foot.update(f"connection lost ({line(error)}), the answer goes on in the daemon; trying again")
-                if failures > 60:
+                view.foot(f"connection lost ({line(error)}), the answer goes on in the daemon; trying again")
+                if failures > TRIES:
                     return
                 await asyncio.sleep(1)
             except CorralError as error:
                 self.say(str(error))
                 return
         self.turns = [done if each.id == done.id else each for each in self.turns]
-        if done.state == "done":
-            await answer.remove()
-            await talk.mount(self._block(done.answer), before=foot)
-        elif isinstance(answer, Static):
-            answer.update(plain(done.answer))
-        foot.update(figures(done))
-        talk.scroll_end(animate=False)
+        await self._keep_end(view.end(done))
         self._about()
 
-    # ------------------------------------------------------------------ asking
+    async def _keep_end(self, change: Any) -> None:
+        """Carry out `change` and keep the end in view; who has scrolled up to read is left there."""
+        talk = self.query_one("#talk", Scroll)
+        at_end = talk.at_end
+        await change
+        if at_end:
+            self.call_after_refresh(talk.scroll_end, animate=False)
 
-    def on_input_submitted(self, event: Input.Submitted) -> None:
-        if event.input.id == "ask" and event.value.strip():
-            question, replace = event.value, self._editing
-            self._send(question, replace_turn=replace)
+    # ------------------------------------------------------------------ asking
 
     def _send(self, question: str, **how: Any) -> None:
         chat = self.chat
         if chat is None:
-            self.say("Open a chat first: esc, then n begins one")
+            self._send_first(question)
             return
 
-        def asked(turn: Turn) -> None:
+        async def ask(client: Any) -> Any:
+            try:
+                return await client.ask(chat.id, question, **how)
+            except Conflict as conflict:
+                if not conflict.details.get("context_full"):
+                    raise
+                return conflict
+
+        def asked(answer: Any) -> None:
+            if isinstance(answer, Conflict):
+                self._ask_to_forget(answer, question, how)
+                return
             self.query_one("#ask", Input).value = ""  # a refused question stays to be sent again
             self._editing = None
             self.say("")
-            self.corral.act(lambda client: client.chat(chat.id), self._opened)
+            self.turns = [*(each for each in self.turns if each.n < answer.n), answer]
+            self.run_worker(self._begin(answer), group="talk", exclusive=True)
 
-        self.corral.act(lambda client: client.ask(chat.id, question, **how), asked)
+        self.corral.act(ask, asked)
+
+    def _send_first(self, question: str) -> None:
+        """A question where no chat is open begins one, if it is plain with which deployment."""
+        ready = self._ready()
+        if len(ready) != 1:
+            self.say(f"Ready are {', '.join(ready)}: esc, then n begins a chat" if ready else self.hindered("new"))
+            return
+
+        def made(chat: Chat) -> None:
+            self.chat, self.turns = chat, []
+            self._send(question)
+
+        self.corral.act(lambda client: client.create_chat(ready[0], ChatOptions()), made)
+
+    def _ask_to_forget(self, full: Conflict, question: str, how: dict[str, Any]) -> None:
+        """The context is full: the choice is the person's."""
+        from tui.screens.confirm import Confirm
+
+        def chosen(yes: bool | None) -> None:
+            if yes:
+                self._send(question, **{**how, "forget_oldest": True})
+            else:
+                self.say("Not sent: the context is full. f lets this chat forget its oldest turns, n begins a new one")
+
+        words = f"The context is full: {full.why or full.what}. Forget the oldest turns and send?"
+        self.app.push_screen(Confirm(words), chosen)
 
     def action_write(self) -> None:
-        self.query_one("#ask", Input).focus()
+        self._to("ask")
 
     def action_back(self) -> None:
-        if isinstance(self.focused, Input):
-            self.table().focus()
+        where = self.focused.id if self.focused is not None else ""
+        if where == "ask":
+            self._editing = None
+            self._to("talk")
+        elif where == "talk":
+            self.say("")
+            self._to("chats")
         else:
+            if self._sought:
+                self._sought = ""
+                self.draw({"chat"})
             super().action_back()
 
     def action_new(self) -> None:
-        ready = sorted(n for n, d in self.corral.state.deployments.items() if d.ready)
-        if not ready:
-            self.say("No deployment is ready. Screen 2 shows why; d there deploys a model")
-            return
+        from tui.screens.chatforms import NewChat
 
         def made(chat: Chat | None) -> None:
             if chat is not None:
                 self._open(chat.id)
 
-        self.app.push_screen(NewChat(ready), lambda chat: made(chat))
-
-    def _last(self) -> Turn | None:
-        if not self.turns:
-            self.say("There is no answer yet")
-            return None
-        return self.turns[-1]
+        self.app.push_screen(NewChat(self._ready()), made)
 
     def action_stop_turn(self) -> None:
-        last = self._last()
-        if last is not None:
-            self.corral.act(lambda client: client.stop_turn(last.chat, last.id))
+        last = self.turns[-1]
+        self.corral.act(lambda client: client.stop_turn(last.chat, last.id))
 
     def action_regenerate(self) -> None:
-        last = self._last()
-        if last is not None:
-            self._send(last.question, replace_turn=last.n)
+        last = self.turns[-1]
+        self._send(last.question, replace_turn=last.n)
 
     def action_edit(self) -> None:
-        last = self._last()
-        if last is not None:
-            self._editing = last.n
-            box = self.query_one("#ask", Input)
-            box.value = line(last.question)
-            box.focus()
+        last = self.turns[-1]
+        self._editing = last.n
+        self.query_one("#ask", Input).value = line(last.question)
+        self._to("ask")
+        joined = "; its lines are joined here" if "\n" in last.question else ""
+        self.say(f"enter sends it in place of the last question{joined}")
 
     def action_go_on(self) -> None:
-        last = self._last()
-        if last is not None:
-            self._send("", cont=True)
+        self._send("", cont=True)
 
     def action_full(self) -> None:
         chat = self.chat
         if chat is not None:
             choice = "ask" if chat.on_full == "forget-oldest" else "forget-oldest"
-            self.corral.act(lambda client: client.update_chat(chat.id, on_full=choice), lambda _: self._open(chat.id))
+            self.corral.act(lambda client: client.update_chat(chat.id, on_full=choice), self._changed)
+
+    def _changed(self, chat: Chat | None) -> None:
+        if chat is not None and self.chat is not None and chat.id == self.chat.id:
+            self.chat = chat
+        self._about()
 
     def action_options(self) -> None:
+        from tui.screens.chatforms import Options
+
         if self.chat is not None:
             self.app.push_screen(Options(self.chat), lambda _: self.draw({"chat"}))
 
+    def action_rename(self) -> None:
+        from tui.screens.chatforms import Rename
+
+        chat = self.target()
+        if chat is not None:
+            self.app.push_screen(Rename(chat), lambda _: self.draw({"chat"}))
+
+    def action_export(self) -> None:
+        from tui.screens.chatforms import Export
+
+        def written(path: Any) -> None:
+            if path is not None:
+                self.say(f"Written: {path}")
+
+        chat = self.target()
+        if chat is not None:
+            self.app.push_screen(Export(chat), written)
+
     def action_remove(self) -> None:
-        chat = self.chats.get(self.table().key)
+        chat = self.target()
         if chat is None:
             return
 
         def gone(_: Any) -> None:
-            self.chat, self.turns = None, []
-            self.query_one("#talk", VerticalScroll).remove_children()
+            if self.chat is not None and self.chat.id == chat.id:
+                self.chat, self.turns = None, []
+                self.workers.cancel_group(self, "talk")
+                self.query_one("#talk", Scroll).remove_children()
+                self._to("chats")
             self.draw({"chat"})
 
         self.confirmed(
@@ -262,70 +435,7 @@ class ChatRoom(Room):
     def copied(self) -> str:
         return self.turns[-1].answer if self.turns else ""
 
-
-class NewChat(Form):
-    """Begins a chat; the answer is the chat."""
-
-    HEADLINE = "A new chat"
-
-    def __init__(self, ready: list[str]) -> None:
-        super().__init__()
-        self.ready = ready
-
-    def fields(self) -> list[Field]:
-        return [Field("deployment", "deployment", self.ready[0]), *_parameters(ChatOptions())]
-
-    def weigh(self) -> None:
-        self.show(line("Ready: " + ", ".join(self.ready)))
-
-    def action_send(self) -> None:
-        try:
-            options = _typed(self)
-        except ValueError as error:
-            self.say(str(error))
-            return
-        name = self.value("deployment")
-        self.corral.act(lambda client: client.create_chat(name, options), lambda chat: self.dismiss(chat))
-
-
-class Options(Form):
-    """System prompt, temperature, top-p, longest answer and seed of a chat."""
-
-    HEADLINE = "Parameters of this chat; an empty field leaves it to the engine"
-
-    def __init__(self, chat: Chat) -> None:
-        super().__init__()
-        self.chat = chat
-
-    def fields(self) -> list[Field]:
-        return _parameters(self.chat.options)
-
-    def action_send(self) -> None:
-        try:
-            options = _typed(self)
-        except ValueError as error:
-            self.say(str(error))
-            return
-        self.corral.act(lambda client: client.update_chat(self.chat.id, options=options), lambda _: self.dismiss(None))
-
-
-def _parameters(now: ChatOptions) -> list[Field]:
-    def text(value: object) -> str:
-        return "" if value is None else str(value)
-
-    return [
-        Field("system", "system prompt", line(now.system)), Field("temperature", "temperature", text(now.temperature)),
-        Field("top_p", "top-p", text(now.top_p)), Field("max_tokens", "max tokens", text(now.max_tokens)),
-        Field("seed", "seed", text(now.seed)),
-    ]  # fmt: skip
-
-
-def _typed(form: Form) -> ChatOptions:
-    numbers: dict[str, Any] = {}
-    for key, kind in (("temperature", float), ("top_p", float), ("max_tokens", int), ("seed", int)):
-        text = form.value(key)
-        try:
-            numbers[key] = kind(text) if text else None
-        except ValueError:
-            raise ValueError(f"{key} must be a number, not {text!r}") from None
-    return ChatOptions(system=form.value("system"), **numbers)
+    def whole(self) -> str:
+        """What the screen says, and the last question with its answer."""
+        last = self.turns[-1:]
+        return "\n\n".join([super().whole(), *(f"> {turn.question}\n\n{turn.answer}" for turn in last)])

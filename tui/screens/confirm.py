@@ -12,6 +12,7 @@ from textual.widgets import Input, Static
 
 from tui.plain import line
 from tui.screens.room import FOLDER
+from tui.widgets.entry import Entry
 
 
 class Confirm(ModalScreen[bool]):
@@ -32,7 +33,7 @@ class Confirm(ModalScreen[bool]):
         with Vertical():
             yield Static(self.question, markup=False)
             if self.typed:
-                yield Input(placeholder=f"type {line(self.typed)} and enter")
+                yield Entry(hint=f"type {line(self.typed)} and enter")
             foot = "esc: no" if self.typed else "y: yes   n, esc: no"
             yield Static(foot, markup=False, id="foot")
 

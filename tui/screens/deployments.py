@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from textual.app import ComposeResult
 
@@ -16,24 +16,25 @@ class Deployments(Room):
     """Screen 2: deployments, and the replicas of the one under the cursor."""
 
     ROOM = "deployments"
+    ASKS = frozenset({"deploy", "stop", "restart", "scale", "remove", "logs", "explain"})
     CSS_PATH: ClassVar = [*Room.CSS_PATH, FOLDER / "deployments.tcss"]
 
     def fill(self) -> ComposeResult:
         yield Table(
             [
-                Column("deployment", 14, flex=True), Column("state", 12, state=True), Column("ready", 6, 1, True),
-                Column("model", 16, 2), Column("ctx", 7, 4, True), Column("a slot", 7, 4, True),
-                Column("plan", 9, 3, True), Column("since", 6, 5, True), Column("reason", 24, 7),
+                Column("deployment", 14, fit=True), Column("state", 12, state=True), Column("ready", 6, 1, True),
+                Column("model", 14, 2, fit=True), Column("ctx", 7, 4, True), Column("a slot", 7, 4, True),
+                Column("plan", 9, 3, True), Column("since", 6, 5, True), Column("reason", 20, 7, flex=True),
             ],
             empty="Nothing is deployed: d deploys a model", id="deployments",
         )  # fmt: skip
         yield Line(id="detail")
         replicas = Table(
             [
-                Column("replica", 12, flex=True), Column("state", 12, state=True), Column("tok/s", 7, 1, True),
+                Column("replica", 12, fit=True), Column("state", 12, state=True), Column("tok/s", 7, 1, True),
                 Column("cpu %", 6, 2, True), Column("memory", 9, 2, True), Column("slots", 6, 4, True),
                 Column("pid", 8, 5, True), Column("engine", 12, 6), Column("restarts", 8, 7, True),
-                Column("reason", 20, 3),
+                Column("reason", 18, 3, flex=True),
             ],
             empty="No replica", id="replicas",
         )  # fmt: skip
@@ -70,14 +71,20 @@ class Deployments(Room):
         if event.table.id == "deployments":
             self.draw({"deployment"})
 
-    def on_table_opened(self, event: Table.Opened) -> None:
-        self.action_explain()
+    async def on_table_opened(self, event: Table.Opened) -> None:
+        await self.action_do("explain")
 
     def chosen(self) -> Deployment | None:
-        found = self.corral.state.deployments.get(self.table().key)
-        if found is None:
-            self.say("No deployment is selected. d deploys a model")
-        return found
+        """The deployment under the cursor."""
+        return self.corral.state.deployments.get(self.table().key)
+
+    def hindered(self, action: str) -> str:
+        chosen = self.chosen()
+        if chosen is None and action not in ("deploy", "filter"):
+            return "No deployment is selected. d deploys a model"
+        if chosen is not None and chosen.wanted == "stopped" and action == "restart":
+            return f"{chosen.spec.name} is stopped: s starts it"
+        return super().hindered(action)
 
     # ------------------------------------------------------------------ verbs
 
@@ -138,6 +145,3 @@ class Deployments(Room):
         chosen = self.chosen()
         if chosen is not None:
             self.app.push_screen(Explain(chosen.spec.name))
-
-    def check_action(self, action: str, parameters: tuple[Any, ...]) -> bool | None:
-        return True

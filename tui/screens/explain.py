@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from textual.app import ComposeResult
-from textual.containers import VerticalScroll
-from textual.widgets import Static
-
 from core.nouns import Event, Explanation
 from tui.plain import plain
-from tui.screens.room import Room
+from tui.screens.whole import Whole
 from tui.words import age, size
 
 
@@ -33,38 +29,27 @@ def told(story: Explanation, now: float) -> str:
     return plain("\n".join(out))
 
 
-class Explain(Room):
+class Explain(Whole):
     """Read anew when the deployment changes."""
 
-    ROOM = "explain"
-
     def __init__(self, deployment: str) -> None:
-        super().__init__()
+        super().__init__(f"Explaining {deployment}")
         self.deployment = deployment
-        self.text = ""
-
-    def fill(self) -> ComposeResult:
-        with VerticalScroll():
-            yield Static(f"Explaining {plain(self.deployment)}", id="story", markup=False)
-
-    def keys(self) -> str:
-        return " up/down Scroll  y Copy  esc Back"
 
     def on_mount(self) -> None:
         super().on_mount()
-        self.query_one(VerticalScroll).focus()
         self._ask()
+
+    def draw(self, kinds: set[str]) -> None:
+        if "reload" in kinds:
+            self._ask()
 
     def _ask(self) -> None:
         self.corral.act(lambda client: client.explain(self.deployment), self._show)
 
     def _show(self, story: Explanation) -> None:
-        self.text = told(story, self.corral.state.clock())
-        self.query_one("#story", Static).update(self.text)
+        self.set(told(story, self.corral.state.clock()))
 
     def happened(self, event: Event) -> None:
         if event.type == "deployment" and event.object == f"deployment:{self.deployment}":
             self._ask()
-
-    def copied(self) -> str:
-        return self.text

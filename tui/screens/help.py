@@ -4,31 +4,33 @@ from __future__ import annotations
 
 from textual.app import ComposeResult
 
-from tui.keymap import EVERYWHERE, FROM_ANYWHERE, ROOMS, TABLE, Key
+from tui.keymap import EVERYWHERE, FROM_ANYWHERE, TABLE, Key
 from tui.screens.room import Line, Room
 from tui.widgets.table import Column, Row, Table
 
 
-def rows(room: str) -> list[Key]:
-    """The keys that work in `room`."""
-    return [*ROOMS.get(room, ()), *TABLE, *EVERYWHERE, *FROM_ANYWHERE]
-
-
 class Help(Room):
-    """Esc goes back."""
+    """`choices` are the keys of the screen behind, each with the reason why it does nothing now. Esc goes back."""
 
     ROOM = "help"
 
-    def __init__(self, room: str) -> None:
+    def __init__(self, room: str, choices: list[tuple[Key, str]]) -> None:
         super().__init__()
         self.room = room
+        self.keys_shown = [*choices, *((key, "") for key in (*TABLE, *EVERYWHERE, *FROM_ANYWHERE))]
 
     def fill(self) -> ComposeResult:
         yield Line(f"Keys of {self.room or 'this screen'} first. In a text field keys are text: esc leaves it")
-        yield Table([Column("key", 16), Column("does", 24, flex=True), Column("where", 14, 1)], id="keytable")
+        yield Table(
+            [Column("key", 12, fit=True), Column("does", 24, fit=True), Column("where", 12, 2), Column("not now", 20, 1,
+                                                                                                       flex=True)],
+            id="keytable",
+        )  # fmt: skip
+
+    def keys(self) -> list[tuple[str, bool]]:
+        return [("j, k Move", True), ("esc Back", True)]
 
     def draw(self, kinds: set[str]) -> None:
-        names = {"question_mark": "?", "colon": ":", "slash": "/"}
         self.table().set_rows(
-            [Row(str(n), (names.get(k.keys, k.keys), k.words, k.where)) for n, k in enumerate(rows(self.room))]
+            [Row(str(n), (k.shown, k.words, k.where, why), bool(why)) for n, (k, why) in enumerate(self.keys_shown)]
         )

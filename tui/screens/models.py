@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from textual.app import ComposeResult
 
-from tui.screens.room import Line, Room
+from tui.screens.room import Line, Note, Room
 from tui.widgets.table import Column, Row, Table
 from tui.words import age, size, state
 
@@ -13,17 +13,18 @@ class Models(Room):
     """Screen 3."""
 
     ROOM = "models"
+    ASKS = frozenset({"import_model", "sample", "deploy", "remove"})
 
     def fill(self) -> ComposeResult:
         yield Table(
             [
-                Column("model", 16, flex=True), Column("size", 9, 1, True), Column("quant", 8, 2),
+                Column("model", 14, fit=True), Column("size", 9, 1, True), Column("quant", 8, 2),
                 Column("params", 8, 4, True), Column("arch", 10, 5), Column("trained ctx", 11, 6, True),
-                Column("licence", 12, 3), Column("used by", 14, 2), Column("imported", 8, 7, True),
+                Column("licence", 11, 3, fit=True), Column("used by", 12, 2, flex=True), Column("imported", 8, 7, True),
             ],
             empty="No model yet: i imports a file, m the sample", id="models",
         )  # fmt: skip
-        yield Line(id="job")
+        yield Note(id="job")
         yield Line(id="detail")
 
     def draw(self, kinds: set[str]) -> None:
@@ -46,7 +47,7 @@ class Models(Room):
             words = f"import {job.name}: {state(job.state, self.corral.ascii)} {share} % of {size(job.bytes_total)}"
             if job.error is not None:
                 words = f"import {job.name}: {job.error.what}. {job.error.why}. {job.error.todo}"
-        self.query_one("#job", Line).set(words)
+        self.query_one("#job", Note).set(words)
         model = known.models.get(self.table().key)
         self.query_one("#detail", Line).set(
             f"-- {model.name} sha256 {model.sha256[:16]} from {model.origin} by {model.imported_by}" if model else "--"
@@ -55,8 +56,19 @@ class Models(Room):
     def on_table_moved(self, event: Table.Moved) -> None:
         self.draw({"model"})
 
-    def on_table_opened(self, event: Table.Opened) -> None:
-        self.action_deploy()
+    async def on_table_opened(self, event: Table.Opened) -> None:
+        await self.action_do("deploy")
+
+    def hindered(self, action: str) -> str:
+        known, name = self.corral.state, self.table().key
+        if action in ("deploy", "remove") and not name:
+            return "No model is selected: i imports a file, m the sample"
+        users = sorted(n for n, d in known.deployments.items() if d.spec.model == name)
+        if action == "remove" and users:
+            return f"{name} is used by {', '.join(users)}: remove that first, on screen 2"
+        if action == "sample" and any(m.origin == "sample" for m in known.models.values()):
+            return "The sample is here already"
+        return super().hindered(action)
 
     def action_deploy(self) -> None:
         from tui.screens.deploy import DeployForm
@@ -73,9 +85,6 @@ class Models(Room):
 
     def action_remove(self) -> None:
         name = self.table().key
-        if not name:
-            self.say("No model is selected")
-            return
         self.confirmed(
             f"Remove the model {name} and its files for good?", lambda client: client.remove_model(name), typed=name
         )

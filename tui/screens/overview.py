@@ -6,7 +6,8 @@ from typing import ClassVar
 
 from textual.app import ComposeResult
 
-from tui.screens.room import FOLDER, Line, Room
+from core.nouns import NodeSample
+from tui.screens.room import FOLDER, Note, Room
 from tui.widgets.chart import Chart
 from tui.widgets.meter import Meter
 from tui.widgets.table import Column, Row, Table
@@ -17,29 +18,31 @@ class Overview(Room):
     """Screen 1."""
 
     ROOM = "overview"
+    ASKS = frozenset({"explain"})
     CSS_PATH: ClassVar = [*Room.CSS_PATH, FOLDER / "overview.tcss"]
 
     def __init__(self) -> None:
         super().__init__()
         self._drawn = 0.0
+        self._asked = False
 
     def fill(self) -> ComposeResult:
-        yield Line("Waiting for the daemon", id="verdict")
+        yield Note("Waiting for the daemon", id="verdict")
         yield Meter("cpu", id="cpu")
         yield Meter("memory", id="memory")
         yield Meter("disk", id="disk")
         yield Chart("cpu, 5 s a column", id="chart")
         yield Table(
             [
-                Column("deployment", 14, flex=True), Column("state", 12, state=True), Column("replicas", 8, 3, True),
-                Column("tok/s", 7, 2, True), Column("since", 6, 4, True), Column("reason", 24, 5),
+                Column("deployment", 14, fit=True), Column("state", 12, state=True), Column("replicas", 8, 3, True),
+                Column("tok/s", 7, 2, True), Column("since", 6, 4, True), Column("reason", 20, 5, flex=True),
             ],
             empty="Nothing is deployed: press 3, then m for the sample model and d to deploy it",
             id="deployments",
         )  # fmt: skip
         last = Table(
-            [Column("time", 19, 1), Column("who", 8, 1), Column("what", 18), Column("object", 12, flex=True),
-             Column("outcome", 13, state=True)],
+            [Column("time", 19, 1), Column("who", 8, 1), Column("what", 18, fit=True), Column("object", 12, fit=True),
+             Column("outcome", 13, state=True), Column("reason", 16, 5, flex=True)],
             empty="No record yet", id="last",
         )  # fmt: skip
         last.can_focus = False
@@ -57,7 +60,7 @@ class Overview(Room):
                 words.append(f"Look at {', '.join(bad)}")
             ready = sum(d.state == "ready" for d in known.deployments.values())
             calm = f"All is well: {ready} of {len(known.deployments)} deployments ready, {len(known.models)} models"
-            self.query_one("#verdict", Line).set("! " + "; ".join(words) if words else calm)
+            self.query_one("#verdict", Note).set("! " + "; ".join(words) if words else calm)
         if known.samples:
             now = known.samples[-1]
             used = now.memory_bytes - now.free_bytes
@@ -66,7 +69,10 @@ class Overview(Room):
             self.query_one("#memory", Meter).set(used / max(1, now.memory_bytes), memory)
             taken = 1 - now.disk_free_bytes / max(1, now.disk_bytes)
             self.query_one("#disk", Meter).set(taken, f"{size(now.disk_free_bytes)} free")
-            if now.time != self._drawn:
+            if not self._asked and self.corral.client is not None:
+                self._asked, self._drawn = True, now.time
+                self.corral.act(lambda client: client.samples(600), self._past)
+            elif now.time != self._drawn:
                 self._drawn = now.time
                 self.query_one(Chart).add(now.cpu_percent / 100)
         speed: dict[str, float] = {}
@@ -81,15 +87,27 @@ class Overview(Room):
         )  # fmt: skip
         self.query_one("#last", Table).set_rows(
             [
-                Row(str(r.seq), (clock(r.time), r.actor, r.verb, r.object, state(r.outcome, plain_ascii)))
+                Row(str(r.seq), (clock(r.time), r.actor, r.verb, r.object, state(r.outcome, plain_ascii), r.reason))
                 for r in list(known.audit)[:-6:-1]
             ]
         )
 
+    def _past(self, samples: list[NodeSample]) -> None:
+        """What was looked at before this console opened."""
+        self.query_one(Chart).fill([sample.cpu_percent / 100 for sample in samples or ()])
+
+    def hindered(self, action: str) -> str:
+        if action == "explain" and not self.table().key:
+            return "Nothing is deployed: press 3, then m for the sample model and d to deploy it"
+        return super().hindered(action)
+
     def table(self) -> Table:
         return self.query_one("#deployments", Table)
 
-    def on_table_opened(self, event: Table.Opened) -> None:
+    async def on_table_opened(self, event: Table.Opened) -> None:
+        await self.action_do("explain")
+
+    def action_explain(self) -> None:
         from tui.screens.explain import Explain
 
-        self.app.push_screen(Explain(event.key))
+        self.app.push_screen(Explain(self.table().key))

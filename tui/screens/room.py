@@ -11,10 +11,10 @@ from textual.binding import Binding
 from textual.screen import Screen
 from textual.widgets import Static
 
-from core.errors import CorralError
 from core.nouns import Event
-from tui.keymap import ROOMS, SCREENS
-from tui.plain import line
+from tui.keymap import ROOMS, SCREENS, Key
+from tui.plain import line, plain
+from tui.widgets.keyline import KeyLine
 from tui.widgets.table import Table
 from tui.words import age, state
 
@@ -22,6 +22,8 @@ FOLDER = Path(__file__).parent
 """Where the style sheets lie, one beside each screen that has one."""
 
 if TYPE_CHECKING:
+    from textual.widget import Widget
+
     from core.client import Client
     from tui.app import Corral
 
@@ -42,19 +44,45 @@ class Line(Static):
             self.update(text, layout=False)
 
 
+class Note(Line):
+    """A sentence that may take three lines."""
+
+    DEFAULT_CSS = "Note { height: auto; max-height: 3; text-wrap: wrap; }"
+
+    def __init__(self, text: str = "", *, id: str | None = None) -> None:
+        super().__init__(text, id=id)
+        self.display = bool(text)
+
+    def set(self, text: str) -> None:
+        text = line(text)
+        if text != self.text:
+            self.text = text
+            self.display = bool(text)
+            self.update(text)
+
+
 class Room(Screen[Any]):
-    """Base of the screens. `ROOM` is its name in the keymap; `fill` yields its body and `picture` redraws it."""
+    """Base of the screens. `ROOM` is its name in the keymap; `fill` yields its body and `draw` redraws it."""
 
     ROOM: ClassVar[str] = ""
+    ASKS: ClassVar[frozenset[str]] = frozenset()
+    """Actions that ask the daemon."""
     CSS_PATH: ClassVar = [FOLDER / "room.tcss"]
     BINDINGS: ClassVar = [Binding("escape", "back", "Back", show=False)]
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         cls.BINDINGS = [
             *cls.__dict__.get("BINDINGS", []),
-            *(Binding(k.keys, k.action, k.words, show=False) for k in ROOMS.get(cls.ROOM, ())),
+            *(
+                Binding(k.keys, f"do('{k.action}')", k.words, show=False, priority=k.priority)
+                for k in ROOMS.get(cls.ROOM, ())
+            ),
         ]
         super().__init_subclass__(**kwargs)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said = ""
 
     @property
     def corral(self) -> Corral:
@@ -87,38 +115,78 @@ class Room(Screen[Any]):
         yield Line(id="bar")
         yield from self.fill()
         yield Static("", id="notice", markup=False)
-        yield Line(id="keys")
+        yield KeyLine(id="keys")
 
     def on_mount(self) -> None:
-        self.query_one("#keys", Line).set(self.keys())
         self.head()
         self.draw({"all"})
+        self.mind_keys()
 
     def on_screen_resume(self) -> None:
         self.picture({"all"})
 
-    def keys(self) -> str:
-        """The keys of this screen on one line."""
-        names = {"slash": "/", "question_mark": "?"}
-        words = [f"{names.get(k.keys, k.keys)} {k.words}" for k in ROOMS.get(self.ROOM, ())]
-        left = " " + "  ".join(["? Help", ": Palette"])
-        for each in words:
-            if len(left) + 2 + len(each) > self.app.size.width:
-                break
-            left += "  " + each
-        return left
+    def on_resize(self) -> None:
+        self.head()
+        self._show_notice()
+
+    # ------------------------------------------------------------------ keys, and which of them do nothing now
+
+    def keys(self) -> list[tuple[str, bool]]:
+        """What stands at the foot: keys with their words, and whether they may be pressed now."""
+        from textual.widgets import Input
+
+        if isinstance(self.focused, Input):
+            return [(words, True) for words in self.field_keys(self.focused)]
+        here = [(f"{k.shown} {k.words}", not self.hindered(k.action)) for k in ROOMS.get(self.ROOM, ())]
+        return [("? Help", True), (": Palette", True), *here]
+
+    def field_keys(self, field: Widget) -> list[str]:
+        """Keys of a text field that has the focus."""
+        return ["enter To the rows", "esc Clear the filter"]
+
+    def hindered(self, action: str) -> str:
+        """Why `action` can't be done now, as a sentence; "" where it can."""
+        if action in self.ASKS and self.corral.client is None:
+            return "The daemon does not answer now. It is tried again; then press the key once more"
+        if action == "copy" and not self.copied():
+            return "There is nothing here to copy"
+        return ""
+
+    def mind_keys(self) -> None:
+        """Draw the keys anew; they change with the row, the focus and the connection."""
+        for each in self.query(KeyLine):
+            each.set(self.keys())
+
+    def on_descendant_focus(self) -> None:
+        self.mind_keys()
+
+    def on_table_moved(self, event: Table.Moved) -> None:
+        self.mind_keys()
+
+    async def action_do(self, action: str) -> None:
+        """What each key of the keymap calls: the action, or the reason why not."""
+        why = self.hindered(action)
+        if why:
+            self.say(why)
+        else:
+            await self.app.run_action(action, self)
+
+    def choices(self) -> list[tuple[Key, str]]:
+        """The keys of this screen, each with the reason why it does nothing now."""
+        return [(key, self.hindered(key.action)) for key in ROOMS.get(self.ROOM, ())]
+
+    # ------------------------------------------------------------------ drawing
 
     def head(self) -> None:
         """Draw the bar: screens and connection, with the age of a stale picture."""
-        known = self.corral.state
-        rooms = " ".join(
-            f"[{d} {n.capitalize()}]" if n == self.ROOM else f" {d} {n.capitalize()} " for d, n in SCREENS.items()
-        )
+        known, width = self.corral.state, self.app.size.width
         link = state(known.connection, self.corral.ascii)
         if known.connection != "live" and known.seen_at:
             link += f", picture {age(known.seen_at, known.clock())} old"
-        width = self.app.size.width
-        self.query_one("#bar", Line).set(f"{rooms}".ljust(max(len(rooms) + 1, width - len(link) - 1)) + link)
+        rooms = _rooms(self.ROOM, short=False)
+        if len(rooms) + len(link) + 1 > width:
+            rooms = _rooms(self.ROOM, short=True)
+        self.query_one("#bar", Line).set(rooms.ljust(max(len(rooms) + 1, width - len(link) - 1)) + link)
         if known.connection != "live" and known.problem is not None:
             self.say(str(known.problem) or type(known.problem).__name__)
 
@@ -130,6 +198,7 @@ class Room(Screen[Any]):
         if "all" in kinds and self.corral.state.connection == "live":
             self.say("")
         self.draw(kinds)
+        self.mind_keys()
 
     def draw(self, kinds: set[str]) -> None:
         """Redraw the body."""
@@ -139,28 +208,44 @@ class Room(Screen[Any]):
 
     def say(self, words: str) -> None:
         """Show a sentence (what, why, what to do) above the keys, "" takes it away."""
-        from tui.plain import plain
+        words = plain(words)
+        if words != self._said:
+            self._said = words
+            self._show_notice()
 
+    def _show_notice(self) -> None:
         notice = self.query_one("#notice", Static)
+        words, room = self._said, 3 * max(20, self.app.size.width)
+        if len(words) > room or words.count("\n") > 2:
+            words = line(words)[: room - 30] + " ... (! shows all of it)"
         notice.set_class(bool(words), "on")
-        notice.update(plain(words))
-
-    def refuse(self, error: CorralError) -> None:
-        self.say(str(error))
+        notice.update(f"! {words}" if words else "")
 
     def table(self) -> Table:
         return self.query_one(Table)
+
+    def whole(self) -> str:
+        """All that is said here and may be cut off: the notice, the lines, and the row under the cursor."""
+        parts = [self._said]
+        for table in self.query(Table):
+            if table.rows and table.can_focus:
+                cells = table.rows[table.cursor].cells
+                parts.append("\n".join(f"{c.title}: {text}" for c, text in zip(table.columns, cells, strict=False)))
+        parts += [each.text.removeprefix("-- ") for each in self.query(Line) if each.id != "bar"]
+        return "\n\n".join(part for part in parts if part.strip("- \n"))
 
     # ------------------------------------------------------------------ keys that mean the same everywhere
 
     async def action_filter(self) -> None:
         from textual.widgets import Input
 
+        from tui.widgets.entry import Entry
+
         found = self.query("#needle")
         if found:
             box = found.first(Input)
         else:
-            box = Input(placeholder="filter", id="needle")
+            box = Entry(hint="filter", id="needle")
             await self.mount(box, before="#notice")
         box.add_class("on")
         box.focus()
@@ -186,11 +271,19 @@ class Room(Screen[Any]):
             self.app.pop_screen()
 
     def action_copy(self) -> None:
-        text = self.copied()
-        if text:
-            self.app.copy_to_clipboard(line(text))
-            self.say(f"Copied: {line(text)[:60]}")
+        text = plain(self.copied())
+        self.app.copy_to_clipboard(text)
+        self.say(f"Copied: {line(text)[:60]}")
 
     def copied(self) -> str:
         """What `y` copies."""
-        return self.table().key
+        return self.table().key if self.query(Table) else ""
+
+
+def _rooms(here: str, *, short: bool) -> str:
+    """The screens by their digits; `short` leaves out the words of all but this one."""
+    words = []
+    for digit, name in SCREENS.items():
+        text = digit if short and name != here else f"{digit} {name.capitalize()}"
+        words.append(f"[{text}]" if name == here else f" {text} ")
+    return " ".join(words)

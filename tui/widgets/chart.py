@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rich.segment import Segment
 from textual.geometry import Region
 from textual.strip import Strip
@@ -25,15 +27,24 @@ class Chart(Widget):
     def add(self, share: float) -> None:
         """One look; refreshes the last column, or everything when a column is full."""
         if not self._part:
-            self.columns.append(share)
-            self.columns = self.columns[-400:]
-            if len(self.columns) > 1:
-                self.refresh()
+            self.refresh()
+        self._look(share)
+        self.refresh(Region(self.size.width - 1, 1, 1, max(1, self.size.height - 1)))
+
+    def fill(self, shares: Sequence[float]) -> None:
+        """Begin with what is known already, oldest first."""
+        self.columns, self._part = [], []
+        for share in shares:
+            self._look(share)
+        self.refresh()
+
+    def _look(self, share: float) -> None:
+        if not self._part:
+            self.columns = [*self.columns[-399:], share]
         self._part.append(max(0.0, min(1.0, share)))
         self.columns[-1] = sum(self._part) / len(self._part)
         if len(self._part) >= self.span:
             self._part = []
-        self.refresh(Region(self.size.width - 1, 1, 1, max(1, self.size.height - 1)))
 
     def render_line(self, y: int) -> Strip:
         width, style = self.size.width, self.rich_style

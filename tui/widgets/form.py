@@ -10,6 +10,7 @@ from textual.containers import Horizontal, VerticalScroll
 from textual.widgets import Input, Static
 
 from tui.screens.room import FOLDER, Room
+from tui.widgets.entry import Entry
 
 
 class Field(NamedTuple):
@@ -38,7 +39,7 @@ class Form(Room):
             for field in self.fields():
                 with Horizontal():
                     yield Static(field.label, classes="label", markup=False)
-                    yield Input(field.value, placeholder=field.hint, id=f"field-{field.key}")
+                    yield Entry(field.value, hint=field.hint, id=f"field-{field.key}")
             yield Static("", id="consequence", markup=False)
 
     def on_mount(self) -> None:
@@ -46,8 +47,9 @@ class Form(Room):
         self.query(Input).first().focus()
         self.weigh()
 
-    def keys(self) -> str:
-        return " tab Next field  enter, ctrl+s Send  esc Back"
+    def keys(self) -> list[tuple[str, bool]]:
+        leave = "esc Leave the field" if isinstance(self.focused, Input) else "esc Close"
+        return [(words, True) for words in ("tab Next field", "shift+tab Field before", "enter, ctrl+s Send", leave)]
 
     def value(self, key: str) -> str:
         return self.query_one(f"#field-{key}", Input).value.strip()

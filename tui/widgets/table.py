@@ -24,7 +24,8 @@ from tui.words import colour
 
 
 class Column(NamedTuple):
-    """`width` in cells; the one with `flex` takes what is left. Higher `priority` numbers are dropped first."""
+    """`width` in cells; one with `fit` grows to its longest cell, the one with `flex` takes what is left then. Higher
+    `priority` numbers are dropped first where there is no room for all."""
 
     title: str
     width: int
@@ -33,11 +34,18 @@ class Column(NamedTuple):
     flex: bool = False
     state: bool = False
     """The cell is symbol and state word: coloured by it."""
+    fit: bool = False
 
 
 class Row(NamedTuple):
     key: str
     cells: tuple[str, ...]
+    dim: bool = False
+    """It can't be chosen now."""
+
+
+def _clean(row: Row) -> Row:
+    return row._replace(cells=tuple(line(cell) for cell in row.cells))
 
 
 class Table(Widget, can_focus=True):
@@ -76,9 +84,21 @@ class Table(Widget, can_focus=True):
 
     def set_rows(self, rows: Sequence[Row]) -> None:
         """Show `rows` (strings from anywhere; they are filtered here). The cursor stays on its row's key."""
-        clean = [Row(row.key, tuple(line(cell) for cell in row.cells)) for row in rows]
+        clean = [_clean(row) for row in rows]
         self.all_rows = clean
         self._take(self._matching(clean))
+
+    def append(self, rows: Sequence[Row], keep: int) -> None:
+        """Add rows below, the oldest go when there are more than `keep`. A cursor on the last row stays on the last."""
+        at_end = self.cursor >= len(self.rows) - 1
+        self.all_rows = (self.all_rows + [_clean(row) for row in rows])[-keep:]
+        key, self.rows = self.key, self._matching(self.all_rows)
+        if at_end:
+            self.cursor = max(0, len(self.rows) - 1)
+        else:
+            self.cursor = next((n for n, row in enumerate(self.rows) if row.key == key), 0)
+        self._keep_in_view()
+        self.refresh()
 
     def filter(self, needle: str) -> None:
         """Show only rows that contain `needle`, whatever the case."""
@@ -91,6 +111,8 @@ class Table(Widget, can_focus=True):
     def _take(self, rows: list[Row]) -> None:
         old, key = self.rows, self.key
         self.rows = rows
+        if self._lay_out():
+            self.refresh()
         if [row.key for row in old] != [row.key for row in rows]:
             keys = [row.key for row in rows]
             self.cursor = keys.index(key) if key in keys else max(0, min(self.cursor, len(rows) - 1))
@@ -117,18 +139,26 @@ class Table(Widget, can_focus=True):
 
     # ------------------------------------------------------------------ drawing
 
-    def _lay_out(self) -> None:
+    def _lay_out(self) -> bool:
+        """Share the width among the columns; True when that changed anything."""
         kept = list(range(len(self.columns)))
-        room = self.size.width - 1
+        room, before = self.size.width - 1, self._shown
         while kept and sum(self.columns[i].width + 1 for i in kept) > room and len(kept) > 1:
             kept.remove(max(kept, key=lambda i: (self.columns[i].priority, i)))
-        spare = room - sum(self.columns[i].width + 1 for i in kept)
-        x = 1
-        self._shown = []
+        spare = max(0, room - sum(self.columns[i].width + 1 for i in kept))
+        x, shown = 1, []
+        grown = dict.fromkeys(kept, 0)
         for i in kept:
-            width = self.columns[i].width + (max(0, spare) if self.columns[i].flex else 0)
-            self._shown.append((i, x, width))
+            if self.columns[i].fit:
+                longest = max((cell_len(row.cells[i]) for row in self.all_rows if i < len(row.cells)), default=0)
+                grown[i] = max(0, min(spare, longest - self.columns[i].width))
+                spare -= grown[i]
+        for i in kept:
+            width = self.columns[i].width + grown[i] + (spare if self.columns[i].flex else 0)
+            shown.append((i, x, width))
             x += width + 1
+        self._shown = shown
+        return shown != before
 
     def on_resize(self, event: events.Resize) -> None:
         self._lay_out()
@@ -148,9 +178,9 @@ class Table(Widget, can_focus=True):
                 return Strip([Segment(set_cell_size(" " + words, width), base + Style(dim=True))], width)
             return Strip([Segment(" " * width, base)], width)
         row = self.rows[index]
-        style = base
+        style = base + Style(dim=True) if row.dim else base
         if index == self.cursor:
-            style = base + (Style(reverse=True) if self.has_focus else Style(bold=True))
+            style += Style(reverse=True) if self.has_focus else Style(bold=True)
         cells = [(i, x, w, row.cells[i] if i < len(row.cells) else "") for i, x, w in self._shown]
         return self._strip(cells, style, width, mark=index == self.cursor)
 

@@ -1,0 +1,13 @@
+"""A text field whose cursor stands still: a blinking one writes 6,000 bytes a minute."""
+
+from __future__ import annotations
+
+from textual.widgets import Input
+
+
+class Entry(Input):
+    """`value` to begin with, `hint` while it is empty."""
+
+    def __init__(self, value: str = "", *, hint: str = "", id: str | None = None) -> None:
+        super().__init__(value, placeholder=hint, id=id)
+        self.cursor_blink = False
