@@ -18,6 +18,9 @@ class Key(NamedTuple):
     priority: bool = False
     """It comes before what the widget with the focus does with the key."""
 
+    short: str = ""
+    """Fewer words, for the foot of the screen."""
+
     @property
     def shown(self) -> str:
         """The keys as a person reads them."""
@@ -64,7 +67,7 @@ ROOMS: dict[str, tuple[Key, ...]] = {
     ),
     "deployments": (
         Key("d", "deploy", "Deploy", "deployments"),
-        Key("s", "stop", "Stop / start", "deployments"),
+        Key("s", "stop", "Stop / start", "deployments", short="Stop"),
         Key("r", "restart", "Restart", "deployments"),
         Key("c", "scale", "Scale", "deployments"),
         Key("x", "remove", "Remove", "deployments"),
@@ -75,26 +78,26 @@ ROOMS: dict[str, tuple[Key, ...]] = {
     ),
     "models": (
         Key("i", "import_model", "Import", "models"),
-        Key("m", "sample", "Import sample", "models"),
+        Key("m", "sample", "Import sample", "models", short="Sample"),
         Key("d", "deploy", "Deploy", "models"),
         Key("x", "remove", "Remove", "models"),
         Key("slash", "filter", "Filter", "models"),
         Key("y", "copy", "Copy", "models"),
     ),
     "chat": (
-        Key("n", "new", "New chat", "chat"),
-        Key("i", "write", "Write", "chat"),
-        Key("s", "stop_turn", "Stop answer", "chat"),
-        Key("r", "regenerate", "Regenerate", "chat"),
-        Key("e", "edit", "Edit & resend", "chat"),
-        Key("o", "go_on", "Go on", "chat"),
-        Key("f", "full", "When full", "chat"),
-        Key("p", "options", "Parameters", "chat"),
-        Key("slash", "filter", "Search", "chat"),
-        Key("t", "rename", "Title", "chat"),
-        Key("w", "export", "Write to a file", "chat"),
-        Key("y", "copy", "Copy answer", "chat"),
-        Key("x", "remove", "Delete", "chat"),
+        Key("n", "new", "New chat", "chat", short="New"),
+        Key("i", "write", "Write a question", "chat", short="Write"),
+        Key("s", "stop_turn", "Stop answer", "chat", short="Stop"),
+        Key("r", "regenerate", "Regenerate the last answer", "chat", short="Again"),
+        Key("e", "edit", "Edit and resend the last question", "chat", short="Edit"),
+        Key("o", "go_on", "Go on with a cut answer", "chat", short="Go on"),
+        Key("f", "full", "When the context is full: ask, or forget", "chat", short="Full"),
+        Key("p", "options", "Parameters of this chat", "chat", short="Params"),
+        Key("slash", "filter", "Search chats", "chat", short="Search"),
+        Key("t", "rename", "Title of the chat", "chat", short="Title"),
+        Key("w", "export", "Write to a file", "chat", short="Export"),
+        Key("y", "copy", "Copy answer", "chat", short="Copy"),
+        Key("x", "remove", "Delete the chat", "chat", short="Delete"),
     ),
     "audit": (
         Key("v", "verify", "Verify chain", "audit"),

@@ -38,6 +38,8 @@ class Terminal:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self.bytes = 0
         """Written by the program so far."""
+        self.output: bytearray | None = None
+        """Every byte that the program writes, from when a test puts a bytearray here."""
         self.read_at = 0.0
         """When the last bytes came (monotonic seconds)."""
         self.alive = True
@@ -80,6 +82,8 @@ class Terminal:
             self.read_at = time.monotonic()
             got += piece
         self.bytes += len(got)
+        if self.output is not None:
+            self.output += got
         for question, answer in ANSWERS.items():
             if question in got:
                 os.write(self._fd, answer)
@@ -111,6 +115,12 @@ class Terminal:
         """Send a key; the time at which it was sent."""
         os.write(self._fd, KEYS.get(key, key).encode())
         return time.monotonic()
+
+    def resize(self, columns: int, rows: int) -> None:
+        """Give the screen another size, as a terminal does whose window is pulled."""
+        self._screen.resize(rows, columns)
+        fcntl.ioctl(self._fd, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+        os.kill(self.pid, signal.SIGWINCH)
 
     # ------------------------------------------------------------------ cost
 

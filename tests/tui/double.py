@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from core.errors import NoDaemon, NoRoom
+from core.errors import Conflict, NoDaemon, NoRoom
 from core.nouns import (
     AuditRecord,
     ChainReport,
@@ -143,6 +143,13 @@ class Double:
         self.pieces = ["Hello", " world"]
         self.turns: list[Turn] = []
         self.room = True
+        self.context_full = False
+        self.title = "First"
+        self.gate = asyncio.Event()
+        """A stream pauses after its first piece until this is set."""
+        self.gate.set()
+        self.stopped = False
+        self.pictures = 0
         self._news: asyncio.Queue[Event | None] = asyncio.Queue()
 
     async def connect(self) -> Double:
@@ -158,6 +165,7 @@ class Double:
         self._news.put_nowait(None)
 
     async def picture(self) -> Picture:
+        self.pictures += 1
         daemon = DaemonStatus(
             pid=1,
             version="0.1.0",
@@ -238,13 +246,38 @@ class Double:
         text = self.log if start < 0 else ""
         return LogText(launch="l", start=0, end=len(self.log), text=text, ended=True)
 
+    async def samples(self, seconds: float) -> list[NodeSample]:
+        return [sample(NOW - 10 + n, cpu=10.0 * n) for n in range(10)]
+
+    async def search_chats(self, text: str) -> list[Chat]:
+        self.calls.append(("search_chats", text))
+        return [await self._chat()] if text in "First question about wool" else []
+
+    async def update_chat(self, id: str, **fields: Any) -> Chat:
+        self.calls.append(("update_chat", id, fields))
+        self.title = fields.get("title", self.title)
+        return msgspec.structs.replace(await self._chat(), **fields)
+
+    async def export_chat(self, id: str, format: str) -> str:
+        self.calls.append(("export_chat", id, format))
+        return f"# {self.title}\n"
+
+    async def create_chat(self, deployment: str, options: ChatOptions, title: str | None = None) -> Chat:
+        self.calls.append(("create_chat", deployment, options))
+        return await self._chat()
+
+    async def stop_turn(self, chat: str, turn: str) -> None:
+        self.calls.append(("stop_turn", chat, turn))
+        self.stopped = True
+        self.gate.set()
+
     async def chats(self) -> list[Chat]:
         return [await self._chat()]
 
     async def _chat(self) -> Chat:
         return Chat(
             id="c1",
-            title="First",
+            title=self.title,
             deployment="chat",
             options=ChatOptions(),
             owner="ann",
@@ -260,8 +293,13 @@ class Double:
 
     async def ask(self, chat: str, question: str, **how: Any) -> Turn:
         self.calls.append(("ask", question, how))
-        turn = Turn(id="t1", chat=chat, n=1, question=question, answer="", state="streaming", asked_at=NOW)
-        self.turns = [turn]
+        if self.context_full and not how.get("forget_oldest"):
+            raise Conflict("the conversation no longer fits the context", "2100 of 2048 tokens", "", context_full=True)
+        n = how.get("replace_turn") or (len(self.turns) if how.get("cont") else len(self.turns) + 1)
+        last = self.turns[-1] if how.get("cont") else None
+        turn = Turn(id=f"t{len(self.calls)}", chat=chat, n=n, question=last.question if last else question,
+                    answer=last.answer if last else "", state="streaming", asked_at=NOW)  # fmt: skip
+        self.turns = [*(each for each in self.turns if each.n < n), turn]
         return turn
 
     async def stream_turn(self, chat: str, turn: str, offset: int) -> AsyncIterator[dict[str, Any]]:
@@ -270,17 +308,20 @@ class Double:
             if at >= offset:
                 yield {"offset": at, "text": piece}
             at += len(piece)
+            await self.gate.wait()
+            if self.stopped:
+                break
         done = msgspec.structs.replace(
             self.turns[-1],
-            answer="".join(self.pieces),
-            state="done",
+            answer="".join(self.pieces)[:at],
+            state="stopped" if self.stopped else "done",
             ttft_ms=35.0,
             tokens_per_second=44.5,
             prompt_tokens=12,
             answer_tokens=2,
-            finish="stop",
+            finish="" if self.stopped else "stop",
         )
-        self.turns = [done]
+        self.turns = [*self.turns[:-1], done]
         yield {"turn": done}
 
     def __getattr__(self, verb: str) -> Any:

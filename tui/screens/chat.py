@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import msgspec
 from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
 from textual.widgets import Input, Static
@@ -138,7 +139,8 @@ class ChatRoom(Room):
     def _listed(self, chats: list[Chat]) -> None:
         self.chats = {chat.id: chat for chat in chats}
         if self.chat is not None:
-            self.chat = self.chats.get(self.chat.id, self.chat)
+            new = self.chats.get(self.chat.id, self.chat)  # a list leaves out the context's size
+            self.chat = msgspec.structs.replace(new, ctx_per_slot=new.ctx_per_slot or self.chat.ctx_per_slot)
         self.table().set_rows([Row(c.id, (c.title or "untitled", c.deployment, str(c.turns))) for c in chats])
         self._about()
 

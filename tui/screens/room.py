@@ -137,7 +137,7 @@ class Room(Screen[Any]):
 
         if isinstance(self.focused, Input):
             return [(words, True) for words in self.field_keys(self.focused)]
-        here = [(f"{k.shown} {k.words}", not self.hindered(k.action)) for k in ROOMS.get(self.ROOM, ())]
+        here = [(f"{k.shown} {k.short or k.words}", not self.hindered(k.action)) for k in ROOMS.get(self.ROOM, ())]
         return [("? Help", True), (": Palette", True), *here]
 
     def field_keys(self, field: Widget) -> list[str]:
