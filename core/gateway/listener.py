@@ -149,7 +149,7 @@ class ClientConnection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._refused:
             return
-        if self._busy or self._last or self._paused:
+        if self._busy or self._last or self._paused or self._ahead or self._ready:
             self._keep_ahead(data)
         else:
             self._feed(data)
@@ -281,7 +281,6 @@ class ClientConnection(asyncio.Protocol):
         self._busy = True
         self._current = request
         try:
-            self._check(request)
             if request.target in ROUTES:
                 self._post(request, request.target)
                 return

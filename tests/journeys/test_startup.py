@@ -119,7 +119,7 @@ def test_a_folder_that_others_may_write(paths: Paths) -> None:
 def test_a_folder_of_somebody_else(paths: Paths) -> None:
     paths.state.mkdir(parents=True)
     os.chown(paths.state, 65534, 65534)
-    refused("belongs to uid 65534", "trusts only its own folders")
+    refused("belongs to uid 65534", "needs it to be uid")
 
 
 def test_a_file_where_a_folder_should_be(paths: Paths) -> None:
