@@ -186,6 +186,7 @@ class Corral(App[int]):
     def on_resize(self) -> None:
         if self._sized:
             self._ink.forget()  # terminals wrap and cut what stood there, each in its way
+            self.refresh()
         self._sized = True  # the first one only tells the size
 
     def _display(self, screen: Screen[Any], renderable: RenderableType | None) -> None:

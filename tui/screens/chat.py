@@ -371,7 +371,9 @@ class ChatRoom(Room):
     def action_edit(self) -> None:
         last = self.turns[-1]
         self._editing = last.n
-        self.query_one("#ask", Input).value = line(last.question)
+        box = self.query_one("#ask", Input)
+        box.value = line(last.question)
+        box.cursor_position = len(box.value)
         self._to("ask")
         joined = "; its lines are joined here" if "\n" in last.question else ""
         self.say(f"enter sends it in place of the last question{joined}")

@@ -82,7 +82,7 @@ class Room(Screen[Any]):
 
     def __init__(self) -> None:
         super().__init__()
-        self._said = ""
+        self._said = self._lost = ""
 
     @property
     def corral(self) -> Corral:
@@ -169,6 +169,7 @@ class Room(Screen[Any]):
         if why:
             self.say(why)
         else:
+            self.say("")
             await self.app.run_action(action, self)
 
     def choices(self) -> list[tuple[Key, str]]:
@@ -188,15 +189,20 @@ class Room(Screen[Any]):
             rooms = _rooms(self.ROOM, short=True)
         self.query_one("#bar", Line).set(rooms.ljust(max(len(rooms) + 1, width - len(link) - 1)) + link)
         if known.connection != "live" and known.problem is not None:
-            self.say(str(known.problem) or type(known.problem).__name__)
+            lost = plain(str(known.problem) or type(known.problem).__name__)
+            if lost != self._lost:  # said once: what a key answers then may be read
+                self._lost = lost
+                self.say(lost)
+        elif known.connection == "live" and self._lost:
+            if self._said == self._lost:
+                self.say("")
+            self._lost = ""
 
     def picture(self, kinds: set[str]) -> None:
         """Something of `kinds` changed."""
         if not self.is_mounted or not self.query("#bar"):
             return
         self.head()
-        if "all" in kinds and self.corral.state.connection == "live":
-            self.say("")
         self.draw(kinds)
         self.mind_keys()
 

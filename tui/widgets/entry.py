@@ -9,5 +9,5 @@ class Entry(Input):
     """`value` to begin with, `hint` while it is empty."""
 
     def __init__(self, value: str = "", *, hint: str = "", id: str | None = None) -> None:
-        super().__init__(value, placeholder=hint, id=id)
+        super().__init__(value, placeholder=hint, id=id, select_on_focus=False)
         self.cursor_blink = False
