@@ -437,6 +437,7 @@ async def start(home: Home, at: int, error: int, lasting: bool) -> bool:
         await life.holds()
         if home._memory[0] == {} and home._keep.exists():
             set_aside(life)
+            await life.again(15)  # which no longer warns of it
         await life.well()
         await life.client.shutdown(True)
     except BaseException as failure:
