@@ -328,7 +328,7 @@ class Runner:
             argv=command.argv,
             env=command.env,
             limits=Limits(
-                data_bytes=wanted.spec.memory or wanted.plan.plan_bytes,
+                data_bytes=(wanted.spec.memory or wanted.plan.plan_bytes) + engine.untouched_bytes(plan.shape),
                 log_bytes=replicas.log_bytes,
                 log_files=replicas.log_files,
             ),

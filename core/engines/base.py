@@ -116,6 +116,10 @@ class Engine(ABC):
     def command(self, plan: LaunchPlan) -> Command:
         """The program, its arguments and its whole environment for one launch."""
 
+    def untouched_bytes(self, shape: ModelShape) -> int:
+        """Private memory that it maps and never touches: room under its data limit beside the plan, not in the host."""
+        return 0
+
     @abstractmethod
     async def health(self, endpoint: Endpoint) -> Health:
         """One look, 2 s at most, never raises for a server that is down."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from core.engines import probe
 from core.engines.base import Abilities, Availability, Command, Endpoint, Engine, Failure, Health, LaunchPlan
 from core.engines.llamacpp import cells, environment, explain_exit
-from core.nouns import Counters
+from core.nouns import Counters, ModelShape
 
 CHILD = str(Path(__file__).with_name("llama_cpp_python_child.py"))
 INSTALL = "install it (pip install 'corral[llama-cpp-python]') or name a python that has it in engines.llama_cpp_python"
@@ -21,7 +21,7 @@ INSTALL = "install it (pip install 'corral[llama-cpp-python]') or name a python 
 
 class LlamaCppPython(Engine):
     name = "llama-cpp-python"
-    abilities = Abilities(parallel=False, stream_usage=False, counters=False)
+    abilities = Abilities(parallel=False, stream_usage=False, counters=False, program_bytes=78 << 20)
 
     def _python(self) -> str:
         named = self.settings.llama_cpp_python
@@ -71,6 +71,10 @@ class LlamaCppPython(Engine):
             argv=(self._python(), "-I", CHILD, json.dumps(told)),
             env=environment(plan.secret, "API_KEY"),
         )
+
+    def untouched_bytes(self, shape: ModelShape) -> int:
+        """It maps the scores of a whole batch for the whole vocabulary (measured: 319 MiB beside 111 in use)."""
+        return (192 << 20) + 2 * 512 * 4 * shape.n_vocab
 
     async def health(self, endpoint: Endpoint) -> Health:
         """It listens only after it has loaded. /v1/models would wait for the running answer; this page does not."""

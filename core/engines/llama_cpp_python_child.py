@@ -27,7 +27,9 @@ def model_settings(told: dict[str, Any]) -> dict[str, Any]:
         "embedding": told["embedding"],
         "type_k": GGML_TYPES[told["cache_type"]] if quantised else None,
         "type_v": GGML_TYPES[told["cache_type"]] if quantised else None,
-        "flash_attn": quantised,
+        # As the other engines do by themselves: without it the buffers grow with context and batch, and a quantised
+        # cache is refused.
+        "flash_attn": True,
         "verbose": True,
     }
 

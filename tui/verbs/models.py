@@ -140,12 +140,14 @@ async def _follow(client: Client, job: ImportJob) -> None:
 @click.option("--ctx", default=0, help="total context cells (default: 4096 a slot)")
 @click.option("--parallel", default=1, help="conversations at once")
 @click.option("--cache-type", type=click.Choice(["f16", "q8_0", "q4_0"]), default="f16")
+@click.option("--engine", default="xllamacpp", help="engines differ in what they take", show_default=True)
 @click.option("--memory", type=Size(), default="0", help="hard limit, e.g. 2G")
 @with_options
-def fit(model: str, ctx: int, parallel: int, cache_type: str, memory: int) -> None:
+def fit(model: str, ctx: int, parallel: int, cache_type: str, engine: str, memory: int) -> None:
     """The memory a replica would need, and whether it fits now (exit 5 if not)."""
     spec = DeploymentSpec(
-        name="fit", model=model, ctx=ctx, parallel=parallel, cache_type=cache_type, memory=memory  # type: ignore[arg-type]
+        name="fit", model=model, ctx=ctx, parallel=parallel, cache_type=cache_type,  # type: ignore[arg-type]
+        engine=engine, memory=memory,
     )  # fmt: skip
     plan = run(lambda client: client.fit(spec))
     if options().json:
