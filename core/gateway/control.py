@@ -111,7 +111,7 @@ class Control:
                 except msgspec.DecodeError as error:
                     writer.write(msgspec.json.encode(wire.Refused(reason=f"not understood: {error}")) + b"\n")
                     continue
-                self._obey(message, writer)
+                await self._obey(message, writer)
                 await writer.drain()
         except (asyncio.IncompleteReadError, asyncio.LimitOverrunError, OSError):
             return
@@ -129,7 +129,7 @@ class Control:
         if tasks:
             await asyncio.wait(tasks, timeout=1)
 
-    def _obey(self, message: wire.FromDaemon, writer: asyncio.StreamWriter) -> None:
+    async def _obey(self, message: wire.FromDaemon, writer: asyncio.StreamWriter) -> None:
         core = self._core
         if isinstance(message, wire.Hello):
             self._hello(message, writer)
@@ -139,7 +139,7 @@ class Control:
             return
         match message:
             case wire.Snapshot():
-                reason = core.table.apply(message)
+                reason = await core.table.apply(message)
                 if reason:
                     self._send(wire.Refused(reason=reason))
                 else:

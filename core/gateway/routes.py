@@ -78,6 +78,7 @@ class Table:
         self._uids: frozenset[int] = frozenset()
         self._gids: frozenset[int] = frozenset()
         self.changed = asyncio.Event()
+        self._applying = asyncio.Lock()
         """Set when a request ends; a drain waits for it."""
 
     def load(self) -> None:
@@ -97,26 +98,30 @@ class Table:
             return self.blocked
         return ""
 
-    def apply(self, new: wire.Snapshot) -> str:
-        """Put `new` in force; returns why not, or an empty string."""
-        old = self.snapshot
-        if new.database == old.database and (new.epoch, new.n) < (old.epoch, old.n):
-            return f"snapshot {new.epoch}/{new.n} is older than {old.epoch}/{old.n}"
+    async def apply(self, new: wire.Snapshot) -> str:
+        """Put `new` in force; returns why not, or an empty string. Written in a thread: no stream waits for the disk."""
+        async with self._applying:
+            old = self.snapshot
+            if new.database == old.database and (new.epoch, new.n) < (old.epoch, old.n):
+                return f"snapshot {new.epoch}/{new.n} is older than {old.epoch}/{old.n}"
+            try:
+                await asyncio.to_thread(self._keep, msgspec.json.encode(new))
+            except OSError as error:
+                return f"the snapshot could not be kept: {error.strerror}"
+            # Kept on disk first: what blocks this gateway blocks it after a restart too.
+            if reason := self._block(new):
+                return reason
+            self._use(new)
+            return ""
+
+    def _keep(self, data: bytes) -> None:
         temporary = self._file.with_suffix(".new")
-        try:
-            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(msgspec.json.encode(new))
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(self._file)
-        except OSError as error:
-            return f"the snapshot could not be kept: {error.strerror}"
-        # Kept on disk first: what blocks this gateway blocks it after a restart too.
-        if reason := self._block(new):
-            return reason
-        self._use(new)
-        return ""
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(self._file)
 
     def hold(self, in_flight: dict[str, int]) -> None:
         """Take what a gateway before this one still has in flight (`wire.Busy`); what it has ended is free."""

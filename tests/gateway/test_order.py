@@ -38,7 +38,7 @@ async def test_bytes_that_come_between_an_answer_and_what_was_sent_ahead_stay_be
     core = Core(Table(tmp_path / "snapshot.json"), Spool(tmp_path / "spool", "launch0001"), owner=os.getuid())
     replica = wire.ReplicaRoute(id="chat/0", launch="l0", endpoint="unix:/nowhere/e.sock")
     route = wire.Route(name="chat", model="m", state="ready", replicas=(replica,))
-    core.table.apply(
+    await core.table.apply(
         wire.Snapshot(
             database="d", epoch=1, n=1, routes=(route,), allowed=wire.Allowed(uids=(os.getuid(),)),
             limits=wire.GatewayLimits(),
