@@ -91,8 +91,11 @@ class Runner:
         self._waits_since = 0.0
         self._due = asyncio.get_running_loop().time() + self._left(row)
         self._anew = False
+        self._saved_launch = row.launch if row else ""
         self._ready_at: float | None = None
         self._ready_since = 0.0
+        self._since_before: float | None = None
+        """Since when an adopted process has been ready."""
         self._silent_since: float | None = None
         """Since when it has not answered though it is ready."""
         self._unsaved = False
@@ -173,6 +176,8 @@ class Runner:
             self._state("unknown", "it ended while no daemon ran")  # until the reason is looked at
         elif self.view.state not in ("draining", "stopping"):
             self._ready_at = None
+            if self.view.state == "ready" and self._saved_launch == launch.id:
+                self._since_before = self.view.since
             self._state("loading", "adopted from the daemon before")
 
     def ended(self, launch: LaunchState) -> None:
@@ -400,6 +405,9 @@ class Runner:
             return 0.2
         self._ready_at, self._ready_since = yard.clock(), _now()
         self._state("ready", "")
+        if self._since_before is not None:
+            self._set(since=self._since_before)
+            self._since_before = None
         await self._settle("done", {"launch": launch.id, "pid": launch.pid})
         self._unsaved = True
         await self._record_ready(launch)
@@ -570,6 +578,7 @@ class Runner:
         await self._yard.store.transact(lambda db: tables.end_launch(db, story))
         await self._tidy(launch.id)
         self._launch = self._row = self._exit = self._endpoint = self._ready_at = self._silent_since = None
+        self._since_before = None
         self.picture.gone()
 
     async def _tidy(self, newest: str) -> None:

@@ -99,7 +99,7 @@ class Table:
         return ""
 
     async def apply(self, new: wire.Snapshot) -> str:
-        """Put `new` in force; returns why not, or an empty string. Written in a thread: no stream waits for the disk."""
+        """Put `new` in force; returns why not, or an empty string. Written in a thread, so that no stream waits."""
         async with self._applying:
             old = self.snapshot
             if new.database == old.database and (new.epoch, new.n) < (old.epoch, old.n):

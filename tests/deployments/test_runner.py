@@ -111,10 +111,13 @@ async def test_the_next_daemon_adopts_what_runs(world: World) -> None:
     await world.want("running")
     await world.state("ready")
     (before,) = world.host.living()
+    await world.saved("ready")
+    since = world.runner.view.since
     await world.end()
     world.states.clear()
     await world.start()
     await world.state("ready")
+    await world.until(lambda: world.runner.view.since == since)
     assert world.states[-2:] == ["loading", "ready"] and world.host.living() == [before]
 
 

@@ -103,6 +103,12 @@ class World:
             while (verb, outcome) not in await self.verbs():
                 await asyncio.sleep(0.001)
 
+    async def saved(self, state: str) -> None:
+        """Wait until the database has it in this state."""
+        async with asyncio.timeout(10):
+            while [row.state for row in await self.store.read(tables.all_replicas)] != [state]:
+                await asyncio.sleep(0.001)
+
     async def open_intents(self) -> list[Any]:
         return await self.store.read(
             lambda db: db.execute(
