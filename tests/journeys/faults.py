@@ -7,13 +7,13 @@ what libc returns, for SQLite and Python alike. Needs a C compiler; without one 
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import importlib.util
 import mmap
 import os
 import shutil
 import signal
-import socket
 import struct
 import subprocess
 import sys
@@ -23,6 +23,8 @@ from typing import Any
 
 import pytest
 
+from core.client import Client
+from core.errors import CorralError
 from core.settings import user_paths
 
 SOURCE = Path(__file__).with_name("faults.c")
@@ -108,12 +110,12 @@ class Program:
             )  # fmt: skip
         deadline = time.monotonic() + 30
         while self.process.poll() is None:
-            with socket.socket(socket.AF_UNIX) as probe:
-                try:
-                    probe.connect(str(path))
+            try:
+                # A child that was about to execute may hold the old daemon's socket for a moment.
+                if asyncio.run(Client(path).status()).daemon.pid == self.process.pid:
                     return True
-                except OSError:
-                    assert time.monotonic() < deadline, self.said()
+            except CorralError:
+                assert time.monotonic() < deadline, self.said()
             time.sleep(0.02)
         return False
 
