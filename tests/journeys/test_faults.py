@@ -286,9 +286,11 @@ class Life:
                 if each.state == ("stopped" if each.wanted == "stopped" or not each.spec.replicas else "ready")
             }
             replicas = {each.id for each in await self.client.replicas()}
-            self.last = f"{status.daemon.warnings} {left} wanted {wanted} are {replicas}"
+            # What was found at the start is said for as long as this daemon runs.
+            warnings = [each for each in status.daemon.warnings if "set aside" not in each and "is gone" not in each]
+            self.last = f"{warnings} {left} wanted {wanted} are {replicas}"
             ready = status.gateway_status.state == "ready"
-            return ready and not (status.daemon.warnings or left) and wanted == replicas
+            return ready and not (warnings or left) and wanted == replicas
 
         try:
             await self.until(settled)
