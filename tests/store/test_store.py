@@ -345,8 +345,9 @@ async def test_a_deletion_right_before_a_crash_is_in_no_file_after_the_next_star
         (crashed.state / file.name).write_bytes(file.read_bytes())
     await store.close()
     assert _holding(tmp_path / "crashed")
-    await (await Store.open(crashed, packages=("core.store",))).close()
+    store = await Store.open(crashed, packages=("core.store",))
     assert _holding(tmp_path / "crashed") == []
+    await store.close()
 
 
 # ------------------------------------------------------------------------------------------------ what a crash leaves
