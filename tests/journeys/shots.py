@@ -4,7 +4,9 @@ Writes SVG (and PNG where rsvg-convert is installed) to screenshots/.
 """
 
 import asyncio
+import html
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -26,7 +28,7 @@ def corral(*args: str) -> None:
 async def draw(size: tuple[int, int]) -> None:
     app = Corral(lambda: Client.connect(through="console"))
     async with app.run_test(size=size) as pilot:
-        await pilot.pause(2.0)
+        await pilot.pause(4.0)
         for key, name in SCREENS:
             await pilot.press(key)
             await pilot.pause(1.2)
@@ -39,7 +41,10 @@ async def draw(size: tuple[int, int]) -> None:
         await pilot.press("escape", "escape")
         await pilot.press("2")
         await pilot.pause(0.5)
-        for key, name in (("d", "deploy"), ("l", "log"), ("e", "explain"), ("question_mark", "help")):
+        for key, name in (
+            ("d", "deploy"), ("l", "log"), ("e", "explain"), ("question_mark", "help"), ("ctrl+p", "palette"),
+            ("x", "confirm"), ("exclamation_mark", "whole"),
+        ):  # fmt: skip
             await pilot.press(key)
             await pilot.pause(1.5)
             save(app, name, size)
@@ -49,9 +54,30 @@ async def draw(size: tuple[int, int]) -> None:
             await pilot.pause(0.3)
 
 
+_TEXT = re.compile(r'(<text class="[^"]*" x=")([0-9.]+)(" y="[0-9.]+" textLength=")([0-9.]+)("[^>]*>)([^<]*)(</text>)')
+
+
+def aligned(svg: str) -> str:
+    """Begin each text at its first letter: librsvg leaves out the blanks before it and stretches the rest."""
+
+    def begin(found: re.Match[str]) -> str:
+        head, x, middle, length, tail, text, end = found.groups()
+        plain = html.unescape(text)
+        blanks = len(plain) - len(plain.lstrip())
+        if blanks in (0, len(plain)):
+            return "" if blanks else found[0]
+        cell = float(length) / len(plain)
+        kept = plain.strip()
+        place, width = float(x) + blanks * cell, len(kept) * cell
+        words = html.escape(kept).replace(" ", "&#160;").replace("\u00a0", "&#160;")
+        return f"{head}{place:.1f}{middle}{width:.1f}{tail}{words}{end}"
+
+    return _TEXT.sub(begin, svg)
+
+
 def save(app: Corral, name: str, size: tuple[int, int]) -> None:
     path = FOLDER / f"{name}-{size[0]}x{size[1]}.svg"
-    path.write_text(app.export_screenshot(title=f"corral: {name}"))
+    path.write_text(aligned(app.export_screenshot(title=f"corral: {name}")))
     if shutil.which("rsvg-convert"):
         subprocess.run(["rsvg-convert", "-w", "1200", "-o", path.with_suffix(".png"), path], check=True, timeout=60)
 
@@ -63,7 +89,7 @@ def main() -> int:
     try:
         corral("models", "sample", "-q")
         corral("deploy", "smollm2-135m", "--name", "chat", "--ctx", "4096", "--parallel", "2", "--wait", "-q")
-        corral("chat", "chat", "What is a llama?", "--max-tokens", "60", "--temperature", "0", "-q")
+        corral("chat", "chat", "What is a llama?", "--max-tokens", "120", "--temperature", "0", "-q")
         for size in SIZES:
             asyncio.run(draw(size))
     finally:

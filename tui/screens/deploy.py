@@ -19,12 +19,13 @@ TYPING_PAUSE = 0.15
 
 def told(plan: Plan) -> str:
     """A plan in words, part by part."""
-    parts = "  ".join(f"{name} {size(value)}" for name, value in msgspec.structs.asdict(plan.parts).items() if value)
+    parts = ", ".join(
+        f"{name.replace('_', ' ')} {size(value)}" for name, value in msgspec.structs.asdict(plan.parts).items() if value
+    )
     words = [
         f"{'Fits' if plan.fits else 'DOES NOT FIT'}: {plan.reason}",
-        f"needs {size(plan.plan_bytes)} (resident {size(plan.rss_bytes)}); {parts}",
-        f"free {size(plan.free_bytes)}, host keeps {size(plan.reserve_bytes)}, reserved {size(plan.reserved_bytes)}",
-        f"ctx {plan.ctx}, {plan.ctx_per_slot} a slot, {plan.parallel} slots, cache {plan.cache_type}",
+        f"Reserves {size(plan.plan_bytes)} of {size(plan.free_bytes)} free; resident {size(plan.rss_bytes)}: {parts}",
+        f"ctx {plan.ctx}: {plan.parallel} x {plan.ctx_per_slot} a slot, cache {plan.cache_type}",
     ]
     if plan.nearest is not None:
         near = plan.nearest

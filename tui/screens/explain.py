@@ -5,7 +5,7 @@ from __future__ import annotations
 from core.nouns import Event, Explanation
 from tui.plain import plain
 from tui.screens.whole import Whole
-from tui.words import age, size
+from tui.words import age, clock, size
 
 
 def told(story: Explanation, now: float) -> str:
@@ -18,14 +18,13 @@ def told(story: Explanation, now: float) -> str:
         )
         out.append(f"launch {launch.launch}: started {age(launch.started_at, now)} ago, {end}{how}. {launch.reason}")
         if launch.rss_planned:
-            out.append(
-                f"  planned {size(launch.rss_planned)}, measured {size(launch.rss_measured)}, "
-                f"peak {size(launch.peak_rss_bytes)}, reserved {size(launch.plan_bytes)}"
-            )
+            told = {"planned": launch.rss_planned, "measured": launch.rss_measured,
+                    "peak": launch.peak_rss_bytes, "reserved": launch.plan_bytes}  # fmt: skip
+            out.append("  " + ", ".join(f"{name} {size(amount)}" for name, amount in told.items() if amount))
         out += [f"  | {each}" for each in launch.lines]
     if story.audit:
         out += ["", "Audit records:"]
-        out += [f"  {r.seq} {r.time} {r.actor} {r.verb} {r.object} {r.outcome} {r.reason}" for r in story.audit]
+        out += [f"  {r.seq} {clock(r.time)} {r.actor} {r.verb} {r.object} {r.outcome} {r.reason}" for r in story.audit]
     return plain("\n".join(out))
 
 

@@ -49,7 +49,7 @@ class Form(Room):
 
     def keys(self) -> list[tuple[str, bool]]:
         leave = "esc Leave the field" if isinstance(self.focused, Input) else "esc Close"
-        return [(words, True) for words in ("tab Next field", "shift+tab Field before", "enter, ctrl+s Send", leave)]
+        return [(words, True) for words in ("tab, shift+tab Fields", "enter, ctrl+s Send", leave)]
 
     def value(self, key: str) -> str:
         return self.query_one(f"#field-{key}", Input).value.strip()

@@ -179,10 +179,10 @@ class Table(Widget, can_focus=True):
             return Strip([Segment(" " * width, base)], width)
         row = self.rows[index]
         style = base + Style(dim=True) if row.dim else base
-        if index == self.cursor:
+        if index == self.cursor and self.can_focus:
             style += Style(reverse=True) if self.has_focus else Style(bold=True)
         cells = [(i, x, w, row.cells[i] if i < len(row.cells) else "") for i, x, w in self._shown]
-        return self._strip(cells, style, width, mark=index == self.cursor)
+        return self._strip(cells, style, width, mark=index == self.cursor and self.can_focus)
 
     def _strip(self, cells: list[tuple[int, int, int, str]], style: Style, width: int, mark: bool = False) -> Strip:
         segments = [Segment(">" if mark else " ", style)]
