@@ -43,12 +43,12 @@ def figures(turn: Turn) -> str:
     if turn.tokens_per_second is not None:
         words.append(f"{turn.tokens_per_second:.1f} tok/s")
     if turn.prompt_tokens is not None or turn.answer_tokens is not None:
-        words.append(f"{turn.prompt_tokens or 0} tokens in, {turn.answer_tokens or 0} out")
+        words.append(f"{turn.prompt_tokens or 0} tok in, {turn.answer_tokens or 0} out")
     if turn.reason:
         words.append(turn.reason)
     if can_go_on(turn):
         words.append("o goes on")
-    return line(" | ".join(words))
+    return line(", ".join(words))
 
 
 def can_go_on(turn: Turn) -> bool:

@@ -24,7 +24,7 @@ def told(plan: Plan) -> str:
     )
     words = [
         f"{'Fits' if plan.fits else 'DOES NOT FIT'}: {plan.reason}",
-        f"Reserves {size(plan.plan_bytes)} of {size(plan.free_bytes)} free; resident {size(plan.rss_bytes)}: {parts}",
+        f"Resident {size(plan.rss_bytes)}: {parts}",
         f"ctx {plan.ctx}: {plan.parallel} x {plan.ctx_per_slot} a slot, cache {plan.cache_type}",
     ]
     if plan.nearest is not None:

@@ -59,7 +59,7 @@ class Overview(Room):
             if bad:
                 words.append(f"Look at {', '.join(bad)}")
             ready = sum(d.state == "ready" for d in known.deployments.values())
-            calm = f"All is well: {ready} of {len(known.deployments)} deployments ready; models stored: {len(known.models)}"
+            calm = f"All is well: {ready} of {len(known.deployments)} deployments ready, models: {len(known.models)}"
             self.query_one("#verdict", Note).set("! " + "; ".join(words) if words else calm)
         if known.samples:
             now = known.samples[-1]

@@ -138,7 +138,8 @@ class Room(Screen[Any]):
         if isinstance(self.focused, Input):
             return [(words, True) for words in self.field_keys(self.focused)]
         here = [(f"{k.shown} {k.short or k.words}", not self.hindered(k.action)) for k in ROOMS.get(self.ROOM, ())]
-        return [("? Help", True), (": Palette", True), *here]
+        back = [] if self.ROOM in SCREENS.values() else [("esc Back", True)]
+        return [("? Help", True), (": Palette", True), *here, *back]
 
     def field_keys(self, field: Widget) -> list[str]:
         """Keys of a text field that has the focus."""
@@ -236,7 +237,9 @@ class Room(Screen[Any]):
         for table in self.query(Table):
             if table.rows and table.can_focus:
                 cells = table.rows[table.cursor].cells
-                parts.append("\n".join(f"{c.title}: {text}" for c, text in zip(table.columns, cells, strict=False)))
+                parts.append(
+                    "\n".join(f"{c.title}: {text}" for c, text in zip(table.columns, cells, strict=False) if text)
+                )
         parts += [each.text.removeprefix("-- ") for each in self.query(Line) if each.id != "bar"]
         return "\n\n".join(part for part in parts if part.strip("- \n"))
 
