@@ -229,6 +229,9 @@ class Corral(App[int]):
         for mode in SCREENS.values():
             if self.is_running and mode not in self._screen_stacks:
                 await self._init_mode(mode)
+                await asyncio.sleep(0.05)  # it lays itself out meanwhile
+                if self.is_running and self._current_mode != mode:
+                    self._screen_stacks[mode][0]._compositor.render_strips()  # its widgets keep their lines
 
     def _attached(self, client: Any) -> None:
         self.client = client

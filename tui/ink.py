@@ -37,10 +37,14 @@ class Ink:
 
     def __init__(self) -> None:
         self._rows: dict[int, list[Cell | None]] = {}
+        self._strips: dict[int, dict[int, Strip]] = {}
+        """By line and first cell what was drawn there, while nothing was drawn over it: most of a frame is known to be
+        the same before it is cut into cells."""
 
     def forget(self) -> None:
         """Somebody else may have written: the next frame is written whole."""
         self._rows.clear()
+        self._strips.clear()
 
     def changed(self, update: CompositorUpdate, console: Console) -> str:
         """What brings the terminal from the last frame to `update`; keeps that as the last frame."""
@@ -52,6 +56,12 @@ class Ink:
 
     def _piece(self, piece: Piece, console: Console) -> Iterator[str]:
         x, y, strip = piece
+        known = self._strips.setdefault(y, {})
+        if known.get(x) == strip:
+            return
+        for at in [at for at, old in known.items() if at < x + strip.cell_length and x < at + old.cell_length]:
+            del known[at]
+        known[x] = strip
         new = cells_of(strip)
         row = self._rows.setdefault(y, [])
         end = x + (len(new) if new is not None else strip.cell_length)
