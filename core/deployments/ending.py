@@ -19,7 +19,7 @@ class Verdict(NamedTuple):
     pause: float | None
 
 
-def reason_of(exit: ExitRecord, failure: Failure, plan_bytes: int) -> str:
+def reason_of(exit: ExitRecord, failure: Failure, rss_planned: int, limit: int) -> str:
     """The engine's reason, or the keeper's where the engine could say nothing, with the kernel's line and with the
     memory at its death beside the plan."""
     reason = failure.reason
@@ -28,7 +28,8 @@ def reason_of(exit: ExitRecord, failure: Failure, plan_bytes: int) -> str:
     elif exit.oom_line:
         reason = f"{reason}; the kernel says: {exit.oom_line}"
     if exit.signal == SIGKILL and exit.peak_rss_bytes:
-        reason += f" (memory at its peak {exit.peak_rss_bytes >> 20} MiB, planned {plan_bytes >> 20} MiB)"
+        sizes = [size >> 20 for size in (exit.peak_rss_bytes, rss_planned, limit)]
+        reason += " (memory at its peak {} MiB, planned {} MiB, limit {} MiB)".format(*sizes)
     return reason
 
 

@@ -15,9 +15,11 @@ import msgspec
 
 from core import program_version
 from core.access import Gate
+from core.deployments import tables
+from core.deployments.ending import signal_name
 from core.errors import CorralError, Failed
 from core.gateway import wire
-from core.nodes.base import LaunchOrder, LaunchState, Limits, Node
+from core.nodes.base import ExitRecord, LaunchOrder, LaunchState, Limits, Node
 from core.nouns import CORRAL, GatewayStatus
 from core.peer import peer
 from core.settings import Paths, Settings
@@ -81,6 +83,8 @@ class GatewayLink:
         self._state = "starting"
         self._reports: dict[str, asyncio.Future[wire.Report]] = {}
         self._not_before = 0.0
+        self._runs: dict[str, int] = {}
+        """Of each launch: the runs whose deaths are recorded, and the one that runs."""
 
     # ---------------------------------------------------------------------------------------- for callers
 
@@ -138,6 +142,9 @@ class GatewayLink:
             except (CorralError, TimeoutError, *_SHOUT) as error:
                 self._state = "unreachable"
                 log.warning("gateway: %s", error or type(error).__name__)
+            except Exception:
+                self._state = "unreachable"
+                log.exception("an error of ours in the conversation with the gateway; it is begun anew")
             self._writer = None
             await asyncio.sleep(pause)
             pause = min(5.0, pause * 2)
@@ -163,9 +170,10 @@ class GatewayLink:
             await self._start("gateway.start")
 
     async def _sweep(self) -> None:
-        """Record and remove the gateways that have ended."""
+        """Record the gateways that have ended, those that their keeper has started again too; remove the former."""
         for each in await self._mine():
             if each.alive:
+                await self._restarted(each)
                 continue
             asked = each.exit is not None and each.exit.code == 0
             reason = each.exit.reason if each.exit and each.exit.reason else "its keeper has gone"
@@ -174,6 +182,22 @@ class GatewayLink:
                 reason="it ended its last stream or was told to end" if asked else reason,
             )  # fmt: skip
             await self._node.remove(each.id)
+
+    async def _restarted(self, launch: LaunchState) -> None:
+        """Record the deaths that a keeper answered by itself, each once, whichever daemon sees them first."""
+        known = self._runs.get(launch.id, launch.runs if launch.runs == 1 else None)
+        if known is None:
+            known = 1 + await self._store.read(lambda db: tables.gateway_deaths(db, launch.id))
+        exit = launch.before or ExitRecord(reason="its keeper does not say how")
+        died = signal_name(exit.signal) or (f"exit code {exit.code}" if exit.code is not None else exit.reason)
+        for run in range(known, launch.runs):
+            how = died if run == launch.runs - 1 else "while no daemon was there"
+            reason = f"{how}; its keeper has started it again"
+            await self._gate.record(
+                CORRAL, "gateway.died", "gateway:local", launch.id, "done", reason=reason,
+                after={"launch": launch.id, "run": run, "pid": launch.pid},
+            )  # fmt: skip
+        self._runs[launch.id] = max(known, launch.runs)
 
     async def _start(self, verb: str) -> LaunchState:
         """Start a gateway: the first one serves, a second one waits to be handed the listener."""
@@ -257,6 +281,7 @@ class GatewayLink:
         """One conversation on the control socket, until it breaks."""
         reader, writer = await self._connect()
         self._writer = writer
+        broken: BaseException | None = None
         try:
             self._send(
                 wire.Hello(
@@ -282,10 +307,12 @@ class GatewayLink:
             log.info("the gateway was replaced by one of version %s", program_version())
         except* (CorralError, *_SHOUT, TimeoutError) as errors:
             # Also when usage could not be stored: it is not acknowledged, so the gateway sends it again.
-            raise Failed("the conversation with the gateway broke off", str(errors.exceptions[0])) from None
+            broken = errors.exceptions[0]
         finally:
             self._writer = None
             writer.close()
+        if broken is not None:  # raised in there it would be a group, which nobody catches
+            raise Failed("the conversation with the gateway broke off", str(broken))
 
     async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """Connect and check that the peer has our uid (or the gateway user's)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 
 import msgspec
@@ -9,6 +10,8 @@ import msgspec
 from core.deployments import tables
 from core.nouns import Counters, ProcessSample, Replica
 
+LOOKS = 4
+"""A rate is that of the last three seconds: one second of a slow model is 0 or 1 token."""
 GONE = {
     "pid": None, "port": None, "socket": None, "rss_bytes": 0, "pss_bytes": 0, "anon_bytes": 0, "cpu_percent": 0.0,
     "tokens_per_second": 0.0, "prompt_tokens_per_second": 0.0, "slots_busy": 0, "queued": 0,
@@ -24,6 +27,8 @@ class Picture:
         self._clock = clock
         self._changed = changed
         self._counters: Counters | None = None
+        self._passed: deque[tuple[float, int]] = deque(maxlen=LOOKS)
+        """When, and how many tokens had passed the gateway."""
 
     def set(self, **fields: object) -> None:
         new = msgspec.structs.replace(self.view, **fields)
@@ -39,6 +44,7 @@ class Picture:
     def gone(self) -> None:
         """Its process has ended."""
         self._counters = None
+        self._passed.clear()
         self.set(**GONE)
 
     def wanted(self, wanted: tables.Wanted) -> None:
@@ -66,29 +72,32 @@ class Picture:
         )
 
     def count(self, now: Counters | None) -> None:
-        """Show the rates since the last counters; None: the engine does not say."""
+        """Show slots, queue and prompt tokens a second since the last counters; None: the engine does not say."""
         before, self._counters = self._counters, now
         if now is None:
             return
         rates: dict[str, object] = {"slots_busy": now.slots_busy or 0, "queued": now.queued or 0}
         if before is not None and now.time > before.time:
-            span = now.time - before.time
-            for field, new, old in (
-                ("tokens_per_second", now.generated_tokens, before.generated_tokens),
-                ("prompt_tokens_per_second", now.prompt_tokens, before.prompt_tokens),
-            ):
-                if new is not None and old is not None:
-                    rates[field] = round(max(0, new - old) / span, 1)
+            new, old = now.prompt_tokens, before.prompt_tokens
+            if new is not None and old is not None:
+                rates["prompt_tokens_per_second"] = round(max(0, new - old) / (now.time - before.time), 1)
         self.set(**rates)
+
+    def live(self, tokens: int, ttft_ms: float | None, now: float) -> None:
+        """Show what the gateway has seen pass (engines count an answer at its end only): `tokens` so far at `now`
+        (seconds on a clock that nobody sets), as tokens a second over the last few looks."""
+        if self._passed and (tokens < self._passed[-1][1] or now <= self._passed[-1][0]):
+            self._passed.clear()  # another gateway
+        self._passed.append((now, tokens))
+        then, had = self._passed[0]
+        rate = round((tokens - had) / (now - then), 1) if now > then else self.view.tokens_per_second
+        self.set(tokens_per_second=rate, **({} if ttft_ms is None else {"ttft_ms": round(ttft_ms, 1)}))
 
     def quiet(self) -> None:
         """No request runs: rates are zero without asking."""
         self._counters = None
+        self._passed.clear()
         self.set(tokens_per_second=0.0, prompt_tokens_per_second=0.0, slots_busy=0, queued=0)
-
-    def first_token(self, ttft_ms: float | None) -> None:
-        if ttft_ms is not None:
-            self.set(ttft_ms=round(ttft_ms, 1))
 
     # ---------------------------------------------------------------------------------------- kept
 

@@ -241,6 +241,11 @@ class Runner:
                 log.error("%s: %s", self.id, error)
                 self._state(self.view.state, str(error))
                 pause = 2.0
+            except Exception as error:
+                # One replica must not take the daemon along; it is looked at again.
+                log.exception("%s: an error of ours", self.id)
+                self._set(reason=f"an error of the daemon, told in its log: {type(error).__name__}")
+                pause = 5.0
             if not self.gone:
                 await self._sleep(pause)
 
@@ -535,7 +540,7 @@ class Runner:
         self.routable = False
         tail = await self._tail()
         failure = self._engine().explain(code=exit.code, signal=exit.signal, log_tail=tail, was_ready=was_ready)
-        reason = reason_of(exit, failure, self.view.plan_bytes)
+        reason = reason_of(exit, failure, self.view.rss_planned, self.limit)
         launch = self._launch.id
         if self._effect is not None and not was_ready:
             await self._settle("failed", None, reason)

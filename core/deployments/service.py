@@ -353,7 +353,7 @@ class Deployments:
         for each in live.replicas:
             runner = self._runners.get(each.replica)
             if runner is not None:
-                runner.picture.first_token(each.ttft_ms)
+                runner.picture.live(each.tokens, each.ttft_ms, asyncio.get_running_loop().time())
 
     # ---------------------------------------------------------------------------------------- inside
 

@@ -185,8 +185,16 @@ def end_launch(db: sqlite3.Connection, story: LaunchStory) -> None:
 
 
 def measured(db: sqlite3.Connection, launch: str, rss: int, ready_at: float) -> None:
-    """Write planned against measured for a launch that is ready."""
-    db.execute("UPDATE launches SET rss_measured = ?, ready_at = ? WHERE id = ?", (rss, ready_at, launch))
+    """Write planned against measured for a launch that is ready, once: a later daemon finds it used already."""
+    db.execute(
+        "UPDATE launches SET rss_measured = ?, ready_at = ? WHERE id = ? AND ready_at IS NULL", (rss, ready_at, launch)
+    )
+
+
+def gateway_deaths(db: sqlite3.Connection, launch: str) -> int:
+    """How many deaths of a gateway's launch are in the trail."""
+    sql = "SELECT count(*) FROM audit WHERE verb = 'gateway.died' AND request = ?"
+    return int(db.execute(sql, (launch,)).fetchone()[0])
 
 
 def stories(db: sqlite3.Connection, deployment: str, limit: int = 20) -> list[LaunchStory]:

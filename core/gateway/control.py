@@ -58,7 +58,7 @@ class Control:
             seat.pool.prune()
         self._send_usage()
         live = self._live()
-        if live != self._last_live and self._writer is not None:
+        if (live.in_flight or live != self._last_live) and self._writer is not None:
             self._last_live = live
             self._send(live)
 
@@ -76,6 +76,7 @@ class Control:
                     requests=seat.requests,
                     errors=seat.errors,
                     ttft_ms=seat.ttft_ms,
+                    tokens=seat.tokens,
                 )
                 for seat in seats
             ),

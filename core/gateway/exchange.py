@@ -257,7 +257,11 @@ class Exchange:
 
     def answer_part(self, data: bytes, last: bool) -> None:
         self._last = time.monotonic()
-        data = self._counts.part(data, last)
+        counts, seat = self._counts, self._seat
+        before = counts.events
+        data = counts.part(data, last)
+        if seat is not None:
+            seat.tokens += counts.events - before if counts.events else (counts.answer or 0) * last
         if self._turn is None and self._client is not None:
             self._client.part(data, last)
         else:
@@ -282,8 +286,8 @@ class Exchange:
         self._cut(Refusal(502, f"replica {self._replica()} died while it answered", "replica_died"), "replica-died")
 
     def _pass(self, data: bytes, last: bool) -> None:
-        if self._turn is not None and not self._turn.add(data, last) and self._client is None:
-            self.stop()
+        if self._turn is not None and not self._turn.add(data, last, heard=self._client is not None):
+            self.stop("nobody came back for it, and it outgrew what is kept")
         if self._client is not None:
             self._client.part(data, last)
 
@@ -295,10 +299,21 @@ class Exchange:
         if self._done:
             return
         if self._turn is not None:
-            self._alone = asyncio.get_running_loop().call_later(ALONE_S, self.stop)
+            self._turn.left_at = time.monotonic()
+            self._left_alone()
             self.resume()
         else:
             self._end("client-gone")
+
+    def _left_alone(self) -> None:
+        """Stop the turn when nobody has listened for `ALONE_S`; whoever follows it meanwhile keeps it running."""
+        if self._turn is None or self._done:
+            return
+        left = ALONE_S - self._turn.alone()
+        if left <= 0:
+            self.stop(f"nobody came back for it within {ALONE_S:.0f} s")
+        else:
+            self._alone = asyncio.get_running_loop().call_later(left, self._left_alone)
 
     def pause(self) -> None:
         """The client has enough for now."""
@@ -316,10 +331,11 @@ class Exchange:
 
     # -------------------------------------------------------------------------------- how it ends
 
-    def stop(self) -> None:
+    def stop(self, why: str = "") -> None:
         """Stop a turn, or a request when the gateway ends."""
         if not self._done:
-            self._cut(Refusal(503, "the answer was stopped", "stopped"), "client-gone")
+            reason = f"the answer was stopped: {why}" if why else "the answer was stopped"
+            self._cut(Refusal(503, reason, "stopped"), "client-gone")
 
     def _refused(self, refusal: Refusal, outcome: str = "refused") -> None:
         if self._status:

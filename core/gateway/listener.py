@@ -118,8 +118,8 @@ class ClientConnection(asyncio.Protocol):
         self._core.clients.discard(self)
         if self._timer is not None:
             self._timer.cancel()
-        if self._turn is not None and self in self._turn.followers:
-            self._turn.followers.remove(self)
+        if self._turn is not None:
+            self._turn.leave(self)
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
             exchange.client_gone()
@@ -342,13 +342,15 @@ class ClientConnection(asyncio.Protocol):
         if request.method != b"GET":
             raise Refusal(405, "GET or DELETE this", "method")
         offset = query.removeprefix(b"offset=")
-        start = int(offset) if offset.isdigit() else 0
+        there = turn.since(int(offset) if offset.isdigit() else 0)
+        if there is None:
+            raise Refusal(404, "the beginning of this turn is no longer kept", "not_found")
         self.begin(200, turn.content_type, None)
         ended = turn.ended is not None
         if not ended:
             self._turn = turn
             turn.followers.append(self)
-        self.part(bytes(turn.data[start:]), ended)
+        self.part(there, ended)
 
     async def _ask_elsewhere(self, pool: Pool, request: _Request) -> None:
         """A turn that the gateway before this one may still hold: ask there, pass on what it says."""
@@ -370,7 +372,7 @@ class ClientConnection(asyncio.Protocol):
             self._transport.abort()
             return
         if last and self._turn is not None:
-            self._turn.followers.remove(self)
+            self._turn.leave(self)
             self._turn = None
         self.part(data, last)
 

@@ -24,7 +24,7 @@ class Seat:
     """A replica as the gateway sees it: its route, its connections, how busy it is. `elsewhere` counts the slots that
     a gateway before this one still holds; one that is `shunned` did not take a request just now."""
 
-    __slots__ = ("elsewhere", "errors", "in_flight", "pool", "requests", "route", "shunned", "ttft_ms")
+    __slots__ = ("elsewhere", "errors", "in_flight", "pool", "requests", "route", "shunned", "tokens", "ttft_ms")
 
     def __init__(self, route: wire.ReplicaRoute) -> None:
         self.route = route
@@ -34,6 +34,7 @@ class Seat:
         self.requests = 0
         self.errors = 0
         self.shunned = False
+        self.tokens = 0
         self.ttft_ms: float | None = None
 
     @property

@@ -17,23 +17,48 @@ class Follower(Protocol):
 
 
 class Turn:
-    """One turn: the bytes sent so far, and who follows."""
+    """One turn: the last bytes of it, from byte `base` on, and who follows.
+
+    At least `TURN_BYTES` are kept, which is far more than the daemon leaves unstored; what nobody hears may be no more.
+    """
 
     def __init__(self, stop: Callable[[], None]) -> None:
         self.stop = stop
         self.data = bytearray()
+        self.base = 0
         self.content_type = b"text/event-stream"
         self.followers: list[Follower] = []
         self.ended: float | None = None
+        self.left_at = time.monotonic()
+        """When the last listener went."""
+        self._unheard = 0
 
-    def add(self, data: bytes, last: bool) -> bool:
-        """Keep and pass on; False when the turn has outgrown `TURN_BYTES`."""
+    def add(self, data: bytes, last: bool, *, heard: bool = False) -> bool:
+        """Keep and pass on; False when nobody has heard `TURN_BYTES` of it. `heard`: its first client is there."""
         self.data += data
+        if len(self.data) > 2 * TURN_BYTES:
+            self.base += len(self.data) - TURN_BYTES
+            del self.data[:-TURN_BYTES]
         if last:
             self.ended = time.monotonic()
+        self._unheard = 0 if heard or self.followers else self._unheard + len(data)
         for follower in tuple(self.followers):
             follower.turn_part(data, last)
-        return len(self.data) <= TURN_BYTES
+        return self._unheard <= TURN_BYTES
+
+    def since(self, offset: int) -> bytes | None:
+        """What was sent from byte `offset` on; None if that is no longer kept."""
+        return bytes(self.data[offset - self.base :]) if offset >= self.base else None
+
+    def leave(self, follower: Follower) -> None:
+        """One that followed no longer does."""
+        if follower in self.followers:
+            self.followers.remove(follower)
+            self.left_at = time.monotonic()
+
+    def alone(self) -> float:
+        """Seconds since anybody listened."""
+        return 0.0 if self.followers else time.monotonic() - self.left_at
 
 
 class Turns:

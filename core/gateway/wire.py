@@ -160,10 +160,12 @@ class RouteLive(msgspec.Struct, frozen=True, kw_only=True):
     errors: int
     ttft_ms: float | None = None
     """Of the last answer that began."""
+    tokens: int = 0
+    """Of all answers so far: the events of streams as they pass, the counts of others at their end."""
 
 
 class Live(Message, frozen=True, kw_only=True):
-    """Each second while something changes, and once when it becomes idle."""
+    """Each second while requests run or something changes, and once when it becomes idle."""
 
     requests: int
     in_flight: int

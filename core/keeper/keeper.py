@@ -341,6 +341,7 @@ class Keeper:
         self.pid = 0
         self.asked = False
         self.runs = 0
+        self.before = {}
 
     def terminate(self, number, frame):
         """SIGTERM to the keeper is for the engine."""
@@ -364,7 +365,7 @@ class Keeper:
             "id": order["id"], "kind": order["kind"], "owner": order["owner"],
             "spec": order["spec"], "boot_id": boot_id(), "keeper_pid": os.getpid(),
             "keeper_start": mine[1] if mine else 0, "pid": self.pid, "start": found[1] if found else 0,
-            "started_at": time.time(), "folder": order["folder"], "runs": self.runs,
+            "started_at": time.time(), "folder": order["folder"], "runs": self.runs, "before": self.before,
         }  # fmt: skip
         try:
             self.records.launch(told)
@@ -409,6 +410,7 @@ class Keeper:
                 self.records.exit(ended)
                 return 0 if ran else 1
             pause = 0.2 if time.monotonic() - began > 60 else min(30.0, pause * 2)
+            self.before = ended
             self.log.write(("keeper: it ended (%r); started again in %.1f s\n" % (ended, pause)).encode())
             self.alarm.wait(pause)
             if self.asked:

@@ -84,6 +84,8 @@ class LaunchState(Noun, frozen=True, kw_only=True):
     exit: ExitRecord | None
     runs: int = 1
     """How often a keeper with `restart` has started the program."""
+    before: ExitRecord | None = None
+    """How the run before this one ended, if the keeper has restarted it."""
 
 
 class LogPiece(Noun, frozen=True, kw_only=True):

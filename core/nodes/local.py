@@ -213,6 +213,7 @@ class Local(Node):
             folder=str(self._paths.launches / launch),
             exit=exit,
             runs=int(told.get("runs", 1)),
+            before=_exit(told["before"]) if told.get("before") else None,
         )
 
     async def watch(self) -> AsyncIterator[LaunchState]:
@@ -437,6 +438,7 @@ class _Told(msgspec.Struct, frozen=True):
     start: int = 0
     started_at: float = 0.0
     runs: int = 1
+    before: dict[str, Any] = {}
     spec: dict[str, Any] = {}
 
 

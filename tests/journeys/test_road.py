@@ -105,9 +105,13 @@ def test_a_killed_keeper_takes_its_engine_along_and_the_replica_comes_back(home:
 
 def test_a_killed_gateway_comes_back_and_serves(home: Path, sample: Path) -> None:
     deployed()
-    gateway = ask("status")["gateway_status"]["pid"]
+    before = ask("status")
+    gateway = before["gateway_status"]["pid"]
     os.kill(gateway, signal.SIGKILL)
     until(lambda: ask("status")["gateway_status"]["pid"] not in (gateway, None))
+    assert ask("status")["daemon"]["pid"] == before["daemon"]["pid"], "the daemon died with the gateway"
+    (death,) = ask("audit", "ls", "--verb", "gateway.died")
+    assert "SIGKILL" in death["reason"]
     assert until(lambda: corral("chat", "chat", "Hi", "--max-tokens", "4").strip())
 
 
