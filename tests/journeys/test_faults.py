@@ -24,6 +24,7 @@ from typing import Any
 
 import faults
 import pytest
+from command import until
 from faults import KILL, Disk, Program
 
 from core.client import Client
@@ -368,9 +369,10 @@ class Home:
             shutil.copytree(life.paths.state, keep, ignore=lambda *_: {"corral.sock", "gateway.sock", "control.sock"})
 
     def restore(self) -> Life:
-        shutil.rmtree(self._life.paths.state, ignore_errors=True)
+        state = self._life.paths.state
+        until(lambda: shutil.rmtree(state, ignore_errors=True) or not state.exists())  # a keeper may still write there
         if self._keep.exists():
-            shutil.copytree(self._keep, self._life.paths.state)
+            shutil.copytree(self._keep, state)
         life = Life(self._life.program)
         life.wishes, life.chats, life.asked, life.done = copy.deepcopy(self._memory)
         return life
