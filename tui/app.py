@@ -6,7 +6,7 @@ import asyncio
 import gc
 import locale
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
@@ -333,6 +333,11 @@ class Corral(App[int]):
 assert set(Corral.MODES) == set(SCREENS.values())
 
 
+def draws_ascii(environment: Mapping[str, str], encoding: str) -> bool:
+    """Whether the terminal may not know UTF-8: its encoding is another, or LC_ALL says C, where Python takes UTF-8."""
+    return "utf" not in encoding.lower() or environment.get("LC_ALL") in ("C", "POSIX")
+
+
 def run(refresh: float = 1.0, user: bool = False, mouse: bool = True, ascii: bool = False) -> int:
     """Open the console; the answer is the exit code. `ascii` is also taken in a locale that is not UTF-8."""
 
@@ -341,5 +346,5 @@ def run(refresh: float = 1.0, user: bool = False, mouse: bool = True, ascii: boo
 
         return await Client.connect(start=True, through="console", user=user)
 
-    narrow = "utf" not in locale.getpreferredencoding(False).lower()
-    return Corral(connect, refresh_s=max(0.2, refresh), ascii=ascii or narrow).run(mouse=mouse) or 0
+    narrow = ascii or draws_ascii(os.environ, locale.getpreferredencoding(False))
+    return Corral(connect, refresh_s=max(0.2, refresh), ascii=narrow).run(mouse=mouse) or 0

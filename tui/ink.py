@@ -2,7 +2,7 @@
 
 Textual 8.2.8 writes a dirty region from the left edge of its widget, whatever changed in it: one column of a chart
 rewrites the chart. Here the frame that was written last is kept and the next one is compared with it cell by cell. Idle
-on Overview at 120x36 that is some 15,000-20,000 bytes a minute instead of 60,000-80,000 (docs/performance.md).
+on Overview at 120x36 that is some 9,000-15,000 bytes a minute instead of 60,000-80,000 (docs/performance.md).
 """
 
 from __future__ import annotations

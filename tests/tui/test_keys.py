@@ -5,6 +5,7 @@ import base64
 import pytest
 from textual.widgets import Input
 
+from tui.app import draws_ascii
 from tui.keymap import EVERYWHERE, FROM_ANYWHERE, ROOMS
 from tui.screens.confirm import Confirm
 from tui.screens.deploy import DeployForm, ScaleForm
@@ -289,6 +290,11 @@ async def test_where_there_is_no_colour_a_dim_key_has_parentheses(console, fake,
     async with console("2") as it:
         await it.until("(s Stop)")
         assert "d Deploy" in it.text and "(d Deploy)" not in it.text
+
+
+def test_ascii_is_drawn_where_the_locale_asks_for_it():
+    assert draws_ascii({}, "ISO-8859-1") and draws_ascii({"LC_ALL": "C"}, "utf-8")
+    assert not draws_ascii({}, "UTF-8") and not draws_ascii({"LC_ALL": "de_DE.UTF-8"}, "UTF-8")
 
 
 def test_the_console_is_opened_without_the_command_line():
