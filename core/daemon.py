@@ -69,6 +69,7 @@ class Daemon:
                 self.store, self.audit, mode=paths.mode, owner_uid=os.getuid(), group=self.settings.daemon.group,
                 group_gid=self.accounts.group_gid if self.accounts else None,
             )  # fmt: skip
+            await self.audit.compare()
             await self._record_start()
             await self._build()
             await self._run()

@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 
 _VERB = re.compile(r"[a-z]+(\.[a-z-]+)+")
 REASON_LIMIT = 2000
+TRIGGERS = {"audit_keeps_rows", "audit_keeps_content"}
 
 
 class Head(msgspec.Struct, frozen=True):
@@ -38,8 +39,16 @@ class Head(msgspec.Struct, frozen=True):
     hash: str
 
 
+class Fault(msgspec.Struct, frozen=True):
+    """What a start found before its first record: row `audit_fault` of the table meta, which stays."""
+
+    wrong: int
+    how: str
+    time: str
+
+
 class Audit:
-    """Append, list and verify. One instance a daemon."""
+    """Append, list and verify. One instance a daemon; `compare` comes before the first record."""
 
     def __init__(self, store: Store, paths: Paths, *, clock: Callable[[], float] = time.time) -> None:
         self._store = store
@@ -47,6 +56,8 @@ class Audit:
         self._clock = clock
         self._loop = asyncio.get_running_loop()
         self._head: Head | None = None
+        self._goes_on: Head | None = None
+        """Of a chain whose tail was cut: the head that its next record follows, so that the gap stays to be seen."""
         self._behind = ""
         """Why audit.head could not be written after the last commit; empty if it was."""
         self.on_record: list[Callable[[AuditRecord], Any]] = []
@@ -62,6 +73,8 @@ class Audit:
         if not _VERB.fullmatch(verb) or ":" not in object:
             raise ValueError(f"{verb!r} on {object!r} is no verb and object")
         last = db.execute("SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1").fetchone()
+        if self._goes_on is not None and (last is None or last[0] < self._goes_on.seq):
+            last = (self._goes_on.seq, self._goes_on.hash)
         if last is None:
             head = read_head(self._paths)
             last = (0, head.hash if head else GENESIS)
@@ -79,6 +92,25 @@ class Audit:
         record = to_record(row)
         self._store.on_commit(lambda: self._committed(record))
         return record
+
+    async def compare(self) -> None:
+        """Compare the chain's end with audit.head before the first record of this daemon replaces that: what was cut or
+        changed while no daemon ran is kept as `Fault`, for `verify` and every status. Raises `StoreError`."""
+        head = read_head(self._paths)
+        moment = datetime.fromtimestamp(self._clock(), UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+        def work(db: sqlite3.Connection) -> Head | None:
+            last = db.execute("SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1").fetchone()
+            start = _start(db)
+            wrong, how = _end_wrong(db, last[0] if last else 0, head, start)
+            if wrong is None:
+                return None
+            fault = msgspec.json.encode(Fault(wrong, how, moment)).decode()
+            db.execute("INSERT OR IGNORE INTO meta (key, value) VALUES ('audit_fault', ?)", (fault,))
+            log.error("the audit chain does not verify: %s", _message(wrong, how, None))
+            return head if how == "cut" else None
+
+        self._goes_on = await self._store.transact(work)
 
     def _committed(self, record: AuditRecord) -> None:
         """In the writer's thread, after the COMMIT: the head outside can only ever be behind."""
@@ -176,9 +208,12 @@ def verify_file(paths: Paths, known: Head | None = None) -> ChainReport:
             verdict = _inspect(db, head)
             wrong, how = verdict.wrong, verdict.how
             if not how:
-                row = db.execute("SELECT value FROM meta WHERE key = 'audit_start'").fetchone()
-                start = msgspec.json.decode(row[0], type=Head) if row else None
-                wrong, how = _against_head(db, verdict, head, start)
+                wrong, how = _end_wrong(db, verdict.last if verdict.records else 0, head, _start(db))
+            fault = _fault(db)
+            if fault is not None and (not how or (wrong or 0) >= fault.wrong + (fault.how != "cut")):
+                wrong, how = fault.wrong, fault.how
+            if not how and _open_to_changes(db):
+                how = "open"
     except (sqlite3.Error, msgspec.MsgspecError) as error:
         raise StoreError("the chain cannot be read", str(error), "see `corral status`") from error
     return ChainReport(
@@ -202,19 +237,35 @@ def _inspect(db: sqlite3.Connection, head: Head | None) -> Verdict:
         return inspect(rows, *outside)
 
 
-def _against_head(
-    db: sqlite3.Connection, verdict: Verdict, head: Head | None, start: Head | None
-) -> tuple[int | None, str]:
-    """Compare a chain that holds in itself with the head outside, which may be behind and never ahead; `start` is
-    the head that this database began from, which a crash right after the first commit leaves in place."""
-    if not verdict.records:
+def _start(db: sqlite3.Connection) -> Head | None:
+    """The head that this database began from."""
+    row = db.execute("SELECT value FROM meta WHERE key = 'audit_start'").fetchone()
+    return msgspec.json.decode(row[0], type=Head) if row else None
+
+
+def _fault(db: sqlite3.Connection) -> Fault | None:
+    row = db.execute("SELECT value FROM meta WHERE key = 'audit_fault'").fetchone()
+    return msgspec.json.decode(row[0], type=Fault) if row else None
+
+
+def _open_to_changes(db: sqlite3.Connection) -> bool:
+    """The triggers that refuse UPDATE and DELETE are not all there."""
+    sql = "SELECT name FROM sqlite_master WHERE type = 'trigger' AND tbl_name = 'audit'"
+    return not {row[0] for row in db.execute(sql)} >= TRIGGERS
+
+
+def _end_wrong(db: sqlite3.Connection, last: int, head: Head | None, start: Head | None) -> tuple[int | None, str]:
+    """Compare a chain that ends with `last` (0: it is empty) with the head outside, which may be behind and never
+    ahead; `start` is the head that this database began from, which a crash right after the first commit leaves in
+    place."""
+    if not last:
         return (1, "cut") if start is not None else (None, "")
     if head is None:
-        return verdict.last, "head"
+        return last, "head"
     if head == start:
         return None, ""
-    if head.seq > verdict.last:
-        return verdict.last + 1, "cut"
+    if head.seq > last:
+        return last + 1, "cut"
     found = db.execute("SELECT hash FROM audit WHERE seq = ?", (head.seq,)).fetchone()
     return (None, "") if found is not None and found[0] == head.hash else (head.seq, "head")
 
@@ -227,6 +278,7 @@ def _message(wrong: int | None, how: str, other: int | None) -> str:
         "inserted": f"record {wrong} was inserted",
         "swapped": f"records {wrong} and {other} were swapped",
         "cut": f"the chain was cut: record {wrong} and what followed are missing",
+        "open": "every record follows from the one before, but the triggers that refuse changes are gone",
         "head": f"audit.head does not fit record {wrong}: one of the two was changed, or audit.head was removed",
     }
     return told.get(how, how)

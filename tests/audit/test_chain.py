@@ -429,3 +429,86 @@ async def test_an_outcome_that_cannot_be_written_is_owed_and_written_once(
     await gate.recover()
     assert not gate.troubles()
     assert [r.outcome for r in await audit.ls(object="replica:*")] == ["intent", "done"]
+
+
+# ------------------------------------------------------------------------------------------------ while no daemon ran
+
+
+async def start_again(paths: Paths) -> tuple[Store, Audit, Gate]:
+    """As a daemon does it: compare, then its first record."""
+    store = await Store.open(paths, packages=PACKAGES)
+    audit = Audit(store, paths, clock=time.time)
+    await audit.compare()
+    gate = Gate(store, audit, mode="user", owner_uid=1000, group="corral")
+    await gate.record(CORRAL, "daemon.start", "daemon:local", "r", "done")
+    return store, audit, gate
+
+
+@pytest.mark.parametrize(
+    ("statement", "wrong", "how"),
+    [
+        ("DELETE FROM audit WHERE seq > 3", 4, "cut"),
+        ("DELETE FROM audit", 1, "cut"),
+        ("UPDATE audit SET hash = 'other' WHERE seq = 5", 5, "changed"),
+    ],
+)
+async def test_what_was_done_to_its_end_while_no_daemon_ran_stays_known(
+    place: tuple[Paths, Store, Audit, Gate], statement: str, wrong: int, how: str
+) -> None:
+    paths, store, _, gate = place
+    await fill(gate, 5)
+    await store.close()
+    tamper(paths, statement)
+    for _ in range(3):
+        store, audit, gate = await start_again(paths)
+        report = await audit.verify()
+        assert (report.ok, report.wrong, report.how) == (False, wrong, how)
+        await store.close()
+    assert read_head(paths) == Head(1, 8, (await _last(paths))[1])  # what is appended follows what was there
+
+
+async def _last(paths: Paths) -> tuple[int, str]:
+    db = sqlite3.connect(paths.database)
+    found = db.execute("SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1").fetchone()
+    db.close()
+    return int(found[0]), str(found[1])
+
+
+@pytest.mark.parametrize("left", ["", '{"version": 1, "seq": 4, "hash": "another"}', "no head at all"])
+async def test_a_head_that_was_removed_or_changed_meanwhile_stays_known(
+    place: tuple[Paths, Store, Audit, Gate], left: str
+) -> None:
+    paths, store, _, gate = place
+    await fill(gate, 5)
+    await store.close()
+    if left:
+        paths.audit_head.write_text(left)
+    else:
+        paths.audit_head.unlink()
+    for _ in range(2):
+        store, audit, gate = await start_again(paths)
+        report = await audit.verify()
+        assert (report.ok, report.how) == (False, "head")
+        await store.close()
+
+
+async def test_a_whole_chain_is_whole_after_any_number_of_starts(place: tuple[Paths, Store, Audit, Gate]) -> None:
+    paths, store, _, gate = place
+    await fill(gate, 3)
+    head = read_head(paths)
+    await gate.record(CORRAL, "test.done", "thing:9", "r", "done")
+    assert head is not None
+    write_head(paths, head)  # a crash between the commit and the head: it is behind, which is right
+    await store.close()
+    for _ in range(3):
+        store, audit, gate = await start_again(paths)
+        assert (await audit.verify()).ok
+        await store.close()
+
+
+async def test_missing_triggers_are_told(place: tuple[Paths, Store, Audit, Gate]) -> None:
+    paths, _, audit, gate = place
+    await fill(gate, 3)
+    tamper(paths)
+    report = await audit.verify()
+    assert (report.ok, report.how) == (False, "open") and "triggers" in report.message
