@@ -158,13 +158,12 @@ class Daemon:
         try:
             await self.sampler.look()
             await self.chats.start()
-            site = web.UnixSite(runner, str(self.paths.socket))
-            await site.start()
-            self.paths.socket.chmod(0o666 if self.paths.mode == "system" else 0o600)
+            guarding = asyncio.create_task(self._guard(runner, await self._listen(runner)))
             log.info("daemon %s serves on %s", program_version(), self.paths.socket)
             stop = asyncio.create_task(self._stop.wait())
             await asyncio.wait({stop, work}, return_when=asyncio.FIRST_COMPLETED)
             stop.cancel()
+            guarding.cancel()
             if work.done():
                 work.result()
             if self._with_models:
@@ -178,6 +177,25 @@ class Daemon:
             await server.refusals.settle(all=True)
             with contextlib.suppress(CorralError):  # a file that somebody put there is not ours to remove
                 clear_socket(self.paths.socket)
+
+    async def _listen(self, runner: web.AppRunner) -> web.UnixSite:
+        site = web.UnixSite(runner, str(self.paths.socket))
+        await site.start()
+        self.paths.socket.chmod(0o666 if self.paths.mode == "system" else 0o600)
+        return site
+
+    async def _guard(self, runner: web.AppRunner, site: web.UnixSite) -> None:
+        """Make the socket again if somebody removed it: nobody could reach the daemon any more, not even to end it."""
+        while True:
+            await asyncio.sleep(MEND_S)
+            try:
+                if not self.paths.socket.exists():
+                    log.warning("%s was removed; it is made again", self.paths.socket)
+                    with contextlib.suppress(OSError, RuntimeError):
+                        await site.stop()
+                    site = await self._listen(runner)
+            except OSError as error:
+                log.error("%s could not be made again: %s", self.paths.socket, error)
 
     async def _work(self, server: Server) -> None:
         async with asyncio.TaskGroup() as group:

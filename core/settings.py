@@ -10,6 +10,7 @@ import hashlib
 import os
 import re
 import socket
+import stat
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -19,6 +20,7 @@ import msgspec
 from core.errors import Invalid
 
 SYSTEM_SOCKET = Path("/run/corral/corral.sock")
+TOML_LIMIT = 1 << 20
 SOCKET_LIMIT = 107
 """Bytes a Unix socket's path may have (sun_path is 108 with its final zero)."""
 
@@ -228,11 +230,19 @@ class Settings(_Table, frozen=True, kw_only=True):
 def load(path: Path) -> Settings:
     """Read and check corral.toml; the defaults if there is none. Raises `Invalid` with line and reason."""
     try:
-        text = path.read_text(encoding="utf-8")
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # never waiting for a pipe's other end
+        with open(fd, "rb") as file:
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                raise Invalid(f"{path} is no file", "it is a folder, a pipe or a device", "move it away")
+            text = file.read(TOML_LIMIT + 1).decode("utf-8")
     except FileNotFoundError:
         return Settings()
-    except (OSError, UnicodeDecodeError) as error:
-        raise Invalid(f"{path} cannot be read", str(error), "mend the file or its mode") from error
+    except UnicodeDecodeError as error:
+        raise Invalid(f"{path} cannot be read", f"byte {error.start} is no UTF-8", "save it as UTF-8") from error
+    except OSError as error:
+        raise Invalid(f"{path} cannot be read", error.strerror or str(error), "mend the file or its mode") from error
+    if len(text) > TOML_LIMIT:
+        raise Invalid(f"{path} is too large", f"more than {TOML_LIMIT >> 10} KiB", "is it the right file?")
     return parse(text, str(path))
 
 

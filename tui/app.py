@@ -6,8 +6,9 @@ import asyncio
 import gc
 import locale
 import os
+from codecs import getincrementaldecoder
 from collections.abc import Awaitable, Callable, Mapping
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -160,6 +161,7 @@ class Corral(App[int]):
     def __init__(self, connect: Connect, *, refresh_s: float = 1.0, ascii: bool = False) -> None:
         self.colourless = bool(os.environ.get("NO_COLOR"))
         super().__init__()
+        forgive_input()
         self._theme_read, self._styled = self.theme, False
         self.animation_level = "none"
         self.connect = connect
@@ -336,6 +338,14 @@ assert set(Corral.MODES) == set(SCREENS.values())
 def draws_ascii(environment: Mapping[str, str], encoding: str) -> bool:
     """Whether the terminal may not know UTF-8: its encoding is another, or LC_ALL says C, where Python takes UTF-8."""
     return "utf" not in encoding.lower() or environment.get("LC_ALL") in ("C", "POSIX")
+
+
+def forgive_input() -> None:
+    """Let a byte that is no UTF-8 (Latin-1 pasted, an 8-bit meta key) be a replaced letter: Textual 8's driver ends the
+    whole program with it, and the shell gets what was pasted behind it."""
+    from textual.drivers import linux_driver
+
+    vars(linux_driver)["getincrementaldecoder"] = lambda name: partial(getincrementaldecoder(name), errors="replace")
 
 
 def run(refresh: float = 1.0, user: bool = False, mouse: bool = True, ascii: bool = False) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from importlib import import_module
@@ -91,4 +92,10 @@ def call(args: list[str]) -> int:
     except BrokenPipeError:
         leave_pipe()
         return CLOSED_PIPE
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EIO, errno.EBADF):
+            raise
+        leave_pipe()
+        click.echo(f"corral: the output could not be written: {error.strerror}", err=True)
+        return 1
     return 0

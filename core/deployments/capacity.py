@@ -108,17 +108,31 @@ def admit(spec: DeploymentSpec, plan: Plan, left: Room, *, replicas: int, freed:
             f"{replicas} x {sizing.human(plan.plan_bytes)} is needed and {sizing.human(max(0, have))} is left beside"
             f" {sizing.human(left.reserve_bytes)} for the host and {sizing.human(left.reserved_bytes)} held by others"
         )
-    near = plan.nearest
-    hint = (
-        f"what would fit: --ctx {near.ctx} --parallel {near.parallel} --cache-type {near.cache_type}"
-        if near
-        else "stop another deployment, take fewer replicas or a smaller model"
-    )
+    near, count = plan.nearest, max(0, have) // plan.plan_bytes
+    if _limit_too_small(spec, plan):
+        hint = f"--memory {-(-plan.plan_bytes >> 20)}M or more, or a smaller --ctx, --parallel or --cache-type"
+    elif replicas > count >= 1:
+        hint = f"what would fit: {count} more" if replicas > 1 else ""
+    elif near:
+        hint = f"what would fit: --ctx {near.ctx} --parallel {near.parallel} --cache-type {near.cache_type}"
+    else:
+        hint = "stop another deployment, or take a smaller model"
     raise NoRoom(
         f"{spec.name} does not fit", why, hint, plan_bytes=need, free_bytes=left.free_bytes,
         reserve_bytes=left.reserve_bytes, reserved_bytes=left.reserved_bytes,
         nearest=msgspec.to_builtins(near) if near else None,
     )  # fmt: skip
+
+
+def check_context(spec: DeploymentSpec, ctx_train: int) -> None:
+    """Raises `Invalid` for more context than the model was trained with: the engine would cut it without a word."""
+    most = ctx_train * max(1, spec.parallel)
+    if ctx_train and spec.ctx > most:
+        raise Invalid(
+            f"--ctx {spec.ctx} is more than {spec.model} can use",
+            f"it was trained with {ctx_train} tokens of context, for {spec.parallel} conversations that is {most}",
+            f"take --ctx {most} or less",
+        )
 
 
 def waits(plan: Plan, left: Room) -> str:

@@ -35,6 +35,8 @@ log = logging.getLogger(__name__)
 
 SILENT_S = 30.0
 """After so long without an answer a replica that is ready says so."""
+UNREACHABLE_S = 5.0
+"""After so long without its socket a replica is started anew."""
 NEVER = 3600.0
 """Seconds to the next look when only an event can change anything."""
 
@@ -388,8 +390,8 @@ class Runner:
         if self._exit is not None:
             return 0
         if health is None or health.state != "ready":
-            if self.view.state == "ready" and health is not None:
-                return self._silent()
+            if self.view.state == "ready":
+                return self._silent() if health is not None else await self._unreachable(launch)
             if _now() - self._waits_since > yard.settings().replicas.start_timeout_s:
                 self._set(reason=f"not ready after {yard.settings().replicas.start_timeout_s:.0f} s")
                 await yard.node.signal(launch.id, SIGKILL)
@@ -426,6 +428,16 @@ class Runner:
         if seconds >= SILENT_S:
             self._set(reason=f"it has not answered its health check for {seconds:.0f} s")
         return 1.0
+
+    async def _unreachable(self, launch: LaunchState) -> float:
+        """Ready, and its socket is gone (somebody removed its folder): nobody can ask it, so it begins anew."""
+        self._silent_since = self._silent_since or _now()
+        if _now() - self._silent_since < UNREACHABLE_S:
+            return 0.5
+        self._set(reason="its socket is gone, so that nobody can ask it: started anew")
+        await self._yard.node.signal(launch.id, SIGKILL)
+        await self._sleep(10)
+        return 0
 
     async def _record_ready(self, launch: LaunchState) -> None:
         await self._save()

@@ -15,7 +15,7 @@ from core.audit import Audit
 from core.budgets.admission import Holding
 from core.catalog import Catalog
 from core.deployments import tables
-from core.deployments.capacity import Capacity, admit, waits
+from core.deployments.capacity import Capacity, admit, check_context, waits
 from core.deployments.explain import sentences
 from core.deployments.gatewaylink import GatewayLink
 from core.deployments.runner import Runner, Yard
@@ -164,6 +164,7 @@ class Deployments:
         verb, subject = "deployments.create", f"deployment:{spec.name}"
         try:
             spec, model = await self._capacity.complete(spec)
+            check_context(spec, model.shape.ctx_train if model else 0)
         except CorralError as error:
             await self._gate.refuse(actor, verb, subject, request, str(error))
             raise
@@ -495,7 +496,9 @@ def _state_of(wanted: tables.Wanted, views: Sequence[Replica]) -> tuple[str, str
     if len(states) == wanted.spec.replicas and all(state == "ready" for state in states):
         return "ready", ""
     worst = next((v for s in ("failed", "backoff") for v in views if v.state == s), None)
-    reason = f"{worst.id}: {worst.reason}" if worst else "; ".join(f"{v.id} {v.state}" for v in views[:3])
+    words = {"stopped": "about to start"}
+    going = [f"{v.id} is {words.get(v.state, v.state)}" for v in views if v.state != "ready"]
+    reason = f"{worst.id}: {worst.reason}" if worst else "; ".join(going[:3])
     if "ready" in states:
         return "degraded", reason
     if states and all(state == "failed" for state in states):

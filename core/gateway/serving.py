@@ -28,6 +28,8 @@ GRACE_S = 5.0
 """What running answers have to end after SIGTERM."""
 KEEP: dict[str, Any] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
 """Since 3.13 a loop looks up a listener's path and removes it at its end: ours was renamed, or handed over, by then."""
+GUARD_S = 2.0
+"""Between two looks whether the sockets are still there."""
 WAIT_S = 30.0
 """How long a gateway that finds another one serving waits to be handed the listener."""
 
@@ -127,13 +129,11 @@ class Serving:
         loop, core = asyncio.get_running_loop(), self._core
         core.table.load()
         core.spool.adopt()
-        self._listener = listener
-        self._server = await loop.create_unix_server(lambda: ClientConnection(core), sock=listener.dup(), **KEEP)
-        self._control_server = await asyncio.start_unix_server(
-            self._control.serve, sock=bind(self._folder / "control.sock", 0o600), limit=LINE_LIMIT, **KEEP
-        )
+        await self._listen_on(listener)
+        await self._listen_for_daemon()
         log.info("serves on %s", self._listen)
         ticking = loop.create_task(self._control.run())
+        guarding = loop.create_task(self._guard())
         following: asyncio.Task[None] | None = None
         if predecessor is not None:
             core.elsewhere = Pool(f"unix:{predecessor.handed.turns}")
@@ -145,7 +145,7 @@ class Serving:
             else:
                 await self._retire(self._successor, following)
         finally:
-            for task in (ticking, following):
+            for task in (ticking, guarding, following):
                 if task is not None:
                     task.cancel()
                     with contextlib.suppress(asyncio.CancelledError):
@@ -153,6 +153,38 @@ class Serving:
             self._control.tick()
             self._control_server.close()
             await self._control.close()
+
+    async def _listen_on(self, listener: socket.socket) -> None:
+        core = self._core
+        self._listener = listener
+        self._server = await asyncio.get_running_loop().create_unix_server(
+            lambda: ClientConnection(core), sock=listener.dup(), **KEEP
+        )
+
+    async def _listen_for_daemon(self) -> None:
+        self._control_server = await asyncio.start_unix_server(
+            self._control.serve, sock=bind(self._folder / "control.sock", 0o600), limit=LINE_LIMIT, **KEEP
+        )
+
+    async def _guard(self) -> None:
+        """Make a socket again that somebody removed: nobody new could come, and nothing would say why."""
+        while True:
+            await asyncio.sleep(GUARD_S)
+            if self._successor is not None:
+                return
+            try:
+                if not self._listen.exists():
+                    log.warning("%s was removed; it is made again", self._listen)
+                    made = bind(self._listen, 0o666)
+                    self._server.close()
+                    if self._listener is not None:
+                        self._listener.close()
+                    await self._listen_on(made)
+                if not (self._folder / "control.sock").exists():
+                    self._control_server.close()
+                    await self._listen_for_daemon()
+            except OSError as error:
+                log.error("a socket could not be made again: %s", error)
 
     async def _follow(self, predecessor: Predecessor) -> None:
         await predecessor.follow(self._core.table.hold)

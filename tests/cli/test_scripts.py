@@ -36,7 +36,8 @@ def test_an_error_is_one_document_with_its_exit_code(home: Path, args: tuple[str
 
 
 def test_what_asks_names_yes_without_a_terminal(home: Path) -> None:
-    done = corral("rm", "chat")
+    assert corral("rm", "chat").returncode == 3  # said before anything is asked
+    done = corral("uninstall")
     assert done.returncode == 2
     assert "--yes" in done.stderr
 

@@ -99,6 +99,15 @@ def test_nothing_that_steers_a_terminal_comes_from_outside(run):
     assert "END" in rest
 
 
+def test_a_byte_that_is_no_utf_8_is_a_letter_and_not_the_end(run):
+    it = run()
+    press(it, "5", seen="[5 Chat]")
+    press(it, "enter", seen="enter Send")
+    os.write(it._fd, b"caf\xe9 \x9b31m at 5")
+    it.until(lambda text: "at 5" in text, 30)
+    press(it, "escape", "1", seen="[1 Overview]")
+
+
 def test_copying_sends_only_base64(run):
     it = run("--hostile")
     press(it, "5", seen="[5 Chat]")

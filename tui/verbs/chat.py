@@ -185,6 +185,8 @@ def show(chat: str) -> None:
     for turn in detail.messages:
         say(f"\n> {plain(turn.question)}\n")
         say(plain(turn.answer))
+        if turn.finish == "length":
+            say("[cut off: its tokens or the context were used up]")
         if turn.state != "done":
             say(f"[{line(turn.state)}{': ' + line(turn.reason) if turn.reason else ''}]")
         say(figures(turn))
@@ -214,6 +216,7 @@ def export(chat: str, format_: str) -> None:
 @with_options
 def rm(chat: str) -> None:
     """Delete a chat for good."""
+    run(lambda client: client.chat(chat))  # before anything is asked
     ask(f"Delete the chat {line(chat)} for good?")
     run(lambda client: client.remove_chat(chat))
     tell({"removed": chat}, f"removed {line(chat)}")

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator
 
 import click
@@ -170,7 +171,10 @@ def _one(event: Event) -> None:
     if options().json:
         say(msgspec.json.encode(event).decode())
     else:
-        say(f"{event.id}  {line(event.type):<12} {line(event.object)}")
+        data = event.data if isinstance(event.data, dict) else {"": event.data} if isinstance(event.data, str) else {}
+        told = [str(data[key]) for key in ("verb", "outcome", "state", "reason", "") if data.get(key)]
+        at = time.strftime("%H:%M:%S", time.localtime(event.time))
+        say(f"{event.id}  {at}  {line(event.type):<12} {line(event.object):<24} {line(': '.join(told))}".rstrip())
 
 
 def _all(found: list[Event]) -> None:

@@ -10,7 +10,7 @@ import click
 import msgspec
 
 from core.client import Client
-from core.errors import Conflict, Failed, TimedOut
+from core.errors import Conflict, Failed, NotFound, TimedOut
 from core.nouns import Deployment, DeploymentSpec, LogText
 from tui.amounts import Moment, Size
 from tui.command import again, named, note, options, run, with_options
@@ -196,6 +196,7 @@ def restart(name: str, wait: bool, timeout: float) -> None:
 @with_options
 def rm(name: str) -> None:
     """Remove a deployment; its replicas end. The model stays."""
+    run(lambda client: client.deployment(name))  # before anything is asked
     ask(f"Remove the deployment {line(name)}?")
     run(lambda client: client.remove_deployment(name))
     tell({"removed": name}, f"removed {line(name)}")
@@ -218,7 +219,10 @@ def scale(name: str, replicas: int) -> None:
 @click.option("--since", type=Moment(), help="10m, 2h, 14:03, or an ISO 8601 time (local unless it names a zone)")
 @with_options
 def logs(name: str, follow: bool, previous: bool, replica: int, since: float | None) -> None:
-    """The engine's log: its last 64 KiB, or all since a time."""
+    """The engine's log: its last 64 KiB, or all since a time. NAME may be a replica's (chat/1)."""
+    base, slash, number = name.rpartition("/")
+    if slash and number.isdecimal():
+        name, replica = base, int(number)
 
     async def work(client: Client) -> None:
         at = await client.logs(name, replica=replica, previous=previous, since=since, limit=PIECE)
@@ -235,7 +239,13 @@ def logs(name: str, follow: bool, previous: bool, replica: int, since: float | N
 
         async def after() -> AsyncIterator[LogText]:
             nonlocal at
-            while not at.ended:
+            while True:
+                if at.ended:
+                    begun = None if previous else await _next_launch(client, name, replica, at)
+                    if begun is None:
+                        return
+                    at = begun
+                    yield at
                 news = await client.logs(name, replica=replica, start=at.end, previous=previous, wait=20)
                 if news.launch != at.launch:  # started anew meanwhile: its log begins at 0
                     news = await client.logs(name, replica=replica, start=0)
@@ -247,6 +257,20 @@ def logs(name: str, follow: bool, previous: bool, replica: int, since: float | N
                 _print(news, True)
 
     run(work)
+
+
+async def _next_launch(client: Client, name: str, replica: int, last: LogText) -> LogText | None:
+    """The beginning of the log of the launch after `last`, waited for; None when the deployment is removed."""
+    note(f"{name}/{replica}: this launch has ended; waiting for the next one (ctrl+c ends)")
+    while True:
+        try:
+            news = await client.logs(name, replica=replica, start=0)
+        except NotFound:
+            note(f"{name}/{replica} is gone")
+            return None
+        if news.launch != last.launch:
+            return news
+        await asyncio.sleep(0.5)
 
 
 def _print(piece: LogText, stream: bool) -> None:

@@ -103,6 +103,7 @@ def sample(name: str | None) -> None:
 @with_options
 def rm(name: str) -> None:
     """Remove a model and its files."""
+    run(lambda client: client.model(name))  # before anything is asked
     ask(f"Remove the model {line(name)} and its files?")
     run(lambda client: client.remove_model(name))
     tell({"removed": name}, f"removed {line(name)}")

@@ -15,6 +15,7 @@ from textual.widgets import Static
 from tui.plain import plain
 
 if TYPE_CHECKING:
+    from markdown_it import MarkdownIt
     from textual.widgets import Markdown
 
 _FENCE = re.compile(r" {0,3}(`{3,}|~{3,})(.*)$")
@@ -80,4 +81,11 @@ def _parts(text: str, whole: bool) -> tuple[list[str], str]:
 def _markdown(block: str) -> Markdown:
     from textual.widgets import Markdown  # 30 ms that the first paint need not pay
 
-    return Markdown(block, open_links=False)
+    return Markdown(block, parser_factory=_parser, open_links=False)
+
+
+def _parser() -> MarkdownIt:
+    """A line of the answer stays a line: models write lists and verses that plain Markdown would run together."""
+    from markdown_it import MarkdownIt
+
+    return MarkdownIt("gfm-like", {"breaks": True})
