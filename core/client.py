@@ -91,7 +91,9 @@ class Client:
                 self.socket, method, PREFIX + path, body=raw, headers=self._headers, timeout=timeout
             )
         except TimeoutError as error:
-            raise TimedOut(f"the daemon did not answer {method} {path} within {timeout:.0f} s") from error
+            raise TimedOut(
+                f"the daemon did not answer within {timeout:.0f} s", todo="see `corral status`, and its log"
+            ) from error
         except OSError as error:
             raise NoDaemon("the daemon does not answer", str(error), "start it with any verb") from error
         self.daemon_version = response.headers.get("corral-version", "")
@@ -113,7 +115,9 @@ class Client:
                 async with asyncio.timeout(timeout):
                     raw = await response.read()
             except TimeoutError as error:
-                raise TimedOut(f"the daemon's answer to {method} {path} was not complete in time") from error
+                raise TimedOut(
+                    "the daemon's answer was not complete in time", todo="see `corral status`, and its log"
+                ) from error
             except OSError as error:
                 raise NoDaemon("the daemon went away", str(error)) from error
         try:

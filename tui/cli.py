@@ -61,6 +61,9 @@ def cli(
     if context.invoked_subcommand is None:
         if not sys.stdout.isatty() or not sys.stdin.isatty():
             raise click.UsageError("the console needs a terminal; see `corral --help` for the verbs")
+        if os.environ.get("TERM", "") in ("", "dumb", "unknown"):
+            term = os.environ.get("TERM", "")
+            raise click.UsageError(f"TERM={term!r}: this terminal cannot place text; the verbs work: `corral --help`")
         from tui.app import run  # 0.2 s that no verb should pay
 
         context.exit(run(refresh=refresh, user=user, mouse=not no_mouse, ascii=ascii))
@@ -70,6 +73,8 @@ def main() -> None:
     """Carry out the command line and exit."""
     if "_CORRAL_COMPLETE" in os.environ:
         cli.main(prog_name="corral")  # click answers the shell
+    if sys.stdout is None:  # closed by who called: a file opened later must not take its place
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a locale that lacks a letter loses the letter, not the answer
     sys.exit(call(sys.argv[1:]))

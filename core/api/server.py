@@ -113,6 +113,8 @@ class Server:
         except web.HTTPException as error:
             if error.status in (404, 405):
                 response = _error(Invalid(f"{request.method} {request.path}: no such route"), error.status)
+            elif error.status == 413:
+                response = _error(Invalid(f"what was sent is over {BODY_LIMIT >> 20} MiB", todo="shorten it"), 413)
             else:
                 response = _error(Invalid(error.reason), error.status)
         except ConnectionResetError:

@@ -20,6 +20,15 @@ def messages(chat: Chat, turns: list[Turn], question: str) -> list[dict[str, str
     return [*told, {"role": "user", "content": question}]
 
 
+def too_long(chat: Chat, question: str) -> str:
+    """The sentence if the question by itself is far over what a slot takes, else empty. Near the limit the engine says,
+    which counts and does not guess: text of less than two bytes a token is rare."""
+    most, size = chat.ctx_per_slot, len(question.encode())
+    if not most or size <= most * 8:
+        return ""
+    return f"it has some {size // BYTES_A_TOKEN} tokens, and a slot has {most}"
+
+
 def overfull(chat: Chat, turns: list[Turn], question: str, *, counted: bool) -> str:
     """The sentence if `turns` and `question` will not fit a slot, else empty.
 

@@ -17,7 +17,7 @@ from core import http
 from core.access import Gate
 from core.chats import tables
 from core.chats.answer import Answer
-from core.chats.context import fitting, messages, overfull
+from core.chats.context import fitting, messages, overfull, too_long
 from core.errors import Conflict, CorralError, Invalid, NotFound
 from core.events import Bus
 from core.nouns import Actor, Chat, ChatDetail, ChatOptions, Deployment, Turn
@@ -190,6 +190,10 @@ class Chats:
             turns = [turn for turn in turns if turn.n < replace_turn]
         if not question.strip() or len(question.encode()) > QUESTION_LIMIT:
             raise Invalid("the question is empty or over 1 MiB")
+        if alone := too_long(chat, question):
+            raise Invalid(
+                "the question alone is too long for this deployment", alone, "shorten it, or deploy with more --ctx"
+            )
         keep = await self._kept(chat, turns, question, forget_oldest)
         turn = Turn(
             id=secrets.token_hex(8), chat=chat.id, n=turns[-1].n + 1 if turns else 1, question=question, answer="",

@@ -413,7 +413,7 @@ class Keeper:
             self.before = ended
             self.log.write(("keeper: it ended (%r); started again in %.1f s\n" % (ended, pause)).encode())
             self.alarm.wait(pause)
-            if self.asked:
+            if self.asked or not os.path.isdir(self.order["folder"]):  # without its folder no run can begin
                 self.records.exit(ended)
                 return 0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
@@ -83,6 +84,19 @@ class TurnView(Vertical):
         self.query_one(".figures", Static).update(words)
 
 
+def filled(turns: Sequence[Turn], growing: str) -> tuple[int, bool]:
+    """Tokens of the context that the conversation takes, and whether they are guessed in part: the engine counts at the
+    end of an answer, so what came after its last count (a stopped answer, `growing`) is taken as three bytes each."""
+    used, since = 0, ""
+    for turn in turns:
+        if turn.context_tokens:
+            used, since = turn.context_tokens, ""
+        else:
+            since += turn.question + turn.answer
+    since += growing.removeprefix(turns[-1].answer) if turns else ""
+    return used + len(since.encode()) // 3, bool(since)
+
+
 class ChatRoom(Room):
     """Screen 5: the conversations at the left, one of them beside, and a line to write in. Under 100 columns the list
     and the conversation take turns: enter opens, esc goes back."""
@@ -96,6 +110,8 @@ class ChatRoom(Room):
         self.chats: dict[str, Chat] = {}
         self.chat: Chat | None = None
         self.turns: list[Turn] = []
+        self._growing = ""
+        """What has come of the answer in the making."""
         self._editing: int | None = None
         self._asked = False
         self._sought = ""
@@ -151,9 +167,9 @@ class ChatRoom(Room):
         elif chat is None:
             words = "enter opens a chat, n begins one"
         else:
-            last = self.turns[-1].context_tokens if self.turns else None
-            used, room = (last if last is not None else chat.context_tokens), chat.ctx_per_slot
-            share = f"context {used}/{room} ({100 * used // room} %)" if room else f"context {used}"
+            (used, guessed), room = filled(self.turns, self._growing), chat.ctx_per_slot
+            told = f"{'~' if guessed else ''}{used}"
+            share = f"context {told}/{room} ({100 * used // room} %)" if room else f"context {told}"
             full = "forgets the oldest" if chat.on_full == "forget-oldest" else "asks"
             words = f"{share}, when full {full} | {chat.deployment} | {chat.title or 'untitled'}"
         self.query_one("#about", Line).set(f"-- {words}")
@@ -243,7 +259,7 @@ class ChatRoom(Room):
     async def _stream(self, turn: Turn) -> None:
         """Draw what comes, and the figures at the end. A daemon that goes is waited for."""
         view = self.query(TurnView).last()
-        text, done, failures, drawn = turn.answer, turn, 0, 0.0
+        text, done, failures, failed, drawn = turn.answer, turn, 0, 0, 0.0
         clock = asyncio.get_running_loop().time
         while True:
             client = self.corral.client
@@ -255,9 +271,13 @@ class ChatRoom(Room):
                         done = piece["turn"]
                         break
                     text = text[: piece["offset"]] + piece["text"]
+                    if failed != failures:
+                        failed = failures
+                        view.foot(figures(turn))  # instead of the words about the lost connection
                     if clock() - drawn >= DRAW_S:
-                        drawn = clock()
+                        drawn, self._growing = clock(), text
                         await self._keep_end(view.grow(text))
+                        self._about()
                 break
             except (NoDaemon, OSError, EOFError, TimeoutError) as error:
                 failures += 1
@@ -268,6 +288,7 @@ class ChatRoom(Room):
             except CorralError as error:
                 self.say(str(error))
                 return
+        self._growing = ""
         self.turns = [done if each.id == done.id else each for each in self.turns]
         await self._keep_end(view.end(done))
         self._about()
