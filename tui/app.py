@@ -158,6 +158,11 @@ class Corral(App[int]):
         *(Binding(k.keys, k.action, k.words, show=False, priority=True) for k in FROM_ANYWHERE),
     ]
 
+    def action_help_quit(self) -> None:
+        """ctrl+c: Textual would say it in its own words, and once for each press."""
+        self.clear_notifications()
+        self.notify("ctrl+q leaves; models run on")
+
     def __init__(self, connect: Connect, *, refresh_s: float = 1.0, ascii: bool = False) -> None:
         self.colourless = bool(os.environ.get("NO_COLOR"))
         super().__init__()

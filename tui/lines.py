@@ -12,7 +12,7 @@ import click
 import msgspec
 
 from core.errors import Invalid
-from tui.command import Told, options
+from tui.command import Told, note, options
 from tui.plain import line
 
 _BAR = 24
@@ -44,6 +44,12 @@ def tell(document: object, text: str) -> None:
         as_json(document)
     elif not options().quiet:
         say(text)
+
+
+def note_ctx(asked: int, given: int) -> None:
+    """Say on standard error that a model takes less context than was asked for."""
+    if asked > given and not options().quiet:
+        note(f"ctx is {given} and not {asked}: the model was not trained with more")
 
 
 def ask(question: str, **details: Any) -> None:

@@ -124,17 +124,6 @@ def admit(spec: DeploymentSpec, plan: Plan, left: Room, *, replicas: int, freed:
     )  # fmt: skip
 
 
-def check_context(spec: DeploymentSpec, ctx_train: int) -> None:
-    """Raises `Invalid` for more context than the model was trained with: the engine would cut it without a word."""
-    most = ctx_train * max(1, spec.parallel)
-    if ctx_train and spec.ctx > most:
-        raise Invalid(
-            f"--ctx {spec.ctx} is more than {spec.model} can use",
-            f"it was trained with {ctx_train} tokens of context, for {spec.parallel} conversations that is {most}",
-            f"take --ctx {most} or less",
-        )
-
-
 def waits(plan: Plan, left: Room) -> str:
     """The last look before a launch, when the host may have filled up: empty, or why the replica waits."""
     if plan.plan_bytes <= max(0, left.left):

@@ -30,7 +30,7 @@ def sentences(
     if newest is not None and newest.rss_measured and newest.rss_planned:
         off = (newest.rss_measured - newest.rss_planned) * 100 / newest.rss_planned
         told.append(
-            f"Memory: planned {newest.rss_planned >> 20} MiB, measured {newest.rss_measured >> 20} MiB"
+            f"Memory: planned {_mib(newest.rss_planned)} MiB, measured {_mib(newest.rss_measured)} MiB"
             f" when it was ready ({off:+.1f} %)."
         )
     for story in stories:
@@ -41,6 +41,11 @@ def sentences(
     if deployment.state == "failed":
         told.append(f"Mend the cause, then: corral start {spec.name}. Its log: corral logs --previous {spec.name}.")
     return tuple(told)
+
+
+def _mib(size: int) -> int:
+    """Bytes in MiB, rounded as everywhere else."""
+    return round(size / (1 << 20))
 
 
 def span(seconds: float) -> str:

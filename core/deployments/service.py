@@ -15,7 +15,7 @@ from core.audit import Audit
 from core.budgets.admission import Holding
 from core.catalog import Catalog
 from core.deployments import tables
-from core.deployments.capacity import Capacity, admit, check_context, waits
+from core.deployments.capacity import Capacity, admit, waits
 from core.deployments.explain import sentences
 from core.deployments.gatewaylink import GatewayLink
 from core.deployments.runner import Runner, Yard
@@ -164,7 +164,6 @@ class Deployments:
         verb, subject = "deployments.create", f"deployment:{spec.name}"
         try:
             spec, model = await self._capacity.complete(spec)
-            check_context(spec, model.shape.ctx_train if model else 0)
         except CorralError as error:
             await self._gate.refuse(actor, verb, subject, request, str(error))
             raise

@@ -85,3 +85,10 @@ def test_a_deployment_that_is_removed_meanwhile_ends_the_wait(double: Path) -> N
     corral("rm", "d", "--yes")
     told = waiting.communicate(timeout=60)[1]
     assert (waiting.returncode, json.loads(told)["code"]) == (3, "not_found")
+
+
+def test_less_context_than_was_asked_for_is_said(home: Path, sample: Path) -> None:
+    corral("models", "sample")
+    assert "ctx is 8192 and not 100000" in corral("fit", "smollm2-135m", "--ctx", "100000")
+    said = corral("deploy", "smollm2-135m", "--ctx", "100000", "--replicas", "0")
+    assert "ctx is 8192 and not 100000" in said

@@ -263,8 +263,8 @@ def news(pipe: Any) -> str:
 @pytest.mark.parametrize(
     ("args", "shows"),
     [
-        (("events", "-f"), "chat:"), (("audit", "ls", "--follow"), "chats.ask"), (("logs", "d", "-f"), "asked"),
-        (("audit", "ls", "--follow", "--json"), '"verb":"chats.ask"'), (("logs", "d", "-f", "--json"), '"text":"asked'),
+        (("events", "-f"), "chat:"), (("logs", "d", "-f"), "asked"),
+        (("audit", "ls", "--follow", "--json"), '"verb":"chats.ask"'),
     ],
 )  # fmt: skip
 def test_what_follows_goes_on_through_a_killed_daemon(deployed: Path, args: tuple[str, ...], shows: str) -> None:

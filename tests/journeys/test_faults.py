@@ -483,7 +483,7 @@ async def test_a_sample_of_the_writes_of_a_running_daemon(program: Program, tmp_
     dice = random.Random(seed())
     life = await begun(program, tmp_path)
     most = await writes_of_a_day(life)
-    for n, (error, lasting) in enumerate(FAULTS * 2):
+    for n, (error, lasting) in enumerate([*FAULTS, dice.choice(FAULTS)]):
         await once(life, dice.randint(1, most), error, lasting, restart=n % 4 == 3)
 
 
@@ -494,7 +494,7 @@ async def test_a_sample_of_the_writes_of_a_start(program: Program, tmp_path: Pat
     home = Home(await kind(program, tmp_path), tmp_path / "left")
     assert not await start(home, 0, errno.EIO, False)
     most = home.restore().disk.count
-    for error, lasting in dice.sample([*FAULTS, (KILL, False)], 4):
+    for error, lasting in dice.sample([*FAULTS, (KILL, False)], 3):
         await start(home, dice.randint(1, most), error, lasting)
 
 

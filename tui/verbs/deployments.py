@@ -14,7 +14,7 @@ from core.errors import Conflict, Failed, NotFound, TimedOut
 from core.nouns import Deployment, DeploymentSpec, LogText
 from tui.amounts import Moment, Size
 from tui.command import again, named, note, options, run, with_options
-from tui.lines import as_json, ask, local, say, table, tell
+from tui.lines import as_json, ask, local, note_ctx, say, table, tell
 from tui.plain import line, plain
 from tui.words import age, size
 
@@ -61,6 +61,7 @@ def deploy(
                 table(("FIELD", "NOW", "NEW"), [(c["field"], c["old"], c["new"]) for c in changes])
             ask(f"{line(spec.name)} exists and would change. Replace it (--replace)?", changes=changes)
             found, changed = await client.apply(spec, True)
+        note_ctx(spec.ctx, found.spec.ctx)
         if not changed and not options().json and not options().quiet:
             say(f"{line(spec.name)} exists as it is asked for: nothing changes")
         return await _settled(client, found, timeout) if wait else found

@@ -12,7 +12,7 @@ from core.errors import Failed, from_body
 from core.nouns import DeploymentSpec, ImportJob, Plan
 from tui.amounts import Size
 from tui.command import Nouns, named, options, run, with_options
-from tui.lines import Progress, as_json, ask, say, table, tell
+from tui.lines import Progress, as_json, ask, note_ctx, say, table, tell
 from tui.plain import line
 from tui.words import age, size
 
@@ -151,6 +151,7 @@ def fit(model: str, ctx: int, parallel: int, cache_type: str, engine: str, memor
         engine=engine, memory=memory,
     )  # fmt: skip
     plan = run(lambda client: client.fit(spec))
+    note_ctx(ctx, plan.ctx)
     if options().json:
         as_json(plan)
     else:
