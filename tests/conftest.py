@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import psutil
 import pytest
 
 from core.catalog import sample_path
+from core.nodes.proc import start_time
 
 
 @pytest.fixture
@@ -34,7 +36,10 @@ def end_all(folder: Path) -> None:
                 continue
         if not mine:
             return
-        psutil.wait_procs(mine, timeout=5)
+        # Not psutil's wait: it takes a zombie that nobody reaps for a living process.
+        deadline = time.monotonic() + 5
+        while any(start_time(p.pid) is not None for p in mine) and time.monotonic() < deadline:
+            time.sleep(0.01)
 
 
 def _belongs(process: psutil.Process, folder: str) -> bool:
