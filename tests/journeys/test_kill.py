@@ -8,7 +8,6 @@ or marked. `CORRAL_KILL_SEED` repeats a run's choices (not its timing).
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import json
 import os
 import random
@@ -22,6 +21,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from faults import open_intents, tiny
 
 from core.client import Client
 from core.errors import Conflict, CorralError, NoDaemon, NoRoom, NotFound, TimedOut
@@ -251,10 +251,7 @@ class Herd:
         """Intents without an outcome."""
         db = sqlite3.connect(f"file:{self.paths.database}?mode=ro", uri=True)
         try:
-            return db.execute(
-                "SELECT seq, verb, object, effect FROM audit a WHERE outcome = 'intent' AND NOT EXISTS"
-                " (SELECT 1 FROM audit b WHERE b.effect = a.effect AND b.seq > a.seq)"
-            ).fetchall()
+            return open_intents(db)
         finally:
             db.close()
 
@@ -358,23 +355,12 @@ def _corral(*args: str) -> str:
     return done.stdout
 
 
-def _tiny(folder: Path) -> Path:
-    """A model of a few KiB, for the double."""
-    spec = importlib.util.spec_from_file_location("gguf_maker", Path(__file__).parents[1] / "catalog/gguf_maker.py")
-    assert spec and spec.loader
-    maker = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(maker)
-    path = folder / "tiny.gguf"
-    path.write_bytes(maker.make())
-    return path
-
-
 async def rounds(home: Path, folder: Path, count: int, every: int) -> None:
     """`count` rounds, with all settled and looked at after each `every`."""
     seed = int(os.environ.get("CORRAL_KILL_SEED") or random.SystemRandom().getrandbits(32))
     print(f"CORRAL_KILL_SEED={seed}")
     herd = Herd(home, seed)
-    for args in (("models", "sample"), ("models", "import", str(_tiny(folder)), "--name", "tiny")):
+    for args in (("models", "sample"), ("models", "import", str(tiny(folder)), "--name", "tiny")):
         await asyncio.to_thread(_corral, *args)
     for number in range(1, count + 1):
         began = time.monotonic()

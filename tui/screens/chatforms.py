@@ -39,14 +39,18 @@ class NewChat(Form):
         self.corral.act(lambda client: client.create_chat(name, options), lambda chat: self.dismiss(chat))
 
 
-class Options(Form):
-    """System prompt, temperature, top-p, longest answer and seed of a chat."""
-
-    HEADLINE = "Parameters of this chat; an empty field leaves it to the engine"
+class _OfChat(Form):
+    """A form about one chat."""
 
     def __init__(self, chat: Chat) -> None:
         super().__init__()
         self.chat = chat
+
+
+class Options(_OfChat):
+    """System prompt, temperature, top-p, longest answer and seed of a chat."""
+
+    HEADLINE = "Parameters of this chat; an empty field leaves it to the engine"
 
     def fields(self) -> list[Field]:
         return _parameters(self.chat.options)
@@ -60,14 +64,10 @@ class Options(Form):
         self.corral.act(lambda client: client.update_chat(self.chat.id, options=options), lambda _: self.dismiss(None))
 
 
-class Rename(Form):
+class Rename(_OfChat):
     """Another title."""
 
     HEADLINE = "The title of this chat"
-
-    def __init__(self, chat: Chat) -> None:
-        super().__init__()
-        self.chat = chat
 
     def fields(self) -> list[Field]:
         return [Field("title", "title", line(self.chat.title))]
@@ -80,14 +80,10 @@ class Rename(Form):
         self.corral.act(lambda client: client.update_chat(self.chat.id, title=title), lambda _: self.dismiss(None))
 
 
-class Export(Form):
+class Export(_OfChat):
     """Writes the chat to a new file of who runs the console; the answer is the file's path."""
 
     HEADLINE = "Write this chat to a file: .md for reading, .json for programs"
-
-    def __init__(self, chat: Chat) -> None:
-        super().__init__()
-        self.chat = chat
 
     def fields(self) -> list[Field]:
         name = re.sub(r"[^a-z0-9]+", "-", self.chat.title.casefold()).strip("-")[:40] or self.chat.id
