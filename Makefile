@@ -9,6 +9,7 @@ help:
 	@echo 'make demo   deploy the sample model in a home of its own, ask it a question, take all down'
 	@echo 'make test   install what tests need and run them'
 	@echo 'make test-engines  build the other two engines and run their journeys'
+	@echo 'make test-pythons  the quick tests with every other Python that is found here, 3.11 to 3.13'
 	@echo 'make soak   the long runs: 1,000 rounds of kill -9 (an hour and more)'
 	@echo 'make check  ruff, mypy --strict and the import contracts'
 	@echo 'make bench  measure, and print figures with the machine named'
@@ -27,8 +28,13 @@ run: setup
 demo: setup
 	@$(BIN)/python tests/journeys/demo.py
 
+# Most tests wait for processes: two at a time, those that measure one after the other.
 test: setup-dev
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+.PHONY: test-pythons
+test-pythons: setup-dev
+	@$(BIN)/python tests/pythons.py
 
 soak: setup-dev
 	@$(BIN)/python -m pytest -m soak -s
@@ -50,7 +56,7 @@ shots: setup-dev
 	@$(BIN)/python tests/journeys/shots.py
 
 clean:
-	rm -rf .venv .mypy_cache .ruff_cache .hypothesis .import_linter_cache *.egg-info build
+	rm -rf .venv .venv-3.* .mypy_cache .ruff_cache .hypothesis .import_linter_cache *.egg-info build
 
 # Builds llama-server and llama-cpp-python from one source package (some 7 minutes, once, in the user's cache folder).
 .PHONY: test-engines

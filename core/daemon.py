@@ -19,7 +19,7 @@ from pathlib import Path
 import msgspec
 from aiohttp import web
 
-from core import program_version
+from core import program_version, systemd
 from core.access import Gate, accounts
 from core.access.accounts import Accounts
 from core.api.peer import user_name
@@ -27,16 +27,17 @@ from core.api.routes import Services, add_routes
 from core.api.server import Call, Server
 from core.audit import Audit
 from core.catalog import Catalog
-from core.chats import Chats
+from core.chats import Chats, Retention
 from core.deployments.service import Deployments
 from core.engines.registry import registry
 from core.errors import Conflict, CorralError, Failed
 from core.events import Bus
 from core.gateway import wire
-from core.hostcheck import DaemonLock, check_socket, clear_socket, logout_warning, make_folders, refuse_network
+from core.hostcheck import DaemonLock, check_socket, clear_socket, make_folders, refuse_network
 from core.nodes.local import Local
-from core.nouns import API_VERSION, CORRAL, Actor, DaemonStatus, Deployment, Status
+from core.nouns import API_VERSION, CORRAL, Actor, DaemonStatus, Deployment, Replica, Status
 from core.settings import Paths, Settings, load, system_paths, user_paths
+from core.starts import SAID_S, record_start
 from core.store import Store
 from core.telemetry.sampler import Sampler
 
@@ -57,6 +58,8 @@ class Daemon:
         self._with_models = False
         self._started = time.time()
         self._warnings: list[str] = []
+        self._began = time.monotonic()
+        self._died_often = ""
 
     async def serve(self) -> None:
         """Open, recover, serve, close. Raises `CorralError` if it cannot start."""
@@ -70,41 +73,12 @@ class Daemon:
                 group_gid=self.accounts.group_gid if self.accounts else None,
             )  # fmt: skip
             await self.audit.compare()
-            await self._record_start()
+            self._died_often = await record_start(self.store, self.gate, self.audit, paths)
             await self._build()
             await self._run()
             await self.gate.record(CORRAL, "daemon.stop", "daemon:local", f"d-{os.getpid()}", "done")
         finally:
             await self.store.close()
-
-    async def _record_start(self) -> None:
-        """Say that we start, that the daemon before died if it did not stop, and which effects it left open."""
-        died, open_intents = await self.store.read(_left_behind)
-
-        def settle(db: sqlite3.Connection) -> None:
-            for effect, verb, subject, request in open_intents:
-                self.audit.append(
-                    db, actor=CORRAL, verb=verb, object=subject, request=request, effect=effect,
-                    outcome="interrupted", reason="the daemon ended before the outcome was known",
-                )  # fmt: skip
-
-        # Before `daemon.start`: who is killed between the two leaves them to be found by the next one.
-        if open_intents:
-            await self.store.transact(settle)
-
-        if died:
-            await self.gate.record(
-                CORRAL,
-                "daemon.died",
-                "daemon:local",
-                f"d-{os.getpid()}",
-                "done",
-                reason="it left no record of its stop",
-            )
-        await self.gate.record(
-            CORRAL, "daemon.start", "daemon:local", f"d-{os.getpid()}", "done",
-            after={"pid": os.getpid(), "version": program_version()}, reason="; ".join(self.store.warnings),
-        )  # fmt: skip
 
     async def _build(self) -> None:
         paths = self.paths
@@ -124,16 +98,21 @@ class Daemon:
         async def deployment(name: str) -> Deployment | None:
             return next((each for each in self.deployments.ls() if each.spec.name == name), None)
 
+        def keep_days() -> int:
+            return self.settings.chats.keep_days
+
         self.chats = Chats(
-            self.store, self.gate, self.bus, gateway_socket=paths.gateway_socket, deployment=deployment
+            self.store, self.gate, self.bus, gateway_socket=paths.gateway_socket, deployment=deployment,
+            keep_days=keep_days,
         )  # fmt: skip
+        self.retention = Retention(self.store, self.gate, self.bus, days=keep_days)
         self.sampler = Sampler(
             self.node, self.bus, self.settings.samples,
             launches=self.deployments.launches, sink=self.deployments.sampled,
         )  # fmt: skip
         self.audit.on_record.append(lambda record: self.bus.publish("audit", record.object, record) and None)
         self._warnings += self.store.warnings
-        if said := logout_warning(user=user_name(os.getuid())):
+        if said := systemd.logout_ends(user_name(os.getuid())):
             self._warnings.append(said)
         await self.catalog.start()
         await self.deployments.start()
@@ -143,7 +122,8 @@ class Daemon:
         add_routes(
             server,
             Services(
-                bus=self.bus, store=self.store, audit=self.audit, catalog=self.catalog, deployments=self.deployments,
+                bus=self.bus, gate=self.gate, store=self.store, audit=self.audit, catalog=self.catalog,
+                deployments=self.deployments,
                 engines=self.engines, chats=self.chats, sampler=self.sampler, facts=self.node.facts,
                 status=self.status, shutdown=self._asked_to_stop, reload=self._asked_to_reload, owner_uid=os.getuid(),
             ),
@@ -159,6 +139,7 @@ class Daemon:
             await self.sampler.look()
             await self.chats.start()
             guarding = asyncio.create_task(self._guard(runner, await self._listen(runner)))
+            systemd.tell("READY=1")
             log.info("daemon %s serves on %s", program_version(), self.paths.socket)
             stop = asyncio.create_task(self._stop.wait())
             await asyncio.wait({stop, work}, return_when=asyncio.FIRST_COMPLETED)
@@ -167,7 +148,9 @@ class Daemon:
             if work.done():
                 work.result()
             if self._with_models:
-                await self.deployments.stop_all()
+                work.cancel()  # it would start the gateway again
+                await asyncio.gather(work, return_exceptions=True)
+                await self.deployments.link.stop()
         finally:
             await self.chats.close()
             self.bus.close()
@@ -204,6 +187,7 @@ class Daemon:
             group.create_task(self.sampler.run())
             group.create_task(self._mend())
             group.create_task(self._verify())
+            group.create_task(self.retention.run())
 
     async def _verify(self) -> None:
         """Verify the chain beside serving: a million records take some 4 s, which no start should wait for."""
@@ -234,6 +218,8 @@ class Daemon:
         """`corral status`."""
         chain = self.audit.status
         warnings = list(self._warnings)
+        if self._died_often and time.monotonic() - self._began < SAID_S:
+            warnings.append(self._died_often)
         if not chain.ok:
             warnings.append(f"the audit chain does not verify: {chain.message}; see `corral audit verify`")
         warnings += [*self.store.troubles(), *self.audit.troubles(), *self.gate.troubles()]
@@ -262,13 +248,16 @@ class Daemon:
             audit_records=chain.records,
         )
 
-    async def _asked_to_stop(self, call: Call, models: bool) -> None:
+    async def _asked_to_stop(self, call: Call, models: bool) -> list[Replica]:
+        """The answer is what runs on though it should not."""
         after = {"models": "stopped first" if models else "run on"}
         await self.gate.record(
             call.actor, "daemon.shutdown", "daemon:local", call.request, "done", after=after
         )  # fmt: skip
+        left = await self.deployments.stop_all() if models else []
         self._with_models = models
         asyncio.get_running_loop().call_later(0.05, self._stop.set)
+        return left
 
     async def _asked_to_reload(self, call: Call) -> None:
         await self._reload(call.actor, call.request)
@@ -313,22 +302,6 @@ class Daemon:
             return wire.Allowed(uids=tuple({0, os.getuid()}))
         gid = self.accounts.group_gid
         return wire.Allowed(uids=(0,), gids=() if gid is None else (gid,))
-
-
-def _left_behind(db: sqlite3.Connection) -> tuple[bool, list[tuple[str, str, str, str]]]:
-    """Whether the daemon before died without a stop, and the effects of its life that have no outcome."""
-    last = db.execute(
-        "SELECT seq, verb FROM audit WHERE verb IN ('daemon.start', 'daemon.stop') ORDER BY seq DESC LIMIT 1"
-    ).fetchone()
-    if last is None:
-        return False, []
-    start = db.execute("SELECT max(seq) FROM audit WHERE verb = 'daemon.start'").fetchone()[0] or 0
-    rows = db.execute(
-        "SELECT a.effect, a.verb, a.object, a.request FROM audit a WHERE a.seq > ? AND a.outcome = 'intent'"
-        " AND NOT EXISTS (SELECT 1 FROM audit b WHERE b.seq > a.seq AND b.effect = a.effect)",
-        (start,),
-    ).fetchall()
-    return last[1] == "daemon.start", rows
 
 
 def _logging(paths: Paths, settings: Settings, foreground: bool) -> None:

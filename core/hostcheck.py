@@ -12,12 +12,14 @@ import os
 import re
 import socket
 import stat
-from configparser import ConfigParser, Error
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
+
+from core import fulldisk
 from core.access.accounts import Accounts
-from core.errors import Conflict, Failed, StoreError
+from core.errors import Conflict, CorralError, Failed, StoreError
 from core.settings import SOCKET_LIMIT, Paths
 
 NETWORK = ("nfs", "nfs4", "cifs", "smb3", "9p", "fuse.sshfs", "afs", "ceph", "lustre", "gpfs", "beegfs")
@@ -90,8 +92,8 @@ def make_folders(paths: Paths, accounts: Accounts | None = None) -> None:
 def _todo(error: OSError) -> str:
     if error.errno == 30:
         return "the file system is read-only: set CORRAL_HOME to a folder that may be written"
-    if error.errno == 28:
-        return "the disk is full: make room, then start again"
+    if fulldisk.is_full(error):
+        return f"{fulldisk.why(error.errno, 'the disk')}: {fulldisk.todo(error.errno)}"
     return "mend the folder above it, or set CORRAL_HOME to another one"
 
 
@@ -115,8 +117,8 @@ class DaemonLock:
         self._fd = -1
 
     def take(self) -> None:
-        """Raises `Conflict` with the holder's pid if a daemon runs, also one on another host of a shared home, and
-        `Failed` if the file cannot be opened."""
+        """Raises `Conflict` with the holder's pid if a daemon runs, and `Failed` if it runs on another host of a shared
+        home, where this host does not reach it, or if the file cannot be opened."""
         try:
             self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
@@ -124,14 +126,10 @@ class DaemonLock:
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            text = os.pread(self._fd, 4096, 0).decode("utf-8", "replace")
+            text = os.pread(self._fd, 4096, 0)
             os.close(self._fd)
             self._fd = -1
-            holder = "another process"
-            with contextlib.suppress(ValueError, KeyError, TypeError):
-                told = json.loads(text)
-                holder = f"pid {told['pid']} on {told['host']}"
-            raise Conflict(f"a daemon runs already ({holder})", f"it holds {self._path}") from None
+            raise _held(self._path, text) from None
         with contextlib.suppress(OSError):  # a full disk: the lock counts, its text is for people
             os.ftruncate(self._fd, 0)
             os.pwrite(self._fd, json.dumps(me()).encode() + b"\n", 0)
@@ -140,6 +138,36 @@ class DaemonLock:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+
+
+class _Holder(msgspec.Struct, frozen=True):
+    """Who took a lock, as its file says."""
+
+    pid: int
+    boot_id: str
+    host: str
+
+
+def _held(path: Path, text: bytes) -> CorralError:
+    """What to say of a lock that somebody holds. A lock goes with the kernel of its holder, so one of another boot is
+    held over the network."""
+    try:
+        holder = msgspec.json.decode(text, type=_Holder)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return Conflict("a daemon runs already (another process)", f"it holds {path}")
+    host, here = "".join(each for each in holder.host if each.isprintable())[:64], me()
+    told = f"pid {holder.pid} on {host}"
+    if holder.boot_id == here["boot_id"]:
+        return Conflict(f"a daemon runs already ({told})", f"it holds {path}")
+    if host == here["host"]:
+        return Failed(
+            f"the file server still holds the lock of a daemon from before this host's restart ({told})",
+            f"it is {path}", "remove that file if no daemon of yours runs on any host",
+        )  # fmt: skip
+    return Failed(
+        f"a daemon runs on another host ({told})", f"it holds {path}, and {here['host']} cannot reach it",
+        f"work on {host}, or end it there (corral shutdown), or set CORRAL_HOME to a folder of this host",
+    )  # fmt: skip
 
 
 def me() -> dict[str, object]:
@@ -158,28 +186,6 @@ def clear_socket(path: Path) -> None:
     if not stat.S_ISSOCK(found.st_mode):
         raise Failed(f"{path} is in the way", "it is not a socket", "move it away")
     path.unlink()
-
-
-def logout_warning(etc: Path = Path("/etc/systemd"), run: Path = Path("/run/systemd"), user: str = "") -> str:
-    """The sentence if logging out would end the daemon and its models, else an empty text.
-
-    Reads logind's configuration for KillUserProcesses and looks for the user's linger mark.
-    """
-    if not (run / "system").exists():
-        return ""
-    kill = False
-    for file in (etc / "logind.conf", *sorted((etc / "logind.conf.d").glob("*.conf"))):
-        parser = ConfigParser(strict=False, interpolation=None)
-        with contextlib.suppress(OSError, Error, UnicodeDecodeError):
-            parser.read(file)
-            kill = parser.getboolean("Login", "KillUserProcesses", fallback=kill)
-    linger = Path("/var/lib/systemd/linger") / user
-    if not kill or not user or linger.exists() or os.getuid() == 0:
-        return ""
-    return (
-        "logging out will end the daemon and its models (KillUserProcesses=yes and no linger): "
-        f"run `loginctl enable-linger {user}`"
-    )
 
 
 def refuse_network(path: Path, mountinfo: Path = Path("/proc/self/mountinfo")) -> None:

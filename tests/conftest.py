@@ -8,11 +8,37 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import leftovers
 import psutil
 import pytest
 
 from core.catalog import sample_path
 from core.nodes.proc import start_time
+
+FOLDER = pytest.StashKey[Path]()
+LEFT = pytest.StashKey[list[str]]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):
+        config.stash[FOLDER] = leftovers.begin()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A run that leaves something behind has failed; xdist's workers have ended by now."""
+    if FOLDER in session.config.stash:
+        left = leftovers.end(session.config.stash[FOLDER], session.config._tmp_path_factory.getbasetemp())
+        session.config.stash[LEFT] = left
+        if left and session.exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if left := config.stash.get(LEFT, []):
+        terminalreporter.section("the tests left behind", red=True)
+        for each in left:
+            terminalreporter.line(each)
 
 
 @pytest.fixture

@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import sys
 
+from tui.plain import places
+
 
 def main() -> None:
     """The entry point. A console without options starts without click and the verbs: some 25 ms of its first paint."""
-    if len(sys.argv) == 1 and "_CORRAL_COMPLETE" not in os.environ and sys.stdin.isatty() and sys.stdout.isatty():
+    alone = len(sys.argv) == 1 and "_CORRAL_COMPLETE" not in os.environ
+    if alone and sys.stdin and sys.stdout and sys.stdin.isatty() and sys.stdout.isatty() and places(os.environ):
         import gc
 
         gc.disable()  # until the first paint; tui.app.run turns it on

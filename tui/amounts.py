@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from datetime import datetime, timedelta
 
 import click
 
-_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
+from core.amounts import size_of
+
 _SPANS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
-_LARGEST = 1 << 62
-
-
-def size_of(text: str) -> int:
-    """Bytes from `512M`, `2G`, `1.5GiB` or a number; units are binary. Raises ValueError."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?", text.strip().lower())
-    amount = int(float(found[1]) * _UNITS[found[2]]) if found else -1
-    if not 0 <= amount <= _LARGEST:
-        raise ValueError(f"{text!r} is no size; say 512M or 2G")
-    return amount
 
 
 def moment_of(text: str, now: float) -> float:
@@ -69,3 +61,47 @@ class Moment(click.ParamType[float]):
             return moment_of(str(value), time.time())
         except ValueError as error:
             self.fail(str(error), param, ctx)
+
+
+class Number(click.ParamType[float]):
+    """A number from `low` to `high`; neither nan nor infinite."""
+
+    name = "number"
+
+    def __init__(self, low: float, high: float) -> None:
+        self.low, self.high = low, high
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        try:
+            number = float(str(value))
+        except ValueError:
+            number = math.nan
+        if not self.low <= number <= self.high:
+            self.fail(f"{value!r} is no number from {self.low:g} to {self.high:g}", param, ctx)
+        return number
+
+
+class Whole(click.ParamType[int]):
+    """A whole number from `low` to `high`."""
+
+    name = "whole number"
+
+    def __init__(self, low: int, high: int) -> None:
+        self.low, self.high = low, high
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        text = str(value)
+        if not re.fullmatch(r"[+-]?[0-9]{1,20}", text) or not self.low <= int(text) <= self.high:
+            self.fail(f"{value!r} is no whole number from {self.low} to {self.high}", param, ctx)
+        return int(text)
+
+
+class Signed(click.Command):
+    """A command whose arguments may be negative numbers: `-1` is no option there."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if "--" not in args:
+            numbers = [each for each in args if re.fullmatch(r"-[0-9.]+", each)]
+            if numbers:
+                args = [each for each in args if each not in numbers] + ["--", *numbers]
+        return super().parse_args(ctx, args)

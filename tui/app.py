@@ -6,15 +6,15 @@ import asyncio
 import gc
 import locale
 import os
-from codecs import getincrementaldecoder
-from collections.abc import Awaitable, Callable, Mapping
-from functools import lru_cache, partial
+from collections.abc import Awaitable, Callable
+from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from rich.segment import Segment
 from rich.style import Style
+from textual import events
 from textual._compositor import CompositorUpdate
 from textual.app import App
 from textual.binding import Binding
@@ -24,13 +24,17 @@ from textual.screen import Screen
 
 from core.errors import CorralError
 from core.nouns import Event
+from tui.ahead import Ahead, Passed, Typed
 from tui.ink import Difference, Ink
 from tui.keymap import EVERYWHERE, FROM_ANYWHERE, SCREENS
-from tui.plain import harmless, line
+from tui.plain import draws_ascii, harmless, line
+from tui.received import forgive_input, know_alt_enter
 from tui.state import Connect, State, follow
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+
+    from tui.deeds import Deed
 
 STYLES = Path(__file__).parent / "screens"
 AHEAD = (
@@ -167,6 +171,7 @@ class Corral(App[int]):
         self.colourless = bool(os.environ.get("NO_COLOR"))
         super().__init__()
         forgive_input()
+        know_alt_enter()
         self._theme_read, self._styled = self.theme, False
         self.animation_level = "none"
         self.connect = connect
@@ -176,6 +181,7 @@ class Corral(App[int]):
         self.client: Any = None
         self._dirty: set[str] = set()
         self._ink = Ink()
+        self._ahead = Ahead(self)
         self._sized = False
         if self.colourless:
             self._filters[:] = [Colourless()]
@@ -185,6 +191,23 @@ class Corral(App[int]):
         """Hold drawing for a moment only: Textual holds it for 50 ms at each change of screen, and an admin who presses
         a key should see its screen before that (key to screen 56 ms, without 6-41 ms)."""
         super().delay_update(min(delay, 0.001))
+
+    async def on_event(self, event: events.Event) -> None:
+        if not isinstance(event, Typed):
+            await super().on_event(event)
+        elif event.is_forwarded:  # no widget took it
+            await super().on_event(event)
+            self._ahead.done(event)
+        elif not self._ahead.holds(event):
+            screen, at = self.screen, self.focused or self.screen
+            await super().on_event(event)
+            if event.is_forwarded:
+                self._ahead.given(event, at, screen)
+            else:
+                self._ahead.worked(event, screen)
+
+    def on_passed(self, message: Passed) -> None:
+        self._ahead.passed(message)
 
     def on_mount(self) -> None:
         self.set_interval(self.refresh_s, self._tick)
@@ -258,7 +281,7 @@ class Corral(App[int]):
             self._tell("picture", kinds)
 
     def _tell(self, method: str, *args: object) -> None:
-        for screen in self.screen_stack:
+        for screen in self.screen_stack if self.is_running else ():
             take: Callable[..., None] | None = getattr(screen, method, None)
             if take is not None and screen.is_mounted:
                 take(*args)
@@ -278,7 +301,7 @@ class Corral(App[int]):
         except (CorralError, OSError, EOFError, TimeoutError) as error:
             self.say(str(error) or type(error).__name__)
             return
-        if then is not None:
+        if then is not None and self.is_running:  # it may have been left meanwhile, its screens half taken down
             then(answer)
 
     def say(self, words: str) -> None:
@@ -290,6 +313,21 @@ class Corral(App[int]):
             self.bell()
 
     # ------------------------------------------------------------------ actions
+
+    def go(self, mode: str, row: str = "", action: str = "", say: str = "") -> None:
+        """Open screen `mode` from wherever one is, put its cursor on `row`, and do `action` there as its key would."""
+        self.run_worker(self._go(mode, row, action, say), exit_on_error=True)
+
+    async def _go(self, mode: str, row: str, action: str, say: str) -> None:
+        from tui.screens.room import Room
+
+        await self.action_room(mode)
+        room = self.screen
+        if not isinstance(room, Room):
+            return
+        await room.visit(row, action)
+        if say:
+            room.say(say)
 
     async def action_room(self, name: str) -> None:
         while len(self.screen_stack) > 1:
@@ -304,20 +342,26 @@ class Corral(App[int]):
             self.push_screen(Help(getattr(self.screen, "ROOM", ""), choices()))
 
     def action_palette(self) -> None:
+        from tui.deeds import deeds
         from tui.screens.palette import Palette
+        from tui.screens.room import Room
 
         room = self.screen
-        choices = getattr(room, "choices", None)
-        if not callable(choices):  # a question or the palette itself is in front
+        if not isinstance(room, Room):  # a question or the palette itself is in front
+            self.say("Answer this first: esc leaves it")
             return
 
-        async def run(action: str | None) -> None:
-            if action and any(k.action == action for k in EVERYWHERE + FROM_ANYWHERE):
-                await self.run_action(action)
-            elif action:
-                await self.run_action(f"do('{action}')", default_namespace=room)
+        async def run(deed: Deed | None) -> None:
+            if deed is None:
+                return
+            if deed.mode:
+                self.go(deed.mode, deed.row, deed.action)
+            elif any(k.action == deed.action for k in EVERYWHERE + FROM_ANYWHERE):
+                await self.run_action(deed.action)
+            else:
+                await room.action_do(deed.action)
 
-        self.push_screen(Palette(choices()), run)
+        self.push_screen(Palette(deeds(room.ROOM, room.choices(), self.state)), run)
 
     def action_whole(self) -> None:
         from tui.screens.whole import Whole
@@ -338,19 +382,6 @@ class Corral(App[int]):
 
 
 assert set(Corral.MODES) == set(SCREENS.values())
-
-
-def draws_ascii(environment: Mapping[str, str], encoding: str) -> bool:
-    """Whether the terminal may not know UTF-8: its encoding is another, or LC_ALL says C, where Python takes UTF-8."""
-    return "utf" not in encoding.lower() or environment.get("LC_ALL") in ("C", "POSIX")
-
-
-def forgive_input() -> None:
-    """Let a byte that is no UTF-8 (Latin-1 pasted, an 8-bit meta key) be a replaced letter: Textual 8's driver ends the
-    whole program with it, and the shell gets what was pasted behind it."""
-    from textual.drivers import linux_driver
-
-    vars(linux_driver)["getincrementaldecoder"] = lambda name: partial(getincrementaldecoder(name), errors="replace")
 
 
 def run(refresh: float = 1.0, user: bool = False, mouse: bool = True, ascii: bool = False) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import errno
 import os
 import sys
@@ -11,14 +12,16 @@ from io import TextIOWrapper
 import click
 
 from core import program_version
+from tui.amounts import Number
 from tui.command import INTERRUPTED, Nouns, Options, leave_pipe, show
+from tui.plain import draws_ascii, places
 
 CLOSED_PIPE = 141
 """128 and SIGPIPE: what a shell shows of any program whose reader has gone."""
 
 VERBS = {
-    "status": "daemon", "shutdown": "daemon", "reload": "daemon", "events": "daemon", "daemon": "daemon",
-    "engines": "daemon", "version": "daemon", "completion": "daemon", "uninstall": "daemon", "help": "daemon",
+    "status": "daemon", "shutdown": "daemon", "reload": "daemon", "events": "daemon", "daemon": "program",
+    "engines": "daemon", "version": "program", "completion": "program", "uninstall": "program", "help": "program",
     "models": "models", "fit": "models",
     "deploy": "deployments", "ps": "deployments", "deployments": "deployments", "stop": "deployments",
     "start": "deployments", "restart": "deployments", "rm": "deployments", "scale": "deployments",
@@ -48,7 +51,9 @@ class Verbs(Nouns):
 @click.option("-q", "--quiet", is_flag=True, help="say only what was asked for")
 @click.option("--user", is_flag=True, help="the per-user daemon, even where a system one runs")
 @click.option("-y", "--yes", is_flag=True, help="answer what asks with yes")
-@click.option("--refresh", default=1.0, show_default=True, help="console: seconds between updates")
+@click.option(
+    "--refresh", type=Number(0.2, 60), default=1.0, show_default=True, help="console: seconds between updates"
+)
 @click.option("--no-mouse", is_flag=True, help="console: leave the mouse to the terminal")
 @click.option("--ascii", is_flag=True, help="console: draw with ASCII only")
 @click.version_option(program_version(), prog_name="corral")
@@ -61,9 +66,10 @@ def cli(
     if context.invoked_subcommand is None:
         if not sys.stdout.isatty() or not sys.stdin.isatty():
             raise click.UsageError("the console needs a terminal; see `corral --help` for the verbs")
-        if os.environ.get("TERM", "") in ("", "dumb", "unknown"):
-            term = os.environ.get("TERM", "")
-            raise click.UsageError(f"TERM={term!r}: this terminal cannot place text; the verbs work: `corral --help`")
+        if not places(os.environ):
+            term = os.environ.get("TERM")
+            named = f"TERM is {term!r}" if term else "TERM is not set"
+            raise click.UsageError(f"{named}: this terminal cannot place text; the verbs work: `corral --help`")
         from tui.app import run  # 0.2 s that no verb should pay
 
         context.exit(run(refresh=refresh, user=user, mouse=not no_mouse, ascii=ascii))
@@ -73,15 +79,50 @@ def main() -> None:
     """Carry out the command line and exit."""
     if "_CORRAL_COMPLETE" in os.environ:
         cli.main(prog_name="corral")  # click answers the shell
-    if sys.stdout is None:  # closed by who called: a file opened later must not take its place
+    _make_streams()
+    sys.exit(call([_utf8(each) for each in sys.argv[1:]]))
+
+
+def _make_streams() -> None:
+    """Stand-ins for what the caller has closed, since a file opened later must not take its place; and output in which
+    a locale that lacks a letter loses the letter, not the answer: on a terminal, LC_ALL=C is one."""
+    if sys.stdin is None:
+        sys.stdin = open(os.devnull, encoding="utf-8")  # noqa: SIM115
+    if sys.stdout is None:
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
-    if isinstance(sys.stdout, TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # a locale that lacks a letter loses the letter, not the answer
-    sys.exit(call(sys.argv[1:]))
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            narrow = stream.isatty() and draws_ascii(os.environ, stream.encoding)
+            stream.reconfigure(errors="replace", encoding=_ascii() if narrow else None)
+    if isinstance(sys.stdin, TextIOWrapper):
+        sys.stdin.reconfigure(errors="surrogateescape")  # what is no UTF-8 is told where it is sent
+
+
+def _ascii() -> str:
+    """ASCII under another name: click takes a stream of the encoding `ascii` for a mistake and writes UTF-8 on it."""
+    found, name = codecs.lookup("ascii"), "ascii_terminal"
+    codecs.register(
+        lambda asked: codecs.CodecInfo(
+            found.encode, found.decode, incrementalencoder=found.incrementalencoder,
+            incrementaldecoder=found.incrementaldecoder, name=name,
+        ) if asked == name else None
+    )  # fmt: skip
+    return name
+
+
+def _utf8(argument: str) -> str:
+    """An argument as UTF-8, whatever the locale took it for; one that is none stays as it is."""
+    try:
+        return os.fsencode(argument).decode("utf-8")
+    except UnicodeError:
+        return argument
 
 
 def call(args: list[str]) -> int:
     """Carry out one command; the exit code (docs/scripting.md). A closed pipe is quiet."""
+    as_json = "--json" in args  # click takes them out
     try:
         with cli.make_context("corral", args) as context:
             cli.invoke(context)
@@ -92,7 +133,7 @@ def call(args: list[str]) -> int:
         click.echo(err=True)  # the terminal shows ^C on this line
         return INTERRUPTED
     except click.ClickException as error:
-        show(error, "--json" in args)
+        show(error, as_json)
         return error.exit_code
     except BrokenPipeError:
         leave_pipe()

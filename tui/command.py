@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import sys
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, TypeVar
 
@@ -85,17 +86,26 @@ def note_version(client: Client) -> None:
         note(f"the daemon is {theirs} and this program {ours}: `corral shutdown` (models run on), then any verb")
 
 
+async def note_answers(client: Client) -> None:
+    """Say that answers in flight may end first, before something that waits for them."""
+    count = (await client.status()).gateway_status.in_flight
+    if count and not options().quiet and not options().json:
+        note(f"{count} {'answers are' if count > 1 else 'answer is'} in flight and may end first")
+
+
 def note(text: str) -> None:
     """A sentence on standard error, beside what was asked for."""
     click.echo(f"corral: {plain(text)}", err=True)
 
 
-async def again(stream: Callable[[], AsyncIterator[T]]) -> AsyncIterator[T]:
+async def again(stream: Callable[[], AsyncIterator[T]], patience_s: float = float("inf")) -> AsyncIterator[T]:
     """What `stream()` yields, through daemons that end: it is called again, to go on where it was, until one answers.
 
-    The daemon is not started from here: who ended it may want it so.
+    The daemon is not started from here: who ended it may want it so. Raises `NoDaemon` when none answers for
+    `patience_s`.
     """
     told = False
+    since = 0.0
     while True:
         try:
             async with contextlib.aclosing(stream()) as pieces:  # type: ignore[type-var]
@@ -106,7 +116,10 @@ async def again(stream: Callable[[], AsyncIterator[T]]) -> AsyncIterator[T]:
                     yield piece
             return
         except NoDaemon:
+            if told and time.monotonic() - since > patience_s:
+                raise
             if not told:
+                since = time.monotonic()
                 note("the daemon went away; waiting for the next one (ctrl+c ends)")
                 told = True
             await asyncio.sleep(AWAY_S)
@@ -130,6 +143,8 @@ def show(error: click.ClickException, as_json: bool) -> None:
         for text in (error.error.why, error.error.todo):
             if text:
                 click.echo(f"  {plain(text)}", err=True)
+    elif isinstance(error, click.exceptions.NoArgsIsHelpError):
+        click.echo(error.format_message(), err=True)
     else:
         note(error.format_message())
         if isinstance(error, click.UsageError) and error.ctx is not None:
@@ -143,7 +158,10 @@ def document(error: click.ClickException) -> dict[str, Any]:
         told = {"error": body.what, "reason": body.why, "do": body.todo, "code": body.code}
         return told | {"exit_code": error.exit_code, "details": body.details}
     path = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "corral"
-    told = {"error": error.format_message(), "reason": "", "do": f"see `{path} --help`", "code": "usage"}
+    what = error.format_message()
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        what = "a verb is missing"
+    told = {"error": what, "reason": "", "do": f"see `{path} --help`", "code": "usage"}
     return told | {"exit_code": error.exit_code, "details": {}}
 
 
@@ -175,7 +193,7 @@ def with_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 NEAR = {
-    "ls": ("ps", "models ls", "deployments"), "list": ("ps", "models ls"), "get": ("ps", "deployments"),
+    "ls": ("ps", "models ls", "deployments ls"), "list": ("ps", "models ls"), "get": ("ps", "deployments ls"),
     "run": ("deploy", "chat"), "delete": ("rm",), "kill": ("stop",), "top": ("ps",), "describe": ("explain",),
     "pull": ("models import",), "import": ("models import",), "model": ("models",), "replicas": ("ps",),
 }  # fmt: skip

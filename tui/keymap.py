@@ -59,6 +59,19 @@ TABLE = (
     Key("enter", "open", "Open", "tables"),
 )
 
+ASK = (
+    Key("ctrl+n", "new", "New chat; what is written stays", "question field"),
+    Key("ctrl+o", "options", "Parameters of this chat", "question field"),
+    Key("ctrl+f", "full", "When the context is full: ask, or forget", "question field"),
+)
+"""What the field of a chat takes from the screen; the rest is what `WRITE` tells."""
+
+WRITE = (
+    Key("enter", "send", "Send", "question field"),
+    Key("ctrl+j,alt+enter", "new_line", "New line", "question field"),
+    Key("up,down", "recall", "Earlier questions, at the first and last line", "question field"),
+)
+
 ROOMS: dict[str, tuple[Key, ...]] = {
     "overview": (
         Key("e", "explain", "Explain", "overview"),

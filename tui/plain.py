@@ -7,6 +7,7 @@ characters that reorder a line (bidi overrides). Nothing of them reaches the ter
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 _SEQUENCE = re.compile(
     r"\x1b\[[0-?]*[ -/]*[@-~]"  # CSI
@@ -38,3 +39,13 @@ def harmless(text: str) -> bool:
 def line(text: object) -> str:
     """`plain` on one line."""
     return plain(text).replace("\n", " ")
+
+
+def draws_ascii(environment: Mapping[str, str], encoding: str) -> bool:
+    """Whether the terminal may not know UTF-8: its encoding is another, or LC_ALL says C, where Python takes UTF-8."""
+    return "utf" not in encoding.lower() or environment.get("LC_ALL") in ("C", "POSIX")
+
+
+def places(environment: Mapping[str, str]) -> bool:
+    """Whether TERM names a terminal that can place text on its screen, as the console needs."""
+    return environment.get("TERM", "") not in ("", "dumb", "unknown")

@@ -21,6 +21,36 @@ Connect = Callable[[], Awaitable[Any]]
 """Opens a client; see core.client.Client, whose methods the screens call."""
 
 
+PAST_S = 5.0
+"""Seconds that one column of a replica's past stands for."""
+PAST_KEPT = 60
+"""Columns: five minutes."""
+
+
+class Past:
+    """The last minutes of a replica in columns of `PAST_S`, as far as this console has seen them: each holds the mean
+    CPU (per cent of a core), private bytes and tokens a second; None where nothing was seen."""
+
+    def __init__(self) -> None:
+        self.columns: deque[tuple[float, float, float] | None] = deque(maxlen=PAST_KEPT)
+        self._at = 0
+        self._looks = 0
+
+    def add(self, now: float, seen: Replica) -> None:
+        """One look at `now` (epoch seconds)."""
+        at = int(now // PAST_S)
+        if at != self._at or not self.columns:
+            if self.columns:
+                self.columns.extend([None] * min(PAST_KEPT, max(0, at - self._at - 1)))
+            self.columns.append((0.0, 0.0, 0.0))
+            self._at, self._looks = at, 0
+        mean = self.columns[-1] or (0.0, 0.0, 0.0)
+        self._looks += 1
+        new = (seen.cpu_percent, float(seen.anon_bytes), seen.tokens_per_second)
+        cpu, private, speed = (old + (each - old) / self._looks for old, each in zip(mean, new, strict=True))
+        self.columns[-1] = (cpu, private, speed)
+
+
 class State:
     """What is known. `connection` is connecting, live, reconnecting or failed; `problem` says why it isn't live."""
 
@@ -36,6 +66,8 @@ class State:
         self.imports: dict[str, ImportJob] = {}
         self.facts: dict[str, NodeFacts] = {}
         self.audit: deque[AuditRecord] = deque(maxlen=AUDIT_KEPT)
+        self.past: dict[str, Past] = {}
+        """By replica, its last minutes."""
         self.samples: deque[NodeSample] = deque(maxlen=SAMPLES_KEPT)
 
     def load(self, picture: Picture) -> None:
@@ -50,6 +82,16 @@ class State:
             self.samples.extend(picture.status.nodes)
         self.seen_at = self.clock()
 
+    def health(self) -> str:
+        """What the daemon says is wrong with itself, "" for nothing: seen on every screen."""
+        if self.status is None:
+            return ""
+        words = list(self.status.daemon.warnings)
+        if not self.status.audit_ok:
+            words.insert(0, f"The audit chain is broken: {self.status.audit_message}")
+        count = f"{len(words)} warnings: " if len(words) > 1 else ""
+        return f"! {count}{'; '.join(words)}" if words else ""
+
     def apply(self, event: Event) -> str:
         """Take one event; the answer is the kind of thing that changed, "" for nothing that is drawn."""
         self.seen_at = self.clock()
@@ -63,6 +105,8 @@ class State:
                     "model": self.models,
                 }
                 shelves.get(kind, {}).pop(name, None)
+                if kind == "replica":
+                    self.past.pop(name, None)
             elif kind == "deployment":
                 deployment = msgspec.convert(event.data, Deployment)
                 self.deployments[deployment.spec.name] = deployment
@@ -79,6 +123,8 @@ class State:
                 self.audit.append(msgspec.convert(event.data, AuditRecord))
             elif kind == "sample":
                 self.samples.append(msgspec.convert(event.data, NodeSample))
+                for replica in self.replicas.values():  # one that does nothing has no events of its own
+                    self.past.setdefault(replica.id, Past()).add(self.samples[-1].time, replica)
             elif kind == "node":
                 facts = msgspec.convert(event.data, NodeFacts)
                 self.facts[facts.name] = facts

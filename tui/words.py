@@ -45,6 +45,14 @@ def age(since: float, now: float | None = None) -> str:
     return f"{int(seconds // 10 * 10)}s" if seconds >= 10 else "now"
 
 
+def moment(at: float) -> str:
+    """`at` (epoch seconds) in local time: `24 Nov 03:07:12`; "?" for what is no time."""
+    try:
+        return datetime.fromtimestamp(at).strftime("%d %b %H:%M:%S")
+    except (ValueError, OverflowError, OSError):
+        return "?"
+
+
 def clock(text: str) -> str:
     """A record's UTC time in local time with the zone: `24 Nov 03:07:12 UTC`."""
     try:

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
+from core.access import Gate
 from core.api.server import Call, Server, event_stream
 from core.audit import Audit
 from core.catalog import Catalog
@@ -16,9 +17,9 @@ from core.chats import Chats
 from core.deployments import tables
 from core.deployments.service import Deployments
 from core.engines.base import EngineRegistry
-from core.errors import Invalid
+from core.errors import Invalid, NotAllowed
 from core.events import Bus
-from core.nouns import ChatOptions, DeploymentSpec, NodeFacts, Picture, Status
+from core.nouns import ChainFault, ChatOptions, DeploymentSpec, NodeFacts, Picture, Replica, Status
 from core.store import Store
 from core.telemetry.sampler import Sampler
 
@@ -57,10 +58,18 @@ class ShutdownBody(msgspec.Struct, forbid_unknown_fields=True):
     models: bool = False
 
 
+class AcceptBody(msgspec.Struct, forbid_unknown_fields=True):
+    reason: str
+    faults: list[ChainFault]
+    """Those that the person was shown."""
+
+
 class ChatBody(msgspec.Struct, forbid_unknown_fields=True):
     deployment: str
     options: ChatOptions = ChatOptions()
     title: str | None = None
+    question: str = ""
+    """What will be asked first: a chat whose first question would be refused isn't made."""
 
 
 class ChatPatch(msgspec.Struct, forbid_unknown_fields=True):
@@ -84,6 +93,7 @@ class Services:
         self,
         *,
         bus: Bus,
+        gate: Gate,
         store: Store,
         audit: Audit,
         catalog: Catalog,
@@ -93,11 +103,11 @@ class Services:
         sampler: Sampler,
         facts: Callable[[], Awaitable[NodeFacts]],
         status: Callable[[], Awaitable[Status]],
-        shutdown: Callable[[Call, bool], Awaitable[None]],
+        shutdown: Callable[[Call, bool], Awaitable[list[Replica]]],
         reload: Callable[[Call], Awaitable[None]],
         owner_uid: int,
     ) -> None:
-        self.bus, self.store, self.audit, self.catalog = bus, store, audit, catalog
+        self.bus, self.gate, self.store, self.audit, self.catalog = bus, gate, store, audit, catalog
         self.deployments, self.engines, self.chats, self.sampler = deployments, engines, chats, sampler
         self.facts, self.status, self.shutdown, self.reload = facts, status, shutdown, reload
         self.owner_uid = owner_uid
@@ -127,10 +137,9 @@ def _daemon(server: Server, s: Services) -> None:
     async def events(call: Call) -> web.StreamResponse:
         return await _follow(call, s.bus)
 
-    async def shutdown(call: Call) -> dict[str, bool]:
+    async def shutdown(call: Call) -> list[Replica]:
         body = await call.body(ShutdownBody)
-        await s.shutdown(call, body.models)
-        return {"models": body.models}
+        return await s.shutdown(call, body.models)
 
     async def reload(call: Call) -> dict[str, bool]:
         await s.reload(call)
@@ -164,6 +173,19 @@ def _daemon(server: Server, s: Services) -> None:
             s.bus.publish("warning", "audit:chain", report.message)
         return report
 
+    async def accept(call: Call) -> Any:
+        body = await call.body(AcceptBody)
+        if call.actor.uid not in (0, s.owner_uid):
+            raise NotAllowed(
+                f"{call.actor.name} may not accept a fault of the audit trail",
+                "that is for root, and in a per-user daemon for its owner",
+            )
+        work = await s.audit.acceptance(body.reason, body.faults)
+        await s.gate.act(call.actor, "audit.accept", "audit:chain", call.request, work, reason=body.reason)
+        report = await s.audit.verify()
+        s.bus.publish("warning", "audit:chain", report.message)  # whoever draws the status reads it anew
+        return report
+
     server.add("GET", "/status", "daemon.read", lambda call: s.status())
     server.add("GET", "/picture", "daemon.read", picture)
     server.add("GET", "/events", "daemon.read", events)
@@ -172,6 +194,7 @@ def _daemon(server: Server, s: Services) -> None:
     server.add("GET", "/samples", "nodes.read", samples)
     server.add("GET", "/audit", "audit.read", audit_ls)
     server.add("POST", "/audit/verify", "audit.verify", verify)
+    server.add("POST", "/audit/accept", "audit.accept", accept)
 
 
 def _models(server: Server, s: Services) -> None:
@@ -295,7 +318,7 @@ def _chats(server: Server, s: Services) -> None:
 
     async def create(call: Call) -> Any:
         body = await call.body(ChatBody)
-        return await chats.create(call.actor, call.request, body.deployment, body.options, body.title)
+        return await chats.create(call.actor, call.request, body.deployment, body.options, body.title, body.question)
 
     async def patch(call: Call) -> Any:
         body = await call.body(ChatPatch)

@@ -8,7 +8,7 @@ in which `before` and `after` are strings that hold JSON themselves. docs/audit.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from itertools import takewhile
 from typing import Any
 
@@ -19,6 +19,8 @@ GENESIS = "0" * 64
 SEARCH = 100_000
 """How far to both sides the true seq of a moved record is looked for at most. A swap over any distance, a copy of an
 earlier one and a gap that audit.head tells the width of are found without; the rest is then named `changed`."""
+NEAR = 50
+"""How many records, and how far to both sides, are looked at beside the first one that is wrong."""
 COLUMNS = (
     "seq", "time", "actor", "uid", "through", "verb", "object", "request", "effect", "before", "after", "outcome",
     "reason", "prev", "hash",
@@ -50,7 +52,8 @@ LOWEST = -(1 << 63)
 class Verdict(msgspec.Struct, frozen=True):
     """The first thing that is wrong, or `how` empty; `head` and `records` say how far the chain holds.
 
-    `other` is the seq of the record that a swapped one was exchanged with.
+    `other` is the seq of the record that a swapped one was exchanged with, that a gap ends at (removed), or that stands
+    before a gap (inserted). `stopped` is the seq of the row that did not fit.
     """
 
     records: int
@@ -59,25 +62,47 @@ class Verdict(msgspec.Struct, frozen=True):
     wrong: int | None = None
     how: str = ""
     other: int | None = None
+    stopped: int = 0
 
 
-def inspect(rows: Rows, outside: str = "", ends: int = 0) -> Verdict:
+def inspect(rows: Rows, outside: str = "", ends: int = 0, begins: int = 0) -> Verdict:
     """Walk all records and name the first one that is wrong. `outside` and `ends` are the hash and seq that audit.head
     knows. A chain that is broken takes about the time of a whole one: what happened is looked for within bounds.
+    `begins`: the seq of a record that is right, from which on is walked; 0 = all.
 
     changed: its content does not give its hash, or the next one does not follow it. removed: it is not there.
     inserted: it stands between two that follow each other. swapped: it and another one stand in each other's place.
     """
-    expected, head, before, last = 1, "", "", 0
-    for row in rows(LOWEST):
-        if expected == 1:
+    first = begins or 1
+    expected, head, before, last = first, "", "", 0
+    for row in rows(begins or LOWEST):
+        if expected == first:
             head = row[13]  # a new database follows the head of the one before it
         if row[0] == expected and row[13] == head and digest(row) == row[14]:
             before, head, last, expected = head, row[14], row[0], expected + 1
             continue
         wrong, how, other = _name(rows, row, expected, head, before, outside, ends)
-        return Verdict(expected - 1, head, last, wrong, how, other)
+        return Verdict(expected - 1, head, last, wrong, how, other, row[0])
     return Verdict(expected - 1, head or GENESIS, last)
+
+
+def further(rows: Rows, first: Verdict, outside: str = "", ends: int = 0) -> Iterator[Verdict]:
+    """What else is wrong after `first`: the walk goes on at the next record that gives its own hash; those before it
+    that were not just moved along are named `changed`."""
+    found = first
+    while found.how:
+        begins = None
+        for passed, row in enumerate(rows(max(found.stopped, 1))):
+            if digest(row) == row[14]:
+                begins = row[0]
+                break
+            if 0 < passed <= NEAR and _true_seq(row, range(max(1, row[0] - NEAR), row[0] + NEAR)) is None:
+                yield Verdict(found.records, found.head, found.last, row[0], "changed")
+        if begins is None:
+            return
+        found = inspect(rows, outside, ends, begins)
+        if found.how:
+            yield found
 
 
 def _name(
@@ -90,7 +115,7 @@ def _name(
     if row[0] < at:
         return row[0], "inserted", None
     if row[0] > at:
-        return at, "removed", None
+        return _gap(rows, row, at, head, outside, ends)
     mine, last = _standing(rows, at, head if at > 1 else None)
     if digest(row) == row[14]:  # it follows something else
         if mine is not None:
@@ -113,6 +138,17 @@ def _name(
     if truly == at - 1 and row[13] == before:
         return truly, "inserted", None
     return _earlier(rows, row, at, truly, mine)
+
+
+def _gap(rows: Rows, row: Row, at: int, head: str, outside: str, ends: int) -> tuple[int, str, int | None]:
+    """A row beyond the seq that was expected: those between are gone, or it was put there. It was, if it says itself
+    that it follows the record before the gap, or if audit.head knows of none after that one."""
+    after = next(iter(rows(row[0] + 1)), None)
+    followed = after is None or after[13] == row[14]
+    follows = row[13] == head and digest(row) == row[14] and followed
+    if at > 1 and (follows or (ends == at - 1 and outside == head)):
+        return row[0], "inserted", at - 1
+    return at, "removed", row[0]
 
 
 def _earlier(rows: Rows, row: Row, at: int, truly: int, mine: int | None) -> tuple[int, str, int | None]:

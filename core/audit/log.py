@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import json
 import logging
-import os
 import re
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
-from urllib.parse import quote
 
 import msgspec
 
-from core.audit.chain import COLUMNS, GENESIS, SELECT, Verdict, digest, inspect
-from core.errors import Invalid, StoreError
-from core.nouns import Actor, AuditRecord, ChainReport, Outcome
+from core.audit.chain import COLUMNS, GENESIS, SELECT, digest
+from core.audit.outside import Accepted, Head, read_head, write_accepted, write_head
+from core.audit.verify import (
+    ACCEPT,
+    Examined,
+    Fault,
+    end_wrong,
+    examine,
+    put_back_triggers,
+    said,
+    start,
+    verify_file,
+)
+from core.errors import Conflict, Invalid
+from core.nouns import Actor, AuditRecord, ChainFault, ChainReport, Outcome
 from core.settings import Paths
 from core.store import Store
 
@@ -28,23 +36,8 @@ log = logging.getLogger(__name__)
 
 _VERB = re.compile(r"[a-z]+(\.[a-z-]+)+")
 REASON_LIMIT = 2000
-TRIGGERS = {"audit_keeps_rows", "audit_keeps_content"}
-
-
-class Head(msgspec.Struct, frozen=True):
-    """What audit.head says: the last record that was committed when it was written."""
-
-    version: int
-    seq: int
-    hash: str
-
-
-class Fault(msgspec.Struct, frozen=True):
-    """What a start found before its first record: row `audit_fault` of the table meta, which stays."""
-
-    wrong: int
-    how: str
-    time: str
+LOOK = "look again: `corral audit verify`"
+LAST = "SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1"
 
 
 class Audit:
@@ -56,6 +49,9 @@ class Audit:
         self._clock = clock
         self._loop = asyncio.get_running_loop()
         self._head: Head | None = None
+        """The last record that this daemon knows to be committed."""
+        self._written: list[Head] = []
+        """Records that were appended and are not known to be committed."""
         self._goes_on: Head | None = None
         """Of a chain whose tail was cut: the head that its next record follows, so that the gap stays to be seen."""
         self._behind = ""
@@ -72,16 +68,16 @@ class Audit:
         """Write one record inside the transaction of what it records. Raises `ValueError` for a malformed verb."""
         if not _VERB.fullmatch(verb) or ":" not in object:
             raise ValueError(f"{verb!r} on {object!r} is no verb and object")
-        last = db.execute("SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1").fetchone()
-        if self._goes_on is not None and (last is None or last[0] < self._goes_on.seq):
-            last = (self._goes_on.seq, self._goes_on.hash)
+        last = self._last(db)
+        if verb == ACCEPT and outcome == "done":
+            db.execute("DELETE FROM meta WHERE key = 'audit_fault'")  # it is in this record's `before`
         if last is None:
             head = read_head(self._paths)
             last = (0, head.hash if head else GENESIS)
             # An emptied table is told from a new database by this row.
             begun = msgspec.json.encode(head or Head(1, 0, GENESIS)).decode()
             db.execute("INSERT INTO meta (key, value) VALUES ('audit_start', ?)", (begun,))
-        moment = datetime.fromtimestamp(self._clock(), UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        moment = self._moment()
         row: tuple[Any, ...] = (
             last[0] + 1, moment, actor.name, actor.uid, actor.through, verb, object, request, effect,
             msgspec.json.encode(before).decode(), msgspec.json.encode(after).decode(), outcome,
@@ -90,31 +86,82 @@ class Audit:
         row = (*row, digest(row))
         db.execute(f"INSERT INTO audit ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * 15)})", row)  # noqa: S608
         record = to_record(row)
+        self._written.append(Head(1, record.seq, record.hash))
         self._store.on_commit(lambda: self._committed(record))
         return record
+
+    def _moment(self) -> str:
+        return datetime.fromtimestamp(self._clock(), UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+    def _last(self, db: sqlite3.Connection) -> tuple[int, str] | None:
+        """(seq, hash) that the next record follows; None if it is the first. What somebody else has done to the end
+        since the last commit is kept as `Fault`, before the next record hides it."""
+        last: tuple[int, str] | None = db.execute(LAST).fetchone()
+        foreign = self._foreign(db, last)
+        if foreign is not None:
+            self._keep(db, *foreign)
+            if foreign[1] == "cut" and self._head is not None:
+                return self._head.seq, self._head.hash
+        if self._goes_on is not None and (last is None or last[0] < self._goes_on.seq):
+            return self._goes_on.seq, self._goes_on.hash
+        return last
+
+    def _foreign(self, db: sqlite3.Connection, last: tuple[int, str] | None) -> tuple[int, str] | None:
+        """(seq, how) if the end is not as this daemon left it, else None."""
+        known = Head(1, *last) if last else None
+        if known == self._head:
+            self._written.clear()  # what was rolled back
+            return None
+        if self._head is None or known in self._written:
+            return None
+        if last is None:
+            return 1, "cut"
+        wrong, how = end_wrong(db, last[0], self._head, None)
+        if wrong is not None:
+            return wrong, how
+        sql = "SELECT seq FROM audit WHERE seq > ? ORDER BY seq LIMIT 1"
+        return db.execute(sql, (self._head.seq,)).fetchone()[0], "inserted"
+
+    def _keep(self, db: sqlite3.Connection, wrong: int, how: str) -> None:
+        fault = msgspec.json.encode(Fault(wrong, how, self._moment())).decode()
+        db.execute("INSERT OR IGNORE INTO meta (key, value) VALUES ('audit_fault', ?)", (fault,))
+        log.error("the audit chain does not verify: %s", said(wrong, how))
+        self._loop.call_soon_threadsafe(self._found, wrong, how)
+
+    def _found(self, wrong: int, how: str) -> None:
+        """Say it from now on; `verify` says it in full."""
+        if self.status.ok:
+            self.status = msgspec.structs.replace(
+                self.status, ok=False, wrong=wrong, how=how, message=said(wrong, how)
+            )  # fmt: skip
 
     async def compare(self) -> None:
         """Compare the chain's end with audit.head before the first record of this daemon replaces that: what was cut or
         changed while no daemon ran is kept as `Fault`, for `verify` and every status. Raises `StoreError`."""
         head = read_head(self._paths)
-        moment = datetime.fromtimestamp(self._clock(), UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
         def work(db: sqlite3.Connection) -> Head | None:
-            last = db.execute("SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1").fetchone()
-            start = _start(db)
-            wrong, how = _end_wrong(db, last[0] if last else 0, head, start)
+            last = db.execute(LAST).fetchone()
+            self._head = Head(1, *last) if last else None
+            wrong, how = end_wrong(db, last[0] if last else 0, head, start(db))
             if wrong is None:
                 return None
-            fault = msgspec.json.encode(Fault(wrong, how, moment)).decode()
-            db.execute("INSERT OR IGNORE INTO meta (key, value) VALUES ('audit_fault', ?)", (fault,))
-            log.error("the audit chain does not verify: %s", _message(wrong, how, None))
+            self._keep(db, wrong, how)
             return head if how == "cut" else None
 
         self._goes_on = await self._store.transact(work)
 
     def _committed(self, record: AuditRecord) -> None:
         """In the writer's thread, after the COMMIT: the head outside can only ever be behind."""
-        self._put_head(Head(1, record.seq, record.hash))
+        head = Head(1, record.seq, record.hash)
+        self._put_head(head)
+        if head in self._written:
+            del self._written[: self._written.index(head) + 1]
+        if record.verb == ACCEPT and record.outcome == "done":
+            try:
+                write_accepted(self._paths, Accepted(1, head.seq, head.hash))
+            except OSError as error:
+                log.error("audit.accepted could not be written, so that nothing is accepted: %s", error)
         self._loop.call_soon_threadsafe(self._tell, record)
 
     def _put_head(self, head: Head) -> None:
@@ -139,9 +186,9 @@ class Audit:
         """Called every few seconds: an audit.head that could not be written is tried again. Raises `StoreError`."""
 
         def again(db: sqlite3.Connection) -> None:
-            last = db.execute("SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1").fetchone()
-            if last is not None:
-                self._store.on_commit(lambda: self._put_head(Head(1, *last)))
+            if self._head is not None:
+                head = self._head
+                self._store.on_commit(lambda: self._put_head(head))
 
         if self._behind:
             await self._store.transact(again)  # in its queue, so that no older head follows a newer one
@@ -190,127 +237,54 @@ class Audit:
         started = time.monotonic()
         report = await asyncio.to_thread(verify_file, self._paths, self._head if self._behind else None)
         report = msgspec.structs.replace(report, seconds=round(time.monotonic() - started, 3))
+        self._told(report)
+        return report
+
+    def _told(self, report: ChainReport) -> None:
         # Records that were committed meanwhile stay counted.
         if report.ok and self.status.records > report.records:
             self.status = msgspec.structs.replace(report, records=self.status.records, head=self.status.head)
         else:
             self.status = report
-        return report
 
+    async def acceptance(
+        self, reason: str, shown: Sequence[ChainFault]
+    ) -> Callable[[sqlite3.Connection], tuple[None, Any, Any]]:
+        """What accepts the faults that are there: the change of an act `audit.accept`, with its before and after.
 
-def verify_file(paths: Paths, known: Head | None = None) -> ChainReport:
-    """Verify on a connection of its own, in the caller's thread; a snapshot of the moment it begins. `known` stands for
-    an audit.head that could not be written. Raises `StoreError`."""
-    try:
-        with closing(sqlite3.connect(f"file:{quote(str(paths.database))}?mode=ro", uri=True, timeout=10)) as db:
-            db.execute("BEGIN")
-            head = known or read_head(paths)
-            verdict = _inspect(db, head)
-            wrong, how = verdict.wrong, verdict.how
-            if not how:
-                wrong, how = _end_wrong(db, verdict.last if verdict.records else 0, head, _start(db))
-            fault = _fault(db)
-            if fault is not None and (not how or (wrong or 0) >= fault.wrong + (fault.how != "cut")):
-                wrong, how = fault.wrong, fault.how
-            if not how and _open_to_changes(db):
-                how = "open"
-    except (sqlite3.Error, msgspec.MsgspecError) as error:
-        raise StoreError("the chain cannot be read", str(error), "see `corral status`") from error
-    return ChainReport(
-        ok=not how, records=verdict.records, head=verdict.head, wrong=wrong, how=how,
-        message=_message(wrong, how, verdict.other),
-    )  # fmt: skip
+        `shown` is what the person saw. The act is refused with `Invalid` without a reason, with `Conflict` if nothing
+        is wrong, or something else than was shown.
+        """
+        seen = await asyncio.to_thread(examine, self._paths, self._head if self._behind else None)
+        self._told(seen.report)
 
+        def work(db: sqlite3.Connection) -> tuple[None, Any, Any]:
+            if not reason.strip() or len(reason) > REASON_LIMIT:
+                raise Invalid("a reason is needed", f"one of 1 to {REASON_LIMIT} characters", "say --reason TEXT")
+            faults = seen.report.faults
+            if not faults:
+                raise Conflict("there is nothing to accept", "the chain is whole")
+            if [(fault.wrong, fault.how) for fault in faults] != [(fault.wrong, fault.how) for fault in shown]:
+                raise Conflict("something else is wrong than was shown", seen.report.message, LOOK)
+            return None, {"faults": faults}, self._accept(db, seen)
 
-def _inspect(db: sqlite3.Connection, head: Head | None) -> Verdict:
-    def rows(first: int) -> Iterator[tuple[Any, ...]]:
-        yield from db.execute(SELECT + " WHERE seq >= ? ORDER BY seq", (first,))
+        return work
 
-    outside = (head.hash, head.seq) if head else ("", 0)
-    try:
-        return inspect(rows, *outside)
-    except sqlite3.OperationalError as error:
-        if "decode to UTF-8" not in str(error):
-            raise
-        # Somebody wrote bytes into a text. Not always so: a function for each text costs 3 s in a million records.
-        db.text_factory = lambda raw: raw.decode("utf-8", "replace")
-        return inspect(rows, *outside)
-
-
-def _start(db: sqlite3.Connection) -> Head | None:
-    """The head that this database began from."""
-    row = db.execute("SELECT value FROM meta WHERE key = 'audit_start'").fetchone()
-    return msgspec.json.decode(row[0], type=Head) if row else None
-
-
-def _fault(db: sqlite3.Connection) -> Fault | None:
-    row = db.execute("SELECT value FROM meta WHERE key = 'audit_fault'").fetchone()
-    return msgspec.json.decode(row[0], type=Fault) if row else None
-
-
-def _open_to_changes(db: sqlite3.Connection) -> bool:
-    """The triggers that refuse UPDATE and DELETE are not all there."""
-    sql = "SELECT name FROM sqlite_master WHERE type = 'trigger' AND tbl_name = 'audit'"
-    return not {row[0] for row in db.execute(sql)} >= TRIGGERS
-
-
-def _end_wrong(db: sqlite3.Connection, last: int, head: Head | None, start: Head | None) -> tuple[int | None, str]:
-    """Compare a chain that ends with `last` (0: it is empty) with the head outside, which may be behind and never
-    ahead; `start` is the head that this database began from, which a crash right after the first commit leaves in
-    place."""
-    if not last:
-        return (1, "cut") if start is not None else (None, "")
-    if head is None:
-        return last, "head"
-    if head == start:
-        return None, ""
-    if head.seq > last:
-        return last + 1, "cut"
-    found = db.execute("SELECT hash FROM audit WHERE seq = ?", (head.seq,)).fetchone()
-    return (None, "") if found is not None and found[0] == head.hash else (head.seq, "head")
-
-
-def _message(wrong: int | None, how: str, other: int | None) -> str:
-    told = {
-        "": "every record follows from the one before",
-        "changed": f"record {wrong} was changed",
-        "removed": f"record {wrong} was removed",
-        "inserted": f"record {wrong} was inserted",
-        "swapped": f"records {wrong} and {other} were swapped",
-        "cut": f"the chain was cut: record {wrong} and what followed are missing",
-        "open": "every record follows from the one before, but the triggers that refuse changes are gone",
-        "head": f"audit.head does not fit record {wrong}: one of the two was changed, or audit.head was removed",
-    }
-    return told.get(how, how)
-
-
-def read_head(paths: Paths) -> Head | None:
-    """The head outside the database; None if there is none. A damaged file reads as a head that fits nothing."""
-    try:
-        return msgspec.json.decode(paths.audit_head.read_bytes(), type=Head)
-    except FileNotFoundError:
-        return None
-    except (msgspec.MsgspecError, OSError):
-        return Head(1, 1, "damaged")
-
-
-def write_head(paths: Paths, head: Head) -> None:
-    """Replace audit.head atomically; a crash leaves the old one, which is only behind. Raises OSError."""
-    temporary = paths.audit_head.with_name("audit.head.new")
-    text = msgspec.json.encode(head) + b"\n"
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    try:
-        if os.write(fd, text) != len(text):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(temporary))
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-    temporary.rename(paths.audit_head)
-    folder = os.open(paths.state, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    def _accept(self, db: sqlite3.Connection, seen: Examined) -> dict[str, Any]:
+        """Take what came since into the state, and put the triggers back. Raises `Conflict` if anybody but this daemon
+        wrote meanwhile."""
+        foreign = self._foreign(db, db.execute(LAST).fetchone())
+        if foreign is not None and foreign not in [(fault.wrong, fault.how) for fault in seen.report.faults]:
+            raise Conflict("the chain was changed meanwhile", said(*foreign), LOOK)
+        state = seen.state.copy()
+        since = db.execute(SELECT + " WHERE seq > ? ORDER BY seq", (seen.last,)).fetchall()
+        before = db.execute("SELECT hash FROM audit WHERE seq = ?", (seen.last,)).fetchone() or ("",)
+        for row in since:
+            if row[13] != before[0] or digest(row) != row[14]:
+                raise Conflict("the chain was changed meanwhile", f"record {row[0]} is new and does not follow", LOOK)
+            before = (row[14],)
+        state.add(since)
+        return {"state": state.hex(), "triggers": put_back_triggers(db)}
 
 
 def to_record(row: tuple[Any, ...]) -> AuditRecord:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import hashlib
 import os
@@ -13,6 +12,7 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
+from core import fulldisk
 from core.errors import BadModel, NoRoom, NotFound
 from core.keeper.gguf import BadHeader, read_header
 
@@ -57,7 +57,8 @@ def one_set(there: Collection[str], where: str) -> list[str]:
             part = SPLIT.fullmatch(name)
             sets.setdefault((part[1], int(part[3])) if part else (name, -1), name)
     if len(sets) != 1:
-        told = ", ".join(list(sets.values())[:5]) or "no .gguf file"
+        found = [name if name.isprintable() else ascii(name) for name in list(sets.values())[:5]]
+        told = ", ".join(found) or "no .gguf file"
         raise BadModel(f"{where} does not hold exactly one model", f"it holds {told}", "name the file")
     ((base, count),) = sets
     return [base] if count < 0 else _names(base, count, lambda name: name in there)
@@ -175,14 +176,20 @@ def copy_in(fd: int, target: Path, progress: Callable[[int], None]) -> str:
             progress(done)
         os.fsync(out)
     except OSError as error:
-        if error.errno == errno.ENOSPC:
-            raise NoRoom("there is no room for the model", "the disk is full", "make room and try again") from error
+        if fulldisk.is_full(error):
+            raise no_room(error) from error
         raise BadModel("the model could not be copied", error.strerror or str(error)) from error
     finally:
         os.close(out)
     if identity(fd) != before or done != before[1]:
         raise BadModel("the file was changed while it was read", todo="wait until it is complete and try again")
     return digest.hexdigest()
+
+
+def no_room(error: OSError) -> NoRoom:
+    """What to say of a disk that is full, or a quota that is used up."""
+    why, todo = fulldisk.why(error.errno, "the disk"), fulldisk.todo(error.errno)
+    return NoRoom("there is no room for the model", why, todo)
 
 
 def _write(fd: int, data: bytes) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import msgspec
 
+from core import fulldisk
 from core.access import Effect, Gate
 from core.catalog import files
 from core.catalog.shape import shape_of
@@ -236,7 +237,7 @@ class Catalog:
             self._set(id, state="cancelled")
         except Exception as error:
             # Anything: an import that broke must end, and its intent must have an outcome.
-            told = error if isinstance(error, CorralError) else Failed("the import failed", str(error))
+            told = _told(error)
             if effect is not None:
                 await self._gate.outcome(effect, "failed", reason=str(told))
             self._set(id, state="failed", error=told.body())
@@ -388,3 +389,10 @@ def sample_path() -> Path | None:
     if spec is None or not spec.submodule_search_locations:
         return None
     return next(iter(sorted(Path(spec.submodule_search_locations[0]).glob("*.gguf"))), None)
+
+
+def _told(error: Exception) -> CorralError:
+    """Why an import broke."""
+    if isinstance(error, OSError) and fulldisk.is_full(error):
+        return files.no_room(error)
+    return error if isinstance(error, CorralError) else Failed("the import failed", str(error))

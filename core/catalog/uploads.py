@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 
-from core.errors import Failed, Invalid, NoRoom, NotAllowed, NotFound
+from core import fulldisk
+from core.catalog import files
+from core.errors import Failed, Invalid, NotAllowed, NotFound
 from core.nouns import Actor
 
 IDLE_S = 60.0
@@ -105,8 +106,8 @@ class Uploads:
         except ConnectionError as error:
             raise Failed(f"the upload of {name} broke off", str(error)) from error
         except OSError as error:
-            if error.errno == errno.ENOSPC:
-                raise NoRoom("there is no room for the model", "the disk is full", "make room and try again") from error
+            if fulldisk.is_full(error):
+                raise files.no_room(error) from error
             raise Failed(f"{name} could not be stored", str(error)) from error
 
     def end(self, job: str) -> Upload | None:

@@ -7,7 +7,7 @@ import logging
 import secrets
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from core.access import Gate
 from core.chats import tables
 from core.chats.answer import Answer
 from core.chats.context import fitting, messages, overfull, too_long
+from core.chats.retention import DAY_S
 from core.errors import Conflict, CorralError, Invalid, NotFound
 from core.events import Bus
 from core.nouns import Actor, Chat, ChatDetail, ChatOptions, Deployment, Turn
@@ -55,11 +56,13 @@ class Chats:
         gateway_socket: Path,
         deployment: Callable[[str], Awaitable[Deployment | None]],
         clock: Callable[[], float] = time.time,
+        keep_days: Callable[[], int] = lambda: 0,
     ) -> None:
         self._store, self._gate, self._bus = store, gate, bus
         self._socket = gateway_socket
         self._deployment = deployment
         self._clock = clock
+        self._keep_days = keep_days
         self._live: dict[str, _Live] = {}
 
     # ---------------------------------------------------------------------------------------- its life
@@ -83,9 +86,11 @@ class Chats:
     # ---------------------------------------------------------------------------------------- chats
 
     async def create(
-        self, actor: Actor, request: str, deployment: str, options: ChatOptions, title: str | None = None
-    ) -> Chat:
-        """Raises `NotFound` if there is no such deployment."""
+        self, actor: Actor, request: str, deployment: str, options: ChatOptions, title: str | None = None,
+        question: str = "",
+    ) -> Chat:  # fmt: skip
+        """`question` is what will be asked first: one that would be refused leaves no chat behind. Raises `NotFound` if
+        there is no such deployment."""
         if await self._deployment(deployment) is None:
             raise NotFound(f"no deployment {deployment!r}", todo="see `corral ps`")
         _check(options)
@@ -94,6 +99,8 @@ class Chats:
             id=secrets.token_hex(5), title=(title or "")[:TITLE], deployment=deployment, options=options,
             owner=actor.name, created_at=now, updated_at=now,
         )  # fmt: skip
+        if question:
+            _admit(await self._with_room(chat), question)
 
         def work(db: sqlite3.Connection) -> tuple[None, Any, Any]:
             tables.put_chat(db, chat, actor.uid)
@@ -104,12 +111,12 @@ class Chats:
         return await self._with_room(chat)
 
     async def ls(self, actor: Actor) -> list[Chat]:
-        return await self._store.read(lambda db: tables.chats_of(db, actor.uid))
+        return await self._with_rooms(await self._store.read(lambda db: tables.chats_of(db, actor.uid)))
 
     async def search(self, actor: Actor, text: str) -> list[Chat]:
         if not text:
             raise Invalid("nothing to search for")
-        return await self._store.read(lambda db: tables.search(db, actor.uid, text))
+        return await self._with_rooms(await self._store.read(lambda db: tables.search(db, actor.uid, text)))
 
     async def get(self, actor: Actor, id: str) -> ChatDetail:
         """A chat and its turns, with what has come of the one in flight. Raises `NotFound`."""
@@ -188,12 +195,7 @@ class Chats:
                 raise NotFound(f"chat {chat.id} has no turn {replace_turn}")
             question = question or old.question
             turns = [turn for turn in turns if turn.n < replace_turn]
-        if not question.strip() or len(question.encode()) > QUESTION_LIMIT:
-            raise Invalid("the question is empty or over 1 MiB")
-        if alone := too_long(chat, question):
-            raise Invalid(
-                "the question alone is too long for this deployment", alone, "shorten it, or deploy with more --ctx"
-            )
+        _admit(chat, question)
         keep = await self._kept(chat, turns, question, forget_oldest)
         turn = Turn(
             id=secrets.token_hex(8), chat=chat.id, n=turns[-1].n + 1 if turns else 1, question=question, answer="",
@@ -403,9 +405,23 @@ class Chats:
         return chat
 
     async def _with_room(self, chat: Chat) -> Chat:
-        found = await self._deployment(chat.deployment)
-        slot = found.spec.ctx // max(1, found.spec.parallel) if found else 0
-        return msgspec.structs.replace(chat, ctx_per_slot=slot)
+        return (await self._with_rooms([chat]))[0]
+
+    async def _with_rooms(self, found: Sequence[Chat]) -> list[Chat]:
+        """With the size of a slot now, each deployment looked at once, and the time at which a chat goes by the
+        settings of now."""
+        slots = {}
+        for name in {chat.deployment for chat in found}:
+            there = await self._deployment(name)
+            slots[name] = there.spec.ctx // max(1, there.spec.parallel) if there else 0
+        days = self._keep_days()
+        return [
+            msgspec.structs.replace(
+                chat, ctx_per_slot=slots[chat.deployment],
+                goes_at=(chat.last_turn_at or chat.created_at) + days * DAY_S if days else None,
+            )
+            for chat in found
+        ]  # fmt: skip
 
     def _publish(self, chat: Chat) -> None:
         """Events reach all who may follow them: no title, no prompt, no question, no answer."""
@@ -431,6 +447,16 @@ def _unchanged(db: sqlite3.Connection, chat: Chat, newest: Turn | None) -> None:
         raise Conflict("an answer is being made in this chat", todo="wait for it, or stop it")
     if (found[0] if found else None) != (newest.id if newest else None):
         raise Conflict("the chat has changed meanwhile", todo="look at it again")
+
+
+def _admit(chat: Chat, question: str) -> None:
+    """Raises `Invalid` for a question that no turn of `chat` can hold."""
+    if not question.strip() or len(question.encode()) > QUESTION_LIMIT:
+        raise Invalid("the question is empty or over 1 MiB")
+    if alone := too_long(chat, question):
+        raise Invalid(
+            "the question alone is too long for this deployment", alone, "shorten it, or deploy with more --ctx"
+        )
 
 
 def _check(options: ChatOptions) -> None:

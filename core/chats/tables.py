@@ -12,7 +12,8 @@ from core.nouns import Chat, ChatOptions, Turn
 _CHAT = (
     "SELECT c.id, c.title, c.deployment, c.options, c.owner, c.created_at, c.updated_at, c.on_full,"
     " (SELECT count(*) FROM turns t WHERE t.chat = c.id),"
-    " (SELECT t.figures FROM turns t WHERE t.chat = c.id AND t.state != 'waiting' ORDER BY t.n DESC LIMIT 1)"
+    " (SELECT t.figures FROM turns t WHERE t.chat = c.id AND t.state != 'waiting' ORDER BY t.n DESC LIMIT 1),"
+    " (SELECT max(t.asked_at) FROM turns t WHERE t.chat = c.id)"
     " FROM chats c"
 )
 _TURN = "SELECT id, chat, n, question, answer, state, reason, asked_at, figures FROM turns"
@@ -31,6 +32,7 @@ def _chat(row: tuple[Any, ...]) -> Chat:
         on_full=row[7],
         turns=row[8],
         context_tokens=figures.get("context_tokens") or 0,
+        last_turn_at=row[10],
     )
 
 
@@ -57,10 +59,10 @@ def search(db: sqlite3.Connection, uid: int, text: str) -> list[Chat]:
     """Chats whose title, question or answer holds `text`, in any case of any script (LIKE folds ASCII alone)."""
     db.create_function("folded", 1, str.casefold, deterministic=True)
     rows = db.execute(
-        _CHAT + " WHERE c.owner_uid = ?1 AND (instr(folded(c.title), ?2) OR EXISTS (SELECT 1 FROM turns t"  # noqa: S608 - constants only
-        " WHERE t.chat = c.id AND (instr(folded(t.question), ?2) OR instr(folded(t.answer), ?2))))"
+        _CHAT + " WHERE c.owner_uid = :uid AND (instr(folded(c.title), :text) OR EXISTS (SELECT 1 FROM turns t"  # noqa: S608 - constants only
+        " WHERE t.chat = c.id AND (instr(folded(t.question), :text) OR instr(folded(t.answer), :text))))"
         " ORDER BY c.updated_at DESC",
-        (uid, text.casefold()),
+        {"uid": uid, "text": text.casefold()},
     )
     return [_chat(row) for row in rows]
 
@@ -95,6 +97,26 @@ def change_chat(db: sqlite3.Connection, chat: Chat) -> None:
 def delete_chat(db: sqlite3.Connection, id: str) -> None:
     db.execute("DELETE FROM turns WHERE chat = ?", (id,))
     db.execute("DELETE FROM chats WHERE id = ?", (id,))
+
+
+def over(db: sqlite3.Connection, before: float, *, running: bool = False) -> list[str]:
+    """Ids of the chats whose last turn was asked before `before`; one without turns counts from when it was made. One
+    that is being answered is left out, unless `running`."""
+    rows = db.execute(
+        "SELECT c.id FROM chats c WHERE coalesce((SELECT max(t.asked_at) FROM turns t WHERE t.chat = c.id),"
+        " c.created_at) < ?1 AND (?2 OR NOT EXISTS (SELECT 1 FROM turns t WHERE t.chat = c.id"
+        " AND t.state IN ('waiting', 'streaming')))",
+        (before, running),
+    )
+    return [row[0] for row in rows]
+
+
+def ids(db: sqlite3.Connection) -> list[str]:
+    return [row[0] for row in db.execute("SELECT id FROM chats")]
+
+
+def count_turns(db: sqlite3.Connection, chat: str) -> int:
+    return int(db.execute("SELECT count(*) FROM turns WHERE chat = ?", (chat,)).fetchone()[0])
 
 
 def turns_of(db: sqlite3.Connection, chat: str) -> list[Turn]:

@@ -13,18 +13,18 @@ def sentences(
     """What is, since when, why, and what to do; `now` in UTC seconds."""
     spec = deployment.spec
     told = [
-        f"{spec.name} is {deployment.state} since {span(now - deployment.since)}"
+        f"{spec.name} is {deployment.state} for {span(now - deployment.since)}"
         + (f": {deployment.reason}." if deployment.reason else ".")
     ]
     told.append(f"It should be {deployment.wanted}, with {spec.replicas} of {spec.model} on {spec.engine}.")
     for replica in replicas:
-        line = f"{replica.id} is {replica.state} since {span(now - replica.since)}"
+        line = f"{replica.id} is {replica.state} for {span(now - replica.since)}"
         if replica.reason:
             line += f": {replica.reason}"
         if replica.state == "backoff" and replica.next_try is not None:
             line += f"; it is started again in {span(max(0.0, replica.next_try - now))}"
         if replica.restarts:
-            line += f" ({replica.restarts} restarts)"
+            line += f" ({replica.restarts} {'restart' if replica.restarts == 1 else 'restarts'})"
         told.append(line + ".")
     newest = stories[0] if stories else None
     if newest is not None and newest.rss_measured and newest.rss_planned:

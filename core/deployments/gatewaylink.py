@@ -124,10 +124,8 @@ class GatewayLink:
 
     def in_flight(self, replica: str) -> int:
         """Requests that the gateway last said are with a replica."""
-        for each in self._live.replicas if self._live else ():
-            if each.replica == replica:
-                return each.in_flight
-        return 0
+        told = self._live.replicas if self._live else ()
+        return sum(each.in_flight for each in told if each.replica == replica)
 
     # ---------------------------------------------------------------------------------------- its life
 
@@ -230,7 +228,10 @@ class GatewayLink:
             raise Failed("the gateway did not hand over", report.reason)
 
     async def _ask(self, message: wire.FromDaemon, what: str) -> wire.Report:
-        """Send a line that is answered with a `Report`; the caller has a time-out."""
+        """Send a line that is answered with a `Report`; the caller has a time-out. Without a conversation, or when it
+        breaks off, the answer is no."""
+        if self._writer is None:
+            return wire.Report(what=what, ok=False, reason="no gateway answers")
         answer: asyncio.Future[wire.Report] = asyncio.get_running_loop().create_future()
         self._reports[what] = answer
         self._send(message)
@@ -311,6 +312,9 @@ class GatewayLink:
         finally:
             self._writer = None
             writer.close()
+            for waiting in self._reports.values():
+                if not waiting.done():
+                    waiting.set_result(wire.Report(what="", ok=False, reason="the conversation broke off"))
         if broken is not None:  # raised in there it would be a group, which nobody catches
             raise Failed("the conversation with the gateway broke off", str(broken))
 

@@ -3,31 +3,37 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import sqlite3
 import time
 from collections.abc import Callable, Sequence
+from signal import SIGKILL, SIGTERM
 
 import msgspec
 
-from core.access import Gate
+from core.access import Effect, Gate
 from core.audit import Audit
 from core.budgets.admission import Holding
 from core.catalog import Catalog
 from core.deployments import tables
 from core.deployments.capacity import Capacity, admit, waits
+from core.deployments.changes import exists, same
+from core.deployments.derived import Derived, route_of, settled, stray
 from core.deployments.explain import sentences
+from core.deployments.figures import Figures
 from core.deployments.gatewaylink import GatewayLink
-from core.deployments.runner import Runner, Yard
+from core.deployments.logs import read_log
+from core.deployments.runner import Runner
+from core.deployments.yard import Yard
 from core.engines.base import EngineRegistry
-from core.errors import Conflict, CorralError, Invalid, NotFound
+from core.errors import CorralError, Invalid, NotFound, StoreError
 from core.events import Bus
 from core.gateway import wire
 from core.nodes.base import LaunchState, Node
 from core.nouns import (
     CORRAL,
     Actor,
-    Change,
     Deployment,
     DeploymentSpec,
     Explanation,
@@ -66,17 +72,18 @@ class Deployments:
         self._settings, self._clock = settings, clock
         self._wanted: dict[str, tables.Wanted] = {}
         self._runners: dict[str, Runner] = {}
+        self._leaving: dict[str, tables.Wanted] = {}
+        """Removed, with replicas that still answer."""
         self._strays: dict[str, LaunchState] = {}
-        self._shown: dict[str, Deployment] = {}
-        self._since: dict[str, tuple[str, float]] = {}
-        self._busy: set[str] = set()
+        self._derived = Derived(bus, clock)
+        self._figures = Figures(self._runners, gate)
         self._changes = asyncio.Condition()
         self._tasks: asyncio.TaskGroup | None = None
         self._capacity = Capacity(node, engines, catalog, settings)
         self._admitting = asyncio.Lock()
         """Held from the look at the host to the accepted change: two may not be admitted against the same room."""
         self.link = GatewayLink(
-            node, store, gate, paths, settings, allowed=allowed, on_live=self._on_live, gateway_uid=gateway_uid,
+            node, store, gate, paths, settings, allowed=allowed, on_live=self._figures.live, gateway_uid=gateway_uid,
             clock=clock,
         )  # fmt: skip
         self._yard = Yard(
@@ -93,6 +100,7 @@ class Deployments:
         known = await self._store.read(tables.open_launches)
         for wanted in await self._store.read(tables.all_wanted):
             self._wanted[wanted.spec.name] = wanted
+            self._derive(wanted.spec.name)
         ids = [f"{name}/{i}" for name, w in self._wanted.items() for i in range(w.spec.replicas)]
         for replica in dict.fromkeys([*ids, *rows, *(row.replica for row in known.values())]):
             name, _, index = replica.rpartition("/")
@@ -100,8 +108,9 @@ class Deployments:
         for launch, row in known.items():
             self._runners[row.replica].adopt(row, launches.get(launch))
         self._strays = {each.id: each for each in launches.values() if each.alive and each.id not in known}
-        for stray in self._strays.values():
-            log.warning("launch %s of %s runs and nothing wants it", stray.id, stray.owner)
+        for each in self._strays.values():
+            log.warning("launch %s of %s runs and nothing wants it", each.id, each.owner)
+        self.link.set_routes(self._routes())
 
     async def run(self) -> None:
         """Reconcile until cancelled; replicas run on after that."""
@@ -116,6 +125,8 @@ class Deployments:
     async def _live(self, runner: Runner) -> None:
         await runner.run()
         self._runners.pop(runner.id, None)
+        if not self._of(runner.deployment):
+            self._leaving.pop(runner.deployment, None)
         self._bus.publish("replica.gone", f"replica:{runner.id}")
         self._derive(runner.deployment)
         async with self._changes:
@@ -125,25 +136,35 @@ class Deployments:
         async for launch in self._node.watch():
             if launch.kind != "replica" or launch.alive:
                 continue
-            self._strays.pop(launch.id, None)
+            if self._strays.pop(launch.id, None):
+                async with self._changes:
+                    self._changes.notify_all()
             for runner in self._runners.values():
                 runner.ended(launch)
 
     # ---------------------------------------------------------------------------------------- what is there
 
+    def _notice(self) -> None:
+        """Before a state is said: a process that has just ended is not ready, though its keeper still writes."""
+        for runner in self._runners.values():
+            runner.notice()
+
     def ls(self) -> list[Deployment]:
-        return [self._shown.get(name) or self._derive(name) for name in sorted(self._wanted)]  # type: ignore[misc]
+        self._notice()
+        return [self._derived.get(name) or self._derive(name) for name in sorted(self._wanted)]  # type: ignore[misc]
 
     def get(self, name: str) -> Deployment:
         """Raises `NotFound`."""
         if name not in self._wanted:
             known = ", ".join(sorted(self._wanted)) or "none"
             raise NotFound(f"no deployment {name!r}", f"there are: {known}", "see `corral deployments`")
+        self._notice()
         return self._derive(name)  # type: ignore[return-value]
 
     def replicas(self) -> list[Replica]:
+        self._notice()
         mine = [runner.view for _, runner in sorted(self._runners.items())]
-        return mine + [self._stray(each) for each in self._strays.values()]
+        return mine + [stray(each, self._node.name) for each in self._strays.values()]
 
     def launches(self) -> list[str]:
         """Launch ids that live, for sampling."""
@@ -175,10 +196,10 @@ class Deployments:
 
             def work(db: sqlite3.Connection) -> tuple[tables.Wanted, object, object]:
                 old = tables.one_wanted(db, spec.name)
-                if old is not None and _same(old, spec) and not (replace and failed):
+                if old is not None and same(old, spec) and not (replace and failed):
                     return old, old.spec, old.spec
                 if old is not None and not replace:
-                    raise _exists(old, spec)
+                    raise exists(old, spec)
                 if model is not None and not tables.has_model(db, model):
                     raise NotFound(f"no model {model.name!r}", "it was removed just now", "import it again")
                 admit(spec, plan, left, replicas=spec.replicas, freed=freed)
@@ -249,26 +270,58 @@ class Deployments:
             return None, old.spec, None
 
         await self._gate.act(actor, "deployments.rm", f"deployment:{name}", request, work)
-        self._wanted.pop(name, None)
-        self._shown.pop(name, None)
+        wanted = self._wanted.pop(name, None)
+        if wanted is not None and self._of(name):
+            self._leaving[name] = wanted
+        self._derived.forget(name)
         for runner in self._of(name):
             runner.want(None)
+        self.link.set_routes(self._routes())
         self._bus.publish("deployment.gone", f"deployment:{name}")
 
-    async def stop_all(self, timeout: float = 60) -> None:
-        """Stop every replica and the gateway, for `corral shutdown --all`; what is wanted stays wanted."""
+    async def stop_all(self) -> list[Replica]:
+        """Stop every replica, for `corral shutdown --all`; what is wanted stays wanted. The answer is what did not end
+        in the time that draining and stopping may take."""
+        replicas = self._settings().replicas
+        timeout = replicas.drain_timeout_s + replicas.stop_timeout_s + 20
         for runner in self._runners.values():
             if runner.launch is not None and (wanted := self._wanted.get(runner.deployment)) is not None:
                 runner.want(msgspec.structs.replace(wanted, wanted="stopped"))
-        async with asyncio.timeout(timeout), self._changes:
-            await self._changes.wait_for(lambda: not self.launches())
-        await self.link.stop()
+        try:
+            async with asyncio.timeout(timeout), asyncio.TaskGroup() as group:
+                for each in list(self._strays.values()):
+                    group.create_task(self._end_stray(each, replicas.stop_timeout_s))
+                async with self._changes:
+                    await self._changes.wait_for(lambda: not self.launches() and not self._strays)
+        except TimeoutError:
+            log.error("not everything ended within %.0f s", timeout)
+        return [each for each in self.replicas() if each.launch in {*self.launches(), *self._strays}]
+
+    async def _end_stray(self, launch: LaunchState, patience: float) -> None:
+        """End what runs though nothing wants it."""
+        effect: Effect | None = None
+        try:
+            effect = await self._gate.intent(
+                CORRAL, "replica.stop", f"replica:{launch.owner}", f"stray-{launch.id}"
+            )  # fmt: skip
+        except StoreError as error:
+            log.error("%s is stopped without a record of the intent: %s", launch.owner, error)
+        for number, wait in ((SIGTERM, patience), (SIGKILL, 10.0)):
+            await self._node.signal(launch.id, number)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(wait), self._changes:
+                    await self._changes.wait_for(lambda: launch.id not in self._strays)
+                break
+        if effect is not None and launch.id in self._strays:
+            await self._gate.outcome(effect, "failed", reason="the process does not end on SIGKILL")
+        elif effect is not None:
+            await self._gate.outcome(effect, "done", after={"launch": launch.id, "why": "nothing wanted it"})
 
     async def wait(self, name: str, timeout: float) -> Deployment:
         """The deployment when it is settled (ready, failed, stopped), or as it is after `timeout` seconds."""
         try:
             async with asyncio.timeout(timeout), self._changes:
-                await self._changes.wait_for(lambda: name not in self._wanted or _settled(self.get(name)))
+                await self._changes.wait_for(lambda: name not in self._wanted or settled(self.get(name)))
         except TimeoutError:
             pass
         return self.get(name)
@@ -297,63 +350,14 @@ class Deployments:
         """A range of a replica's log, from byte `start` or from the time `since` on; `wait` seconds for more if there
         is none yet."""
         self.get(name)
-        ids = await self._store.read(lambda db: tables.launches_of(db, f"{name}/{replica}"))
-        if len(ids) <= previous:
-            which = "an earlier" if previous else "a"
-            raise NotFound(f"{name}/{replica} has no log", f"there was not {which} launch of it")
-        launch = ids[1 if previous else 0]
-        if since is not None:
-            start = await self._node.log_since(launch, since)
-        deadline = self._clock() + min(wait, 30)
-        while True:
-            piece = await self._node.read_log(launch, start, min(limit, 1 << 20))
-            living = launch in self.launches()
-            if piece.data or not living or self._clock() >= deadline:
-                break
-            await asyncio.sleep(0.2)
-        return LogText(
-            launch=launch, start=piece.start, end=piece.end, text=piece.data.decode("utf-8", "replace"),
-            lost=piece.lost, ended=not living,
+        return await read_log(
+            self._store, self._node, f"{name}/{replica}", start, limit, previous=previous, wait=wait, since=since,
+            lives=lambda launch: launch in self.launches(),
         )  # fmt: skip
-
-    # ---------------------------------------------------------------------------------------- figures
 
     async def sampled(self, samples: Sequence[ProcessSample]) -> None:
-        """Show what the node measured, and ask engines for counters while requests run."""
-        by_launch = {r.launch.id: r for r in self._runners.values() if r.launch is not None}
-        for sample in samples:
-            runner = by_launch.get(sample.launch)
-            if runner is None:
-                continue
-            runner.picture.figures(sample)
-            limit = runner.limit
-            if limit and sample.anon_bytes > limit * 1.1:
-                await self._over(runner, sample, limit)
-        async with asyncio.TaskGroup() as group:
-            for runner in self._runners.values():
-                busy = self.link.in_flight(runner.id) > 0
-                if busy or runner.id in self._busy:
-                    self._busy.add(runner.id)
-                    group.create_task(runner.count())
-                    if not busy:
-                        self._busy.discard(runner.id)
-                elif runner.view.tokens_per_second or runner.view.slots_busy:
-                    runner.picture.quiet()
-
-    async def _over(self, runner: Runner, sample: ProcessSample, limit: int) -> None:
-        """The watchdog: never waits for a record; its record follows."""
-        assert runner.launch is not None
-        await self._node.signal(runner.launch.id, 9)
-        reason = f"private memory {sample.anon_bytes >> 20} MiB is over its limit of {limit >> 20} MiB"
-        await self._gate.record(
-            CORRAL, "watchdog.kill", f"replica:{runner.id}", runner.launch.id, "done", reason=reason
-        )  # fmt: skip
-
-    def _on_live(self, live: wire.Live) -> None:
-        for each in live.replicas:
-            runner = self._runners.get(each.replica)
-            if runner is not None:
-                runner.picture.live(each.tokens, each.ttft_ms, asyncio.get_running_loop().time())
+        """What the node measured of `launches`."""
+        await self._figures.sampled(samples, self.link)
 
     # ---------------------------------------------------------------------------------------- inside
 
@@ -371,15 +375,15 @@ class Deployments:
         """Private memory of a deployment's replicas, which is free again when they are replaced (bytes)."""
         return sum(runner.view.anon_bytes for runner in self._of(name))
 
-    async def _waits(self, runner: Runner) -> str:
+    async def _waits(self, replica: str) -> str:
         """The last look before a launch; replicas that only wait don't hold each other up."""
-        wanted = self._wanted.get(runner.deployment)
+        wanted = self._wanted.get(replica.rpartition("/")[0])
         if wanted is None:
             return ""
         others = [
             Holding(plan_bytes=each.view.plan_bytes, anon_bytes=each.view.anon_bytes)
             for each in self._runners.values()
-            if each is not runner and each.holds
+            if each.id != replica and each.holds
         ]
         return waits(wanted.plan, await self._capacity.look(others))
 
@@ -399,6 +403,7 @@ class Deployments:
         """After the commit: tell the runners, with new ones for new replicas."""
         name = wanted.spec.name
         self._wanted[name] = wanted
+        self._leaving.pop(name, None)
         for index in range(wanted.spec.replicas):
             replica = f"{name}/{index}"
             if replica not in self._runners and self._tasks is not None:
@@ -407,6 +412,7 @@ class Deployments:
         for runner in self._of(name):
             self._tell(runner, anew=anew)
         self._derive(name)
+        self.link.set_routes(self._routes())  # one without replicas has a way too: it says why it takes nothing
 
     def _tell(self, runner: Runner, *, anew: bool = False) -> None:
         wanted = self._wanted.get(runner.deployment)
@@ -414,9 +420,9 @@ class Deployments:
             wanted = None
         runner.want(wanted, anew=anew)
 
-    def _changed(self, runner: Runner) -> None:
-        self._bus.publish("replica", f"replica:{runner.id}", runner.view)
-        self._derive(runner.deployment)
+    def _changed(self, view: Replica) -> None:
+        self._bus.publish("replica", f"replica:{view.id}", view)
+        self._derive(view.deployment)
         self.link.set_routes(self._routes())
         if self._tasks is not None:
             self._wakeup()
@@ -431,97 +437,17 @@ class Deployments:
 
     def _routes(self) -> list[wire.Route]:
         routes = []
-        for name, wanted in sorted(self._wanted.items()):
-            shown = self._shown.get(name)
-            found = [route for runner in self._of(name) if (route := runner.route()) is not None]
-            routes.append(
-                wire.Route(
-                    name=name,
-                    model=wanted.spec.model,
-                    state=shown.state if shown else "pending",
-                    replicas=tuple(found),
-                    embedding=wanted.spec.embedding,
-                    stream_usage=self._engines.get(wanted.spec.engine).abilities.stream_usage,
-                    created_at=wanted.created_at,
-                    ctx_per_slot=wanted.spec.ctx // max(1, wanted.spec.parallel),
-                )
-            )
+        for name, wanted in sorted((self._leaving | self._wanted).items()):
+            ways = [way for runner in self._of(name) if (way := runner.route()) is not None]
+            if ways or name in self._wanted:
+                shown, usage = self._derived.get(name), self._engines.get(wanted.spec.engine).abilities.stream_usage
+                routes.append(route_of(wanted, shown.state if shown else "removed", ways, stream_usage=usage))
         return routes
 
     def _derive(self, name: str) -> Deployment | None:
-        """The deployment's state out of its replicas'; publishes it if it has changed."""
         wanted = self._wanted.get(name)
         if wanted is None:
             return None
-        views = [r.view_for(wanted) for r in self._of(name) if r.index < wanted.spec.replicas]
-        state, reason = _state_of(wanted, views)
-        was = self._since.get(name)
-        since = was[1] if was and was[0] == state else self._clock()
-        self._since[name] = (state, since)
-        shown = Deployment(
-            spec=wanted.spec,
-            wanted="stopped" if wanted.wanted == "stopped" else "running",
-            state=state,
-            reason=reason,
-            since=since,
-            created_at=wanted.created_at,
-            created_by=wanted.created_by,
-            ready=sum(view.state == "ready" for view in views),
-            generation=wanted.generation,
-            plan_bytes=wanted.plan.plan_bytes,
+        return self._derived.derive(
+            wanted, [r.view_for(wanted) for r in self._of(name) if r.index < wanted.spec.replicas]
         )
-        if shown != self._shown.get(name):
-            self._shown[name] = shown
-            self._bus.publish("deployment", f"deployment:{name}", shown)
-        return shown
-
-    def _stray(self, launch: LaunchState) -> Replica:
-        name, _, _ = launch.owner.rpartition("/")
-        return Replica(
-            id=launch.owner, deployment=name, model="", version=1, engine="", node=self._node.name, state="unknown",
-            since=launch.started_at, reason="it runs and no row of the database wants it; end it by its pid",
-            launch=launch.id, pid=launch.pid,
-        )  # fmt: skip
-
-
-def _state_of(wanted: tables.Wanted, views: Sequence[Replica]) -> tuple[str, str]:
-    """pending, ready, degraded, stopped, failed, and the reason of the worst replica."""
-    states = [view.state for view in views]
-    if wanted.wanted == "stopped":
-        going = [s for s in states if s not in ("stopped", "failed")]
-        return ("degraded", "its replicas are ending") if going else ("stopped", "")
-    if not wanted.spec.replicas:
-        return "stopped", "scaled to 0 replicas"
-    if len(states) == wanted.spec.replicas and all(state == "ready" for state in states):
-        return "ready", ""
-    worst = next((v for s in ("failed", "backoff") for v in views if v.state == s), None)
-    words = {"stopped": "about to start"}
-    going = [f"{v.id} is {words.get(v.state, v.state)}" for v in views if v.state != "ready"]
-    reason = f"{worst.id}: {worst.reason}" if worst else "; ".join(going[:3])
-    if "ready" in states:
-        return "degraded", reason
-    if states and all(state == "failed" for state in states):
-        return "failed", reason
-    return "pending", reason
-
-
-def _settled(deployment: Deployment) -> bool:
-    return deployment.state in ("ready", "failed", "stopped")
-
-
-def _same(old: tables.Wanted, new: DeploymentSpec) -> bool:
-    return old.spec == new and old.wanted == "running"
-
-
-def _exists(old: tables.Wanted, new: DeploymentSpec) -> Conflict:
-    changes = [
-        Change(field=field, old=getattr(old.spec, field), new=getattr(new, field))
-        for field in DeploymentSpec.__struct_fields__
-        if getattr(old.spec, field) != getattr(new, field)
-    ]
-    if old.wanted != "running":
-        changes.append(Change(field="wanted", old=old.wanted, new="running"))
-    told = ", ".join(f"{c.field} {c.old} -> {c.new}" for c in changes)
-    return Conflict(
-        f"deployment {new.name!r} exists", told, "say --replace to change it", changes=msgspec.to_builtins(changes)
-    )

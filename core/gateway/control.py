@@ -12,7 +12,7 @@ import msgspec
 
 from core import program_version
 from core.gateway import wire
-from core.gateway.exchange import Core
+from core.gateway.core import Core
 from core.gateway.handover import Wrong
 from core.peer import peer
 
@@ -64,7 +64,7 @@ class Control:
 
     def _live(self) -> wire.Live:
         core = self._core
-        seats = core.table.seats.values()
+        seats = core.table.living()
         return wire.Live(
             requests=core.requests,
             in_flight=sum(seat.busy for seat in seats),
@@ -144,13 +144,13 @@ class Control:
                 if reason:
                     self._send(wire.Refused(reason=reason))
                 else:
+                    # The figures first: from the acknowledgement on a withdrawn replica gets nothing that they lack.
+                    self._last_live = live = self._live()
+                    self._send(live)
                     self._send(wire.SnapshotAck(database=message.database, epoch=message.epoch, n=message.n))
             case wire.UsageAck():
                 core.spool.acknowledge(message.launch, message.n)
                 self._send_usage()
-            case wire.Drain():
-                if self._group is not None:
-                    self._group.create_task(self._drain(message))
             case wire.HandOver():
                 if self._group is not None:
                     self._group.create_task(self._replace(message))
@@ -191,17 +191,3 @@ class Control:
             self._send(wire.Report(what="handover", ok=False, reason=reason))
         else:
             self._send(wire.Report(what="handover"))
-
-    async def _drain(self, message: wire.Drain) -> None:
-        """Send nothing new to a replica, and report when it has nothing more."""
-        table = self._core.table
-        for seat in table.seats.values():
-            if seat.route.id == message.replica:
-                seat.route = msgspec.structs.replace(seat.route, draining=True)
-        try:
-            async with asyncio.timeout(message.timeout_s):
-                while any(x.busy for x in table.seats.values() if x.route.id == message.replica):
-                    await table.changed.wait()
-            self._send(wire.Report(what="drain", request=message.replica))
-        except TimeoutError:
-            self._send(wire.Report(what="drain", request=message.replica, ok=False, reason="still busy"))

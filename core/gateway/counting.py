@@ -25,20 +25,26 @@ class _Timings(msgspec.Struct, frozen=True):
 
 
 class _Answer(msgspec.Struct, frozen=True):
-    choices: list[msgspec.Raw] | None = None
     usage: _Usage | None = None
     timings: _Timings | None = None
 
 
+class _Event(_Answer, frozen=True):
+    choices: list[msgspec.Raw] | None = None
+
+
 _TELLS = b'"prompt_'
 """Stands in every event that tells counts, as prompt_tokens or prompt_n. One search a read is a tenth of its cost."""
-_DECODE = msgspec.json.Decoder(_Answer).decode
+_DECODE_ANSWER = msgspec.json.Decoder(_Answer).decode
+_DECODE_EVENT = msgspec.json.Decoder(_Event).decode
 
 
 class Counts:
     """Tokens of one answer; None where the engine did not say. `events` counts pieces of a stream."""
 
-    def __init__(self, *, stream: bool, cut: bool) -> None:
+    __slots__ = ("_cut", "_held", "_kept", "_stream", "answer", "cached", "events", "prompt")
+
+    def __init__(self, stream: bool, cut: bool) -> None:
         self.prompt: int | None = None
         self.cached: int | None = None
         self.answer: int | None = None
@@ -46,14 +52,17 @@ class Counts:
         self._stream = stream
         self._cut = cut
         self._held = b""
-        self._kept = bytearray()
+        self._kept: bytearray | None = None
 
     def part(self, data: bytes, last: bool) -> bytes:
         """Take a part of the answer; returns what the client shall have of it."""
         if not self._stream:
-            if last and not self._kept:  # whole in one part, as most are
-                self._read(data)
-            elif len(self._kept) <= KEEP:
+            if self._kept is None:
+                if last:  # whole in one part, as most are
+                    self._read(data)
+                    return data
+                self._kept = bytearray()
+            if len(self._kept) <= KEEP:
                 self._kept += data
                 if last:
                     self._read(self._kept)
@@ -86,18 +95,29 @@ class Counts:
             end = whole.find(mark, at)
             end = len(whole) if end < 0 else end + len(mark)
             event = whole[start:end]
-            cut = event.startswith(b"data:") and self._read(event[5:]) == 0 and self._cut
+            cut = event.startswith(b"data:") and self._read_event(event[5:]) and self._cut
             kept.append(whole[done : start if cut else end])
             done = end
             at = whole.find(_TELLS, done)
         return b"".join((*kept, whole[done:]))
 
-    def _read(self, data: bytes | bytearray) -> int | None:
-        """Take the counts of one JSON object; returns how many choices it has, None if it cannot be read."""
+    def _read_event(self, data: bytes) -> bool:
+        """Take the counts of one event; returns whether it tells nothing else: there is usage in it and no choice."""
         try:
-            found = _DECODE(data)
+            found = _DECODE_EVENT(data)
         except msgspec.DecodeError:
-            return None
+            return False
+        self._take(found)
+        return found.choices is not None and not found.choices and found.usage is not None
+
+    def _read(self, data: bytes | bytearray) -> None:
+        """Take the counts of a whole answer."""
+        try:
+            self._take(_DECODE_ANSWER(data))
+        except msgspec.DecodeError:
+            return
+
+    def _take(self, found: _Answer) -> None:
         usage, timings = found.usage, found.timings
         if timings is not None and timings.prompt_n is not None:
             self.cached = timings.cache_n
@@ -108,4 +128,3 @@ class Counts:
             self.answer = usage.completion_tokens if usage.completion_tokens is not None else self.answer
             if usage.prompt_tokens_details is not None:
                 self.cached = usage.prompt_tokens_details.cached_tokens
-        return len(found.choices) if found.choices is not None and usage is not None else None

@@ -74,6 +74,8 @@ class Table:
         self.limits = self.snapshot.limits
         self.targets: dict[str, Target] = {}
         self.seats: dict[tuple[str, str], Seat] = {}
+        self.withdrawn: dict[tuple[str, str], Seat] = {}
+        """Those that have no route any more and may still be answering."""
         self.blocked = ""
         self._elsewhere: dict[str, int] = {}
         self._uids: frozenset[int] = frozenset()
@@ -127,12 +129,17 @@ class Table:
     def hold(self, in_flight: dict[str, int]) -> None:
         """Take what a gateway before this one still has in flight (`wire.Busy`); what it has ended is free."""
         self._elsewhere = in_flight
-        for (replica, launch), seat in self.seats.items():
+        for (replica, launch), seat in (self.seats | self.withdrawn).items():
             seat.elsewhere = in_flight.get(f"{replica} {launch}", 0)
         self.changed.set()
         self.changed.clear()
         for target in self.targets.values():
             self._feed(target)
+
+    def living(self) -> list[Seat]:
+        """The seats with a route, and those without one that still have requests."""
+        self.withdrawn = {key: seat for key, seat in self.withdrawn.items() if seat.busy}
+        return [*self.seats.values(), *self.withdrawn.values()]
 
     def _use(self, new: wire.Snapshot) -> None:
         seats: dict[tuple[str, str], Seat] = {}
@@ -143,9 +150,11 @@ class Table:
             target.seats = []
             for replica in route.replicas:
                 key = (replica.id, replica.launch)
-                seat = self.seats.get(key)
+                seat = self.seats.get(key) or self.withdrawn.pop(key, None)
                 if seat is None or seat.route.endpoint != replica.endpoint:
                     seat = Seat(replica)
+                elif key not in self.seats:  # it was withdrawn and comes back
+                    seat.pool = Pool(replica.endpoint)
                 seat.route = replica
                 seat.elsewhere = self._elsewhere.get(f"{replica.id} {replica.launch}", 0)
                 seats[key] = seat
@@ -155,12 +164,14 @@ class Table:
         for key, seat in self.seats.items():
             if seats.get(key) is not seat:
                 seat.pool.close()
+                if key not in seats:
+                    self.withdrawn[key] = seat
         self.snapshot, self.limits, self.targets, self.seats, self.blocked = new, new.limits, targets, seats, ""
         self._uids, self._gids = frozenset(new.allowed.uids), frozenset(new.allowed.gids)
         for target in gone:
             self._refuse_all(target, Refusal(404, f"deployment {target.route.name} was removed", "model_not_found"))
         for target in targets.values():
-            if not target.seats:
+            if all(seat.route.draining for seat in target.seats):
                 self._refuse_all(target, self._not_ready(target))
             self._feed(target)
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from core.gateway import wire
 from core.gateway.control import LINE_LIMIT, Control
-from core.gateway.exchange import Core
+from core.gateway.core import Core
 from core.gateway.handover import Predecessor, Successor, Wrong
 from core.gateway.listener import ClientConnection
 from core.gateway.routes import Table
@@ -230,8 +230,8 @@ class Serving:
         core.retire()
         try:
             while core.exchanges or core.turns or (following is not None and not following.done()):
-                seats = core.table.seats.items()
-                successor.tell({f"{replica} {launch}": seat.busy for (replica, launch), seat in seats if seat.busy})
+                seats = core.table.living()
+                successor.tell({f"{x.route.id} {x.route.launch}": x.busy for x in seats if x.busy})
                 await asyncio.sleep(0.2)
         finally:
             self._private.close()

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import httptools
 
+from core.gateway.heads import LastHead
 from core.gateway.outbox import OUT
 
 JOIN_BYTES = 64 << 10
@@ -50,6 +51,9 @@ class EngineConnection(asyncio.Protocol):
         self._head = False
         self._complete = False
         self._keep = False
+        self._untouched = True
+        self._last = LastHead()
+        self._status = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport  # type: ignore[assignment]
@@ -57,9 +61,7 @@ class EngineConnection(asyncio.Protocol):
     def send(self, taker: Taker, head: bytes, body: bytes = b"") -> None:
         """Send one whole request; `taker` hears of the answer."""
         self.taker = taker
-        self._raw = 0
-        self._type, self._length = b"application/json", None
-        self._head = self._complete = self._chunked = self._keep = False
+        self._untouched = True
         if len(body) < JOIN_BYTES:
             OUT.write(self.transport, head + body)
         else:
@@ -86,6 +88,19 @@ class EngineConnection(asyncio.Protocol):
         if taker is None:
             self.abort()
             return
+        if self._untouched:
+            body = self._last.body(data)
+            if body is not None:
+                self.taker = None
+                self.resume()
+                self._pool.put(self)
+                taker.answer_head(self._status, self._type, len(body))
+                taker.answer_part(body, True)
+                return
+            self._begin()
+            whole = data
+        else:
+            whole = b""
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
@@ -95,6 +110,7 @@ class EngineConnection(asyncio.Protocol):
         if self.taker is not taker:
             return
         if self._complete:
+            self._last.learn(whole, self._length or 0)
             self._finish(taker)
         elif self._head:
             # Also without a body: a stream's head goes to the client before its first event.
@@ -106,6 +122,13 @@ class EngineConnection(asyncio.Protocol):
             if self._raw > HEAD_BYTES:
                 self.abort()
                 taker.answer_lost()
+
+    def _begin(self) -> None:
+        """The first bytes of an answer."""
+        self._untouched = False
+        self._raw = 0
+        self._type, self._length = b"application/json", None
+        self._head = self._complete = self._chunked = self._keep = False
 
     def _finish(self, taker: Taker) -> None:
         body = b"".join(self._parts)
@@ -125,7 +148,7 @@ class EngineConnection(asyncio.Protocol):
         taker, self.taker = self.taker, None
         if taker is None:
             return
-        if self._head and not self._chunked and self._length is None and exc is None:
+        if not self._untouched and self._head and not self._chunked and self._length is None and exc is None:
             taker.answer_part(b"".join(self._parts), True)
         else:
             taker.answer_lost()
@@ -149,6 +172,7 @@ class EngineConnection(asyncio.Protocol):
         if status < 200:
             return
         self._head = True
+        self._status = status
         # Asked now: at the end of the message the parser has forgotten its flags and always says no.
         self._keep = self._parser.should_keep_alive()
         if self.taker is not None:
@@ -173,9 +197,9 @@ class Pool:
         self._idle: list[EngineConnection] = []
         self._closed = False
 
-    def get(self) -> EngineConnection | None:
-        """An idle connection that is young enough."""
-        limit = time.monotonic() - KEEP_S
+    def get(self, now: float) -> EngineConnection | None:
+        """An idle connection that is young enough; `now` is monotonic."""
+        limit = now - KEEP_S
         while self._idle:
             connection = self._idle.pop()
             if not connection.closed and connection.idle_since > limit:

@@ -4,7 +4,7 @@ The gateway listens on `control.sock` (0600) in its folder; the daemon connects,
 `Hello`. A line is one tagged Struct and a newline, 16 MiB at most. Unknown tags are answered with `Refused`.
 The formats carry `WIRE_VERSION`; a gateway of one release back is understood.
 
-daemon -> gateway: Hello, Snapshot, UsageAck, Drain, HandOver, Ask
+daemon -> gateway: Hello, Snapshot, UsageAck, HandOver, Ask
 gateway -> daemon: Welcome, SnapshotAck, UsageBatch, Live, Refused, Report
 gateway -> its successor: Handed, Busy (on a socket of their own); back: Report
 """
@@ -31,6 +31,7 @@ class ReplicaRoute(msgspec.Struct, frozen=True, kw_only=True):
     slots: int = 1
     """Requests it serves at once; more wait in the deployment's queue."""
     draining: bool = False
+    """It ends what it answers and gets nothing new."""
     prefix: str = ""
 
 
@@ -113,8 +114,8 @@ class SnapshotAck(Message, frozen=True, kw_only=True):
     n: int
 
 
-class UsageLine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One request: no content. Times in seconds; tokens None where nobody could say."""
+class UsageLine(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
+    """One request: no content. Times in seconds; tokens None where nobody could say. New fields come last."""
 
     id: str
     time: float
@@ -165,7 +166,8 @@ class RouteLive(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Live(Message, frozen=True, kw_only=True):
-    """Each second while requests run or something changes, and once when it becomes idle."""
+    """Each second while requests run or something changes, once when it becomes idle, and before each `SnapshotAck`:
+    a replica that was withdrawn is told of until its last request has ended."""
 
     requests: int
     in_flight: int
@@ -173,14 +175,6 @@ class Live(Message, frozen=True, kw_only=True):
     replicas: tuple[RouteLive, ...]
     connections: int
     spooled: int
-
-
-class Drain(Message, frozen=True, kw_only=True):
-    """Send nothing new to this replica; answered with `Report` when its last request has ended or after
-    `timeout_s`."""
-
-    replica: str
-    timeout_s: float
 
 
 class HandOver(Message, frozen=True, kw_only=True):
@@ -214,7 +208,7 @@ class Ask(Message, frozen=True, kw_only=True):
 
 
 class Report(Message, frozen=True, kw_only=True):
-    """The answer to Drain, HandOver and Ask."""
+    """The answer to HandOver and Ask."""
 
     what: str
     request: str = ""
@@ -228,6 +222,6 @@ class Refused(Message, frozen=True, kw_only=True):
     reason: str
 
 
-FromDaemon = Hello | Snapshot | UsageAck | Drain | HandOver | Ask
+FromDaemon = Hello | Snapshot | UsageAck | HandOver | Ask
 ToSuccessor = Handed | Busy
 FromGateway = Welcome | SnapshotAck | UsageBatch | Live | Report | Refused

@@ -167,7 +167,7 @@ def read_header(fd):
 def _parse(reader):
     reader.window(4)
     if reader.data[:4] != MAGIC:
-        raise BadHeader("this is no GGUF file (its first bytes are %r)" % reader.data[:4])
+        raise BadHeader("this is no GGUF file (its first bytes are %s)" % reader.data[:4].hex(" "))
     reader.at = 4
     version = reader.scalar(4, "the version")
     if version not in (2, 3):

@@ -285,11 +285,21 @@ def relay(reader, log, pid, alarm):
             if not data:
                 poll.unregister(reader)
                 open_pipe = False
-        done, status, usage = os.wait4(pid, os.WNOHANG)
-        if done:
+        if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
+            end_group(pid)
+            _, status, usage = os.wait4(pid, 0)
             if open_pipe:
                 drain(reader, log)
             return status, usage
+
+
+def end_group(pid):
+    """What the engine has started ends with it: a wrapper script's server would hold lock and memory for ever. The
+    engine leads the group and is not reaped yet, so that the number is still its own."""
+    try:
+        os.killpg(pid, signal.SIGKILL)
+    except OSError:
+        pass
 
 
 def drain(reader, log):

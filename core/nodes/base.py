@@ -127,6 +127,12 @@ class Node(ABC):
         launches, adopted ones too, within a second of it."""
 
     @abstractmethod
+    def lives(self, launch: str) -> bool:
+        """Whether a launch's program runs at this moment, as far as the host can say without being asked over a
+        network: True where it can't. Cheap enough for each look at a state, and never ahead of `watch` by more than
+        the keeper's last words."""
+
+    @abstractmethod
     async def signal(self, launch: str, signal: int) -> bool:
         """Send a signal to the engine; False if it has ended. A pid whose start time differs is never hit."""
 

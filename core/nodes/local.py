@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import fcntl
 import json
 import os
 import platform
 import shutil
 import signal as signals
-import sys
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
@@ -20,21 +18,17 @@ import msgspec
 import psutil
 
 from core.access.accounts import Account, Accounts
-from core.errors import Conflict, Failed, NotFound
-from core.keeper import keeper as keeper_program
-from core.nodes import cgroups, foreign, proc
+from core.errors import Conflict, Failed
+from core.nodes import cgroups, foreign, logs, proc
 from core.nodes.base import ExitRecord, LaunchOrder, LaunchState, LogPiece, Node
+from core.nodes.programs import Programs
+from core.nodes.spawn import spawn
 from core.nouns import NodeFacts, NodeSample, ProcessSample
 from core.settings import Paths
 
-KEEPER = str(keeper_program.__file__)
 LAUNCH_TIMEOUT_S = 10.0
 WATCH_EVERY_S = 0.25
 """The locks of living launches are tried so often; 20 of them cost 0.1 % of a core."""
-
-
-_Mark = tuple[int, int, int]
-"""Of log.json: byte of the whole log, first and last unix second of what is written from there to the next mark."""
 
 
 class Local(Node):
@@ -55,6 +49,7 @@ class Local(Node):
         self._cpu: dict[str, tuple[float, float]] = {}
         self._host_cpu = psutil.cpu_times()
         self._keepers: set[int] = set()
+        self._programs = Programs()
 
     # ---------------------------------------------------------------------------------------- the host
 
@@ -112,7 +107,7 @@ class Local(Node):
             "account": account and msgspec.to_builtins(account),
         }  # fmt: skip
         try:
-            pid, errors = _spawn(records / "lock", json.dumps(told).encode())
+            pid, errors = spawn(records / "lock", json.dumps(told).encode())
         except OSError as error:
             raise Failed(f"{order.owner} was not started", f"its keeper: {error.strerror}") from error
         self._keepers.add(pid)
@@ -120,6 +115,7 @@ class Local(Node):
             return await self._started(order, pid, errors)
         finally:
             os.close(errors)
+            self._programs.news.set()
 
     def _make(self, folder: Path, order: LaunchOrder) -> Account | None:
         """Make the launch's folder; the account that it runs as. The gateway may enter an engine's folder, no more."""
@@ -217,31 +213,52 @@ class Local(Node):
         )
 
     async def watch(self) -> AsyncIterator[LaunchState]:
-        living: dict[str, int] = {}
+        living: dict[str, LaunchState] = {}
         ended: set[str] = set()  # those of before are told once too, so that none falls between two looks
-        while True:
-            try:
-                names = {each.name for each in self._paths.records.iterdir()}
-            except FileNotFoundError:
-                names = set()
-            for name in names - ended:
-                state = self._state(name)
-                if state is None or (state.alive and state.pid is None):
-                    continue
-                if not state.alive:
-                    ended.add(name)
-                    living.pop(name, None)
-                    yield state
-                elif living.get(name, state.runs) != state.runs:
-                    yield state
-                if state.alive:
-                    living[name] = state.runs
-            ended &= names
-            self._reap()
-            await asyncio.sleep(WATCH_EVERY_S)
+        try:
+            while True:
+                self._programs.news.clear()
+                try:
+                    names = {each.name for each in self._paths.records.iterdir()}
+                except FileNotFoundError:
+                    names = set()
+                for name in names - ended:
+                    state = self._state(name)
+                    if state is None or (state.alive and state.pid is None):
+                        continue
+                    again = living.get(name, state).runs != state.runs
+                    if not state.alive or again:
+                        self._programs.forget(name)
+                    if not state.alive:
+                        ended.add(name)
+                        living.pop(name, None)
+                    else:
+                        living[name] = state
+                        self._attend(name)
+                    if not state.alive or again:
+                        yield state
+                for name in [each for each in living if each not in names and not self._programs.lives(each)]:
+                    self._programs.forget(name)
+                    exit = ExitRecord(reason="its records were removed while it ran", time=self._clock())
+                    yield msgspec.structs.replace(living.pop(name), alive=False, exit=exit)
+                ended &= names
+                self._reap()
+                await self._programs.wait(WATCH_EVERY_S)
+        finally:
+            self._programs.close()
+
+    def _attend(self, launch: str) -> None:
+        told = _told(self._paths.records / launch / "launch.json")
+        if told.get("boot_id") == proc.boot_id():
+            self._programs.attend(launch, int(told["pid"]), int(told["start"]))
+
+    def lives(self, launch: str) -> bool:
+        return self._programs.lives(launch)
 
     async def signal(self, launch: str, signal: int) -> bool:
         told = _told(self._paths.records / launch / "launch.json")
+        if not told and self._programs.send(launch, signal):
+            return True  # somebody removed its records
         if not told or told.get("boot_id") != proc.boot_id() or not _locked(self._paths.records / launch / "lock"):
             return False
         if told.get("kind") == "gateway" and signal == signals.SIGTERM:
@@ -278,45 +295,10 @@ class Local(Node):
     # ---------------------------------------------------------------------------------------- logs
 
     async def read_log(self, launch: str, start: int, limit: int) -> LogPiece:
-        return await asyncio.to_thread(self._read_log, launch, start, limit)
-
-    def _read_log(self, launch: str, start: int, limit: int) -> LogPiece:
-        folder = self._paths.launches / launch
-        if not folder.is_dir():
-            raise NotFound(f"no log of launch {launch}", "its folder has been removed")
-        with contextlib.ExitStack() as stack:
-            pieces: list[tuple[int, int, int]] = []
-            for number, first in enumerate(_starts(folder)):
-                try:
-                    fd = foreign.open_file(folder, "engine.log" if number == 0 else f"engine.log.{number}")
-                except OSError:
-                    continue
-                stack.callback(os.close, fd)
-                pieces.append((first, fd, os.fstat(fd).st_size))
-            if not pieces:
-                return LogPiece(start=0, end=0, data=b"")
-            end = pieces[0][0] + pieces[0][2]
-            wanted = max(0, end + start) if start < 0 else min(start, end)
-            oldest = pieces[-1][0]
-            begin = max(wanted, oldest)
-            data = b""
-            for first, fd, size in reversed(pieces):
-                if first + size > begin and len(data) < limit:
-                    data += os.pread(fd, limit - len(data), max(0, begin - first))
-        return LogPiece(start=begin, end=begin + len(data), data=data, lost=begin - wanted if start >= 0 else 0)
+        return await asyncio.to_thread(logs.read, self._paths.launches / launch, start, limit)
 
     async def log_since(self, launch: str, moment: float) -> int:
-        return await asyncio.to_thread(self._log_since, launch, moment)
-
-    def _log_since(self, launch: str, moment: float) -> int:
-        try:
-            marks = msgspec.convert(_index(self._paths.launches / launch).get("marks", []), list[_Mark])
-        except msgspec.ValidationError:
-            marks = []
-        if not marks:
-            return 0  # an older keeper's
-        since = next((byte for byte, _, last in marks if last >= int(moment)), None)
-        return since if since is not None else self._read_log(launch, -1, 1).end
+        return await asyncio.to_thread(logs.since, self._paths.launches / launch, moment)
 
     async def remove(self, launch: str) -> None:
         state = self._state(launch)
@@ -324,48 +306,6 @@ class Local(Node):
             raise Conflict(f"launch {launch} lives")
         for folder in (self._paths.launches / launch, self._paths.records / launch):
             await asyncio.to_thread(shutil.rmtree, folder, True)
-
-
-def _spawn(lock_path: Path, order: bytes) -> tuple[int, int]:
-    """Start a keeper that holds the lock; (its pid, a file with what it says on standard error).
-
-    Not asyncio's subprocess: its transport kills the child when it is collected, so that keepers would end with
-    the daemon. The order goes through a memory file, since a pipe could fill up.
-    """
-    held: list[int] = []
-
-    def above(fd: int) -> int:
-        """A copy over 9, so that no dup2 in the child hits a source."""
-        held.append(fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 10))
-        os.close(fd)
-        return held[-1]
-
-    errors = -1
-    try:
-        lock = above(os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        told = above(os.memfd_create("order"))
-        os.write(told, order)
-        os.lseek(told, 0, os.SEEK_SET)
-        errors = os.memfd_create("errors")
-        words = above(os.dup(errors))
-        null = above(os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC))
-        copies = [(os.POSIX_SPAWN_DUP2, fd, to) for fd, to in ((told, 0), (null, 1), (words, 2), (lock, 3))]
-        pid = os.posix_spawn(
-            sys.executable,
-            [sys.executable, "-I", "-S", KEEPER, "3"],
-            {"LC_ALL": "C.UTF-8"},
-            file_actions=copies,
-            setsid=True,
-        )
-    except BaseException:
-        if errors >= 0:
-            os.close(errors)
-        raise
-    finally:
-        for fd in held:
-            os.close(fd)
-    return pid, errors
 
 
 def _send(pid: int, start: int, signal: int) -> bool:
@@ -407,23 +347,6 @@ def _json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
-
-
-def _index(folder: Path) -> dict[str, Any]:
-    """log.json of a launch; empty if it is missing, torn or not the keeper's."""
-    try:
-        found = json.loads(foreign.read(folder, "log.json", 65536))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def _starts(folder: Path) -> list[int]:
-    """At which byte of the whole log each of its files begins, the newest first."""
-    try:
-        return msgspec.convert(_index(folder).get("starts", [0]), list[int])[:128]
-    except msgspec.ValidationError:
-        return [0]
 
 
 class _Told(msgspec.Struct, frozen=True):

@@ -14,7 +14,7 @@ from urllib.parse import quote
 from core.errors import StoreError
 from core.settings import Paths
 from core.store import copies, migrate
-from core.store.faults import is_corrupt, is_full, store_error
+from core.store.faults import is_corrupt, is_full, may_be_quota, store_error
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +36,12 @@ def check(paths: Paths, known: Sequence[migrate.Migration], now: float) -> list[
             return []
     except _Corrupt as error:
         aside = _set_aside(path, now)
-        return [_say(f"the database was corrupt ({error}) and is set aside as {aside.name}; a new one was begun")]
+        return [
+            _say(
+                f"the database was corrupt ({error}) and is set aside as {aside.name}; a new one was begun: import and"
+                " deploy the models again; what still runs is in `corral ps`, and `corral shutdown --all` ends it"
+            )
+        ]
     told = []
     if paths.audit_head.exists():
         told.append(_say(f"{path} is gone although audit.head knows its records; a new one was begun"))
@@ -70,7 +75,7 @@ def _faults(paths: Paths) -> Iterator[None]:
     except sqlite3.Error as error:
         if is_corrupt(error):
             raise _Corrupt(str(error)) from error
-        if is_full(error):
+        if is_full(error) or may_be_quota(error):
             raise  # the ballast can help
         raise StoreError(
             f"{paths.database} cannot be opened", str(error), "mend its mode, or the disk (read-only? full?)"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import secrets
 import sqlite3
@@ -13,11 +14,12 @@ from typing import TypeVar
 
 import aiosqlite
 
+from core import fulldisk
 from core.settings import Paths
 from core.store import copies, migrate
 from core.store.ballast import Ballast
 from core.store.check import check
-from core.store.faults import is_full, store_error, unsure
+from core.store.faults import is_full, may_be_quota, store_error, unsure
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -101,11 +103,13 @@ class Store:
             try:
                 store = await cls._open(paths, known, clock, ballast)
             except (sqlite3.Error, OSError) as error:
-                if not is_full(error) or not await asyncio.to_thread(ballast.drop):
+                number = await asyncio.to_thread(_full, ballast, error)
+                if not number or not await asyncio.to_thread(ballast.drop, number):
                     raise
                 store = await cls._open(paths, known, clock, ballast)
         except (sqlite3.Error, OSError) as error:
-            raise store_error(error, f"{paths.database} cannot be opened") from error
+            number = await asyncio.to_thread(_full, ballast, error)
+            raise store_error(error, f"{paths.database} cannot be opened", number=number) from error
         await asyncio.to_thread(ballast.load)
         await asyncio.to_thread(copies.prune, paths.backups, clock())
         return store
@@ -149,12 +153,13 @@ class Store:
             try:
                 return await self._writer.run(lambda db: self._once(db, fn))
             except sqlite3.Error as error:
-                if not is_full(error) or not await asyncio.to_thread(self._ballast.drop):
-                    raise store_error(error) from error
+                number = await asyncio.to_thread(_full, self._ballast, error)
+                if not number or not await asyncio.to_thread(self._ballast.drop, number):
+                    raise store_error(error, number=number) from error
             try:
                 return await self._writer.run(lambda db: self._once(db, fn))
             except sqlite3.Error as error:
-                raise store_error(error) from error
+                raise store_error(error, number=await asyncio.to_thread(_full, self._ballast, error)) from error
 
     def _once(self, db: sqlite3.Connection, fn: Callable[[sqlite3.Connection], T]) -> T:
         self._after.clear()
@@ -169,7 +174,7 @@ class Store:
             db.execute("COMMIT")
         except sqlite3.Error as error:
             migrate.roll_back(db)
-            if is_full(error):
+            if _full(self._ballast, error):
                 raise
             raise unsure(error) from error
         for after in self._after:
@@ -222,7 +227,10 @@ class Store:
         """What a person must be told for as long as it lasts, as sentences."""
         told = []
         if self.low:
-            told.append("the disk with the database is nearly full: nothing is started until there is room")
+            full = "the disk with the database is nearly full"
+            if self._ballast.number != errno.ENOSPC:
+                full = fulldisk.why(self._ballast.number, "the disk with the database")
+            told.append(f"{full}: nothing is started until there is room")
         if self._uncut:
             told.append("what was deleted last may still be in the write-ahead log: it could not be cut yet")
         return told
@@ -238,6 +246,13 @@ class Store:
         if abs(now - self._pruned) > PRUNE_EVERY_S:  # abs: a clock that was set back must not end it
             self._pruned = now
             await asyncio.to_thread(copies.prune, self._paths.backups, now)
+
+
+def _full(ballast: Ballast, error: sqlite3.Error | OSError) -> int:
+    """The errno that says how the disk is full, if it is that; else 0. Blocks."""
+    if isinstance(error, OSError):
+        return error.errno or 0 if is_full(error) else 0
+    return (may_be_quota(error) and ballast.full()) or (errno.ENOSPC if is_full(error) else 0)
 
 
 def _cut(db: sqlite3.Connection) -> bool:

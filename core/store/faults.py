@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import sqlite3
 
+from core import fulldisk
 from core.errors import StoreError
 
 IOERR_SHMSIZE = sqlite3.SQLITE_IOERR | 19 << 8
@@ -16,7 +17,12 @@ def is_full(error: BaseException) -> bool:
     if isinstance(error, sqlite3.Error):
         full = _code(error) == sqlite3.SQLITE_FULL or "disk is full" in str(error)
         return full or getattr(error, "sqlite_errorcode", 0) == IOERR_SHMSIZE
-    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return isinstance(error, OSError) and fulldisk.is_full(error)
+
+
+def may_be_quota(error: sqlite3.Error) -> bool:
+    """SQLite has no word for a quota that is used up: it is an I/O error of a write, as a broken disk's is."""
+    return getattr(error, "sqlite_errorcode", 0) in (sqlite3.SQLITE_IOERR_WRITE, IOERR_SHMSIZE)
 
 
 def is_corrupt(error: sqlite3.Error) -> bool:
@@ -24,10 +30,13 @@ def is_corrupt(error: sqlite3.Error) -> bool:
     return _code(error) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
-def store_error(error: sqlite3.Error | OSError, what: str = "the change was not made") -> StoreError:
-    """`error` as a sentence; `what` says what did not happen."""
-    if is_full(error):
-        return StoreError(what, "the disk with the database is full", "make room and try again")
+def store_error(
+    error: sqlite3.Error | OSError, what: str = "the change was not made", *, number: int = 0
+) -> StoreError:  # fmt: skip
+    """`error` as a sentence; `what` says what did not happen. `number`: an errno that says how the disk is full."""
+    if number or is_full(error):
+        number = number or getattr(error, "errno", 0) or errno.ENOSPC
+        return StoreError(what, fulldisk.why(number, "the disk with the database"), fulldisk.todo(number))
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
         return StoreError(what, f"{where}{error.strerror or error}", "mend the folder's mode, or the disk")

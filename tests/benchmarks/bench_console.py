@@ -2,8 +2,9 @@
 
 Prints one JSON object a program: first paint (ms, median), idle bytes a minute, idle CPU (per cent of a core), PSS
 (MiB), and for the console the time from a key to its screen (ms, p50 and p95): when the screens are first opened,
-later, and later while the sample model answers. `--quick` takes short looks. It needs nothing but a clone set up for
-development: a daemon, the sample model and all state are in a folder of its own, which is removed.
+later, and later while the sample model answers; and from a letter to where it stands in Chat's field. `--quick` takes
+short looks. It needs nothing but a clone set up for development: a daemon, the sample model and all state are in a
+folder of its own, which is removed.
 """
 
 from __future__ import annotations
@@ -100,6 +101,19 @@ def keys(terminal: Terminal, rounds: int) -> Iterator[float]:
             yield terminal.until(lambda text, words=words: words in text, 10) - pressed  # type: ignore[misc]
 
 
+def typed(terminal: Terminal, letters: int = 60) -> Iterator[float]:
+    """Seconds from each letter to where it stands in the question field of a new chat; `letters` fit on one line."""
+    for key, words in (("5", ROOMS["5"]), ("n", "a new chat")):
+        terminal.press(key)
+        terminal.until(lambda text, words=words: words in text, 10)  # type: ignore[misc]
+    question = ""
+    for letter in ("woolandhay" * letters)[:letters]:
+        terminal.rest(0.1)
+        question += letter
+        pressed = terminal.press(letter)
+        yield terminal.until(lambda text, end=question: end in text, 10) - pressed  # type: ignore[misc]
+
+
 def latency(argv: list[str], env: Mapping[str, str], rounds: int, home: Home) -> dict[str, float]:
     """Key to screen: at the first opening, afterwards, and while the model answers."""
     first: list[float] = []
@@ -113,6 +127,9 @@ def latency(argv: list[str], env: Mapping[str, str], rounds: int, home: Home) ->
         terminal.rest(2)
         list(keys(terminal, 1))
         told = {**percentiles("first_open", first), **percentiles("key", keys(terminal, rounds))}
+        told |= percentiles("field", typed(terminal))
+        terminal.press("escape")
+        terminal.rest(0.3)
         with home.answering():
             told |= percentiles("key_answering", keys(terminal, rounds))
     return told

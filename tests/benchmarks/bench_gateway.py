@@ -265,7 +265,11 @@ def main() -> int:
         else:
             report("haproxy", {"reason": "it is not installed: the gateway is measured alone"})
         os.sched_setaffinity(0, others)
-        report("machine", {"machine": machine(), "server_core": usable[0], "load_cores": others, "aims": AIMS})
+        report("machine", {
+            "machine": machine(), "aims": AIMS, "server_core": usable[0], "load_cores": others,
+            "pinned": "each server alone on server_core in its turn; stubs and load on load_cores",
+            "nice": os.getpriority(os.PRIO_PROCESS, 0), "load_before": round(os.getloadavg()[0], 1),
+        })  # fmt: skip
         bench = Bench(servers, load_cores, rounds, seconds)
         if given.only in (None, "small"):
             bench.rate("requests, 1 client", "small", 1, "requests_s", AIMS["requests"])

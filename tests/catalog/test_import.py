@@ -465,3 +465,9 @@ async def test_a_sample_that_is_not_the_known_one_is_refused(
     job = await ended(catalog, await catalog.start_sample(ME, "r", None))
     assert job.state == "failed" and job.error is not None and "not the one it should be" in job.error.what
     assert not left(catalog) and await catalog.ls() == []
+
+
+def test_a_name_with_a_line_end_stays_on_its_line() -> None:
+    with pytest.raises(BadModel) as caught:
+        files.one_set({"a\nb.gguf", "c.gguf"}, "the folder")
+    assert "\n" not in caught.value.why and "a\\nb.gguf" in caught.value.why

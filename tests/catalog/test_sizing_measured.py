@@ -14,6 +14,7 @@ from core.catalog.files import header_of
 from core.catalog.shape import shape_of
 
 pytest.importorskip("xllamacpp")
+pytestmark = pytest.mark.xdist_group("measures")
 
 LAUNCH = """
 import os, sys

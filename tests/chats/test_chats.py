@@ -78,6 +78,8 @@ async def test_an_answer_is_streamed_and_stored_with_its_figures(house, chats) -
     assert house.gateway.actors == ["1000:alice"]
     detail = await chats.get(ALICE, chat.id)
     assert (detail.chat.title, detail.chat.turns, detail.chat.context_tokens) == ("Hi?", 1, 12)
+    assert [each.ctx_per_slot for each in await chats.ls(ALICE)] == [detail.chat.ctx_per_slot]
+    assert [each.ctx_per_slot for each in await chats.search(ALICE, "Hi")] == [detail.chat.ctx_per_slot] != [0]
 
 
 async def test_the_conversation_so_far_goes_along(house, chats) -> None:
@@ -399,3 +401,13 @@ async def test_a_store_that_cannot_be_written_ends_no_answer(house, chats, monke
     house.gateway.go.set()
     _, last = await whole(chats, turn)
     assert (last.state, len(last.answer)) == ("done", 2001)
+
+
+async def test_a_chat_whose_first_question_would_be_refused_is_not_made(chats) -> None:
+    slot = (await new(chats)).ctx_per_slot
+    before = await chats.ls(ALICE)
+    for question in (" \n", "wool " * slot * 2):
+        with pytest.raises(Invalid):
+            await chats.create(ALICE, "r", "chat", ChatOptions(), question=question)
+    assert await chats.ls(ALICE) == before
+    assert (await chats.create(ALICE, "r", "chat", ChatOptions(), question="why")).turns == 0

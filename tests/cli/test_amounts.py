@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tui.amounts import moment_of, size_of
+from core.amounts import size_of
+from tui.amounts import moment_of
 
 
 @given(st.integers(0, 1 << 20), st.sampled_from([("", 1), ("K", 1 << 10), ("MiB", 1 << 20), ("g", 1 << 30)]))

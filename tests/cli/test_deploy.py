@@ -50,8 +50,24 @@ def test_the_same_of_a_stopped_one_is_a_change_that_is_asked_for(double: Path) -
     corral("stop", "d", "--wait")
     told = deploy("--ctx", "1024", "--json", code=2)
     assert json.loads(told)["details"]["changes"] == [{"field": "wanted", "old": "stopped", "new": "running"}]
-    deploy("--ctx", "1024", "--yes", "--wait")
+    assert "--replace" in deploy("--ctx", "1024", "--yes", code=2)
+    assert ask("deployments")[0]["wanted"] == "stopped"
+    deploy("--ctx", "1024", "--replace", "--wait")
     assert the_replica()["state"] == "ready"
+
+
+def test_only_replace_changes_one_that_runs(double: Path) -> None:
+    deploy("--ctx", "1024", "--wait")
+    before = the_replica()
+    for more in ((), ("--yes",), ("--yes", "--wait")):
+        told = deploy("--ctx", "2048", *more, code=2)
+        assert "FIELD" in told and "2048" in told and "say --replace" in told and "--yes" not in told
+        error = json.loads(deploy("--ctx", "2048", "--json", *more, code=2))
+        assert "--replace" in error["do"]
+        assert error["details"]["changes"] == [{"field": "ctx", "old": 1024, "new": 2048}]
+    assert (the_replica()["launch"], ask("deployments")[0]["generation"]) == (before["launch"], 1)
+    deploy("--ctx", "2048", "--replace", "--wait")
+    assert the_replica()["ctx"] == 2048
 
 
 def test_a_failed_one_is_tried_again_with_replace(double: Path) -> None:

@@ -27,6 +27,7 @@ def corral(*args: str) -> subprocess.CompletedProcess[str]:
 )  # fmt: skip
 def test_an_error_is_one_document_with_its_exit_code(home: Path, args: tuple[str, ...], code: int) -> None:
     done = corral(*args, "--json")
+    assert corral("--json", *args).stderr == done.stderr, "before the verb it counts too"
     told = json.loads(done.stderr)
     assert done.stdout == ""
     assert told["exit_code"] == done.returncode
@@ -60,3 +61,29 @@ def test_a_wrong_verb_is_told_the_right_one(home: Path) -> None:
 def test_version_without_a_daemon_and_status_exit_codes(home: Path) -> None:
     assert json.loads(corral("version", "--json").stdout)["daemon"] is None
     assert corral("status").returncode == 6
+
+
+def test_uninstall_takes_a_users_own_unit_along_and_asks_systemd_to_forget_it(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = home / "told"
+    for name in ("systemctl", "systemd-run"):
+        program = home / "bin" / name
+        program.parent.mkdir(exist_ok=True)
+        program.write_text(f'#!/bin/sh\necho "$@" >> {told}\n')
+        program.chmod(0o755)
+    unit = home / "config/systemd/user/corral.service"
+    unit.parent.mkdir(parents=True)
+    unit.touch()
+    monkeypatch.delenv("CORRAL_HOME")
+    for name, value in {"HOME": home, "XDG_STATE_HOME": home / "s", "XDG_CONFIG_HOME": home / "config"}.items():
+        monkeypatch.setenv(name, str(value))
+    monkeypatch.setenv("PATH", str(home / "bin"), prepend=":")
+    assert corral("--user", "ps").returncode == 0
+    asked = corral("--user", "uninstall")
+    assert asked.returncode == 2 and str(unit) in asked.stdout and unit.exists()
+    done = corral("--user", "uninstall", "--yes", "--json")
+    assert done.returncode == 0
+    assert str(unit) in json.loads(done.stdout)["removed"]
+    assert not unit.exists() and not list((home / "s/corral").iterdir())
+    assert told.read_text().splitlines() == ["--user disable --now corral.service", "--user daemon-reload"]

@@ -10,6 +10,7 @@ import re
 import select
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -148,6 +149,14 @@ def test_ctrl_c_in_a_conversation_stops_the_answer_and_goes_on(deployed: Path) -
     assert first["answer"].startswith("w0 w1 ") and "w23" not in first["answer"]
 
 
+def test_a_question_that_is_no_text_leaves_no_chat(deployed: Path) -> None:
+    done = subprocess.run([*CORRAL, "chat", "d", b"\xff"], capture_output=True, stdin=subprocess.DEVNULL, timeout=60)
+    assert done.returncode == 2 and b"is not UTF-8" in done.stderr
+    done = subprocess.run([*CORRAL, "chat", "d"], capture_output=True, input=b"caf\xe9", timeout=60)
+    assert done.returncode == 2 and b"is not UTF-8" in done.stderr
+    assert ask("chats", "ls") == []
+
+
 def test_a_conversation_without_a_question_leaves_no_chat(deployed: Path) -> None:
     with Screen("chat", "d") as screen:
         screen.sees("> ")
@@ -201,6 +210,41 @@ def test_what_asks_is_asked_once_on_a_terminal(deployed: Path) -> None:
         screen.sees("removed d")
         assert screen.ends() == 0
     assert ask("deployments") == []
+
+
+def test_replacing_shows_the_difference_and_asks_on_a_terminal(deployed: Path) -> None:
+    same = ("deploy", "smollm2-135m", "--name", "d", "--engine", "llama-server")
+    for typed, code, ctx in (("n\r", 1, 512), ("y\r", 0, 1024)):
+        with Screen(*same, "--ctx", "1024") as screen:
+            screen.sees(r"FIELD.*ctx +512 +1024.*Replace it\? \[y/N\]")
+            screen.type(typed)
+            assert screen.ends() == code
+        assert ask("deployments")[0]["spec"]["ctx"] == ctx
+    with Screen(*same, "--ctx", "512", "--yes") as screen:
+        screen.sees("--replace")
+        assert screen.ends() == 2
+    with Screen(*same, "--ctx", "512", "--replace") as screen:
+        assert screen.ends() == 0
+        assert "Replace" not in screen.text
+    assert ask("deployments")[0]["spec"]["ctx"] == 512
+
+
+def test_when_a_chat_goes_is_shown_and_the_daemon_removes_it(deployed: Path, home: Path) -> None:
+    chat = ask("chat", "d", "a secret word")["chat"]
+    assert "GOES" not in corral("chats", "ls")
+    settings = home / "corral.toml"
+    settings.write_text(settings.read_text() + "[chats]\nkeep_days = 30\n")
+    corral("reload")
+    assert re.search(r"GOES.*\n.*in 29d", corral("chats", "ls"))
+    corral("shutdown")
+    (database,) = home.glob("*/corral.db")
+    db = sqlite3.connect(database)
+    db.executescript("UPDATE turns SET asked_at = asked_at - 31 * 86400")
+    db.close()
+    until(lambda: ask("chats", "ls") == [])
+    (record,) = ask("audit", "ls", "--verb", "chats.expire")
+    assert (record["before"], record["actor"]) == ({"chats": 1, "turns": 1}, "corral")
+    assert "secret" not in json.dumps(record) and chat not in json.dumps(record)
 
 
 def test_logs_since_a_time(deployed: Path) -> None:
@@ -338,14 +382,32 @@ def test_names_are_completed_where_a_daemon_runs(deployed: Path, on_path: None) 
         assert (lines, done.stderr) == ([found] if found else [], ""), words
 
 
+WORDS = ("corral mod", "corral models im", "corral deploy --par", "corral audit ls --outcome ref")
+ASKED = {
+    # zsh completes on a terminal alone: the two that would show what was found print it
+    "zsh": """
+        compdef() { : }
+        eval "$(corral completion zsh)" || exit 9
+        _describe() { print -l -- ${(P)3} }
+        compadd() { print -l -- ${(P)@[-1]} }
+        for each in "$@"; do words=(${=each}); CURRENT=$#words; _corral_completion; done
+    """,
+    "fish": "corral completion fish | source; for each in $argv; complete -C $each; end",
+}
+
+
 @pytest.mark.parametrize("shell", ["zsh", "fish"])
-def test_other_shells_take_their_script(home: Path, on_path: None, shell: str) -> None:
+def test_other_shells_take_their_script_and_complete(home: Path, on_path: None, shell: str) -> None:
     text = corral("completion", shell)
     assert "_CORRAL_COMPLETE" in text and "corral" in text and sys.executable not in text
     if shutil.which(shell) is None:
         pytest.skip(f"{shell} is not installed")
-    done = subprocess.run([shell, "-n"], input=text, capture_output=True, text=True, timeout=60)
+    name = ["zsh"] if shell == "zsh" else []
+    done = subprocess.run([shell, "-c", ASKED[shell], *name, *WORDS], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (0, "")
+    found = [re.split(r"[:\t]", line)[0] for line in done.stdout.splitlines() if line]
+    assert found == ["models", "import", "--parallel", "refused"]
+    assert not list(home.glob("*/corral.sock"))
 
 
 STRANGER = [sys.executable, "-P", "-c", "import os; os.getuid = lambda: 4242; from tui.__main__ import main; main()"]

@@ -158,6 +158,22 @@ def test_a_venv_that_was_moved_or_is_half_made_is_made_again(setup: ModuleType) 
     assert setup.usable() == (subprocess.run([setup.PYTHON, "-c", "import pip"], check=False).returncode == 0)
 
 
+def test_a_link_or_a_file_in_the_place_of_the_venv_is_left_as_it_is(setup: ModuleType, tmp_path: Path) -> None:
+    """venv, told to clear, empties what a link points to."""
+    other = tmp_path / "other"
+    (other / "bin").mkdir(parents=True)
+    (other / "bin/pip").write_text("#!/of/another/clone/.venv/bin/python\n")
+    Path(setup.VENV).symlink_to(other)
+    with pytest.raises(setup.Stop, match="move it away"):
+        setup.main()
+    assert (other / "bin/pip").exists()
+    Path(setup.VENV).unlink()
+    Path(setup.VENV).write_text("mine")
+    with pytest.raises(setup.Stop, match="move it away"):
+        setup.main()
+    assert (setup.calls, Path(setup.VENV).read_text()) == ([], "mine")
+
+
 # ------------------------------------------------------------------ the real file, as make calls it
 
 TELL = "import sys; sys.path.insert(0, 'core'); import bootstrap; print(bootstrap.stamp(False))"
@@ -210,6 +226,19 @@ def test_without_a_network_it_says_so_and_the_next_run_goes_on(clone: Path) -> N
     assert again.returncode == 1 and again.stderr.splitlines()[-1] == last
 
 
+@pytest.mark.journey
+def test_a_set_up_that_was_killed_over_a_package_is_made_anew(clone: Path) -> None:
+    """pip refuses for ever to replace a package without its RECORD, which it writes last."""
+    make = f"{SMALL}; bootstrap.make_venv(); print(bootstrap.usable())"
+    for _ in range(2):
+        done = subprocess.run([sys.executable, "-c", make], cwd=clone, capture_output=True, text=True, timeout=100)
+        assert (done.returncode, done.stdout) == (0, "True\n"), done.stderr
+        (packages,) = clone.glob(".venv/lib/python*/site-packages")
+        torn = packages / "x-1.dist-info"
+        torn.mkdir()  # the first one is gone
+        (torn / "METADATA").write_text("Name: x\nVersion: 1\n")
+
+
 def on_a_disk_of(mib: int, script: str) -> subprocess.CompletedProcess[str]:
     """Run a shell script in an empty file system of so many MiB; skips where the host grants none."""
     mount = f"mount -t tmpfs -o size={mib}m none /mnt && cd /mnt && "
@@ -233,6 +262,23 @@ def test_a_disk_without_room_is_told_before_and_a_full_one_when_it_fills_up(clon
         last = done.stderr.splitlines()[-1]
         assert last.startswith("corral: ") and "room" in last, done.stderr
         assert "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(shutil.which("unshare") is None, reason="util-linux is not installed")
+def test_a_read_only_clone_says_where_to_go(clone: Path) -> None:
+    copy = f"cp -r {clone}/core {clone}/pyproject.toml . && mount -o remount,ro /mnt && "
+    done = on_a_disk_of(12, copy + f'exec {sys.executable} -B -c "{SMALL}; sys.exit(bootstrap.run())"')
+    assert (done.returncode, "Traceback" in done.stderr) == (1, False)
+    assert "Read-only" in done.stderr and "clone it where you may write" in done.stderr
+
+
+def test_a_clone_of_somebody_else_says_who_may_set_it_up(setup: ModuleType, monkeypatch, capsys) -> None:
+    def create(folder: str, **_: object) -> None:
+        raise PermissionError(13, "Permission denied", folder)
+
+    monkeypatch.setitem(sys.modules, "venv", SimpleNamespace(create=create))
+    assert setup.run() == 1
+    assert f"'{setup.VENV}'): run it as who owns the clone" in capsys.readouterr().err
 
 
 def test_a_run_with_nothing_to_do_does_nothing_and_loads_no_installer(clone: Path) -> None:

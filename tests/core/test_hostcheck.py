@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from core.errors import Conflict, Failed, StoreError
-from core.hostcheck import DaemonLock, check_socket, clear_socket, logout_warning, make_folders, refuse_network
+from core.hostcheck import DaemonLock, check_socket, clear_socket, make_folders, refuse_network
 from core.settings import Paths
 
 
@@ -88,18 +88,6 @@ def test_a_stale_socket_is_removed_and_a_file_is_not(tmp_path: Path) -> None:
     with pytest.raises(Failed, match="in the way"):
         clear_socket(tmp_path / "f")
     assert (tmp_path / "f").read_text() == "mine"
-
-
-def test_logout_that_kills_is_said_only_where_it_would(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "getuid", lambda: 1000)
-    etc, run = tmp_path / "etc", tmp_path / "run"
-    (etc / "logind.conf.d").mkdir(parents=True)
-    (run / "system").mkdir(parents=True)
-    (etc / "logind.conf").write_text("[Login]\n#KillUserProcesses=no\n")
-    assert logout_warning(etc, run, "nobody-such") == ""
-    (etc / "logind.conf.d/x.conf").write_text("[Login]\nKillUserProcesses=yes\n")
-    assert "enable-linger nobody-such" in logout_warning(etc, run, "nobody-such")
-    assert logout_warning(etc, tmp_path / "none", "nobody-such") == ""
 
 
 def test_a_network_file_system_is_refused_also_behind_a_link(tmp_path: Path) -> None:

@@ -72,6 +72,9 @@ class HostDouble(Node):
         raise NotImplementedError
         yield
 
+    def lives(self, launch: str) -> bool:
+        return launch not in self.launched or self.launched[launch].alive
+
     async def signal(self, launch: str, signal: int) -> bool:
         self.signals.append((launch, signal))
         if launch not in self.launched or not self.launched[launch].alive:
@@ -136,6 +139,16 @@ class EngineDouble(Engine):
 
     def explain(self, *, code: int | None, signal: int | None, log_tail: Sequence[str], was_ready: bool) -> Failure:
         return Failure(reason=f"code {code}, signal {signal}", permanent=self.permanent)
+
+
+class AttachDouble(EngineDouble):
+    """A server of somebody else that is always there."""
+
+    name = "attach"
+    abilities = Abilities(starts=False, unix_socket=False)
+
+    def command(self, plan: LaunchPlan) -> Command:
+        raise AssertionError("it is never started")
 
 
 class LinkDouble:

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from core.budgets import Room
 from core.deployments import tables
 from core.deployments.capacity import admit, waits
-from core.deployments.runner import Runner, Yard
+from core.deployments.runner import Runner
+from core.deployments.yard import Yard
 from core.errors import NoRoom
 from core.nouns import DeploymentSpec, Plan, PlanParts
 
@@ -69,7 +70,7 @@ async def test_a_replica_of_an_older_generation_is_not_counted_as_ready() -> Non
             spec=spec, wanted="running", generation=generation, plan=plan_of(MIB), created_at=0, created_by="alice"
         )
 
-    yard = SimpleNamespace(clock=lambda: 0.0, node=SimpleNamespace(name="local"), changed=lambda runner: None)
+    yard = SimpleNamespace(clock=lambda: 0.0, node=SimpleNamespace(name="local"), changed=lambda view: None)
     row = tables.ReplicaRow(
         id="d/0", deployment="d", state="ready", reason="", since=0, restarts=0, next_try=None, launch="aaaaaaaaaa"
     )

@@ -40,7 +40,8 @@ async def test_a_stop_drains_first_and_asks_before_it_kills(world: World) -> Non
     world.link.busy, world.host.stubborn = 1, True
     await world.want("stopped")
     await world.state("draining")
-    assert not world.runner.routable and not world.host.signals
+    route = world.runner.route()
+    assert route is not None and route.draining and not world.host.signals
     await world.state("stopped")
     assert [signal for _, signal in world.host.signals] == [15, 9]
     assert not world.host.living()
@@ -105,6 +106,27 @@ async def test_a_new_generation_replaces_the_process(world: World) -> None:
     await world.want("running", fresh=True)
     await world.until(lambda: world.runner.view.state == "ready" and world.host.living()[0].id != old.id)
     assert len(world.host.living()) == 1 and "stopping" in world.states
+
+
+async def test_a_process_ends_before_a_server_of_somebody_else_takes_its_place(world: World) -> None:
+    await world.want("running")
+    await world.state("ready")
+    await world.want("running", fresh=True, url="http://127.0.0.1:8080/base")
+    await world.until(lambda: (route := world.runner.route()) and route.endpoint == "tcp:127.0.0.1:8080")
+    assert not world.host.living() and world.runner.view.state == "ready" and world.runner.view.port == 8080
+    await world.want("running", fresh=True)
+    await world.until(lambda: world.host.living() and world.runner.view.state == "ready")
+    route = world.runner.route()
+    assert route is not None and route.endpoint.startswith("unix:")
+
+
+async def test_another_server_on_the_same_port_is_told_to_the_gateway(world: World) -> None:
+    await world.want("running", url="http://127.0.0.1:8080")
+    await world.state("ready")
+    world.states.clear()
+    await world.want("running", fresh=True, url="http://localhost:8080")
+    await world.until(lambda: (route := world.runner.route()) and route.endpoint == "tcp:localhost:8080")
+    await world.until(lambda: world.told and world.told[-1] == "tcp:localhost:8080")
 
 
 async def test_the_next_daemon_adopts_what_runs(world: World) -> None:
@@ -183,7 +205,7 @@ async def test_started_again_by_a_person_while_it_dies(world: World) -> None:
     await world.want("running")
     await world.state("loading")
     world.host.die(world.host.living()[0].id, code=1)
-    await world.until(lambda: world.runner._exit is not None)
+    await world.until(lambda: world.runner._launch and world.runner._launch.exit)
     await world.want("running", anew=True)
     world.engine.ready = True
     await world.state("ready")
@@ -193,7 +215,8 @@ async def test_a_ready_replica_that_does_not_answer_says_so(world: World) -> Non
     await world.want("running")
     await world.state("ready")
     world.engine.ready = False
-    world.runner._silent_since = asyncio.get_running_loop().time() - 40
+    assert world.runner._launch is not None
+    world.runner._launch._silent_since = asyncio.get_running_loop().time() - 40
     world.runner._wake.set()
     await world.until(lambda: "has not answered" in world.runner.view.reason)
     assert world.runner.view.state == "ready" and world.host.living()

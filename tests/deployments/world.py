@@ -7,14 +7,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
-from doubles import PLAN, CatalogDouble, EngineDouble, HostDouble, LinkDouble
+from doubles import PLAN, AttachDouble, CatalogDouble, EngineDouble, HostDouble, LinkDouble
 
 from core.access import Gate
 from core.audit import Audit
 from core.deployments import tables
-from core.deployments.runner import Runner, Yard
+from core.deployments.runner import Runner
+from core.deployments.yard import Yard
 from core.engines.base import EngineRegistry
-from core.nouns import DeploymentSpec
+from core.nouns import DeploymentSpec, Replica
 from core.settings import Paths, ReplicasTable, Settings
 from core.store import Store
 
@@ -35,6 +36,8 @@ class World:
         self.wanted: tables.Wanted | None = None
         self.task: asyncio.Task[None] | None = None
         self.states: list[str] = []
+        self.told: list[str] = []
+        """The ways that the gateway was told."""
         self.daemons = 0
         """How many were killed."""
 
@@ -69,10 +72,11 @@ class World:
             # Its last transaction is shielded, and a process that is killed takes its writer along: none comes later.
             await type(self.store).transact(self.store, lambda db: None)
 
-    async def want(self, wanted: str | None, *, anew: bool = True, fresh: bool = False) -> None:
-        """Say what should be: `running`, `stopped` or None; `fresh` for a new generation."""
+    async def want(self, wanted: str | None, *, anew: bool = True, fresh: bool = False, url: str = "") -> None:
+        """Say what should be: `running`, `stopped` or None; `fresh` for a new generation; `url` of an attached server
+        in place of an engine."""
         self.generation += fresh
-        spec = DeploymentSpec(name="d", model="m", ctx=512)
+        spec = DeploymentSpec(name="d", model="m", ctx=512, engine="attach" if url else "xllamacpp", url=url)
         self.wanted = wanted and tables.Wanted(  # type: ignore[assignment]
             spec=spec, wanted=wanted, generation=self.generation, plan=PLAN, created_at=0, created_by="a"
         )
@@ -118,16 +122,18 @@ class World:
         )
 
     def _yard(self) -> Yard:
-        async def waits(runner: Runner) -> str:
+        async def waits(replica: str) -> str:
             return self.room
 
         return Yard(
-            store=self.store, gate=self.gate, node=self.host, engines=EngineRegistry([self.engine]),
+            store=self.store, gate=self.gate, node=self.host, engines=EngineRegistry([self.engine, AttachDouble()]),
             catalog=cast(Any, CatalogDouble()), link=cast(Any, self.link), settings=lambda: self.settings,
             clock=time.time, changed=self._changed, running=lambda: 0, waits=waits,
         )  # fmt: skip
 
-    def _changed(self, runner: Runner) -> None:
-        state = runner.view.state
+    def _changed(self, view: Replica) -> None:
+        state = view.state
         if not self.states or self.states[-1] != state:
             self.states.append(state)
+        if (route := self.runner.route()) is not None:
+            self.told.append(route.endpoint)

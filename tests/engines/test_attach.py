@@ -22,7 +22,7 @@ from core.errors import Invalid
 from core.nodes.base import LaunchOrder, Limits
 from core.settings import EnginesTable
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.xdist_group("measures")]
 ATTACH = Attach(EnginesTable())
 MODELS = b'{"object": "list", "data": [{"id": "m"}]}'
 Misdeed = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Any]

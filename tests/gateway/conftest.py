@@ -180,22 +180,35 @@ class Gateway:
         return psutil.Process(self.process.pid).memory_info().rss
 
     async def route(self, *stubs: Stub, uids=None, gids=(), slots=1, **limits) -> None:
-        self.n += 1
         replicas = tuple(
             wire.ReplicaRoute(id=f"chat/{i}", launch=f"l{i}", endpoint=f"unix:{stub.path}", slots=slots)
             for i, stub in enumerate(stubs)
         )
-        self.send(
-            wire.Snapshot(
-                database="d",
-                epoch=1,
-                n=self.n,
-                routes=(wire.Route(name="chat", model="m", state="ready", replicas=replicas),),
-                allowed=wire.Allowed(uids=(os.getuid(),) if uids is None else uids, gids=gids),
-                limits=wire.GatewayLimits(**limits),
-            )
+        self.snapshot = wire.Snapshot(
+            database="d",
+            epoch=1,
+            n=self.n,
+            routes=(wire.Route(name="chat", model="m", state="ready", replicas=replicas),),
+            allowed=wire.Allowed(uids=(os.getuid(),) if uids is None else uids, gids=gids),
+            limits=wire.GatewayLimits(**limits),
         )
-        assert (await self.expect(wire.SnapshotAck)).n == self.n
+        await self._put()
+
+    async def withdraw(self, replica: str) -> list[wire.Live]:
+        """Route without a replica; returns the live figures that came before the acknowledgement."""
+        route = self.snapshot.routes[0]
+        left = tuple(each for each in route.replicas if each.id != replica)
+        self.snapshot = msgspec.structs.replace(self.snapshot, routes=(msgspec.structs.replace(route, replicas=left),))
+        return await self._put()
+
+    async def _put(self) -> list[wire.Live]:
+        self.n += 1
+        self.send(msgspec.structs.replace(self.snapshot, n=self.n))
+        told = []
+        while not isinstance(found := await self.expect(wire.SnapshotAck | wire.Live), wire.SnapshotAck):
+            told.append(found)
+        assert found.n == self.n
+        return told
 
     async def open(self):
         return await asyncio.open_unix_connection(self.socket)

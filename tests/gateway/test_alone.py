@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from core.gateway import exchange, wire
-from core.gateway.exchange import Core
+from core.gateway.core import Core
 from core.gateway.routes import Table
 from core.gateway.turns import TURN_BYTES, Turn
 from core.gateway.usage import Spool

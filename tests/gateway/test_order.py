@@ -5,7 +5,7 @@ import os
 import socket
 
 from core.gateway import wire
-from core.gateway.exchange import Core
+from core.gateway.core import Core
 from core.gateway.listener import ClientConnection
 from core.gateway.routes import Table
 from core.gateway.upstream import EngineConnection

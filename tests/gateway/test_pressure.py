@@ -5,9 +5,11 @@ import json
 import resource
 
 import psutil
+import pytest
 
 from core.gateway import wire
 
+pytestmark = pytest.mark.xdist_group("measures")
 ASK = {"model": "chat", "stream": True}
 MIB = 1 << 20
 

@@ -50,6 +50,52 @@ async def test_what_cannot_be_framed_is_refused_and_closed(gateway, stub, name):
     assert stub.bodies == []
 
 
+REFUSALS = {
+    "too long a body": (b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 16777217\r\n\r\n",
+                        b"413 Content Too Large", "a body has at most 16777216 bytes", "body_too_large"),
+    "not json": (b"POST /v1/completions HTTP/1.0\r\nContent-Length: 5\r\n\r\nhello",
+                 b"400 Bad Request", "the body cannot be read: it is not JSON", "bad_request"),
+    "no model": (b"POST /v1/completions HTTP/1.0\r\nContent-Length: 2\r\n\r\n{}",
+                 b"400 Bad Request", "the body cannot be read: Object missing required field `model`", "bad_request"),
+    "get instead of post": (b"GET /v1/completions HTTP/1.0\r\n\r\n",
+                            b"405 Method Not Allowed", "POST a JSON body here", "method"),
+    "post instead of get": (b"POST /v1/models HTTP/1.0\r\nContent-Length: 2\r\n\r\n{}",
+                            b"405 Method Not Allowed", "GET this", "method"),
+    "no route": (b"GET /v2/models HTTP/1.0\r\n\r\n", b"404 Not Found", "no such route", "not_found"),
+    "no url": (b"GET x:y:z HTTP/1.0\r\n\r\n", b"400 Bad Request", "the request is malformed", "bad_request"),
+    "no deployment": (b'POST /v1/completions HTTP/1.0\r\nContent-Length: 13\r\n\r\n{"model":"x"}',
+                      b"404 Not Found", "there is no deployment 'x'", "model_not_found"),
+    "an upgrade": (b"GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n",
+                   b"501 Not Implemented", "Upgrade is not supported", "upgrade"),
+    "chunk extensions": (TRAPS["chunk extensions"][0], b"413 Content Too Large", "too many bytes of chunk extensions",
+                         "bad_request"),
+    "huge headers": (TRAPS["huge headers"][0], b"431 Request Header Fields Too Large",
+                     "more than 32768 bytes of headers", "headers_too_large"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REFUSALS)
+async def test_a_refusal_says_why(gateway, stub, name):
+    await gateway.route(stub)
+    data, status, message, code = REFUSALS[name]
+    head, _, body = (await gateway.raw(data)).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 " + status + b"\r\n")
+    error = json.loads(body)["error"]
+    assert (error["message"], error["code"], error["type"]) == (
+        message, code, "server_error" if status.startswith(b"5") else "invalid_request_error"
+    )  # fmt: skip
+    assert stub.bodies == []
+
+
+async def test_one_body_of_the_most_bytes_is_taken_and_one_byte_more_is_not(gateway, stub):
+    await gateway.route(stub, body_bytes=16)
+    head = b"POST /v1/completions HTTP/1.0\r\nContent-Length: %d\r\n\r\n"
+    assert b"200 OK" in await gateway.raw(head % 16 + b'{"model":"chat"}')
+    answer = await gateway.raw(head % 17 + b'{"model":"chat"} ')
+    assert answer.startswith(b"HTTP/1.1 413") and b"a body has at most 16 bytes" in answer
+    assert len(stub.bodies) == 1
+
+
 async def test_a_head_of_30_kb_is_taken(gateway, stub):
     await gateway.route(stub)
     head = b"GET /v1/models HTTP/1.1\r\nHost: x\r\nConnection: close\r\nA: " + b"a" * 30_000 + b"\r\n\r\n"

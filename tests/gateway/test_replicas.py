@@ -1,4 +1,4 @@
-"""Several replicas: the least busy one, one that is dead, one that drains, and what the daemon hears of them."""
+"""Several replicas: the least busy one, one that is dead, one that is withdrawn, and what the daemon hears of them."""
 
 import asyncio
 import json
@@ -89,32 +89,49 @@ async def test_connections_to_an_engine_are_used_again(gateway, stub):
     assert len(stub.bodies) == 10 and stub.connections == 1
 
 
-async def test_a_draining_replica_gets_nothing_new_and_is_reported_when_it_is_idle(gateway, stubs):
+async def test_a_withdrawn_replica_gets_nothing_new_and_is_told_of_until_its_last_answer_ends(gateway, stubs):
     first, second, _ = stubs
     await gateway.route(first, second, slots=2)
     first.hold.clear()
     opened = await streams(gateway, 1)
-    assert asked(stubs) == [1, 0, 0]
-    gateway.send(wire.Drain(replica="chat/0", timeout_s=30))
-    gateway.send(wire.Drain(replica="chat/0", timeout_s=0.1))
-    late = await gateway.expect(wire.Report)
-    assert (late.what, late.request, late.ok, late.reason) == ("drain", "chat/0", False, "still busy")
+    await gateway.withdraw("chat/0")
     for _ in range(3):
         assert b"[DONE]" in await gateway.post(ASK)
     assert asked(stubs) == [1, 3, 0]
+    for _ in range(2):
+        live = await gateway.expect(wire.Live)
+        assert {each.replica: each.in_flight for each in live.replicas} == {"chat/0": 1, "chat/1": 0}
     first.hold.set()
     async with asyncio.timeout(10):
         assert b"[DONE]" in await opened[0][0].readuntil(b"0\r\n\r\n")
-    report = await gateway.expect(wire.Report)
-    assert (report.what, report.request, report.ok) == ("drain", "chat/0", True)
+    live = await gateway.told(lambda live: not live.in_flight)
+    assert [each.replica for each in live.replicas] == ["chat/1"]
     opened[0][1].close()
 
 
-async def test_the_only_replica_drains_and_new_requests_are_refused(gateway, stub):
+async def test_what_a_withdrawn_replica_does_is_told_before_the_acknowledgement(gateway, stub):
     await gateway.route(stub)
-    gateway.send(wire.Drain(replica="chat/0", timeout_s=5))
-    assert (await gateway.expect(wire.Report)).ok
+    stub.hold.clear()
+    opened = await streams(gateway, 1)
+    told = await gateway.withdraw("chat/0")
+    assert [(each.replica, each.in_flight) for each in told[-1].replicas] == [("chat/0", 1)]
     assert b"503 Service" in await gateway.post(ASK)
+    opened[0][1].close()
+
+
+async def test_a_replica_that_comes_back_still_has_the_slots_that_are_taken(gateway, stub):
+    await gateway.route(stub)
+    stub.hold.clear()
+    opened = await streams(gateway, 1)
+    await gateway.withdraw("chat/0")
+    await gateway.route(stub)
+    waits = asyncio.create_task(gateway.post(ASK))
+    await gateway.told(lambda live: live.queued == {"chat": 1} and live.in_flight == 1)
+    assert len(stub.bodies) == 1
+    stub.hold.set()
+    assert b"[DONE]" in await waits
+    assert b"[DONE]" in await gateway.post(ASK)
+    opened[0][1].close()
 
 
 async def test_live_figures_say_what_runs_waits_and_failed(gateway, stub):

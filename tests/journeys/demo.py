@@ -131,7 +131,7 @@ def since(began: float) -> str:
 
 def main() -> int:
     """0 if every step did what it should and nothing is left."""
-    home = Path(tempfile.mkdtemp(prefix="corral-demo-", dir="/tmp"))
+    home = Path(tempfile.mkdtemp(prefix=f"corral-demo-{os.getpid()}-", dir="/tmp"))
     demo = Demo(home)
     code = 0
     try:

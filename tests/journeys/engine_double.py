@@ -13,7 +13,7 @@ import threading
 import time
 
 PIECES = [f"w{n} " for n in range(24)]
-PAUSE_S = 0.01
+PAUSE_S = float(os.environ.get("DOUBLE_PAUSE_S", "0.01"))
 
 
 def answer(connection):

@@ -1,7 +1,8 @@
 /* Preloaded into the real daemon: its n-th write to the store fails, as a full or broken disk would have it.
  *
  * A write is any call that changes the files of the store: open for creating, write, fsync, truncate, allocate, rename,
- * unlink, mkdir on corral.db (-wal, -shm, -journal), audit.head, ballast, backups, and fsync of their folder. The test
+ * unlink, mkdir on corral.db (-wal, -shm, -journal), audit.head, ballast, backups, and fsync of their folder; on models
+ * only where it is asked for. The test
  * and the daemon share one page (struct control): the test arms and lifts faults, and sets the daemon's clock, while it
  * runs.
  */
@@ -67,7 +68,8 @@ static int fails(const char *call, const char *path) {
     const char *name = path + folder_length;
     if (*name == '/') name++;
     else if (*name) return 0;
-    if (*name ? !(starts(name, "corral.db") || starts(name, "audit.head") || starts(name, "ballast") ||
+    if (starts(name, "models/") && !starts(shared->only, "models/")) return 0;
+    if (*name ? !(starts(name, "models/") || starts(name, "corral.db") || starts(name, "audit.head") || starts(name, "ballast") ||
                   starts(name, "backups"))
               : strcmp(call, "fsync"))
         return 0;
@@ -80,7 +82,8 @@ static int fails(const char *call, const char *path) {
         syscall(SYS_kill, getpid(), SIGKILL);
         for (;;) pause();
     }
-    if (shared->error == ENOSPC && !strcmp(call, "unlink")) return 0; /* a full disk can be cleared */
+    if ((shared->error == ENOSPC || shared->error == EDQUOT) && !strcmp(call, "unlink"))
+        return 0; /* a full disk can be cleared */
     errno = (int)shared->error;
     return 1;
 }

@@ -13,6 +13,7 @@ import contextlib
 import copy
 import errno
 import os
+import pwd
 import random
 import shutil
 import sqlite3
@@ -20,7 +21,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import faults
 import pytest
@@ -28,8 +29,8 @@ from command import until
 from faults import KILL, Disk, Program
 
 from core.client import Client
-from core.errors import CorralError, NoDaemon, NotFound, TimedOut
-from core.nouns import ChatOptions, DeploymentSpec
+from core.errors import CorralError, NoDaemon, NotFound, StoreError, TimedOut
+from core.nouns import ChatOptions, DeploymentSpec, ImportJob
 from core.settings import Paths, user_paths
 
 pytestmark = [pytest.mark.journey, pytest.mark.timeout(180)]
@@ -47,7 +48,7 @@ llama_server = "{engine}"
 """
 BROKEN = "the daemon failed on this request"
 """What the daemon says of an error that nobody foresaw: here it is always a bug."""
-FAULTS = [(error, lasting) for error in (errno.ENOSPC, errno.EIO) for lasting in (False, True)]
+FAULTS = [(error, lasting) for error in (errno.ENOSPC, errno.EDQUOT, errno.EIO) for lasting in (False, True)]
 
 FROM = int(os.environ.get("CORRAL_FAULT_FROM") or 1)
 """The first write of the long runs: to go on where one has failed."""
@@ -288,7 +289,8 @@ class Life:
             }
             replicas = {each.id for each in await self.client.replicas()}
             # What was found at the start is said for as long as this daemon runs.
-            warnings = [each for each in status.daemon.warnings if "set aside" not in each and "is gone" not in each]
+            said = ("set aside", "is gone", "the daemon died")
+            warnings = [each for each in status.daemon.warnings if not any(words in each for words in said)]
             self.last = f"{warnings} {left} wanted {wanted} are {replicas}"
             ready = status.gateway_status.state == "ready"
             return ready and not (warnings or left) and wanted == replicas
@@ -477,6 +479,37 @@ def seed() -> int:
     found = int(os.environ.get("CORRAL_FAULT_SEED") or random.SystemRandom().getrandbits(32))
     print(f"CORRAL_FAULT_SEED={found}")
     return found
+
+
+async def test_a_quota_that_is_used_up_is_told_as_that_and_not_as_an_io_error(program: Program, tmp_path: Path) -> None:
+    life = await begun(program, tmp_path)
+    quota = f"the quota of {pwd.getpwuid(os.getuid()).pw_name} on the disk"
+    life.disk.arm(1, errno.EDQUOT, lasting=True)
+    with pytest.raises(StoreError) as refused:
+        await life.client.deploy(DeploymentSpec(name="one", model="tiny", ctx=256, engine="llama-server"))
+    assert refused.value.why == f"{quota} with the database is used up" and "quota -s" in refused.value.todo
+    warnings = (await life.client.status()).daemon.warnings
+    assert f"{quota} with the database is used up: nothing is started until there is room" in warnings
+    life.disk.lift()
+    await life.well()
+    life.disk.arm(1, errno.EDQUOT, lasting=True, only="models/")
+    other = tmp_path / "other"
+    other.mkdir()
+
+    async def import_other() -> ImportJob:
+        job = await life.client.import_model(str(faults.tiny(other)), "other")
+
+        async def ended() -> ImportJob | None:
+            found = await life.client.import_job(job.id)
+            return found if found.state in ("done", "failed") else None
+
+        return cast(ImportJob, await life.until(ended))
+
+    job = await import_other()
+    assert job.error is not None and job.error.code == "no_room" and life.hit()
+    assert job.error.why == f"{quota} is used up" and "quota -s" in job.error.todo
+    life.disk.lift()
+    assert (await import_other()).state == "done"
 
 
 async def test_a_sample_of_the_writes_of_a_running_daemon(program: Program, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ system and the pieces of these checks are tested in tests/core/test_hostcheck.py
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import faults
+import fleet
 import pytest
 from command import ask, corral, deployed, until
 from faults import Disk, Program
@@ -29,7 +31,6 @@ from core.settings import Paths, user_paths
 
 pytestmark = [pytest.mark.journey, pytest.mark.timeout(180)]
 ROOT = pytest.mark.skipif(os.getuid() != 0, reason="only root can make a disk of its own or give a folder away")
-DOUBLE = Path(__file__).with_name("engine_double.py")
 
 
 def foreground(code: int) -> str:
@@ -59,30 +60,11 @@ def paths(home: Path) -> Paths:
 @pytest.fixture
 def double(home: Path) -> None:
     """llama-server is an engine that is ready at once."""
-    engine = home / "llama-server"
-    engine.write_text(f'#!/bin/sh\nexec "{sys.executable}" -I -S "{DOUBLE}" "$@"\n')
-    engine.chmod(0o755)
-    user_paths().config.write_text(
-        f'[engines]\nllama_server = "{engine}"\n[capacity]\nreserve_bytes = 1\n[replicas]\nbackoff_s = [0.05, 600]\n'
-    )
-
-
-def deploy_double(folder: Path) -> dict[str, Any]:
-    corral("models", "import", str(faults.tiny(folder)), "--name", "tiny")
-    corral("deploy", "tiny", "--name", "one", "--ctx", "256", "--engine", "llama-server", "--wait")
-    (replica,) = ask("ps")
-    return dict(replica)
+    fleet.install(home)
 
 
 def daemon() -> int:
     return int(ask("status")["daemon"]["pid"])
-
-
-def end(*pids: int) -> None:
-    """kill -9, and wait until they are gone."""
-    for pid in pids:
-        os.kill(pid, signal.SIGKILL)
-    until(lambda: all(proc.start_time(pid) is None for pid in pids))
 
 
 def record(paths: Paths, launch: str) -> dict[str, Any]:
@@ -218,6 +200,25 @@ def test_a_second_daemon_learns_who_the_first_one_is(paths: Paths) -> None:
     assert f"a daemon runs already (pid {daemon()} on {socket.gethostname()})" in foreground(1)
 
 
+@pytest.mark.parametrize(
+    ("host", "sentences"),
+    [
+        ("far\x1b[31maway", ("a daemon runs on another host (pid 4242 on far", "cannot reach it", "CORRAL_HOME")),
+        (socket.gethostname(), ("from before this host's restart (pid 4242 on ", "remove that file if no daemon")),
+    ],
+)
+def test_a_daemon_of_another_host_is_told_at_once(paths: Paths, host: str, sentences: tuple[str, ...]) -> None:
+    """Its lock is seen over a shared file system, its socket cannot be."""
+    paths.state.mkdir(mode=0o700, parents=True)
+    told = {"pid": 4242, "boot_id": "of another boot", "start_time": 1, "host": host}
+    paths.daemon_lock.write_text(json.dumps(told))
+    with paths.daemon_lock.open("r+") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        refused(*sentences)
+        assert "\x1b" not in foreground(1)
+        assert json.loads(paths.daemon_lock.read_bytes()) == told
+
+
 def test_a_file_in_place_of_the_socket(paths: Paths) -> None:
     paths.state.mkdir(mode=0o700, parents=True)
     paths.socket.write_text("mine")
@@ -239,10 +240,10 @@ def test_the_state_of_another_host_in_a_shared_home_is_left_alone(paths: Paths) 
 
 
 def test_a_recycled_pid_is_neither_adopted_nor_signalled(paths: Paths, double: None, tmp_path: Path) -> None:
-    replica = deploy_double(tmp_path)
+    replica = fleet.deployed(tmp_path)
     told = record(paths, replica["launch"])
-    end(daemon())
-    end(told["keeper_pid"])
+    fleet.kill(daemon())
+    fleet.kill(told["keeper_pid"])
     until(lambda: proc.start_time(told["pid"]) is None)
     bystander = subprocess.Popen(["sleep", "600"])
     try:
@@ -262,11 +263,11 @@ def test_a_recycled_pid_is_neither_adopted_nor_signalled(paths: Paths, double: N
 
 def test_after_a_reboot_models_come_back_with_that_reason(paths: Paths, double: None, tmp_path: Path) -> None:
     """Everything is gone at once, and the records are of another boot; even pid and start time may be somebody's."""
-    replica = deploy_double(tmp_path)
+    replica = fleet.deployed(tmp_path)
     gateway = int(ask("status")["gateway_status"]["pid"])
     records = {each.name: record(paths, each.name) for each in paths.records.iterdir()}
-    end(daemon())
-    end(*(told["keeper_pid"] for told in records.values()))
+    fleet.kill(daemon())
+    fleet.kill(*(told["keeper_pid"] for told in records.values()))
     until(lambda: all(proc.start_time(told["pid"]) is None for told in records.values()))
     bystander = subprocess.Popen(["sleep", "600"])
     try:
@@ -290,6 +291,29 @@ def test_after_a_reboot_models_come_back_with_that_reason(paths: Paths, double: 
         bystander.wait()
 
 
+def test_a_daemon_that_dies_often_says_so_when_it_is_back(paths: Paths) -> None:
+    """Two deaths are said by nobody, the third is, by the daemon that follows it."""
+
+    def warnings() -> list[str]:
+        corral("ps")
+        return [each for each in ask("status")["daemon"]["warnings"] if "died" in each]
+
+    for deaths in (0, 1, 2):
+        assert not warnings(), deaths
+        fleet.kill(daemon())
+    (warning,) = warnings()
+    assert warning.startswith("the daemon died 3 times within 10 minutes, without a stop: look at ")
+    assert "the daemon died 3 times" in corral("status") and warning in paths.daemon_log.read_text()
+    corral("shutdown")
+    assert warnings() == [warning]
+    corral("shutdown")
+    with closing(sqlite3.connect(paths.database)) as db:  # as if it were long ago
+        db.execute("DROP TRIGGER audit_keeps_content")
+        db.execute("UPDATE audit SET time = '2020' || substr(time, 5) WHERE verb = 'daemon.died'")
+        db.commit()
+    assert not warnings()
+
+
 # ------------------------------------------------------------------------------------------------ the database
 
 
@@ -306,9 +330,9 @@ def test_a_database_newer_than_the_program(paths: Paths) -> None:
 
 def test_a_corrupt_database_is_set_aside_and_the_chain_goes_on(paths: Paths, double: None, tmp_path: Path) -> None:
     """What ran is `unknown` afterwards: no row wants it, and only a person may end it."""
-    replica = deploy_double(tmp_path)
+    replica = fleet.deployed(tmp_path)
     head = json.loads(paths.audit_head.read_bytes())
-    end(daemon())
+    fleet.kill(daemon())
     with paths.database.open("r+b") as file:
         file.write(b"x" * 5000)
     corrupt = paths.database.read_bytes()
@@ -332,10 +356,10 @@ def test_a_corrupt_database_is_set_aside_and_the_chain_goes_on(paths: Paths, dou
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("[gateway]\nqueue = 64\nquue = 1\n", "corral.toml:3: gateway.quue: unknown key 'quue'"),
-        ("[replicas]\n\nstop_timeout_s = -1\n", "corral.toml:3: replicas.stop_timeout_s: "),
+        ("[gateway]\nqueue = 64\nquue = 1\n", 'corral.toml:3: unknown key "quue" in [gateway]'),
+        ("[replicas]\n\nstop_timeout_s = -1\n", "corral.toml:3: replicas.stop_timeout_s is the whole number -1"),
         ("[daemon\n", "corral.toml:1: not valid TOML"),
-        ("[daemon]\nlog_level = 'loud'\n", "corral.toml:2: daemon.log_level: "),
+        ("[daemon]\nlog_level = 'loud'\n", 'corral.toml:2: daemon.log_level is the text "loud"'),
     ],
 )
 def test_a_wrong_corral_toml(paths: Paths, text: str, sentence: str) -> None:
@@ -365,7 +389,7 @@ def program(home: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
 def test_a_clock_that_jumps(program: Program, paths: Paths, double: None, tmp_path: Path) -> None:
     """A year back and a year on, while a model runs, while one is restarted, and over a restart of the daemon."""
     assert program.start()
-    replica = deploy_double(tmp_path)
+    replica = fleet.deployed(tmp_path)
     year = 365 * 86400
     for by in (-year, year):
         program.disk.set_clock(by)

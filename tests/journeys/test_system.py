@@ -77,7 +77,7 @@ class Host:
 
     def start(self) -> None:
         """The daemon with no more of root's rights than the unit leaves it."""
-        from tui.verbs.daemon import CAPABILITIES
+        from tui.verbs.program import CAPABILITIES
 
         kept = ",".join(f"+{name.removeprefix('CAP_').lower()}" for name in CAPABILITIES)
         with (self.scratch / "daemon.log").open("ab") as said:

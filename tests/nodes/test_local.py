@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -202,6 +203,52 @@ async def test_a_restarting_keeper_starts_the_program_again_until_asked_to_stop(
     assert second is not None and second.alive and second.pid != first.pid
     await node.signal("aaaaaaaaaa", signal.SIGTERM)
     await until(lambda: not any(_alive(node)))
+
+
+async def test_a_restarting_keeper_gives_up_without_its_folder_and_says_how_the_program_ended(node: Local) -> None:
+    first = await node.launch(order("aaaaaaaaaa", SLEEP, restart=True))
+    shutil.rmtree(first.folder)
+    os.kill(first.pid or 0, signal.SIGKILL)
+    last = await ended(node, "aaaaaaaaaa")
+    assert last.exit is not None and last.exit.signal == signal.SIGKILL and last.runs == 1
+    await until(lambda: proc.start_time(first.keeper_pid or 0) is None)
+
+
+async def test_a_program_outlives_its_folder_and_not_its_keeper(node: Local) -> None:
+    """The keeper writes to what it has open, so that the end is told wherever the folder is."""
+    first = await node.launch(order("aaaaaaaaaa", SLEEP))
+    shutil.rmtree(first.folder)
+    assert await node.signal("aaaaaaaaaa", signal.SIGTERM)
+    last = await ended(node, "aaaaaaaaaa")
+    assert last.exit is not None and last.exit.signal == signal.SIGTERM
+    second = await node.launch(order("bbbbbbbbbb", SLEEP))
+    async with asyncio.timeout(10):
+        while not (await node.read_log("bbbbbbbbbb", 0, 10)).data:
+            await asyncio.sleep(0.01)
+    shutil.rmtree(second.folder)
+    os.kill(second.keeper_pid or 0, signal.SIGKILL)
+    last = await ended(node, "bbbbbbbbbb")
+    assert last.exit is not None and last.exit.reason == "keeper lost"
+    await until(lambda: proc.start_time(second.pid or 0) is None)
+
+
+async def test_a_launch_whose_records_were_removed_can_be_ended_and_its_end_is_told(node: Local) -> None:
+    told: list[LaunchState] = []
+
+    async def watch() -> None:
+        async for state in node.watch():
+            told.append(state)
+
+    async with asyncio.TaskGroup() as group:
+        watching = group.create_task(watch())
+        first = await node.launch(order("aaaaaaaaaa", SLEEP))
+        await until(lambda: bool(node._programs._fds))
+        shutil.rmtree(node._paths.records / "aaaaaaaaaa")
+        assert node.lives("aaaaaaaaaa") and await node.signal("aaaaaaaaaa", signal.SIGKILL)
+        await until(lambda: bool(told))
+        watching.cancel()
+    assert proc.start_time(first.pid or 0) is None and not told[0].alive
+    assert told[0].exit is not None and told[0].exit.reason == "its records were removed while it ran"
 
 
 async def test_a_keeper_is_small(node: Local) -> None:

@@ -144,7 +144,10 @@ class Double:
         self.turns: list[Turn] = []
         self.room = True
         self.context_full = False
+        self.context_tokens: int | None = None
+        self.finish = "stop"
         self.title = "First"
+        self.on_full: Any = "ask"
         self.gate = asyncio.Event()
         """A stream pauses after its first piece until this is set."""
         self.gate.set()
@@ -256,13 +259,16 @@ class Double:
     async def update_chat(self, id: str, **fields: Any) -> Chat:
         self.calls.append(("update_chat", id, fields))
         self.title = fields.get("title", self.title)
+        self.on_full = fields.get("on_full", self.on_full)
         return msgspec.structs.replace(await self._chat(), **fields)
 
     async def export_chat(self, id: str, format: str) -> str:
         self.calls.append(("export_chat", id, format))
         return f"# {self.title}\n"
 
-    async def create_chat(self, deployment: str, options: ChatOptions, title: str | None = None) -> Chat:
+    async def create_chat(
+        self, deployment: str, options: ChatOptions, title: str | None = None, question: str = ""
+    ) -> Chat:
         self.calls.append(("create_chat", deployment, options))
         return await self._chat()
 
@@ -286,6 +292,7 @@ class Double:
             turns=len(self.turns),
             ctx_per_slot=4096,
             context_tokens=1024,
+            on_full=self.on_full,
         )
 
     async def chat(self, id: str) -> ChatDetail:
@@ -319,7 +326,8 @@ class Double:
             tokens_per_second=44.5,
             prompt_tokens=12,
             answer_tokens=2,
-            finish="" if self.stopped else "stop",
+            finish="" if self.stopped else self.finish,
+            context_tokens=self.context_tokens,
         )
         self.turns = [*self.turns[:-1], done]
         yield {"turn": done}

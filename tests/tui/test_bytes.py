@@ -75,12 +75,12 @@ def walk(it):
     press(it, "k", "enter", seen="long long")
     press(it, "escape", "escape", "e", seen="is well")
     press(it, "escape", "x", seen="esc: no")
-    press(it, "escape", "c", seen="enter, ctrl+s")
+    press(it, "escape", "c", seen="ctrl+s Scale")
     press(it, "escape", "escape", "3", seen="[3 Models]")
     press(it, "j", "x", seen="esc: no")
     press(it, "escape", "9", seen="[9 Audit]")
     press(it, "e", seen="y Copy")
-    press(it, "escape", ":", seen="action")
+    press(it, "escape", ":", seen="go to")
     press(it, "escape", "5", seen="[5 Chat]")
     press(it, "enter", seen="enter Send")
     press(it, "w", "h", "y", "enter", seen="44.5 tok/s")
@@ -129,6 +129,23 @@ def test_no_colour_is_written_where_none_is_wanted(run):
     assert b"7" in codes  # the cursor's row is still to be seen
 
 
+def test_the_cursor_of_a_field_is_seen_without_colours(run):
+    it = run(NO_COLOR="1")
+    press(it, "2", "d", seen="ctrl+s Deploy")
+    assert cursor(it) == 1
+    press(it, "escape", "escape", "5", seen="[5 Chat]")
+    press(it, "enter", seen="enter Send")
+    assert cursor(it) == 1
+    press(it, "a", "b", seen="ab")
+    assert cursor(it) == 1
+
+
+def cursor(it):
+    """Cells of the screen that are drawn in reverse."""
+    it.settle(0.4, 5)
+    return sum(cell.reverse for row in it._screen.buffer.values() for cell in row.values())
+
+
 def test_ascii_writes_no_other_byte(run):
     it = run("--ascii", "--hostile")
     walk(it)
@@ -149,6 +166,7 @@ def test_a_terminal_that_shrinks_and_grows_is_drawn_anew(run):
     it.until(lambda text: text == before, 10)
 
 
+@pytest.mark.xdist_group("measures")
 def test_idle_it_writes_next_to_nothing(run):
     """The double sends no figures: what is written then is waste."""
     it = run()

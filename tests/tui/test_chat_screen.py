@@ -5,12 +5,14 @@ import json
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from textual.events import Paste
 from textual.widgets import Input, Markdown
 
-from tui.screens.confirm import Confirm
+from tui.screens.confirm import Choice, Confirm
 from tui.screens.whole import Whole
 from tui.widgets.answer import Answer, blocks
 from tui.widgets.keyline import KeyLine
+from tui.widgets.question import Question
 from tui.widgets.table import Table
 
 SIZES = pytest.mark.parametrize("size", [(120, 36), (80, 24)], ids=["120x36", "80x24"])
@@ -78,7 +80,7 @@ async def test_a_question_is_edited_and_sent_again(console, fake):
         await asked(it)
         await it.until("44.5 tok/s")
         await it.press("escape", "e")
-        await it.until(lambda: isinstance(it.app.focused, Input) and it.app.focused.value == "why")
+        await it.until(lambda: isinstance(it.app.focused, Question) and it.app.focused.value == "why")
         await it.type("not")
         await it.press("enter")
         await it.until("> whynot")
@@ -98,16 +100,35 @@ async def test_a_full_context_is_a_choice(console, fake):
     fake.context_full = True
     async with console("5") as it:
         await asked(it)
-        await it.until(lambda: isinstance(it.app.screen, Confirm))
+        await it.until(lambda: isinstance(it.app.screen, Choice))
         assert "2100 of 2048 tokens" in it.text
-        await it.press("n")
+        await it.press("escape")
         await it.until("Not sent: the context is full")
-        assert it.app.screen.query_one("#ask", Input).value == "why"
+        assert it.app.focused.id == "ask" and it.app.focused.value == "why"
         await it.press("enter")
-        await it.until(lambda: isinstance(it.app.screen, Confirm))
-        await it.press("y")
+        await it.until(lambda: isinstance(it.app.screen, Choice))
+        await it.press("f")
         await it.until("44.5 tok/s")
         assert fake.calls[-1] == ("ask", "why", {"replace_turn": None, "forget_oldest": True})
+
+
+async def test_a_question_that_does_not_fit_is_sent_in_a_new_chat_or_forgets_from_then_on(console, fake):
+    fake.context_full = True
+    async with console("5") as it:
+        await asked(it)
+        await it.until(lambda: isinstance(it.app.screen, Choice))
+        fake.context_full = False
+        await it.press("a")
+        await it.until("44.5 tok/s")
+        assert ("update_chat", "c1", {"on_full": "forget-oldest"}) in fake.calls
+        fake.context_full = True
+        await it.type("more")
+        await it.press("enter")
+        await it.until(lambda: isinstance(it.app.screen, Choice))
+        fake.context_full = False
+        await it.press("n")
+        await it.until(lambda: [c[0] for c in fake.calls[-2:]] == ["create_chat", "ask"])
+        assert fake.calls[-1][1] == "more"
 
 
 async def test_what_happens_when_full_is_changed_and_shown(console, fake):
@@ -282,3 +303,168 @@ def test_a_block_that_is_complete_never_changes(text, cut):
     assert late[: len(early)] == early
     assert "".join("".join([*late, rest]).split()) == "".join(text.split())
     assert json.dumps(late)
+
+
+# ---------------------------------------------------------------------------------------- the field
+
+
+def field(it):
+    return it.app.screen.query_one("#ask", Question)
+
+
+async def test_a_question_has_several_lines_and_enter_sends_them(console, fake):
+    async with console("5", size=(80, 24)) as it:
+        await opened(it)
+        await it.press("a", "ctrl+j", "b", "alt+enter", "c")
+        assert field(it).value == "a\nb\nc" and field(it).size.height == 3
+        for _ in range(6):
+            await it.press("ctrl+j")
+        assert field(it).size.height == 5
+        field(it).value = "a\nb"
+        await it.press("enter")
+        await it.until("44.5 tok/s")
+        assert [c[:2] for c in fake.calls if c[0] == "ask"] == [("ask", "a\nb")] and field(it).value == ""
+        assert field(it).size.height == 1
+
+
+async def test_pasted_lines_stay_lines_and_send_nothing(console, fake):
+    async with console("5") as it:
+        await opened(it)
+        it.app.focused.post_message(Paste("one\r\ntwo\rthree\x1b]52;c;aGk=\x07\u202e\n"))
+        await it.until(lambda: field(it).value == "one\ntwo\nthree\n")
+        assert not [c for c in fake.calls if c[0] == "ask"]
+
+
+async def test_up_and_down_reach_what_was_asked_and_come_back_to_what_was_written(console, fake):
+    async with console("5") as it:
+        await asked(it, "first")
+        await it.until("44.5 tok/s")
+        await it.type("two")
+        await it.press("enter")
+        await it.until(lambda: len(fake.turns) == 2 and fake.turns[-1].state == "done")
+        await it.type("draft")
+        await it.press("ctrl+j", "x", "up")
+        assert field(it).value == "draft\nx"  # up within the text moves in it
+        seen = []
+        for key in ("up", "up", "up", "down", "down", "down"):
+            await it.press(key)
+            seen.append(field(it).value)
+        assert seen == ["two", "first", "first", "two", "draft\nx", "draft\nx"]
+
+
+async def test_a_refused_question_keeps_field_focus_and_text(console, fake, doubles):
+    async def refuse(*args, **how):
+        raise doubles.NoRoom("Not asked", "the gateway is busy", "try again")
+
+    fake.ask = refuse
+    for size in ((120, 36), (80, 24)):
+        async with console("5", size=size) as it:
+            await it.until("First")
+            await it.press("i")
+            await it.type("hi")
+            await it.press("enter")
+            await it.until("the gateway is busy")
+            await it.pilot.pause(0.3)
+            assert it.app.focused is field(it) and field(it).value == "hi"
+
+
+# ---------------------------------------------------------------------------------------- a new chat
+
+
+async def test_n_begins_a_chat_at_once_and_the_daemon_hears_of_it_with_the_first_question(console, fake):
+    async with console("5") as it:
+        await opened(it)
+        await it.press("escape", "n")
+        await it.until("a new chat with chat")
+        assert it.app.focused is field(it) and not [c for c in fake.calls if c[0] == "create_chat"]
+        await it.type("hi")
+        await it.press("ctrl+o")
+        await it.until(lambda: it.app.screen.query("#field-temperature"))
+        it.app.screen.query_one("#field-temperature", Input).value = "0.5"
+        await it.press("ctrl+s")
+        await it.until("temperature 0.5")
+        assert field(it).value == "hi"
+        await it.press("enter")
+        await it.until("44.5 tok/s")
+        (made,) = [c for c in fake.calls if c[0] == "create_chat"]
+        assert made[1] == "chat" and made[2].temperature == 0.5
+        assert not [c for c in fake.calls if c[0] == "update_chat"]
+
+
+async def test_a_new_chat_that_asked_nothing_says_so_to_the_keys_of_a_chat(console):
+    async with console("5") as it:
+        await opened(it)
+        await it.press("ctrl+n")
+        await it.until("a new chat with chat")
+        await it.press("escape", "f")
+        await it.until("This chat begins with its first question")
+        await it.press("r")
+        await it.until("There is no answer yet")
+
+
+async def test_with_several_deployments_and_no_chat_n_asks_which(console, fake, doubles):
+    fake.deployed = [doubles.deployment("alpha"), doubles.deployment("beta")]
+    fake.chats = lambda: _none()
+    async with console("5") as it:
+        await it.until("No chat yet")
+        await it.press("n")
+        await it.until("Ready: alpha, beta")
+        box = it.app.screen.query_one("#field-deployment", Input)
+        box.value = "gamma"
+        await it.press("ctrl+s")
+        await it.until("gamma is not ready")
+        box.value = "beta"
+        await it.press("ctrl+s")
+        await it.until("a new chat with beta")
+
+
+async def _none():
+    return []
+
+
+# ---------------------------------------------------------------------------------------- a full context
+
+
+async def test_a_context_that_cut_the_answer_shows_the_choice_at_once(console, fake):
+    fake.context_tokens, fake.finish = 4095, "length"
+    async with console("5", size=(80, 24)) as it:
+        await asked(it)
+        await it.until("The context is full (4095 of 4096 tokens)")
+        assert it.app.focused is field(it)
+        await it.press("ctrl+f")
+        await it.until("forgets the oldest")
+        await it.until(lambda: "The context is full" not in it.text)
+        assert ("update_chat", "c1", {"on_full": "forget-oldest"}) in fake.calls
+
+
+async def test_forgetting_goes_on_with_the_answer_that_was_cut(console, fake):
+    async with console("5") as it:
+        await asked(it)
+        await it.until("44.5 tok/s")
+        fake.context_tokens, fake.finish = 4095, "length"
+        await it.type("more")
+        await it.press("enter")
+        await it.until("turns and goes on")
+        fake.finish = "stop"
+        await it.press("ctrl+f")
+        await it.until(lambda: fake.calls[-1] == ("ask", "", {"cont": True}))
+
+
+async def test_a_question_that_will_not_fit_is_said_while_it_is_written(console, fake):
+    fake.context_tokens = 3800
+    async with console("5") as it:
+        await asked(it)
+        await it.until("44.5 tok/s")
+        assert "nearly full" not in it.text
+        it.app.focused.post_message(Paste("wool " * 100))
+        await it.until("nearly full (3800 of 4096 tokens)")
+        field(it).value = ""
+        await it.until(lambda: "nearly full" not in it.text)
+
+
+async def test_help_tells_the_keys_of_the_field(console):
+    async with console("5") as it:
+        await it.until("First")
+        await it.press("question_mark")
+        await it.until("ctrl+j, alt+enter")
+        assert it.text.count("question field") == 6

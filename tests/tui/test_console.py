@@ -9,6 +9,7 @@ from textual.widgets import Input
 from tui.app import Corral
 from tui.screens.confirm import Confirm
 from tui.screens.room import Line
+from tui.widgets.question import Question
 from tui.widgets.table import Table
 
 _spec = importlib.util.spec_from_file_location("console_double", Path(__file__).with_name("double.py"))
@@ -56,7 +57,7 @@ async def test_keys_are_text_in_a_field_and_alt_digit_leaves(fake, size):
     async with app.run_test(size=size) as pilot:
         await until(pilot, lambda: app.client is not None)
         await pilot.press("5", "i")
-        await until(pilot, lambda: isinstance(app.focused, Input))
+        await until(pilot, lambda: isinstance(app.focused, Question))
         await pilot.press("1", "q", "2")
         assert app.focused.value == "1q2"
         await pilot.press("alt+3")
@@ -115,7 +116,7 @@ async def test_hostile_strings_never_reach_the_screen(fake):
             await pilot.press(*keys)
             await pilot.pause(0.1)
             assert not set(text_of(app)) & {"\x1b", "\x07", "\x9b", "\u202e"}
-        await until(pilot, lambda: isinstance(app.focused, Input))
+        await until(pilot, lambda: isinstance(app.focused, Question))
         await pilot.press("h", "i", "enter")
         await until(pilot, lambda: "44.5 tok/s" in text_of(app))
         assert not set(text_of(app)) & {"\x1b", "\x07", "\x9b", "\u202e"}
@@ -192,4 +193,4 @@ async def test_a_refused_question_stays_in_the_field_with_the_reason_below(fake)
         await until(pilot, lambda: app.focused is not None and app.focused.id == "ask")
         await pilot.press("w", "h", "y", "enter")
         await until(pilot, lambda: "the context is full" in text_of(app))
-        assert app.screen.query_one("#ask", Input).value == "why"
+        assert app.screen.query_one("#ask", Question).value == "why" and app.focused.id == "ask"

@@ -1,7 +1,7 @@
 """How full the context is, also while an answer grows and after one that was stopped."""
 
 from core.nouns import Turn
-from tui.screens.chat import filled
+from tui.widgets.turn import filled
 
 
 def turn(n: int, question: str, answer: str, counted: int | None) -> Turn:

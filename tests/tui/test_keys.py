@@ -5,8 +5,8 @@ import base64
 import pytest
 from textual.widgets import Input
 
-from tui.app import draws_ascii
 from tui.keymap import EVERYWHERE, FROM_ANYWHERE, ROOMS
+from tui.plain import draws_ascii
 from tui.screens.confirm import Confirm
 from tui.screens.deploy import DeployForm, ScaleForm
 from tui.screens.explain import Explain

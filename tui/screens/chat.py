@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
 from textual.app import ComposeResult
+from textual.binding import Binding
 from textual.containers import Horizontal, Vertical
-from textual.widgets import Input, Static
+from textual.widgets import Static, TextArea
 
 from core.errors import Conflict, CorralError, NoDaemon
 from core.nouns import Chat, ChatDetail, ChatOptions, Turn
-from tui.plain import line, plain
-from tui.screens.room import FOLDER, Line, Room
-from tui.widgets.answer import Answer
-from tui.widgets.entry import Entry
+from tui.keymap import ASK
+from tui.plain import line
+from tui.screens.room import FOLDER, Line, Note, Room
+from tui.widgets.question import Question
 from tui.widgets.scroll import Scroll
 from tui.widgets.table import Column, Row, Table
+from tui.widgets.turn import IN_FLIGHT, TurnView, can_go_on, crowded, figures, filled, settings
 
 if TYPE_CHECKING:
     from textual.widget import Widget
+    from textual.widgets import Input
 
 NARROW = 100
 """Columns under which the list of chats and the conversation take turns."""
@@ -29,80 +31,21 @@ TURNS_SHOWN = 40
 """Answers are drawn as Markdown, some 10 ms each; older ones are a key away."""
 DRAW_S = 0.1
 """Seconds between two looks of a streaming answer: faster is not read better and costs bytes."""
+FIELD_KEYS = "enter Send; esc Leave; ctrl+j Line; ctrl+n New chat; ctrl+o Settings; up Earlier; alt+1-9 Screens"
 TRIES = 60
 """How often a stream that lost its daemon is taken up again, a second apart."""
-IN_FLIGHT = ("waiting", "streaming")
 
 
-def figures(turn: Turn) -> str:
-    """One answer's figures on a line, and which key goes on from here."""
-    if turn.state in IN_FLIGHT:
-        return "answering; s stops it (in the field: esc, then s)"
-    cut = turn.finish == "length"  # the engine's word for a limit that was reached
-    words = [
-        turn.state + (": cut off, max tokens or context reached" if cut else f" ({turn.finish})" if turn.finish else "")
-    ]
-    if turn.ttft_ms is not None:
-        words.append(f"first token {turn.ttft_ms:.0f} ms")
-    if turn.tokens_per_second is not None:
-        words.append(f"{turn.tokens_per_second:.1f} tok/s")
-    if turn.prompt_tokens is not None or turn.answer_tokens is not None:
-        words.append(f"{turn.prompt_tokens or 0} tok in, {turn.answer_tokens or 0} out")
-    if turn.reason:
-        words.append(turn.reason)
-    if can_go_on(turn):
-        words.append("o goes on")
-    return line(", ".join(words))
+class Ask(Question):
+    """The field of a conversation; its keys call what the letters call outside it."""
 
-
-def can_go_on(turn: Turn) -> bool:
-    """The answer is there in part."""
-    return turn.state in ("cut", "stopped", "failed") or (turn.state == "done" and turn.finish == "length")
-
-
-class TurnView(Vertical):
-    """A question, its answer and its figures."""
-
-    def __init__(self, turn: Turn) -> None:
-        super().__init__()
-        self.turn = turn
-
-    def compose(self) -> ComposeResult:
-        yield Static("> " + plain(self.turn.question), classes="question", markup=False)
-        yield Answer(self.turn.answer, whole=self.turn.state not in IN_FLIGHT)
-        yield Static(figures(self.turn), classes="figures", markup=False)
-
-    async def grow(self, text: str) -> None:
-        """The answer so far."""
-        await self.query_one(Answer).show(text, whole=False)
-
-    async def end(self, turn: Turn) -> None:
-        """The answer is over."""
-        self.turn = turn
-        await self.query_one(Answer).show(turn.answer, whole=True)
-        self.foot(figures(turn))
-
-    def foot(self, words: str) -> None:
-        """Put words where the figures will be."""
-        self.query_one(".figures", Static).update(words)
-
-
-def filled(turns: Sequence[Turn], growing: str) -> tuple[int, bool]:
-    """Tokens of the context that the conversation takes, and whether they are guessed in part: the engine counts at the
-    end of an answer, so what came after its last count (a stopped answer, `growing`) is taken as three bytes each."""
-    used, since = 0, ""
-    for turn in turns:
-        if turn.context_tokens:
-            used, since = turn.context_tokens, ""
-        else:
-            since += turn.question + turn.answer
-    since += growing.removeprefix(turns[-1].answer) if turns else ""
-    return used + len(since.encode()) // 3, bool(since)
+    BINDINGS: ClassVar = [Binding(key.keys, f"screen.do('{key.action}')", key.words, show=False) for key in ASK]
 
 
 class ChatRoom(Room):
-    """Screen 5: the conversations at the left, one of them beside, and a line to write in. Under 100 columns the list
-    and the conversation take turns: enter opens, esc goes back."""
+    """Screen 5: the conversations at the left, one of them beside, and a field to write in. Under 100 columns the list
+    and the conversation take turns: enter opens, esc goes back. A new chat is the daemon's from its first question on;
+    until then its id is empty."""
 
     ROOM = "chat"
     ASKS = frozenset({"new", "stop_turn", "regenerate", "go_on", "full", "options", "rename", "export", "remove"})
@@ -128,13 +71,15 @@ class ChatRoom(Room):
             with Vertical(id="conversation"):
                 yield Line(id="about")
                 yield Scroll(id="talk")
-                yield Entry(hint="write, enter sends, esc leaves the field", id="ask")
+                yield Note(id="full")
+                yield Ask(hint="write, enter sends, esc leaves the field", id="ask")
 
     def on_mount(self) -> None:
         super().on_mount()
-        self._to("chats")
+        if self.stands:
+            self._to("chats")
 
-    def on_resize(self) -> None:
+    def fold(self) -> None:
         self._fold(self.focused is not None and self.focused.id in ("ask", "talk"))
 
     def _to(self, id: str) -> None:
@@ -169,6 +114,8 @@ class ChatRoom(Room):
             words = f"{len(self.chats)} chats hold {self._sought!r}; esc shows all"
         elif chat is None:
             words = "enter opens a chat, n begins one"
+        elif not chat.id:
+            words = f"a new chat with {chat.deployment} | {settings(chat.options)}"
         else:
             (used, guessed), room = filled(self.turns, self._growing), chat.ctx_per_slot
             told = f"{'~' if guessed else ''}{used}"
@@ -176,7 +123,23 @@ class ChatRoom(Room):
             full = "forgets the oldest" if chat.on_full == "forget-oldest" else "asks"
             words = f"{share}, when full {full} | {chat.deployment} | {chat.title or 'untitled'}"
         self.query_one("#about", Line).set(f"-- {words}")
+        self.query_one("#ask", Ask).asked = [turn.question for turn in self.turns]
+        self._mind_full()
         self.mind_keys()
+
+    def _mind_full(self) -> None:
+        """Put the choice where one writes as soon as the context asks for one."""
+        why = "" if self.chat is None else crowded(self.chat, self.turns, self.query_one("#ask", Ask).value)
+        f = "forgets the oldest turns and goes on" if why and self._goes_on() else "lets it forget the oldest turns"
+        words = f"! {why}. f {f}, n begins a new chat (in the field ctrl+f, ctrl+n)" if why else ""
+        self.query_one("#full", Note).set(words)
+
+    def _goes_on(self) -> bool:
+        """Forgetting the oldest turns makes room for the rest of the last answer."""
+        return len(self.turns) > 1 and self.turns[-1].finish == "length"
+
+    def on_text_area_changed(self, event: TextArea.Changed) -> None:
+        self._mind_full()
 
     # ------------------------------------------------------------------ what may be done now
 
@@ -193,6 +156,9 @@ class ChatRoom(Room):
             return "No deployment is ready. Screen 2 shows why; d there deploys a model"
         if action in ("rename", "export", "remove") and self.target() is None:
             return "No chat is selected: n begins one"
+        meant = self.chat if action == "full" else self.target()
+        if action in ("rename", "export", "remove", "full") and meant is not None and not meant.id:
+            return "This chat begins with its first question: write one and press enter"
         if action in ("full", "options", "stop_turn", "regenerate", "edit", "go_on", "copy"):
             if self.chat is None:
                 return "Open a chat first: enter opens one, n begins one"
@@ -209,20 +175,39 @@ class ChatRoom(Room):
     def field_keys(self, field: Widget) -> list[str]:
         if field.id == "needle":
             return ["enter Search in questions and answers", "esc Show all"]
-        return ["enter Send", "esc Leave the field", "alt+1 to alt+9 Screens"]
+        return FIELD_KEYS.split("; ")
+
+    def field(self) -> Widget | None:
+        return self.focused if isinstance(self.focused, Ask) else super().field()
 
     def _ready(self) -> list[str]:
         return sorted(n for n, d in self.corral.state.deployments.items() if d.ready)
 
     # ------------------------------------------------------------------ searching and opening
 
+    def on_question_sent(self, event: Question.Sent) -> None:
+        if not event.text.strip():
+            self.say("There is no question yet: write one, then enter sends it")
+            return
+        why = super().hindered("ask")
+        if why:
+            self.say(why)
+        else:
+            self._send(event.text, replace_turn=self._editing)
+
     def on_input_submitted(self, event: Input.Submitted) -> None:
-        if event.input.id == "ask" and event.value.strip():
-            self._send(event.value, replace_turn=self._editing)
-        elif event.input.id == "needle" and event.value.strip():
+        if event.input.id == "needle" and event.value.strip():
             self._sought = event.value.strip()
             self.table().filter("")  # the daemon looks into questions and answers too
             self.draw({"chat"})
+
+    async def visit(self, row: str, action: str) -> None:
+        if action == "open":
+            self._open(row)
+        elif action == "talk":
+            self.begin(row)
+        else:
+            await super().visit(row, action)
 
     def on_table_opened(self, event: Table.Opened) -> None:
         self._open(event.key)
@@ -313,8 +298,13 @@ class ChatRoom(Room):
             return
 
         async def ask(client: Any) -> Any:
+            to = chat
+            if not to.id:
+                to = await client.create_chat(chat.deployment, chat.options, question=question)
+                if self.chat is chat:
+                    self.chat = to
             try:
-                return await client.ask(chat.id, question, **how)
+                return await client.ask(to.id, question, **how)
             except Conflict as conflict:
                 if not conflict.details.get("context_full"):
                     raise
@@ -324,7 +314,11 @@ class ChatRoom(Room):
             if isinstance(answer, Conflict):
                 self._ask_to_forget(answer, question, how)
                 return
-            self.query_one("#ask", Input).value = ""  # a refused question stays to be sent again
+            if self.chat is None or self.chat.id != answer.chat:
+                return  # another chat was opened meanwhile
+            field = self.query_one("#ask", Ask)
+            if field.value == question:  # a refused question stays to be sent again
+                field.value = ""
             self._editing = None
             self.say("")
             self.turns = [*(each for each in self.turns if each.n < answer.n), answer]
@@ -334,29 +328,36 @@ class ChatRoom(Room):
 
     def _send_first(self, question: str) -> None:
         """A question where no chat is open begins one, if it is plain with which deployment."""
-        ready = self._ready()
-        if len(ready) != 1:
-            self.say(f"Ready are {', '.join(ready)}: esc, then n begins a chat" if ready else self.hindered("new"))
-            return
-
-        def made(chat: Chat) -> None:
-            self.chat, self.turns = chat, []
+        if name := self._usual():
+            self.chat, self.turns = self._new(name, ChatOptions()), []
             self._send(question)
-
-        self.corral.act(lambda client: client.create_chat(ready[0], ChatOptions()), made)
+        else:
+            ready = ", ".join(self._ready())
+            self.say(f"Ready are {ready}: ctrl+n asks which one" if ready else self.hindered("new"))
 
     def _ask_to_forget(self, full: Conflict, question: str, how: dict[str, Any]) -> None:
         """The context is full: the choice is the person's."""
-        from tui.screens.confirm import Confirm
+        from tui.screens.chatforms import Full
 
-        def chosen(yes: bool | None) -> None:
-            if yes:
+        chat = self.chat
+
+        def send(changed: Chat) -> None:
+            self._changed(changed)
+            self._send(question, **how)
+
+        def chosen(key: str | None) -> None:
+            if key == "a" and chat is not None:
+                self.corral.act(lambda client: client.update_chat(chat.id, on_full="forget-oldest"), send)
+            elif key == "f":
                 self._send(question, **{**how, "forget_oldest": True})
+            elif key == "n" and chat is not None:
+                self.begin(chat.deployment, chat.options)
+                if question:
+                    self._send(question)
             else:
-                self.say("Not sent: the context is full. f lets this chat forget its oldest turns, n begins a new one")
+                self.say("Not sent: the context is full. enter asks again what to do about it")
 
-        words = f"The context is full: {full.why or full.what}. Forget the oldest turns and send?"
-        self.app.push_screen(Confirm(words), chosen)
+        self.app.push_screen(Full(full.why or full.what, question), chosen)
 
     def action_write(self) -> None:
         self._to("ask")
@@ -375,14 +376,35 @@ class ChatRoom(Room):
                 self.draw({"chat"})
             super().action_back()
 
+    def _usual(self) -> str:
+        """The deployment of a new chat: that of the open or chosen one, or the only one; "" where it isn't plain."""
+        ready, meant = self._ready(), self.target()
+        if meant is not None and meant.deployment in ready:
+            return meant.deployment
+        return ready[0] if len(ready) == 1 else ""
+
+    def _new(self, deployment: str, options: ChatOptions) -> Chat:
+        known = self.corral.state.deployments.get(deployment)
+        room = known.spec.ctx // max(1, known.spec.parallel) if known else 0
+        return Chat(id="", title="", deployment=deployment, options=options, owner="", created_at=0, updated_at=0,
+                    ctx_per_slot=room)  # fmt: skip
+
+    def begin(self, deployment: str, options: ChatOptions | None = None) -> None:
+        """A new chat with `deployment`, at once; what is typed stays in the field."""
+        self._to("ask")
+        self._opened(ChatDetail(chat=self._new(deployment, options or ChatOptions()), messages=()))
+
     def action_new(self) -> None:
         from tui.screens.chatforms import NewChat
 
-        def made(chat: Chat | None) -> None:
-            if chat is not None:
-                self._open(chat.id)
+        def chosen(new: tuple[str, ChatOptions] | None) -> None:
+            if new is not None:
+                self.begin(*new)
 
-        self.app.push_screen(NewChat(self._ready()), made)
+        if name := self._usual():
+            self.begin(name)
+        else:
+            self.app.push_screen(NewChat(self._ready()), chosen)
 
     def action_stop_turn(self) -> None:
         last = self.turns[-1]
@@ -395,12 +417,9 @@ class ChatRoom(Room):
     def action_edit(self) -> None:
         last = self.turns[-1]
         self._editing = last.n
-        box = self.query_one("#ask", Input)
-        box.value = line(last.question)
-        box.cursor_position = len(box.value)
+        self.query_one("#ask", Ask).value = last.question
         self._to("ask")
-        joined = "; its lines are joined here" if "\n" in last.question else ""
-        self.say(f"enter sends it in place of the last question{joined}")
+        self.say("enter sends it in place of the last question, esc leaves that")
 
     def action_go_on(self) -> None:
         self._send("", cont=True)
@@ -409,7 +428,14 @@ class ChatRoom(Room):
         chat = self.chat
         if chat is not None:
             choice = "ask" if chat.on_full == "forget-oldest" else "forget-oldest"
-            self.corral.act(lambda client: client.update_chat(chat.id, on_full=choice), self._changed)
+            goes_on = bool(crowded(chat, self.turns, "")) and self._goes_on()
+
+            def changed(new: Chat | None) -> None:
+                self._changed(new)
+                if goes_on:
+                    self._send("", cont=True)
+
+            self.corral.act(lambda client: client.update_chat(chat.id, on_full=choice), changed)
 
     def _changed(self, chat: Chat | None) -> None:
         if chat is not None and self.chat is not None and chat.id == self.chat.id:
@@ -419,8 +445,13 @@ class ChatRoom(Room):
     def action_options(self) -> None:
         from tui.screens.chatforms import Options
 
+        def changed(options: ChatOptions | None) -> None:
+            if options is not None and self.chat is not None:
+                self.chat = msgspec.structs.replace(self.chat, options=options)
+            self._about()
+
         if self.chat is not None:
-            self.app.push_screen(Options(self.chat), lambda _: self.draw({"chat"}))
+            self.app.push_screen(Options(self.chat), changed)
 
     def action_rename(self) -> None:
         from tui.screens.chatforms import Rename

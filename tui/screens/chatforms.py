@@ -11,13 +11,15 @@ from typing import Any
 from core.errors import Conflict, Failed
 from core.nouns import Chat, ChatOptions
 from tui.plain import line
+from tui.screens.confirm import Choice
 from tui.widgets.form import Field, Form
 
 
 class NewChat(Form):
-    """Begins a chat; the answer is the chat."""
+    """With which deployment, and how; the answer is both."""
 
     HEADLINE = "A new chat"
+    SENDS = "Begin it"
 
     def __init__(self, ready: list[str]) -> None:
         super().__init__()
@@ -36,7 +38,23 @@ class NewChat(Form):
             self.say(str(error))
             return
         name = self.value("deployment")
-        self.corral.act(lambda client: client.create_chat(name, options), lambda chat: self.dismiss(chat))
+        if name in self.ready:
+            self.dismiss((name, options))
+        else:
+            self.say(f"{name or 'Nothing'} is not ready; ready: {', '.join(self.ready)}")
+
+
+class Full(Choice):
+    """What to do with `question`, "" for going on with an answer, when the context is full: f, a, n or ""."""
+
+    def __init__(self, why: str, question: str) -> None:
+        on = "send" if question else "go on"
+        choices = {
+            "f": f"forget the oldest turns this once, and {on}",
+            "a": f"forget the oldest turns whenever it is full, and {on}",
+            "n": "send it in a new chat" if question else "begin a new chat",
+        }
+        super().__init__(f"The context is full: {why}", choices, "leave it")
 
 
 class _OfChat(Form):
@@ -48,7 +66,7 @@ class _OfChat(Form):
 
 
 class Options(_OfChat):
-    """System prompt, temperature, top-p, longest answer and seed of a chat."""
+    """System prompt, temperature, top-p, longest answer and seed of a chat; the answer is what they are then."""
 
     HEADLINE = "Parameters of this chat; an empty field leaves it to the engine"
 
@@ -61,7 +79,12 @@ class Options(_OfChat):
         except ValueError as error:
             self.say(str(error))
             return
-        self.corral.act(lambda client: client.update_chat(self.chat.id, options=options), lambda _: self.dismiss(None))
+        if not self.chat.id:
+            self.dismiss(options)
+            return
+        self.corral.act(
+            lambda client: client.update_chat(self.chat.id, options=options), lambda _: self.dismiss(options)
+        )
 
 
 class Rename(_OfChat):
@@ -84,6 +107,7 @@ class Export(_OfChat):
     """Writes the chat to a new file of who runs the console; the answer is the file's path."""
 
     HEADLINE = "Write this chat to a file: .md for reading, .json for programs"
+    SENDS = "Write"
 
     def fields(self) -> list[Field]:
         name = re.sub(r"[^a-z0-9]+", "-", self.chat.title.casefold()).strip("-")[:40] or self.chat.id

@@ -1,9 +1,11 @@
-"""Asks once; what destroys data asks for the name to be typed."""
+"""Asks once; what destroys data asks for the name to be typed. And asks which of some ways."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar
 
+from textual import events
 from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Vertical
@@ -37,6 +39,10 @@ class Confirm(ModalScreen[bool]):
             foot = "esc: no" if self.typed else "y: yes   n, esc: no"
             yield Static(foot, markup=False, id="foot")
 
+    def say(self, words: str) -> None:
+        """Put a sentence at the foot."""
+        self.query_one("#foot", Static).update(line(words))
+
     def action_yes(self) -> None:
         if not self.typed:
             self.dismiss(True)
@@ -45,4 +51,28 @@ class Confirm(ModalScreen[bool]):
         if event.value == self.typed:
             self.dismiss(True)
         else:
-            self.query_one("#foot", Static).update("That is not the name. esc: no")
+            self.say("That is not the name. esc: no")
+
+
+class Choice(ModalScreen[str]):
+    """`choices` are keys with what they do; the answer is the key, "" after esc, which does `otherwise`."""
+
+    CSS_PATH: ClassVar = [FOLDER / "dialogs.tcss"]
+    BINDINGS: ClassVar = [Binding("escape", "dismiss('')", show=False)]
+
+    def __init__(self, question: str, choices: Mapping[str, str], otherwise: str) -> None:
+        super().__init__()
+        self.question = line(question)
+        self.choices = choices
+        self.otherwise = otherwise
+
+    def compose(self) -> ComposeResult:
+        with Vertical():
+            yield Static(self.question, markup=False)
+            ways = [f"{key:>3}: {line(words)}" for key, words in {**self.choices, "esc": self.otherwise}.items()]
+            yield Static("\n".join(ways), markup=False, id="foot")
+
+    def on_key(self, event: events.Key) -> None:
+        if event.key in self.choices:
+            event.stop()
+            self.dismiss(event.key)

@@ -13,6 +13,7 @@ from tui.plain import plain
 from tui.widgets.form import Field, Form
 from tui.words import size
 
+MIB = 1 << 20
 TYPING_PAUSE = 0.15
 """Seconds without a key before the plan is asked for."""
 
@@ -20,11 +21,19 @@ TYPING_PAUSE = 0.15
 def told(plan: Plan) -> str:
     """A plan in words, part by part."""
     parts = ", ".join(
-        f"{name.replace('_', ' ')} {size(value)}" for name, value in msgspec.structs.asdict(plan.parts).items() if value
+        f"{name.replace('_', ' ')} {size(value)}"
+        for name, value in msgspec.structs.asdict(plan.parts).items()
+        if value >= MIB
     )
+    left = max(0, plan.free_bytes - plan.reserve_bytes - plan.reserved_bytes)
+    kept = f"{size(plan.free_bytes)} free less {size(plan.reserve_bytes)} kept for the host"
+    if plan.reserved_bytes:
+        kept += f" and {size(plan.reserved_bytes)} promised to other replicas"
     words = [
-        f"{'Fits' if plan.fits else 'DOES NOT FIT'}: {plan.reason}",
-        f"Resident {size(plan.rss_bytes)}: {parts}",
+        f"{'Fits' if plan.fits else 'DOES NOT FIT'}: sets {size(plan.plan_bytes)} aside a replica, "
+        f"{size(left)} may be had ({kept})",
+        f"Expected in use are {size(plan.rss_bytes)} ({parts}); the other {size(plan.plan_bytes - plan.rss_bytes)} are "
+        "the engine's cache of earlier prompts and some to be safe",
         f"ctx {plan.ctx}: {plan.parallel} x {plan.ctx_per_slot} a slot, cache {plan.cache_type}",
     ]
     if plan.nearest is not None:
@@ -37,6 +46,7 @@ class DeployForm(Form):
     """Dismisses itself when the daemon took the spec."""
 
     HEADLINE = "Deploy a model"
+    SENDS = "Deploy"
 
     def __init__(self, model: str = "") -> None:
         super().__init__()
@@ -117,7 +127,7 @@ class DeployForm(Form):
 
         def taken(answer: Any) -> None:
             if not isinstance(answer, Conflict):
-                self.app.pop_screen()
+                self._taken(spec.name)
                 return
             changes = ", ".join(f"{c['field']} {c['old']} to {c['new']}" for c in answer.details.get("changes", ()))
             if not changes:
@@ -126,17 +136,23 @@ class DeployForm(Form):
 
             def replace(yes: bool | None) -> None:
                 if yes:
-                    self.corral.act(lambda client: client.deploy(spec, replace=True), lambda _: self.app.pop_screen())
+                    self.corral.act(lambda client: client.deploy(spec, replace=True), lambda _: self._taken(spec.name))
 
             self.app.push_screen(Confirm(f"{spec.name} exists. Replace it: {changes}?"), replace)
 
+        self.say(f"Asking the daemon to deploy {spec.name}")
         self.corral.act(deploy, taken)
+
+    def _taken(self, name: str) -> None:
+        """Go where one sees it start."""
+        self.corral.go("deployments", name, say=f"{name} is being started; l shows its log, e explains it")
 
 
 class ScaleForm(Form):
     """How many replicas."""
 
     HEADLINE = "Scale"
+    SENDS = "Scale"
 
     def __init__(self, deployment: Deployment) -> None:
         super().__init__()
@@ -148,7 +164,8 @@ class ScaleForm(Form):
     def weigh(self) -> None:
         text, each = self.value("replicas"), self.deployment.plan_bytes
         if text.isdecimal():
-            self.show(f"{self.deployment.spec.name}: {text} x {size(each)} = {size(int(text) * each)}")
+            total = size(int(text) * each)
+            self.show(f"{self.deployment.spec.name}: {text} x {size(each)} = {total} of memory set aside")
         else:
             self.show("A whole number")
 

@@ -7,9 +7,17 @@ from typing import ClassVar
 from textual.app import ComposeResult
 
 from core.nouns import Deployment
-from tui.screens.room import FOLDER, Line, Room
+from tui.screens.room import FOLDER, Note, Room
 from tui.widgets.table import Column, Row, Table
-from tui.words import age, size, state
+from tui.widgets.trace import LOW, Trace
+from tui.words import age, moment, size, state
+
+
+def about(chosen: Deployment) -> str:
+    """A deployment's state in a sentence, with the whole reason."""
+    wanted = "" if chosen.wanted == "running" else ", wanted stopped"
+    reason = f": {chosen.reason}" if chosen.reason else ""
+    return f"{chosen.spec.name} is {chosen.state} since {moment(chosen.since)}{wanted}{reason}"
 
 
 class Deployments(Room):
@@ -22,23 +30,23 @@ class Deployments(Room):
     def fill(self) -> ComposeResult:
         yield Table(
             [
-                Column("deployment", 14, fit=True), Column("state", 12, state=True), Column("ready", 6, 1, True),
-                Column("model", 14, 2, fit=True), Column("ctx", 7, 4, True), Column("a slot", 7, 4, True),
-                Column("plan", 9, 3, True), Column("since", 6, 5, True), Column("reason", 20, 7, flex=True),
+                Column("deployment", 14, fit=True), Column("state", 12, state=True), Column("ready", 6, 2, True),
+                Column("since", 6, 1, True), Column("model", 14, 3, fit=True), Column("ctx", 7, 5, True),
+                Column("a slot", 7, 5, True), Column("set aside", 9, 4, True), Column("reason", 18, flex=True),
             ],
             empty="Nothing is deployed: d deploys a model", id="deployments",
         )  # fmt: skip
-        yield Line(id="detail")
-        replicas = Table(
+        yield Note(id="detail")
+        yield Table(
             [
-                Column("replica", 12, fit=True), Column("state", 12, state=True), Column("tok/s", 7, 1, True),
-                Column("cpu %", 6, 2, True), Column("memory", 9, 2, True), Column("slots", 6, 4, True),
-                Column("pid", 8, 5, True), Column("engine", 12, 6), Column("restarts", 8, 7, True),
-                Column("reason", 18, 3, flex=True),
+                Column("replica", 12, fit=True), Column("state", 12, state=True), Column("tok/s", 7, 3, True),
+                Column("cpu %", 6, 3, True), Column("memory", 9, 3, True), Column("pss", 9, 4, True),
+                Column("slots", 6, 5, True), Column("pid", 8, 6, True), Column("engine", 12, 7),
+                Column("restarts", 8, 1, True), Column("reason", 18, flex=True),
             ],
             empty="No replica", id="replicas",
         )  # fmt: skip
-        yield replicas
+        yield Trace(id="trace")
 
     def table(self) -> Table:
         return self.query_one("#deployments", Table)
@@ -47,29 +55,39 @@ class Deployments(Room):
         known, plain_ascii = self.corral.state, self.corral.ascii
         self.table().set_rows(
             [
-                Row(n, (n, state(d.state, plain_ascii), f"{d.ready}/{d.spec.replicas}", d.spec.model,
-                        str(d.spec.ctx or "-"), str(d.spec.ctx // max(1, d.spec.parallel) or "-"),
-                        size(d.plan_bytes), age(d.since, known.clock()), d.reason))
+                Row(n, (n, state(d.state, plain_ascii), f"{d.ready}/{d.spec.replicas}",
+                        age(d.since, known.clock()), d.spec.model, str(d.spec.ctx or "-"),
+                        str(d.spec.ctx // max(1, d.spec.parallel) or "-"), size(d.plan_bytes), d.reason))
                 for n, d in sorted(known.deployments.items())
             ]
         )  # fmt: skip
         chosen = known.deployments.get(self.table().key)
-        self.query_one("#detail", Line).set(
-            f"-- {chosen.spec.name}: wanted {chosen.wanted}. {chosen.reason}" if chosen else "--"
-        )
+        self.query_one("#detail", Note).set(f"-- {about(chosen)}" if chosen else "--")
         self.query_one("#replicas", Table).set_rows(
             [
                 Row(r.id, (r.id, state(r.state, plain_ascii), f"{r.tokens_per_second:.1f}", f"{r.cpu_percent:.0f}",
-                           size(r.rss_bytes), f"{r.slots_busy}/{r.parallel}", str(r.pid or "-"), r.engine,
-                           str(r.restarts), r.reason))
+                           size(r.rss_bytes), size(r.pss_bytes) if r.pss_bytes else "-",
+                           f"{r.slots_busy}/{r.parallel}", str(r.pid or "-"), r.engine, str(r.restarts), r.reason))
                 for r in sorted(known.replicas.values(), key=lambda r: r.id)
                 if chosen is not None and r.deployment == chosen.spec.name
             ]
         )  # fmt: skip
 
+        self._trace()
+
+    def fold(self) -> None:
+        self.query_one(Trace).display = self.app.size.height >= LOW
+
+    def _trace(self) -> None:
+        """Draw the last minutes of the replica under the lower table's cursor."""
+        replica = self.query_one("#replicas", Table).key
+        self.query_one(Trace).show(replica, self.corral.state.past.get(replica))
+
     def on_table_moved(self, event: Table.Moved) -> None:
         if event.table.id == "deployments":
             self.draw({"deployment"})
+        else:
+            self._trace()
 
     async def on_table_opened(self, event: Table.Opened) -> None:
         await self.action_do("explain")

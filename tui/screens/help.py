@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from textual.app import ComposeResult
 
-from tui.keymap import EVERYWHERE, FROM_ANYWHERE, TABLE, Key
+from tui.keymap import ASK, EVERYWHERE, FROM_ANYWHERE, TABLE, WRITE, Key
 from tui.screens.room import Line, Room
 from tui.widgets.table import Column, Row, Table
 
@@ -17,13 +17,16 @@ class Help(Room):
     def __init__(self, room: str, choices: list[tuple[Key, str]]) -> None:
         super().__init__()
         self.room = room
-        self.keys_shown = [*choices, *((key, "") for key in (*TABLE, *EVERYWHERE, *FROM_ANYWHERE))]
+        field = (*WRITE, *ASK) if room == "chat" else ()
+        self.keys_shown = [*choices, *((key, "") for key in (*field, *TABLE, *EVERYWHERE, *FROM_ANYWHERE))]
 
     def fill(self) -> ComposeResult:
         yield Line(f"Keys of {self.room or 'this screen'} first. In a text field keys are text: esc leaves it")
         yield Table(
-            [Column("key", 12, fit=True), Column("does", 24, fit=True), Column("where", 12, 2), Column("not now", 20, 1,
-                                                                                                       flex=True)],
+            [
+                Column("key", 12, fit=True), Column("does", 24, fit=True), Column("where", 12, 2, fit=True),
+                Column("not now", 20, 1, flex=True),
+            ],
             id="keytable",
         )  # fmt: skip
 

@@ -13,6 +13,7 @@ class ImportForm(Form):
     """The import itself is a job of the daemon and goes on when the form or the terminal is closed."""
 
     HEADLINE = "Import a model: one GGUF file, or a folder with one complete set"
+    SENDS = "Import"
 
     def fields(self) -> list[Field]:
         return [

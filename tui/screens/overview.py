@@ -48,19 +48,24 @@ class Overview(Room):
         last.can_focus = False
         yield last
 
+    def fold(self) -> None:
+        height = self.app.size.height
+        self.query_one(Chart).display = height >= 16
+        self.query_one("#last").display = height >= 20
+
     def draw(self, kinds: set[str]) -> None:
         known, plain_ascii = self.corral.state, self.corral.ascii
         status = known.status
         if status is not None:
-            words = list(status.daemon.warnings)
-            if not status.audit_ok:
-                words.insert(0, f"The audit chain is broken: {status.audit_message}")
             bad = sorted(n for n, d in known.deployments.items() if d.state in ("failed", "degraded"))
-            if bad:
-                words.append(f"Look at {', '.join(bad)}")
             ready = sum(d.state == "ready" for d in known.deployments.values())
-            calm = f"All is well: {ready} of {len(known.deployments)} deployments ready, models: {len(known.models)}"
-            self.query_one("#verdict", Note).set("! " + "; ".join(words) if words else calm)
+            stopped = sum(d.wanted == "stopped" for d in known.deployments.values())
+            calm = f"{ready} of {len(known.deployments) - stopped} deployments ready"
+            calm += f", {stopped} stopped" if stopped else ""
+            calm += f", models: {len(known.models)}"
+            if not known.health():
+                calm = f"All is well: {calm}"
+            self.query_one("#verdict", Note).set(f"! Look at {', '.join(bad)}: {calm}" if bad else calm)
         if known.samples:
             now = known.samples[-1]
             used = now.memory_bytes - now.free_bytes

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from textual import events
 from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.screen import Screen
@@ -113,33 +114,52 @@ class Room(Screen[Any]):
 
     def compose(self) -> ComposeResult:
         yield Line(id="bar")
+        yield Note(id="health")
         yield from self.fill()
         yield Static("", id="notice", markup=False)
         yield KeyLine(id="keys")
 
     def on_mount(self) -> None:
+        if not self.stands:
+            return
         self.head()
         self.draw({"all"})
         self.mind_keys()
 
-    def on_screen_resume(self) -> None:
+    def on_screen_resume(self, event: events.ScreenResume) -> None:
+        event.refresh_styles = False  # 13-25 ms; themes don't change here, and each widget was styled when it was made
         self.picture({"all"})
 
+    @property
+    def stands(self) -> bool:
+        """Its widgets are there: all of them, from its making until the program ends."""
+        return self.app.is_running and bool(self.query("#keys"))
+
     def on_resize(self) -> None:
-        self.head()
-        self._show_notice()
+        if self.stands:
+            self.head()
+            self._show_notice()
+            self.fold()
+
+    def fold(self) -> None:
+        """Show what there is room for."""
 
     # ------------------------------------------------------------------ keys, and which of them do nothing now
 
     def keys(self) -> list[tuple[str, bool]]:
         """What stands at the foot: keys with their words, and whether they may be pressed now."""
-        from textual.widgets import Input
-
-        if isinstance(self.focused, Input):
-            return [(words, True) for words in self.field_keys(self.focused)]
+        field = self.field()
+        if field is not None:
+            return [(words, True) for words in self.field_keys(field)]
         here = [(f"{k.shown} {k.short or k.words}", not self.hindered(k.action)) for k in ROOMS.get(self.ROOM, ())]
         back = [] if self.ROOM in SCREENS.values() else [("esc Back", True)]
         return [("? Help", True), (": Palette", True), *here, *back]
+
+    def field(self) -> Widget | None:
+        """The text field that has the focus."""
+        from textual.widgets import Input
+
+        return self.focused if isinstance(self.focused, Input) else None
 
     def field_keys(self, field: Widget) -> list[str]:
         """Keys of a text field that has the focus."""
@@ -155,8 +175,8 @@ class Room(Screen[Any]):
 
     def mind_keys(self) -> None:
         """Draw the keys anew; they change with the row, the focus and the connection."""
-        for each in self.query(KeyLine):
-            each.set(self.keys())
+        if self.stands:  # when all ends, the focus wanders while widgets go
+            self.query_one(KeyLine).set(self.keys())
 
     def on_descendant_focus(self) -> None:
         self.mind_keys()
@@ -173,6 +193,26 @@ class Room(Screen[Any]):
             self.say("")
             await self.app.run_action(action, self)
 
+    def seek(self, row: str) -> bool:
+        """Put the cursor on `row`, also when a filter hides it; False if there is none."""
+        table = self.table()
+        if table.seek(row):
+            return True
+        from textual.widgets import Input
+
+        for box in self.query("#needle.on").results(Input):
+            box.value = ""
+        table.filter("")
+        return table.seek(row)
+
+    async def visit(self, row: str, action: str) -> None:
+        """Do `action` with `row`, as one who goes there and presses its key."""
+        self.draw({"all"})
+        if row and not self.seek(row):
+            self.say(f"{row} is not there any more")
+        elif action:
+            await self.action_do(action)
+
     def choices(self) -> list[tuple[Key, str]]:
         """The keys of this screen, each with the reason why it does nothing now."""
         return [(key, self.hindered(key.action)) for key in ROOMS.get(self.ROOM, ())]
@@ -188,7 +228,10 @@ class Room(Screen[Any]):
         rooms = _rooms(self.ROOM, short=False)
         if len(rooms) + len(link) + 1 > width:
             rooms = _rooms(self.ROOM, short=True)
+        if len(rooms) + len(link) + 1 > width:
+            rooms = f"[{self.ROOM.capitalize()}]"
         self.query_one("#bar", Line).set(rooms.ljust(max(len(rooms) + 1, width - len(link) - 1)) + link)
+        self.query_one("#health", Note).set(known.health())
         if known.connection != "live" and known.problem is not None:
             lost = plain(str(known.problem) or type(known.problem).__name__)
             if lost != self._lost:  # said once: what a key answers then may be read
@@ -201,7 +244,7 @@ class Room(Screen[Any]):
 
     def picture(self, kinds: set[str]) -> None:
         """Something of `kinds` changed."""
-        if not self.is_mounted or not self.query("#bar"):
+        if not self.is_mounted or not self.stands:
             return
         self.head()
         self.draw(kinds)

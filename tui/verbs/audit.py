@@ -1,4 +1,4 @@
-"""The audit trail: list, follow, verify."""
+"""The audit trail: list, follow, verify, accept a fault."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ import click
 import msgspec
 
 from core.client import Client
+from core.errors import Failed
 from core.nouns import AuditRecord
-from tui.amounts import Moment
-from tui.command import Nouns, again, options, run, with_options
-from tui.lines import as_json, local, say, table
+from tui.amounts import Moment, Whole
+from tui.command import Nouns, Told, again, options, run, with_options
+from tui.lines import as_json, ask, local, say, table, tell
 from tui.plain import line
 
 POLL_S = 0.5
@@ -31,7 +32,7 @@ def audit() -> None:
 @click.option("--outcome", type=click.Choice(["intent", "done", "refused", "failed", "interrupted"]))
 @click.option("--since", type=Moment(), help="10m, 2h, 1d, or an ISO 8601 time (local unless it names a zone)")
 @click.option("--until", type=Moment(), help="as --since")
-@click.option("--limit", default=100, show_default=True, type=click.IntRange(1, 10000))
+@click.option("--limit", default=100, show_default=True, type=Whole(1, 10000))
 @click.option("-f", "--follow", is_flag=True, help="go on until ctrl+c")
 @with_options
 def ls(
@@ -88,6 +89,30 @@ def verify() -> None:
         as_json(report)
     else:
         say(f"{report.records} records in {report.seconds} s: {line(report.message)}")
+        for fault in report.faults[1:]:
+            say(f"also: {line(fault.message)} ({line(fault.how)})")
         say(f"head {report.head}")
     if not report.ok:
         raise click.exceptions.Exit(1)
+
+
+@audit.command("accept")
+@click.option("--reason", required=True, help="why; it goes into the record")
+@with_options
+def accept(reason: str) -> None:
+    """Accept what is wrong with the chain, by a record in it. Root's, or the owner's; what changes later is told."""
+    if not reason.strip():
+        raise click.UsageError("--reason is empty")
+    found = run(lambda client: client.verify_audit())
+    if found.ok:
+        tell(found, "the chain is whole: there is nothing to accept")
+        return
+    if not options().json:
+        for fault in found.faults:
+            say(f"{line(fault.message)} ({line(fault.how)})")
+    faults = [fault.message for fault in found.faults]
+    ask(f"Accept {'this' if len(faults) == 1 else 'these'} as {line(reason)!r}?", faults=faults)
+    report = run(lambda client: client.accept_audit(reason, found.faults))
+    if not report.ok:
+        raise Told(Failed("the chain still does not verify", report.message, "see the daemon's log"))
+    tell(report, line(report.message))

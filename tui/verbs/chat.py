@@ -5,26 +5,33 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sys
+import time
+from collections.abc import AsyncIterator
+from typing import Any
 
 import click
 
 from core.client import Client
 from core.errors import CorralError, Failed, Invalid
 from core.nouns import Chat, ChatOptions, Turn
-from tui.command import INTERRUPTED, Nouns, Told, named, note, options, run, with_options
+from tui.amounts import Number, Whole
+from tui.command import INTERRUPTED, Nouns, Told, again, named, note, options, run, with_options
 from tui.lines import as_json, ask, say, table, tell
 from tui.plain import line, plain
 from tui.words import age
+
+PATIENCE_S = 30.0
+"""How long an answer in flight waits for the next daemon, which follows it where it was."""
 
 
 @click.command()
 @click.argument("deployment", shell_complete=named("deployments"))
 @click.argument("question", nargs=-1)
 @click.option("--system", default="", help="system prompt")
-@click.option("--temperature", type=float)
-@click.option("--top-p", type=float)
-@click.option("--max-tokens", type=int)
-@click.option("--seed", type=int)
+@click.option("--temperature", type=Number(0, 5))
+@click.option("--top-p", type=Number(0, 1))
+@click.option("--max-tokens", type=Whole(1, 1 << 20))
+@click.option("--seed", type=Whole(0, 2**32 - 1))
 @click.option("--resume", "resume", shell_complete=named("chats"), help="go on with this chat")
 @click.option("--forget-oldest", is_flag=True, help="when the context is full, forget the oldest turns")
 @with_options
@@ -40,18 +47,23 @@ def chat(
         if not text.strip():
             raise click.UsageError("standard input is empty: there is no question")
 
-    async def begin(client: Client) -> Chat:
-        return (await client.chat(resume)).chat if resume else await client.create_chat(deployment, settings)
+    if any("\ud800" <= each <= "\udfff" for each in text):  # before there is a chat
+        raise click.UsageError("the question is not UTF-8: look at the locale of the terminal")
+
+    async def begin(client: Client, first: str) -> Chat:
+        if resume:
+            return (await client.chat(resume)).chat
+        return await client.create_chat(deployment, settings, question=first)
 
     if text:
-        _answer(run(begin), text, forget_oldest)
+        _answer(run(lambda client: begin(client, text)), text, forget_oldest)
         return
     if not resume:
         run(lambda client: client.deployment(deployment))  # what is not there is said before anything is typed
     talk: Chat | None = None
     while (typed := _typed()) is not None:
         if typed.strip():
-            talk = talk or run(begin)  # a conversation without a question leaves no chat
+            talk = talk or run(lambda client, first=typed: begin(client, first))  # type: ignore[misc]  # a conversation without a question leaves no chat
             with contextlib.suppress(Stopped):
                 _answer(talk, typed, forget_oldest)
 
@@ -110,7 +122,11 @@ async def _ask(client: Client, talk: Chat, text: str, forget_oldest: bool) -> No
 async def _print(client: Client, talk: Chat, turn: Turn) -> None:
     shown = ""
     last: Turn | None = None
-    async for piece in client.stream_turn(talk.id, turn.id):
+
+    def rest() -> AsyncIterator[dict[str, Any]]:
+        return client.stream_turn(talk.id, turn.id, len(shown))
+
+    async for piece in again(rest, PATIENCE_S):
         if "turn" in piece:
             last = piece["turn"]
             break
@@ -147,21 +163,38 @@ def chats() -> None:
     """What was said before: list, show, search, rename, export, remove."""
 
 
-def _list(found: list[Chat]) -> None:
+def _list(found: list[Chat], none: str) -> None:
     if options().json:
         as_json(found)
         return
+    if options().quiet:
+        for chat in found:
+            say(line(chat.id))
+        return
+    if not found:
+        say(none)
+        return
+    when = any(c.goes_at for c in found)
     table(
-        ("CHAT", "UPDATED", "DEPLOYMENT", "TURNS", "TITLE"),
-        [(c.id, age(c.updated_at), c.deployment, c.turns, c.title[:60]) for c in found],
-    )
+        ("CHAT", "UPDATED", "DEPLOYMENT", "TURNS", *(("GOES",) if when else ()), "TITLE"),
+        [
+            (c.id, age(c.updated_at), c.deployment, c.turns, *((_goes(c),) if when else ()), c.title[:60])
+            for c in found
+        ],
+    )  # fmt: skip
+
+
+def _goes(chat: Chat) -> str:
+    """When it is deleted for good, by [chats] keep_days."""
+    left = age(time.time(), chat.goes_at) if chat.goes_at else "-"
+    return f"in {left}" if left not in ("-", "now") else left
 
 
 @chats.command("ls")
 @with_options
 def ls() -> None:
     """Your chats, newest first."""
-    _list(run(lambda client: client.chats()))
+    _list(run(lambda client: client.chats()), "no chats yet: corral chat DEPLOYMENT")
 
 
 @chats.command("search")
@@ -169,7 +202,7 @@ def ls() -> None:
 @with_options
 def search(text: str) -> None:
     """Chats that hold TEXT in title, question or answer."""
-    _list(run(lambda client: client.search_chats(text)))
+    _list(run(lambda client: client.search_chats(text)), f"no chat of yours holds {line(text)!r}")
 
 
 @chats.command("show")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -10,15 +11,16 @@ import click
 import msgspec
 
 from core.client import Client
-from core.errors import Conflict, Failed, NotFound, TimedOut
+from core.errors import Conflict, Failed, Invalid, NotFound, TimedOut
 from core.nouns import Deployment, DeploymentSpec, LogText
-from tui.amounts import Moment, Size
-from tui.command import again, named, note, options, run, with_options
+from tui.amounts import Moment, Number, Signed, Size, Whole
+from tui.command import Nouns, Told, again, named, note, note_answers, options, run, with_options
 from tui.lines import as_json, ask, local, note_ctx, say, table, tell
 from tui.plain import line, plain
 from tui.words import age, size
 
-SECONDS = click.FloatRange(0, 86400)
+SECONDS = Number(0, 86400)
+NOTHING = "nothing is deployed: corral deploy MODEL"
 PIECE = 1 << 20
 """Bytes of a log that are asked for at once."""
 
@@ -35,7 +37,7 @@ PIECE = 1 << 20
 @click.option("--replicas", default=1, show_default=True)
 @click.option("--url", default="", help="attach to this OpenAI-compatible server instead of starting one")
 @click.option("--embedding", is_flag=True, help="serve /v1/embeddings")
-@click.option("--replace", is_flag=True, help="change a deployment that exists")
+@click.option("--replace", is_flag=True, help="change a deployment that exists, without asking")
 @click.option("--wait", is_flag=True, help="return when it is ready, or with the reason")
 @click.option("--timeout", type=SECONDS, default=300.0, show_default=True, help="seconds that --wait waits")
 @with_options
@@ -43,7 +45,8 @@ def deploy(
     model: str, name: str | None, ctx: int, parallel: int, engine: str, threads: int, memory: int, cache_type: str,
     replicas: int, url: str, embedding: bool, replace: bool, wait: bool, timeout: float,
 ) -> None:  # fmt: skip
-    """Run MODEL. A name that exists shows the difference and asks for --replace."""
+    """Run MODEL. Under a name that exists the difference is shown and asked about; without a terminal, and with --yes,
+    it needs --replace."""
     spec = DeploymentSpec(
         name=name or model, model=model, ctx=ctx, parallel=parallel,
         engine=engine or ("attach" if url else "xllamacpp"), threads=threads, memory=memory,
@@ -59,7 +62,10 @@ def deploy(
                 raise
             if not options().json:
                 table(("FIELD", "NOW", "NEW"), [(c["field"], c["old"], c["new"]) for c in changes])
-            ask(f"{line(spec.name)} exists and would change. Replace it (--replace)?", changes=changes)
+            if options().yes or not sys.stdin.isatty():  # --yes is said by habit: it replaces nothing that runs
+                what = f"{spec.name} exists and would change"
+                raise Told(Invalid(what, error.why, "say --replace to change it", changes=changes)) from None
+            ask(f"{line(spec.name)} exists and would change. Replace it?")
             found, changed = await client.apply(spec, True)
         note_ctx(spec.ctx, found.spec.ctx)
         if not changed and not options().json and not options().quiet:
@@ -112,7 +118,9 @@ def ps() -> None:
             say(line(replica.id))
         return
     if not found:
-        say("nothing is deployed: corral deploy MODEL")
+        there = run(lambda client: client.deployments())
+        names = ", ".join(each.spec.name for each in there)
+        say(line(f"no replica runs or should run: {names}") if there else NOTHING)
         return
     table(
         ("REPLICA", "STATE", "SINCE", "MODEL", "ENGINE", "PID", "MEMORY", "CPU", "TOK/S", "CTX", "REASON"),
@@ -124,22 +132,41 @@ def ps() -> None:
     )  # fmt: skip
 
 
-@click.command("deployments")
+@click.group(cls=Nouns, invoke_without_command=True)
 @with_options
-def deployments() -> None:
-    """What should run."""
+@click.pass_context
+def deployments(context: click.Context) -> None:
+    """What should run: the same as `corral deployments ls`."""
+    if context.invoked_subcommand is None:
+        _list()
+
+
+@deployments.command("ls")
+@with_options
+def ls() -> None:
+    """What should run: how many replicas are desired, and how many are ready."""
+    _list()
+
+
+def _list() -> None:
     found = run(lambda client: client.deployments())
     if options().json:
         as_json(found)
-        return
-    table(
-        ("NAME", "STATE", "SINCE", "READY", "MODEL", "ENGINE", "CTX", "RESERVED", "REASON"),
-        [
-            (d.spec.name, d.state, age(d.since), f"{d.ready}/{d.spec.replicas}", d.spec.model, d.spec.engine,
-             f"{d.spec.parallel}x{d.spec.ctx // max(1, d.spec.parallel)}", size(d.plan_bytes), d.reason)
-            for d in found
-        ],
-    )  # fmt: skip
+    elif options().quiet:
+        for deployment in found:
+            say(line(deployment.spec.name))
+    elif not found:
+        say(NOTHING)
+    else:
+        table(
+            ("NAME", "STATE", "SINCE", "DESIRED", "READY", "MODEL", "ENGINE", "CTX", "RESERVED", "REASON"),
+            [
+                (d.spec.name, d.state, age(d.since), d.spec.replicas if d.wanted == "running" else 0, d.ready,
+                 d.spec.model, d.spec.engine, f"{d.spec.parallel}x{d.spec.ctx // max(1, d.spec.parallel)}",
+                 size(d.plan_bytes), d.reason)
+                for d in found
+            ],
+        )  # fmt: skip
 
 
 @click.command()
@@ -154,6 +181,7 @@ def stop(name: str, wait: bool, timeout: float) -> None:
         found = await client.stop_deployment(name)
         if not wait:
             return found
+        await note_answers(client)
         last = await _waited(client, found, timeout)
         if last.state != "stopped":
             raise TimedOut(f"{name} has not stopped after {timeout:.0f} s", f"it is {last.state}: {last.reason}")
@@ -203,9 +231,9 @@ def rm(name: str) -> None:
     tell({"removed": name}, f"removed {line(name)}")
 
 
-@click.command()
+@click.command(cls=Signed)
 @click.argument("name", shell_complete=named("deployments"))
-@click.argument("replicas", type=click.IntRange(0, 64))
+@click.argument("replicas", type=Whole(0, 64))
 @with_options
 def scale(name: str, replicas: int) -> None:
     """Run 0 to 64 replicas."""
@@ -216,7 +244,7 @@ def scale(name: str, replicas: int) -> None:
 @click.argument("name", shell_complete=named("deployments"))
 @click.option("-f", "--follow", is_flag=True, help="go on until ctrl+c")
 @click.option("--previous", is_flag=True, help="of the launch before")
-@click.option("--replica", default=0, show_default=True)
+@click.option("--replica", type=Whole(0, 63), default=0, show_default=True)
 @click.option("--since", type=Moment(), help="10m, 2h, 14:03, or an ISO 8601 time (local unless it names a zone)")
 @with_options
 def logs(name: str, follow: bool, previous: bool, replica: int, since: float | None) -> None:
@@ -302,7 +330,7 @@ def explain(name: str) -> None:
             ("LAUNCH", "STARTED", "ENDED", "HOW", "PEAK", "REASON"),
             [
                 (s.launch, age(s.started_at), age(s.ended_at) if s.ended_at else "-",
-                 "-" if s.ended_at is None else f"signal {s.signal}" if s.signal else f"code {s.code}",
+                 f"signal {s.signal}" if s.signal else f"code {s.code}" if s.code is not None else "-",
                  size(s.peak_rss_bytes) if s.peak_rss_bytes else "-", s.reason)
                 for s in found.launches[:8]
             ],

@@ -9,7 +9,7 @@ import click
 
 from core.client import Client
 from core.errors import Failed, from_body
-from core.nouns import DeploymentSpec, ImportJob, Plan
+from core.nouns import DeploymentSpec, ImportJob, Model, Plan
 from tui.amounts import Size
 from tui.command import Nouns, named, options, run, with_options
 from tui.lines import Progress, as_json, ask, note_ctx, say, table, tell
@@ -92,10 +92,15 @@ def import_(path: Path, name: str | None) -> None:
 def sample(name: str | None) -> None:
     """Import the sample model (SmolLM2-135M-Instruct, 98 MB, Apache-2.0)."""
 
-    async def work(client: Client) -> None:
+    async def work(client: Client) -> Model | None:
+        there = next((each for each in await client.models() if each.origin == "sample"), None)
+        if there is not None and name in (None, there.name):
+            return there
         await _follow(client, await client.import_sample(name))
+        return None
 
-    run(work)
+    if there := run(work):
+        tell(there, f"{line(there.name)} is here already; next: corral deploy {line(there.name)}")
 
 
 @models.command("rm")

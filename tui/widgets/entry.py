@@ -8,6 +8,11 @@ from textual.widgets import Input
 class Entry(Input):
     """`value` to begin with, `hint` while it is empty."""
 
+    DEFAULT_CSS = "Entry.colourless .input--cursor { text-style: reverse; }"
+
     def __init__(self, value: str = "", *, hint: str = "", id: str | None = None) -> None:
         super().__init__(value, placeholder=hint, id=id, select_on_focus=False)
         self.cursor_blink = False
+
+    def on_mount(self) -> None:
+        self.set_class(getattr(self.app, "colourless", False), "colourless")  # the cursor is a colour otherwise

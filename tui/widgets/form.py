@@ -21,7 +21,8 @@ class Field(NamedTuple):
 
 
 class Form(Room):
-    """Tab and shift+tab move, ctrl+s or enter sends, esc leaves the field and then the form."""
+    """Enter and tab go on to the next field, shift+tab back; enter in the last one and ctrl+s anywhere send. Esc leaves
+    the field and then the form."""
 
     CSS_PATH: ClassVar = [*Room.CSS_PATH, FOLDER / "form.tcss"]
     BINDINGS: ClassVar = [
@@ -29,6 +30,8 @@ class Form(Room):
         Binding("escape", "back", "Back", show=False),
     ]
     HEADLINE: ClassVar[str] = ""
+    SENDS: ClassVar[str] = "Save"
+    """What sending does, in a word or two."""
 
     def fields(self) -> list[Field]:
         return []
@@ -48,8 +51,16 @@ class Form(Room):
         self.weigh()
 
     def keys(self) -> list[tuple[str, bool]]:
-        leave = "esc Leave the field" if isinstance(self.focused, Input) else "esc Close"
-        return [(words, True) for words in ("tab, shift+tab Fields", "enter, ctrl+s Send", leave)]
+        if self.field() is None:
+            words = ["tab Fields", f"ctrl+s {self.SENDS}", "esc Close"]
+        else:
+            enter = f"enter {self.SENDS}" if self.focused is self._last() else "enter Next field"
+            before = ["shift+tab Field before"] if self.focused is not self.query(Input).first() else []
+            words = [enter, f"ctrl+s {self.SENDS}", *before, "esc Leave the field"]
+        return [(each, True) for each in words]
+
+    def _last(self) -> Input:
+        return self.query(Input).last()
 
     def value(self, key: str) -> str:
         return self.query_one(f"#field-{key}", Input).value.strip()
@@ -65,7 +76,10 @@ class Form(Room):
         self.weigh()
 
     def on_input_submitted(self, event: Any) -> None:
-        self.action_send()
+        if event.input is self._last():
+            self.action_send()
+        else:
+            self.focus_next(Input)
 
     def action_send(self) -> None:
         """Do it."""

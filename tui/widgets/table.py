@@ -219,6 +219,13 @@ class Table(Widget, can_focus=True):
         if before != self.cursor:
             self.post_message(self.Moved(self, self.key))
 
+    def seek(self, key: str) -> bool:
+        """Put the cursor on the row of `key`; False if it isn't shown."""
+        at = next((n for n, row in enumerate(self.rows) if row.key == key), -1)
+        if at >= 0:
+            self.move(at)
+        return at >= 0
+
     def action_down(self) -> None:
         self.move(self.cursor + 1)
 

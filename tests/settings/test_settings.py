@@ -5,27 +5,7 @@ from pathlib import Path
 import pytest
 
 from core.errors import Invalid
-from core.settings import Settings, load, parse, user_paths
-
-
-@pytest.mark.parametrize(
-    ("text", "line", "word"),
-    [
-        ("[daemon]\nlog_level='loud'\n", 2, "loud"),
-        ("[daemon]\nfoo=1", 2, "unknown key 'foo'"),
-        ("\n\nbar=2", 3, "unknown key 'bar'"),
-        ("[gateway]\n\nqueue = -1", 3, ">= 0"),
-        ("[gateway\n", 1, "TOML"),
-        ("[replicas]\n# pauses\nbackoff_s=[1,'x']", 3, "float"),
-        ("[samples]\nevery_s = 0.1", 2, "0.2"),
-        ("[capacity]\nthreads = 'many'", 2, "int"),
-    ],
-)
-def test_a_wrong_file_names_its_line_and_the_reason(text: str, line: int, word: str) -> None:
-    with pytest.raises(Invalid) as caught:
-        parse(text, "corral.toml")
-    assert f"corral.toml:{line}:" in str(caught.value)
-    assert word in str(caught.value)
+from core.settings import Settings, load, user_paths
 
 
 def test_no_file_means_the_defaults(tmp_path: Path) -> None:

@@ -1,0 +1,75 @@
+"""What a launch will be, before anything is done: its row in the database and its order to the host."""
+
+from __future__ import annotations
+
+import secrets
+from typing import NamedTuple
+
+from core.budgets import threads_for
+from core.deployments import tables
+from core.deployments.gatewaylink import new_launch_id
+from core.deployments.yard import Yard
+from core.engines.base import LaunchPlan
+from core.nodes.base import LaunchOrder, Limits
+
+
+class Order(NamedTuple):
+    row: tables.LaunchRow
+    order: LaunchOrder
+    told: dict[str, object]
+    """What the audit record of its intent says."""
+
+
+async def draw_up(yard: Yard, wanted: tables.Wanted, replica: str) -> Order:
+    """Plan a launch of a replica as it is wanted. Raises `NotFound` if its model is gone."""
+    engine, spec, replicas = yard.engines.get(wanted.spec.engine), wanted.spec, yard.settings().replicas
+    id, secret = new_launch_id(), secrets.token_urlsafe(32)
+    plan = await _plan(yard, wanted, secret)
+    command = engine.command(plan)
+    row = tables.LaunchRow(
+        id=id,
+        replica=replica,
+        generation=wanted.generation,
+        secret=secret,
+        effect="",
+        request=f"auto-{id}",
+        started_at=yard.clock(),
+        plan_bytes=wanted.plan.plan_bytes,
+        rss_planned=wanted.plan.rss_bytes,
+    )
+    order = LaunchOrder(
+        id=id,
+        kind="replica",
+        owner=replica,
+        argv=command.argv,
+        env=command.env,
+        limits=Limits(
+            data_bytes=(spec.memory or wanted.plan.plan_bytes) + engine.untouched_bytes(plan.shape),
+            log_bytes=replicas.log_bytes,
+            log_files=replicas.log_files,
+        ),
+        spec={
+            "deployment": spec.name, "generation": wanted.generation, "threads": plan.threads, "engine": spec.engine,
+        },
+    )  # fmt: skip
+    told: dict[str, object] = {
+        "launch": id, "model": spec.model, "engine": spec.engine, "ctx": plan.ctx, "parallel": plan.parallel,
+        "threads": plan.threads, "plan_bytes": wanted.plan.plan_bytes,
+    }  # fmt: skip
+    return Order(row, order, told)
+
+
+async def _plan(yard: Yard, wanted: tables.Wanted, secret: str) -> LaunchPlan:
+    spec = wanted.spec
+    model = await yard.catalog.get(spec.model)
+    facts = await yard.node.facts()
+    return LaunchPlan(
+        spec=spec,
+        alias=spec.name,
+        model_path=yard.catalog.path(model),
+        shape=model.shape,
+        ctx=spec.ctx,
+        parallel=spec.parallel,
+        threads=spec.threads or threads_for(facts, yard.settings().capacity, yard.running()),
+        secret=secret,
+    )

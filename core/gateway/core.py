@@ -1,0 +1,83 @@
+"""What all requests of a gateway share: routes, spool, turns, connections, and one timer for the time-outs of all."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import secrets
+import time
+from collections.abc import Coroutine
+from typing import Any, Protocol
+
+from core.gateway import wire
+from core.gateway.routes import Table
+from core.gateway.turns import Turns
+from core.gateway.upstream import Pool
+from core.gateway.usage import Spool
+
+WATCH_S = 0.2
+"""How often the time-outs of all requests are looked at: one timer for all is cheaper than one each."""
+
+
+class Leaver(Protocol):
+    """A connection that can be told that this gateway takes nothing new."""
+
+    def leave(self) -> None: ...
+
+
+class Running(Protocol):
+    """A request that has time-outs and can be stopped."""
+
+    def look(self, now: float, limits: wire.GatewayLimits) -> None: ...
+    def stop(self, why: str = "") -> None: ...
+
+
+class Core:
+    """What all requests share."""
+
+    def __init__(self, table: Table, spool: Spool, *, owner: int) -> None:
+        self.table = table
+        self.spool = spool
+        self.owner = owner
+        self.turns = Turns()
+        self.tasks: set[asyncio.Task[None]] = set()
+        self.exchanges: set[Running] = set()
+        self.clients: set[Leaver] = set()
+        self.retired = False
+        self.elsewhere: Pool | None = None
+        """Where the turns of the gateway before this one can be followed, while it lives."""
+        self.requests = 0
+        self._watch: asyncio.TimerHandle | None = None
+        self._prefix = secrets.token_hex(4)
+        self._ids = itertools.count()
+
+    def new_id(self) -> str:
+        """16 hex digits for a line of usage; unlike those of any other gateway. (Random bits cost a system call.)"""
+        return f"{self._prefix}{next(self._ids) & 0xFFFFFFFF:08x}"
+
+    def add(self, exchange: Running) -> None:
+        """Take a request that begins; its time-outs are watched until `exchanges` has lost it."""
+        self.requests += 1
+        self.exchanges.add(exchange)
+        if self._watch is None:
+            self._watch = asyncio.get_running_loop().call_later(WATCH_S, self._look)
+
+    def _look(self) -> None:
+        now, limits = time.monotonic(), self.table.limits
+        for exchange in tuple(self.exchanges):
+            exchange.look(now, limits)
+        again = asyncio.get_running_loop().call_later(WATCH_S, self._look) if self.exchanges else None
+        self._watch = again
+
+    def retire(self) -> None:
+        """Take nothing new: idle connections are closed, busy ones after their answer."""
+        self.retired = True
+        for client in tuple(self.clients):
+            client.leave()
+
+    def start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run a connect; it is owned here and cancelled with its request."""
+        task = asyncio.get_running_loop().create_task(work)
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+        return task

@@ -1,0 +1,156 @@
+"""A client's bytes cut into requests, and every trap of HTTP caught on the way. Headers are counted before the parser
+has them and frozen when they are complete; what cannot be framed for certain is a `Refusal`, after which nothing more
+is read."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import httptools
+
+from core.gateway.errors import Refusal
+from core.gateway.heads import LastHead
+from core.gateway.routes import Table
+
+HEAD_BYTES = 32 << 10
+AHEAD_BYTES = 64 << 10
+PIECE = 16 << 10
+
+
+class Request:
+    """One request; whole when it stands in `Framer.ready`."""
+
+    __slots__ = ("actor", "body", "expects", "frozen", "hosts", "keep", "length", "method", "old", "target", "turn")
+
+    def __init__(self) -> None:
+        self.target = b""
+        self.method = b""
+        self.body = b""
+        self.hosts = 0
+        self.length = 0
+        self.expects = self.frozen = self.old = False
+        self.keep = True
+        self.actor = self.turn = ""
+
+
+class Framer:
+    """Bytes in, requests out. `may` raises `Refusal` for a request that its peer may not make."""
+
+    def __init__(self, table: Table, may: Callable[[Request], None]) -> None:
+        self._table = table
+        self._may = may
+        self._parser: Any = httptools.HttpRequestParser(self)
+        self._request = Request()
+        self._parts: list[bytes] = []
+        self._raw = self._got = 0
+        self._chunked = False
+        self._last = LastHead()
+        self._like = self._request
+        self.ready: deque[Request] = deque()
+        self.begun = False
+        """A request has begun and is not whole."""
+        self.waits = False
+        """The client waits for `100 Continue`."""
+
+    def again(self, data: bytes) -> Request | None:
+        """The request that `data` is, if its head is that of the one before, but for its length. Only between two
+        requests."""
+        body = None if self.begun else self._last.body(data)
+        if body is None or len(body) > self._table.limits.body_bytes:
+            return None
+        self._may(request := self._like)
+        request.body = body
+        return request
+
+    def feed(self, data: bytes) -> bytes:
+        """Read on; returns what was not read because a request is `ready`. Raises `Refusal`."""
+        between = not self.begun
+        try:
+            # In pieces, so that headers are counted before the parser has swallowed a large read.
+            for start in range(0, len(data), PIECE):
+                if self.ready:
+                    return data[start:]
+                piece = data[start : start + PIECE]
+                self._raw += len(piece)
+                if self._raw > HEAD_BYTES and not self._request.frozen:
+                    raise Refusal(431, f"more than {HEAD_BYTES} bytes of headers", "headers_too_large")
+                self._parser.feed_data(piece)
+        except httptools.HttpParserUpgrade:
+            raise Refusal(501, "Upgrade is not supported", "upgrade") from None
+        except httptools.HttpParserCallbackError as error:
+            cause = error.__context__
+            raise cause if isinstance(cause, Refusal) else Refusal(400, _MALFORMED, "bad_request") from None
+        except httptools.HttpParserError:
+            raise Refusal(400, _MALFORMED, "bad_request") from None
+        if self._request.frozen and self._chunked and self._raw - self._got > HEAD_BYTES + AHEAD_BYTES + self._got:
+            raise Refusal(413, "too many bytes of chunk extensions", "bad_request")
+        if between and len(self.ready) == 1 and not self.begun and self._last.learn(data, self._request.length):
+            self._like = self._request
+        return b""
+
+    # httptools calls these
+
+    def on_message_begin(self) -> None:
+        self.begun = True
+        self._request = Request()
+        self._chunked = False
+        self._got = 0
+
+    def on_url(self, url: bytes) -> None:
+        self._request.target += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        request = self._request
+        if request.frozen:
+            return
+        name = name.lower()
+        if name == b"host":
+            request.hosts += 1
+        elif name == b"content-length":
+            request.length = int(value) if value.isdigit() else 0
+        elif name == b"transfer-encoding":
+            self._chunked = True
+        elif name == b"expect":
+            request.expects = value.lower() == b"100-continue"
+        elif name == b"x-corral-actor":
+            request.actor = value.decode("utf-8", "replace") or "?"
+        elif name == b"x-corral-turn":
+            request.turn = value.decode("ascii", "replace") or "?"
+
+    def on_headers_complete(self) -> None:
+        request = self._request
+        request.frozen = True
+        request.method = self._parser.get_method()
+        request.old = self._parser.get_http_version() != "1.1"
+        request.keep = self._parser.should_keep_alive() and not request.old
+        if self._parser.should_upgrade():
+            raise Refusal(501, "Upgrade is not supported", "upgrade")
+        if request.hosts > 1 or (request.hosts == 0 and not request.old):
+            raise Refusal(400, "a request has exactly one Host header", "bad_request")
+        self._bound(request.length)
+        self._may(request)
+        if request.expects and not request.old:
+            self.waits = True
+
+    def on_body(self, body: bytes) -> None:
+        self.waits = False
+        self._got += len(body)
+        self._bound(self._got)
+        self._parts.append(body)
+
+    def on_message_complete(self) -> None:
+        self.waits = self.begun = False
+        self._raw = 0
+        self._request.body = b"".join(self._parts)
+        self._parts.clear()
+        self.ready.append(self._request)
+
+    def _bound(self, length: int) -> None:
+        limit = self._table.limits.body_bytes
+        if length > limit:
+            raise Refusal(413, f"a body has at most {limit} bytes", "body_too_large")
+
+
+_MALFORMED = "the request is malformed"

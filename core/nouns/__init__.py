@@ -1,0 +1,70 @@
+"""The vocabulary: frozen Structs that daemon, gateway, terminal and scripts share.
+
+Sizes are bytes, times are UTC seconds since the epoch (float) unless a name says otherwise, `ctx` is the total
+number of context cells of a replica and `ctx_per_slot` the share of one conversation. Readers accept words that
+they don't know (a newer daemon may have more states), so states are strings and not enums.
+"""
+
+from __future__ import annotations
+
+from core.nouns.actors import CORRAL, Actor
+from core.nouns.audit import AcceptedFault, AuditRecord, ChainFault, ChainReport, Outcome
+from core.nouns.base import Noun
+from core.nouns.chats import Chat, ChatDetail, ChatOptions, Turn
+from core.nouns.daemon import DaemonStatus, Event, GatewayStatus, Picture, Status
+from core.nouns.deployments import (
+    Change,
+    Deployment,
+    DeploymentSpec,
+    EngineName,
+    Explanation,
+    LaunchStory,
+    LogText,
+    Plan,
+    PlanParts,
+    Replica,
+)
+from core.nouns.models import ImportJob, Model, ModelFile, ModelShape
+from core.nouns.nodes import Counters, NodeFacts, NodeSample, ProcessSample
+
+API_VERSION = 1
+"""Of the control interface; its routes lie under /api/v1. A terminal refuses a daemon with another one."""
+
+__all__ = [
+    "API_VERSION",
+    "CORRAL",
+    "AcceptedFault",
+    "Actor",
+    "AuditRecord",
+    "ChainFault",
+    "ChainReport",
+    "Change",
+    "Chat",
+    "ChatDetail",
+    "ChatOptions",
+    "Counters",
+    "DaemonStatus",
+    "Deployment",
+    "DeploymentSpec",
+    "EngineName",
+    "Event",
+    "Explanation",
+    "GatewayStatus",
+    "ImportJob",
+    "LaunchStory",
+    "LogText",
+    "Model",
+    "ModelFile",
+    "ModelShape",
+    "NodeFacts",
+    "NodeSample",
+    "Noun",
+    "Outcome",
+    "Picture",
+    "Plan",
+    "PlanParts",
+    "ProcessSample",
+    "Replica",
+    "Status",
+    "Turn",
+]

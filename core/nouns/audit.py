@@ -1,0 +1,69 @@
+"""The audit trail: one record, and the verdict on the chain."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from core.nouns.base import Noun
+
+Outcome = Literal["intent", "done", "refused", "failed", "interrupted"]
+
+
+class AuditRecord(Noun, frozen=True, kw_only=True):
+    """One link of the chain (docs/audit.md has the canonical encoding that `hash` is taken over)."""
+
+    seq: int
+    time: str
+    """UTC with microseconds: 2026-11-24T03:07:12.000153Z."""
+    actor: str
+    uid: int
+    through: str
+    verb: str
+    """noun.verb: deployments.create, models.import, replica.died, daemon.start."""
+    object: str
+    """kind:name: deployment:chat, model:smollm2, replica:chat/0."""
+    request: str
+    effect: str = ""
+    """Id of one effect outside the database; its intent and its outcome carry the same one."""
+    before: Any = None
+    after: Any = None
+    outcome: str
+    reason: str = ""
+    prev: str
+    hash: str
+
+
+class ChainFault(Noun, frozen=True, kw_only=True):
+    """One thing that is wrong with the chain. `how` is one of changed, removed, inserted, swapped, cut, head (the head
+    file itself is wrong), open (the triggers are gone), accepted (what was accepted has changed)."""
+
+    wrong: int | None
+    how: str
+    message: str
+
+
+class AcceptedFault(Noun, frozen=True, kw_only=True):
+    """A fault that somebody accepted: record `seq` says so."""
+
+    seq: int
+    wrong: int | None
+    how: str
+    message: str
+    by: str
+    time: str
+    reason: str
+
+
+class ChainReport(Noun, frozen=True, kw_only=True):
+    """The result of a verification. `wrong` is the first bad seq, `how` and `message` say what it is; `faults` has that
+    one and more, `accepted` those that were accepted and are still as they were."""
+
+    ok: bool
+    records: int
+    head: str
+    wrong: int | None = None
+    how: str = ""
+    message: str = ""
+    seconds: float = 0.0
+    faults: tuple[ChainFault, ...] = ()
+    accepted: tuple[AcceptedFault, ...] = ()

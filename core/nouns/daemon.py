@@ -1,0 +1,81 @@
+"""The daemon: its status, the whole picture for a console, and the events that follow it."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from core.nouns.audit import AuditRecord
+from core.nouns.base import Noun
+from core.nouns.deployments import Deployment, Replica
+from core.nouns.models import Model
+from core.nouns.nodes import NodeFacts, NodeSample
+
+
+class DaemonStatus(Noun, frozen=True, kw_only=True):
+    pid: int
+    version: str
+    api: int
+    uid: int
+    mode: Literal["user", "system"]
+    started_at: float
+    home: str
+    socket: str
+    database: str
+    database_id: str
+    warnings: tuple[str, ...] = ()
+    """Sentences that must be seen: a broken chain, a set-aside database, KillUserProcesses, a nearly full disk."""
+
+
+class GatewayStatus(Noun, frozen=True, kw_only=True):
+    state: str
+    pid: int | None
+    version: str
+    snapshot: int
+    acknowledged: int
+    requests: int = 0
+    in_flight: int = 0
+    spooled: int = 0
+
+
+class Status(Noun, frozen=True, kw_only=True):
+    """`corral status --json`."""
+
+    daemon: DaemonStatus
+    gateway_socket: str
+    gateway_status: GatewayStatus
+    nodes: tuple[NodeSample, ...]
+    deployments: dict[str, int]
+    """Count by state."""
+    replicas: dict[str, int]
+    models: int
+    audit_ok: bool
+    audit_message: str
+    audit_records: int
+
+
+class Picture(Noun, frozen=True, kw_only=True):
+    """All that a console draws, at one event: then it follows `events` from there."""
+
+    event: str
+    """Id of the last event that is in the picture."""
+    status: Status
+    deployments: tuple[Deployment, ...]
+    replicas: tuple[Replica, ...]
+    models: tuple[Model, ...]
+    facts: tuple[NodeFacts, ...]
+    audit: tuple[AuditRecord, ...]
+    """The last few, newest last."""
+
+
+class Event(Noun, frozen=True, kw_only=True):
+    """What happened. `type` is one of: daemon, deployment, deployment.gone, replica, replica.gone, model,
+    model.gone, sample, node, audit, chat, chat.gone, turn, piece, import, warning, resync.
+
+    `data` is the noun concerned in its JSON form. `resync` means: events were lost to you, read the picture anew.
+    """
+
+    id: str
+    type: str
+    object: str
+    time: float
+    data: Any = None

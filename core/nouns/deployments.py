@@ -1,0 +1,170 @@
+"""Deployments and their replicas: what should run, what it would take, what runs and how it ended."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from core.nouns.audit import AuditRecord
+from core.nouns.base import Noun
+
+EngineName = str
+
+
+class DeploymentSpec(Noun, frozen=True, kw_only=True):
+    """What should run. `memory` and `threads` of 0 mean: planned, by default."""
+
+    name: str
+    model: str
+    ctx: int = 0
+    """Total cells of a replica; 0 = the default for the model (min of trained context and 4096 a slot)."""
+    parallel: int = 1
+    engine: EngineName = "xllamacpp"
+    threads: int = 0
+    memory: int = 0
+    """Hard limit in bytes of the replica's private memory; 0 = its plan."""
+    cache_type: Literal["f16", "q8_0", "q4_0"] = "f16"
+    replicas: int = 1
+    url: str = ""
+    """Engine `attach` only: base URL of the server, without /v1."""
+    embedding: bool = False
+
+
+class PlanParts(Noun, frozen=True, kw_only=True):
+    """Host memory by use, bytes (engines.md's formula)."""
+
+    weights: int
+    kv_cache: int
+    compute: int
+    repack: int
+    output: int
+    base: int
+
+
+class Plan(Noun, frozen=True, kw_only=True):
+    """What a replica will need and whether that fits now."""
+
+    model: str
+    ctx: int
+    ctx_per_slot: int
+    parallel: int
+    cache_type: str
+    rss_bytes: int
+    """Predicted resident set."""
+    plan_bytes: int
+    """What admission reserves: rss with 5 %, 32 MiB and the engine's prompt cache."""
+    parts: PlanParts
+    free_bytes: int
+    reserve_bytes: int
+    """Kept for the host."""
+    reserved_bytes: int
+    """Reserved by other replicas and not yet touched by them."""
+    fits: bool
+    reason: str
+    nearest: DeploymentSpec | None = None
+    """The nearest thing that would fit."""
+    notes: tuple[str, ...] = ()
+
+
+class Deployment(Noun, frozen=True, kw_only=True):
+    """What should run, with the derived state: pending, ready, degraded, asleep, stopped, failed."""
+
+    spec: DeploymentSpec
+    wanted: Literal["running", "stopped"]
+    state: str
+    reason: str
+    since: float
+    created_at: float
+    created_by: str
+    ready: int
+    """How many replicas are ready."""
+    generation: int = 1
+    """Grows with each change of the spec."""
+    plan_bytes: int = 0
+    """A replica's reservation."""
+
+
+class Replica(Noun, frozen=True, kw_only=True):
+    """One running process of a deployment; states: starting, loading, ready, draining, stopping, stopped,
+    backoff, failed, unknown."""
+
+    id: str
+    """deployment/index: `chat/0`."""
+    deployment: str
+    model: str
+    version: int
+    engine: EngineName
+    node: str
+    state: str
+    since: float
+    reason: str
+    launch: str = ""
+    pid: int | None = None
+    """The engine's own."""
+    port: int | None = None
+    socket: str | None = None
+    ctx: int = 0
+    ctx_per_slot: int = 0
+    parallel: int = 1
+    threads: int = 0
+    restarts: int = 0
+    rss_bytes: int = 0
+    pss_bytes: int = 0
+    anon_bytes: int = 0
+    cpu_percent: float = 0.0
+    tokens_per_second: float = 0.0
+    prompt_tokens_per_second: float = 0.0
+    slots_busy: int = 0
+    queued: int = 0
+    ttft_ms: float | None = None
+    plan_bytes: int = 0
+    rss_planned: int = 0
+    next_try: float | None = None
+    """When a replica in backoff is started again."""
+
+
+class Change(Noun, frozen=True, kw_only=True):
+    """One field in which a new spec differs from the one that is there."""
+
+    field: str
+    old: Any
+    new: Any
+
+
+class LaunchStory(Noun, frozen=True, kw_only=True):
+    """One launch of a replica, told afterwards."""
+
+    launch: str
+    started_at: float
+    ended_at: float | None = None
+    code: int | None = None
+    signal: int | None = None
+    reason: str = ""
+    lines: tuple[str, ...] = ()
+    """The engine's own."""
+    peak_rss_bytes: int = 0
+    plan_bytes: int = 0
+    rss_planned: int = 0
+    rss_measured: int = 0
+
+
+class Explanation(Noun, frozen=True, kw_only=True):
+    """Why a deployment is in its state: sentences first, evidence after."""
+
+    deployment: Deployment
+    sentences: tuple[str, ...]
+    replicas: tuple[Replica, ...]
+    launches: tuple[LaunchStory, ...]
+    """Newest first."""
+    audit: tuple[AuditRecord, ...]
+
+
+class LogText(Noun, frozen=True, kw_only=True):
+    """A range of a replica's log, bytes `start:end` of the launch's whole log, decoded with replacement. Hostile
+    until drawn through `tui`'s filter."""
+
+    launch: str
+    start: int
+    end: int
+    text: str
+    lost: int = 0
+    ended: bool = False

@@ -1,0 +1,138 @@
+"""Which daemon a terminal speaks to, and the start of one's own if none answers. The client calls it.
+
+The shared daemon comes first where one is installed; when it is down that is said, never covered by a second daemon
+that knows nothing of the models which people look for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pwd
+import subprocess
+import sys
+from pathlib import Path
+
+from core import http, systemd
+from core.errors import NoDaemon
+from core.settings import SYSTEM_SOCKET, Paths, user_paths
+
+START_TIMEOUT_S = 20.0
+RESTART_S = 5.0
+"""How long the shared daemon may be away, as it is during `systemctl restart`."""
+
+
+async def find(*, start: bool, user: bool) -> Path:
+    """The socket of the daemon that answers; one's own is started if none does and `start`. Raises `NoDaemon`."""
+    if not user and not os.environ.get("CORRAL_HOME"):
+        if await answers(SYSTEM_SOCKET):
+            return SYSTEM_SOCKET
+        if systemd.system_unit():
+            if start and await _comes_back(SYSTEM_SOCKET):
+                return SYSTEM_SOCKET
+            raise NoDaemon(
+                "the shared daemon of this host does not run", f"nobody answers on {SYSTEM_SOCKET}",
+                "`systemctl start corral` as root (`journalctl -u corral` says why); --user for one of your own",
+            )  # fmt: skip
+    paths = user_paths()
+    if not await answers(paths.socket):
+        if not start:
+            raise NoDaemon("no daemon runs", f"nobody answers on {paths.socket}", "any other verb starts it")
+        await _start(paths)
+    return paths.socket
+
+
+async def answers(path: Path) -> bool:
+    """Whether somebody listens on the socket `path`."""
+    try:
+        async with asyncio.timeout(2):
+            _, writer = await http.connect(path)
+    except (OSError, TimeoutError):
+        return False
+    writer.close()
+    return True
+
+
+async def _comes_back(path: Path) -> bool:
+    deadline = asyncio.get_running_loop().time() + RESTART_S
+    while asyncio.get_running_loop().time() < deadline:
+        await asyncio.sleep(0.05)
+        if await answers(path):
+            return True
+    return False
+
+
+async def _start(paths: Paths) -> None:
+    """Start the per-user daemon and wait for its socket. Raises `NoDaemon` with the sentence that it left.
+
+    By the user's own unit where one is installed; else as a child, outside of a session that would take it along.
+    """
+    try:
+        paths.state.mkdir(mode=0o700, parents=True, exist_ok=True)
+        log = os.open(paths.daemon_log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise NoDaemon("the daemon could not be started", f"{error.filename}: {error.strerror}") from error
+    env = _environment()
+    plain = [sys.executable, "-P", "-m", "core"]
+    ways = [way for way in (systemd.user_unit(env), systemd.outside(plain, _user_name(), env)) if way]
+    if plain not in ways:
+        ways.append(plain)
+    try:
+        mark = os.fstat(log).st_size
+        process = _run(ways[0], log, env)
+        deadline = asyncio.get_running_loop().time() + START_TIMEOUT_S
+        while not await answers(paths.socket):
+            code = process.poll()
+            if code not in (None, 0):
+                if len(ways) == 1:
+                    raise NoDaemon(
+                        "the daemon could not be started",
+                        _last_words(paths.daemon_log, mark) or _full(paths.state) or f"exit code {code}",
+                    )
+                del ways[0]
+                process = _run(ways[0], log, env)
+            if asyncio.get_running_loop().time() > deadline:
+                raise NoDaemon(
+                    f"the daemon does not answer after {START_TIMEOUT_S:.0f} s", f"its log: {paths.daemon_log}"
+                )
+            await asyncio.sleep(0.03)
+    finally:
+        os.close(log)
+
+
+def _run(argv: list[str], log: int, env: dict[str, str]) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        argv, cwd="/", stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, env=env
+    )
+
+
+def _user_name() -> str:
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return str(os.getuid())
+
+
+def _environment() -> dict[str, str]:
+    """The daemon's environment: ours, with the folder of an uninstalled source tree where it is run from one."""
+    env = systemd.with_manager(dict(os.environ))
+    source = str(Path(__file__).parent.parent)
+    if "site-packages" not in source:
+        env["PYTHONPATH"] = source
+    return env
+
+
+def _full(folder: Path) -> str:
+    """Why the daemon's last words are not in its log, if the disk is full; else empty."""
+    free = os.statvfs(folder).f_bavail
+    return "" if free else f"the disk of {folder} is full: make room, then try again"
+
+
+def _last_words(path: Path, mark: int) -> str:
+    try:
+        with path.open("rb") as file:
+            file.seek(mark)
+            lines = file.read(65536).decode("utf-8", "replace").strip().splitlines()
+    except OSError:
+        return ""
+    return lines[-1].removeprefix("corral: ") if lines else ""

@@ -1,0 +1,88 @@
+"""What the trail says of the daemons before, and the records that a start adds to it: called once, before serving."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sqlite3
+import time
+from typing import NamedTuple
+
+from core import program_version
+from core.access import Gate
+from core.audit import Audit
+from core.nouns import CORRAL
+from core.settings import Paths
+from core.store import Store
+
+log = logging.getLogger("corral")
+
+OFTEN = 3
+"""So many deaths within `WITHIN_S` are no accident."""
+WITHIN_S = 600.0
+SAID_S = 3600.0
+"""A daemon that has lived for so long since then does not say it any more."""
+
+
+class _Before(NamedTuple):
+    died: bool
+    """The daemon before left no record of its stop."""
+    deaths: int
+    """Those recorded within `WITHIN_S`."""
+    left: list[tuple[str, str, str, str]]
+    """Effects of its life that have no outcome: id, verb, object, request."""
+
+
+async def record_start(store: Store, gate: Gate, audit: Audit, paths: Paths) -> str:
+    """Say that we start, that the daemon before died if it did not stop, and which effects it left open. The sentence
+    that must be seen if daemons die often; else empty."""
+    since = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(time.time() - WITHIN_S))
+    before = await store.read(lambda db: _before(db, since))
+
+    def settle(db: sqlite3.Connection) -> None:
+        for effect, verb, subject, request in before.left:
+            audit.append(
+                db, actor=CORRAL, verb=verb, object=subject, request=request, effect=effect,
+                outcome="interrupted", reason="the daemon ended before the outcome was known",
+            )  # fmt: skip
+
+    # Before `daemon.start`: who is killed between the two leaves them to be found by the next one.
+    if before.left:
+        await store.transact(settle)
+    request, deaths = f"d-{os.getpid()}", before.deaths + before.died
+    if before.died:
+        await gate.record(
+            CORRAL, "daemon.died", "daemon:local", request, "done", reason="it left no record of its stop"
+        )  # fmt: skip
+    await gate.record(
+        CORRAL, "daemon.start", "daemon:local", request, "done",
+        after={"pid": os.getpid(), "version": program_version()}, reason="; ".join(store.warnings),
+    )  # fmt: skip
+    if deaths < OFTEN:
+        return ""
+    told = (
+        f"the daemon died {deaths} times within {WITHIN_S / 60:.0f} minutes, without a stop: look at"
+        f" {paths.daemon_log}, at the kernel's log (out of memory?) and at `corral audit ls --verb daemon.died`"
+    )
+    log.error(told)
+    return told
+
+
+def _before(db: sqlite3.Connection, since: str) -> _Before:
+    """`since`: UTC as the trail writes it; a death is recorded by the start that follows it."""
+    last = db.execute(
+        "SELECT verb FROM audit WHERE object = 'daemon:local' AND verb IN ('daemon.start', 'daemon.stop')"
+        " ORDER BY seq DESC LIMIT 1"
+    ).fetchone()
+    if last is None:
+        return _Before(False, 0, [])
+    start = db.execute("SELECT max(seq) FROM audit WHERE verb = 'daemon.start'").fetchone()[0] or 0
+    left = db.execute(
+        "SELECT a.effect, a.verb, a.object, a.request FROM audit a WHERE a.seq > ? AND a.outcome = 'intent'"
+        " AND NOT EXISTS (SELECT 1 FROM audit b WHERE b.seq > a.seq AND b.effect = a.effect)",
+        (start,),
+    ).fetchall()
+    (deaths,) = db.execute(
+        "SELECT count(*) FROM audit WHERE object = 'daemon:local' AND verb = 'daemon.died' AND time >= ?", (since,)
+    ).fetchone()
+    return _Before(last[0] == "daemon.start", deaths, left)

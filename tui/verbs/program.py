@@ -1,0 +1,216 @@
+"""The program itself: running the daemon by hand or by systemd, completion, version, help, and taking it away."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+
+from core import program_version, systemd
+from core.client import Client
+from core.nouns import API_VERSION
+from core.settings import cache_folder, system_paths, user_paths
+from tui.command import Told, note, note_answers, options, run, with_options
+from tui.lines import as_json, ask, say, table, tell
+from tui.plain import line
+
+STATE, THE_UNIT = "state, models, audit trail", "systemd unit"
+"""What `uninstall` names what it finds."""
+
+UNIT = """[Unit]
+Description=Corral{which}
+After=network.target
+
+[Service]
+Type=notify
+# A large database is checked before the daemon serves.
+TimeoutStartSec=10min
+ExecStart={python} -P -m core --foreground{flag}
+ExecReload=/bin/kill -HUP $MAINPID
+Restart=on-failure
+TimeoutStopSec=90
+# Models and the gateway run on when the daemon is stopped or updated.
+KillMode=process
+# One engine killed for memory must not stop the unit.
+OOMPolicy=continue
+Delegate=yes
+PrivateTmp=no
+UMask=0077
+LimitCORE=0
+NoNewPrivileges=yes
+LockPersonality=yes
+RestrictRealtime=yes
+RestrictSUIDSGID=yes
+RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK
+SystemCallArchitectures=native
+{more}
+[Install]
+WantedBy={target}
+"""
+
+SYSTEM = """# The gateway runs as corral-gw, engines as corral-run, who must not be in the group corral:
+#   useradd --system --no-create-home --shell /usr/sbin/nologin corral-gw
+#   useradd --system --no-create-home --shell /usr/sbin/nologin corral-run
+#   groupadd --system corral        (whose members may do everything)
+StateDirectory=corral
+StateDirectoryMode=0755
+RuntimeDirectory=corral
+RuntimeDirectoryMode=0755
+# Else /run/corral goes on stop, with the sockets of what runs on.
+RuntimeDirectoryPreserve=yes
+ProtectSystem=strict
+ProtectHome=read-only
+ProtectClock=yes
+ProtectHostname=yes
+ProtectKernelModules=yes
+ProtectKernelTunables=yes
+# Change owner of the accounts' folders, become them, signal them, read their logs and memory figures.
+CapabilityBoundingSet={capabilities}
+"""
+
+CAPABILITIES = (
+    "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_KILL", "CAP_SETGID", "CAP_SETUID", "CAP_SYS_NICE",
+    "CAP_SYS_PTRACE", "CAP_SYS_RESOURCE", "CAP_SYSLOG",
+)  # fmt: skip
+"""All that the shared daemon keeps of root's."""
+
+
+@click.command()
+@click.option("--foreground", is_flag=True, help="stay in this terminal and log to it")
+@click.option("--system", is_flag=True, help="the shared daemon of this host (root)")
+@click.option("--print-unit", is_flag=True, help="print a systemd unit instead")
+@with_options
+def daemon(foreground: bool, system: bool, print_unit: bool) -> None:
+    """Run the daemon in the foreground, or print a systemd unit for it (with --user a user's one)."""
+    if print_unit:
+        user = options().user
+        more = "" if user else SYSTEM.format(capabilities=" ".join(CAPABILITIES))
+        flag = "" if user else " --system"
+        which = " (per user)" if user else ""
+        target = "default.target" if user else "multi-user.target"
+        sys.stdout.write(UNIT.format(which=which, python=sys.executable, flag=flag, more=more, target=target))
+        return
+    if not foreground and not system:
+        run(lambda client: client.status())
+        say("the daemon runs")
+        return
+    sys.stdout.flush()
+    args = [sys.executable, "-P", "-m", "core", "--foreground", *(["--system"] if system else [])]
+    os.execv(args[0], args)  # noqa: S606 - our own interpreter
+
+
+@click.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """Print the completion script of a shell: eval "$(corral completion bash)"."""
+    env = {**os.environ, "_CORRAL_COMPLETE": f"{shell}_source"}
+    done = subprocess.run([sys.executable, "-P", "-m", "tui"], env=env, capture_output=True, text=True, timeout=20)
+    sys.stdout.write(done.stdout.replace("python -P -m tui", "corral"))
+
+
+@click.command()
+@with_options
+def version() -> None:
+    """The program's version, and the daemon's if one runs."""
+    theirs = None
+    with contextlib.suppress(Told):
+        theirs = run(lambda client: client.status(), start=False).daemon.version
+    if options().json:
+        as_json({"program": program_version(), "daemon": theirs, "api": API_VERSION})
+        return
+    say(f"corral {program_version()}")
+    if theirs:
+        say(f"daemon {line(theirs)}")
+
+
+@click.command("help")
+@click.argument("verb", nargs=-1)
+@click.pass_context
+def help(context: click.Context, verb: tuple[str, ...]) -> None:
+    """Help for a verb: corral help models import."""
+    at = context.find_root()
+    for name in verb:
+        if not isinstance(at.command, click.Group):
+            raise click.UsageError(f"`{at.command_path}` has no verbs of its own", at)
+        found = at.command.resolve_command(at, [name])[1]
+        assert found is not None
+        at = click.Context(found, info_name=name, parent=at)
+    say(at.get_help())
+
+
+@click.command()
+@with_options
+def uninstall() -> None:
+    """Say what is where; with --yes stop the models and remove this host's state and the settings.
+
+    Root's is the shared daemon where one is installed, else (and with --user) everybody's is their own.
+    """
+    shared = os.getuid() == 0 and not options().user and systemd.system_unit()
+    places = _shared() if shared else _own()
+    if not options().json:
+        table(("WHAT", "WHERE"), [(what, place) for place, what in places])
+        say("the program itself: pip uninstall corral (or pipx uninstall corral), or remove the clone")
+        if shared:
+            say("its accounts: userdel corral-gw; userdel corral-run; groupdel corral")
+    ask(
+        "Stop all models and remove all of that, audit trail included?",
+        places={what: str(place) for place, what in places},
+    )
+    options().user = not shared
+    if any(what == STATE for _, what in places):
+        # A daemon is started if none runs: it finds the models that still run and stops them.
+        if shared:
+            _systemctl("start", systemd.UNIT)
+        run(_stop_all)
+    units = [place for place, what in places if what == THE_UNIT]
+    if units:
+        _systemctl(*([] if shared else ["--user"]), "disable", "--now", systemd.UNIT)
+    for place, _ in places:
+        if place.is_dir():
+            shutil.rmtree(place)
+        else:
+            place.unlink(missing_ok=True)
+    if units:
+        _systemctl(*([] if shared else ["--user"]), "daemon-reload")
+    tell({"removed": [str(place) for place, _ in places]}, "removed")
+
+
+async def _stop_all(client: Client) -> None:
+    await note_answers(client)
+    await client.shutdown(True)
+
+
+def _own() -> list[tuple[Path, str]]:
+    """What is there of this user's own daemon."""
+    paths = user_paths()
+    unit = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "systemd/user" / systemd.UNIT
+    found = [(paths.state, STATE), (paths.config, "settings"), (cache_folder(), "cache")]
+    if not os.environ.get("CORRAL_HOME"):
+        found.append((unit, THE_UNIT))
+    return [(place, what) for place, what in found if place.exists()]
+
+
+def _shared() -> list[tuple[Path, str]]:
+    """What is there of the shared daemon of this host."""
+    paths = system_paths()
+    found = [
+        (paths.state, STATE), (paths.config.parent, "settings"), (paths.run, "sockets"),
+        (systemd.HERE.etc / "system" / systemd.UNIT, THE_UNIT),
+    ]  # fmt: skip
+    return [(place, what) for place, what in found if place.exists()]
+
+
+def _systemctl(*args: str) -> None:
+    """Ask systemd; a refusal is told, and what is to be removed is removed all the same."""
+    try:
+        done = subprocess.run(["systemctl", *args], capture_output=True, text=True, timeout=120)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        note(f"systemctl {' '.join(args)}: {error}")
+        return
+    if done.returncode:
+        note(f"systemctl {' '.join(args)}: {line(done.stderr.strip())}")
