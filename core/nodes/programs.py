@@ -21,7 +21,8 @@ class Programs:
     def __init__(self) -> None:
         self.news = asyncio.Event()
         """Set when a program has ended."""
-        self._fds: dict[str, int] = {}
+        self._fds: dict[str, tuple[int, int, int]] = {}
+        """Of each launch the pidfd, the pid and its start in clock ticks since boot."""
         self._hasty_until = 0.0
 
     def attend(self, launch: str, pid: int, start: int) -> None:
@@ -35,7 +36,7 @@ class Programs:
         if proc.start_time(pid) != start:
             os.close(fd)
             return
-        self._fds[launch] = fd
+        self._fds[launch] = (fd, pid, start)
         asyncio.get_running_loop().add_reader(fd, self._ended, fd)
 
     def _ended(self, fd: int) -> None:
@@ -46,31 +47,33 @@ class Programs:
 
     def forget(self, launch: str) -> None:
         """The launch is over, or runs another program."""
-        fd = self._fds.pop(launch, -1)
-        if fd >= 0:
-            asyncio.get_running_loop().remove_reader(fd)
-            os.close(fd)
+        found = self._fds.pop(launch, None)
+        if found is not None:
+            asyncio.get_running_loop().remove_reader(found[0])
+            os.close(found[0])
 
     def close(self) -> None:
         for launch in list(self._fds):
             self.forget(launch)
 
     def lives(self, launch: str) -> bool:
-        """False if its program has ended."""
-        fd = self._fds.get(launch)
-        if fd is None:
+        """False if its program has ended. A killed program of many threads is a zombie in /proc before its last thread
+        has gone, and only then is its pidfd readable: both are asked (0.03 ms)."""
+        found = self._fds.get(launch)
+        if found is None:
             return True
+        fd, pid, start = found
         poll = select.poll()
         poll.register(fd, select.POLLIN)
-        return not poll.poll(0)
+        return not poll.poll(0) and proc.start_time(pid) == start
 
     def send(self, launch: str, signal: int) -> bool:
         """Signal a program that is watched; False if it has ended, or is not watched."""
-        fd = self._fds.get(launch)
-        if fd is None:
+        found = self._fds.get(launch)
+        if found is None:
             return False
         try:
-            signals.pidfd_send_signal(fd, signal)
+            signals.pidfd_send_signal(found[0], signal)
         except OSError:
             return False
         return True

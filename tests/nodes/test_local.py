@@ -251,6 +251,32 @@ async def test_a_launch_whose_records_were_removed_can_be_ended_and_its_end_is_t
     assert told[0].exit is not None and told[0].exit.reason == "its records were removed while it ran"
 
 
+HEADLESS = """
+import ctypes, os, threading, time
+while not os.path.exists("go"):
+    time.sleep(0.01)
+threading.Thread(target=time.sleep, args=(600,)).start()
+ctypes.CDLL(None).syscall(60 if __import__("platform").machine() == "x86_64" else 93, 0)
+"""
+"""When it may go its first thread ends, another one sleeps: a zombie in /proc whose pidfd says nothing."""
+
+
+async def test_a_program_whose_threads_have_not_all_ended_yet_is_dead_as_soon_as_its_first_is(node: Local) -> None:
+    async def watch() -> None:
+        async for _ in node.watch():
+            pass
+
+    async with asyncio.TaskGroup() as group:
+        watching = group.create_task(watch())
+        await node.launch(order("aaaaaaaaaa", SLEEP))
+        second = await node.launch(order("bbbbbbbbbb", HEADLESS))
+        await until(lambda: len(node._programs._fds) == 2)
+        (Path(second.folder) / "go").touch()
+        await until(lambda: proc.start_time(second.pid or 0) is None)
+        assert node.lives("aaaaaaaaaa") and not node.lives("bbbbbbbbbb")
+        watching.cancel()
+
+
 async def test_a_keeper_is_small(node: Local) -> None:
     state = await node.launch(order("aaaaaaaaaa", SLEEP))
     assert state.keeper_pid
