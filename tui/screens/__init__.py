@@ -1,1 +1,6 @@
-"""One module per screen; the App imports each when it is first shown."""
+"""One module per screen, with its .tcss beside it."""
+
+from pathlib import Path
+
+FOLDER = Path(__file__).parent
+"""Where the style sheets lie."""

@@ -15,7 +15,8 @@ from core.errors import Conflict, CorralError, NoDaemon
 from core.nouns import Chat, ChatDetail, ChatOptions, Turn
 from tui.keymap import ASK
 from tui.plain import line
-from tui.screens.room import FOLDER, Line, Note, Room
+from tui.screens import FOLDER
+from tui.screens.room import Line, Note, Room
 from tui.widgets.question import Question
 from tui.widgets.scroll import Scroll
 from tui.widgets.table import Column, Row, Table

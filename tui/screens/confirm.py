@@ -13,7 +13,7 @@ from textual.screen import ModalScreen
 from textual.widgets import Input, Static
 
 from tui.plain import line
-from tui.screens.room import FOLDER
+from tui.screens import FOLDER
 from tui.widgets.entry import Entry
 
 

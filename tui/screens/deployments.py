@@ -7,7 +7,8 @@ from typing import ClassVar
 from textual.app import ComposeResult
 
 from core.nouns import Deployment
-from tui.screens.room import FOLDER, Note, Room
+from tui.screens import FOLDER
+from tui.screens.room import Note, Room
 from tui.widgets.table import Column, Row, Table
 from tui.widgets.trace import LOW, Trace
 from tui.words import age, moment, size, state

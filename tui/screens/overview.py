@@ -7,11 +7,15 @@ from typing import ClassVar
 from textual.app import ComposeResult
 
 from core.nouns import NodeSample
-from tui.screens.room import FOLDER, Note, Room
+from tui.screens import FOLDER
+from tui.screens.room import Note, Room
 from tui.widgets.chart import Chart
 from tui.widgets.meter import Meter
 from tui.widgets.table import Column, Row, Table
 from tui.words import age, clock, size, state
+
+CHANGES = 60
+"""The last changes, as many as a tall terminal has lines for."""
 
 
 class Overview(Room):
@@ -65,7 +69,10 @@ class Overview(Room):
             calm += f", models: {len(known.models)}"
             if not known.health():
                 calm = f"All is well: {calm}"
-            self.query_one("#verdict", Note).set(f"! Look at {', '.join(bad)}: {calm}" if bad else calm)
+            verdict = self.query_one("#verdict", Note)
+            verdict.set(f"! Look at {', '.join(bad)}: {calm}" if bad else calm)
+            verdict.set_class(bool(bad), "bad")
+            verdict.set_class(not bad and not known.health(), "well")
         if known.samples:
             now = known.samples[-1]
             used = now.memory_bytes - now.free_bytes
@@ -93,7 +100,7 @@ class Overview(Room):
         self.query_one("#last", Table).set_rows(
             [
                 Row(str(r.seq), (clock(r.time), r.actor, r.verb, r.object, state(r.outcome, plain_ascii), r.reason))
-                for r in list(known.audit)[:-6:-1]
+                for r in list(known.audit)[: -CHANGES - 1 : -1]
             ]
         )
 

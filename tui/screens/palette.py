@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, cast
 
 from textual.app import ComposeResult
 from textual.binding import Binding
@@ -13,12 +13,12 @@ from textual.widgets import Input, Static
 from core.errors import CorralError
 from tui.deeds import Deed, of_chats, sought
 from tui.plain import line
-from tui.screens.room import FOLDER
+from tui.screens import FOLDER
 from tui.widgets.entry import Entry
 from tui.widgets.table import Column, Row, Table
 
 if TYPE_CHECKING:
-    from tui.app import Corral
+    from tui.front import Front
 
 
 class Palette(ModalScreen[Deed]):
@@ -52,7 +52,7 @@ class Palette(ModalScreen[Deed]):
         self.run_worker(self._ask_for_chats(), exit_on_error=True)
 
     async def _ask_for_chats(self) -> None:
-        app: Corral = self.app  # type: ignore[assignment]
+        app = cast("Front", self.app)
         if app.client is None:
             return
         try:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from textual import events
 from textual.app import ComposeResult
@@ -15,18 +14,16 @@ from textual.widgets import Static
 from core.nouns import Event
 from tui.keymap import ROOMS, SCREENS, Key
 from tui.plain import line, plain
+from tui.screens import FOLDER
 from tui.widgets.keyline import KeyLine
 from tui.widgets.table import Table
 from tui.words import age, state
-
-FOLDER = Path(__file__).parent
-"""Where the style sheets lie, one beside each screen that has one."""
 
 if TYPE_CHECKING:
     from textual.widget import Widget
 
     from core.client import Client
-    from tui.app import Corral
+    from tui.front import Front
 
 
 class Line(Static):
@@ -86,11 +83,9 @@ class Room(Screen[Any]):
         self._said = self._lost = ""
 
     @property
-    def corral(self) -> Corral:
-        from tui.app import Corral
-
-        assert isinstance(self.app, Corral)
-        return self.app
+    def corral(self) -> Front:
+        """The App, as far as a screen may know it."""
+        return cast("Front", self.app)
 
     def confirmed(
         self,
@@ -234,9 +229,10 @@ class Room(Screen[Any]):
         self.query_one("#health", Note).set(known.health())
         if known.connection != "live" and known.problem is not None:
             lost = plain(str(known.problem) or type(known.problem).__name__)
-            if lost != self._lost:  # said once: what a key answers then may be read
-                self._lost = lost
-                self.say(lost)
+            if lost != self._lost:  # said once, and again in other words only where no key was answered meanwhile
+                answered, self._lost = self._lost and self._said != self._lost, lost
+                if not answered:
+                    self.say(lost)
         elif known.connection == "live" and self._lost:
             if self._said == self._lost:
                 self.say("")

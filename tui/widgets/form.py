@@ -9,7 +9,8 @@ from textual.binding import Binding
 from textual.containers import Horizontal, VerticalScroll
 from textual.widgets import Input, Static
 
-from tui.screens.room import FOLDER, Room
+from tui.screens import FOLDER
+from tui.screens.room import Room
 from tui.widgets.entry import Entry
 
 

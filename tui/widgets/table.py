@@ -13,7 +13,7 @@ from rich.segment import Segment
 from rich.style import Style
 from textual import events
 from textual.binding import Binding
-from textual.geometry import Region
+from textual.geometry import Region, Size
 from textual.message import Message
 from textual.strip import Strip
 from textual.widget import Widget
@@ -111,6 +111,8 @@ class Table(Widget, can_focus=True):
     def _take(self, rows: list[Row]) -> None:
         old, key = self.rows, self.key
         self.rows = rows
+        if len(old) != len(rows) and self.styles.is_auto_height:
+            self.refresh(layout=True)
         if self._lay_out():
             self.refresh()
         if [row.key for row in old] != [row.key for row in rows]:
@@ -132,6 +134,10 @@ class Table(Widget, can_focus=True):
     def key(self) -> str:
         """The key of the row under the cursor, "" if there is none."""
         return self.rows[self.cursor].key if 0 <= self.cursor < len(self.rows) else ""
+
+    def get_content_height(self, container: Size, viewport: Size, width: int) -> int:
+        """Lines that a table with `height: auto` takes: its titles and its rows, or the sentence in their place."""
+        return 1 + max(1, len(self.rows))
 
     @property
     def page(self) -> int:
