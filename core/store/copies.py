@@ -59,6 +59,7 @@ def erase(folder: Path, fn: Callable[[sqlite3.Connection], object]) -> None:
         try:
             with closing(sqlite3.connect(path, isolation_level=None, timeout=10)) as db:
                 db.execute("PRAGMA secure_delete=ON")
+                db.execute("PRAGMA temp_store=MEMORY")
                 db.execute("PRAGMA foreign_keys=ON")
                 _run(fn, db)
                 db.execute("PRAGMA wal_checkpoint(TRUNCATE)")

@@ -62,6 +62,8 @@ async def _connect(path: Path, *, readonly: bool) -> _Connection:
                 db.execute("PRAGMA synchronous=FULL")
                 db.execute("PRAGMA secure_delete=ON")
             db.execute("PRAGMA foreign_keys=ON")
+            # Else pages of what is deleted would go to a file in /tmp, which is read-only under the hardened unit.
+            db.execute("PRAGMA temp_store=MEMORY")
         except BaseException:
             db.close()
             raise

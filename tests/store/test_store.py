@@ -412,3 +412,24 @@ async def test_a_database_that_is_gone_is_said(tmp_path: Path) -> None:
     store = await Store.open(paths, packages=("core.store",))
     assert "is gone although audit.head knows its records" in store.warnings[0]
     await store.close()
+
+
+async def test_no_page_of_a_change_goes_to_a_file_in_tmp(tmp_path: Path) -> None:
+    """SQLite keeps what a savepoint may need back in a nameless file there: of a deletion, all that was deleted."""
+    store = await Store.open(paths_in(tmp_path))
+    text = "secret " * 100
+
+    def fill(db: sqlite3.Connection) -> None:
+        db.executemany("INSERT INTO meta (key, value) VALUES (?, ?)", [(f"k{n}", text) for n in range(2000)])
+
+    def forget(db: sqlite3.Connection) -> list[str]:
+        db.execute("SAVEPOINT act")
+        db.execute("DELETE FROM meta WHERE key LIKE 'k%'")
+        names = [os.readlink(each) for each in Path("/proc/self/fd").iterdir() if each.is_symlink()]
+        db.execute("RELEASE act")
+        return [name for name in names if "etilqs_" in name]
+
+    await store.transact(fill)
+    found = await store.transact(forget)
+    await store.close()
+    assert found == []
