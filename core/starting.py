@@ -68,8 +68,10 @@ async def _start(paths: Paths) -> None:
     By the user's own unit where one is installed; else as a child, outside of a session that would take it along.
     """
     try:
-        paths.state.mkdir(mode=0o700, parents=True, exist_ok=True)
-        log = os.open(paths.daemon_log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        if not paths.root.exists():  # `parents` alone gives the folders above the mode of the umask
+            paths.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        paths.state.mkdir(mode=0o700, exist_ok=True)
+        log = os.open(paths.daemon_log, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise NoDaemon("the daemon could not be started", f"{error.filename}: {error.strerror}") from error
     env = _environment()
@@ -87,7 +89,7 @@ async def _start(paths: Paths) -> None:
                 if len(ways) == 1:
                     raise NoDaemon(
                         "the daemon could not be started",
-                        _last_words(paths.daemon_log, mark) or _full(paths.state) or f"exit code {code}",
+                        _last_words(log, mark) or _full(paths.state) or f"exit code {code}",
                     )
                 del ways[0]
                 process = _run(ways[0], log, env)
@@ -128,11 +130,7 @@ def _full(folder: Path) -> str:
     return "" if free else f"the disk of {folder} is full: make room, then try again"
 
 
-def _last_words(path: Path, mark: int) -> str:
-    try:
-        with path.open("rb") as file:
-            file.seek(mark)
-            lines = file.read(65536).decode("utf-8", "replace").strip().splitlines()
-    except OSError:
-        return ""
+def _last_words(log: int, mark: int) -> str:
+    """The last line after byte `mark` of the file that we gave the daemon: it may have been rotated meanwhile."""
+    lines = os.pread(log, 65536, mark).decode("utf-8", "replace").strip().splitlines()
     return lines[-1].removeprefix("corral: ") if lines else ""
