@@ -46,8 +46,12 @@ NoNewPrivileges=yes
 LockPersonality=yes
 RestrictRealtime=yes
 RestrictSUIDSGID=yes
+RestrictNamespaces=yes
 RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK
 SystemCallArchitectures=native
+# Engines inherit it. What they may need stays: threads, affinity, memory policy, memory that is written and run (GPUs).
+SystemCallFilter=~@clock @cpu-emulation @debug @module @mount @obsolete @raw-io @reboot @swap
+SystemCallErrorNumber=EPERM
 {more}
 [Install]
 WantedBy={target}
@@ -64,7 +68,8 @@ RuntimeDirectoryMode=0755
 # Else /run/corral goes on stop, with the sockets of what runs on.
 RuntimeDirectoryPreserve=yes
 ProtectSystem=strict
-ProtectHome=read-only
+# read-only where the program, or llama_server of corral.toml, lies in a home folder.
+ProtectHome={home}
 ProtectClock=yes
 ProtectHostname=yes
 ProtectKernelModules=yes
@@ -72,6 +77,9 @@ ProtectKernelTunables=yes
 # Change owner of the accounts' folders, become them, signal them, read their logs and memory figures.
 CapabilityBoundingSet={capabilities}
 """
+
+HOMES = (Path("/home"), Path("/root"), Path("/run/user"))
+"""What systemd's ProtectHome=yes hides."""
 
 CAPABILITIES = (
     "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_KILL", "CAP_SETGID", "CAP_SETUID", "CAP_SYS_NICE",
@@ -88,12 +96,7 @@ CAPABILITIES = (
 def daemon(foreground: bool, system: bool, print_unit: bool) -> None:
     """Run the daemon in the foreground, or print a systemd unit for it (with --user a user's one)."""
     if print_unit:
-        user = options().user
-        more = "" if user else SYSTEM.format(capabilities=" ".join(CAPABILITIES))
-        flag = "" if user else " --system"
-        which = " (per user)" if user else ""
-        target = "default.target" if user else "multi-user.target"
-        sys.stdout.write(UNIT.format(which=which, python=sys.executable, flag=flag, more=more, target=target))
+        sys.stdout.write(_user_unit() if options().user else _system_unit())
         return
     if not foreground and not system:
         run(lambda client: client.status())
@@ -102,6 +105,17 @@ def daemon(foreground: bool, system: bool, print_unit: bool) -> None:
     sys.stdout.flush()
     args = [sys.executable, "-P", "-m", "core", "--foreground", *(["--system"] if system else [])]
     os.execv(args[0], args)  # noqa: S606 - our own interpreter
+
+
+def _user_unit() -> str:
+    return UNIT.format(which=" (per user)", python=sys.executable, flag="", more="", target="default.target")
+
+
+def _system_unit() -> str:
+    program = (Path(sys.executable), Path(sys.prefix), Path(sys.base_prefix), Path(__file__))
+    shown = any(path.resolve().is_relative_to(home) for path in program for home in HOMES)
+    more = SYSTEM.format(capabilities=" ".join(CAPABILITIES), home="read-only" if shown else "yes")
+    return UNIT.format(which="", python=sys.executable, flag=" --system", more=more, target="multi-user.target")
 
 
 @click.command()
