@@ -7,7 +7,6 @@ import asyncio
 import collections
 import contextlib
 import logging
-import logging.handlers
 import os
 import secrets
 import signal
@@ -34,6 +33,7 @@ from core.errors import Conflict, CorralError, Failed
 from core.events import Bus
 from core.gateway import wire
 from core.hostcheck import DaemonLock, check_socket, clear_socket, make_folders, refuse_network
+from core.logfile import LogFile
 from core.nodes.local import Local
 from core.nouns import API_VERSION, CORRAL, Actor, DaemonStatus, Deployment, Replica, Status
 from core.settings import Paths, Settings, load, system_paths, user_paths
@@ -50,11 +50,13 @@ MEND_S = 2.0
 class Daemon:
     """One daemon's life. `serve` returns when it has been told to stop."""
 
-    def __init__(self, paths: Paths, settings: Settings, accounts: Accounts | None = None) -> None:
+    def __init__(self, paths: Paths, settings: Settings, logfile: LogFile, accounts: Accounts | None = None) -> None:
         self.paths = paths
         self.settings = settings
+        self.logfile = logfile
         self.accounts = accounts
         self._stop = asyncio.Event()
+        self._hangup = asyncio.Event()
         self._with_models = False
         self._started = time.time()
         self._warnings: list[str] = []
@@ -64,6 +66,7 @@ class Daemon:
     async def serve(self) -> None:
         """Open, recover, serve, close. Raises `CorralError` if it cannot start."""
         paths = self.paths
+        self._heed_signals()
         self.bus = Bus()
         self.store = await Store.open(paths)
         try:
@@ -79,6 +82,13 @@ class Daemon:
             await self.gate.record(CORRAL, "daemon.stop", "daemon:local", f"d-{os.getpid()}", "done")
         finally:
             await self.store.close()
+
+    def _heed_signals(self) -> None:
+        """Before anything is opened: a daemon that is told to end while it starts ends in order."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+        loop.add_signal_handler(signal.SIGHUP, self._hangup.set)
 
     async def _build(self) -> None:
         paths = self.paths
@@ -107,7 +117,7 @@ class Daemon:
         )  # fmt: skip
         self.retention = Retention(self.store, self.gate, self.bus, days=keep_days)
         self.sampler = Sampler(
-            self.node, self.bus, self.settings.samples,
+            self.node, self.bus, lambda: self.settings.samples,
             launches=self.deployments.launches, sink=self.deployments.sampled,
         )  # fmt: skip
         self.audit.on_record.append(lambda record: self.bus.publish("audit", record.object, record) and None)
@@ -118,7 +128,7 @@ class Daemon:
         await self.deployments.start()
 
     async def _run(self) -> None:
-        server = Server(self.gate)
+        server = Server(self.gate, self.logfile.place)
         add_routes(
             server,
             Services(
@@ -130,33 +140,28 @@ class Daemon:
         )  # fmt: skip
         runner = web.AppRunner(server.app, access_log=None, shutdown_timeout=1.0, handle_signals=False)
         await runner.setup()
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stop.set)
-        loop.add_signal_handler(signal.SIGHUP, self._reload_on_signal)
         work = asyncio.create_task(self._work(server))
+        tasks: list[asyncio.Task[object]] = [work]
         try:
-            await self.sampler.look()
+            await self.sampler.try_look()
             await self.chats.start()
-            guarding = asyncio.create_task(self._guard(runner, await self._listen(runner)))
+            tasks.append(asyncio.create_task(self._guard(runner, await self._listen(runner))))
+            tasks.append(asyncio.create_task(self._stop.wait()))
             systemd.tell("READY=1")
             log.info("daemon %s serves on %s", program_version(), self.paths.socket)
-            stop = asyncio.create_task(self._stop.wait())
-            await asyncio.wait({stop, work}, return_when=asyncio.FIRST_COMPLETED)
-            stop.cancel()
-            guarding.cancel()
-            if work.done():
-                work.result()
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+            systemd.tell("STOPPING=1")
             if self._with_models:
-                work.cancel()  # it would start the gateway again
-                await asyncio.gather(work, return_exceptions=True)
+                await _ended(tasks)  # it would start the gateway again
                 await self.deployments.link.stop()
         finally:
             await self.chats.close()
             self.bus.close()
-            work.cancel()
-            await asyncio.gather(work, return_exceptions=True)
+            await _ended(tasks)
             await runner.cleanup()
+            server.close()
             await server.refusals.settle(all=True)
             with contextlib.suppress(CorralError):  # a file that somebody put there is not ours to remove
                 clear_socket(self.paths.socket)
@@ -188,6 +193,7 @@ class Daemon:
             group.create_task(self._mend())
             group.create_task(self._verify())
             group.create_task(self.retention.run())
+            group.create_task(self._reload_on_hangup())
 
     async def _verify(self) -> None:
         """Verify the chain beside serving: a million records take some 4 s, which no start should wait for."""
@@ -262,23 +268,31 @@ class Daemon:
     async def _asked_to_reload(self, call: Call) -> None:
         await self._reload(call.actor, call.request)
 
-    def _reload_on_signal(self) -> None:
-        async def reload() -> None:
+    async def _reload_on_hangup(self) -> None:
+        while True:
+            await self._hangup.wait()
+            self._hangup.clear()
             try:
                 await self._reload(CORRAL, f"hup-{secrets.token_hex(4)}")
-                log.info("%s is in force", self.paths.config)
             except CorralError as error:
                 log.error("corral.toml was refused whole: %s", error)
 
-        self._reloading = asyncio.create_task(reload())
-
     async def _reload(self, actor: Actor, request: str) -> None:
-        """Read corral.toml again. Raises `Invalid` and, for accounts that are not there, `Failed`: nothing changes."""
+        """Read corral.toml again. Raises `Invalid` and, for accounts that are not there or are others, `Failed` and
+        `Conflict`: nothing changes."""
 
         def read() -> tuple[Settings, Accounts | None] | CorralError:
             try:
                 settings = load(self.paths.config)
-                return settings, None if self.accounts is None else accounts.find(settings.daemon)
+                if self.accounts is None:
+                    return settings, None
+                found = accounts.find(settings.daemon)
+                if (found.gateway.uid, found.engine.uid) != (self.accounts.gateway.uid, self.accounts.engine.uid):
+                    return Conflict(
+                        "the accounts of gateway and engines are fixed while the daemon runs",
+                        "what runs and its folders belong to them", "`systemctl restart corral` takes the new ones",
+                    )  # fmt: skip
+                return settings, found
             except CorralError as error:
                 return error
 
@@ -290,11 +304,14 @@ class Daemon:
             return found, msgspec.to_builtins(self.settings), msgspec.to_builtins(found[0])
 
         self.settings, new = await self.gate.act(actor, "daemon.reload", "daemon:local", request, work)
-        if new is not None:  # who the processes run as is fixed at start; whom the daemon obeys is not
+        if new is not None:
             self.accounts = new
             self.gate.obey(new.group, new.group_gid)
-        log.setLevel(self.settings.daemon.log_level.upper())
+        self.logfile.follow(self.settings.daemon)
+        self.engines.follow(self.settings.engines)
+        self.sampler.touch()
         self.deployments.link.touch()
+        log.info("%s is in force", self.paths.config)
 
     def _allowed(self) -> wire.Allowed:
         """Who may use the gateway's socket: those that the daemon would obey."""
@@ -304,20 +321,11 @@ class Daemon:
         return wire.Allowed(uids=(0,), gids=() if gid is None else (gid,))
 
 
-def _logging(paths: Paths, settings: Settings, foreground: bool) -> None:
-    handler: logging.Handler
-    if foreground:
-        handler = logging.StreamHandler()
-    else:
-        handler = logging.handlers.RotatingFileHandler(
-            paths.daemon_log, maxBytes=settings.daemon.log_bytes, backupCount=settings.daemon.log_files
-        )
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    root = logging.getLogger()
-    root.addHandler(handler)
-    root.setLevel(settings.daemon.log_level.upper())
-    logging.getLogger("aiosqlite").setLevel(logging.WARNING)
-    logging.getLogger("asyncio").setLevel(logging.WARNING)
+async def _ended(tasks: list[asyncio.Task[object]]) -> None:
+    """Cancel, and wait until it has happened."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _accounts(settings: Settings) -> Accounts:
@@ -355,13 +363,9 @@ def main() -> int:
             print(f"corral: {error}", file=sys.stderr)  # noqa: T201
             return 1 if args.foreground else 0
         clear_socket(paths.socket)
-        try:
-            _logging(paths, settings, args.foreground)
-        except OSError as error:
-            raise Failed(
-                f"{error.filename} cannot be written", error.strerror or str(error), "mend its mode"
-            ) from error
-        asyncio.run(Daemon(paths, settings, found).serve())
+        logfile = LogFile(None if args.foreground else paths.daemon_log)
+        logfile.begin(settings.daemon)
+        asyncio.run(Daemon(paths, settings, logfile, found).serve())
     except CorralError as error:
         print(f"corral: {error}", file=sys.stderr)  # noqa: T201
         return error.exit

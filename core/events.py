@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
+from itertools import islice
 from typing import Any
 
 import msgspec
@@ -19,6 +20,8 @@ from core.nouns import Event
 
 RING = 4096
 """Events kept; at 20 replicas a console may be away for some three minutes and miss nothing."""
+BATCH = 256
+"""Events that a reader holds at most while it writes them: one that stands still keeps no more than these."""
 
 
 class Bus:
@@ -55,26 +58,29 @@ class Bus:
         if since is None:
             return self._seq
         epoch, _, text = since.partition(".")
-        if epoch != self._epoch or not text.isdecimal():
+        if epoch != self._epoch or not text.isdecimal() or len(text) > 19:
             return None
         seq = int(text)
         oldest = self._seq - len(self._ring)
         return seq if oldest <= seq <= self._seq else None
 
-    async def follow(self, since: str | None = None) -> AsyncIterator[list[Event]]:
-        """Batches of events after `since`, until the bus closes. A batch of one `resync` means that events
-        were lost: read the picture anew and go on with what follows."""
+    async def follow(self, since: str | None = None, *, idle_s: float | None = None) -> AsyncGenerator[list[Event]]:
+        """Batches of events after `since`, until the bus closes. A batch of one `resync` means that events were lost:
+        read the picture anew and go on with what follows. An empty batch: nothing happened for `idle_s` seconds."""
         at = self.position(since)
         while not self._closed:
             if at is None or at < self._seq - len(self._ring):
                 at = self._seq
                 yield [Event(id=self.last, type="resync", object="", time=self._clock())]
-                continue
-            if at == self._seq:
+            elif at == self._seq:
                 self._news.clear()
-                await self._news.wait()
-                continue
-            behind = self._seq - at
-            batch = [self._ring[i] for i in range(len(self._ring) - behind, len(self._ring))]
-            at = self._seq
-            yield batch
+                try:
+                    async with asyncio.timeout(idle_s):
+                        await self._news.wait()
+                except TimeoutError:
+                    yield []
+            else:
+                first = len(self._ring) - (self._seq - at)
+                batch = list(islice(self._ring, first, first + BATCH))
+                at += len(batch)
+                yield batch

@@ -25,7 +25,8 @@ class Peer(NamedTuple):
 
 def peer(sock: socket.socket) -> Peer:
     """The other end of a connected Unix socket. Raises OSError where the kernel does not say."""
-    pid, uid, gid = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    # uid and gid are unsigned: -1, Corral itself, can never come from a socket.
+    pid, uid, gid = struct.unpack("iII", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
     try:
         raw = sock.getsockopt(socket.SOL_SOCKET, SO_PEERGROUPS, SHORT)
     except OSError:

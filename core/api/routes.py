@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+import contextlib
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
 from aiohttp import web
 
 from core.access import Gate
-from core.api.server import Call, Server, event_stream
+from core.api.server import LARGEST, Call, Server, event_stream
 from core.audit import Audit
 from core.catalog import Catalog
 from core.chats import Chats
@@ -135,7 +135,7 @@ def _daemon(server: Server, s: Services) -> None:
         )
 
     async def events(call: Call) -> web.StreamResponse:
-        return await _follow(call, s.bus)
+        return await follow(call, s.bus)
 
     async def shutdown(call: Call) -> list[Replica]:
         body = await call.body(ShutdownBody)
@@ -149,22 +149,16 @@ def _daemon(server: Server, s: Services) -> None:
         return s.sampler.since(call.number("seconds", 60))
 
     async def audit_ls(call: Call) -> Any:
-        def whole(name: str) -> int | None:
-            return int(call.number(name, 0)) if call.text(name) else None
-
-        def moment(name: str) -> Any:
-            return call.text(name) or None
-
         return await s.audit.ls(
             actor=call.text("actor"),
             verb=call.text("verb"),
             object=call.text("object"),
             outcome=call.text("outcome"),
-            since=moment("since"),
-            until=moment("until"),
-            before_seq=whole("before_seq"),
-            after_seq=whole("after_seq"),
-            limit=max(1, min(10000, int(call.number("limit", 100)))),
+            since=call.text("since"),
+            until=call.text("until"),
+            before_seq=call.whole("before_seq", 0) if call.text("before_seq") else None,
+            after_seq=call.whole("after_seq", 0) if call.text("after_seq") else None,
+            limit=call.whole("limit", 100, 1, 10000),
         )
 
     async def verify(call: Call) -> Any:
@@ -248,7 +242,7 @@ def _models(server: Server, s: Services) -> None:
     server.add("POST", "/models", "models.import", start_import)
     server.add("POST", "/models/sample", "models.import", sample)
     server.add("POST", "/models/upload", "models.import", upload)
-    server.add("PUT", r"/imports/{id}/files/{n:\d+}", "models.import", write)
+    server.add("PUT", "/imports/{id}/files/{n:[0-9]{1,9}}", "models.import", write)
     server.add("GET", "/imports/{id}", "models.read", job)
     server.add("DELETE", "/imports/{id}", "models.import", cancel)
     server.add("GET", "/models/{name}", "models.read", lambda call: s.catalog.get(call.path("name")))
@@ -283,7 +277,7 @@ def _deployments(server: Server, s: Services) -> None:
         return await s.deployments.scale(call.actor, call.request, call.path("name"), body.replicas)
 
     async def wait(call: Call) -> Any:
-        return await s.deployments.wait(call.path("name"), max(0, min(60, call.number("timeout", 30))))
+        return await s.deployments.wait(call.path("name"), call.number("timeout", 30, 0, 60))
 
     async def replicas(call: Call) -> Any:
         return s.deployments.replicas()
@@ -291,11 +285,11 @@ def _deployments(server: Server, s: Services) -> None:
     async def logs(call: Call) -> Any:
         return await s.deployments.logs(
             call.path("name"),
-            int(call.number("replica", 0)),
-            int(call.number("start", -65536)),
-            max(1, int(call.number("limit", 65536))),
-            previous=call.number("previous", 0) > 0,
-            wait=max(0, call.number("wait", 0)),
+            call.whole("replica", 0),
+            call.whole("start", -65536, -LARGEST),
+            call.whole("limit", 65536, 1),
+            previous=call.whole("previous", 0) > 0,
+            wait=call.number("wait", 0),
             since=call.number("since", 0) if call.text("since") else None,
         )
 
@@ -346,16 +340,15 @@ def _chats(server: Server, s: Services) -> None:
         return {"stopped": call.path("turn")}
 
     async def stream(call: Call) -> web.StreamResponse:
-        pieces = chats.stream(call.actor, call.path("id"), call.path("turn"), int(call.number("offset", 0)))
+        pieces = chats.stream(call.actor, call.path("id"), call.path("turn"), call.whole("offset", 0))
         first = await anext(pieces, None)
         response = await event_stream(call.http)
-        try:
-            if first is not None:
-                await _send(response, first)
-            async for piece in pieces:
-                await _send(response, piece)
-        except (ConnectionResetError, asyncio.CancelledError):
-            pass
+        async with contextlib.aclosing(pieces):
+            with contextlib.suppress(ConnectionResetError):
+                if first is not None:
+                    await _send(response, first)
+                async for piece in pieces:
+                    await _send(response, piece)
         return response
 
     async def search(call: Call) -> Any:
@@ -384,27 +377,17 @@ async def _send(response: web.StreamResponse, data: Any) -> None:
     await response.write(b"data: " + msgspec.json.encode(data) + b"\n\n")
 
 
-async def _follow(call: Call, bus: Bus) -> web.StreamResponse:
+async def follow(call: Call, bus: Bus) -> web.StreamResponse:
     """Events after `since` (or Last-Event-ID), with a comment each 15 s so that a dead client is noticed."""
     since = call.text("since") or call.http.headers.get("Last-Event-ID") or None
     response = await event_stream(call.http)
-    batches: AsyncIterator[Any] = bus.follow(since)
-    waiting: asyncio.Task[Any] | None = None
-    try:
-        while True:
-            waiting = waiting or asyncio.ensure_future(anext(batches, None))
-            done, _ = await asyncio.wait({waiting}, timeout=PING_S)
-            if not done:
-                await response.write(b": ping\n\n")
-                continue
-            batch, waiting = waiting.result(), None
-            if batch is None:
-                break
-            for event in batch:
-                await response.write(b"id: " + event.id.encode() + b"\ndata: " + msgspec.json.encode(event) + b"\n\n")
-    except (ConnectionResetError, asyncio.CancelledError):
-        pass
-    finally:
-        if waiting is not None:
-            waiting.cancel()
+    async with contextlib.aclosing(bus.follow(since, idle_s=PING_S)) as batches:
+        with contextlib.suppress(ConnectionResetError):
+            async for batch in batches:
+                for event in batch:
+                    await response.write(
+                        b"id: " + event.id.encode() + b"\ndata: " + msgspec.json.encode(event) + b"\n\n"
+                    )
+                if not batch:
+                    await response.write(b": ping\n\n")
     return response

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
+import math
+import re
 import secrets
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 import msgspec
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from core import program_version
 from core.access import Gate
-from core.api.peer import actor_of
+from core.api.peer import Names
 from core.api.refusals import Refusals
 from core.errors import CorralError, Failed, Invalid, VersionMismatch
 from core.nouns import API_VERSION, Actor
@@ -24,8 +26,20 @@ PREFIX = "/api/v1"
 T = TypeVar("T")
 Handler = Callable[["Call"], Awaitable[Any]]
 BODY_LIMIT = 1 << 20
+LARGEST = 10**18
+"""Of a whole query parameter: SQLite's integers end at 2^63."""
 ANY_VERSION = (f"{PREFIX}/status", f"{PREFIX}/shutdown")
 """What a program of another version must be able to ask: it ends this daemon to start its own."""
+
+
+class _NoHttp(logging.Filter):
+    """aiohttp logs a traceback for bytes that are no HTTP; the socket of a shared daemon is open to everybody."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
+
+
+NO_HTTP = _NoHttp()
 
 
 class Call:
@@ -43,13 +57,25 @@ class Call:
         """A query parameter."""
         return self.http.query.get(name, default)
 
-    def number(self, name: str, default: float) -> float:
-        """A numeric query parameter. Raises `Invalid`."""
-        value = self.http.query.get(name)
+    def number(self, name: str, default: float, low: float = 0, high: float = 1e12) -> float:
+        """A numeric query parameter, within its range. Raises `Invalid`."""
+        value = self.text(name)
         try:
-            return default if value is None or value == "" else float(value)
+            found = float(value) if value else default
         except ValueError:
             raise Invalid(f"{name}={value!r} is no number") from None
+        if not math.isfinite(found):
+            raise Invalid(f"{name}={value!r} is no number")
+        return max(low, min(high, found))
+
+    def whole(self, name: str, default: int, low: int = 0, high: int = LARGEST) -> int:
+        """A whole query parameter, within its range. Raises `Invalid`."""
+        value = self.text(name)
+        if not value:
+            return default
+        if not re.fullmatch(r"[+-]?[0-9]{1,18}", value):
+            raise Invalid(f"{name}={value!r} is no whole number")
+        return max(low, min(high, int(value)))
 
     async def body(self, type: type[T]) -> T:
         """The JSON body as a Struct; unknown fields and wrong types are `Invalid`."""
@@ -61,19 +87,25 @@ class Call:
 
 
 class Server:
-    """Routes are added by noun; `app` is what the daemon serves."""
+    """Routes are added by noun; `app` is what the daemon serves. `log_place`: where its log is, for people."""
 
-    def __init__(self, gate: Gate) -> None:
+    def __init__(self, gate: Gate, log_place: str) -> None:
         self._gate = gate
+        self._log_place = log_place
+        self._names = Names()
         self.refusals = Refusals(gate)
+        logging.getLogger("aiohttp.server").addFilter(NO_HTTP)
         self.app = web.Application(client_max_size=BODY_LIMIT, middlewares=[self._outermost])
-        self._streams: set[asyncio.Task[Any]] = set()
+
+    def close(self) -> None:
+        """After the last request."""
+        self._names.close()
 
     def add(self, method: str, path: str, permission: str, handler: Handler, *, status: int = 200) -> None:
         """One route and its permission; deny by default: every route has one."""
 
         async def serve(request: web.Request) -> web.StreamResponse:
-            call = self._call(request)
+            call = await self._call(request)
             self._gate.require(call.actor, permission, path)
             answer = await handler(call)
             if isinstance(answer, web.StreamResponse):
@@ -82,12 +114,12 @@ class Server:
 
         self.app.router.add_route(method, PREFIX + path, serve)
 
-    def _call(self, request: web.Request) -> Call:
+    async def _call(self, request: web.Request) -> Call:
         transport = request.transport
         peer = transport.get_extra_info("socket") if transport else None
         if peer is None:
             raise Failed("the connection is gone")
-        actor = actor_of(peer, request.headers.get("Corral-Through", ""))
+        actor = await self._names.actor(peer, request.headers.get("Corral-Through", ""))
         said = request.headers.get("X-Request-Id", "")
         request_id = said if said.isascii() and said.isalnum() and 8 <= len(said) <= 64 else secrets.token_hex(8)
         return Call(request, actor, request_id)
@@ -121,7 +153,7 @@ class Server:
             raise
         except Exception:
             log.exception("%s %s failed", request.method, request.path)
-            response = _error(Failed("the daemon failed on this request", "its log has the details", "corral logs"))
+            response = _error(Failed("the daemon failed on this request", "this is a bug", f"see {self._log_place}"))
         if not response.prepared:
             response.headers["Corral-API"] = str(API_VERSION)
             response.headers["Corral-Version"] = program_version()
@@ -129,7 +161,7 @@ class Server:
 
     async def _record_refusal(self, request: web.Request, error: CorralError) -> None:
         try:
-            call = self._call(request)
+            call = await self._call(request)
         except CorralError:
             return  # the connection is gone, and with it the word about who it was
         verb, route = f"{request.method.lower()}.refused", f"route:{request.path[:200]}"

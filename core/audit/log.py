@@ -298,12 +298,11 @@ def to_record(row: tuple[Any, ...]) -> AuditRecord:
 def _moment(text: str) -> str:
     """A time as the column has it. Raises `Invalid`."""
     try:
-        number = float(text)
-        when = datetime.fromtimestamp(number, UTC)
-    except ValueError:
         try:
-            when = datetime.fromisoformat(text)
+            when = datetime.fromtimestamp(float(text), UTC)
         except ValueError:
-            raise Invalid(f"{text!r} is no time", "it is ISO 8601 or seconds since the epoch") from None
-        when = when.astimezone(UTC) if when.tzinfo else when.replace(tzinfo=UTC)
-    return when.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+            when = datetime.fromisoformat(text)
+            when = when.astimezone(UTC) if when.tzinfo else when.replace(tzinfo=UTC)
+    except (ValueError, OverflowError, OSError):
+        raise Invalid(f"{text!r} is no time", "it is ISO 8601 or seconds since the epoch") from None
+    return when.isoformat(timespec="microseconds").replace("+00:00", "Z")

@@ -7,7 +7,7 @@ import logging
 import secrets
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -298,7 +298,7 @@ class Chats:
             live.task.cancel()
             await asyncio.wait({live.task}, timeout=5)
 
-    async def stream(self, actor: Actor, chat: str, turn: str, offset: int = 0) -> AsyncIterator[dict[str, Any]]:
+    async def stream(self, actor: Actor, chat: str, turn: str, offset: int = 0) -> AsyncGenerator[dict[str, Any]]:
         """{"offset", "text"} from character `offset` on as it comes, then {"turn": Turn}."""
         found = await self._mine(actor, chat)
         live = self._live.get(turn)

@@ -143,6 +143,11 @@ class EngineRegistry:
     def names(self) -> tuple[str, ...]:
         return tuple(self._engines)
 
+    def follow(self, settings: EnginesTable) -> None:
+        """What is started from now on is started with these settings."""
+        for engine in self._engines.values():
+            engine.settings = settings
+
     def get(self, name: str) -> Engine:
         """Raises `Invalid` with the names there are."""
         try:

@@ -7,6 +7,7 @@ figures), so that it stands below both.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections import deque
@@ -19,6 +20,9 @@ from core.nouns import NodeSample, ProcessSample
 from core.settings import SamplesTable
 
 log = logging.getLogger(__name__)
+
+LOOK_S = 30.0
+"""How long one look may take."""
 
 
 class Source(Protocol):
@@ -38,7 +42,7 @@ class Sampler:
         self,
         source: Source,
         bus: Bus,
-        table: SamplesTable,
+        table: Callable[[], SamplesTable],
         *,
         launches: Callable[[], Sequence[str]],
         sink: Callable[[Sequence[ProcessSample]], Awaitable[None]],
@@ -50,9 +54,10 @@ class Sampler:
         self._launches = launches
         self._sink = sink
         self._clock = clock
-        self._ring: deque[NodeSample] = deque(maxlen=table.keep)
+        self._ring: deque[NodeSample] = deque()
         self._pss_at = float("-inf")
         self._said = ""
+        self._changed = asyncio.Event()
 
     @property
     def last(self) -> NodeSample | None:
@@ -69,25 +74,38 @@ class Sampler:
         """Take one sample of everything and hand it on."""
         node = await self._source.sample()
         self._ring.append(node)
+        while len(self._ring) > self._table().keep:
+            self._ring.popleft()
         self._bus.publish("sample", f"node:{node.node}", node)
         launches = self._launches()
         if not launches:
             return
-        pss = self._clock() - self._pss_at >= self._table.pss_every_s
+        pss = self._clock() - self._pss_at >= self._table().pss_every_s
         if pss:
             self._pss_at = self._clock()
         await self._sink(await self._source.samples(launches, pss=pss))
 
+    async def try_look(self) -> None:
+        """`look`; a host that cannot be read is said once."""
+        try:
+            async with asyncio.timeout(LOOK_S):
+                await self.look()
+            self._said = ""
+        except (CorralError, OSError, TimeoutError) as error:
+            if str(error) != self._said:
+                self._said = str(error)
+                log.warning("no sample of %s: %s", self._source.name, error)
+
     async def run(self) -> None:
-        """Sample until cancelled. A host that cannot be read is said once and tried again."""
+        """Sample until cancelled."""
         while True:
             started = self._clock()
-            try:
-                async with asyncio.timeout(30):
-                    await self.look()
-                self._said = ""
-            except (CorralError, OSError, TimeoutError) as error:
-                if str(error) != self._said:
-                    self._said = str(error)
-                    log.warning("no sample of %s: %s", self._source.name, error)
-            await asyncio.sleep(max(0.05, self._table.every_s - (self._clock() - started)))
+            await self.try_look()
+            self._changed.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(max(0.05, self._table().every_s - (self._clock() - started))):
+                    await self._changed.wait()
+
+    def touch(self) -> None:
+        """The settings have changed: the pause that was begun with the old ones ends."""
+        self._changed.set()

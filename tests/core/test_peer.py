@@ -38,3 +38,9 @@ def test_supplementary_groups_are_those_of_who_connected(tmp_path: Path, count: 
             found = peer(taken)
         os.waitpid(child, 0)
     assert found.groups == {os.getgid(), *groups}
+
+
+def test_a_socket_without_a_peer_is_nobody() -> None:
+    """The kernel says -1 then, which is Corral itself in the trail and may do everything."""
+    with socket.socket(socket.AF_UNIX) as alone:
+        assert peer(alone).uid == 2**32 - 1
