@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import secrets
@@ -29,6 +30,8 @@ from core.telemetry.usage import UsageRow, commit_batch
 log = logging.getLogger(__name__)
 
 LINE_LIMIT = 16 << 20
+STOP_S = 15.0
+"""From SIGTERM on, in which it closes its listeners and ends its streams."""
 REPLACE_S = 20.0
 """What a new gateway may take to start and to be handed the listener."""
 RETRY_S = 60.0
@@ -150,13 +153,21 @@ class GatewayLink:
     async def stop(self) -> None:
         """End the gateway, and one before it that still ends its streams (`corral shutdown --all`)."""
         living = [each.id for each in await self._mine() if each.alive]
-        async with asyncio.timeout(15):
-            for launch in living:
-                await self._node.signal(launch, 15)
-            while any(each.alive for each in await self._mine()):  # noqa: ASYNC110
-                await asyncio.sleep(0.05)
+        effects = [await self._gate.intent(CORRAL, "gateway.stop", "gateway:local", launch) for launch in living]
         for launch in living:
-            await self._gate.record(CORRAL, "gateway.stop", "gateway:local", launch, "done")
+            await self._node.signal(launch, 15)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(STOP_S):
+                while any(each.alive for each in await self._mine()):  # noqa: ASYNC110
+                    await asyncio.sleep(0.05)
+        left = {each.id for each in await self._mine() if each.alive}
+        for launch, effect in zip(living, effects, strict=True):
+            if launch in left:
+                reason = f"it has not ended within {STOP_S:.0f} s"
+                log.error("the gateway of launch %s runs on: %s", launch, reason)
+                await self._gate.outcome(effect, "failed", reason=reason)
+            else:
+                await self._gate.outcome(effect, "done")
 
     async def _mine(self) -> list[LaunchState]:
         return [each for each in await self._node.launches() if each.kind == "gateway"]

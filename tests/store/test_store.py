@@ -3,6 +3,7 @@
 import errno
 import os
 import sqlite3
+import stat
 from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
@@ -32,6 +33,18 @@ async def test_a_function_that_raises_leaves_nothing(tmp_path: Path) -> None:
         await store.transact(half)
     assert await store.read(lambda db: db.execute("SELECT count(*) FROM meta").fetchone()) == (1,)
     await store.close()
+
+
+async def test_what_is_committed_is_on_the_disk_and_refers_to_what_is_there(tmp_path: Path) -> None:
+    store = await Store.open(paths_in(tmp_path))
+    wanted = {"journal_mode": "wal", "foreign_keys": 1}
+    writer = {"synchronous": 2, "secure_delete": 1, "query_only": 0}
+    for connection, more in ((store._writer, writer), (store._reader, {"query_only": 1})):
+        for name, value in (wanted | more).items():
+            found = await connection.run(lambda db, name=name: db.execute(f"PRAGMA {name}").fetchone()[0])
+            assert found == value, name
+    await store.close()
+    assert stat.S_IMODE(paths_in(tmp_path).database.stat().st_mode) == 0o600
 
 
 async def test_the_reader_cannot_write(tmp_path: Path) -> None:
