@@ -17,6 +17,7 @@ from core import program_version
 from core.client import Client
 from core.errors import CorralError, NoDaemon
 from tui.plain import plain
+from tui.words import releases
 
 T = TypeVar("T")
 INTERRUPTED = 130
@@ -81,9 +82,10 @@ def named(kind: str) -> Callable[[click.Context, click.Parameter, str], list[str
 
 def note_version(client: Client) -> None:
     """Say on standard error that daemon and program differ, and what to do; scripts and `-q` are spared."""
-    theirs, ours = client.daemon_version, program_version()
-    if theirs and theirs != ours and not options().quiet and not options().json:
-        note(f"the daemon is {theirs} and this program {ours}: `corral shutdown` (models run on), then any verb")
+    if options().quiet or options().json:
+        return
+    if said := releases(client.daemon_version, program_version()):
+        note(said)
 
 
 async def note_answers(client: Client) -> None:

@@ -10,8 +10,10 @@ from typing import Any
 
 import msgspec
 
+from core import program_version
 from core.errors import CorralError, VersionMismatch
 from core.nouns import AuditRecord, Deployment, Event, ImportJob, Model, NodeFacts, NodeSample, Picture, Replica, Status
+from tui.words import releases
 
 AUDIT_KEPT = 300
 SAMPLES_KEPT = 600
@@ -60,6 +62,8 @@ class State:
         self.problem: Exception | None = None
         self.seen_at = 0.0
         self.status: Status | None = None
+        self.release = ""
+        """What to say of a daemon of another release."""
         self.deployments: dict[str, Deployment] = {}
         self.replicas: dict[str, Replica] = {}
         self.models: dict[str, Model] = {}
@@ -73,6 +77,7 @@ class State:
     def load(self, picture: Picture) -> None:
         """Take a whole picture."""
         self.status = picture.status
+        self.release = releases(picture.status.daemon.version, program_version())
         self.deployments = {d.spec.name: d for d in picture.deployments}
         self.replicas = {r.id: r for r in picture.replicas}
         self.models = {m.name: m for m in picture.models}
@@ -89,6 +94,8 @@ class State:
         words = list(self.status.daemon.warnings)
         if not self.status.audit_ok:
             words.insert(0, f"The audit chain is broken: {self.status.audit_message}")
+        if self.release:
+            words.append(self.release)
         count = f"{len(words)} warnings: " if len(words) > 1 else ""
         return f"! {count}{'; '.join(words)}" if words else ""
 

@@ -22,6 +22,13 @@ def state(word: str, ascii: bool = False) -> str:
     return f"{letter if ascii else glyph} {word}"
 
 
+def releases(theirs: str, ours: str) -> str:
+    """What to say of a daemon of another release, "" if it is ours or has not said yet."""
+    if not theirs or theirs == ours:
+        return ""
+    return f"the daemon is {theirs} and this program {ours}: `corral shutdown` (models run on), then any verb"
+
+
 def colour(word: str) -> str:
     """The colour of a state, "" for none."""
     return SYMBOLS.get(word, ("", "", ""))[2]

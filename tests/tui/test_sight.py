@@ -3,6 +3,8 @@
 import msgspec
 import pytest
 
+from core import program_version
+from core.errors import VersionMismatch
 from tui.screens.deploy import DeployForm, told
 from tui.screens.room import Note
 from tui.state import PAST_KEPT, Past
@@ -25,6 +27,38 @@ def unwell(fake, *warnings, **fields):
         return msgspec.structs.replace(found, status=msgspec.structs.replace(found.status, daemon=daemon, **fields))
 
     fake.picture = picture
+
+
+@SIZES
+async def test_a_daemon_of_another_release_is_said_with_what_to_do(console, fake, size):
+    whole = fake.picture
+
+    async def picture():
+        found = await whole()
+        daemon = msgspec.structs.replace(found.status.daemon, version="9.9.9")
+        return msgspec.structs.replace(found, status=msgspec.structs.replace(found.status, daemon=daemon))
+
+    fake.picture = picture
+    told = f"the daemon is 9.9.9 and this program {program_version()}: `corral shutdown` (models run on), then any verb"
+    async with console("2", size=size) as it:
+        await it.until(lambda: told in " ".join(it.text.split()))
+        await it.until("live")
+
+
+@SIZES
+async def test_a_new_daemon_with_another_interface_is_said_and_ends_the_waiting(console, fake, size):
+    """As after an update under an open console."""
+
+    async def picture():
+        raise VersionMismatch("they speak different versions", "", "`corral shutdown` (models run on), then any verb")
+
+    async with console(size=size) as it:
+        await it.until("live")
+        fake.picture = picture
+        fake.push("resync", "", None)
+        await it.until("failed")
+        told = "they speak different versions. `corral shutdown` (models run on), then any verb"
+        await it.until(lambda: told in " ".join(it.text.split()))
 
 
 @SIZES
