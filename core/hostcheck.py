@@ -22,7 +22,11 @@ from core.access.accounts import Accounts
 from core.errors import Conflict, CorralError, Failed, StoreError
 from core.settings import SOCKET_LIMIT, Paths
 
-NETWORK = ("nfs", "nfs4", "cifs", "smb3", "9p", "fuse.sshfs", "afs", "ceph", "lustre", "gpfs", "beegfs")
+NETWORK = (
+    "nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "coda", "ceph", "lustre", "gpfs", "beegfs", "glusterfs",
+    "gfs2", "ocfs2", "orangefs", "pvfs2", "davfs", "fuse.sshfs", "fuse.glusterfs", "fuse.ceph-fuse",
+    "fuse.s3fs", "fuse.rclone",
+)  # fmt: skip
 
 
 class Folder(NamedTuple):
@@ -81,7 +85,9 @@ def make_folders(paths: Paths, accounts: Accounts | None = None) -> None:
                 f"chown {uid}{'' if gid < 0 else f':{gid}'} {folder}"
                 + ("" if accounts else ", or set CORRAL_HOME to another folder"),
             )
-        if folder != paths.root and found.st_mode & 0o022:
+        # A home that somebody chose may be his group's; his own folders in it are not.
+        others = 0o002 if folder == paths.root and not accounts else 0o022
+        if found.st_mode & others and not (folder == paths.root and found.st_mode & stat.S_ISVTX):
             raise Failed(
                 f"{folder} may be written by others (mode {stat.S_IMODE(found.st_mode):04o})",
                 "whoever may write there could act as you",

@@ -243,6 +243,7 @@ def load(path: Path) -> Settings:
         with open(fd, "rb") as file:
             if not stat.S_ISREG(os.fstat(fd).st_mode):
                 raise Invalid(f"{path} is no file", "it is a folder, a pipe or a device", "move it away")
+            _refuse_foreign(path, os.fstat(fd))
             text = file.read(TOML_LIMIT + 1).decode("utf-8")
     except FileNotFoundError:
         return Settings()
@@ -253,6 +254,19 @@ def load(path: Path) -> Settings:
     if len(text) > TOML_LIMIT:
         raise Invalid(f"{path} is too large", f"more than {TOML_LIMIT >> 10} KiB", "is it the right file?")
     return parse(text, str(path))
+
+
+def _refuse_foreign(path: Path, found: os.stat_result) -> None:
+    """It names programs that are started: who can write it acts as this user. Raises `Invalid`."""
+    others = stat.S_IWOTH | (stat.S_IWGRP if os.getuid() == 0 else 0)
+    if found.st_uid not in (0, os.getuid()):
+        raise Invalid(f"{path} belongs to uid {found.st_uid}", "it names programs that are started",
+                      f"look at it, then chown {os.getuid()} {path}")  # fmt: skip
+    if found.st_mode & others:
+        raise Invalid(
+            f"{path} may be written by others (mode {stat.S_IMODE(found.st_mode):04o})",
+            "it names programs that are started", f"look at it, then chmod go-w {path}",
+        )  # fmt: skip
 
 
 def parse(text: str, name: str = "corral.toml") -> Settings:

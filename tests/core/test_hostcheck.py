@@ -2,6 +2,7 @@
 
 import os
 import socket
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,17 @@ def test_a_folder_that_others_may_write_is_refused(tmp_path: Path) -> None:
     make_folders(paths)
     paths.records.chmod(0o770)
     with pytest.raises(Failed, match="may be written by others"):
+        make_folders(paths)
+
+
+@pytest.mark.parametrize(("mode", "refused"), [(0o755, False), (0o775, False), (0o777, True), (0o1777, False)])
+def test_a_home_that_everybody_may_write_is_refused_unless_it_is_sticky(
+    tmp_path: Path, mode: int, refused: bool
+) -> None:
+    paths = paths_in(tmp_path / "home")
+    make_folders(paths)
+    paths.root.chmod(mode)
+    with pytest.raises(Failed, match="may be written by others") if refused else nullcontext():
         make_folders(paths)
 
 
@@ -88,6 +100,14 @@ def test_a_stale_socket_is_removed_and_a_file_is_not(tmp_path: Path) -> None:
     with pytest.raises(Failed, match="in the way"):
         clear_socket(tmp_path / "f")
     assert (tmp_path / "f").read_text() == "mine"
+
+
+@pytest.mark.parametrize("kind", ["nfs", "cifs", "fuse.sshfs", "9p", "lustre", "fuse.glusterfs", "ocfs2"])
+def test_every_network_file_system_is_refused(tmp_path: Path, kind: str) -> None:
+    info = tmp_path / "mountinfo"
+    info.write_text(f"1 0 0:1 / / rw - {kind} server:/home rw\n")
+    with pytest.raises(StoreError, match=f"network file system \\({kind} at /\\)"):
+        refuse_network(tmp_path / "corral.db", info)
 
 
 def test_a_network_file_system_is_refused_also_behind_a_link(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """corral.toml is refused with line and reason; paths follow the environment."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,28 @@ def test_a_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "corral.toml"
     file.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(Invalid, match="cannot be read"):
+        load(file)
+
+
+def test_a_file_that_others_may_write_is_refused(tmp_path: Path) -> None:
+    """It names programs that the daemon starts."""
+    file = tmp_path / "corral.toml"
+    file.write_text("")
+    for mode in (0o600, 0o644, 0o444):
+        file.chmod(mode)
+        assert load(file) == Settings()
+    for mode in (0o646, 0o602, *([0o664] if os.getuid() == 0 else [])):
+        file.chmod(mode)
+        with pytest.raises(Invalid, match=rf"may be written by others .mode {mode:04o}.*names programs.*chmod go-w"):
+            load(file)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give a file away")
+def test_a_file_of_somebody_else_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "corral.toml"
+    file.write_text("")
+    os.chown(file, 65534, 65534)
+    with pytest.raises(Invalid, match=r"belongs to uid 65534.*chown 0 "):
         load(file)
 
 
