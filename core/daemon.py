@@ -66,9 +66,12 @@ class Daemon:
     async def serve(self) -> None:
         """Open, recover, serve, close. Raises `CorralError` if it cannot start."""
         paths = self.paths
-        self._heed_signals()
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGHUP, self._hangup.set)
         self.bus = Bus()
-        self.store = await Store.open(paths)
+        self.store = await Store.open(paths)  # may take minutes, and leaves nothing that a SIGTERM could spoil
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
         try:
             self.audit = Audit(self.store, paths)
             self.gate = Gate(
@@ -82,13 +85,6 @@ class Daemon:
             await self.gate.record(CORRAL, "daemon.stop", "daemon:local", f"d-{os.getpid()}", "done")
         finally:
             await self.store.close()
-
-    def _heed_signals(self) -> None:
-        """Before anything is opened: a daemon that is told to end while it starts ends in order."""
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stop.set)
-        loop.add_signal_handler(signal.SIGHUP, self._hangup.set)
 
     async def _build(self) -> None:
         paths = self.paths

@@ -66,12 +66,15 @@ def test_samples_follow_their_settings(home: Path) -> None:
 TOLD_TO_END = """
 import os, signal, sys
 from core import daemon
-real = daemon.Store.open
-async def slow(*args, **more):
+opens, starts = daemon.Store.open, daemon.record_start
+async def opening(*args, **more):
     os.kill(os.getpid(), signal.SIGHUP)
+    return await opens(*args, **more)
+async def starting(*args, **more):
+    told = await starts(*args, **more)
     os.kill(os.getpid(), signal.SIGTERM)
-    return await real(*args, **more)
-daemon.Store.open = slow
+    return told
+daemon.Store.open, daemon.record_start = opening, starting
 sys.argv = ["core", "--foreground"]
 sys.exit(daemon.main())
 """
