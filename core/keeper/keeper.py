@@ -315,25 +315,34 @@ def drain(reader, log):
         log.write(data)
 
 
-def kernel_log():
-    """The kernel's log where it may be read, else -1; opened while the keeper still may."""
+def kernel_log(path="/dev/kmsg"):
+    """The kernel's log from now on where it may be read, else -1; opened while the keeper still may. What stands in it
+    already speaks of others: their pids are given out again."""
     try:
-        return os.open("/dev/kmsg", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
         return -1
-
-
-def oom_line(fd, pid):
-    """The kernel's line about this pid."""
-    found = ""
     try:
-        while True:
-            text = os.read(fd, 8192).decode("utf-8", "replace")
-            if "Killed process %d " % pid in text:
-                found = text.split(";", 1)[-1].splitlines()[0][:300]
+        os.lseek(fd, 0, os.SEEK_END)
     except OSError:
         pass
-    return found
+    return fd
+
+
+def oom_line(fd, pid, read=os.read):
+    """The kernel's line about this pid; each read gives one line."""
+    found = ""
+    while True:
+        try:
+            text = read(fd, 8192).decode("utf-8", "replace")
+        except BrokenPipeError:  # lines between the last read and now were overwritten: it goes on after them
+            continue
+        except OSError:
+            return found
+        if not text:
+            return found
+        if "Killed process %d " % pid in text:
+            found = text.split(";", 1)[-1].splitlines()[0][:300]
 
 
 class Keeper:
