@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from signal import SIGKILL, SIGTERM
 
 from core.access import Gate
 from core.deployments.gatewaylink import GatewayLink
@@ -18,10 +19,13 @@ class Figures:
     def __init__(self, runners: Mapping[str, Runner], gate: Gate) -> None:
         self._runners, self._gate = runners, gate
         self._busy: set[str] = set()
+        self._over: dict[str, int] = {}
+        """Launches that were over their limit, and how often they were told to end."""
 
     async def sampled(self, samples: Sequence[ProcessSample], link: GatewayLink) -> None:
         """Show what the node measured, and ask engines for counters while requests run."""
         by_launch = {r.launch.id: r for r in self._runners.values() if r.launch is not None}
+        self._over = {launch: times for launch, times in self._over.items() if launch in by_launch}
         for sample in samples:
             runner = by_launch.get(sample.launch)
             if runner is None:
@@ -29,7 +33,7 @@ class Figures:
             runner.picture.figures(sample)
             limit = runner.limit
             if limit and sample.anon_bytes > limit * 1.1:
-                await self._over(runner, sample, limit)
+                await self._end(runner, sample, limit)
         async with asyncio.TaskGroup() as group:
             for runner in self._runners.values():
                 busy = link.in_flight(runner.id) > 0
@@ -41,13 +45,18 @@ class Figures:
                 elif runner.view.tokens_per_second or runner.view.slots_busy:
                     runner.picture.quiet()
 
-    async def _over(self, runner: Runner, sample: ProcessSample, limit: int) -> None:
-        """The watchdog: never waits for a record; its record follows."""
+    async def _end(self, runner: Runner, sample: ProcessSample, limit: int) -> None:
+        """The watchdog: TERM at the first look that finds it over its limit, KILL at the next. It never waits for a
+        record; its record follows, once for each signal."""
+        times = self._over.get(sample.launch, 0)
+        self._over[sample.launch] = times + 1
         reason = f"private memory {sample.anon_bytes >> 20} MiB is over its limit of {limit >> 20} MiB"
-        await runner.kill(reason)
-        await self._gate.record(
-            CORRAL, "watchdog.kill", f"replica:{runner.id}", sample.launch, "done", reason=reason
-        )  # fmt: skip
+        await runner.kill(reason, SIGKILL if times else SIGTERM)
+        if times < 2:
+            await self._gate.record(
+                CORRAL, "watchdog.kill", f"replica:{runner.id}", sample.launch, "done", reason=reason,
+                after={"signal": "SIGKILL" if times else "SIGTERM"},
+            )  # fmt: skip
 
     def live(self, live: wire.Live) -> None:
         """Show what the gateway has seen pass."""

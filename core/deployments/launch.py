@@ -80,7 +80,7 @@ class Launch:
         self._lost_since: float | None = None
         """Since when its process has been gone, though its keeper has not said how it ended."""
         self._killed = ""
-        """Why it was ended by SIGKILL, if Corral did."""
+        """Why Corral ended it, if it did so without anybody's asking."""
 
     @property
     def engine(self) -> Engine:
@@ -235,10 +235,12 @@ class Launch:
         await self.kill("its socket was gone, so that nobody could ask it")
         return 10.0
 
-    async def kill(self, why: str) -> None:
+    async def kill(self, why: str, signal: int = SIGKILL) -> None:
         """End it at once, for a reason that its end will be told with."""
-        self._killed = why
-        await self._yard.node.signal(self.row.id, SIGKILL)
+        before, self._killed = self._killed, why
+        if not await self._yard.node.signal(self.row.id, signal):
+            self._killed = before  # it has ended, and not for this reason
+            return
         self._picture.set(reason=why)
 
     async def _record_ready(self) -> None:
@@ -324,7 +326,7 @@ class Launch:
         self.routable = False
         tail = await self._tail()
         failure = self.engine.explain(code=exit.code, signal=exit.signal, log_tail=tail, was_ready=was_ready)
-        if self._killed and exit.signal == SIGKILL:
+        if self._killed:
             failure, reason = msgspec.structs.replace(failure, permanent=False), self._killed
         else:
             reason = reason_of(exit, failure, self._picture.view.rss_planned, limit)

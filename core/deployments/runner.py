@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from signal import SIGKILL
 
 import msgspec
 
@@ -107,10 +108,10 @@ class Runner:
         if self._launch is not None:
             self._launch.notice()
 
-    async def kill(self, why: str) -> None:
-        """End its process at once; it is told with this reason."""
+    async def kill(self, why: str, signal: int = SIGKILL) -> None:
+        """End its process; it is told with this reason."""
         if self._launch is not None:
-            await self._launch.kill(why)
+            await self._launch.kill(why, signal)
 
     @property
     def launch(self) -> LaunchState | None:

@@ -35,10 +35,12 @@ HERE = Path(__file__).parent
 LAUNCH = "benchmark1"
 AIMS = {"requests": 0.5, "streams": 0.8}
 """Of HAProxy's rate."""
-PACED = (250, 500, 1000, 1500, 2000, 3000, 4000)
+PACED = (250, 500, 1000, 1500, 2000, 2500, 3000, 3500, 4000)
 """Streams at once that are tried, each 20 events/s."""
 LAG_MS = 50
 """A server keeps up with its streams while 99 % of the events take less than this, and all of them come."""
+TRIES = 3
+"""Looks at a server that does not seem to keep up: other work on the machine holds up either of them at times."""
 HAPROXY = """
 global
     nbthread 1
@@ -224,11 +226,12 @@ class Bench:
             for name, server in self._servers.items():
                 if kept[name] < max((each for each in steps if each < clients), default=0):
                     continue
-                took = measure(server, "paced", clients, self._seconds, self._cores)
-                due = clients * 20
-                if took["events_s"] >= 0.98 * due and took["lag_p99_ms"] < LAG_MS and not took["lost"]:
-                    kept[name] = clients
-                    costs[name][clients] = took["core"] / clients
+                for _ in range(TRIES):
+                    took = measure(server, "paced", clients, self._seconds, self._cores)
+                    if took["events_s"] >= 0.98 * clients * 20 and took["lag_p99_ms"] < LAG_MS and not took["lost"]:
+                        kept[name] = clients
+                        costs[name][clients] = took["core"] / clients
+                        break
                 report("paced streams", {"server": name, "clients": clients, **took, "kept_up": kept[name] == clients})
         told: dict[str, Any] = {"kept_up": kept}
         if "haproxy" in kept:

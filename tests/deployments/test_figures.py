@@ -1,0 +1,96 @@
+"""What is done with each second's samples: the watchdog over private memory, and whom the engines' counters cost."""
+
+from typing import Any, cast
+
+import pytest
+from doubles import MIB
+from world import World
+
+from core.deployments.figures import Figures
+from core.nouns import Counters, ProcessSample
+
+
+def sample(world: World, mib: int) -> ProcessSample:
+    """A look at the process that lives: so much private memory (MiB); the plan of a double is 1 MiB."""
+    (launch,) = world.host.living()
+    return ProcessSample(
+        time=1.0, launch=launch.id, cpu_percent=5.0, rss_bytes=2 * mib * MIB, anon_bytes=mib * MIB, pss_bytes=0
+    )
+
+
+@pytest.fixture
+async def ready(world: World) -> World:
+    await world.want("running")
+    await world.state("ready")
+    return world
+
+
+def figures(world: World) -> Figures:
+    return Figures({"d/0": world.runner}, world.gate)
+
+
+async def kills(world: World) -> list[tuple[str, Any]]:
+    found = [each for each in await world.audit.ls(limit=1000) if each.verb == "watchdog.kill"]
+    return [(each.reason, each.after) for each in found]
+
+
+async def test_a_replica_within_its_limit_is_left_alone(ready: World) -> None:
+    await figures(ready).sampled([sample(ready, 1)], cast(Any, ready.link))
+    assert not ready.host.signals
+    assert (ready.runner.view.rss_bytes, ready.runner.view.anon_bytes) == (2 * MIB, MIB)
+
+
+async def test_one_over_its_limit_is_asked_then_killed_and_its_death_carries_the_reason(ready: World) -> None:
+    ready.host.stubborn = True
+    watchdog, look = figures(ready), sample(ready, 3)
+    await watchdog.sampled([look], cast(Any, ready.link))
+    assert [signal for _, signal in ready.host.signals] == [15] and ready.host.living()
+    await watchdog.sampled([look], cast(Any, ready.link))
+    assert [signal for _, signal in ready.host.signals] == [15, 9]
+    reason = "private memory 3 MiB is over its limit of 1 MiB"
+    await ready.recorded("replica.died", "done")
+    (died,) = [each for each in await ready.audit.ls(limit=1000) if each.verb == "replica.died"]
+    assert died.reason == reason
+    await ready.until(lambda: ready.runner.view.restarts == 1 and ready.runner.view.state == "ready")
+    found = await kills(ready)
+    assert [told for told, _ in found] == [reason, reason]
+    assert [after["signal"] for _, after in found] == ["SIGTERM", "SIGKILL"]
+
+
+async def test_one_that_ends_when_it_is_asked_carries_the_reason_too(ready: World) -> None:
+    await figures(ready).sampled([sample(ready, 3)], cast(Any, ready.link))
+    await ready.recorded("replica.died", "done")
+    (died,) = [each for each in await ready.audit.ls(limit=1000) if each.verb == "replica.died"]
+    assert died.reason == "private memory 3 MiB is over its limit of 1 MiB"
+
+
+async def test_one_that_had_ended_by_itself_is_not_said_to_be_killed(ready: World) -> None:
+    look = sample(ready, 3)
+    ready.host.die(look.launch, signal=11)
+    await figures(ready).sampled([look], cast(Any, ready.link))
+    await ready.recorded("replica.died", "done")
+    (died,) = [each for each in await ready.audit.ls(limit=1000) if each.verb == "replica.died"]
+    assert died.reason == "code None, signal 11"
+
+
+async def test_an_engine_is_asked_for_its_counters_only_while_requests_run(
+    ready: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    async def counters(endpoint: object) -> Counters:
+        asked.append(1)
+        return Counters(time=float(len(asked)), prompt_tokens=0, generated_tokens=0, slots_busy=ready.link.busy)
+
+    monkeypatch.setattr(ready.engine, "counters", counters)
+    looks = figures(ready)
+    for _ in range(5):
+        await looks.sampled([], cast(Any, ready.link))
+    assert not asked
+    ready.link.busy = 1
+    await looks.sampled([], cast(Any, ready.link))
+    assert len(asked) == 1 and ready.runner.view.slots_busy == 1
+    ready.link.busy = 0
+    for _ in range(5):
+        await looks.sampled([], cast(Any, ready.link))
+    assert len(asked) == 2 and ready.runner.view.slots_busy == 0
