@@ -40,12 +40,14 @@ def _folders(controller: str, root: Path, own: Path) -> Iterator[tuple[Path, boo
 
 
 def memory_left(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> int:
-    """Bytes that the tightest cgroup above us leaves; its reclaimable page cache counts as free."""
+    """Bytes that the tightest cgroup above us leaves; its reclaimable page cache counts as free. Above memory.high the
+    kernel does not kill but holds a process up for good, so that it is a limit like memory.max."""
     left = UNLIMITED
     for folder, v2 in _folders("memory", root, own):
-        limit = _number(folder / ("memory.max" if v2 else "memory.limit_in_bytes"))
+        names = ("memory.max", "memory.high") if v2 else ("memory.limit_in_bytes",)
+        limit = min((found for name in names if (found := _number(folder / name)) is not None), default=UNLIMITED)
         used = _number(folder / ("memory.current" if v2 else "memory.usage_in_bytes"))
-        if limit is None or used is None or limit >= UNLIMITED:
+        if used is None or limit >= UNLIMITED:
             continue
         cache = 0
         try:
