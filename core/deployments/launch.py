@@ -153,6 +153,12 @@ class Launch:
                 self._since_before = picture.view.since
             picture.state("loading", "adopted from the daemon before")
 
+    async def _meet(self) -> None:
+        """Its keeper had not written launch.json yet when it was adopted: look again."""
+        for found in await self._yard.node.launches():
+            if found.id == self.row.id and found.pid is not None:
+                self.adopt(found, saved=False)
+
     # ---------------------------------------------------------------------------------------- watch
 
     def ended(self, found: LaunchState) -> None:
@@ -172,9 +178,12 @@ class Launch:
 
     async def look(self) -> float:
         """Ask for health until it is ready, then each five seconds; seconds until the next look."""
-        yard, picture, launch = self._yard, self._picture, self.state
+        yard, picture = self._yard, self._picture
+        if self.state is not None and self.state.pid is None:
+            await self._meet()
+        launch = self.state
         assert launch is not None
-        endpoint = self._find_endpoint(launch)
+        endpoint = self._find_endpoint(launch) if launch.pid is not None else None
         health = await self.engine.health(endpoint) if endpoint else None
         if self.notice():
             return self._lost()

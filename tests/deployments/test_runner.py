@@ -12,6 +12,7 @@ from world import World
 
 from core.deployments import tables
 from core.errors import StoreError
+from core.nodes.base import LaunchState
 from core.settings import ReplicasTable, Settings
 
 
@@ -141,6 +142,30 @@ async def test_the_next_daemon_adopts_what_runs(world: World) -> None:
     await world.state("ready")
     await world.until(lambda: world.runner.view.since == since)
     assert world.states[-2:] == ["loading", "ready"] and world.host.living() == [before]
+
+
+async def test_a_launch_whose_keeper_has_not_written_yet_is_waited_for(world: World) -> None:
+    """The daemon died between the keeper's start and its launch.json: the lock is held, and nothing else is known."""
+    await world.want("running")
+    await world.state("ready")
+    (whole,) = world.host.living()
+    await world.end()
+    bare = msgspec.structs.replace(whole, pid=None, keeper_pid=None, spec={}, owner="", kind="")
+    world.host.launched[whole.id] = bare
+    looks, find = 0, world.host.launches
+
+    async def launches() -> list[LaunchState]:
+        nonlocal looks
+        looks += 1
+        if looks == 3:
+            world.host.launched[whole.id] = whole
+        return await find()
+
+    world.host.launches = launches  # type: ignore[method-assign]
+    world.states.clear()
+    await world.start()
+    await world.state("ready")
+    assert looks >= 3 and world.runner.view.pid == whole.pid and list(world.host.launched) == [whole.id]
 
 
 async def test_what_died_while_no_daemon_was_there_is_told_and_started_again(world: World) -> None:

@@ -1,6 +1,7 @@
 """Keepers and launches on this host, with small real programs in place of engines."""
 
 import asyncio
+import fcntl
 import os
 import shutil
 import signal
@@ -139,6 +140,22 @@ async def test_without_launch_json_nothing_runs(node: Local, tmp_path: Path, mon
     assert not mark.exists()
     (state,) = await node.launches()
     assert not state.alive and state.exit is not None and "before it started anything" in state.exit.reason
+
+
+async def test_a_lock_that_is_held_means_that_something_lives_whatever_is_written(node: Local) -> None:
+    records = node._paths.records / "aaaaaaaaaa"
+    records.mkdir()
+    with (records / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        (state,) = await node.launches()
+        assert state.alive and state.pid is None and state.exit is None
+        with pytest.raises(Conflict, match="lives"):
+            await node.remove("aaaaaaaaaa")
+        with pytest.raises(Conflict, match="second copy"):
+            await node.launch(order("aaaaaaaaaa", SLEEP))
+    (state,) = await node.launches()
+    assert state.exit is not None and state.exit.reason == "the keeper ended before it started anything"
+    await node.remove("aaaaaaaaaa")
 
 
 async def test_a_start_without_folders_leaves_nothing_behind(node: Local) -> None:
@@ -283,6 +300,24 @@ async def test_a_keeper_is_small(node: Local) -> None:
     status = Path(f"/proc/{state.keeper_pid}/status").read_text()
     anon = int(status.split("RssAnon:")[1].split()[0])
     assert anon < 6 * 1024
+
+
+@pytest.mark.xdist_group("measures")
+async def test_a_keeper_sleeps_while_its_engine_says_nothing(node: Local) -> None:
+    state = await node.launch(order("aaaaaaaaaa", SLEEP))
+    async with asyncio.timeout(10):
+        while not (await node.read_log("aaaaaaaaaa", 0, 10)).data:
+            await asyncio.sleep(0.01)
+    status = Path(f"/proc/{state.keeper_pid}/status")
+
+    def switches() -> list[str]:
+        return [line for line in status.read_text().splitlines() if "ctxt_switches" in line]
+
+    # It may still be on its way to sleep; then not one wake-up is allowed.
+    await until(lambda: "State:\tS" in status.read_text())
+    before = switches()
+    await asyncio.sleep(1.5)
+    assert switches() == before
 
 
 async def test_samples_show_private_memory(node: Local) -> None:
