@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from core.deployments import tables
+from core.engines.base import Abilities
 from core.events import Bus
 from core.gateway import wire
 from core.nodes.base import LaunchState
@@ -76,18 +77,19 @@ def settled(deployment: Deployment) -> bool:
 
 
 def route_of(
-    wanted: tables.Wanted, state: str, replicas: Sequence[wire.ReplicaRoute], *, stream_usage: bool
+    wanted: tables.Wanted, state: str, replicas: Sequence[wire.ReplicaRoute], abilities: Abilities
 ) -> wire.Route:
-    """What the gateway is told of a deployment."""
+    """What the gateway is told of a deployment; `abilities` of its engine."""
     return wire.Route(
         name=wanted.spec.name,
         model=wanted.spec.model,
         state=state,
         replicas=tuple(replicas),
         embedding=wanted.spec.embedding,
-        stream_usage=stream_usage,
+        stream_usage=abilities.stream_usage,
         created_at=wanted.created_at,
         ctx_per_slot=wanted.spec.ctx // max(1, wanted.spec.parallel),
+        asks_for="" if abilities.alias else wanted.spec.model,
     )
 
 

@@ -440,8 +440,8 @@ class Deployments:
         for name, wanted in sorted((self._leaving | self._wanted).items()):
             ways = [way for runner in self._of(name) if (way := runner.route()) is not None]
             if ways or name in self._wanted:
-                shown, usage = self._derived.get(name), self._engines.get(wanted.spec.engine).abilities.stream_usage
-                routes.append(route_of(wanted, shown.state if shown else "removed", ways, stream_usage=usage))
+                shown, engine = self._derived.get(name), self._engines.get(wanted.spec.engine)
+                routes.append(route_of(wanted, shown.state if shown else "removed", ways, engine.abilities))
         return routes
 
     def _derive(self, name: str) -> Deployment | None:

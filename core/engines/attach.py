@@ -27,7 +27,7 @@ _decode = msgspec.json.Decoder(_List).decode
 
 class Attach(Engine):
     name = "attach"
-    abilities = Abilities(starts=False, unix_socket=False, counters=False)
+    abilities = Abilities(starts=False, unix_socket=False, counters=False, alias=False)
 
     def availability(self) -> Availability:
         return Availability(found=True, reason="it starts nothing: give a URL with --url")

@@ -33,6 +33,8 @@ class Abilities(Noun, frozen=True, kw_only=True):
     parallel: bool = True
     """Serves several requests at once (slots)."""
     embeddings: bool = True
+    alias: bool = True
+    """Serves its model under the deployment's name; else it is asked by the model's own."""
     stream_usage: bool = True
     """Understands stream_options.include_usage."""
     counters: bool = True

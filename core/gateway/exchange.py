@@ -52,6 +52,13 @@ def with_usage(body: bytes, asked: Asked) -> bytes:
     return msgspec.json.encode(fields)
 
 
+def with_model(body: bytes, model: str) -> bytes:
+    """The body asking for another model, else as it was."""
+    fields = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+    fields["model"] = msgspec.Raw(msgspec.json.encode(model))
+    return msgspec.json.encode(fields)
+
+
 @functools.lru_cache(maxsize=256)
 def request_head(prefix: str, path: str, host: str, secret: str) -> bytes:
     """The head of a request to an engine, up to the number of its body's bytes."""
@@ -102,6 +109,8 @@ class Exchange:
         wants = asked.stream_options is not None and bool(asked.stream_options.include_usage)
         inject = stream and not wants and route.stream_usage
         self._body = with_usage(body, asked) if inject else body
+        if route.asks_for:
+            self._body = with_model(self._body, route.asks_for)
         self._counts = Counts(stream, inject)
 
     def start(self) -> None:

@@ -47,6 +47,8 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     """The engine understands stream_options.include_usage; else events are counted, marked `estimated`."""
     created_at: float = 0.0
     ctx_per_slot: int = 0
+    asks_for: str = ""
+    """The name that its servers know the model by, where it is not the deployment's."""
 
 
 class Allowed(msgspec.Struct, frozen=True, kw_only=True):

@@ -194,6 +194,12 @@ class Gateway:
         )
         await self._put()
 
+    async def change(self, **fields) -> None:
+        """Route as before, but for these fields of the deployment's route."""
+        route = msgspec.structs.replace(self.snapshot.routes[0], **fields)
+        self.snapshot = msgspec.structs.replace(self.snapshot, routes=(route,))
+        await self._put()
+
     async def withdraw(self, replica: str) -> list[wire.Live]:
         """Route without a replica; returns the live figures that came before the acknowledgement."""
         route = self.snapshot.routes[0]

@@ -186,6 +186,20 @@ async def test_usage_is_asked_for_counted_and_cut_out(gateway, stub):
     gateway.send(wire.UsageAck(launch=batch.launch, n=batch.n))
 
 
+@pytest.mark.parametrize("more", [{}, {"stream": True}, {"stream": True, "stream_options": None}])
+async def test_a_server_of_somebody_else_is_asked_by_its_own_models_name(gateway, stub, more):
+    await gateway.route(stub)
+    await gateway.change(asks_for="Qwen/Qwen3:8b")
+    asked = {"model": "chat", "prompt": "a \u2028 \U0001f999", "n": 1.0, "x": {"model": "chat"}, **more}
+    assert b"200 OK" in await gateway.post(asked)
+    told = json.loads(stub.bodies[0])
+    if more:
+        assert told.pop("stream_options") == {"include_usage": True}
+        asked.pop("stream_options", None)
+    assert told == {**asked, "model": "Qwen/Qwen3:8b"}
+    assert (await gateway.line()).deployment == "chat"
+
+
 async def test_unknown_model_and_strangers_are_refused(gateway, stub):
     await gateway.route(stub)
     assert b"404 Not Found" in await gateway.post({"model": "other"})

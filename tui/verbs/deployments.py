@@ -35,7 +35,7 @@ PIECE = 1 << 20
 @click.option("--memory", type=Size(), default="0", help="hard limit of private memory, e.g. 2G (default: the plan)")
 @click.option("--cache-type", type=click.Choice(["f16", "q8_0", "q4_0"]), default="f16", show_default=True)
 @click.option("--replicas", default=1, show_default=True)
-@click.option("--url", default="", help="attach to this OpenAI-compatible server instead of starting one")
+@click.option("--url", default="", help="attach to this OpenAI-compatible server, which knows MODEL by that name")
 @click.option("--embedding", is_flag=True, help="serve /v1/embeddings")
 @click.option("--replace", is_flag=True, help="change a deployment that exists, without asking")
 @click.option("--wait", is_flag=True, help="return when it is ready, or with the reason")
