@@ -73,7 +73,8 @@ class Counts:
             whole, self._held = data, b""
         else:
             whole, self._held = self._split(data)
-        self.events += whole.count(b"data: ")
+        # A piece begins a line; in an answer that speaks of events the same bytes stand within one.
+        self.events += whole.count(b"\ndata: {") + whole.startswith(b"data: {")
         at = whole.find(_TELLS)
         return whole if at < 0 else self._events(whole, at)
 

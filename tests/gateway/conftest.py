@@ -26,7 +26,8 @@ class Stub:
     """Answers on a Unix socket as llama.cpp does; `hold` keeps streams open after their first event.
 
     `flood` = so many large events in a stream; `sent` counts them, and `stalled` is set when the other end takes
-    none. `size` = bytes of an answer that is not streamed. `silent` = it never answers.
+    none. `size` = bytes of an answer that is not streamed. `silent` = it never answers. `slams` = so many of its
+    connections it closes, without an answer, when a second request comes on them.
     """
 
     def __init__(self, path: Path) -> None:
@@ -41,12 +42,14 @@ class Stub:
         self.stalled = asyncio.Event()
         self.size = 1
         self.silent = False
+        self.slams = 0
         self.die = False
         self.connections = 0
         self.serving: dict[asyncio.Task, asyncio.StreamWriter] = {}
 
     async def serve(self, reader, writer) -> None:
         self.connections += 1
+        served = 0
         task = asyncio.current_task()
         self.serving[task] = writer
         task.add_done_callback(self.serving.pop)
@@ -55,6 +58,10 @@ class Stub:
                 head = await reader.readuntil(b"\r\n\r\n")
                 length = int(head.lower().split(b"content-length:")[1].split(b"\r\n")[0])
                 body = await reader.readexactly(length)
+                served += 1
+                if self.slams and served > 1:
+                    self.slams -= 1
+                    return
                 self.heads.append(head)
                 self.bodies.append(body)
                 if self.silent:

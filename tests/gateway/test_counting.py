@@ -62,3 +62,12 @@ def test_what_has_no_end_is_passed_on_and_not_kept(stream):
         got += len(counts.part(b"x" * 65_536, False))
         assert len(counts._held) <= KEEP and len(counts._kept or b"") <= KEEP + 65_536
     assert got + len(counts.part(b"", True)) == 64 * 65_536
+
+
+@given(cuts=st.lists(st.integers(0, 400), max_size=6))
+def test_only_events_are_counted_as_events(cuts):
+    """Not the end mark, and not what an answer says about events."""
+    said = json.dumps({"choices": [{"delta": {"content": 'data: {"a": 1}\n\ndata: {"b": 2}'}}]}).encode()
+    counts = Counts(True, False)
+    parted(stream(b"\n\n", *[b"data: " + said] * 3, b": ping", DONE), cuts, counts)
+    assert counts.events == 3

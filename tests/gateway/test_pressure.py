@@ -53,6 +53,32 @@ async def test_a_client_that_takes_nothing_is_cut_and_its_slot_freed(gateway, st
     writer.close()
 
 
+async def test_a_client_that_goes_while_its_engine_is_paused_frees_its_slot(gateway, stub):
+    await gateway.route(stub)
+    stub.flood = 4000
+    _, writer = await gateway.open()
+    writer.write(request(ASK))
+    async with asyncio.timeout(30):
+        await stub.stalled.wait()
+        writer.transport.abort()
+        assert (await gateway.line()).outcome == "client-gone"
+        stub.flood = 0
+        assert b"[DONE]" in await gateway.post(ASK)
+
+
+async def test_a_client_that_says_it_sends_no_more_has_gone(gateway, stub):
+    await gateway.route(stub)
+    stub.hold.clear()
+    reader, writer = await gateway.open()
+    writer.write(request(ASK))
+    async with asyncio.timeout(10):
+        await reader.readuntil(b'"0"')
+        writer.write_eof()
+        await stub.gone.wait()
+    assert (await gateway.line()).outcome == "client-gone"
+    writer.close()
+
+
 async def test_a_turn_whose_daemon_takes_nothing_goes_on_without_it(gateway, stub):
     await gateway.route(stub, idle_timeout_s=1)
     stub.flood = 40  # 640 kB: less than a turn may hold, more than what the sockets hold

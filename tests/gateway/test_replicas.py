@@ -6,6 +6,7 @@ import json
 import pytest
 
 from core.gateway import wire
+from core.gateway.upstream import Pool
 
 ASK = {"model": "chat", "stream": True}
 
@@ -87,6 +88,40 @@ async def test_connections_to_an_engine_are_used_again(gateway, stub):
     for fields in [ASK, {"model": "chat"}] * 5:
         assert b"200 OK" in await gateway.post(fields)
     assert len(stub.bodies) == 10 and stub.connections == 1
+
+
+@pytest.mark.parametrize("fields", [ASK, {"model": "chat"}])
+async def test_what_meets_an_engine_that_closes_its_idle_connection_is_asked_again(gateway, stub, fields):
+    await gateway.route(stub)
+    assert b"200 OK" in await gateway.post(fields)
+    stub.slams = 1
+    assert b"200 OK" in await gateway.post(fields)
+    assert stub.slams == 0 and stub.connections == 2 and len(stub.bodies) == 2
+    await gateway.line()
+    live = await gateway.told(lambda live: live.requests == 2)
+    assert live.replicas[0].errors == 0
+
+
+async def test_a_connection_is_kept_for_less_time_than_an_engine_keeps_it(stub):
+    pool = Pool(f"unix:{stub.path}")
+    connection = await pool.connect()
+    pool.put(connection)
+    assert pool.get(connection.idle_since + 3.4) is connection
+    pool.put(connection)
+    assert pool.get(connection.idle_since + 3.6) is None and connection.closed
+    pool.put(other := await pool.connect())
+    other.idle_since -= 3.6
+    pool.prune()
+    assert other.closed and pool.get(other.idle_since) is None
+
+
+async def test_an_engine_that_does_not_count_its_streams_is_counted_by_events(gateway, stub):
+    await gateway.route(stub)
+    await gateway.change(stream_usage=False)
+    assert b"[DONE]" in await gateway.post(ASK)
+    assert b"stream_options" not in stub.bodies[0]
+    line = await gateway.line()
+    assert line.estimated and line.answer_tokens == 3 and line.prompt_tokens is None
 
 
 async def test_a_withdrawn_replica_gets_nothing_new_and_is_told_of_until_its_last_answer_ends(gateway, stubs):
