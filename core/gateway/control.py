@@ -54,6 +54,7 @@ class Control:
         core.spool.flush()
         core.spool.adopt()
         core.turns.prune()
+        core.sweep()
         for seat in core.table.seats.values():
             seat.pool.prune()
         self._send_usage()

@@ -19,10 +19,11 @@ WATCH_S = 0.2
 """How often the time-outs of all requests are looked at: one timer for all is cheaper than one each."""
 
 
-class Leaver(Protocol):
-    """A connection that can be told that this gateway takes nothing new."""
+class Caller(Protocol):
+    """A client's connection."""
 
     def leave(self) -> None: ...
+    def unused(self) -> None: ...
 
 
 class Running(Protocol):
@@ -42,11 +43,12 @@ class Core:
         self.turns = Turns()
         self.tasks: set[asyncio.Task[None]] = set()
         self.exchanges: set[Running] = set()
-        self.clients: set[Leaver] = set()
+        self.clients: set[Caller] = set()
         self.retired = False
         self.elsewhere: Pool | None = None
         """Where the turns of the gateway before this one can be followed, while it lives."""
         self.requests = 0
+        self._swept = time.monotonic()
         self._watch: asyncio.TimerHandle | None = None
         self._prefix = secrets.token_hex(4)
         self._ids = itertools.count()
@@ -68,6 +70,15 @@ class Core:
             exchange.look(now, limits)
         again = asyncio.get_running_loop().call_later(WATCH_S, self._look) if self.exchanges else None
         self._watch = again
+
+    def sweep(self) -> None:
+        """Have connections closed on which nothing was asked between two sweeps: whoever may connect could hold them
+        for ever, and with them descriptors."""
+        now = time.monotonic()
+        if now - self._swept >= self.table.limits.idle_timeout_s:
+            self._swept = now
+            for client in tuple(self.clients):
+                client.unused()
 
     def retire(self) -> None:
         """Take nothing new: idle connections are closed, busy ones after their answer."""

@@ -58,6 +58,8 @@ class ClientConnection(asyncio.Protocol):
         self._closed = False
         self._last = False
         self._framed = False
+        self._unused = False
+        """Nothing has come since the last sweep."""
         self._head = b""
         self._timer: asyncio.TimerHandle | None = None
 
@@ -77,6 +79,13 @@ class ClientConnection(asyncio.Protocol):
         answering, self._answering = self._answering, None
         if answering is not None:
             answering.client_gone()
+
+    def unused(self) -> None:
+        """A sweep: close if nothing has come since the one before and nothing is being answered."""
+        if self._unused and not self._busy and not self._refused:
+            self._last = True
+            self._transport.close()
+        self._unused = True
 
     def leave(self) -> None:
         """This gateway takes nothing new: close at once if nothing is asked, else after the answer."""
@@ -99,6 +108,7 @@ class ClientConnection(asyncio.Protocol):
         self._next()
 
     def data_received(self, data: bytes) -> None:
+        self._unused = False
         if self._busy or self._last or self._paused or self._ahead or self._framer.ready:
             if not self._refused:
                 self._keep_ahead(data)

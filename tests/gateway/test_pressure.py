@@ -146,6 +146,26 @@ async def test_a_chunked_body_that_grows_too_long_is_refused(gateway, stub):
     assert stub.bodies == []
 
 
+async def test_a_connection_on_which_nothing_is_asked_is_closed_and_no_other(gateway, stub):
+    await gateway.route(stub, idle_timeout_s=1.5, slots=2)
+    stub.hold.clear()
+    busy, asking = await gateway.open()
+    asking.write(request(ASK))
+    silent, waiting = await gateway.open()
+    used, using = await gateway.open()
+    async with asyncio.timeout(20):
+        await busy.readuntil(b'"0"')
+        closed = asyncio.create_task(silent.read())
+        while not closed.done():
+            using.write(b"GET /v1/models HTTP/1.1\r\nHost: x\r\n\r\n")
+            await used.readuntil(b"]}")
+            await asyncio.wait({closed}, timeout=0.2)
+        assert closed.result() == b""
+        assert (await busy.read()).endswith(b"0\r\n\r\n")  # its stream says nothing: another time-out, which is told
+    for writer in (asking, using, waiting):
+        writer.close()
+
+
 async def test_a_first_byte_that_does_not_come_is_timed_out(gateway, stub):
     await gateway.route(stub, first_byte_timeout_s=0.5)
     stub.silent = True
