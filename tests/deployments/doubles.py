@@ -40,6 +40,8 @@ class HostDouble(Node):
         self.refuses = self.stubborn = False
         self.signals: list[tuple[str, int]] = []
         self.pid = 1000
+        self.cores = 2
+        self.orders: list[LaunchOrder] = []
 
     def living(self) -> list[LaunchState]:
         return [each for each in self.launched.values() if each.alive]
@@ -54,6 +56,7 @@ class HostDouble(Node):
     async def launch(self, order: LaunchOrder) -> LaunchState:
         await asyncio.sleep(0)
         assert order.id not in self.launched
+        self.orders.append(order)
         assert order.owner not in [each.owner for each in self.living()], "a second copy"
         self.pid += 1
         state = LaunchState(
@@ -105,7 +108,7 @@ class HostDouble(Node):
 
     async def facts(self) -> NodeFacts:
         return NodeFacts(
-            name="local", boot_id="b", machine="x", system="Linux", cores=2, memory_bytes=1 << 34, python="3",
+            name="local", boot_id="b", machine="x", system="Linux", cores=self.cores, memory_bytes=1 << 34, python="3",
             cpu_model="", avx2=True,
         )  # fmt: skip
 

@@ -100,6 +100,19 @@ async def test_without_room_nothing_is_started(world: World) -> None:
     assert world.runner.view.reason == "it needs 3 MiB more" and not world.host.launched
 
 
+async def test_cores_less_one_are_shared_with_those_that_run_unless_somebody_says_otherwise(world: World) -> None:
+    world.host.cores = 9
+    await world.want("running")
+    await world.state("ready")
+    world.others = 3
+    await world.want("running", fresh=True)
+    await world.until(lambda: len(world.host.orders) == 2 and world.runner.view.state == "ready")
+    await world.want("running", fresh=True, threads=6)
+    await world.until(lambda: len(world.host.orders) == 3 and world.runner.view.state == "ready")
+    assert [order.spec["threads"] for order in world.host.orders] == [8, 2, 6]
+    assert world.runner.view.threads == 6
+
+
 async def test_a_new_generation_replaces_the_process(world: World) -> None:
     await world.want("running")
     await world.state("ready")

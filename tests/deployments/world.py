@@ -32,6 +32,8 @@ class World:
         self.host, self.engine, self.link = HostDouble(), EngineDouble(), LinkDouble()
         self.settings = Settings(replicas=QUICK)
         self.room = ""
+        self.others = 0
+        """Replicas that run beside this one."""
         self.generation = 0
         self.wanted: tables.Wanted | None = None
         self.task: asyncio.Task[None] | None = None
@@ -72,11 +74,14 @@ class World:
             # Its last transaction is shielded, and a process that is killed takes its writer along: none comes later.
             await type(self.store).transact(self.store, lambda db: None)
 
-    async def want(self, wanted: str | None, *, anew: bool = True, fresh: bool = False, url: str = "") -> None:
+    async def want(
+        self, wanted: str | None, *, anew: bool = True, fresh: bool = False, url: str = "", **fields: Any
+    ) -> None:
         """Say what should be: `running`, `stopped` or None; `fresh` for a new generation; `url` of an attached server
-        in place of an engine."""
+        in place of an engine; more `fields` of the spec."""
         self.generation += fresh
-        spec = DeploymentSpec(name="d", model="m", ctx=512, engine="attach" if url else "xllamacpp", url=url)
+        engine = "attach" if url else "xllamacpp"
+        spec = DeploymentSpec(name="d", model="m", ctx=512, engine=engine, url=url, **fields)  # type: ignore[arg-type]
         self.wanted = wanted and tables.Wanted(  # type: ignore[assignment]
             spec=spec, wanted=wanted, generation=self.generation, plan=PLAN, created_at=0, created_by="a"
         )
@@ -128,7 +133,7 @@ class World:
         return Yard(
             store=self.store, gate=self.gate, node=self.host, engines=EngineRegistry([self.engine, AttachDouble()]),
             catalog=cast(Any, CatalogDouble()), link=cast(Any, self.link), settings=lambda: self.settings,
-            clock=time.time, changed=self._changed, running=lambda: 0, waits=waits,
+            clock=time.time, changed=self._changed, running=lambda: self.others, waits=waits,
         )  # fmt: skip
 
     def _changed(self, view: Replica) -> None:
