@@ -1,6 +1,8 @@
 """Launch records that somebody or something has spoiled: each is explained, none hides the others."""
 
 import json
+import os
+import time
 from pathlib import Path
 
 import pytest
@@ -27,6 +29,32 @@ def record(node_home: Path, name: str, launch: bytes, ended: bytes) -> None:
     (folder / "lock").touch()
     (folder / "launch.json").write_bytes(launch)
     (folder / "exit.json").write_bytes(ended)
+
+
+@pytest.mark.parametrize("age", [0.0, 3600.0])
+async def test_a_record_that_is_written_again_is_read_again(home: Path, age: float) -> None:
+    """Also where both were written within one tick of the clock, as long as that was just now."""
+    paths = user_paths()
+    node = Local(paths)
+    told = {"kind": "gateway", "owner": "gateway", "pid": 1 << 22, "start": 1, "runs": 1}
+    written = time.time_ns() - int(age * 1e9)
+    for run in (1, 2):
+        record(paths.records, "aaaaaaaaaa", json.dumps(told | {"runs": run}).encode(), b"")
+        at = written + (run * 1000 if age else 0)
+        os.utime(paths.records / "aaaaaaaaaa/launch.json", ns=(at, at))
+        for _ in range(2):
+            assert [each.runs for each in await node.launches()] == [run]
+
+
+async def test_a_record_that_is_old_is_read_once(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = user_paths()
+    record(paths.records, "aaaaaaaaaa", json.dumps({"kind": "replica", "pid": 1 << 22, "start": 1}).encode(), b"")
+    os.utime(paths.records / "aaaaaaaaaa/launch.json", (1, 1))
+    reads, read = [], Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda self: reads.append(self.name) or read(self))
+    for _ in range(20):
+        await Local(paths).launches()
+    assert reads.count("launch.json") == 1
 
 
 @pytest.mark.parametrize("name", ["launch", "exit"])
