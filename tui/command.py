@@ -59,8 +59,8 @@ def run(work: Callable[[Client], Awaitable[T]], *, start: bool = True) -> T:
 
 
 def named(kind: str) -> Callable[[click.Context, click.Parameter, str], list[str]]:
-    """Completion of an argument with the names there are: `models`, `deployments` or `chats`. It starts no daemon, and
-    a daemon that does not answer at once completes nothing."""
+    """Completion with the names there are: `models`, `deployments`, `chats`, or the `engines` that can be used. It
+    starts no daemon, and a daemon that does not answer at once completes nothing."""
 
     async def names() -> list[str]:
         async with asyncio.timeout(COMPLETION_S):
@@ -69,6 +69,8 @@ def named(kind: str) -> Callable[[click.Context, click.Parameter, str], list[str
                 return [model.name for model in await client.models()]
             if kind == "chats":
                 return [chat.id for chat in await client.chats()]
+            if kind == "engines":
+                return [str(engine["name"]) for engine in await client.engines() if engine["found"]]
             return [deployment.spec.name for deployment in await client.deployments()]
 
     def complete(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
@@ -196,10 +198,22 @@ def with_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 NEAR = {
     "ls": ("ps", "models ls", "deployments ls"), "list": ("ps", "models ls"), "get": ("ps", "deployments ls"),
-    "run": ("deploy", "chat"), "delete": ("rm",), "kill": ("stop",), "top": ("ps",), "describe": ("explain",),
-    "pull": ("models import",), "import": ("models import",), "model": ("models",), "replicas": ("ps",),
+    "run": ("deploy", "chat"), "create": ("deploy",), "apply": ("deploy --replace",), "serve": ("deploy", "daemon"),
+    "attach": ("deploy --url",), "expose": ("deploy",), "delete": ("rm", "models rm"), "remove": ("rm", "models rm"),
+    "kill": ("stop",), "top": ("ps",), "describe": ("explain",), "inspect": ("explain", "models show"),
+    "show": ("explain", "models show", "chats show"), "is-active": ("ps", "status"), "info": ("status",),
+    "log": ("logs",), "journal": ("logs",), "pull": ("models import",), "import": ("models import",),
+    "model": ("models",), "deployment": ("deployments",), "engine": ("engines",), "replicas": ("ps",), "ask": ("chat",),
+    "enable": ("daemon --print-unit",), "quit": ("shutdown",),
 }  # fmt: skip
 """What people type who come from other programs."""
+BELOW = {
+    "list": ("ls",), "get": ("ls", "show"), "describe": ("show",), "inspect": ("show",), "info": ("show",),
+    "cat": ("show",), "delete": ("rm",), "remove": ("rm",), "pull": ("import",), "add": ("import",),
+    "create": ("import",), "find": ("search",), "grep": ("search",), "mv": ("rename",), "save": ("export",),
+    "check": ("verify",),
+}  # fmt: skip
+"""The same after a noun; those that the noun has are named."""
 
 
 class Nouns(click.Group):
@@ -213,7 +227,7 @@ class Nouns(click.Group):
             return super().resolve_command(ctx, args)
         from difflib import get_close_matches  # 2 ms that only a wrong verb pays
 
-        whole = [f"corral {each}" for each in NEAR.get(verb, ())] if ctx.parent is None else []
-        near = whole or [f"{ctx.command_path} {each}" for each in get_close_matches(verb, there, n=3)]
+        known = NEAR.get(verb, ()) if ctx.parent is None else [each for each in BELOW.get(verb, ()) if each in there]
+        near = [f"{ctx.command_path} {each}" for each in known or get_close_matches(verb, there, n=3)]
         meant = " or ".join(f"`{each}`" for each in near)
         raise click.UsageError(f"there is no verb {verb!r}" + (f": did you mean {meant}?" if meant else ""), ctx)

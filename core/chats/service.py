@@ -90,9 +90,12 @@ class Chats:
         question: str = "",
     ) -> Chat:  # fmt: skip
         """`question` is what will be asked first: one that would be refused leaves no chat behind. Raises `NotFound` if
-        there is no such deployment."""
-        if await self._deployment(deployment) is None:
-            raise NotFound(f"no deployment {deployment!r}", todo="see `corral ps`")
+        there is no such deployment, `Conflict` if it is down and there is a question."""
+        there = await self._deployment(deployment)
+        if there is None:
+            raise NotFound(f"no deployment {deployment!r}", todo="see `corral deployments`")
+        if question and there.state in ("stopped", "failed"):  # others may be ready before the answer is made
+            raise Conflict(f"{deployment} is {there.state}", there.reason, _mended(there))
         _check(options)
         now = self._clock()
         chat = Chat(
@@ -457,6 +460,11 @@ def _admit(chat: Chat, question: str) -> None:
         raise Invalid(
             "the question alone is too long for this deployment", alone, "shorten it, or deploy with more --ctx"
         )
+
+
+def _mended(deployment: Deployment) -> str:
+    name = deployment.spec.name
+    return f"corral start {name}" if deployment.state == "stopped" else f"corral explain {name}"
 
 
 def _check(options: ChatOptions) -> None:

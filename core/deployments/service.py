@@ -156,8 +156,7 @@ class Deployments:
     def get(self, name: str) -> Deployment:
         """Raises `NotFound`."""
         if name not in self._wanted:
-            known = ", ".join(sorted(self._wanted)) or "none"
-            raise NotFound(f"no deployment {name!r}", f"there are: {known}", "see `corral deployments`")
+            raise self._unknown(name)
         self._notice()
         return self._derive(name)  # type: ignore[return-value]
 
@@ -390,8 +389,12 @@ class Deployments:
     def _row(self, db: sqlite3.Connection, name: str) -> tables.Wanted:
         row = tables.one_wanted(db, name)
         if row is None:
-            raise NotFound(f"no deployment {name!r}", todo="see `corral ps`")
+            raise self._unknown(name)
         return row
+
+    def _unknown(self, name: str) -> NotFound:
+        known = ", ".join(sorted(self._wanted)) or "none"
+        return NotFound(f"no deployment {name!r}", f"there are: {known}", "see `corral deployments`")
 
     def _of(self, name: str) -> list[Runner]:
         return [runner for _, runner in sorted(self._runners.items()) if runner.deployment == name]

@@ -156,13 +156,14 @@ class House:
         self.bus = Bus()
         self.now = 1_700_000_000.0
         self.ctx = 512
+        self.state = "ready"
 
     async def deployment(self, name: str) -> Deployment | None:
         if name != "chat":
             return None
         spec = DeploymentSpec(name="chat", model="m", ctx=self.ctx * 2, parallel=2)
         return Deployment(
-            spec=spec, wanted="running", state="ready", reason="", since=0, created_at=0, created_by="a", ready=1
+            spec=spec, wanted="running", state=self.state, reason="why", since=0, created_at=0, created_by="a", ready=1
         )
 
     def chats(self) -> Chats:

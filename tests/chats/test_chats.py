@@ -411,3 +411,15 @@ async def test_a_chat_whose_first_question_would_be_refused_is_not_made(chats) -
             await chats.create(ALICE, "r", "chat", ChatOptions(), question=question)
     assert await chats.ls(ALICE) == before
     assert (await chats.create(ALICE, "r", "chat", ChatOptions(), question="why")).turns == 0
+
+
+@pytest.mark.parametrize(("state", "todo"), [("stopped", "corral start chat"), ("failed", "corral explain chat")])
+async def test_a_first_question_to_a_deployment_that_is_down_leaves_no_chat(house, chats, state, todo) -> None:
+    house.state = state
+    with pytest.raises(Conflict) as told:
+        await chats.create(ALICE, "r", "chat", ChatOptions(), question="why")
+    assert (told.value.what, told.value.why, told.value.todo) == (f"chat is {state}", "why", todo)
+    assert (await chats.ls(ALICE), house.gateway.asked) == ([], [])
+    kept = await chats.create(ALICE, "r", "chat", ChatOptions())  # the console's: a system prompt may be written first
+    house.state = "pending"
+    assert (await chats.create(ALICE, "r", "chat", ChatOptions(), question="why")).id != kept.id

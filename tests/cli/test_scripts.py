@@ -1,6 +1,7 @@
 """What a script sees when something is wrong: exit codes, one document, quiet pipes. The daemon is the real one."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -56,6 +57,35 @@ def test_a_closed_pipe_is_quiet(home: Path) -> None:
 def test_a_wrong_verb_is_told_the_right_one(home: Path) -> None:
     assert "deploy" in corral("deplyo").stderr
     assert corral("help", "models", "import").stdout.startswith("Usage: corral models import")
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("get", ["ps", "deployments ls"]), ("delete x", ["rm", "models rm"]), ("inspect x", ["explain", "models show"]),
+        ("show", ["explain", "models show", "chats show"]), ("create", ["deploy"]), ("is-active x", ["ps", "status"]),
+        ("models pull", ["models import"]), ("models get", ["models ls", "models show"]),
+        ("chats delete x", ["chats rm"]), ("audit list", ["audit ls"]), ("engine ls", ["engines"]),
+        ("deployments describe", []),
+    ],
+)  # fmt: skip
+def test_verbs_of_other_programs_are_told_ours(home: Path, typed: str, meant: list[str]) -> None:
+    """And none that ends the daemon: `show` is near `shutdown`."""
+    done = corral(*typed.split())
+    assert (done.returncode, done.stdout) == (2, "")
+    first = done.stderr.splitlines()[0]
+    assert re.findall("`corral ([^`]+)`", first) == meant
+    for each in meant:
+        assert corral("help", *each.split()).returncode == 0
+    assert not list(home.glob("*/corral.sock"))
+
+
+def test_a_deployment_that_is_not_there_is_told_with_those_that_are(home: Path) -> None:
+    corral("deploy", "elsewhere", "--url", "http://127.0.0.1:9")
+    for args in (("stop", "elswhere"), ("start", "elswhere"), ("scale", "elswhere", "1"), ("logs", "elswhere")):
+        done = corral(*args)
+        assert done.returncode == 3
+        assert "there are: elsewhere" in done.stderr
 
 
 def test_version_without_a_daemon_and_status_exit_codes(home: Path) -> None:

@@ -382,32 +382,47 @@ def test_names_are_completed_where_a_daemon_runs(deployed: Path, on_path: None) 
         assert (lines, done.stderr) == ([found] if found else [], ""), words
 
 
-WORDS = ("corral mod", "corral models im", "corral deploy --par", "corral audit ls --outcome ref")
-ASKED = {
-    # zsh completes on a terminal alone: the two that would show what was found print it
-    "zsh": """
-        compdef() { : }
-        eval "$(corral completion zsh)" || exit 9
-        _describe() { print -l -- ${(P)3} }
-        compadd() { print -l -- ${(P)@[-1]} }
-        for each in "$@"; do words=(${=each}); CURRENT=$#words; _corral_completion; done
-    """,
-    "fish": "corral completion fish | source; for each in $argv; complete -C $each; end",
+WORDS = (
+    ("corral mod", "corral models"), ("corral models im", "corral models import"),
+    ("corral deploy --par", "corral deploy --parallel"),
+    ("corral audit ls --outcome ref", "corral audit ls --outcome refused"),
+    ("corral models rm smol", "corral models rm smollm2-135m"), ("corral logs ", "corral logs d"),
+    ("corral deploy m --engine llama-s", "corral deploy m --engine llama-server"),
+)  # fmt: skip
+SHELLS = {
+    "bash": (["bash", "--norc", "--noprofile", "-i"], 'eval "$(corral completion bash)"'),
+    "zsh": (["zsh", "-f", "-i"], 'autoload -Uz compinit && compinit -u && eval "$(corral completion zsh)"'),
+    "fish": (["fish", "--no-config", "-i"], "corral completion fish | source"),
 }
 
 
-@pytest.mark.parametrize("shell", ["zsh", "fish"])
-def test_other_shells_take_their_script_and_complete(home: Path, on_path: None, shell: str) -> None:
+@pytest.mark.parametrize("shell", SHELLS)
+def test_a_shell_takes_its_script_and_completes_on_a_terminal(
+    deployed: Path, on_path: None, shell: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The shell itself, with the tab key pressed: what it makes of the line is run."""
     text = corral("completion", shell)
     assert "_CORRAL_COMPLETE" in text and "corral" in text and sys.executable not in text
     if shutil.which(shell) is None:
         pytest.skip(f"{shell} is not installed")
-    name = ["zsh"] if shell == "zsh" else []
-    done = subprocess.run([shell, "-c", ASKED[shell], *name, *WORDS], capture_output=True, text=True, timeout=60)
-    assert (done.returncode, done.stderr) == (0, "")
-    found = [re.split(r"[:\t]", line)[0] for line in done.stdout.splitlines() if line]
-    assert found == ["models", "import", "--parallel", "refused"]
-    assert not list(home.glob("*/corral.sock"))
+    program, take = SHELLS[shell]
+    for name in ("HOME", "ZDOTDIR", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_CACHE_HOME", "XDG_RUNTIME_DIR"):
+        monkeypatch.setenv(name, str(tmp_path))
+    carried_out = tmp_path / "carried-out"
+    # what the tab key made of a line is what the shell runs
+    script = Path(shutil.which("corral") or "")
+    shown = f'[ "$_CORRAL_COMPLETE" ] || [ "$1" = completion ] || exec echo "$@" >>{carried_out}'
+    script.write_text(script.read_text().replace("exec", f"{shown}\nexec"))
+    with Screen(program=program) as screen:
+        screen.type(f"{take}\recho tak''en\r")
+        screen.sees("taken")
+        for n, (begun, _) in enumerate(WORDS, 1):
+            screen.type(f"{begun}\t")
+            screen.type(f"\recho ran''-{n}\r")
+            screen.sees(f"ran-{n}")
+    assert [line.strip() for line in carried_out.read_text().splitlines()] == [
+        whole.removeprefix("corral ") for _, whole in WORDS
+    ]
 
 
 STRANGER = [sys.executable, "-P", "-c", "import os; os.getuid = lambda: 4242; from tui.__main__ import main; main()"]

@@ -141,7 +141,8 @@ async def _print(client: Client, talk: Chat, turn: Turn) -> None:
     if not shown.endswith("\n"):
         say()
     if last.state in ("cut", "failed"):
-        raise Failed(f"the answer was {last.state}", last.reason, f"corral chats show {talk.id}")
+        what = "the answer was cut" if last.state == "cut" else "the answer failed"
+        raise Failed(what, last.reason, f"corral chats show {talk.id}")
     if not options().quiet and sys.stderr.isatty():
         click.echo(figures(last), err=True)
 

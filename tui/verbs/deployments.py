@@ -30,7 +30,10 @@ PIECE = 1 << 20
 @click.option("--name", help="default: the model's name")
 @click.option("--ctx", default=0, help="total context cells of a replica (default: 4096 a slot)")
 @click.option("--parallel", default=1, show_default=True, help="conversations at once")
-@click.option("--engine", default="", help="xllamacpp (default), llama-server, llama-cpp-python, attach")
+@click.option(
+    "--engine", default="", shell_complete=named("engines"),
+    help="xllamacpp (default), llama-server, llama-cpp-python, attach",
+)  # fmt: skip
 @click.option("--threads", default=0, help="default: usable cores less one, shared among replicas")
 @click.option("--memory", type=Size(), default="0", help="hard limit of private memory, e.g. 2G (default: the plan)")
 @click.option("--cache-type", type=click.Choice(["f16", "q8_0", "q4_0"]), default="f16", show_default=True)

@@ -146,7 +146,10 @@ async def _follow(client: Client, job: ImportJob) -> None:
 @click.option("--ctx", default=0, help="total context cells (default: 4096 a slot)")
 @click.option("--parallel", default=1, help="conversations at once")
 @click.option("--cache-type", type=click.Choice(["f16", "q8_0", "q4_0"]), default="f16")
-@click.option("--engine", default="xllamacpp", help="engines differ in what they take", show_default=True)
+@click.option(
+    "--engine", default="xllamacpp", shell_complete=named("engines"), help="engines differ in what they take",
+    show_default=True,
+)  # fmt: skip
 @click.option("--memory", type=Size(), default="0", help="hard limit, e.g. 2G")
 @with_options
 def fit(model: str, ctx: int, parallel: int, cache_type: str, engine: str, memory: int) -> None:

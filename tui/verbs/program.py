@@ -121,7 +121,10 @@ def _system_unit() -> str:
 @click.command()
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(shell: str) -> None:
-    """Print the completion script of a shell: eval "$(corral completion bash)"."""
+    """Print a shell's completion script: eval "$(corral completion bash)".
+
+    In zsh the same with zsh, after compinit; in fish: corral completion fish | source
+    """
     env = {**os.environ, "_CORRAL_COMPLETE": f"{shell}_source"}
     done = subprocess.run([sys.executable, "-P", "-m", "tui"], env=env, capture_output=True, text=True, timeout=20)
     sys.stdout.write(done.stdout.replace("python -P -m tui", "corral"))
