@@ -116,6 +116,11 @@ class Paths(msgspec.Struct, frozen=True):
         return self.gateway / "control.sock"
 
     @property
+    def keys(self) -> Path:
+        """One file for each attached server that asks for a key (core/engines/keys.py); people write it."""
+        return self.config.parent / "keys"
+
+    @property
     def models(self) -> Path:
         """objects/<2 hex>/<sha256> (mode 0444) and incoming/ (what is being written)."""
         return self.state / "models"

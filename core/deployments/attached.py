@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from urllib.parse import urlsplit
 
+import msgspec
+
 from core.deployments import tables
 from core.deployments.picture import Picture
 from core.deployments.yard import Yard
-from core.engines.base import Endpoint
+from core.engines.base import Endpoint, Health
+from core.engines.keys import key_file, read_key
+from core.errors import Invalid
 
 NEVER = 3600.0
 """Seconds to the next look when only an event can change anything."""
@@ -34,7 +38,7 @@ class Attached:
             return NEVER
         endpoint = _endpoint(wanted.spec.url)
         picture.set(port=endpoint.port)
-        health = await self._yard.engines.get(wanted.spec.engine).health(endpoint)
+        health, endpoint = await self._health(wanted, endpoint)
         was, self.endpoint = self.endpoint, endpoint if health.state == "ready" else None
         if self.endpoint not in (was, None):
             self._yard.changed(picture.view)
@@ -46,6 +50,19 @@ class Attached:
             if was is not None or picture.view.state != "backoff" or picture.view.reason != reason:
                 picture.state("backoff", reason)
         return LOOK_S
+
+    async def _health(self, wanted: tables.Wanted, endpoint: Endpoint) -> tuple[Health, Endpoint]:
+        """Its health, asked with its key, which is read each time: a new one is in force at the next look."""
+        file = key_file(self._yard.keys, endpoint.host, endpoint.port, endpoint.tls)
+        try:
+            endpoint = msgspec.structs.replace(endpoint, secret=read_key(file))
+        except Invalid as error:
+            return Health(state="lost", reason=error.what), endpoint
+        health = await self._yard.engines.get(wanted.spec.engine).health(endpoint)
+        if health.wants_key:
+            todo = f"it refuses the key in {file}" if endpoint.secret else f"put its key in {file} (mode 600)"
+            health = msgspec.structs.replace(health, reason=f"{health.reason}: {todo}")
+        return health, endpoint
 
 
 def _endpoint(url: str) -> Endpoint:

@@ -18,6 +18,7 @@ from core.nouns import DeploymentSpec, Model, Plan, PlanParts
 from core.settings import Settings
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+_URL = re.compile(r"https?://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:\d{1,5})?(/[A-Za-z0-9._~%/-]*)?")
 CACHE_RAM_MIB = 256
 """The engine's prompt cache; its default of 8192 would not be planned for."""
 
@@ -47,11 +48,7 @@ class Capacity:
             if not low <= value <= high:
                 raise Invalid(f"{field} is {value}", f"it may be {low} to {high}", f"change --{field}")
         if not engine.abilities.starts:
-            url = urlsplit(spec.url)
-            if url.scheme not in ("http", "https") or not url.hostname:
-                raise Invalid(
-                    f"{spec.url!r} is no URL of a server", "it is http(s)://host[:port][/prefix]", "give one with --url"
-                )
+            check_url(spec.url)
             return msgspec.structs.replace(spec, replicas=min(1, spec.replicas)), None
         there = engine.availability()
         if not there.found:
@@ -122,6 +119,22 @@ def admit(spec: DeploymentSpec, plan: Plan, left: Room, *, replicas: int, freed:
         reserve_bytes=left.reserve_bytes, reserved_bytes=left.reserved_bytes,
         nearest=msgspec.to_builtins(near) if near else None,
     )  # fmt: skip
+
+
+def check_url(url: str) -> None:
+    """Raises `Invalid` for what is no URL of a server, and for one that holds a secret: a spec is stored, shown and
+    recorded, so it is told without it."""
+    if "@" in url or "?" in url:
+        raise Invalid(
+            "a URL of a server holds no user, key or query", "it would be stored and shown",
+            "put the key in a file of its own (README: keys), and take it for known to whoever saw this command",
+        )  # fmt: skip
+    try:
+        port = urlsplit(url).port
+    except ValueError:
+        port = -1
+    if not _URL.fullmatch(url) or port in (-1, 0):
+        raise Invalid(f"{url!r} is no URL of a server", "it is http(s)://host[:port][/prefix]", "give one with --url")
 
 
 def waits(plan: Plan, left: Room) -> str:

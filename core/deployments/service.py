@@ -88,7 +88,7 @@ class Deployments:
         )  # fmt: skip
         self._yard = Yard(
             store=store, gate=gate, node=node, engines=engines, catalog=catalog, link=self.link, settings=settings,
-            clock=clock, changed=self._changed, running=self._running, waits=self._waits,
+            clock=clock, changed=self._changed, running=self._running, waits=self._waits, keys=paths.keys,
         )  # fmt: skip
 
     # ---------------------------------------------------------------------------------------- its life

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 from core.access import Gate
 from core.catalog import Catalog
@@ -31,6 +32,7 @@ class Yard:
         changed: Callable[[Replica], None],
         running: Callable[[], int],
         waits: Callable[[str], Awaitable[str]],
+        keys: Path,
     ) -> None:
         self.store = store
         self.gate = gate
@@ -46,3 +48,5 @@ class Yard:
         """How many replicas run now."""
         self.waits = waits
         """Empty if this replica's plan fits now, else the sentence that says what is missing."""
+        self.keys = keys
+        """Folder with the keys of attached servers."""

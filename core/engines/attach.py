@@ -46,7 +46,7 @@ class Attach(Engine):
         except (OSError, ValueError) as error:
             return Health(state="lost", reason=f"it cannot be reached: {error}")
         if answer.status in (401, 403):
-            return Health(state="lost", reason=f"it asks for a key (/v1/models says {answer.status})")
+            return Health(state="lost", reason=f"it asks for a key (/v1/models says {answer.status})", wants_key=True)
         if answer.status != 200:
             return Health(state="lost", reason=f"/v1/models says {answer.status}")
         try:

@@ -90,6 +90,8 @@ class Health(Noun, frozen=True, kw_only=True):
 
     state: Literal["starting", "loading", "ready", "lost"]
     reason: str = ""
+    wants_key: bool = False
+    """It is there and refused what it was asked, for want of a key that it takes."""
 
 
 class Failure(Noun, frozen=True, kw_only=True):

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from core.budgets import Room
 from core.deployments import tables
-from core.deployments.capacity import admit, waits
+from core.deployments.capacity import admit, check_url, waits
 from core.deployments.runner import Runner
 from core.deployments.yard import Yard
-from core.errors import NoRoom
+from core.errors import Invalid, NoRoom
 from core.nouns import DeploymentSpec, Plan, PlanParts
 
 MIB = 1 << 20
@@ -85,3 +85,30 @@ async def test_a_replica_of_an_older_generation_is_not_counted_as_ready() -> Non
     assert runner.holds
     assert runner.view_for(wanted(1)).state == "ready"
     assert runner.view_for(wanted(2)).state == "stopping"
+
+
+@pytest.mark.parametrize(
+    "url", ["http://localhost:8080", "https://api.example.com/openai/", "http://[::1]:9", "http://10.0.0.7/a/b~c"]
+)
+def test_the_url_of_a_server_is_taken(url: str) -> None:
+    check_url(url)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "", "localhost:8080", "ftp://host", "http://", "http://host:0", "http://host:99999", "http://host:x", "http://[::1",
+        "http://host/a b", "http://host/\r\nX-Evil: 1", "http://ho st", "http://host/#f", "unix:///tmp/s", "http://h\u00f6st",
+    ],
+)  # fmt: skip
+def test_what_is_no_url_of_a_server_is_refused(url: str) -> None:
+    """Its parts go into the head of a request."""
+    with pytest.raises(Invalid, match="is no URL of a server"):
+        check_url(url)
+
+
+@pytest.mark.parametrize("url", ["http://me:hunter2@host", "http://hunter2@host", "https://host/v1?api_key=hunter2"])
+def test_a_url_with_a_secret_is_refused_and_not_repeated(url: str) -> None:
+    with pytest.raises(Invalid, match="holds no user, key or query") as told:
+        check_url(url)
+    assert "hunter2" not in str(told.value.body())

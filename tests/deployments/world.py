@@ -133,7 +133,7 @@ class World:
         return Yard(
             store=self.store, gate=self.gate, node=self.host, engines=EngineRegistry([self.engine, AttachDouble()]),
             catalog=cast(Any, CatalogDouble()), link=cast(Any, self.link), settings=lambda: self.settings,
-            clock=time.time, changed=self._changed, running=lambda: self.others, waits=waits,
+            clock=time.time, changed=self._changed, running=lambda: self.others, waits=waits, keys=self.paths.keys,
         )  # fmt: skip
 
     def _changed(self, view: Replica) -> None:

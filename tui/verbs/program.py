@@ -206,7 +206,7 @@ def _own() -> list[tuple[Path, str]]:
     """What is there of this user's own daemon."""
     paths = user_paths()
     unit = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "systemd/user" / systemd.UNIT
-    found = [(paths.state, STATE), (paths.config, "settings"), (cache_folder(), "cache")]
+    found = [(paths.state, STATE), (paths.config, "settings"), (paths.keys, "keys"), (cache_folder(), "cache")]
     if not os.environ.get("CORRAL_HOME"):
         found.append((unit, THE_UNIT))
     return [(place, what) for place, what in found if place.exists()]
