@@ -39,8 +39,9 @@ class Abilities(Noun, frozen=True, kw_only=True):
     """Understands stream_options.include_usage."""
     counters: bool = True
     cache_types: tuple[str, ...] = ("f16", "q8_0", "q4_0")
-    program_bytes: int = 40 << 20
-    """Resident memory of the program itself, beside what the model takes: a part of the plan (measured)."""
+    program_bytes: int = 163 << 18
+    """Resident memory of the program itself, less half of what a first prompt touches (the plan aims between before and
+    after): a part of the plan, measured."""
     term_again_s: float = 0.0
     """Seconds after which a second SIGTERM ends an engine that may hang in its clean-up after the first; 0 = the
     first one suffices."""

@@ -1,80 +1,118 @@
-"""The memory plan beside the resident set of the real engine, over contexts, slots and cache types.
+"""The memory plan beside the resident set of the real engines, over contexts, slots and cache types.
 
-Prints one JSON object a point (MiB; `ready` when the model is loaded, `used` after a prompt of a whole batch) and the
-largest error of all. Other models than the sample: give their files as arguments.
+For each engine that is here, with the sample and gemma-3-270m (fetched once): one JSON object a point (MiB; `ready`
+when the model is loaded, `used` after a prompt of a whole batch), then the largest errors of each. Exits 1 when the
+default engine is over 5 % anywhere. `--quick`: fewer points; `--engine NAME`: that one alone.
 """
 
+from __future__ import annotations
+
+import argparse
+import importlib.util
 import json
-import os
-import platform
-import subprocess
 import sys
-import urllib.request
+from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
 
+import gemma
+from bench_console import machine  # these three lie beside this file
+from resident import measure, shape
+
 from core.catalog import sample_path, sizing
-from core.catalog.files import header_of
-from core.catalog.shape import shape_of
+from core.engines.base import Engine
+from core.engines.registry import registry
+from core.settings import EnginesTable
 
-CHILD = """
-import os, sys, xllamacpp
-p = xllamacpp.CommonParams()
-p.model.path, p.n_ctx, p.n_parallel, kind = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
-p.hostnames, p.port, p.cache_ram_mib, p.sse_ping_interval, p.fit_params = ["127.0.0.1"], 0, 0, 1, False
-p.kv_unified = False
-p.cpuparams.n_threads = p.cpuparams_batch.n_threads = 1
-p.cache_type_k = p.cache_type_v = getattr(xllamacpp.ggml_type, "GGML_TYPE_" + kind.upper())
-server = xllamacpp.Server(p)
-print(server.listening_address, flush=True)
-sys.stdin.read()
-os._exit(0)
-"""
-POINTS = [(512, 1), (2048, 1), (8192, 1), (4096, 4), (8192, 4), (8192, 8)]
 MIB = 1 << 20
+LIMIT = 0.05
+MOST_CELLS = 131072
+"""Of a point: 3 GiB of cache with the sample."""
+KINDS = ("f16", "q8_0", "q4_0")
+PER = (256, 512, 2048, 8192, 32768)
+SLOTS = (1, 2, 4, 8, 16)
+ODD = ((700, 1), (1000, 3), (5000, 7), (16384, 64), (65536, 256))
+"""Total context and slots that are no powers, and very many slots."""
 
 
-def rss(pid: int) -> int:
-    """Resident bytes."""
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+def points(ctx_train: int, engine: Engine, quick: bool) -> Iterator[tuple[int, int, str]]:
+    """Total context, slots and cache type: all that this engine takes with such a model, in steps."""
+    many = engine.abilities.parallel
+    slots = (1, 4, 16) if quick else SLOTS
+    for per, parallel, kind in product(PER[1::2] if quick else PER, slots if many else (1,), KINDS):
+        if per <= ctx_train and per * parallel <= MOST_CELLS:
+            yield per * parallel, parallel, kind
+    for (ctx, parallel), kind in product(() if quick else ODD, ("f16", "q4_0")):
+        if many or parallel == 1:
+            yield ctx, parallel, kind
 
 
-def measured(model: Path, ctx: int, parallel: int, kind: str) -> tuple[int, int]:
-    """Bytes when ready, and after a prompt of a whole batch."""
-    argv = [sys.executable, "-I", "-c", CHILD, str(model), str(ctx), str(parallel), kind]
-    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as engine:
-        try:
-            assert engine.stdout is not None
-            base = engine.stdout.readline().decode().strip()
-            ready = rss(engine.pid)
-            words = min(600, ctx // parallel - 32)
-            body = json.dumps({"prompt": "word " * words, "max_tokens": 4}).encode()
-            ask = urllib.request.Request(f"{base}/v1/completions", body, {"Content-Type": "application/json"})
-            with urllib.request.urlopen(ask, timeout=120) as answer:
-                answer.read()
-            return ready, rss(engine.pid)
-        finally:
-            engine.kill()
+def models() -> Iterator[Path]:
+    sample = sample_path()
+    if sample is None:
+        print("the sample is left out: it is not installed", file=sys.stderr)
+    else:
+        yield sample
+    try:
+        yield gemma.fetch()
+    except (RuntimeError, OSError) as error:
+        print(f"gemma-3-270m is left out: {error}", file=sys.stderr)
 
 
-def main() -> None:
-    files = [Path(each) for each in sys.argv[1:]] or [found for found in [sample_path()] if found]
-    worst = 0.0
-    for model in files:
-        fd = os.open(model, os.O_RDONLY)
-        try:
-            shape = shape_of([header_of(fd, model.name)])
-        finally:
-            os.close(fd)
-        for (ctx, parallel), kind in product(POINTS, ("f16", "q8_0", "q4_0")):
-            ready, used = measured(model, ctx, parallel, kind)
-            planned = sizing.resident(sizing.parts(shape, ctx, parallel, kind))  # type: ignore[arg-type]
-            errors = [planned / ready - 1, planned / used - 1]
-            worst = max(worst, *map(abs, errors))
-            row = {"model": model.stem, "ctx": ctx, "parallel": parallel, "cache": kind, "plan": planned / MIB}
-            row |= {"ready": ready / MIB, "used": used / MIB, "error_ready": errors[0], "error_used": errors[1]}
-            print(json.dumps({k: round(v, 3) if isinstance(v, float) else v for k, v in row.items()}))
-    print(json.dumps({"largest_error": round(worst, 4), "machine": f"{platform.machine()}, {os.cpu_count()} cores"}))
+def table() -> EnginesTable:
+    """With the engines of `make test-engines`, where there are any."""
+    spec = importlib.util.spec_from_file_location("build", Path(__file__).parents[1] / "engines/build.py")
+    assert spec and spec.loader
+    build = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(build)
+    built = build.found()
+    return (
+        EnginesTable(llama_server=str(built.llama_server), llama_cpp_python=str(built.python))
+        if built
+        else EnginesTable()
+    )
 
 
-main()
+def compare(engine: Engine, model: Path, quick: bool) -> float:
+    """Measure and print all points; the largest error of them."""
+    known = shape(model)
+    ready_errors, used_errors = [], []
+    for ctx, parallel, kind in points(known.ctx_train, engine, quick):
+        found = measure(engine, model, known, ctx, parallel, kind)
+        planned = sizing.resident(
+            sizing.parts(known, ctx, parallel, kind, program_bytes=engine.abilities.program_bytes)  # type: ignore[arg-type]
+        )
+        ready_errors.append(planned / found.ready - 1)
+        used_errors.append(planned / found.used - 1)
+        row = {"engine": engine.name, "model": model.stem[:12], "ctx": ctx, "parallel": parallel, "cache": kind}
+        row |= {"plan": planned // MIB, "ready": found.ready // MIB, "used": found.used // MIB}
+        row |= {"error_ready": round(ready_errors[-1], 4), "error_used": round(used_errors[-1], 4)}
+        print(json.dumps(row), flush=True)
+    told = {"engine": engine.name, "model": model.stem[:12], "points": len(ready_errors)}
+    for name, errors in (("ready", ready_errors), ("used", used_errors)):
+        told[name] = [round(min(errors), 4), round(max(errors), 4)]
+    print(json.dumps(told | {"machine": machine()}), flush=True)
+    return max(map(abs, ready_errors + used_errors))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--engine")
+    asked = parser.parse_args()
+    engines = registry(table())
+    kept = True
+    files = list(models())
+    for name in [asked.engine] if asked.engine else [name for name in engines.names if name != "attach"]:
+        engine = engines.get(name)
+        there = engine.availability()
+        if not there.found:
+            print(f"{name} is left out: {there.reason}", file=sys.stderr)
+            continue
+        worst = max((compare(engine, model, asked.quick) for model in files), default=0.0)
+        kept = kept and (worst < LIMIT or name != engines.names[0])
+    return 0 if kept else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,5 +1,6 @@
 """The memory plan: the formula's figures, the yes or no, and the nearest that fits."""
 
+import msgspec
 import pytest
 
 from core.catalog import sizing
@@ -23,6 +24,14 @@ def test_the_cache_by_hand() -> None:
     assert sizing.parts(SMOLLM2, 8192, 4, "f16").kv_cache == 8192 * 30 * 3 * 128 * 2
     assert sizing.parts(SMOLLM2, 8192, 4, "q8_0").kv_cache == 8192 * 30 * 3 * 128 * 34 // 32
     assert sizing.parts(SMOLLM2, 1000, 4, "f16").kv_cache == 4 * 256 * 30 * 3 * 128 * 2
+
+
+def test_the_compute_buffer_by_hand() -> None:
+    """A batch is no longer than a slot, and gemma3's queries are wider than its embedding."""
+    assert sizing.parts(SMOLLM2, 8192, 4, "f16").compute == 512 * 4 * (2 * 1536 + 8 * 576)
+    assert sizing.parts(SMOLLM2, 1000, 4, "f16").compute == 256 * 4 * (2 * 1536 + 8 * 576)
+    wide = msgspec.structs.replace(SMOLLM2, n_head=4, key_length=256, n_embd=640)
+    assert sizing.parts(wide, 8192, 4, "f16").compute == 512 * 4 * (2 * 1536 + 4 * 640 + 4 * 1024)
 
 
 def test_yes_says_the_numbers() -> None:
