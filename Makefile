@@ -1,6 +1,8 @@
 # Two commands, and a third: `make run` opens the console, `make test` runs the tests, `make demo` shows the whole road.
 PYTHON ?= python3
 BIN := .venv/bin
+FOUND = command -v $(PYTHON) >/dev/null || { echo "corral: there is no $(PYTHON): install Python 3.11 or newer, or name \
+one: make PYTHON=python3.12 …" >&2; exit 1; }
 
 .PHONY: help run demo test soak check format bench shots clean setup setup-dev
 
@@ -17,10 +19,10 @@ help:
 	@echo 'make clean  remove .venv and caches (no model and no state)'
 
 setup:
-	@$(PYTHON) core/bootstrap.py
+	@$(FOUND); $(PYTHON) core/bootstrap.py
 
 setup-dev:
-	@$(PYTHON) core/bootstrap.py --dev
+	@$(FOUND); $(PYTHON) core/bootstrap.py --dev
 
 run: setup
 	@$(BIN)/corral

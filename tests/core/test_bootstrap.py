@@ -11,7 +11,8 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
-FILE = Path(__file__).parents[2] / "core/bootstrap.py"
+ROOT = Path(__file__).parents[2]
+FILE = ROOT / "core/bootstrap.py"
 
 
 @pytest.fixture
@@ -198,6 +199,15 @@ def clone(tmp_path: Path) -> Path:
 def bootstrap(clone: Path, **env: str) -> subprocess.CompletedProcess[str]:
     argv = [sys.executable, str(clone / "core/bootstrap.py")]
     return subprocess.run(argv, capture_output=True, text=True, timeout=100, env={**os.environ, **env})
+
+
+def test_a_host_without_python_is_told_what_to_install(clone: Path) -> None:
+    (clone / "Makefile").write_text((ROOT / "Makefile").read_text())
+    for goal in ("run", "test", "demo"):
+        argv = ["make", "-C", str(clone), goal, "PYTHON=python9"]
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=30)
+        assert done.returncode == 2
+        assert "corral: there is no python9: install Python 3.11 or newer, or name one: make" in done.stderr
 
 
 def test_a_missing_venv_module_is_told_with_its_package(clone: Path, tmp_path: Path) -> None:
