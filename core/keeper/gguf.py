@@ -136,8 +136,11 @@ class Reader:
                     last = base + len(data) - 8
                 length = unpack(data, at - base)[0]
                 at += 8 + length
-                if length > MAX_STRING or at > end:
-                    raise BadHeader("%s has a string of %d bytes that does not fit" % (what, length))
+                if length > MAX_STRING:
+                    raise BadHeader("%s has a string of %d bytes (at most %d are taken)" % (what, length, MAX_STRING))
+                if at > end:
+                    self.at = at - length
+                    self.check(length, what)
             self.at = at
             return {"count": count}
         if code not in SIZES:

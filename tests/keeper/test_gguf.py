@@ -44,6 +44,7 @@ def test_reads_metadata_and_tensors(tmp_path):
 
 HUGE = struct.pack("<IQ", 8, 1 << 63)
 NESTED = struct.pack("<IIQIQ", 9, 9, 1, 4, 0)
+LONG = struct.pack("<IIQQ", 9, 8, 1, 1 << 32)
 ENDLESS = struct.pack("<IIQ", 9, 4, 1 << 62)
 
 
@@ -64,6 +65,8 @@ ENDLESS = struct.pack("<IIQ", 9, 4, 1 << 62)
         (maker.make(tensors=[("t", [8], 0, 7)]), "not aligned"),
         (maker.make(cut=40), "truncated: tensor"),
         (maker.make()[:200], "truncated"),
+        (maker.make()[: maker.make().index(b"tokenizer.ggml.tokens") + 47], "truncated: .*tokens' needs"),
+        (maker.make({"general.tags": LONG}), "4294967296 bytes .at most"),
     ],
 )
 def test_refuses_with_the_reason(tmp_path, data, reason):

@@ -14,7 +14,7 @@ from tui.amounts import Size
 from tui.command import Nouns, named, options, run, with_options
 from tui.lines import Progress, as_json, ask, note_ctx, say, table, tell
 from tui.plain import line
-from tui.words import age, size
+from tui.words import age, moment, size
 
 ENDED = ("done", "failed", "cancelled")
 
@@ -63,7 +63,7 @@ def show(name: str) -> None:
         ("parameters", f"{shape.n_params / 1e6:.0f} M"), ("quantisation", shape.quantization),
         ("layers", shape.n_layer), ("context", shape.ctx_train), ("vocabulary", shape.n_vocab),
         ("chat template", "yes" if shape.chat_template else "no"), ("licence", model.licence or "not stated"),
-        ("origin", model.origin), ("imported", f"{age(model.imported_at)} ago by {model.imported_by}"),
+        ("origin", model.origin), ("imported", f"{moment(model.imported_at)} by {model.imported_by}"),
     ):  # fmt: skip
         say(f"{key:<14} {line(value)}")
 
