@@ -139,6 +139,11 @@ def test_a_number_that_cannot_be_is_told_with_its_range(home: Path, args: tuple[
     assert re.search(r"is no whole number from \d+ to \d+", corral(*args, code=2))
 
 
+def test_what_is_no_id_of_an_event_is_told(home: Path) -> None:
+    """It was taken for one of a daemon before, and answered with a lone `resync`."""
+    assert "is no id of an event" in corral("events", "--since", "5m", code=2)
+
+
 def test_what_is_no_number_is_not_dropped_silently(home: Path) -> None:
     for option in ("--temperature", "--top-p"):
         for value in ("nan", "inf", "-1", "x"):

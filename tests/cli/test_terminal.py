@@ -280,6 +280,38 @@ def test_a_full_context_is_asked_about(deployed: Path) -> None:
     assert len(ask("chats", "show", turn["chat"])["messages"]) == 4
 
 
+@pytest.mark.parametrize(
+    ("prompt", "says"),
+    [(487, "the context is full (512 tokens): the answer ends here"), (4, "--max-tokens gives it more")],
+)
+def test_an_answer_that_is_cut_off_says_by_what(deployed: Path, prompt: int, says: str) -> None:
+    text = deployed.read_text().replace('"finish_reason": "stop"', '"finish_reason": "length"')
+    deployed.write_text(text.replace('"prompt_tokens": 4', f'"prompt_tokens": {prompt}'))
+    corral("restart", "d", "--wait")
+    assert says in corral("chat", "d", "hi")
+    assert "corral:" not in corral("chat", "d", "hi", "-q")
+    with Screen("chat", "d", "hi") as screen:
+        screen.sees(rf"{prompt} tokens in, 24 out, context {prompt + 24} of 512\)")
+
+
+def test_a_closed_terminal_loses_nothing(deployed: Path) -> None:
+    with Screen("chat", "d", "hi") as screen:
+        screen.sees("w3")
+    (chat,) = ask("chats", "ls")
+    turn = until(lambda: (found := ask("chats", "show", chat["id"])["messages"][0])["state"] == "done" and found)
+    assert turn["answer"].split() == [f"w{n}" for n in range(24)]
+
+
+def test_no_escape_sequence_leaves_with_an_export(deployed: Path) -> None:
+    evil = "red \x1b[31m title \x1b]0;owned\x07 \x9b5m \u202e end"
+    chat = ask("chat", "d", evil)["chat"]
+    corral("chats", "rename", chat, evil)
+    for args in ((), ("--format", "json"), ("--json",)):
+        text = corral("chats", "export", chat, *args)
+        assert "end" in text and not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]", text)
+    assert json.loads(text)["messages"][0]["question"] == evil
+
+
 @contextlib.contextmanager
 def following(*args: str) -> Iterator[tuple[subprocess.Popen[bytes], list[str]]]:
     """A verb that goes on, and what it has written; `news` reads without waiting."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -143,12 +144,24 @@ async def _print(client: Client, talk: Chat, turn: Turn) -> None:
     if last.state in ("cut", "failed"):
         what = "the answer was cut" if last.state == "cut" else "the answer failed"
         raise Failed(what, last.reason, f"corral chats show {talk.id}")
-    if not options().quiet and sys.stderr.isatty():
-        click.echo(figures(last), err=True)
+    if options().quiet:
+        return
+    if last.finish == "length":
+        note(_cut_off(last, talk.ctx_per_slot))
+    if sys.stderr.isatty():
+        click.echo(figures(last, talk.ctx_per_slot), err=True)
 
 
-def figures(turn: Turn) -> str:
-    """First-token time, speed, tokens: one line."""
+def _cut_off(turn: Turn, room: int) -> str:
+    """Why the answer ends in the middle, and what there is to do."""
+    if room and turn.context_tokens is not None and turn.context_tokens >= room - 1:
+        what = f"the context is full ({room} tokens): the answer ends here"
+        return f"{what}; --forget-oldest goes on, or begin a new chat, or deploy with more --ctx"
+    return "the answer has used up its tokens: --max-tokens gives it more"
+
+
+def figures(turn: Turn, room: int = 0) -> str:
+    """First-token time, speed, tokens, and how full the context of `room` tokens is: one line."""
     parts = []
     if turn.ttft_ms is not None:
         parts.append(f"first token {turn.ttft_ms:.0f} ms")
@@ -156,6 +169,8 @@ def figures(turn: Turn) -> str:
         parts.append(f"{turn.tokens_per_second:.1f} tokens/s")
     if turn.prompt_tokens is not None or turn.answer_tokens is not None:
         parts.append(f"{turn.prompt_tokens or '?'} tokens in, {turn.answer_tokens or '?'} out")
+    if room and turn.context_tokens is not None:
+        parts.append(f"context {turn.context_tokens} of {room}")
     return "(" + ", ".join(parts) + ")"
 
 
@@ -223,7 +238,7 @@ def show(chat: str) -> None:
             say("[cut off: its tokens or the context were used up]")
         if turn.state != "done":
             say(f"[{line(turn.state)}{': ' + line(turn.reason) if turn.reason else ''}]")
-        say(figures(turn))
+        say(figures(turn, detail.chat.ctx_per_slot))
 
 
 @chats.command("rename")
@@ -242,7 +257,10 @@ def rename(chat: str, title: str) -> None:
 @with_options
 def export(chat: str, format_: str) -> None:
     """Write a chat to standard output."""
-    sys.stdout.write(run(lambda client: client.export_chat(chat, "json" if options().json else format_)))
+    if options().json or format_ == "json":
+        as_json(json.loads(run(lambda client: client.export_chat(chat, "json"))))
+    else:  # a file that is shown on a terminal one day must not speak to it either
+        click.echo(plain(run(lambda client: client.export_chat(chat, "md"))), nl=False)
 
 
 @chats.command("rm")

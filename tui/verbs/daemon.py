@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import time
 from collections.abc import AsyncIterator
 
@@ -17,6 +18,7 @@ from tui.lines import as_json, say, table, tell
 from tui.plain import line
 from tui.words import age, size
 
+EVENT_ID = re.compile(r"[0-9a-z]+\.\d{1,19}")
 RECENT = 100
 """Events that `corral events` shows."""
 
@@ -80,10 +82,12 @@ def reload() -> None:
 
 @click.command()
 @click.option("-f", "--follow", is_flag=True, help="go on until ctrl+c")
-@click.option("--since", help="after this event id")
+@click.option("--since", help="after this event's id, as the first column or `id` has it")
 @with_options
 def events(follow: bool, since: str | None) -> None:
     """What happened last, one line an event; -f follows, and goes on through a new daemon."""
+    if since is not None and not EVENT_ID.fullmatch(since):
+        raise click.BadParameter(f"{since!r} is no id of an event, as 1a2142e3a4a.110", param_hint="'--since'")
 
     async def work(client: Client) -> None:
         last = (await client.picture()).event
