@@ -17,8 +17,8 @@ from core.nouns import DeploymentSpec, ModelShape, Plan, PlanParts
 MIB = 1 << 20
 CELL_BYTES = {"f16": 2.0, "q8_0": 34 / 32, "q4_0": 18 / 32}
 DEFAULT_CTX_PER_SLOT = 4096
-PROGRAM_BYTES = Abilities().program_bytes
-"""Of the default engine's own program, with half of what a first prompt touches (measured)."""
+DEFAULT = Abilities()
+"""Of the default engine."""
 CacheType = Literal["f16", "q8_0", "q4_0"]
 
 
@@ -37,13 +37,13 @@ def parts(
     parallel: int,
     cache_type: CacheType,
     n_ubatch: int = 512,
-    program_bytes: int = PROGRAM_BYTES,
+    engine: Abilities = DEFAULT,
 ) -> PlanParts:
-    """Bytes by use; `program_bytes` are the engine's own (`Abilities.program_bytes`)."""
+    """Bytes by use; `engine` says what its program takes, and whether it keeps a window or all."""
     slots = max(1, parallel)
     per = pad256(ctx / slots)
     cells = per * slots
-    window = min(per, pad256(shape.n_swa + n_ubatch))
+    window = per if engine.whole_window else min(per, pad256(shape.n_swa + n_ubatch))
     row = CELL_BYTES[cache_type] * (shape.key_length + shape.value_length)
     sliding = shape.swa_layers or (False,) * shape.n_layer
     kv = sum(
@@ -61,7 +61,7 @@ def parts(
         compute=compute,
         repack=shape.repack_bytes,
         output=4 * shape.n_vocab * slots,
-        base=program_bytes + 150 * shape.n_vocab,
+        base=engine.program_bytes + 150 * shape.n_vocab,
     )
 
 
@@ -86,10 +86,10 @@ def plan(
     reserve_bytes: int,
     reserved_bytes: int,
     n_ubatch: int = 512,
-    program_bytes: int = PROGRAM_BYTES,
+    engine: Abilities = DEFAULT,
 ) -> Plan:
     """The plan of one replica against what is free (bytes), with the nearest thing that would fit if it does not."""
-    found = parts(shape, ctx, parallel, cache_type, n_ubatch, program_bytes)
+    found = parts(shape, ctx, parallel, cache_type, n_ubatch, engine)
     rss = resident(found)
     need = reserved(rss, cache_ram_mib)
     left = free_bytes - reserve_bytes - reserved_bytes
@@ -114,7 +114,7 @@ def plan(
         reason=f"needs {human(need)} of {human(max(0, left))}: {beside}"
         if fits
         else f"needs {human(need)} and {human(max(0, left))} is left: {beside}",
-        nearest=None if fits else nearest(shape, model, ctx, parallel, cache_type, cache_ram_mib, left, program_bytes),
+        nearest=None if fits else nearest(shape, model, ctx, parallel, cache_type, cache_ram_mib, left, engine),
         notes=tuple(notes),
     )
 
@@ -127,7 +127,7 @@ def nearest(
     cache_type: CacheType,
     cache_ram_mib: int,
     left: int,
-    program_bytes: int = PROGRAM_BYTES,
+    engine: Abilities = DEFAULT,
 ) -> DeploymentSpec | None:
     """The nearest thing that fits, the least harmful change first: a smaller cache type (a little quality), then fewer
     slots (others wait), then a shorter conversation (what one came for)."""
@@ -138,7 +138,7 @@ def nearest(
         slots = max(1, parallel)
         while slots:
             for kind in kinds:
-                found = parts(shape, per * slots, slots, kind, program_bytes=program_bytes)
+                found = parts(shape, per * slots, slots, kind, engine=engine)
                 if reserved(resident(found), cache_ram_mib) <= left:
                     return DeploymentSpec(name="nearest", model=model, ctx=per * slots, parallel=slots, cache_type=kind)
             slots //= 2

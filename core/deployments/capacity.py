@@ -84,7 +84,7 @@ class Capacity:
             free_bytes=left.free_bytes,
             reserve_bytes=left.reserve_bytes,
             reserved_bytes=left.reserved_bytes,
-            program_bytes=self._engines.get(spec.engine).abilities.program_bytes,
+            engine=self._engines.get(spec.engine).abilities,
         )
         if _limit_too_small(spec, plan):
             return msgspec.structs.replace(plan, fits=False, reason=_limit_reason(spec, plan))

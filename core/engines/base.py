@@ -42,6 +42,8 @@ class Abilities(Noun, frozen=True, kw_only=True):
     program_bytes: int = 163 << 18
     """Resident memory of the program itself, less half of what a first prompt touches (the plan aims between before and
     after): a part of the plan, measured."""
+    whole_window: bool = False
+    """Keeps the cache of the whole context for layers, too, that see a window of it alone."""
     term_again_s: float = 0.0
     """Seconds after which a second SIGTERM ends an engine that may hang in its clean-up after the first; 0 = the
     first one suffices."""

@@ -21,7 +21,9 @@ INSTALL = "install it (pip install 'corral[llama-cpp-python]') or name a python 
 
 class LlamaCppPython(Engine):
     name = "llama-cpp-python"
-    abilities = Abilities(parallel=False, stream_usage=False, counters=False, program_bytes=78 << 20)
+    abilities = Abilities(
+        parallel=False, stream_usage=False, counters=False, whole_window=True, program_bytes=153 << 19
+    )  # fmt: skip
 
     def _python(self) -> str:
         named = self.settings.llama_cpp_python

@@ -80,7 +80,7 @@ def compare(engine: Engine, model: Path, quick: bool) -> float:
     for ctx, parallel, kind in points(known.ctx_train, engine, quick):
         found = measure(engine, model, known, ctx, parallel, kind)
         planned = sizing.resident(
-            sizing.parts(known, ctx, parallel, kind, program_bytes=engine.abilities.program_bytes)  # type: ignore[arg-type]
+            sizing.parts(known, ctx, parallel, kind, engine=engine.abilities)  # type: ignore[arg-type]
         )
         ready_errors.append(planned / found.ready - 1)
         used_errors.append(planned / found.used - 1)

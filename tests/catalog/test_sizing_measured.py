@@ -21,7 +21,7 @@ def check(model: Path | None, absent: str, ctx: int, parallel: int, kind: sizing
     if model is None:
         pytest.skip(absent)
     engine, known = XLlamaCpp(EnginesTable()), shape(model)
-    planned = sizing.resident(sizing.parts(known, ctx, parallel, kind, program_bytes=engine.abilities.program_bytes))
+    planned = sizing.resident(sizing.parts(known, ctx, parallel, kind, engine=engine.abilities))
     for state, found in measure(engine, model, known, ctx, parallel, kind)._asdict().items():
         assert planned == pytest.approx(found, rel=0.05), f"{state}: {planned / found - 1:+.1%}"
 

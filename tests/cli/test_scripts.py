@@ -88,6 +88,17 @@ def test_a_deployment_that_is_not_there_is_told_with_those_that_are(home: Path) 
         assert "there are: elsewhere" in done.stderr
 
 
+@pytest.mark.parametrize("noun", ["", "models", "chats", "deployments", "engines", "audit"])
+def test_the_list_of_verbs_has_whole_sentences_in_80_columns(
+    home: Path, noun: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    listed = corral(*noun.split(), "--help").stdout.partition("Commands:")[2].splitlines()[1:]
+    assert listed
+    for each in listed:
+        assert each.endswith(".") and not each.endswith("...") and len(each) <= 80, each
+
+
 def test_version_without_a_daemon_and_status_exit_codes(home: Path) -> None:
     assert json.loads(corral("version", "--json").stdout)["daemon"] is None
     assert corral("status").returncode == 6

@@ -176,7 +176,7 @@ def figures(turn: Turn, room: int = 0) -> str:
 
 @click.group(cls=Nouns)
 def chats() -> None:
-    """What was said before: list, show, search, rename, export, remove."""
+    """What was said before: show it, find it, export it, remove it."""
 
 
 def _list(found: list[Chat], none: str) -> None:

@@ -85,7 +85,10 @@ def reload() -> None:
 @click.option("--since", help="after this event's id, as the first column or `id` has it")
 @with_options
 def events(follow: bool, since: str | None) -> None:
-    """What happened last, one line an event; -f follows, and goes on through a new daemon."""
+    """What happened last, one line an event.
+
+    -f follows, and goes on through a new daemon.
+    """
     if since is not None and not EVENT_ID.fullmatch(since):
         raise click.BadParameter(f"{since!r} is no id of an event, as 1a2142e3a4a.110", param_hint="'--since'")
 
@@ -142,7 +145,10 @@ def _all(found: list[Event]) -> None:
 @with_options
 @click.pass_context
 def engines(context: click.Context) -> None:
-    """Which inference servers can be started here, and why not: the same as `corral engines ls`."""
+    """Which inference servers can be started here, or why not.
+
+    The same as `corral engines ls`.
+    """
     if context.invoked_subcommand is None:
         _engines()
 
@@ -150,7 +156,7 @@ def engines(context: click.Context) -> None:
 @engines.command("ls")
 @with_options
 def engines_ls() -> None:
-    """Which inference servers can be started here, their version and where they are, or why not."""
+    """Engines that can be started here, and where; or why not."""
     _engines()
 
 

@@ -139,7 +139,10 @@ def ps() -> None:
 @with_options
 @click.pass_context
 def deployments(context: click.Context) -> None:
-    """What should run: the same as `corral deployments ls`."""
+    """What should run, and how much of it does.
+
+    The same as `corral deployments ls`.
+    """
     if context.invoked_subcommand is None:
         _list()
 
@@ -147,7 +150,7 @@ def deployments(context: click.Context) -> None:
 @deployments.command("ls")
 @with_options
 def ls() -> None:
-    """What should run: how many replicas are desired, and how many are ready."""
+    """What should run: how many replicas are wanted and ready."""
     _list()
 
 
@@ -320,7 +323,10 @@ def _print(piece: LogText, stream: bool) -> None:
 @click.argument("name", shell_complete=named("deployments"))
 @with_options
 def explain(name: str) -> None:
-    """Why a deployment is in its state: sentences first, evidence after."""
+    """Why a deployment is in its state.
+
+    Sentences first, evidence after.
+    """
     found = run(lambda client: client.explain(name))
     if options().json:
         as_json(found)

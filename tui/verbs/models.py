@@ -90,7 +90,10 @@ def import_(path: Path, name: str | None) -> None:
 @click.option("--name", help="default: smollm2-135m")
 @with_options
 def sample(name: str | None) -> None:
-    """Import the sample model (SmolLM2-135M-Instruct, 98 MB, Apache-2.0)."""
+    """Import the sample model (98 MB, Apache-2.0).
+
+    It is SmolLM2-135M-Instruct.
+    """
 
     async def work(client: Client) -> Model | None:
         there = next((each for each in await client.models() if each.origin == "sample"), None)
@@ -153,7 +156,10 @@ async def _follow(client: Client, job: ImportJob) -> None:
 @click.option("--memory", type=Size(), default="0", help="hard limit, e.g. 2G")
 @with_options
 def fit(model: str, ctx: int, parallel: int, cache_type: str, engine: str, memory: int) -> None:
-    """The memory a replica would need, and whether it fits now (exit 5 if not)."""
+    """The memory a replica would need, and whether it fits.
+
+    Exit 5 if it does not fit now.
+    """
     spec = DeploymentSpec(
         name="fit", model=model, ctx=ctx, parallel=parallel, cache_type=cache_type,  # type: ignore[arg-type]
         engine=engine, memory=memory,

@@ -94,7 +94,10 @@ CAPABILITIES = (
 @click.option("--print-unit", is_flag=True, help="print a systemd unit instead")
 @with_options
 def daemon(foreground: bool, system: bool, print_unit: bool) -> None:
-    """Run the daemon in the foreground, or print a systemd unit for it (with --user a user's one)."""
+    """Run the daemon here, or print a systemd unit for it.
+
+    With --user the unit is one of the user's own.
+    """
     if print_unit:
         sys.stdout.write(_user_unit() if options().user else _system_unit())
         return
@@ -121,9 +124,10 @@ def _system_unit() -> str:
 @click.command()
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(shell: str) -> None:
-    """Print a shell's completion script: eval "$(corral completion bash)".
+    """Print the completion script of a shell.
 
-    In zsh the same with zsh, after compinit; in fish: corral completion fish | source
+    bash: eval "$(corral completion bash)"; zsh: the same with zsh, after compinit; fish:
+    corral completion fish | source.
     """
     env = {**os.environ, "_CORRAL_COMPLETE": f"{shell}_source"}
     done = subprocess.run([sys.executable, "-P", "-m", "tui"], env=env, capture_output=True, text=True, timeout=20)
@@ -163,7 +167,9 @@ def help(context: click.Context, verb: tuple[str, ...]) -> None:
 @click.command()
 @with_options
 def uninstall() -> None:
-    """Say what is where; with --yes stop the models and remove this host's state and the settings.
+    """Say what is where, and remove it when told so.
+
+    With --yes it stops the models and removes this host's state and the settings.
 
     Root's is the shared daemon where one is installed, else (and with --user) everybody's is their own.
     """
