@@ -74,6 +74,8 @@ class Audit:
         if last is None:
             head = read_head(self._paths)
             last = (0, head.hash if head else GENESIS)
+            if head is not None and head.seq:  # a database that was lost, with all its records
+                self._keep(db, 1, "lost")
             # An emptied table is told from a new database by this row.
             begun = msgspec.json.encode(head or Head(1, 0, GENESIS)).decode()
             db.execute("INSERT INTO meta (key, value) VALUES ('audit_start', ?)", (begun,))

@@ -245,8 +245,9 @@ def fault_of(db: sqlite3.Connection) -> Fault | None:
 
 @functools.cache
 def _triggers() -> dict[str, str]:
-    """Those that refuse UPDATE and DELETE: name to SQL, as the migration makes them."""
-    text = (Path(__file__).parent / "migrations/0002_audit.sql").read_text(encoding="utf-8")
+    """Those that refuse UPDATE, DELETE and REPLACE: name to SQL, as the migrations make them."""
+    files = sorted((Path(__file__).parent / "migrations").glob("*.sql"))
+    text = "\n".join(file.read_text(encoding="utf-8") for file in files)
     return {found[2]: found[1] for found in re.finditer(r"(CREATE TRIGGER (\w+) .*?\nEND);", text, re.S)}
 
 
@@ -306,6 +307,7 @@ def _message(wrong: int | None, how: str, other: int | None) -> str:
         "inserted": f"record {wrong} was inserted",
         "swapped": f"records {wrong} and {other} were swapped",
         "cut": f"the chain was cut: record {wrong} and what followed are missing",
+        "lost": "the records before this chain are not here: the database was removed, replaced or set aside",
         "open": "the triggers that refuse changes are gone, or do something else",
         "head": f"audit.head does not fit record {wrong}: one of the two was changed, or audit.head was removed",
         "accepted": f"the records before {wrong} are no longer those that record {wrong} accepted",

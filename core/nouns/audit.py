@@ -34,8 +34,9 @@ class AuditRecord(Noun, frozen=True, kw_only=True):
 
 
 class ChainFault(Noun, frozen=True, kw_only=True):
-    """One thing that is wrong with the chain. `how` is one of changed, removed, inserted, swapped, cut, head (the head
-    file itself is wrong), open (the triggers are gone), accepted (what was accepted has changed)."""
+    """One thing that is wrong with the chain. `how` is one of changed, removed, inserted, swapped, cut, lost (the
+    database before this one, with its records), head (the head file itself is wrong), open (the triggers are gone),
+    accepted (what was accepted has changed)."""
 
     wrong: int | None
     how: str

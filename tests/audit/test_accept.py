@@ -52,8 +52,8 @@ class Place:
     def tamper(self, *statements: str) -> None:
         """What somebody who may write the database could do; the triggers are put back."""
         db = sqlite3.connect(self.paths.database)
-        sql = [row[0] for row in db.execute("SELECT sql FROM sqlite_master WHERE type = 'trigger'")]
-        for statement in ("DROP TRIGGER audit_keeps_rows", "DROP TRIGGER audit_keeps_content", *statements, *sql):
+        there = db.execute("SELECT name, sql FROM sqlite_master WHERE type = 'trigger'").fetchall()
+        for statement in (*(f"DROP TRIGGER {name}" for name, _ in there), *statements, *(sql for _, sql in there)):
             db.execute(statement)
         db.commit()
         db.close()

@@ -130,13 +130,14 @@ async def test_a_head_left_from_before_the_database_is_no_cut(place: tuple[Paths
     write_head(paths, old)
     await fill(gate, 1)
     write_head(paths, old)
-    assert (await audit.verify()).ok
+    assert [fault.how for fault in (await audit.verify()).faults] == ["lost"]
 
 
-async def test_sql_cannot_update_or_delete(place: tuple[Paths, Store, Audit, Gate]) -> None:
+async def test_sql_cannot_update_delete_or_replace(place: tuple[Paths, Store, Audit, Gate]) -> None:
     _, store, _, gate = place
     await fill(gate, 1)
-    for statement in ("UPDATE audit SET reason = ''", "DELETE FROM audit"):
+    replace = "INSERT OR REPLACE INTO audit SELECT * FROM audit"  # REPLACE asks no DELETE trigger
+    for statement in ("UPDATE audit SET reason = ''", "DELETE FROM audit", replace):
         with pytest.raises(Exception, match="never"):
             await store.transact(lambda db, s=statement: db.execute(s))
 
@@ -187,8 +188,14 @@ async def test_a_new_database_goes_on_from_the_old_head(place: tuple[Paths, Stor
         assert list(paths.state.glob("corral.db.corrupt-*"))
         assert fresh.database_id != store.database_id
         second = Audit(fresh, paths)
-        await Gate(fresh, second, mode="user", owner_uid=1000, group="").record(CORRAL, "a.b", "c:d", "r", "done")
+        gate = Gate(fresh, second, mode="user", owner_uid=1000, group="")
+        await gate.record(CORRAL, "a.b", "c:d", "r", "done")
         assert (await second.ls())[0].prev == head
+        report = await second.verify()
+        assert (report.ok, report.wrong, report.how) == (False, 1, "lost"), "all records before are gone"
+        assert not second.status.ok
+        work = await second.acceptance("the disk broke", report.faults)
+        await gate.act(CORRAL, "audit.accept", "audit:chain", "r", work, reason="the disk broke")
         assert (await second.verify()).ok
     finally:
         await fresh.close()

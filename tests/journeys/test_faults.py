@@ -258,7 +258,8 @@ class Life:
                 detail = await self.client.chat(chat)
                 assert [turn.question for turn in detail.messages][: len(self.asked[chat])] == self.asked[chat]
         report = await self.client.verify_audit()
-        assert report.ok, report.message
+        aside = list(self.paths.state.glob("corral.db.corrupt-*"))  # with all records of the chain before
+        assert report.how in (("", "lost") if aside else ("",)), report.message
         missing = self.done - self.recorded()
         assert not missing, f"acknowledged and not recorded: {missing}"
 

@@ -345,12 +345,19 @@ def test_a_corrupt_database_is_set_aside_and_the_chain_goes_on(paths: Paths, dou
         prev = db.execute("SELECT prev FROM audit WHERE seq = 1").fetchone()[0]
     now = json.loads(paths.audit_head.read_bytes())
     assert now["seq"] < head["seq"] and len(prev) == 64 and prev != "0" * 64
+    told = json.loads(corral("audit", "verify", "--json", code=1))
+    assert (told["wrong"], told["how"]) == (1, "lost")
+    assert any("the records before this chain are not here" in each for each in status["warnings"])
+    fleet.kill(daemon())
+    corral("ps")
+    assert any("records before this chain" in each for each in ask("status")["daemon"]["warnings"]), "until accepted"
+    corral("audit", "accept", "--reason", "the disk was replaced", "--yes")
     assert ask("audit", "verify")["ok"]
     assert (stray["state"], stray["pid"]) == ("unknown", replica["pid"])
     assert "no row of the database wants it" in stray["reason"]
     assert proc.start_time(replica["pid"]) is not None
-    (start,) = ask("audit", "ls", "--verb", "daemon.start")
-    assert "set aside" in start["reason"]
+    first, _ = ask("audit", "ls", "--verb", "daemon.start")
+    assert "set aside" in first["reason"]
 
 
 @pytest.mark.parametrize(
