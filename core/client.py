@@ -298,8 +298,9 @@ class Client:
     async def explain(self, name: str) -> Explanation:
         return await self.call("GET", f"/deployments/{_part(name)}/explain", Explanation)
 
-    async def replicas(self) -> list[Replica]:
-        return await self.call("GET", "/replicas", list[Replica])
+    async def replicas(self, *, pss: bool = False) -> list[Replica]:
+        """All of them; `pss`: measured now, instead of within the last 30 s."""
+        return await self.call("GET", f"/replicas{_query(pss=1) if pss else ''}", list[Replica])
 
     async def logs(
         self, name: str, replica: int = 0, start: int = -65536, limit: int = 65536, previous: bool = False,

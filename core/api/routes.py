@@ -280,6 +280,8 @@ def _deployments(server: Server, s: Services) -> None:
         return await s.deployments.wait(call.path("name"), call.number("timeout", 30, 0, 60))
 
     async def replicas(call: Call) -> Any:
+        if call.number("pss", 0) > 0:
+            await s.sampler.measure()
         return s.deployments.replicas()
 
     async def logs(call: Call) -> Any:

@@ -28,6 +28,7 @@ from core.nouns import NodeFacts, NodeSample, ProcessSample
 from core.settings import Paths
 
 LAUNCH_TIMEOUT_S = 10.0
+SHARE_S = 0.1
 WATCH_EVERY_S = 0.25
 """The locks of living launches are tried so often; 20 of them cost 0.1 % of a core."""
 
@@ -47,7 +48,7 @@ class Local(Node):
         self._paths = paths
         self._accounts = accounts
         self._clock = clock
-        self._cpu: dict[str, tuple[float, float]] = {}
+        self._cpu: dict[str, tuple[float, float, float]] = {}
         self._host_cpu = psutil.cpu_times()
         self._keepers: set[int] = set()
         self._programs = Programs()
@@ -275,15 +276,12 @@ class Local(Node):
             if not pid or proc.start_time(pid) != told.get("start"):
                 continue
             rss, anon = proc.resident(pid)
-            used, now = proc.cpu_seconds(pid), time.monotonic()
-            before = self._cpu.get(launch)
-            self._cpu[launch] = (used, now)
-            share = 100 * (used - before[0]) / (now - before[1]) if before and now > before[1] else 0.0
+            share = self._share(launch, proc.cpu_seconds(pid))
             out.append(
                 ProcessSample(
                     time=self._clock(),
                     launch=launch,
-                    cpu_percent=round(max(0.0, share), 1),
+                    cpu_percent=share,
                     rss_bytes=rss,
                     anon_bytes=anon,
                     pss_bytes=await asyncio.to_thread(proc.proportional, pid) if pss else 0,
@@ -292,6 +290,16 @@ class Local(Node):
         for gone in set(self._cpu) - set(launches):
             del self._cpu[gone]
         return out
+
+    def _share(self, launch: str, used: float) -> float:
+        """Percent of a core since the look before; soon after that one its figure stands: the kernel counts in ticks of
+        10 ms."""
+        now = time.monotonic()
+        had, then, share = self._cpu.setdefault(launch, (used, now, 0.0))
+        if now - then >= SHARE_S:
+            share = round(max(0.0, 100 * (used - had) / (now - then)), 1)
+            self._cpu[launch] = (used, now, share)
+        return share
 
     # ---------------------------------------------------------------------------------------- logs
 

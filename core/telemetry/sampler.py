@@ -23,6 +23,8 @@ log = logging.getLogger(__name__)
 
 LOOK_S = 30.0
 """How long one look may take."""
+MEASURED_S = 1.0
+"""Who asks for PSS more often gets what there is."""
 
 
 class Source(Protocol):
@@ -95,6 +97,13 @@ class Sampler:
             if str(error) != self._said:
                 self._said = str(error)
                 log.warning("no sample of %s: %s", self._source.name, error)
+
+    async def measure(self) -> None:
+        """Measure PSS now, for somebody who asks; what was measured within the last second is good enough."""
+        launches = self._launches()
+        if launches and self._clock() - self._pss_at >= MEASURED_S:
+            self._pss_at = self._clock()
+            await self._sink(await self._source.samples(launches, pss=True))
 
     async def run(self) -> None:
         """Sample until cancelled."""

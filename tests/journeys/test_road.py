@@ -40,6 +40,8 @@ def test_the_road(home: Path, sample: Path) -> None:
     replica = deployed()
     assert os.path.exists(replica["socket"]) and replica["port"] is None
     assert ask("models", "show", "smollm2-135m")["origin"] == "sample"
+    (again,) = ask("ps", "--pss")
+    assert again["pid"] == replica["pid"] and 0 < again["pss_bytes"] <= again["rss_bytes"] * 1.01
     planned, measured = replica["rss_planned"], replica["rss_bytes"]
     assert abs(planned - measured) < 0.10 * measured
     assert "llama" in corral("chat", "chat", "What is a llama?", "--max-tokens", "24", "--temperature", "0").lower()

@@ -320,6 +320,17 @@ async def test_a_keeper_sleeps_while_its_engine_says_nothing(node: Local) -> Non
     assert switches() == before
 
 
+async def test_a_look_soon_after_another_does_not_disturb_the_cpu_figure(node: Local) -> None:
+    await node.launch(order("aaaaaaaaaa", "print('up', flush=True)\nwhile True: pass"))
+    async with asyncio.timeout(20):
+        while not (await node.read_log("aaaaaaaaaa", 0, 10)).data:
+            await asyncio.sleep(0.01)
+        await node.samples(["aaaaaaaaaa"])
+        while not (share := (await node.samples(["aaaaaaaaaa"]))[0].cpu_percent):
+            await asyncio.sleep(0.01)
+    assert [(await node.samples(["aaaaaaaaaa"]))[0].cpu_percent for _ in range(3)] == [share] * 3
+
+
 async def test_samples_show_private_memory(node: Local) -> None:
     await node.launch(
         order("aaaaaaaaaa", "x = bytearray(64 << 20); print('up', flush=True); import time; time.sleep(600)")

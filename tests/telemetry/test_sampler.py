@@ -66,6 +66,22 @@ async def test_pss_is_measured_each_30_seconds_and_the_rest_each_second() -> Non
     assert len(sink.seen) == 61 and [each.launch for each in sink.seen[0]] == ["a", "b"]
 
 
+async def test_pss_is_measured_when_somebody_asks_but_not_twice_a_second() -> None:
+    host, sink = Host(), Sink()
+    sampler = made(host, sink)
+    await sampler.look()
+    for later, measured in ((5, 2), (0.5, 2), (0.6, 3)):
+        host.now += later
+        await sampler.measure()
+        assert host.pss.count(True) == measured
+    assert [each.pss_bytes for each in sink.seen[-1]] == [1, 1]
+    host.now += 29
+    await sampler.look()
+    assert host.pss[-1] is False  # the next one is due 30 s after that
+    await made(host, sink, ()).measure()
+    assert len(sink.seen) == 4
+
+
 async def test_what_was_sampled_is_read_by_all_and_bounded() -> None:
     host, sink = Host(), Sink()
     sampler = made(host, sink, (), keep=10)

@@ -109,10 +109,11 @@ def _tell(found: Deployment) -> None:
 
 
 @click.command()
+@click.option("--pss", is_flag=True, help="measure PSS now: 5 ms and more a replica (default: that of the last 30 s)")
 @with_options
-def ps() -> None:
+def ps(pss: bool) -> None:
     """The replicas that run or should run."""
-    found = run(lambda client: client.replicas())
+    found = run(lambda client: client.replicas(pss=pss))
     if options().json:
         as_json(found)
         return
