@@ -8,7 +8,6 @@ from core.deployments import tables
 from core.engines.base import Abilities
 from core.events import Bus
 from core.gateway import wire
-from core.nodes.base import LaunchState
 from core.nouns import Deployment, Replica
 
 
@@ -91,13 +90,3 @@ def route_of(
         ctx_per_slot=wanted.spec.ctx // max(1, wanted.spec.parallel),
         asks_for="" if abilities.alias else wanted.spec.model,
     )
-
-
-def stray(launch: LaunchState, node: str) -> Replica:
-    """What runs though nothing wants it."""
-    name, _, _ = launch.owner.rpartition("/")
-    return Replica(
-        id=launch.owner, deployment=name, model="", version=1, engine="", node=node, state="unknown",
-        since=launch.started_at, reason="it runs and no row of the database wants it; end it by its pid",
-        launch=launch.id, pid=launch.pid,
-    )  # fmt: skip

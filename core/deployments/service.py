@@ -3,36 +3,34 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import sqlite3
 import time
 from collections.abc import Callable, Sequence
-from signal import SIGKILL, SIGTERM
 
 import msgspec
 
-from core.access import Effect, Gate
+from core.access import Gate
 from core.audit import Audit
 from core.budgets.admission import Holding
 from core.catalog import Catalog
 from core.deployments import tables
 from core.deployments.capacity import Capacity, admit, waits
 from core.deployments.changes import exists, same
-from core.deployments.derived import Derived, route_of, settled, stray
+from core.deployments.derived import Derived, route_of, settled
 from core.deployments.explain import sentences
 from core.deployments.figures import Figures
 from core.deployments.gatewaylink import GatewayLink
 from core.deployments.logs import read_log
 from core.deployments.runner import Runner
+from core.deployments.strays import Strays
 from core.deployments.yard import Yard
 from core.engines.base import EngineRegistry
-from core.errors import CorralError, Invalid, NotFound, StoreError
+from core.errors import CorralError, Invalid, NotFound
 from core.events import Bus
 from core.gateway import wire
-from core.nodes.base import LaunchState, Node
+from core.nodes.base import Node
 from core.nouns import (
-    CORRAL,
     Actor,
     Deployment,
     DeploymentSpec,
@@ -74,10 +72,10 @@ class Deployments:
         self._runners: dict[str, Runner] = {}
         self._leaving: dict[str, tables.Wanted] = {}
         """Removed, with replicas that still answer."""
-        self._strays: dict[str, LaunchState] = {}
         self._derived = Derived(bus, clock)
         self._figures = Figures(self._runners, gate)
         self._changes = asyncio.Condition()
+        self._strays = Strays(node, gate, self._changes)
         self._tasks: asyncio.TaskGroup | None = None
         self._capacity = Capacity(node, engines, catalog, settings)
         self._admitting = asyncio.Lock()
@@ -107,9 +105,7 @@ class Deployments:
             self._runners[replica] = Runner(self._yard, name, int(index), rows.get(replica))
         for launch, row in known.items():
             self._runners[row.replica].adopt(row, launches.get(launch))
-        self._strays = {each.id: each for each in launches.values() if each.alive and each.id not in known}
-        for each in self._strays.values():
-            log.warning("launch %s of %s runs and nothing wants it", each.id, each.owner)
+        self._strays.find(each for each in launches.values() if each.id not in known)
         self.link.set_routes(self._routes())
 
     async def run(self) -> None:
@@ -136,7 +132,7 @@ class Deployments:
         async for launch in self._node.watch():
             if launch.kind != "replica" or launch.alive:
                 continue
-            if self._strays.pop(launch.id, None):
+            if self._strays.ended(launch.id):
                 async with self._changes:
                     self._changes.notify_all()
             for runner in self._runners.values():
@@ -163,7 +159,7 @@ class Deployments:
     def replicas(self) -> list[Replica]:
         self._notice()
         mine = [runner.view for _, runner in sorted(self._runners.items())]
-        return mine + [stray(each, self._node.name) for each in self._strays.values()]
+        return mine + self._strays.replicas()
 
     def launches(self) -> list[str]:
         """Launch ids that live, for sampling."""
@@ -288,33 +284,12 @@ class Deployments:
                 runner.want(msgspec.structs.replace(wanted, wanted="stopped"))
         try:
             async with asyncio.timeout(timeout), asyncio.TaskGroup() as group:
-                for each in list(self._strays.values()):
-                    group.create_task(self._end_stray(each, replicas.stop_timeout_s))
+                group.create_task(self._strays.end(replicas.stop_timeout_s))
                 async with self._changes:
                     await self._changes.wait_for(lambda: not self.launches() and not self._strays)
         except TimeoutError:
             log.error("not everything ended within %.0f s", timeout)
-        return [each for each in self.replicas() if each.launch in {*self.launches(), *self._strays}]
-
-    async def _end_stray(self, launch: LaunchState, patience: float) -> None:
-        """End what runs though nothing wants it."""
-        effect: Effect | None = None
-        try:
-            effect = await self._gate.intent(
-                CORRAL, "replica.stop", f"replica:{launch.owner}", f"stray-{launch.id}"
-            )  # fmt: skip
-        except StoreError as error:
-            log.error("%s is stopped without a record of the intent: %s", launch.owner, error)
-        for number, wait in ((SIGTERM, patience), (SIGKILL, 10.0)):
-            await self._node.signal(launch.id, number)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(wait), self._changes:
-                    await self._changes.wait_for(lambda: launch.id not in self._strays)
-                break
-        if effect is not None and launch.id in self._strays:
-            await self._gate.outcome(effect, "failed", reason="the process does not end on SIGKILL")
-        elif effect is not None:
-            await self._gate.outcome(effect, "done", after={"launch": launch.id, "why": "nothing wanted it"})
+        return [each for each in self.replicas() if each.launch in self.launches() or each.launch in self._strays]
 
     async def wait(self, name: str, timeout: float) -> Deployment:
         """The deployment when it is settled (ready, failed, stopped), or as it is after `timeout` seconds."""
