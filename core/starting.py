@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 from core import http, systemd
-from core.errors import NoDaemon
+from core.errors import NoDaemon, NotAllowed
 from core.settings import SYSTEM_SOCKET, Paths, user_paths
 
 START_TIMEOUT_S = 20.0
@@ -23,7 +23,8 @@ RESTART_S = 5.0
 
 
 async def find(*, start: bool, user: bool) -> Path:
-    """The socket of the daemon that answers; one's own is started if none does and `start`. Raises `NoDaemon`."""
+    """The socket of the daemon that answers; one's own is started if none does and `start`. Raises `NoDaemon`, and
+    `NotAllowed` for another user's."""
     if not user and not os.environ.get("CORRAL_HOME"):
         if await answers(SYSTEM_SOCKET):
             return SYSTEM_SOCKET
@@ -35,11 +36,26 @@ async def find(*, start: bool, user: bool) -> Path:
                 "`systemctl start corral` as root (`journalctl -u corral` says why); --user for one of your own",
             )  # fmt: skip
     paths = user_paths()
+    _refuse_foreign(paths)
     if not await answers(paths.socket):
         if not start:
             raise NoDaemon("no daemon runs", f"nobody answers on {paths.socket}", "any other verb starts it")
         await _start(paths)
     return paths.socket
+
+
+def _refuse_foreign(paths: Paths) -> None:
+    """Raises `NotAllowed` for the home of another user's daemon, into which the kernel lets nobody else."""
+    try:
+        os.lstat(paths.socket)
+    except PermissionError:
+        raise NotAllowed(
+            f"the daemon of {paths.root} is another user's",
+            "its folder is closed to you",
+            "unset CORRAL_HOME for a daemon of your own, or ask for the shared one (`corral daemon --system`)",
+        ) from None
+    except OSError:
+        return
 
 
 async def answers(path: Path) -> bool:
