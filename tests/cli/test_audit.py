@@ -51,8 +51,9 @@ def test_only_the_owner_and_root_accept(home: Path) -> None:
     """The daemon takes its caller for somebody whom it obeys and who does not own it."""
     stand_in = (
         "import core.access.gate as gate; gate.Gate.allowed = lambda self, actor: True\n"
-        "import core.api.peer as peer, core.api.server as server; old = peer.actor_of\n"
-        "import msgspec; server.actor_of = lambda s, t: msgspec.structs.replace(old(s, t), uid=4242, name='eve')\n"
+        "import msgspec; from core.api.peer import Names; old = Names.actor\n"
+        "async def actor(*args): return msgspec.structs.replace(await old(*args), uid=4242, name='eve')\n"
+        "Names.actor = actor\n"
         "from core.daemon import main; main()\n"
     )
     process = subprocess.Popen([sys.executable, "-P", "-c", stand_in], stdin=subprocess.DEVNULL)
