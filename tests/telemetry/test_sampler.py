@@ -53,7 +53,7 @@ class Sink:
 
 
 def made(host: Host, sink: Sink, launches: Sequence[str] = ("a", "b"), **table: float) -> Sampler:
-    return Sampler(host, Bus(), SamplesTable(**table), launches=lambda: launches, sink=sink, clock=host.clock)
+    return Sampler(host, Bus(), lambda: SamplesTable(**table), launches=lambda: launches, sink=sink, clock=host.clock)
 
 
 async def test_pss_is_measured_each_30_seconds_and_the_rest_each_second() -> None:
