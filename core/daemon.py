@@ -19,7 +19,7 @@ import msgspec
 from aiohttp import web
 
 from core import program_version, systemd
-from core.access import Gate, accounts
+from core.access import Access, Gate, Rights, accounts
 from core.access.accounts import Accounts
 from core.api.peer import user_name
 from core.api.routes import Services, add_routes
@@ -35,7 +35,7 @@ from core.gateway import wire
 from core.hostcheck import DaemonLock, check_socket, clear_socket, make_folders, refuse_network
 from core.logfile import LogFile
 from core.nodes.local import Local
-from core.nouns import API_VERSION, CORRAL, Actor, DaemonStatus, Deployment, Replica, Status
+from core.nouns import API_VERSION, CORRAL, Actor, DaemonStatus, Deployment, Replica, Status, Subject
 from core.settings import Paths, Settings, load, system_paths, user_paths
 from core.starts import SAID_S, record_start
 from core.store import Store
@@ -74,12 +74,11 @@ class Daemon:
             loop.add_signal_handler(number, self._stop.set)
         try:
             self.audit = Audit(self.store, paths)
-            self.gate = Gate(
-                self.store, self.audit, mode=paths.mode, owner_uid=os.getuid(), group=self.settings.daemon.group,
-                group_gid=self.accounts.group_gid if self.accounts else None,
-            )  # fmt: skip
+            self.gate = Gate(self.store, self.audit, Rights(mode=paths.mode, owner_uid=os.getuid()))
             await self.audit.compare()
             self._died_often = await record_start(self.store, self.gate, self.audit, paths)
+            self.access = Access(self.store, self.gate)
+            await self.access.start(self._first_admins())
             await self._build()
             await self._run()
             await self.gate.record(CORRAL, "daemon.stop", "daemon:local", f"d-{os.getpid()}", "done")
@@ -120,6 +119,7 @@ class Daemon:
         self._warnings += self.store.warnings
         if said := systemd.logout_ends(user_name(os.getuid())):
             self._warnings.append(said)
+        self.access.on_change += [self.deployments.link.touch, self.chats.obey, self._tell_of_access]
         await self.catalog.start()
         await self.deployments.start()
 
@@ -128,7 +128,8 @@ class Daemon:
         add_routes(
             server,
             Services(
-                bus=self.bus, gate=self.gate, store=self.store, audit=self.audit, catalog=self.catalog,
+                bus=self.bus, gate=self.gate, access=self.access, store=self.store, audit=self.audit,
+                catalog=self.catalog,
                 deployments=self.deployments,
                 engines=self.engines, chats=self.chats, sampler=self.sampler, facts=self.node.facts,
                 status=self.status, shutdown=self._asked_to_stop, reload=self._asked_to_reload, owner_uid=os.getuid(),
@@ -190,6 +191,7 @@ class Daemon:
             group.create_task(self._verify())
             group.create_task(self.retention.run())
             group.create_task(self._reload_on_hangup())
+            group.create_task(self.access.run())
 
     async def _verify(self) -> None:
         """Verify the chain beside serving: a million records take some 4 s, which no start should wait for."""
@@ -302,19 +304,29 @@ class Daemon:
         self.settings, new = await self.gate.act(actor, "daemon.reload", "daemon:local", request, work)
         if new is not None:
             self.accounts = new
-            self.gate.obey(new.group, new.group_gid)
+            await self.access.start(self._first_admins())  # a group that was not there before
         self.logfile.follow(self.settings.daemon)
         self.engines.follow(self.settings.engines)
         self.sampler.touch()
         self.deployments.link.touch()
         log.info("%s is in force", self.paths.config)
 
+    def _first_admins(self) -> Subject | None:
+        """System mode: the group of corral.toml, if it is there."""
+        if self.accounts is None or self.accounts.group_gid is None:
+            return None
+        return Subject(kind="group", name=self.accounts.group, id=self.accounts.group_gid)
+
+    def _tell_of_access(self) -> None:
+        self.bus.publish("access", "access:all")
+
     def _allowed(self) -> wire.Allowed:
-        """Who may use the gateway's socket: those that the daemon would obey."""
-        if self.accounts is None:
-            return wire.Allowed(uids=tuple({0, os.getuid()}))
-        gid = self.accounts.group_gid
-        return wire.Allowed(uids=(0,), gids=() if gid is None else (gid,))
+        """Who may use the gateway's socket without a key."""
+        rules = tuple(
+            wire.Rule(user=each.kind == "user", id=each.id, scope=each.scope, deny=each.deny, until=each.until)
+            for each in self.access.uses("deployments.use")
+        )
+        return wire.Allowed(uids=(0,) if self.accounts else tuple({0, os.getuid()}), rules=rules)
 
 
 async def _ended(tasks: list[asyncio.Task[object]]) -> None:

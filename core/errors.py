@@ -68,6 +68,14 @@ class NotFound(CorralError):
     code, http, exit = "not_found", 404, 3
 
 
+class Unseen(NotFound):
+    """One that is there or not, and that the actor may not see: told as `NotFound`, recorded with the true reason."""
+
+    def __init__(self, what: str, why: str = "", todo: str = "", *, reason: str, **details: Any) -> None:
+        super().__init__(what, why, todo, **details)
+        self.reason = reason
+
+
 class NotAllowed(CorralError):
     """The actor may not do this."""
 
@@ -108,6 +116,13 @@ class VersionMismatch(Failed):
     """Terminal and daemon speak different versions of the interface."""
 
     code, http = "version_mismatch", 426
+
+
+def missing(kind: str, name: str, *, reason: str = "") -> NotFound:
+    """What is said of a model or deployment that is not there, and with `reason` (for the record) of one that the actor
+    may not see. The interface adds the names that he sees."""
+    what, todo = f"no {kind} {name!r}", f"see `corral {kind}s ls`"
+    return Unseen(what, todo=todo, reason=reason, kind=kind) if reason else NotFound(what, todo=todo, kind=kind)
 
 
 BY_CODE: dict[str, type[CorralError]] = {

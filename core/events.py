@@ -40,10 +40,11 @@ class Bus:
         """Id of the newest event."""
         return f"{self._epoch}.{self._seq}"
 
-    def publish(self, type: str, object: str, data: Any = None) -> Event:
-        """Append an event; `data` is a noun or plain data and becomes its JSON form."""
+    def publish(self, type: str, object: str, data: Any = None, *, to: str = "") -> Event:
+        """Append an event; `data` is a noun or plain data and becomes its JSON form. `to`: for this user alone."""
         self._seq += 1
-        event = Event(id=self.last, type=type, object=object, time=self._clock(), data=msgspec.to_builtins(data))
+        plain = msgspec.to_builtins(data)
+        event = Event(id=self.last, type=type, object=object, time=self._clock(), data=plain, to=to)
         self._ring.append(event)
         self._news.set()
         return event

@@ -29,6 +29,18 @@ def moment_of(text: str, now: float) -> float:
         raise ValueError(f"{text!r} is no time; say 10m, 2h, 1d, 14:03 or 2026-11-24T03:00") from None
 
 
+def moment_ahead(text: str, now: float) -> float:
+    """Seconds since the epoch from a span ahead (`8h`, `30d`) or an ISO 8601 time. Raises ValueError."""
+    clean = text.strip()
+    spans = re.findall(r"(\d+(?:\.\d+)?)([smhdw])", clean)
+    if spans and "".join(number + unit for number, unit in spans) == clean:
+        return now + sum(float(number) * _SPANS[unit] for number, unit in spans)
+    try:
+        return datetime.fromisoformat(clean).timestamp()
+    except (ValueError, OverflowError, OSError):
+        raise ValueError(f"{text!r} is no time ahead; say 8h, 30d or 2027-01-31T18:00") from None
+
+
 def _last_time(clock: str, now: float) -> float:
     today = datetime.fromtimestamp(now)
     hour, minute, second = (int(part) for part in (clock + ":0").split(":")[:3])
@@ -59,6 +71,20 @@ class Moment(click.ParamType[float]):
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
         try:
             return moment_of(str(value), time.time())
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+class MomentAhead(click.ParamType[float]):
+    """An option's moment in the time to come, seconds since the epoch."""
+
+    name = "time"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        if isinstance(value, float):
+            return value
+        try:
+            return moment_ahead(str(value), time.time())
         except ValueError as error:
             self.fail(str(error), param, ctx)
 

@@ -41,8 +41,10 @@ AHEAD = (
     "deployments",
     "models",
     "chat",
+    "access",
     "audit",
     "chatforms",
+    "accessforms",
     "deploy",
     "confirm",
     "palette",
@@ -76,6 +78,12 @@ def _chat() -> Screen[Any]:
     from tui.screens.chat import ChatRoom
 
     return ChatRoom()
+
+
+def _access() -> Screen[Any]:
+    from tui.screens.access import Access
+
+    return Access()
 
 
 def _audit() -> Screen[Any]:
@@ -153,7 +161,8 @@ class Corral(App[int]):
     TITLE = "corral"
     ENABLE_COMMAND_PALETTE = False
     MODES: ClassVar = {
-        "overview": _overview, "deployments": _deployments, "models": _models, "chat": _chat, "audit": _audit,
+        "overview": _overview, "deployments": _deployments, "models": _models, "chat": _chat, "access": _access,
+        "audit": _audit,
     }  # fmt: skip
     DEFAULT_MODE = "overview"
     CSS_PATH: ClassVar = [STYLES / "room.tcss", STYLES / "overview.tcss"]

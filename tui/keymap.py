@@ -21,13 +21,16 @@ class Key(NamedTuple):
     short: str = ""
     """Fewer words, for the foot of the screen."""
 
+    needs: str = ""
+    """The permission without which it does nothing."""
+
     @property
     def shown(self) -> str:
         """The keys as a person reads them."""
         return ", ".join(SIGNS.get(key, key) for key in self.keys.split(","))
 
 
-SCREENS = {"1": "overview", "2": "deployments", "3": "models", "5": "chat", "9": "audit"}
+SCREENS = {"1": "overview", "2": "deployments", "3": "models", "5": "chat", "8": "access", "9": "audit"}
 """Digit to mode; digits of later screens stay free."""
 
 EVERYWHERE = (
@@ -79,26 +82,26 @@ ROOMS: dict[str, tuple[Key, ...]] = {
         Key("y", "copy", "Copy", "overview"),
     ),
     "deployments": (
-        Key("d", "deploy", "Deploy", "deployments"),
+        Key("d", "deploy", "Deploy", "deployments", needs="deployments.create"),
         Key("s", "stop", "Stop / start", "deployments", short="Stop"),
-        Key("r", "restart", "Restart", "deployments"),
-        Key("c", "scale", "Scale", "deployments"),
-        Key("x", "remove", "Remove", "deployments"),
-        Key("l", "logs", "Logs", "deployments"),
+        Key("r", "restart", "Restart", "deployments", needs="deployments.restart"),
+        Key("c", "scale", "Scale", "deployments", needs="deployments.scale"),
+        Key("x", "remove", "Remove", "deployments", needs="deployments.rm"),
+        Key("l", "logs", "Logs", "deployments", needs="deployments.logs"),
         Key("e", "explain", "Explain", "deployments"),
         Key("slash", "filter", "Filter", "deployments"),
         Key("y", "copy", "Copy", "deployments"),
     ),
     "models": (
-        Key("i", "import_model", "Import", "models"),
-        Key("m", "sample", "Import sample", "models", short="Sample"),
-        Key("d", "deploy", "Deploy", "models"),
-        Key("x", "remove", "Remove", "models"),
+        Key("i", "import_model", "Import", "models", needs="models.import"),
+        Key("m", "sample", "Import sample", "models", short="Sample", needs="models.import"),
+        Key("d", "deploy", "Deploy", "models", needs="deployments.create"),
+        Key("x", "remove", "Remove", "models", needs="models.rm"),
         Key("slash", "filter", "Filter", "models"),
         Key("y", "copy", "Copy", "models"),
     ),
     "chat": (
-        Key("n", "new", "New chat", "chat", short="New"),
+        Key("n", "new", "New chat", "chat", short="New", needs="chats.own"),
         Key("i", "write", "Write a question", "chat", short="Write"),
         Key("s", "stop_turn", "Stop answer", "chat", short="Stop"),
         Key("r", "regenerate", "Regenerate the last answer", "chat", short="Again"),
@@ -112,8 +115,17 @@ ROOMS: dict[str, tuple[Key, ...]] = {
         Key("y", "copy", "Copy answer", "chat", short="Copy"),
         Key("x", "remove", "Delete the chat", "chat", short="Delete"),
     ),
+    "access": (
+        Key("n", "new", "Grant or deny", "access", short="Grant", needs="access.grant"),
+        Key("x", "remove", "Revoke", "access", needs="access.grant"),
+        Key("e", "explain", "Explain a decision", "access", short="Explain", needs="access.read"),
+        Key("t", "team", "Define a team", "access", short="Team", needs="access.teams"),
+        Key("o", "role", "Define a role", "access", short="Role", needs="access.roles"),
+        Key("slash", "filter", "Filter", "access"),
+        Key("y", "copy", "Copy", "access"),
+    ),
     "audit": (
-        Key("v", "verify", "Verify chain", "audit"),
+        Key("v", "verify", "Verify chain", "audit", needs="audit.verify"),
         Key("e", "explain", "Whole record", "audit"),
         Key("slash", "filter", "Filter", "audit"),
         Key("y", "copy", "Copy", "audit"),

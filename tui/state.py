@@ -12,7 +12,19 @@ import msgspec
 
 from core import program_version
 from core.errors import CorralError, VersionMismatch
-from core.nouns import AuditRecord, Deployment, Event, ImportJob, Model, NodeFacts, NodeSample, Picture, Replica, Status
+from core.nouns import (
+    AuditRecord,
+    Deployment,
+    Event,
+    ImportJob,
+    Model,
+    NodeFacts,
+    NodeSample,
+    Picture,
+    Replica,
+    Status,
+    Whoami,
+)
 from tui.words import releases
 
 AUDIT_KEPT = 300
@@ -70,6 +82,8 @@ class State:
         self.imports: dict[str, ImportJob] = {}
         self.facts: dict[str, NodeFacts] = {}
         self.audit: deque[AuditRecord] = deque(maxlen=AUDIT_KEPT)
+        self.me: Whoami | None = None
+        """Who we are to the daemon."""
         self.past: dict[str, Past] = {}
         """By replica, its last minutes."""
         self.samples: deque[NodeSample] = deque(maxlen=SAMPLES_KEPT)
@@ -83,6 +97,7 @@ class State:
         self.models = {m.name: m for m in picture.models}
         self.facts = {f.name: f for f in picture.facts}
         self.audit = deque(picture.audit, maxlen=AUDIT_KEPT)
+        self.me = picture.me
         if not self.samples:
             self.samples.extend(picture.status.nodes)
         self.seen_at = self.clock()
@@ -162,7 +177,7 @@ async def follow(
             attached(client)
             changed("all", None)
             async for event in client.events(picture.event):
-                if event.type in ("resync", "warning"):  # the status, with its warnings, is in the picture
+                if event.type in ("resync", "warning", "access"):  # warnings and rights are in the picture
                     state.load(await client.picture())
                     changed("all", None)
                 else:

@@ -1,5 +1,7 @@
 """Who may do what, and the one gate that every action passes."""
 
 from core.access.gate import Effect, Gate
+from core.access.rights import Rights
+from core.access.service import Access
 
-__all__ = ["Effect", "Gate"]
+__all__ = ["Access", "Effect", "Gate", "Rights"]

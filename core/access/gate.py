@@ -1,8 +1,4 @@
-"""The one gate: who, may they, is there room, record it, do it; refusals are recorded, nothing is half done.
-
-Until rights come with their own issue: the owner of a per-user daemon and root may do everything; in system mode root
-and the members of the group.
-"""
+"""The one gate: who, may they, is there room, record it, do it; refusals are recorded, nothing is half done."""
 
 from __future__ import annotations
 
@@ -10,18 +6,23 @@ import asyncio
 import logging
 import secrets
 import sqlite3
+import time
 from collections.abc import Callable
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
+from core.access.permissions import PERMISSIONS
+from core.access.rights import Rights
 from core.audit import Audit
-from core.errors import CorralError, NotAllowed, StoreError
+from core.errors import CorralError, NotAllowed, StoreError, Unseen, missing
 from core.nouns import Actor, Outcome
 from core.store import Store
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
+MAKING = ("models.import", "deployments.create")
+"""What they are about need not be there: `not found` would be no answer."""
 
 
 class Effect(msgspec.Struct, frozen=True):
@@ -42,48 +43,55 @@ class Gate:
     """Passes or refuses, and records either in the transaction of the change."""
 
     def __init__(
-        self, store: Store, audit: Audit, *, mode: Literal["user", "system"], owner_uid: int, group: str,
-        group_gid: int | None = None,
+        self, store: Store, audit: Audit, rights: Rights, *, clock: Callable[[], float] = time.time
     ) -> None:  # fmt: skip
         self._store = store
         self._audit = audit
-        self._mode = mode
-        self._owner = owner_uid
+        self._clock = clock
+        self.rights = rights
+        """Those in force. core.access.service replaces them, in the writer's thread and right after the commit."""
         self._owed: list[tuple[Effect, Outcome, Any, str]] = []
         """Outcomes that could not be written yet, oldest first."""
         self._owing = asyncio.Lock()
-        self.obey(group, group_gid)
 
-    def obey(self, group: str, gid: int | None) -> None:
-        """System mode: whose members may do everything; `gid` None if there is no such group."""
-        self._group, self._gid = group, gid
+    def may(self, actor: Actor, permission: str, object: str) -> bool:
+        """Whether `actor` may do it now."""
+        return self.rights.decide(actor, permission, object, self._clock()).allowed
 
-    def allowed(self, actor: Actor) -> bool:
-        """May this actor do anything at all?"""
-        if actor.uid in (-1, 0):
-            return True
-        if self._mode == "user":
-            return actor.uid == self._owner
-        return self._gid is not None and self._gid in actor.groups
+    def anywhere(self, actor: Actor, permission: str) -> bool:
+        """Whether there may be an object on which `actor` may do it."""
+        return self.rights.anywhere(actor, permission, self._clock())
+
+    def require_somewhere(self, actor: Actor, permission: str) -> None:
+        """Raises `NotAllowed` if there is nothing on which `actor` may do it."""
+        if not self.anywhere(actor, permission):
+            raise NotAllowed(
+                f"{actor.name} may not {permission}", f"no grant gives {actor.name} that on anything",
+                "ask an admin: `corral access grant`",
+            )  # fmt: skip
 
     def require(self, actor: Actor, permission: str, object: str) -> None:
-        """Raises `NotAllowed`."""
-        if self.allowed(actor):
+        """Raises `NotAllowed` with the reason, or `NotFound` for an object that `actor` may not even see."""
+        decision = self.rights.decide(actor, permission, object, self._clock())
+        if decision.allowed:
             return
-        whose = (
-            f"this is the daemon of uid {self._owner}" if self._mode == "user" else f"not in the group {self._group}"
-        )
+        kind, _, name = object.partition(":")
+        see = f"{kind}s.read"
+        if see in PERMISSIONS and permission not in MAKING and not self.may(actor, see, object):
+            raise missing(kind, name, reason=f"{actor.name} may not {permission} on {object}: {decision.why}")
         raise NotAllowed(
-            f"{actor.name} may not {permission} on {object}",
-            whose,
-            "use your own daemon with --user" if self._mode == "system" else "ask its owner, or start your own daemon",
-        )
+            f"{actor.name} may not {permission} on {object}", decision.why,
+            f"ask an admin, who sees why with `corral access explain {actor.name} {permission} {object}`",
+        )  # fmt: skip
 
     async def act(
         self, actor: Actor, verb: str, object: str, request: str,
-        fn: Callable[[sqlite3.Connection], tuple[T, Any, Any]], *, reason: str = "",
+        fn: Callable[[sqlite3.Connection], tuple[T, Any, Any]], *, reason: str = "", permission: str = "",
+        on: str = "",
     ) -> T:  # fmt: skip
-        """Do `fn` (which gives result, before, after) and record it, in one transaction.
+        """Do `fn` (which gives result, before, after) and record it, in one transaction. `permission` is the verb and
+        `on` the object where nothing else is said; `on="*"`: held anywhere is enough. A right that was taken away while
+        this waited for its turn does not count any more.
 
         An error of the family rolls `fn` back, is recorded as `refused` with its reason, and is raised.
         """
@@ -91,13 +99,17 @@ class Gate:
         def work(db: sqlite3.Connection) -> T | CorralError:
             db.execute("SAVEPOINT act")
             try:
-                self.require(actor, verb, object)
+                if on == "*":
+                    self.require_somewhere(actor, permission or verb)
+                else:
+                    self.require(actor, permission or verb, on or object)
                 result, before, after = fn(db)
             except CorralError as error:
                 db.execute("ROLLBACK TO act")
                 db.execute("RELEASE act")
+                why = error.reason if isinstance(error, Unseen) else str(error)
                 self._audit.append(
-                    db, actor=actor, verb=verb, object=object, request=request, outcome="refused", reason=str(error)
+                    db, actor=actor, verb=verb, object=object, request=request, outcome="refused", reason=why
                 )
                 return error
             db.execute("RELEASE act")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import pwd
 import socket
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -15,29 +16,35 @@ _THROUGH = ("console", "cli")
 LOOKUP_S = 2.0
 """How long a caller waits for the own name; then the uid stands for it."""
 KEPT = 4096
+KNOWN_S = 60.0
+"""A name is believed for so long: users are renamed and leave, and their numbers are given out again."""
 
 
 class Names:
-    """The names of uids, looked up once each in a thread of their own: a directory may be slow, or gone, and nothing
-    else may wait for it."""
+    """The names of uids, looked up in a thread of their own: a directory may be slow, or gone, and nothing else may
+    wait for it."""
 
-    def __init__(self, look_up: Callable[[int], str] | None = None) -> None:
+    def __init__(
+        self, look_up: Callable[[int], str] | None = None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._look_up = look_up or user_name
+        self._clock = clock
         self._thread = ThreadPoolExecutor(1, "names")
-        self._known: dict[int, str] = {}
+        self._known: dict[int, tuple[float, str]] = {}
 
     async def of(self, uid: int) -> str:
-        """`uid:1000` if the host knows no name, or does not say it in time."""
-        if uid in self._known:
-            return self._known[uid]
+        """`uid:1000` if the host knows no name, or does not say it in time and never did."""
+        until, known = self._known.get(uid, (0.0, ""))
+        if known and self._clock() < until:
+            return known
         try:
             async with asyncio.timeout(LOOKUP_S):
                 name = await asyncio.get_running_loop().run_in_executor(self._thread, self._look_up, uid)
         except TimeoutError:
-            return f"uid:{uid}"
+            return known or f"uid:{uid}"
         if len(self._known) >= KEPT:
             self._known.clear()
-        self._known[uid] = name
+        self._known[uid] = (self._clock() + KNOWN_S, name)
         return name
 
     async def actor(self, sock: socket.socket, through: str) -> Actor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 
 from core.access import Gate
@@ -31,7 +32,7 @@ class Refusals:
 
     def __init__(self, gate: Gate, clock: Callable[[], float] | None = None) -> None:
         self._gate = gate
-        self._clock = clock or asyncio.get_running_loop().time
+        self._clock = clock or time.monotonic
         self._windows: dict[int, _Window] = {}
 
     async def record(self, actor: Actor, verb: str, object: str, request: str, reason: str) -> None:

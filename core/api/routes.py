@@ -4,26 +4,31 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import msgspec
 from aiohttp import web
 
-from core.access import Gate
+from core.access import Access, Gate
+from core.api.access import add_access
 from core.api.server import LARGEST, Call, Server, event_stream
+from core.api.sight import Sight
 from core.audit import Audit
 from core.catalog import Catalog
 from core.chats import Chats
 from core.deployments import tables
 from core.deployments.service import Deployments
 from core.engines.base import EngineRegistry
-from core.errors import Invalid, NotAllowed
+from core.errors import Invalid, NotFound
 from core.events import Bus
-from core.nouns import ChainFault, ChatOptions, DeploymentSpec, NodeFacts, Picture, Replica, Status
+from core.nouns import ChainFault, ChatOptions, DeploymentSpec, Event, NodeFacts, Picture, Replica, Status
 from core.store import Store
 from core.telemetry.sampler import Sampler
 
 PING_S = 15.0
+DAEMON, MODEL, DEPLOYMENT = "daemon:local", "model:{name}", "deployment:{name}"
+"""What a route is about."""
 
 
 class DeployBody(msgspec.Struct, forbid_unknown_fields=True):
@@ -94,6 +99,7 @@ class Services:
         *,
         bus: Bus,
         gate: Gate,
+        access: Access,
         store: Store,
         audit: Audit,
         catalog: Catalog,
@@ -107,10 +113,15 @@ class Services:
         reload: Callable[[Call], Awaitable[None]],
         owner_uid: int,
     ) -> None:
-        self.bus, self.gate, self.store, self.audit, self.catalog = bus, gate, store, audit, catalog
+        self.bus, self.gate, self.access, self.store = bus, gate, access, store
+        self.audit, self.catalog = audit, catalog
         self.deployments, self.engines, self.chats, self.sampler = deployments, engines, chats, sampler
         self.facts, self.status, self.shutdown, self.reload = facts, status, shutdown, reload
         self.owner_uid = owner_uid
+
+    def sight(self, call: Call) -> Sight:
+        """What this caller sees."""
+        return Sight(self.gate, call.actor)
 
 
 def add_routes(server: Server, s: Services) -> None:
@@ -120,11 +131,18 @@ def add_routes(server: Server, s: Services) -> None:
     _deployments(server, s)
     _chats(server, s)
 
+    async def objects() -> list[str]:
+        deployments = [f"deployment:{each.spec.name}" for each in s.deployments.ls()]
+        models = [f"model:{each.name}" for each in await s.catalog.ls()]
+        return ["daemon:local", "node:local", "audit:chain", "access:all", *deployments, *models]
+
+    add_access(server, s.access, objects)
+
 
 def _daemon(server: Server, s: Services) -> None:
     async def picture(call: Call) -> Picture:
         event = s.bus.last
-        return Picture(
+        whole = Picture(
             event=event,
             status=await s.status(),
             deployments=tuple(s.deployments.ls()),
@@ -132,10 +150,12 @@ def _daemon(server: Server, s: Services) -> None:
             models=tuple(await s.catalog.ls()),
             facts=(await s.facts(),),
             audit=tuple(await s.audit.ls(limit=20)),
+            me=await s.access.whoami(call.actor),
         )
+        return s.sight(call).picture(whole)
 
     async def events(call: Call) -> web.StreamResponse:
-        return await follow(call, s.bus)
+        return await follow(call, s.bus, s.sight(call).event)
 
     async def shutdown(call: Call) -> list[Replica]:
         body = await call.body(ShutdownBody)
@@ -169,11 +189,6 @@ def _daemon(server: Server, s: Services) -> None:
 
     async def accept(call: Call) -> Any:
         body = await call.body(AcceptBody)
-        if call.actor.uid not in (0, s.owner_uid):
-            raise NotAllowed(
-                f"{call.actor.name} may not accept a fault of the audit trail",
-                "that is for root, and in a per-user daemon for its owner",
-            )
         work = await s.audit.acceptance(body.reason, body.faults)
         await s.gate.act(call.actor, "audit.accept", "audit:chain", call.request, work, reason=body.reason)
         report = await s.audit.verify()
@@ -183,15 +198,18 @@ def _daemon(server: Server, s: Services) -> None:
     server.add("GET", "/status", "daemon.read", lambda call: s.status())
     server.add("GET", "/picture", "daemon.read", picture)
     server.add("GET", "/events", "daemon.read", events)
-    server.add("POST", "/shutdown", "daemon.shutdown", shutdown)
-    server.add("POST", "/reload", "daemon.reload", reload)
-    server.add("GET", "/samples", "nodes.read", samples)
-    server.add("GET", "/audit", "audit.read", audit_ls)
-    server.add("POST", "/audit/verify", "audit.verify", verify)
-    server.add("POST", "/audit/accept", "audit.accept", accept)
+    server.add("POST", "/shutdown", "daemon.shutdown", shutdown, on=DAEMON)
+    server.add("POST", "/reload", "daemon.reload", reload, on=DAEMON)
+    server.add("GET", "/samples", "nodes.read", samples, on="node:local")
+    server.add("GET", "/audit", "audit.read", audit_ls, on="audit:chain")
+    server.add("POST", "/audit/verify", "audit.verify", verify, on="audit:chain")
+    server.add("POST", "/audit/accept", "audit.accept", accept, on="audit:chain")
 
 
 def _models(server: Server, s: Services) -> None:
+    async def ls(call: Call) -> Any:
+        return s.sight(call).models(await s.catalog.ls())
+
     async def start_import(call: Call) -> Any:
         body = await call.body(ImportBody)
         if call.actor.uid != s.owner_uid:
@@ -217,9 +235,14 @@ def _models(server: Server, s: Services) -> None:
         return s.catalog.job(call.path("id"))
 
     async def job(call: Call) -> Any:
-        return s.catalog.job(call.path("id"))
+        found = s.catalog.job(call.path("id"))
+        if not s.sight(call).job(found):
+            raise NotFound(f"no import {call.path('id')!r}")
+        return found
 
     async def cancel(call: Call) -> Any:
+        found = s.catalog.job(call.path("id"))
+        s.gate.require(call.actor, "models.import", f"model:{found.name}")
         await s.catalog.cancel(call.path("id"))
         return s.catalog.job(call.path("id"))
 
@@ -229,7 +252,9 @@ def _models(server: Server, s: Services) -> None:
         return {"removed": name}
 
     async def fit(call: Call) -> Any:
-        return await s.deployments.plan(await call.body(DeploymentSpec))
+        spec = await call.body(DeploymentSpec)
+        s.gate.require(call.actor, "models.read", f"model:{spec.model}")
+        return await s.deployments.plan(spec)
 
     async def engines(call: Call) -> Any:
         rows = []
@@ -238,28 +263,34 @@ def _models(server: Server, s: Services) -> None:
             rows.append({"name": name, **msgspec.to_builtins(there)})
         return rows
 
-    server.add("GET", "/models", "models.read", lambda call: s.catalog.ls())
+    async def names(call: Call) -> list[str]:
+        return [model.name for model in s.sight(call).models(await s.catalog.ls())]
+
+    server.names["model"] = names
+    server.add("GET", "/models", "models.read", ls)
     server.add("POST", "/models", "models.import", start_import)
     server.add("POST", "/models/sample", "models.import", sample)
     server.add("POST", "/models/upload", "models.import", upload)
     server.add("PUT", "/imports/{id}/files/{n:[0-9]{1,9}}", "models.import", write)
     server.add("GET", "/imports/{id}", "models.read", job)
     server.add("DELETE", "/imports/{id}", "models.import", cancel)
-    server.add("GET", "/models/{name}", "models.read", lambda call: s.catalog.get(call.path("name")))
-    server.add("DELETE", "/models/{name}", "models.rm", remove)
+    server.add("GET", "/models/{name}", "models.read", lambda call: s.catalog.get(call.path("name")), on=MODEL)
+    server.add("DELETE", "/models/{name}", "models.rm", remove, on=MODEL)
     server.add("POST", "/fit", "models.read", fit)
     server.add("GET", "/engines", "models.read", engines)
 
 
 def _deployments(server: Server, s: Services) -> None:
     async def ls(call: Call) -> Any:
-        return s.deployments.ls()
+        return s.sight(call).deployments(s.deployments.ls())
 
     async def get(call: Call) -> Any:
         return s.deployments.get(call.path("name"))
 
     async def deploy(call: Call) -> Any:
         body = await call.body(DeployBody)
+        if body.spec.model:  # a server of somebody else has none
+            s.gate.require(call.actor, "models.read", f"model:{body.spec.model}")
         found, changed = await s.deployments.deploy(call.actor, call.request, body.spec, replace=body.replace)
         return web.Response(
             body=msgspec.json.encode(found), content_type="application/json", status=201 if changed else 200
@@ -269,8 +300,8 @@ def _deployments(server: Server, s: Services) -> None:
         await s.deployments.rm(call.actor, call.request, call.path("name"))
         return {"removed": call.path("name")}
 
-    async def turn(call: Call) -> Any:
-        return await s.deployments.turn(call.actor, call.request, call.path("name"), call.path("verb"))
+    async def turn(verb: str, call: Call) -> Any:
+        return await s.deployments.turn(call.actor, call.request, call.path("name"), verb)
 
     async def scale(call: Call) -> Any:
         body = await call.body(ScaleBody)
@@ -282,7 +313,11 @@ def _deployments(server: Server, s: Services) -> None:
     async def replicas(call: Call) -> Any:
         if call.number("pss", 0) > 0:
             await s.sampler.measure()
-        return s.deployments.replicas()
+        return s.sight(call).replicas(s.deployments.replicas())
+
+    async def explain(call: Call) -> Any:
+        found = await s.deployments.explain(call.path("name"))
+        return msgspec.structs.replace(found, audit=tuple(s.sight(call).records(found.audit)))
 
     async def logs(call: Call) -> Any:
         return await s.deployments.logs(
@@ -295,17 +330,20 @@ def _deployments(server: Server, s: Services) -> None:
             since=call.number("since", 0) if call.text("since") else None,
         )
 
+    async def names(call: Call) -> list[str]:
+        return [each.spec.name for each in s.sight(call).deployments(s.deployments.ls())]
+
+    server.names["deployment"] = names
     server.add("GET", "/deployments", "deployments.read", ls)
     server.add("POST", "/deployments", "deployments.create", deploy)
-    server.add("GET", "/deployments/{name}", "deployments.read", get)
-    server.add("DELETE", "/deployments/{name}", "deployments.rm", remove)
-    server.add("POST", "/deployments/{name}/{verb:start|stop|restart}", "deployments.turn", turn)
-    server.add("POST", "/deployments/{name}/scale", "deployments.scale", scale)
-    server.add("GET", "/deployments/{name}/wait", "deployments.read", wait)
-    server.add(
-        "GET", "/deployments/{name}/explain", "deployments.read", lambda call: s.deployments.explain(call.path("name"))
-    )
-    server.add("GET", "/deployments/{name}/logs", "deployments.logs", logs)
+    server.add("GET", "/deployments/{name}", "deployments.read", get, on=DEPLOYMENT)
+    server.add("DELETE", "/deployments/{name}", "deployments.rm", remove, on=DEPLOYMENT)
+    for verb in ("start", "stop", "restart"):
+        server.add("POST", f"/deployments/{{name}}/{verb}", f"deployments.{verb}", partial(turn, verb), on=DEPLOYMENT)
+    server.add("POST", "/deployments/{name}/scale", "deployments.scale", scale, on=DEPLOYMENT)
+    server.add("GET", "/deployments/{name}/wait", "deployments.read", wait, on=DEPLOYMENT)
+    server.add("GET", "/deployments/{name}/explain", "deployments.read", explain, on=DEPLOYMENT)
+    server.add("GET", "/deployments/{name}/logs", "deployments.logs", logs, on=DEPLOYMENT)
     server.add("GET", "/replicas", "deployments.read", replicas)
 
 
@@ -363,30 +401,31 @@ def _chats(server: Server, s: Services) -> None:
         text = await chats.export(call.actor, call.path("id"), form)
         return web.Response(text=text, content_type="application/json" if form == "json" else "text/markdown")
 
-    server.add("GET", "/chats", "chats.read", lambda call: chats.ls(call.actor))
-    server.add("POST", "/chats", "chats.create", create, status=201)
-    server.add("GET", "/chats/search", "chats.read", search)
-    server.add("GET", "/chats/{id}", "chats.read", lambda call: chats.get(call.actor, call.path("id")))
-    server.add("PATCH", "/chats/{id}", "chats.create", patch)
-    server.add("DELETE", "/chats/{id}", "chats.rm", remove)
-    server.add("POST", "/chats/{id}/turns", "chats.create", ask, status=201)
-    server.add("POST", "/chats/{id}/turns/{turn}/stop", "chats.create", stop)
-    server.add("GET", "/chats/{id}/turns/{turn}/stream", "chats.read", stream)
-    server.add("GET", "/chats/{id}/export", "chats.read", export)
+    server.add("GET", "/chats", "chats.own", lambda call: chats.ls(call.actor))
+    server.add("POST", "/chats", "chats.own", create, status=201)
+    server.add("GET", "/chats/search", "chats.own", search)
+    server.add("GET", "/chats/{id}", "chats.own", lambda call: chats.get(call.actor, call.path("id")))
+    server.add("PATCH", "/chats/{id}", "chats.own", patch)
+    server.add("DELETE", "/chats/{id}", "chats.own", remove)
+    server.add("POST", "/chats/{id}/turns", "chats.own", ask, status=201)
+    server.add("POST", "/chats/{id}/turns/{turn}/stop", "chats.own", stop)
+    server.add("GET", "/chats/{id}/turns/{turn}/stream", "chats.own", stream)
+    server.add("GET", "/chats/{id}/export", "chats.own", export)
 
 
 async def _send(response: web.StreamResponse, data: Any) -> None:
     await response.write(b"data: " + msgspec.json.encode(data) + b"\n\n")
 
 
-async def follow(call: Call, bus: Bus) -> web.StreamResponse:
-    """Events after `since` (or Last-Event-ID), with a comment each 15 s so that a dead client is noticed."""
+async def follow(call: Call, bus: Bus, sees: Callable[[Event], bool]) -> web.StreamResponse:
+    """Events after `since` (or Last-Event-ID) that the caller `sees` when they are sent, with a comment each 15 s so
+    that a dead client is noticed."""
     since = call.text("since") or call.http.headers.get("Last-Event-ID") or None
     response = await event_stream(call.http)
     async with contextlib.aclosing(bus.follow(since, idle_s=PING_S)) as batches:
         with contextlib.suppress(ConnectionResetError):
             async for batch in batches:
-                for event in batch:
+                for event in filter(sees, batch):
                     await response.write(
                         b"id: " + event.id.encode() + b"\ndata: " + msgspec.json.encode(event) + b"\n\n"
                     )

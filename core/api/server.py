@@ -7,7 +7,7 @@ import math
 import re
 import secrets
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 from aiohttp import web
@@ -15,9 +15,10 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from core import program_version
 from core.access import Gate
+from core.access.permissions import PERMISSIONS
 from core.api.peer import Names
 from core.api.refusals import Refusals
-from core.errors import CorralError, Failed, Invalid, VersionMismatch
+from core.errors import CorralError, Failed, Invalid, NotAllowed, NotFound, Unseen, VersionMismatch
 from core.nouns import API_VERSION, Actor
 
 log = logging.getLogger(__name__)
@@ -28,6 +29,8 @@ Handler = Callable[["Call"], Awaitable[Any]]
 BODY_LIMIT = 1 << 20
 LARGEST = 10**18
 """Of a whole query parameter: SQLite's integers end at 2^63."""
+ANYBODY = "anybody"
+"""In place of a permission: whoever reaches the socket may ask it."""
 ANY_VERSION = (f"{PREFIX}/status", f"{PREFIX}/shutdown")
 """What a program of another version must be able to ask: it ends this daemon to start its own."""
 
@@ -40,6 +43,15 @@ class _NoHttp(logging.Filter):
 
 
 NO_HTTP = _NoHttp()
+
+
+class RouteRight(NamedTuple):
+    """A route with the permission that it needs; `on` is the object, "" where the handler decides for each."""
+
+    method: str
+    path: str
+    permission: str
+    on: str
 
 
 class Call:
@@ -95,24 +107,49 @@ class Server:
         self._names = Names()
         self.refusals = Refusals(gate)
         logging.getLogger("aiohttp.server").addFilter(NO_HTTP)
+        self.rights: list[RouteRight] = []
+        """What each route asks for; docs/access.md is made of it."""
+        self.names: dict[str, Callable[[Call], Awaitable[list[str]]]] = {}
+        """By kind, the names that a caller sees."""
         self.app = web.Application(client_max_size=BODY_LIMIT, middlewares=[self._outermost])
 
     def close(self) -> None:
         """After the last request."""
         self._names.close()
 
-    def add(self, method: str, path: str, permission: str, handler: Handler, *, status: int = 200) -> None:
-        """One route and its permission; deny by default: every route has one."""
+    def add(
+        self, method: str, path: str, permission: str, handler: Handler, *, on: str = "", status: int = 200
+    ) -> None:
+        """One route and its permission on the object `on` (`deployment:{name}` takes the name from the path). Without
+        an object the actor must have the permission somewhere, and the handler asks for each thing that it touches or
+        shows. Deny by default: every route has a permission."""
+        assert permission in PERMISSIONS or permission == ANYBODY, permission
+        self.rights.append(RouteRight(method, path, permission, on))
 
         async def serve(request: web.Request) -> web.StreamResponse:
             call = await self._call(request)
-            self._gate.require(call.actor, permission, path)
-            answer = await handler(call)
+            try:
+                if permission == ANYBODY:
+                    pass  # it tells a stranger no more than what he is to Corral
+                elif on:
+                    self._gate.require(call.actor, permission, on.format_map(request.match_info))
+                else:
+                    self._gate.require_somewhere(call.actor, permission)
+                answer = await handler(call)
+            except NotFound as error:
+                await self._hint(call, error)
+                raise
             if isinstance(answer, web.StreamResponse):
                 return answer
             return web.Response(body=msgspec.json.encode(answer), content_type="application/json", status=status)
 
         self.app.router.add_route(method, PREFIX + path, serve)
+
+    async def _hint(self, call: Call, error: CorralError) -> None:
+        """Name what there is of the kind that was not found, as far as the caller sees it."""
+        names = self.names.get(error.details.get("kind", ""))
+        if names is not None and not error.why:
+            error.why = f"there are: {', '.join(await names(call)) or 'none'}"
 
     async def _call(self, request: web.Request) -> Call:
         transport = request.transport
@@ -139,7 +176,7 @@ class Server:
                 )
             response = await handler(request)
         except CorralError as error:
-            if error.code == "not_allowed":
+            if isinstance(error, NotAllowed | Unseen):
                 await self._record_refusal(request, error)
             response = _error(error)
         except web.HTTPException as error:
@@ -165,7 +202,8 @@ class Server:
         except CorralError:
             return  # the connection is gone, and with it the word about who it was
         verb, route = f"{request.method.lower()}.refused", f"route:{request.path[:200]}"
-        await self.refusals.record(call.actor, verb, route, call.request, str(error))
+        why = error.reason if isinstance(error, Unseen) else str(error)
+        await self.refusals.record(call.actor, verb, route, call.request, why)
 
 
 def _error(error: CorralError, status: int | None = None) -> web.Response:

@@ -23,7 +23,7 @@ from core.catalog import files
 from core.catalog.shape import shape_of
 from core.catalog.sweep import remove, sweep
 from core.catalog.uploads import FILES, IDLE_S, PROGRESS_S, Upload, Uploads
-from core.errors import BadModel, Conflict, CorralError, Failed, Invalid, NotFound
+from core.errors import BadModel, Conflict, CorralError, Failed, Invalid, NotFound, missing
 from core.events import Bus
 from core.nouns import Actor, ImportJob, Model, ModelFile
 from core.settings import Paths
@@ -74,13 +74,12 @@ class Catalog:
         return [msgspec.json.decode(row[0], type=Model) for row in rows]
 
     async def get(self, name: str) -> Model:
-        """Raises `NotFound` with the names there are."""
+        """Raises `NotFound`."""
         row = await self._store.read(
             lambda db: db.execute("SELECT data FROM models WHERE name = ?", (name,)).fetchone()
         )
         if row is None:
-            known = ", ".join(model.name for model in await self.ls()) or "none yet"
-            raise NotFound(f"no model {name!r}", f"there are: {known}", "see `corral models ls`, or import one")
+            raise missing("model", name)
         return msgspec.json.decode(row[0], type=Model)
 
     def path(self, model: Model) -> str:
@@ -271,7 +270,7 @@ class Catalog:
             )
             return None, None, {"sha256": model.sha256, "bytes": model.bytes, "licence": model.licence}
 
-        await self._gate.act(effect.actor, "models.add", effect.object, effect.request, put)
+        await self._gate.act(effect.actor, "models.add", effect.object, effect.request, put, permission="models.import")
         await self._gate.outcome(effect, "done", after={"sha256": model.sha256})
 
     async def _drop_unused(self, sha256: str) -> None:

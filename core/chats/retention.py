@@ -51,10 +51,10 @@ class Retention:
             return 0
         before = self._clock() - days * DAY_S
         over = await self._store.read(lambda db: tables.over(db, before))
-        gone: list[str] = []
+        gone: dict[str, str] = {}
 
-        def work(db: sqlite3.Connection) -> tuple[list[str], Any, Any]:
-            now = tables.over(db, before)
+        def work(db: sqlite3.Connection) -> tuple[dict[str, str], Any, Any]:
+            now = {id: tables.owner(db, id) for id in tables.over(db, before)}
             turns = sum(tables.count_turns(db, id) for id in now)
             for id in now:
                 tables.delete_chat(db, id)
@@ -66,8 +66,8 @@ class Retention:
             there = set(await self._store.read(tables.ids))
             await self._store.erase(lambda db: _erase(db, before, there))
             self._looked = True
-        for id in gone:
-            self._bus.publish("chat.gone", f"chat:{id}")
+        for id, owner in gone.items():
+            self._bus.publish("chat.gone", f"chat:{id}", to=owner)
         return len(gone)
 
 

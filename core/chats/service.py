@@ -15,11 +15,12 @@ import msgspec
 
 from core import http
 from core.access import Gate
+from core.access.people import actor_named
 from core.chats import tables
 from core.chats.answer import Answer
 from core.chats.context import fitting, messages, overfull, too_long
 from core.chats.retention import DAY_S
-from core.errors import Conflict, CorralError, Invalid, NotFound
+from core.errors import Conflict, CorralError, Invalid, NotFound, missing
 from core.events import Bus
 from core.nouns import Actor, Chat, ChatDetail, ChatOptions, Deployment, Turn
 from core.store import Store
@@ -32,16 +33,22 @@ QUESTION_LIMIT = 1 << 20
 TITLE = 200
 """Characters of a title that are kept."""
 TURN_TIMEOUT_S = 900.0
+OWN = "chats.own"
+"""The permission to keep chats; which deployment they may be with is asked for apart from it."""
 
 
 class _Live:
     """A turn in flight: its answer so far, and who waits for more of it."""
 
-    def __init__(self, answer: Answer) -> None:
+    def __init__(self, answer: Answer, actor: Actor, deployment: str) -> None:
         self.answer = answer
+        self.actor = actor
+        self.deployment = deployment
         self.news = asyncio.Event()
         self.task: asyncio.Task[None] | None = None
         self.stopped = False
+        self.why = ""
+        """Why it was stopped, where its owner did not."""
 
 
 class Chats:
@@ -64,21 +71,22 @@ class Chats:
         self._clock = clock
         self._keep_days = keep_days
         self._live: dict[str, _Live] = {}
+        self._obeying: set[asyncio.Task[None]] = set()
 
     # ---------------------------------------------------------------------------------------- its life
 
     async def start(self) -> None:
         """Go on with the turns that were in flight when the daemon before ended."""
-        for turn, offset, uid, owner in await self._store.read(tables.unfinished):
+        for turn, offset, uid, owner, deployment in await self._store.read(tables.unfinished):
             actor = Actor(uid=uid, name=owner, through="daemon")
             answer = Answer(turn, offset, clock_ms=turn.asked_at * 1000)
-            live = _Live(answer)
+            live = _Live(answer, actor, deployment)
             self._live[turn.id] = live
             live.task = asyncio.create_task(self._resume(live, actor))
 
     async def close(self) -> None:
         """Leave the turns to the gateway; the next daemon goes on with them."""
-        tasks = [live.task for live in self._live.values() if live.task is not None]
+        tasks = [*self._obeying, *(live.task for live in self._live.values() if live.task is not None)]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -91,9 +99,10 @@ class Chats:
     ) -> Chat:  # fmt: skip
         """`question` is what will be asked first: one that would be refused leaves no chat behind. Raises `NotFound` if
         there is no such deployment, `Conflict` if it is down and there is a question."""
+        self._may_use(actor, deployment)
         there = await self._deployment(deployment)
         if there is None:
-            raise NotFound(f"no deployment {deployment!r}", todo="see `corral deployments`")
+            raise missing("deployment", deployment)
         if question and there.state in ("stopped", "failed"):  # others may be ready before the answer is made
             raise Conflict(f"{deployment} is {there.state}", there.reason, _mended(there))
         _check(options)
@@ -109,17 +118,17 @@ class Chats:
             tables.put_chat(db, chat, actor.uid)
             return None, None, {"deployment": deployment}
 
-        await self._gate.act(actor, "chats.create", f"chat:{chat.id}", request, work)
+        await self._gate.act(actor, "chats.create", f"chat:{chat.id}", request, work, permission=OWN, on="*")
         self._publish(chat)
         return await self._with_room(chat)
 
     async def ls(self, actor: Actor) -> list[Chat]:
-        return await self._with_rooms(await self._store.read(lambda db: tables.chats_of(db, actor.uid)))
+        return await self._with_rooms(await self._store.read(lambda db: tables.chats_of(db, actor)))
 
     async def search(self, actor: Actor, text: str) -> list[Chat]:
         if not text:
             raise Invalid("nothing to search for")
-        return await self._with_rooms(await self._store.read(lambda db: tables.search(db, actor.uid, text)))
+        return await self._with_rooms(await self._store.read(lambda db: tables.search(db, actor, text)))
 
     async def get(self, actor: Actor, id: str) -> ChatDetail:
         """A chat and its turns, with what has come of the one in flight. Raises `NotFound`."""
@@ -131,6 +140,8 @@ class Chats:
     async def update(self, actor: Actor, request: str, id: str, **fields: Any) -> Chat:
         """Change title, options, on_full or deployment."""
         old = await self._mine(actor, id)
+        if isinstance(fields.get("deployment"), str):
+            self._may_use(actor, fields["deployment"])
         if isinstance(fields.get("options"), ChatOptions):
             _check(fields["options"])
         if fields.get("on_full", "ask") not in ("ask", "forget-oldest"):
@@ -143,7 +154,7 @@ class Chats:
             tables.change_chat(db, new)
             return new, None, {"changed": sorted(fields)}
 
-        new = await self._gate.act(actor, "chats.update", f"chat:{old.id}", request, work)
+        new = await self._gate.act(actor, "chats.update", f"chat:{old.id}", request, work, permission=OWN, on="*")
         self._publish(new)
         return await self._with_room(new)
 
@@ -157,10 +168,10 @@ class Chats:
             tables.delete_chat(db, chat.id)
             return None, {"turns": turns}, None
 
-        await self._gate.act(actor, "chats.rm", f"chat:{chat.id}", request, work)
+        await self._gate.act(actor, "chats.rm", f"chat:{chat.id}", request, work, permission=OWN, on="*")
         await self._stop_all(chat.id, actor)  # what was asked between the first look and the deletion
         await self._store.erase(lambda db: tables.delete_chat(db, chat.id))
-        self._bus.publish("chat.gone", f"chat:{chat.id}")
+        self._bus.publish("chat.gone", f"chat:{chat.id}", to=chat.owner)
 
     async def _stop_all(self, chat: str, actor: Actor) -> None:
         for live in [live for live in self._live.values() if live.answer.turn.chat == chat]:
@@ -188,6 +199,7 @@ class Chats:
         """Store the question and begin the answer. `replace_turn` drops that turn and what followed first; `cont` goes
         on with an answer that was cut. Raises `Conflict` when the context is full and nobody said what to do."""
         chat = await self._with_room(await self._mine(actor, chat_id))
+        self._may_use(actor, chat.deployment)
         turns = await self._store.read(lambda db: tables.turns_of(db, chat.id))
         newest = turns[-1] if turns else None
         if cont:
@@ -217,7 +229,9 @@ class Chats:
             tables.put_turn(db, turn, first=keep[0].n if keep else turn.n)
             return titled, None, {"turn": turn.n, "replaced": replace_turn is not None}
 
-        self._publish(await self._gate.act(actor, "chats.ask", f"chat:{chat.id}", request, work))
+        self._publish(
+            await self._gate.act(actor, "chats.ask", f"chat:{chat.id}", request, work, permission=OWN, on="*")
+        )
         self._begin(actor, chat, turn, messages(chat, keep, question))
         return turn
 
@@ -256,7 +270,7 @@ class Chats:
             tables.put_turn(db, turn, first=keep[0].n)
             return None, None, {"turn": turn.n, "goes_on": True}
 
-        await self._gate.act(actor, "chats.ask", f"chat:{chat.id}", request, work)
+        await self._gate.act(actor, "chats.ask", f"chat:{chat.id}", request, work, permission=OWN, on="*")
         told = messages(chat, keep[:-1], last.question)
         if last.answer:
             told.append({"role": "assistant", "content": last.answer})
@@ -264,9 +278,9 @@ class Chats:
         return turn
 
     def _begin(self, actor: Actor, chat: Chat, turn: Turn, told: list[dict[str, str]]) -> None:
-        live = _Live(Answer(turn, 0, clock_ms=self._clock() * 1000))
+        live = _Live(Answer(turn, 0, clock_ms=self._clock() * 1000), actor, chat.deployment)
         self._live[turn.id] = live
-        self._tell(turn)
+        self._tell(live)
         options = chat.options
         body: dict[str, Any] = {
             "model": chat.deployment,
@@ -287,6 +301,24 @@ class Chats:
             effect = await self._gate.intent(actor, "chats.stop", f"chat:{found.id}", request or turn)
             await self._stop(live, actor)
             await self._gate.outcome(effect, "done", after={"turn": live.answer.turn.n})
+
+    def obey(self) -> None:
+        """Rights have changed: end the answers of those who may not use the deployment any more."""
+        for live in list(self._live.values()):
+            task = asyncio.create_task(self._obey(live))
+            self._obeying.add(task)
+            task.add_done_callback(self._obeying.discard)
+
+    async def _obey(self, live: _Live) -> None:
+        actor = live.actor
+        if not actor.groups and actor.uid > 0:  # taken over from the daemon before, which kept no groups
+            try:
+                actor = await actor_named(actor.name)
+            except CorralError as error:
+                log.warning("%s", error)
+        if not self._gate.may(actor, "deployments.use", f"deployment:{live.deployment}"):
+            live.why = "the right to use the deployment was taken away"
+            await self._stop(live, live.actor)
 
     async def _stop(self, live: _Live, actor: Actor) -> None:
         live.stopped = True
@@ -354,7 +386,7 @@ class Chats:
             state, reason = "cut", "an error in the daemon, told in its log"
         finally:
             if live.stopped:
-                state, reason = "stopped", ""  # the gateway's last event may have come before we were cancelled
+                state, reason = "stopped", live.why  # the gateway's last event may have come before we were cancelled
             if not leaving:
                 live.answer.finish(state, reason, self._clock() * 1000)
             await asyncio.shield(self._end(live, leaving))
@@ -368,7 +400,7 @@ class Chats:
             self._live.pop(turn.id, None)
             live.news.set()
         if not leaving:
-            self._tell(turn)
+            self._tell(live)
 
     async def _take(self, live: _Live, response: http.Response) -> tuple[str, str]:
         answer = live.answer
@@ -397,12 +429,16 @@ class Chats:
 
     # ---------------------------------------------------------------------------------------- inside
 
+    def _may_use(self, actor: Actor, deployment: str) -> None:
+        """Raises `NotAllowed`, or `NotFound` for one that the actor may not see."""
+        self._gate.require(actor, "deployments.use", f"deployment:{deployment}")
+
     def _headers(self, actor: Actor, turn: str) -> dict[str, str]:
         name = actor.name.encode("ascii", "replace").decode()
         return {"X-Corral-Actor": f"{actor.uid}:{name}"} | ({"X-Corral-Turn": turn} if turn else {})
 
     async def _mine(self, actor: Actor, id: str) -> Chat:
-        chat = await self._store.read(lambda db: tables.one_chat(db, actor.uid, id))
+        chat = await self._store.read(lambda db: tables.one_chat(db, actor, id))
         if chat is None:
             raise NotFound(f"no chat {id!r}", todo="see `corral chats ls`")
         return chat
@@ -427,17 +463,18 @@ class Chats:
         ]  # fmt: skip
 
     def _publish(self, chat: Chat) -> None:
-        """Events reach all who may follow them: no title, no prompt, no question, no answer."""
+        """For its owner alone, and yet: no title, no prompt, no question, no answer."""
         bare = msgspec.structs.replace(chat, title="", options=msgspec.structs.replace(chat.options, system=""))
-        self._bus.publish("chat", f"chat:{chat.id}", bare)
+        self._bus.publish("chat", f"chat:{chat.id}", bare, to=chat.owner)
 
-    def _tell(self, turn: Turn) -> None:
-        self._bus.publish("turn", f"chat:{turn.chat}", msgspec.structs.replace(turn, question="", answer=""))
+    def _tell(self, live: _Live) -> None:
+        bare = msgspec.structs.replace(live.answer.turn, question="", answer="")
+        self._bus.publish("turn", f"chat:{bare.chat}", bare, to=live.actor.name)
 
 
 def _there(db: sqlite3.Connection, actor: Actor, id: str) -> Chat:
     """The chat as it is in this transaction: raises `NotFound` for one that was removed meanwhile."""
-    found = tables.one_chat(db, actor.uid, id)
+    found = tables.one_chat(db, actor, id)
     if found is None:
         raise NotFound(f"no chat {id!r}", "it was removed", "see `corral chats ls`")
     return found

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from core.nouns import Chat, ChatOptions, Turn
+from core.nouns import Actor, Chat, ChatOptions, Turn
 
 _CHAT = (
     "SELECT c.id, c.title, c.deployment, c.options, c.owner, c.created_at, c.updated_at, c.on_full,"
@@ -41,28 +41,37 @@ def _turn(row: tuple[Any, ...]) -> Turn:
     return msgspec.convert({**fields, **msgspec.json.decode(row[8])}, Turn)
 
 
-def chats_of(db: sqlite3.Connection, uid: int) -> list[Chat]:
+_MINE = " WHERE c.owner_uid = :uid AND c.owner = :name"
+"""Uid and name: a uid that was given to somebody else brings him no chats."""
+
+
+def _whose(actor: Actor) -> dict[str, Any]:
+    return {"uid": actor.uid, "name": actor.name}
+
+
+def chats_of(db: sqlite3.Connection, actor: Actor) -> list[Chat]:
     """Newest first."""
-    return [_chat(row) for row in db.execute(_CHAT + " WHERE c.owner_uid = ? ORDER BY c.updated_at DESC", (uid,))]
+    rows = db.execute(_CHAT + _MINE + " ORDER BY c.updated_at DESC", _whose(actor))
+    return [_chat(row) for row in rows]
 
 
-def one_chat(db: sqlite3.Connection, uid: int, id: str) -> Chat | None:
+def one_chat(db: sqlite3.Connection, actor: Actor, id: str) -> Chat | None:
     """A chat of this owner; an id's unique beginning of 4 characters or more will do."""
     rows = db.execute(
-        _CHAT + " WHERE c.owner_uid = ? AND (c.id = ? OR (length(?) >= 4 AND substr(c.id, 1, length(?)) = ?)) LIMIT 2",
-        (uid, id, id, id, id),
+        _CHAT + _MINE + " AND (c.id = :id OR (length(:id) >= 4 AND substr(c.id, 1, length(:id)) = :id)) LIMIT 2",
+        {**_whose(actor), "id": id},
     ).fetchall()
     return _chat(rows[0]) if len(rows) == 1 else None
 
 
-def search(db: sqlite3.Connection, uid: int, text: str) -> list[Chat]:
+def search(db: sqlite3.Connection, actor: Actor, text: str) -> list[Chat]:
     """Chats whose title, question or answer holds `text`, in any case of any script (LIKE folds ASCII alone)."""
     db.create_function("folded", 1, str.casefold, deterministic=True)
     rows = db.execute(
-        _CHAT + " WHERE c.owner_uid = :uid AND (instr(folded(c.title), :text) OR EXISTS (SELECT 1 FROM turns t"  # noqa: S608 - constants only
+        _CHAT + _MINE + " AND (instr(folded(c.title), :text) OR EXISTS (SELECT 1 FROM turns t"  # noqa: S608 - constants only
         " WHERE t.chat = c.id AND (instr(folded(t.question), :text) OR instr(folded(t.answer), :text))))"
         " ORDER BY c.updated_at DESC",
-        {"uid": uid, "text": text.casefold()},
+        {**_whose(actor), "text": text.casefold()},
     )
     return [_chat(row) for row in rows]
 
@@ -113,6 +122,12 @@ def over(db: sqlite3.Connection, before: float, *, running: bool = False) -> lis
 
 def ids(db: sqlite3.Connection) -> list[str]:
     return [row[0] for row in db.execute("SELECT id FROM chats")]
+
+
+def owner(db: sqlite3.Connection, chat: str) -> str:
+    """The name of its owner, "" if it is not there."""
+    row = db.execute("SELECT owner FROM chats WHERE id = ?", (chat,)).fetchone()
+    return str(row[0]) if row else ""
 
 
 def count_turns(db: sqlite3.Connection, chat: str) -> int:
@@ -177,10 +192,10 @@ def drop_from(db: sqlite3.Connection, chat: str, n: int) -> None:
     db.execute("DELETE FROM turns WHERE chat = ? AND n >= ?", (chat, n))
 
 
-def unfinished(db: sqlite3.Connection) -> list[tuple[Turn, int, int, str]]:
-    """(turn, raw offset, owner's uid, owner's name) of turns that were in flight when the daemon ended."""
+def unfinished(db: sqlite3.Connection) -> list[tuple[Turn, int, int, str, str]]:
+    """(turn, raw offset, owner's uid and name, deployment) of turns that were in flight when the daemon ended."""
     rows = db.execute(
-        "SELECT t.id, t.raw_offset, c.owner_uid, c.owner FROM turns t JOIN chats c ON c.id = t.chat"
+        "SELECT t.id, t.raw_offset, c.owner_uid, c.owner, c.deployment FROM turns t JOIN chats c ON c.id = t.chat"
         " WHERE t.state IN ('waiting', 'streaming')"
     ).fetchall()
-    return [(turn, row[1], row[2], row[3]) for row in rows if (turn := one_turn(db, row[0])) is not None]
+    return [(turn, row[1], row[2], row[3], row[4]) for row in rows if (turn := one_turn(db, row[0])) is not None]

@@ -26,7 +26,7 @@ from core.deployments.runner import Runner
 from core.deployments.strays import Strays
 from core.deployments.yard import Yard
 from core.engines.base import EngineRegistry
-from core.errors import CorralError, Invalid, NotFound
+from core.errors import CorralError, Invalid, NotFound, missing
 from core.events import Bus
 from core.gateway import wire
 from core.nodes.base import Node
@@ -152,7 +152,7 @@ class Deployments:
     def get(self, name: str) -> Deployment:
         """Raises `NotFound`."""
         if name not in self._wanted:
-            raise self._unknown(name)
+            raise missing("deployment", name)
         self._notice()
         return self._derive(name)  # type: ignore[return-value]
 
@@ -364,12 +364,8 @@ class Deployments:
     def _row(self, db: sqlite3.Connection, name: str) -> tables.Wanted:
         row = tables.one_wanted(db, name)
         if row is None:
-            raise self._unknown(name)
+            raise missing("deployment", name)
         return row
-
-    def _unknown(self, name: str) -> NotFound:
-        known = ", ".join(sorted(self._wanted)) or "none"
-        return NotFound(f"no deployment {name!r}", f"there are: {known}", "see `corral deployments`")
 
     def _of(self, name: str) -> list[Runner]:
         return [runner for _, runner in sorted(self._runners.items()) if runner.deployment == name]

@@ -145,6 +145,7 @@ class Control:
                 if reason:
                     self._send(wire.Refused(reason=reason))
                 else:
+                    core.obey()
                     # The figures first: from the acknowledgement on a withdrawn replica gets nothing that they lack.
                     self._last_live = live = self._live()
                     self._send(live)

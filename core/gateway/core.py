@@ -31,6 +31,7 @@ class Running(Protocol):
 
     def look(self, now: float, limits: wire.GatewayLimits) -> None: ...
     def stop(self, why: str = "") -> None: ...
+    def obey(self) -> None: ...
 
 
 class Core:
@@ -79,6 +80,11 @@ class Core:
             self._swept = now
             for client in tuple(self.clients):
                 client.unused()
+
+    def obey(self) -> None:
+        """Rights have changed: end what is not allowed any more."""
+        for exchange in tuple(self.exchanges):
+            exchange.obey()
 
     def retire(self) -> None:
         """Take nothing new: idle connections are closed, busy ones after their answer."""

@@ -40,6 +40,7 @@ class Client(Protocol):
     def part(self, data: bytes, last: bool) -> None: ...
     def refuse(self, refusal: Refusal) -> None: ...
     def break_off(self) -> None: ...
+    def may_use(self, deployment: str) -> bool: ...
 
 
 def with_usage(body: bytes, asked: Asked) -> bytes:
@@ -287,6 +288,12 @@ class Exchange:
         if not self._done:
             reason = f"the answer was stopped: {why}" if why else "the answer was stopped"
             self._cut(Refusal(503, reason, "stopped"), "client-gone")
+
+    def obey(self) -> None:
+        """Rights have changed: end what its client may not have any more."""
+        client, name = self._client, self._target.route.name
+        if client is not None and not self._done and not client.may_use(name):
+            self._cut(Refusal(403, f"the right to use {name} was taken away", "not_allowed"), "refused")
 
     def _refused(self, refusal: Refusal, outcome: str = "refused") -> None:
         if self._status:

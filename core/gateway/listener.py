@@ -16,6 +16,7 @@ from core.gateway.exchange import DECODE_ASKED, Exchange
 from core.gateway.following import Following, Relayed
 from core.gateway.framing import AHEAD_BYTES, Framer, Request
 from core.gateway.outbox import OUT
+from core.gateway.routes import unknown
 from core.peer import peer
 
 HEAD_S = 30.0
@@ -164,10 +165,14 @@ class ClientConnection(asyncio.Protocol):
     # -------------------------------------------------------------------------------- one request
 
     def _may(self, request: Request) -> None:
-        if not self._core.table.allows(self._uid, self._groups):
+        if not self._core.table.users.some(self._uid, self._groups):
             raise Refusal(403, f"uid {self._uid} may not use this gateway", "not_allowed")
         if (request.actor or request.turn) and self._uid not in (self._core.owner, 0):
             raise Refusal(403, "X-Corral headers are the daemon's", "not_allowed")
+
+    def may_use(self, deployment: str) -> bool:
+        """By the rules of now."""
+        return self._core.table.users.may(self._uid, self._groups, deployment)
 
     def _serve(self, request: Request) -> None:
         self._busy = True
@@ -206,6 +211,8 @@ class ClientConnection(asyncio.Protocol):
         except msgspec.DecodeError as error:
             reason = "it is not JSON" if not isinstance(error, msgspec.ValidationError) else str(error)
             raise Refusal(400, f"the body cannot be read: {reason}", "bad_request") from None
+        if not self.may_use(asked.model):  # as if it were not there: whoever may not use it need not know of it
+            raise unknown(asked.model)
         uid = self._uid
         if request.actor:
             said = request.actor.partition(":")[0]
@@ -220,6 +227,7 @@ class ClientConnection(asyncio.Protocol):
         rows = [
             {"id": name, "object": "model", "created": int(target.route.created_at), "owned_by": "corral"}
             for name, target in sorted(self._core.table.targets.items())
+            if self.may_use(name)
         ]
         self._json(200, msgspec.json.encode({"object": "list", "data": rows}))
 

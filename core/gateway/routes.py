@@ -13,11 +13,17 @@ import msgspec
 from core.gateway import wire
 from core.gateway.errors import Refusal
 from core.gateway.upstream import Pool
+from core.gateway.users import Users
 
 SHUN_S = 1.0
 """How long a replica that did not take a request gets none while another one is there."""
 FEATURES: frozenset[str] = frozenset()
 """What a snapshot may `need` of this gateway."""
+
+
+def unknown(name: str) -> Refusal:
+    """What is said of a deployment that is not there, or not for whoever asks."""
+    return Refusal(404, f"there is no deployment {name[:200]!r}", "model_not_found")
 
 
 class Seat:
@@ -78,8 +84,7 @@ class Table:
         """Those that have no route any more and may still be answering."""
         self.blocked = ""
         self._elsewhere: dict[str, int] = {}
-        self._uids: frozenset[int] = frozenset()
-        self._gids: frozenset[int] = frozenset()
+        self.users = Users(wire.Allowed())
         self.changed = asyncio.Event()
         self._applying = asyncio.Lock()
         """Set when a request ends; a drain waits for it."""
@@ -167,16 +172,13 @@ class Table:
                 if key not in seats:
                     self.withdrawn[key] = seat
         self.snapshot, self.limits, self.targets, self.seats, self.blocked = new, new.limits, targets, seats, ""
-        self._uids, self._gids = frozenset(new.allowed.uids), frozenset(new.allowed.gids)
+        self.users = Users(new.allowed)
         for target in gone:
             self._refuse_all(target, Refusal(404, f"deployment {target.route.name} was removed", "model_not_found"))
         for target in targets.values():
             if all(seat.route.draining for seat in target.seats):
                 self._refuse_all(target, self._not_ready(target))
             self._feed(target)
-
-    def allows(self, uid: int, groups: frozenset[int]) -> bool:
-        return uid in self._uids or not self._gids.isdisjoint(groups)
 
     def target(self, name: str) -> Target:
         """Raises `Refusal` for a name that is not there."""
@@ -185,7 +187,7 @@ class Table:
         try:
             return self.targets[name]
         except KeyError:
-            raise Refusal(404, f"there is no deployment {name[:200]!r}", "model_not_found") from None
+            raise unknown(name) from None
 
     def _not_ready(self, target: Target) -> Refusal:
         return Refusal(503, f"deployment {target.route.name} is not ready: {target.route.state}", "not_ready")

@@ -51,11 +51,26 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     """The name that its servers know the model by, where it is not the deployment's."""
 
 
+class Rule(msgspec.Struct, frozen=True, kw_only=True):
+    """Who may, or with `deny` may not, use the deployments that `scope` matches: `*`, `deployment:chat`,
+    `deployment:team-a-*`. A denial wins."""
+
+    user: bool
+    """`id` is a uid, else a gid."""
+    id: int
+    scope: str
+    deny: bool = False
+    until: float | None = None
+    """Epoch seconds at which it ends."""
+
+
 class Allowed(msgspec.Struct, frozen=True, kw_only=True):
-    """Who may use the socket without a key: peers with one of these uids or groups."""
+    """Who may use the socket without a key: peers with one of these uids or groups use everything, the others what the
+    rules give them. (A gateway of one release back knows no rules and refuses these.)"""
 
     uids: tuple[int, ...] = ()
     gids: tuple[int, ...] = ()
+    rules: tuple[Rule, ...] = ()
 
 
 class GatewayLimits(msgspec.Struct, frozen=True, kw_only=True):

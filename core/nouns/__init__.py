@@ -7,6 +7,7 @@ they don't know (a newer daemon may have more states), so states are strings and
 
 from __future__ import annotations
 
+from core.nouns.access import Decision, Difference, Grant, Held, Role, Subject, Team, Whoami
 from core.nouns.actors import CORRAL, Actor
 from core.nouns.audit import AcceptedFault, AuditRecord, ChainFault, ChainReport, Outcome
 from core.nouns.base import Noun
@@ -44,12 +45,16 @@ __all__ = [
     "ChatOptions",
     "Counters",
     "DaemonStatus",
+    "Decision",
     "Deployment",
     "DeploymentSpec",
+    "Difference",
     "EngineName",
     "Event",
     "Explanation",
     "GatewayStatus",
+    "Grant",
+    "Held",
     "ImportJob",
     "LaunchStory",
     "LogText",
@@ -65,6 +70,10 @@ __all__ = [
     "PlanParts",
     "ProcessSample",
     "Replica",
+    "Role",
     "Status",
+    "Subject",
+    "Team",
     "Turn",
+    "Whoami",
 ]

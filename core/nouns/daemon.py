@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+from core.nouns.access import Whoami
 from core.nouns.audit import AuditRecord
 from core.nouns.base import Noun
 from core.nouns.deployments import Deployment, Replica
@@ -65,11 +66,13 @@ class Picture(Noun, frozen=True, kw_only=True):
     facts: tuple[NodeFacts, ...]
     audit: tuple[AuditRecord, ...]
     """The last few, newest last."""
+    me: Whoami | None = None
+    """Who asked, and what he may do."""
 
 
 class Event(Noun, frozen=True, kw_only=True):
     """What happened. `type` is one of: daemon, deployment, deployment.gone, replica, replica.gone, model,
-    model.gone, sample, node, audit, chat, chat.gone, turn, piece, import, warning, resync.
+    model.gone, sample, node, audit, access, chat, chat.gone, turn, import, warning, resync.
 
     `data` is the noun concerned in its JSON form. `resync` means: events were lost to you, read the picture anew.
     """
@@ -79,3 +82,5 @@ class Event(Noun, frozen=True, kw_only=True):
     object: str
     time: float
     data: Any = None
+    to: str = ""
+    """The one user who gets it (chats); "": all who may see the object."""

@@ -24,7 +24,9 @@ from core.store.faults import is_full, may_be_quota, store_error, unsure
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-PACKAGES = ("core.store", "core.audit", "core.catalog", "core.deployments", "core.chats", "core.telemetry")
+PACKAGES = (
+    "core.store", "core.audit", "core.catalog", "core.deployments", "core.chats", "core.telemetry", "core.access",
+)  # fmt: skip
 WAIT_MS = 10_000
 """How long a statement waits for a lock of somebody else (a person's own sqlite3) before it fails."""
 PRUNE_EVERY_S = 86400.0

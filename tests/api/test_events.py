@@ -11,7 +11,7 @@ import msgspec
 import pytest
 from aiohttp import web
 
-from core.access import Gate
+from core.access import Gate, Rights
 from core.api import routes
 from core.api.server import Server
 from core.audit import Audit
@@ -33,8 +33,8 @@ async def path(bus: Bus, tmp_path: Path) -> AsyncIterator[str]:
     paths = Paths(tmp_path, tmp_path / "corral.toml", "0badcafe")
     paths.state.mkdir()
     store = await Store.open(paths, packages=("core.store", "core.audit"))
-    server = Server(Gate(store, Audit(store, paths), mode="user", owner_uid=os.getuid(), group=""), "the log")
-    server.add("GET", "/events", "daemon.read", lambda call: routes.follow(call, bus))
+    server = Server(Gate(store, Audit(store, paths), Rights(mode="user", owner_uid=os.getuid())), "the log")
+    server.add("GET", "/events", "daemon.read", lambda call: routes.follow(call, bus, lambda event: True))
     runner = web.AppRunner(server.app, access_log=None, shutdown_timeout=1.0, handle_signals=False)
     await runner.setup()
     site = web.UnixSite(runner, f"/proc/self/fd/{os.open(tmp_path, os.O_PATH | os.O_CLOEXEC)}/s")

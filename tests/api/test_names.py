@@ -19,6 +19,25 @@ async def test_a_name_is_looked_up_once() -> None:
     names.close()
 
 
+async def test_a_name_is_believed_for_a_minute_and_longer_while_the_directory_is_silent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A user who was renamed, or whose uid was given to somebody else, is not taken for the one before."""
+    monkeypatch.setattr(peer, "LOOKUP_S", 0.1)
+    now, name, silent = [0.0], ["ann"], threading.Event()
+    names = Names(lambda uid: name[0] if name[0] else str(silent.wait(20)), clock=lambda: now[0])
+    assert await names.of(7) == "ann"
+    name[0] = "bob"
+    now[0] = peer.KNOWN_S - 1
+    assert await names.of(7) == "ann"
+    now[0] = peer.KNOWN_S
+    assert await names.of(7) == "bob"
+    name[0], now[0] = "", 3 * peer.KNOWN_S
+    assert await names.of(7) == "bob"
+    silent.set()
+    names.close()
+
+
 async def test_a_directory_that_does_not_answer_costs_the_caller_the_name_and_the_daemon_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

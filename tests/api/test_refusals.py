@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from core.access import Gate
+from core.access import Gate, Rights
 from core.api.refusals import EACH, WINDOW_S, Refusals
 from core.audit import Audit
 from core.nouns import Actor
@@ -32,7 +32,7 @@ async def refuse(refusals: Refusals, actor: Actor, count: int) -> None:
 
 async def test_a_flood_is_a_few_records_and_its_number(audit: Audit) -> None:
     now = 1000.0
-    refusals = Refusals(Gate(audit._store, audit, mode="system", owner_uid=0, group=""), lambda: now)
+    refusals = Refusals(Gate(audit._store, audit, Rights(mode="system", owner_uid=0)), lambda: now)
     await refuse(refusals, STRANGER, 1000)
     await refuse(refusals, OTHER, 1)
     told = await audit.ls(limit=1000)
@@ -46,7 +46,7 @@ async def test_a_flood_is_a_few_records_and_its_number(audit: Audit) -> None:
 
 
 async def test_the_rest_is_recorded_when_the_daemon_ends(audit: Audit) -> None:
-    refusals = Refusals(Gate(audit._store, audit, mode="system", owner_uid=0, group=""), lambda: 0.0)
+    refusals = Refusals(Gate(audit._store, audit, Rights(mode="system", owner_uid=0)), lambda: 0.0)
     await refuse(refusals, STRANGER, EACH + 7)
     await refusals.settle(all=True)
     await refusals.settle(all=True)
@@ -56,7 +56,7 @@ async def test_the_rest_is_recorded_when_the_daemon_ends(audit: Audit) -> None:
 
 async def test_single_refusals_are_recorded_as_they_are(audit: Audit) -> None:
     now = 0.0
-    refusals = Refusals(Gate(audit._store, audit, mode="system", owner_uid=0, group=""), lambda: now)
+    refusals = Refusals(Gate(audit._store, audit, Rights(mode="system", owner_uid=0)), lambda: now)
     for _ in range(EACH * 2):
         now += WINDOW_S / EACH
         await refuse(refusals, STRANGER, 1)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.access import Gate
+from core.access import Gate, Rights
 from core.audit import Audit, chain
 from core.audit.log import read_head, verify_file
 from core.audit.outside import Accepted, read_accepted, write_accepted
@@ -34,7 +34,7 @@ class Place:
         self.store = await Store.open(self.paths, packages=("core.store", "core.audit"))
         self.audit = Audit(self.store, self.paths, clock=self.clock)
         await self.audit.compare()
-        self.gate = Gate(self.store, self.audit, mode="user", owner_uid=1000, group="")
+        self.gate = Gate(self.store, self.audit, Rights(mode="user", owner_uid=1000))
         return self
 
     def clock(self) -> float:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.access import Gate
+from core.access import Gate, Rights
 from core.audit import Audit, chain
 from core.audit.log import Head, read_head, write_head
 from core.errors import Conflict, NotAllowed, StoreError
@@ -31,7 +31,7 @@ async def place(tmp_path: Path) -> AsyncIterator[tuple[Paths, Store, Audit, Gate
     paths.state.mkdir()
     store = await Store.open(paths, packages=PACKAGES)
     audit = Audit(store, paths, clock=time.time)
-    yield paths, store, audit, Gate(store, audit, mode="user", owner_uid=1000, group="corral")
+    yield paths, store, audit, Gate(store, audit, Rights(mode="user", owner_uid=1000))
     await store.close()
 
 
@@ -188,7 +188,7 @@ async def test_a_new_database_goes_on_from_the_old_head(place: tuple[Paths, Stor
         assert list(paths.state.glob("corral.db.corrupt-*"))
         assert fresh.database_id != store.database_id
         second = Audit(fresh, paths)
-        gate = Gate(fresh, second, mode="user", owner_uid=1000, group="")
+        gate = Gate(fresh, second, Rights(mode="user", owner_uid=1000))
         await gate.record(CORRAL, "a.b", "c:d", "r", "done")
         assert (await second.ls())[0].prev == head
         report = await second.verify()
@@ -446,7 +446,7 @@ async def start_again(paths: Paths) -> tuple[Store, Audit, Gate]:
     store = await Store.open(paths, packages=PACKAGES)
     audit = Audit(store, paths, clock=time.time)
     await audit.compare()
-    gate = Gate(store, audit, mode="user", owner_uid=1000, group="corral")
+    gate = Gate(store, audit, Rights(mode="user", owner_uid=1000))
     await gate.record(CORRAL, "daemon.start", "daemon:local", "r", "done")
     return store, audit, gate
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from core.access import Gate
+from core.access import Gate, Rights
 from core.audit import Audit
 from core.errors import Invalid
 from core.nouns import CORRAL, Actor, Outcome
@@ -34,7 +34,7 @@ async def audit(tmp_path: Path) -> AsyncIterator[Audit]:
     store = await Store.open(paths, packages=("core.store", "core.audit"))
     now = BEGIN
     found = Audit(store, paths, clock=lambda: now)
-    gate = Gate(store, found, mode="user", owner_uid=0, group="")
+    gate = Gate(store, found, Rights(mode="user", owner_uid=0))
     for n, (actor, verb, object, outcome) in enumerate(RECORDS):
         now = BEGIN + n
         await gate.record(actor, verb, object, f"request{n}", outcome)

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from core.access import Gate
+from core.access import Gate, Rights
 from core.audit import Audit
 from core.catalog import Catalog, files
 from core.errors import BadModel, Conflict, Failed, Invalid, NotAllowed, NotFound
 from core.events import Bus
-from core.nouns import Actor, ImportJob
+from core.nouns import Actor, Grant, ImportJob, Subject
 from core.settings import Paths
 from core.store import Store
 
@@ -37,7 +37,8 @@ async def daemon(folder: Path, *, idle_s: float = 60) -> AsyncIterator[Catalog]:
     paths.state.mkdir(parents=True, exist_ok=True)
     store = await Store.open(paths, packages=("core.store", "core.audit", "core.catalog"))
     audit = Audit(store, paths)
-    gate = Gate(store, audit, mode="system", owner_uid=1234, group="root", group_gid=0)  # all of us below
+    all_below = Grant(id="g1", what="admin", subject=Subject(kind="group", name="root", id=0), by="root", at=0.0)
+    gate = Gate(store, audit, Rights(mode="system", owner_uid=1234, grants=[all_below]))
     made = Catalog(store, gate, paths, Bus(), idle_s=idle_s)
     made.audit = audit  # type: ignore[attr-defined]
     try:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from core.access import Gate
+from core.access import Gate, Rights
 from core.audit import Audit
 from core.chats import Chats
 from core.events import Bus
@@ -152,7 +152,7 @@ class House:
     def __init__(self, paths: Paths, store: Store, gateway: GatewayDouble) -> None:
         self.paths, self.store, self.gateway = paths, store, gateway
         self.audit = Audit(store, paths, clock=time.time)
-        self.gate = Gate(store, self.audit, mode="user", owner_uid=1000, group="corral")
+        self.gate = Gate(store, self.audit, Rights(mode="user", owner_uid=1000))
         self.bus = Bus()
         self.now = 1_700_000_000.0
         self.ctx = 512

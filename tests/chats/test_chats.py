@@ -7,7 +7,7 @@ import sqlite3
 import pytest
 
 from core.chats import Chats
-from core.errors import Conflict, Invalid, NotAllowed, NotFound
+from core.errors import Conflict, Invalid, NotFound
 from core.nouns import Actor, Chat, ChatOptions, Turn
 
 ALICE = Actor(uid=1000, name="alice")
@@ -345,7 +345,7 @@ async def test_chats_are_ones_own(house, chats) -> None:
             await chats.ask(other, "r", chat.id, "yours?")
         with pytest.raises(NotFound):
             await chats.rm(other, "r", chat.id)
-    with pytest.raises(NotAllowed):
+    with pytest.raises(NotFound):
         await chats.create(MALLORY, "r", "chat", ChatOptions())
 
 

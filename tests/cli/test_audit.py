@@ -48,19 +48,22 @@ def test_a_fault_is_shown_and_accepted_and_no_longer_a_warning(home: Path) -> No
 
 
 def test_only_the_owner_and_root_accept(home: Path) -> None:
-    """The daemon takes its caller for somebody whom it obeys and who does not own it."""
+    """The daemon takes its caller for an admin who does not own it."""
     stand_in = (
-        "import core.access.gate as gate; gate.Gate.allowed = lambda self, actor: True\n"
+        "import core.access.rights as rights; from core.nouns import Grant, Subject\n"
+        "rights.Rights.almighty = lambda self, actor: ''\n"
+        "admin = Grant(id='g', what='admin', subject=Subject(kind='team', name='all'), by='root', at=0.0)\n"
+        "rights.Rights.of = lambda self, actor, now: [(admin, self.permissions_of('admin'))]\n"
         "import msgspec; from core.api.peer import Names; old = Names.actor\n"
-        "async def actor(*args): return msgspec.structs.replace(await old(*args), uid=4242, name='eve')\n"
-        "Names.actor = actor\n"
+        "async def eve(self, s, t): return msgspec.structs.replace(await old(self, s, t), uid=4242, name='eve')\n"
+        "Names.actor = eve\n"
         "from core.daemon import main; main()\n"
     )
     process = subprocess.Popen([sys.executable, "-P", "-c", stand_in], stdin=subprocess.DEVNULL)
     try:
         until(lambda: list(home.glob("*/corral.sock")))
         tamper(home, "DROP TRIGGER audit_keeps_content; UPDATE audit SET actor = 'nobody' WHERE seq = 1")
-        assert "may not accept" in corral("audit", "accept", "--reason", "mine", "--yes", code=4)
+        assert "may not audit.accept" in corral("audit", "accept", "--reason", "mine", "--yes", code=4)
         assert "changed" in corral("audit", "verify", code=1)
     finally:
         process.terminate()

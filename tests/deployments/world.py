@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from doubles import PLAN, AttachDouble, CatalogDouble, EngineDouble, HostDouble, LinkDouble
 
-from core.access import Gate
+from core.access import Gate, Rights
 from core.audit import Audit
 from core.deployments import tables
 from core.deployments.runner import Runner
@@ -46,7 +46,7 @@ class World:
     async def open(self) -> None:
         self.store = await Store.open(self.paths, packages=PACKAGES)
         self.audit = Audit(self.store, self.paths, clock=time.time)
-        self.gate = Gate(self.store, self.audit, mode="user", owner_uid=0, group="")
+        self.gate = Gate(self.store, self.audit, Rights(mode="user", owner_uid=0))
         await self.start()
 
     async def close(self) -> None:

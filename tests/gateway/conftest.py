@@ -186,7 +186,7 @@ class Gateway:
         """Bytes that the process has in memory."""
         return psutil.Process(self.process.pid).memory_info().rss
 
-    async def route(self, *stubs: Stub, uids=None, gids=(), slots=1, **limits) -> None:
+    async def route(self, *stubs: Stub, uids=None, gids=(), rules=(), slots=1, **limits) -> None:
         replicas = tuple(
             wire.ReplicaRoute(id=f"chat/{i}", launch=f"l{i}", endpoint=f"unix:{stub.path}", slots=slots)
             for i, stub in enumerate(stubs)
@@ -196,7 +196,7 @@ class Gateway:
             epoch=1,
             n=self.n,
             routes=(wire.Route(name="chat", model="m", state="ready", replicas=replicas),),
-            allowed=wire.Allowed(uids=(os.getuid(),) if uids is None else uids, gids=gids),
+            allowed=wire.Allowed(uids=(os.getuid(),) if uids is None else uids, gids=gids, rules=tuple(rules)),
             limits=wire.GatewayLimits(**limits),
         )
         await self._put()

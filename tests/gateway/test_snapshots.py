@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from core.access import Gate
+from core.access import Gate, Rights
 from core.audit import Audit
 from core.deployments.gatewaylink import GatewayLink
 from core.gateway import wire
@@ -93,7 +93,7 @@ async def test_a_daemon_whose_clock_was_set_back_is_obeyed(gateway, store):
     await taken(gateway, snapshot("old", 2_000_000_000_000, 40, store.database_id))
     gateway.hang_up()
     link = GatewayLink(
-        Host(), store, Gate(store, Audit(store, paths), mode="user", owner_uid=os.getuid(), group="corral"), paths,
+        Host(), store, Gate(store, Audit(store, paths), Rights(mode="user", owner_uid=os.getuid())), paths,
         Settings, allowed=lambda: wire.Allowed(uids=(os.getuid(),)), on_live=lambda live: None, clock=lambda: 1.0,
     )  # fmt: skip
     running = asyncio.create_task(link.run())

@@ -209,7 +209,7 @@ def test_one_shared_daemon_from_start_to_stop(host: Host, sample: Path) -> None:
 
     # A member may use it, a stranger is refused, and the refusal is in the trail.
     assert host.admin("chat", "chat", "Say hello.").stdout.strip()
-    assert "the group corral" in host.run("ps", uid=STRANGER, gid=STRANGER, code=4).stderr
+    assert "no grant gives stranger" in host.run("ps", uid=STRANGER, gid=STRANGER, code=4).stderr
     refused = host.ask("audit", "ls", "--outcome", "refused")
     assert any(each["actor"] == f"{STRANGER}:stranger" or "stranger" in str(each["actor"]) for each in refused)
 
@@ -230,6 +230,82 @@ def test_one_shared_daemon_from_start_to_stop(host: Host, sample: Path) -> None:
     host.admin("shutdown", "--all")
     host.daemon.wait(10)
     until(lambda: not host.mine())
+
+
+ASKING = """
+import json, socket, sys
+s = socket.socket(socket.AF_UNIX)
+s.connect({path!r})
+body = json.dumps({{"model": "chat", "stream": True, "max_tokens": 900, "ignore_eos": True,
+                    "messages": [{{"role": "user", "content": "Count."}}]}}).encode()
+head = b"POST /v1/chat/completions HTTP/1.1\\r\\nHost: x\\r\\nConnection: close\\r\\n"
+s.sendall(head + b"Content-Length: %d\\r\\n\\r\\n" % len(body) + body)
+s.settimeout(60)
+whole, told = b"", False
+while piece := s.recv(65536):
+    whole += piece
+    if b"data: " in whole and not told:
+        told = print("it streams", flush=True) is None
+print("taken away" if b"was taken away" in whole else whole[-300:])
+"""
+
+
+@pytest.mark.timeout(240)
+def test_a_user_with_one_narrow_grant_does_and_sees_that_and_nothing_else(host: Host) -> None:
+    host.start()
+    host.admin("models", "sample")
+    for name in ("chat", "secret"):
+        host.admin("deploy", "smollm2-135m", "--name", name, "--ctx", "2048", "--wait")
+
+    def stranger(*args: str, code: int | None = 0) -> subprocess.CompletedProcess[str]:
+        return host.run(*args, uid=STRANGER, gid=STRANGER, code=code)
+
+    assert "may do nothing yet" in stranger("whoami").stdout
+    made = host.ask("access", "grant", "user", "user:stranger", "--scope", "deployment:chat", "--reason", "a pilot")
+    assert [each["deployment"] for each in json.loads(stranger("ps", "--json").stdout)] == ["chat"]
+    assert json.loads(stranger("models", "ls", "--json").stdout) == []
+    assert stranger("chat", "chat", "Say hello.").stdout.strip()
+
+    # What he may not see is not there for him; what he sees and may not touch is refused; both are in the trail.
+    for verb in (("stop", "secret"), ("logs", "secret"), ("explain", "secret"), ("chat", "secret", "Hi")):
+        told = stranger(*verb, code=3).stderr
+        assert "no deployment 'secret'" in told and "grant" not in told
+    for verb in (("stop", "chat"), ("rm", "chat", "--yes"), ("scale", "chat", "3"), ("logs", "chat")):
+        assert "no grant gives stranger" in stranger(*verb, code=4).stderr
+    for verb in (("audit", "ls"), ("access", "grants"), ("shutdown",), ("models", "sample"), ("reload",)):
+        stranger(*verb, code=4)
+    stranger("access", "grant", "admin", "user:stranger", code=4)
+    refused = host.ask("audit", "ls", "--actor", "stranger", "--outcome", "refused", "--limit", "1000")
+    assert len(refused) >= 14 and any("deployments.stop on deployment:secret" in each["reason"] for each in refused)
+    why = host.admin("access", "explain", "stranger", "deployments.use", "deployment:secret", code=4).stdout
+    assert why.startswith("no: no grant gives stranger deployments.use on deployment:secret")
+
+    # Events of what he does not see do not reach him.
+    seen = host.scratch / "seen.jsonl"
+    with seen.open("wb") as out:
+        following = subprocess.Popen(
+            [*host.enter(STRANGER, STRANGER), sys.executable, "-P", "-m", "tui", "events", "-f", "--json"],
+            env=host.env(), stdout=out, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+    try:
+        host.admin("restart", "secret", "--wait")
+        host.admin("restart", "chat", "--wait")
+        until(lambda: b'"replica:chat/0"' in seen.read_bytes())
+    finally:
+        following.kill()
+        following.wait()
+    assert b"secret" not in seen.read_bytes() and b'"audit"' not in seen.read_bytes()
+
+    # Whoever loses the right loses the answer that is being made for him, within a second or so.
+    asks = ASKING.format(path=host.ask("status")["gateway_socket"])
+    with subprocess.Popen(
+        [*host.enter(STRANGER, STRANGER), sys.executable, "-I", "-c", asks], stdout=subprocess.PIPE, text=True
+    ) as asking:
+        assert asking.stdout is not None and asking.stdout.readline() == "it streams\n"
+        host.admin("access", "revoke", made["id"], "--reason", "the pilot is over")
+        assert asking.communicate(timeout=20)[0].strip() == "taken away"
+    assert "no grant gives stranger" in stranger("ps", code=4).stderr
+    host.admin("shutdown", "--all")
 
 
 def test_what_a_hostile_engine_leaves_in_its_folder_is_not_followed(host: Host, sample: Path) -> None:

@@ -16,11 +16,15 @@ from core.nouns import (
     ChatDetail,
     ChatOptions,
     DaemonStatus,
+    Decision,
     Deployment,
     DeploymentSpec,
+    Difference,
     Event,
     Explanation,
     GatewayStatus,
+    Grant,
+    Held,
     LogText,
     Model,
     ModelShape,
@@ -29,8 +33,12 @@ from core.nouns import (
     Plan,
     PlanParts,
     Replica,
+    Role,
     Status,
+    Subject,
+    Team,
     Turn,
+    Whoami,
 )
 
 NOW = 1_790_000_000.0
@@ -129,6 +137,74 @@ def sample(time: float = NOW, cpu: float = 12.0) -> NodeSample:
     )
 
 
+def grant(id: str, what: str, subject: Subject, scope: str = "*", **fields: Any) -> Grant:
+    return Grant(id=id, what=what, subject=subject, scope=scope, by="root", at=NOW, **fields)
+
+
+def somebody(
+    *held: tuple[str, str], denied: tuple[tuple[str, str], ...] = (), grants: tuple[Grant, ...] = ()
+) -> Whoami:
+    """A user who holds these permissions on these scopes."""
+    lines = [[Held(subject="user:ann", permission=p, scope=s, grant="g1") for p, s in each] for each in (held, denied)]
+    return Whoami(
+        name="ann", uid=1000, groups=("staff",), through="console", because="", grants=grants, holds=tuple(lines[0]),
+        denied=tuple(lines[1]),
+    )  # fmt: skip
+
+
+class Access:
+    """Of the double: what `client.access` answers."""
+
+    def __init__(self, double: Double) -> None:
+        self._double = double
+        staff = Subject(kind="group", name="staff", id=20)
+        self.there = [
+            grant("g1", "operator", staff, "deployment:chat", reason="on call", until=NOW + 3600),
+            grant("g2", "deployments.rm", Subject(kind="user", name="bob", id=7), effect="deny"),
+        ]
+        self.changes = [
+            Difference(
+                subject="user:bob", permission="models.rm", object="model:gemma", before=False, after=True, why="g3"
+            )
+        ]
+        self.decision = Decision(allowed=False, permission="p", object="o", why="no grant gives it")
+
+    async def grants(self) -> list[Grant]:
+        return self.there
+
+    async def roles(self) -> list[Role]:
+        return [Role(name="operator", allows=("deployments.stop",), words="runs things", builtin=True)]
+
+    async def teams(self) -> list[Team]:
+        return [Team(name="ml", members=(Subject(kind="user", name="bob", id=7),))]
+
+    async def simulate(self, **fields: Any) -> list[Difference]:
+        self._double.calls.append(("simulate", fields))
+        return self.changes
+
+    async def explain(self, user: str, permission: str, object: str) -> Decision:
+        self._double.calls.append(("explain", user, permission, object))
+        return self.decision
+
+    async def grant(self, **fields: Any) -> Grant:
+        self._double.calls.append(("grant", fields))
+        made = grant("g3", fields["what"], Subject(kind="user", name="bob", id=7), fields["scope"])
+        self.there = [*self.there, made]
+        return made
+
+    async def revoke(self, id: str, reason: str = "") -> Grant:
+        self._double.calls.append(("revoke", id))
+        return self.there[0]
+
+    async def put_team(self, name: str, members: Any) -> Team:
+        self._double.calls.append(("put_team", name, tuple(members)))
+        return Team(name=name)
+
+    async def put_role(self, name: str, allows: Any, words: str = "") -> Role:
+        self._double.calls.append(("put_role", name, tuple(allows), words))
+        return Role(name=name, allows=tuple(allows))
+
+
 class Double:
     """Not the real client. `calls` has what was asked; `push` sends an event; `drop` cuts the connection."""
 
@@ -153,6 +229,8 @@ class Double:
         self.gate.set()
         self.stopped = False
         self.pictures = 0
+        self.me: Whoami | None = None
+        self.access = Access(self)
         self._news: asyncio.Queue[Event | None] = asyncio.Queue()
 
     async def connect(self) -> Double:
@@ -200,6 +278,7 @@ class Double:
             replicas=tuple(self.running),
             models=tuple(self.stored),
             facts=(),
+            me=self.me,
             audit=tuple(self.records),
         )
 

@@ -105,6 +105,15 @@ class Deployments(Room):
             return f"{chosen.spec.name} is stopped: s starts it"
         return super().hindered(action)
 
+    def needs(self, action: str) -> str:
+        chosen = self.chosen()
+        if action == "stop" and chosen is not None:
+            return "deployments.start" if chosen.wanted == "stopped" else "deployments.stop"
+        return super().needs(action)
+
+    def about(self, action: str) -> str:
+        return "" if action == "deploy" else f"deployment:{self.table().key}"
+
     # ------------------------------------------------------------------ verbs
 
     def action_deploy(self) -> None:

@@ -70,6 +70,9 @@ class Models(Room):
             return "The sample is here already"
         return super().hindered(action)
 
+    def about(self, action: str) -> str:
+        return f"model:{self.table().key}" if action == "remove" else ""
+
     def action_deploy(self) -> None:
         from tui.screens.deploy import DeployForm
 

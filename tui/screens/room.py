@@ -14,6 +14,7 @@ from textual.widgets import Static
 from core.nouns import Event
 from tui.keymap import ROOMS, SCREENS, Key
 from tui.plain import line, plain
+from tui.rights import lacks
 from tui.screens import FOLDER
 from tui.widgets.keyline import KeyLine
 from tui.widgets.table import Table
@@ -166,6 +167,15 @@ class Room(Screen[Any]):
             return "The daemon does not answer now. It is tried again; then press the key once more"
         if action == "copy" and not self.copied():
             return "There is nothing here to copy"
+        needs = self.needs(action)
+        return lacks(self.corral.state.me, needs, self.about(action)) if needs else ""
+
+    def needs(self, action: str) -> str:
+        """The permission that `action` needs; "" for none."""
+        return next((key.needs for key in ROOMS.get(self.ROOM, ()) if key.action == action), "")
+
+    def about(self, action: str) -> str:
+        """The object (`kind:name`) that `action` would touch; "" where that is not known before."""
         return ""
 
     def mind_keys(self) -> None:

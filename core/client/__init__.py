@@ -17,6 +17,7 @@ from urllib.parse import quote, urlencode
 import msgspec
 
 from core import http, outbox, starting
+from core.client.access import AccessCalls
 from core.errors import CorralError, ErrorBody, Failed, Invalid, NoDaemon, TimedOut, from_body
 from core.nouns import (
     API_VERSION,
@@ -57,6 +58,7 @@ class Client:
         self._headers = {"Corral-Through": through, "Corral-API": str(API_VERSION)}
         self.daemon_version = ""
         """As the daemon's last answer said; empty before the first one."""
+        self.access = AccessCalls(self)
 
     @classmethod
     async def connect(cls, *, start: bool = True, through: str = "cli", user: bool = False) -> Client:

@@ -1,0 +1,96 @@
+"""Users and groups of the host, by name: looked up in a thread, since they may come from a directory that is slow."""
+
+from __future__ import annotations
+
+import asyncio
+import grp
+import os
+import pwd
+import re
+from collections.abc import Callable, Iterable
+from typing import TypeVar
+
+from core.errors import Invalid, NotFound, TimedOut
+from core.nouns import Actor, Subject
+
+T = TypeVar("T")
+LOOK_UP_S = 10.0
+_SUBJECT = re.compile(r"(?:(?P<kind>user|group|team):)?(?P<name>[^\s:*/\x00-\x1f]{1,128})")
+
+
+async def subject_named(text: str) -> Subject:
+    """`user:alice`, `group:staff` or `team:ml` with its uid or gid. Raises `Invalid`, `NotFound`, `TimedOut`."""
+    match = _SUBJECT.fullmatch(text)
+    if match is None or match["kind"] is None:
+        raise Invalid(f"{text!r} is nobody", todo="say user:NAME, group:NAME or team:NAME")
+    kind, name = match["kind"], match["name"]
+    if kind == "team":
+        return Subject(kind="team", name=name)
+    if kind == "user":
+        return Subject(kind="user", name=name, id=(await _look_up(_user, name)).uid)
+    return Subject(kind="group", name=name, id=await _look_up(_group, name))
+
+
+async def actor_named(text: str) -> Actor:
+    """A user as an actor with all groups. Raises `Invalid`, `NotFound`, `TimedOut`."""
+    match = _SUBJECT.fullmatch(text)
+    if match is None or match["kind"] not in (None, "user"):
+        raise Invalid(f"{text!r} is no user", todo="say NAME or user:NAME")
+    return await _look_up(_user, match["name"])
+
+
+async def names_of(uids: Iterable[int]) -> dict[int, str]:
+    """The names of these users; one that has left the host is not in it. Raises `TimedOut`."""
+
+    def look() -> dict[int, str]:
+        found = {}
+        for uid in uids:
+            try:
+                found[uid] = pwd.getpwuid(uid).pw_name
+            except KeyError:
+                continue
+        return found
+
+    return await _in_time(look, "users were")
+
+
+async def group_names(gids: Iterable[int]) -> list[str]:
+    """The names of these groups; the number where there is none. Raises `TimedOut`."""
+
+    def look() -> list[str]:
+        found = []
+        for gid in gids:
+            try:
+                found.append(grp.getgrgid(gid).gr_name)
+            except KeyError:
+                found.append(str(gid))
+        return found
+
+    return await _in_time(look, "groups were")
+
+
+async def _in_time(look: Callable[[], T], what: str) -> T:
+    try:
+        async with asyncio.timeout(LOOK_UP_S):
+            return await asyncio.to_thread(look)
+    except TimeoutError:
+        raise TimedOut(
+            f"{what} not looked up", f"the host did not answer for {LOOK_UP_S:.0f} s", "look at its directory"
+        ) from None
+
+
+async def _look_up(look: Callable[[str], T], name: str) -> T:
+    try:
+        return await _in_time(lambda: look(name), f"{name} was")
+    except (KeyError, ValueError):
+        raise NotFound(f"this host knows no {name!r}", todo="getent passwd; getent group") from None
+
+
+def _user(name: str) -> Actor:
+    found = pwd.getpwnam(name)
+    groups = os.getgrouplist(found.pw_name, found.pw_gid)
+    return Actor(uid=found.pw_uid, name=found.pw_name, through="api", groups=tuple(sorted(set(groups))))
+
+
+def _group(name: str) -> int:
+    return grp.getgrnam(name).gr_gid

@@ -1,0 +1,101 @@
+"""All permissions and the built-in roles, in one place: what each lets one do, on which kind of object.
+
+A route, an event and a screen's key name one of these; docs/access.md is made from this page.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from core.nouns import Role
+
+
+class Permission(NamedTuple):
+    """`noun.verb` on objects of `kind` (`kind:name`)."""
+
+    name: str
+    kind: str
+    words: str
+
+
+PERMISSIONS: dict[str, Permission] = {
+    each.name: each
+    for each in (
+        Permission("daemon.read", "daemon", "see its status and what happens"),
+        Permission("daemon.reload", "daemon", "have it read corral.toml again"),
+        Permission("daemon.shutdown", "daemon", "end it, with or without its models"),
+        Permission("nodes.read", "node", "see hosts and what was measured on them"),
+        Permission("models.read", "model", "see models and plan their memory"),
+        Permission("models.import", "model", "store a model under a name"),
+        Permission("models.rm", "model", "remove a model"),
+        Permission("deployments.read", "deployment", "see deployments and their replicas"),
+        Permission("deployments.use", "deployment", "send requests to it and chat with it"),
+        Permission("deployments.logs", "deployment", "read the logs of its engine"),
+        Permission("deployments.create", "deployment", "deploy under a name, and replace what is there"),
+        Permission("deployments.start", "deployment", "start it"),
+        Permission("deployments.stop", "deployment", "stop it"),
+        Permission("deployments.restart", "deployment", "restart its replicas"),
+        Permission("deployments.scale", "deployment", "change the number of its replicas"),
+        Permission("deployments.rm", "deployment", "remove it"),
+        Permission("chats.own", "chat", "keep chats of one's own: ask, read, rename, export, delete"),
+        Permission("chats.read-others", "chat", "read what others said; each look is recorded with its reason"),
+        Permission("audit.read", "audit", "read the audit trail"),
+        Permission("audit.verify", "audit", "verify its chain"),
+        Permission("audit.accept", "audit", "accept a fault of the chain that was cleared up"),
+        Permission("access.read", "access", "see roles, grants and teams, and explain decisions"),
+        Permission("access.grant", "access", "grant what one holds, deny, and revoke"),
+        Permission("access.roles", "access", "define and remove roles"),
+        Permission("access.teams", "access", "define teams and who is in them"),
+    )
+}
+"""By name, in the order in which they are shown."""
+
+_SEE = ("daemon.read", "nodes.read", "models.read", "deployments.read")
+_OPERATE = tuple(name for name in PERMISSIONS if name.startswith("deployments."))
+
+BUILTIN: dict[str, Role] = {
+    each.name: each
+    for each in (
+        Role(name="viewer", allows=_SEE, words="sees what there is and what runs", builtin=True),
+        Role(
+            name="user", allows=("daemon.read", "models.read", "deployments.read", "deployments.use", "chats.own"),
+            words="uses what is deployed, and keeps chats", builtin=True,
+        ),
+        Role(
+            name="operator", allows=(*_SEE, *(p for p in _OPERATE if p != "deployments.read"), "chats.own"),
+            words="deploys, starts, stops, scales and removes, and uses it", builtin=True,
+        ),
+        Role(
+            name="librarian", allows=(*_SEE, "models.import", "models.rm"), words="stores and removes models",
+            builtin=True,
+        ),
+        Role(
+            name="auditor", allows=(*_SEE, "audit.read", "audit.verify", "access.read"),
+            words="reads the trail, the rights and what runs; changes nothing", builtin=True,
+        ),
+        Role(
+            name="admin",
+            allows=tuple(name for name in PERMISSIONS if name not in ("audit.accept", "chats.read-others")),
+            words="does everything but accept a fault of the trail and read others' chats", builtin=True,
+        ),
+    )
+}  # fmt: skip
+
+
+def matches(pattern: str, name: str) -> bool:
+    """Does `pattern` (a star stands at its end only) match `name`?"""
+    return name.startswith(pattern[:-1]) if pattern.endswith("*") else name == pattern
+
+
+def covers(wide: str, narrow: str) -> bool:
+    """Does the pattern `wide` match whatever the pattern `narrow` matches?"""
+    if narrow.endswith("*"):
+        return wide.endswith("*") and narrow[:-1].startswith(wide[:-1])
+    return matches(wide, narrow)
+
+
+def overlap(one: str, other: str) -> bool:
+    """Is there a name that both patterns match?"""
+    if one.endswith("*") and other.endswith("*"):
+        return one[:-1].startswith(other[:-1]) or other[:-1].startswith(one[:-1])
+    return matches(one, other) or matches(other, one)

@@ -1,0 +1,197 @@
+"""The rights in force, as one immutable picture: who may do what, decided without asking anybody.
+
+Deny by default; a grant that denies wins over every grant that allows. Root and, in a per-user daemon, its owner may do
+everything: they could read and write the files anyway.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from typing import Literal, NamedTuple
+
+from core.access.permissions import BUILTIN, PERMISSIONS, covers, matches, overlap
+from core.nouns import Actor, Decision, Grant, Role, Subject, Team
+
+ITSELF = -1
+"""The uid of Corral itself."""
+UNKNOWN = "uid:"
+"""So begins the name of an actor whose uid has none on this host."""
+
+
+class Use(NamedTuple):
+    """One who may, or may not, do something: what the gateway gets to know of a grant. `id` is a uid or gid."""
+
+    kind: Literal["user", "group"]
+    id: int
+    deny: bool
+    scope: str
+    until: float | None
+
+
+def includes(subject: Subject, actor: Actor, teams: Mapping[str, Team]) -> bool:
+    """Is `actor` meant by `subject`? A user only if name and uid are both as they were."""
+    if subject.kind == "user":
+        return actor.uid == subject.id and actor.name == subject.name
+    if subject.kind == "group":
+        return subject.id in actor.groups
+    team = teams.get(subject.name)
+    return team is not None and any(includes(each, actor, {}) for each in team.members)
+
+
+class Rights:
+    """What is in force. Replaced as a whole at each change, so that a decision never sees half of one."""
+
+    def __init__(
+        self,
+        *,
+        mode: Literal["user", "system"],
+        owner_uid: int,
+        roles: Iterable[Role] = (),
+        grants: Sequence[Grant] = (),
+        teams: Iterable[Team] = (),
+    ) -> None:
+        self.mode = mode
+        self.owner_uid = owner_uid
+        self.roles: dict[str, Role] = {**BUILTIN, **{role.name: role for role in roles}}
+        self.grants = tuple(grants)
+        self.teams: dict[str, Team] = {team.name: team for team in teams}
+
+    def almighty(self, actor: Actor) -> str:
+        """Why this actor needs no grant; "" if he does."""
+        if actor.uid == ITSELF:
+            return "Corral itself"
+        if self.mode == "user" and actor.uid == self.owner_uid:
+            return "the owner of this daemon"
+        return "root on this host" if actor.uid == 0 else ""
+
+    def permissions_of(self, what: str) -> frozenset[str]:
+        """The permissions that a role's name or a pattern stands for; none for a role that is not there."""
+        if "." in what or what == "*":
+            return frozenset(name for name in PERMISSIONS if matches(what, name))
+        role = self.roles.get(what)
+        return frozenset(name for name in PERMISSIONS if role and any(matches(each, name) for each in role.allows))
+
+    @cached_property
+    def _meant(self) -> tuple[tuple[Grant, frozenset[str]], ...]:
+        return tuple((grant, self.permissions_of(grant.what)) for grant in self.grants)
+
+    def of(self, actor: Actor, now: float) -> list[tuple[Grant, frozenset[str]]]:
+        """The grants for `actor` that have not ended at `now` (epoch seconds), with what each means. None for somebody
+        whom the host does not know: he has left it."""
+        if actor.name.startswith(UNKNOWN):
+            return []
+        return [
+            (grant, means)
+            for grant, means in self._meant
+            if (grant.until is None or now < grant.until) and includes(grant.subject, actor, self.teams)
+        ]
+
+    def decide(self, actor: Actor, permission: str, object: str, now: float) -> Decision:
+        """May `actor` do `permission` on `object` (`kind:name`)?"""
+        if who := self.almighty(actor):
+            return Decision(allowed=True, permission=permission, object=object, why=f"{actor.name} is {who}")
+        if actor.name.startswith(UNKNOWN):
+            why = f"this host knows no user with the uid {actor.uid}"
+            return Decision(allowed=False, permission=permission, object=object, why=why)
+        allowing: Grant | None = None
+        for grant, means in self.of(actor, now):
+            if permission not in means or not matches(grant.scope, object):
+                continue
+            if grant.effect == "deny":
+                why = f"{_said(grant)} denies it to {grant.subject}" + _because(grant)
+                return Decision(allowed=False, permission=permission, object=object, why=why, grant=grant)
+            allowing = allowing or grant
+        if allowing is None:
+            return Decision(
+                allowed=False, permission=permission, object=object, why=self._why_not(actor, permission, object, now)
+            )
+        why = f"{_said(allowing)} gives it to {allowing.subject}" + _because(allowing)
+        return Decision(allowed=True, permission=permission, object=object, why=why, grant=allowing)
+
+    def anywhere(self, actor: Actor, permission: str, now: float) -> bool:
+        """May `actor` do `permission` on anything at all? What a list then shows is decided for each of its objects."""
+        if self.almighty(actor):
+            return True
+        return any(permission in means for grant, means in self.of(actor, now) if grant.effect == "allow")
+
+    def _why_not(self, actor: Actor, permission: str, object: str, now: float) -> str:
+        """The nearest reason why no grant gives it."""
+        for grant, means in self._meant:
+            if grant.effect == "deny" or permission not in means or not matches(grant.scope, object):
+                continue
+            subject = grant.subject
+            if subject.kind == "user" and (actor.uid == subject.id) != (actor.name == subject.name):
+                whom = f"the user {subject.name} with uid {subject.id}"
+                return f"{_said(grant)} is for {whom}, and this is {actor.name} with uid {actor.uid}"
+            if includes(subject, actor, self.teams) and grant.until is not None and now >= grant.until:
+                return f"{_said(grant)} gave it to {subject} and has ended"
+        return f"no grant gives {actor.name} {permission} on {object}"
+
+    def uses(self, permission: str, names: Mapping[int, str]) -> list[Use]:
+        """Who has `permission`, teams taken apart; `names` has the names that uids have now: a grant for another name
+        of that uid, or for one that has left, is none."""
+        found = []
+        for grant, means in self._meant:
+            if permission not in means:
+                continue
+            subject = grant.subject
+            team = self.teams.get(subject.name, Team(name="")).members if subject.kind == "team" else (subject,)
+            found += [
+                Use(
+                    "user" if each.kind == "user" else "group",
+                    each.id,
+                    grant.effect == "deny",
+                    grant.scope,
+                    grant.until,
+                )
+                for each in team
+                if each.kind == "group" or names.get(each.id) == each.name
+            ]
+        return found
+
+    def uids(self) -> set[int]:
+        """Those that grants and teams name."""
+        subjects = [grant.subject for grant in self.grants] + [m for team in self.teams.values() for m in team.members]
+        return {each.id for each in subjects if each.kind == "user"}
+
+    # ---------------------------------------------------------------------------------------- who may grant what
+
+    def lacks(self, actor: Actor, what: str, scope: str, until: float | None, now: float) -> str:
+        """Why `actor` may not hand on `what` on `scope` until then: nobody grants what he does not hold, wider than he
+        holds it, or for longer. "" if he may."""
+        if self.almighty(actor):
+            return ""
+        mine = self.of(actor, now)
+        for permission in sorted(self.permissions_of(what)):
+            for grant, means in mine:
+                if grant.effect == "deny" and permission in means and overlap(grant.scope, scope):
+                    return f"{_said(grant)} denies {permission} on {grant.scope} to {actor.name}"
+            held = [
+                grant
+                for grant, means in mine
+                if grant.effect == "allow" and permission in means and covers(grant.scope, scope)
+            ]
+            if not held:
+                return f"{actor.name} does not hold {permission} on {scope}"
+            if all(g.until is not None and (until is None or until > g.until) for g in held):
+                return f"{actor.name} does not hold {permission} for so long"
+        return ""
+
+    def admins(self, now: float) -> list[Grant]:
+        """The grants that make an admin of somebody for good: one of them has to stay."""
+        needed = self.permissions_of("admin")
+        return [
+            grant
+            for grant, means in self._meant
+            if grant.effect == "allow" and grant.scope == "*" and grant.until is None and means >= needed
+            and (grant.subject.kind != "team" or self.teams.get(grant.subject.name, Team(name="")).members)
+        ]  # fmt: skip
+
+
+def _said(grant: Grant) -> str:
+    return f"grant {grant.id} ({grant.what} on {grant.scope})"
+
+
+def _because(grant: Grant) -> str:
+    return f": {grant.reason}" if grant.reason else ""

@@ -1,0 +1,78 @@
+"""What an actor sees: lists, pictures and events without what no grant lets him read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from core.access import Gate
+from core.nouns import Actor, AuditRecord, Deployment, Event, ImportJob, Model, NodeFacts, Picture, Replica
+
+
+class Sight:
+    """One actor's, by the rights of the moment."""
+
+    def __init__(self, gate: Gate, actor: Actor) -> None:
+        self._gate = gate
+        self._actor = actor
+
+    def _sees(self, permission: str, object: str) -> bool:
+        return self._gate.may(self._actor, permission, object)
+
+    def deployments(self, found: Iterable[Deployment]) -> list[Deployment]:
+        return [each for each in found if self._sees("deployments.read", f"deployment:{each.spec.name}")]
+
+    def replicas(self, found: Iterable[Replica]) -> list[Replica]:
+        return [each for each in found if self._sees("deployments.read", f"deployment:{each.deployment}")]
+
+    def models(self, found: Iterable[Model]) -> list[Model]:
+        return [each for each in found if self._sees("models.read", f"model:{each.name}")]
+
+    def facts(self, found: Iterable[NodeFacts]) -> list[NodeFacts]:
+        return [each for each in found if self._sees("nodes.read", f"node:{each.name}")]
+
+    def records(self, found: Iterable[AuditRecord]) -> list[AuditRecord]:
+        return list(found) if self._sees("audit.read", "audit:chain") else []
+
+    def job(self, job: ImportJob) -> bool:
+        return self._sees("models.read", f"model:{job.name}") or self._sees("models.import", f"model:{job.name}")
+
+    def picture(self, whole: Picture) -> Picture:
+        """The same without what is not seen."""
+        status = whole.status
+        return Picture(
+            event=whole.event,
+            status=status,
+            deployments=tuple(self.deployments(whole.deployments)),
+            replicas=tuple(self.replicas(whole.replicas)),
+            models=tuple(self.models(whole.models)),
+            facts=tuple(self.facts(whole.facts)),
+            audit=tuple(self.records(whole.audit)),
+            me=whole.me,
+        )
+
+    def event(self, event: Event) -> bool:
+        """Whether this event is for him. What is new and unknown here is for nobody."""
+        kind, name = event.type.partition(".")[0], event.object.partition(":")[2]
+        match kind:
+            case "deployment":
+                return self._sees("deployments.read", event.object)
+            case "replica":
+                return self._sees("deployments.read", f"deployment:{name.rpartition('/')[0]}")
+            case "model" | "import":
+                return self._sees("models.read", f"model:{_model(event)}")
+            case "sample" | "node":
+                return self._sees("nodes.read", event.object)
+            case "audit":
+                return self._sees("audit.read", "audit:chain")
+            case "chat" | "turn":
+                return event.to == self._actor.name
+            case "daemon" | "warning" | "resync" | "access":  # of access only that it changed is told
+                return True
+        return False
+
+
+def _model(event: Event) -> str:
+    """The model's name: an import's object is its own id."""
+    if event.type == "import" and isinstance(event.data, dict):
+        return str(event.data.get("name", ""))
+    return event.object.partition(":")[2]

@@ -1,0 +1,102 @@
+"""Access: roles, grants, teams, and why somebody may or may not do something."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from core.nouns.base import Noun
+
+
+class Role(Noun, frozen=True, kw_only=True):
+    """A named set of permissions. `allows` has permissions (`deployments.stop`) and patterns (`deployments.*`, `*`)."""
+
+    name: str
+    allows: tuple[str, ...]
+    words: str = ""
+    builtin: bool = False
+
+
+class Subject(Noun, frozen=True, kw_only=True):
+    """Whom a grant is for. `kind` is `user` or `group` (of the host) or `team` (Corral's own group). `id` is the uid or
+    gid that the name had when it was written down, -1 for a team: a name or a number alone proves nothing, since users
+    are renamed and numbers are given out again."""
+
+    kind: Literal["user", "group", "team"]
+    name: str
+    id: int = -1
+
+    def __str__(self) -> str:
+        return f"{self.kind}:{self.name}"
+
+
+class Grant(Noun, frozen=True, kw_only=True):
+    """`subject` may (or, with `effect` deny, may not) do `what` on what `scope` matches."""
+
+    id: str
+    effect: Literal["allow", "deny"] = "allow"
+    what: str
+    """A role, or with a dot a permission or pattern of permissions."""
+    subject: Subject
+    scope: str = "*"
+    """`*`, `deployment:chat`, `model:phi-*`: a star stands at the end only."""
+    reason: str = ""
+    by: str
+    at: float
+    until: float | None = None
+    """When it ends by itself (epoch seconds); None: when somebody revokes it."""
+
+
+class Team(Noun, frozen=True, kw_only=True):
+    """A group of Corral's own: users and groups of the host."""
+
+    name: str
+    members: tuple[Subject, ...] = ()
+
+
+class Decision(Noun, frozen=True, kw_only=True):
+    """Whether `actor` may do `permission` on `object`, and why."""
+
+    allowed: bool
+    permission: str
+    object: str
+    why: str
+    """A sentence."""
+    grant: Grant | None = None
+    """The one that decided; None where none did."""
+
+
+class Held(Noun, frozen=True, kw_only=True):
+    """One line of a matrix: `subject` holds (or is denied) `permission` on `scope`, by this grant."""
+
+    subject: str
+    permission: str
+    scope: str
+    effect: Literal["allow", "deny"] = "allow"
+    grant: str = ""
+    until: float | None = None
+
+
+class Difference(Noun, frozen=True, kw_only=True):
+    """What a change of the rights would give or take: `subject` could do `permission` on `object` before, or after."""
+
+    subject: str
+    permission: str
+    object: str
+    before: bool
+    after: bool
+    why: str
+    """What decides afterwards."""
+
+
+class Whoami(Noun, frozen=True, kw_only=True):
+    """Who asks, as the daemon sees it, and what he may do."""
+
+    name: str
+    uid: int
+    groups: tuple[str, ...]
+    through: str
+    because: str
+    """Why he needs no grant; "" if he does."""
+    grants: tuple[Grant, ...]
+    holds: tuple[Held, ...]
+    denied: tuple[Held, ...] = ()

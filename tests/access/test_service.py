@@ -1,0 +1,307 @@
+"""Roles, grants and teams are written down, checked against escalation, and in force from their commit on."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from core.access import Access, Gate, Rights
+from core.access.people import actor_named
+from core.audit import Audit
+from core.errors import Conflict, CorralError, Invalid, NotAllowed, NotFound, Unseen
+from core.nouns import Actor, AuditRecord, Role, Subject
+from core.settings import Paths
+from core.store import Store
+
+ROOT = Actor(uid=0, name="root", through="cli", groups=(0,))
+NOW = 1_000_000.0
+FIRST = Subject(kind="group", name="sys", id=3)
+"""In force in each test: this group's members are the first admins."""
+
+
+class House:
+    """Access over a real store, in system mode. `bin` and `daemon` are users that every host has."""
+
+    def __init__(self, store: Store, paths: Paths) -> None:
+        self.now = NOW
+        self.store = store
+        self.audit = Audit(store, paths)
+        self.gate = Gate(store, self.audit, Rights(mode="system", owner_uid=0), clock=lambda: self.now)
+        self.access = Access(store, self.gate, clock=lambda: self.now)
+        self.told = 0
+        self.access.on_change.append(self._told)
+
+    def _told(self) -> None:
+        self.told += 1
+
+    async def grant(self, actor: Actor, what: str, subject: str, scope: str = "*", **more: Any) -> str:
+        return (await self.access.grant(actor, "r", what=what, subject=subject, scope=scope, **more)).id
+
+    async def records(self) -> list[AuditRecord]:
+        return await self.audit.ls(limit=1000)
+
+    async def refusals(self) -> list[str]:
+        return [record.reason for record in await self.records() if record.outcome == "refused"]
+
+    def may(self, actor: Actor, permission: str, object: str = "deployment:chat") -> bool:
+        return self.gate.may(actor, permission, object)
+
+
+@pytest.fixture
+async def house(tmp_path: Path) -> AsyncIterator[House]:
+    paths = Paths(tmp_path, tmp_path / "corral.toml", "0badcafe")
+    paths.state.mkdir(parents=True, exist_ok=True)
+    store = await Store.open(paths, packages=("core.store", "core.audit", "core.access"))
+    house = House(store, paths)
+    await house.access.start(FIRST)
+    yield house
+    await store.close()
+
+
+@pytest.fixture
+async def ada() -> Actor:
+    """The user `bin`."""
+    return await actor_named("bin")
+
+
+@pytest.fixture
+async def bob() -> Actor:
+    """The user `daemon`."""
+    return await actor_named("user:daemon")
+
+
+async def test_the_first_admins_are_a_grant_that_is_recorded_and_written_once(house: House) -> None:
+    (first,) = house.access.rights.grants
+    assert (first.what, str(first.subject), first.scope, first.by) == ("admin", "group:sys", "*", "corral")
+    await house.grant(ROOT, "admin", "user:bin")
+    await house.access.revoke(ROOT, "r", first.id)
+    await house.access.start(FIRST)
+    assert [str(g.subject) for g in house.access.rights.grants] == ["user:bin"]
+    assert [r.verb for r in await house.records()] == ["access.grant"] * 3
+
+
+async def test_a_grant_is_in_force_at_once_and_after_a_restart(house: House, ada: Actor) -> None:
+    assert not house.may(ada, "deployments.stop")
+    id = await house.grant(ROOT, "operator", "user:bin", "deployment:chat", reason="on call", until=NOW + 60)
+    assert house.may(ada, "deployments.stop") and not house.may(ada, "deployments.stop", "deployment:other")
+    assert house.told == 1
+    again = Gate(house.store, house.audit, Rights(mode="system", owner_uid=0), clock=lambda: house.now)
+    await Access(house.store, again, clock=lambda: house.now).start(FIRST)
+    assert again.may(ada, "deployments.stop", "deployment:chat")
+    house.now += 60
+    assert not house.may(ada, "deployments.stop")
+    house.now -= 60
+    await house.access.revoke(ROOT, "r", id, reason="over")
+    assert not house.may(ada, "deployments.stop")
+    last = (await house.records())[-1]
+    assert (last.verb, last.object, last.before["what"], last.after, last.reason) == (
+        "access.grant", "access:user:bin", "operator", None, "over",
+    )  # fmt: skip
+
+
+async def test_nobody_grants_himself_or_others_what_he_does_not_hold(house: House, ada: Actor) -> None:
+    await house.grant(ROOT, "operator", "user:bin", "deployment:a*", until=NOW + 100)
+    with pytest.raises(NotAllowed):
+        await house.grant(ada, "operator", "user:daemon", "deployment:a1")  # he may not grant at all
+    await house.grant(ROOT, "access.grant", "user:bin")
+    for what, subject, scope, until in (
+        ("admin", "user:bin", "*", None),
+        ("operator", "user:bin", "*", NOW + 50),
+        ("operator", "user:bin", "deployment:a*", None),
+        ("models.rm", "user:daemon", "model:*", NOW + 50),
+        ("*", "user:bin", "*", None),
+        ("chats.read-others", "user:bin", "*", None),
+    ):
+        with pytest.raises(NotAllowed, match="may not decide about"):
+            await house.grant(ada, what, subject, scope, until=until)
+    assert len(await house.refusals()) == 7
+    await house.grant(ada, "deployments.stop", "user:daemon", "deployment:ab*", until=NOW + 50)
+
+
+async def test_a_denial_is_not_taken_away_by_whom_it_concerns(house: House, ada: Actor) -> None:
+    await house.grant(ROOT, "admin", "user:bin")
+    denial = await house.grant(ROOT, "deployments.rm", "user:bin", "deployment:*", deny=True)
+    with pytest.raises(NotAllowed, match=r"denies deployments\.rm"):
+        await house.access.revoke(ada, "r", denial)
+    assert not house.may(ada, "deployments.rm")
+
+
+async def test_a_role_is_not_widened_by_those_who_have_it(house: House, ada: Actor) -> None:
+    await house.access.put_roles(ROOT, "r", [Role(name="starter", allows=("deployments.start",))])
+    await house.grant(ROOT, "starter", "user:bin")
+    await house.grant(ROOT, "access.roles", "user:bin")
+    with pytest.raises(NotAllowed, match=r"does not hold models\.rm"):
+        await house.access.put_roles(ada, "r", [Role(name="starter", allows=("deployments.start", "models.rm"))])
+    assert not house.may(ada, "models.rm", "model:x") and house.may(ada, "deployments.start")
+    await house.access.put_roles(ROOT, "r", [Role(name="starter", allows=("deployments.st*",))])
+    assert house.may(ada, "deployments.stop")
+
+
+async def test_a_role_that_denies_is_not_narrowed_by_those_whom_it_denies(house: House, ada: Actor) -> None:
+    await house.access.put_roles(ROOT, "r", [Role(name="frozen", allows=("deployments.rm", "deployments.stop"))])
+    await house.grant(ROOT, "admin", "user:bin")
+    await house.grant(ROOT, "frozen", "user:bin", deny=True)
+    with pytest.raises(NotAllowed, match=r"denies deployments\.stop"):
+        await house.access.put_roles(ada, "r", [Role(name="frozen", allows=("deployments.rm",))])
+
+
+async def test_nobody_joins_a_team_that_holds_more_than_he_does(house: House, ada: Actor) -> None:
+    await house.access.put_team(ROOT, "r", "ml", ["user:daemon"])
+    await house.grant(ROOT, "operator", "team:ml")
+    await house.grant(ROOT, "access.teams", "user:bin")
+    with pytest.raises(NotAllowed, match="does not hold"):
+        await house.access.put_team(ada, "r", "ml", ["user:daemon", "user:bin"])
+    assert not house.may(ada, "deployments.stop")
+
+
+async def test_the_last_admin_stays(house: House, ada: Actor) -> None:
+    (first,) = house.access.rights.grants
+    with pytest.raises(Conflict, match="the last admin stays"):
+        await house.access.revoke(ROOT, "r", first.id)
+    await house.grant(ROOT, "admin", "user:bin", until=NOW + 5)
+    with pytest.raises(Conflict):
+        await house.access.revoke(ROOT, "r", first.id)
+    assert first in house.access.rights.grants
+    await house.access.put_team(ROOT, "r", "ops", ["user:bin"])
+    await house.grant(ROOT, "admin", "team:ops")
+    await house.access.revoke(ROOT, "r", first.id)
+    with pytest.raises(Conflict):
+        await house.access.put_team(ROOT, "r", "ops", [])
+    assert house.may(ada, "access.grant", "access:user:x")
+
+
+async def test_a_right_taken_away_while_an_action_waits_does_not_count_any_more(house: House, ada: Actor) -> None:
+    """The action was let in, then the revocation commits, then the action's turn comes."""
+    id = await house.grant(ROOT, "operator", "user:bin")
+    done: list[int] = []
+
+    def work(db: sqlite3.Connection) -> tuple[None, None, None]:
+        done.append(1)
+        return None, None, None
+
+    house.gate.require(ada, "deployments.stop", "deployment:chat")
+    revoking = asyncio.create_task(house.access.revoke(ROOT, "r", id))
+    await asyncio.sleep(0)
+    acting = asyncio.create_task(house.gate.act(ada, "deployments.stop", "deployment:chat", "r", work))
+    await revoking
+    with pytest.raises(CorralError):
+        await acting
+    assert not done and len(await house.refusals()) == 1
+
+
+async def test_what_may_not_be_seen_is_not_found_and_the_record_says_why(house: House, ada: Actor) -> None:
+    with pytest.raises(NotFound) as missing:
+        house.gate.require(ada, "deployments.stop", "deployment:secret")
+    assert isinstance(missing.value, Unseen) and "no grant gives bin" in missing.value.reason
+    assert "grant" not in str(missing.value)
+    await house.grant(ROOT, "viewer", "user:bin")
+    with pytest.raises(NotAllowed):
+        house.gate.require(ada, "deployments.stop", "deployment:secret")
+
+
+@pytest.mark.parametrize(
+    ("fields", "error", "words"),
+    [
+        ({"what": "operater"}, NotFound, "no role 'operater'"),
+        ({"what": "deployments.fly"}, Invalid, "no permission"),
+        ({"scope": "deployment:*-a"}, Invalid, "star at the end only"),
+        ({"scope": "planet:mars"}, Invalid, "kinds are"),
+        ({"scope": "model:phi", "what": "deployments.stop"}, Invalid, "would mean nothing"),
+        ({"subject": "user:no-such-user-here"}, NotFound, "knows no"),
+        ({"subject": "bin"}, Invalid, "say user:NAME"),
+        ({"subject": "user:../../etc/passwd"}, Invalid, "is nobody"),
+        ({"subject": "user:\x1b[31mbin"}, Invalid, "is nobody"),
+        ({"subject": "team:none"}, NotFound, "no team"),
+        ({"until": NOW}, Invalid, "lies ahead"),
+        ({"reason": "x" * 501}, Invalid, "over 500"),
+    ],
+)
+async def test_a_grant_that_means_nothing_is_refused(
+    house: House, fields: dict[str, Any], error: type[CorralError], words: str
+) -> None:
+    with pytest.raises(error, match=words):
+        await house.access.grant(ROOT, "r", **({"what": "viewer", "subject": "user:bin"} | fields))
+    assert len(house.access.rights.grants) == 1
+
+
+async def test_the_same_grant_twice_is_refused_and_names_the_first(house: House) -> None:
+    id = await house.grant(ROOT, "viewer", "user:bin")
+    with pytest.raises(Conflict, match=id):
+        await house.grant(ROOT, "viewer", "user:bin")
+
+
+async def test_built_in_roles_stay_and_used_ones_are_not_removed(house: House) -> None:
+    with pytest.raises(Conflict, match="built in"):
+        await house.access.put_roles(ROOT, "r", [Role(name="viewer", allows=("*",))])
+    await house.access.put_roles(ROOT, "r", [Role(name="own", allows=("models.*",))])
+    id = await house.grant(ROOT, "own", "user:bin")
+    with pytest.raises(Conflict, match=id):
+        await house.access.rm_role(ROOT, "r", "own")
+    await house.access.revoke(ROOT, "r", id)
+    await house.access.rm_role(ROOT, "r", "own")
+    assert "own" not in house.access.rights.roles
+
+
+async def test_explain_and_whoami_say_by_which_grant(house: House, ada: Actor) -> None:
+    id = await house.grant(ROOT, "operator", "user:bin", "deployment:chat", reason="on call")
+    yes = await house.access.explain("bin", "deployments.stop", "deployment:chat")
+    assert yes.allowed and id in yes.why and "on call" in yes.why and yes.grant is not None
+    no = await house.access.explain("user:bin", "models.rm", "model:x")
+    assert not no.allowed and "no grant gives bin models.rm on model:x" in no.why
+    me = await house.access.whoami(ada)
+    assert {each.permission for each in me.holds} >= {"deployments.stop", "chats.own"} and not me.because
+    assert (await house.access.whoami(ROOT)).because == "root on this host"
+
+
+async def test_simulate_says_who_would_gain_and_lose_and_changes_nothing(house: House, ada: Actor) -> None:
+    id = await house.grant(ROOT, "operator", "user:bin")
+    there = ["deployment:chat", "model:tiny"]
+    lost = await house.access.simulate(there, revoke=id)
+    assert {(d.subject, d.permission, d.object, d.after) for d in lost} >= {
+        ("user:bin", "deployments.stop", "deployment:chat", False)
+    }
+    gained = await house.access.simulate(there, what="librarian", subject="user:bin")
+    assert {(d.permission, d.object) for d in gained} == {("models.import", "model:tiny"), ("models.rm", "model:tiny")}
+    denied = await house.access.simulate(there, what="deployments.stop", subject="user:bin", deny=True)
+    assert [(d.permission, d.before, d.after) for d in denied] == [("deployments.stop", True, False)]
+    assert len(house.access.rights.grants) == 2 and house.may(ada, "deployments.stop")
+
+
+async def test_a_user_who_left_or_was_renamed_has_no_rules_for_the_gateway(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await house.grant(ROOT, "user", "user:bin", "deployment:chat")
+    (rule,) = [each for each in house.access.uses("deployments.use") if each.kind == "user"]
+    assert (rule.id, rule.scope, rule.deny) == (2, "deployment:chat", False)
+
+    async def other(uids: object) -> dict[int, str]:
+        return {2: "mallory"}
+
+    monkeypatch.setattr("core.access.service.names_of", other)
+    looks = 0
+
+    async def pause(seconds: float) -> None:
+        nonlocal looks
+        looks += 1
+        if looks > 1:
+            raise asyncio.CancelledError
+
+    told = house.told
+    with pytest.raises(asyncio.CancelledError):
+        await house.access.run(pause)
+    assert [each for each in house.access.uses("deployments.use") if each.kind == "user"] == []
+    assert house.told == told + 1
+
+
+async def test_roles_are_defined_all_or_none(house: House) -> None:
+    with pytest.raises(Invalid):
+        await house.access.put_roles(ROOT, "r", [Role(name="a", allows=("models.*",)), Role(name="b", allows=("x.y",))])
+    assert "a" not in house.access.rights.roles
+    await house.access.put_roles(ROOT, "r", [Role(name=n, allows=("models.*",)) for n in ("a", "b")])
+    assert {"a", "b"} < set(house.access.rights.roles)
+    assert (await house.records())[-1].object == "access:roles"

@@ -1,0 +1,74 @@
+"""`corral access` and `corral whoami`, with the real daemon of the one who runs the tests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from command import ask, corral
+
+pytestmark = [pytest.mark.journey, pytest.mark.timeout(120)]
+
+
+def test_grants_roles_and_teams_from_the_command_line(home: Path) -> None:
+    assert "may do everything" in corral("whoami")
+    assert "there is no grant" in corral("access", "grants") and "there is no team" in corral("access", "teams")
+    for role in ("viewer", "user", "operator", "librarian", "auditor", "admin"):
+        assert role in corral("access", "roles", "-q").split()
+    assert "deployments.use" in corral("access", "permissions")
+
+    corral("access", "roles", "set", "starter", "--allow", "deployments.st*", "--words", "starts and stops")
+    corral("access", "teams", "set", "ml", "--member", "user:bin", "--member", "group:daemon")
+    made = ask("access", "grant", "starter", "team:ml", "--scope", "deployment:a-*", "--until", "8h", "--reason", "x")
+    assert made["until"] - made["at"] == pytest.approx(8 * 3600, abs=60)
+    yes = corral("access", "explain", "bin", "deployments.stop", "deployment:a-chat")
+    assert yes.startswith("yes: ") and made["id"] in yes
+    assert corral("access", "explain", "bin", "deployments.rm", "deployment:a-chat", code=4).startswith("no: ")
+    lost = ask("access", "simulate", "revoke", made["id"])
+    assert {(each["subject"], each["after"]) for each in lost} == {("user:bin", False), ("group:daemon", False)}
+    corral("access", "deny", "deployments.stop", "user:bin")
+    assert "denies it" in corral("access", "explain", "bin", "deployments.stop", "deployment:a-chat", code=4)
+    assert "not deployments.stop" in corral("access", "matrix", "--subject", "user:bin")
+
+    assert "revoke these first" in corral("access", "teams", "rm", "ml", "--yes", code=1)
+    corral("access", "revoke", made["id"], "--reason", "over")
+    corral("access", "teams", "rm", "ml", "--yes")
+    corral("access", "roles", "rm", "starter", "--yes")
+    assert "--yes" in corral("access", "roles", "rm", "starter", code=2)
+    corral("shutdown")
+    assert [each["what"] for each in ask("access", "grants")] == ["deployments.stop"]
+    verbs = [each["verb"] for each in ask("audit", "ls", "--verb", "access.*", "--outcome", "done")]
+    assert verbs == [
+        "access.roles", "access.teams", "access.grant", "access.grant", "access.grant", "access.teams", "access.roles",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "words"),
+    [
+        (("grant", "operater", "user:bin"), 3, "there are: "),
+        (("grant", "operator", "bin"), 2, "say user:NAME"),
+        (("grant", "operator", "user:no-such-user-here"), 3, "this host knows no"),
+        (("grant", "operator", "user:bin", "--scope", "chat"), 2, "kind:name"),
+        (("grant", "operator", "user:bin", "--until", "yesterday"), 2, "say 8h"),
+        (("revoke", "g0000"), 3, "there is no grant"),
+        (("explain", "bin", "deployments.fly", "deployment:x"), 2, "no permission"),
+        (("roles", "set", "admin", "--allow", "*"), 1, "built in"),
+        (("roles", "set", "Bad Name", "--allow", "models.*"), 2, "no name of a role"),
+        (("rolls",), 2, "did you mean"),
+    ],
+)
+def test_what_is_wrong_is_said_with_its_exit_code(home: Path, args: tuple[str, ...], code: int, words: str) -> None:
+    assert words in corral("access", *args, code=code)
+
+
+def test_roles_come_from_a_file_whole_or_not_at_all(home: Path, tmp_path: Path) -> None:
+    file = tmp_path / "roles.toml"
+    file.write_text('[starter]\nallows = ["deployments.st*"]\nwords = "starts"\n[reader]\nallows = ["*.read"]\n')
+    assert "there is no permission '*.read'" in corral("access", "roles", "import", str(file), code=2)
+    assert "starter" not in corral("access", "roles", "-q")
+    file.write_text('[starter]\nallows = ["deployments.st*"]\n[reader]\nallow = ["models.read"]\n')
+    assert "unknown: allow" in corral("access", "roles", "import", str(file), code=2)
+    file.write_text('[first]\nallows = ["deployments.st*"]\nwords = "starts"\n[second]\nallows = ["models.*"]\n')
+    corral("access", "roles", "import", str(file))
+    assert {"first", "second"} < {each["name"] for each in ask("access", "roles")}

@@ -1,0 +1,100 @@
+"""Screen 8: who may do what, and what the one at the terminal may not do is dim on every screen, with the reason."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.tui.test_keys import dimmed
+
+
+async def test_grants_roles_and_teams_stand_on_the_screen(console, fake):
+    async with console("8") as it:
+        await it.until("group:staff")
+        for words in ("MAY NOT", "deployments.rm", "deployment:chat", "runs things", "user:bob", "on call"):
+            assert words in it.text, words
+
+
+async def test_a_grant_shows_what_it_would_give_before_it_is_sent(console, fake):
+    async with console("8") as it:
+        await it.until("group:staff")
+        await it.press("n")
+        await it.until("Grant or deny")
+        await it.until("Say what")
+        await it.press("tab", "tab")
+        await it.type("librarian")
+        await it.until("gains  user:bob  models.rm  on model:gemma")
+        assert not [call for call in fake.calls if call[0] == "grant"]
+        await it.press("ctrl+s")
+        await it.until("Grant g3 is in force")
+        (made,) = [call[1] for call in fake.calls if call[0] == "grant"]
+        assert (made["what"], made["scope"], made["deny"], made["until"]) == ("librarian", "*", False, None)
+
+
+async def test_what_is_wrong_in_a_grant_is_said_while_one_types(console, fake):
+    async with console("8") as it:
+        await it.until("group:staff")
+        await it.press("n", "tab")
+        await it.type("be")
+        await it.press("tab")
+        await it.type("viewer")
+        await it.until("is may or not")
+        await it.press("ctrl+s")
+        assert not [call for call in fake.calls if call[0] == "grant"]
+
+
+async def test_revoking_says_how_much_changes_and_asks(console, fake):
+    async with console("8") as it:
+        await it.until("group:staff")
+        await it.press("x")
+        await it.until("Revoke g1")
+        assert "1 decisions change" in it.text
+        await it.press("y")
+        await it.until(lambda: ("revoke", "g1") in fake.calls)
+
+
+async def test_explain_answers_while_one_types(console, fake):
+    async with console("8") as it:
+        await it.until("group:staff")
+        await it.press("e")
+        await it.type("bob")
+        await it.press("tab", "tab")
+        await it.type("model:gemma")
+        await it.until("NO: no grant gives it")
+        assert ("explain", "bob", "deployments.use", "model:gemma") in fake.calls
+
+
+async def test_who_may_not_read_the_grants_sees_his_own_and_every_key_is_dim(console, fake, doubles):
+    mine = doubles.grant("g7", "user", doubles.Subject(kind="user", name="ann", id=1000), "deployment:chat")
+    fake.me = doubles.somebody(("deployments.use", "deployment:chat"), grants=(mine,))
+    async with console("8") as it:
+        await it.until("user:ann")
+        assert "You are ann: user on deployment:chat" in it.text and "group:staff" not in it.text
+        assert {"n", "x", "e", "t", "o"} <= dimmed(it)
+        await it.press("n")
+        await it.until("ann may not access.grant")
+
+
+@pytest.mark.parametrize(
+    ("held", "denied", "key", "words"),
+    [
+        ((("deployments.read", "*"),), (), "x", "ann may not deployments.rm: no grant gives it"),
+        ((("deployments.rm", "deployment:embed"),), (), "x", "ann may deployments.rm on deployment:embed only"),
+        ((("deployments.rm", "*"),), (("deployments.rm", "deployment:ch*"),), "x", "grant g1 denies it"),
+        ((("deployments.stop", "model:*"),), (), "s", "not on deployment:chat"),
+    ],
+)
+async def test_what_the_actor_may_not_do_is_dim_and_the_key_says_why(console, fake, doubles, held, denied, key, words):
+    fake.me = doubles.somebody(*held, denied=denied)
+    async with console("2") as it:
+        await it.until("replica")
+        await it.until(lambda: key in dimmed(it))
+        await it.press(key)
+        await it.until(words)
+
+
+async def test_what_he_may_do_is_not_dim(console, fake, doubles):
+    fake.me = doubles.somebody(("deployments.rm", "deployment:ch*"), ("deployments.stop", "*"))
+    async with console("2") as it:
+        await it.until("replica")
+        await it.until(lambda: "d" in dimmed(it))
+        assert not {"x", "s"} & dimmed(it)

@@ -1,0 +1,28 @@
+"""What the person at the terminal may do, as the daemon told it: what a key is dimmed by. The daemon decides anew."""
+
+from __future__ import annotations
+
+from core.nouns import Held, Whoami
+
+
+def fits(held: Held, object: str) -> bool:
+    """Does this line speak of `object` (`kind:name`)? A star stands at a scope's end only."""
+    return object.startswith(held.scope[:-1]) if held.scope.endswith("*") else object == held.scope
+
+
+def lacks(me: Whoami | None, permission: str, object: str = "") -> str:
+    """Why `me` may not do `permission` on `object` ("" for something at all), as a sentence; "" where he may, or where
+    it is not known."""
+    if me is None or me.because:
+        return ""
+    held = [each for each in me.holds if each.permission == permission]
+    if not held:
+        return f"{me.name} may not {permission}: no grant gives it (screen 8 shows yours)"
+    if not object:
+        return ""
+    denial = next((each for each in me.denied if each.permission == permission and fits(each, object)), None)
+    if denial is not None:
+        return f"{me.name} may not {permission} on {object}: grant {denial.grant} denies it"
+    if any(fits(each, object) for each in held):
+        return ""
+    return f"{me.name} may {permission} on {', '.join(sorted({each.scope for each in held}))} only, not on {object}"

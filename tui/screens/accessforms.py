@@ -1,0 +1,223 @@
+"""The forms of Access: grant or deny with what it would give, explain a decision, define a role or a team."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+from textual.timer import Timer
+
+from core.errors import CorralError
+from core.nouns import Decision, Difference
+from tui.amounts import moment_ahead
+from tui.plain import plain
+from tui.widgets.form import Field, Form
+from tui.words import moment
+
+TYPING_PAUSE = 0.2
+"""Seconds without a key before the daemon is asked what it would mean."""
+SHOWN = 12
+"""Differences that a form shows one by one."""
+
+
+def told(found: Sequence[Difference]) -> str:
+    """What a change would give or take."""
+    if not found:
+        return "Nothing would change for anybody on what is there now"
+    lines = [
+        f"{'gains' if each.after else 'loses'}  {each.subject}  {each.permission}  on {each.object}"
+        for each in found[:SHOWN]
+    ]
+    if len(found) > SHOWN:
+        lines.append(f"and {len(found) - SHOWN} more")
+    return "\n".join(lines)
+
+
+class Asking(Form):
+    """A form whose consequence the daemon works out while one types."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._timer: Timer | None = None
+
+    def weigh(self) -> None:
+        if self._timer is not None:
+            self._timer.stop()
+        self._timer = self.set_timer(TYPING_PAUSE, self._ask)
+
+    def _ask(self) -> None:
+        try:
+            work = self.question()
+        except ValueError as error:
+            self.show(plain(error))
+            return
+        if self.corral.client is None:
+            self.show("This needs the daemon, which does not answer now")
+            return
+        self.run_worker(self._answer(work), group="asking", exclusive=True)
+
+    async def _answer(self, work: Callable[[Any], Awaitable[str]]) -> None:
+        try:
+            self.show(plain(await work(self.corral.client)))
+        except (CorralError, OSError, TimeoutError) as error:
+            self.show(plain(error))
+
+    def question(self) -> Callable[[Any], Awaitable[str]]:
+        """What to ask for what is typed; raises ValueError with what is wrong or missing."""
+        raise NotImplementedError
+
+    def leave(self, words: str) -> None:
+        """Done: back to the screen, with a sentence on it."""
+        self.app.pop_screen()
+        self.corral.go("access", say=words)
+
+
+class GrantForm(Asking):
+    """Grant or deny."""
+
+    HEADLINE = "Grant or deny: nobody gives what he does not hold himself"
+    SENDS = "Grant"
+
+    def __init__(self, subject: str = "") -> None:
+        super().__init__()
+        self.subject = subject
+
+    def fields(self) -> list[Field]:
+        return [
+            Field("subject", "who", self.subject, "user:alice, group:staff or team:ml"),
+            Field("effect", "may", "may", "may, or not"),
+            Field("what", "what", "", "a role (viewer, user, operator, ...) or deployments.st*"),
+            Field("scope", "on", "*", "*, deployment:chat, model:phi-*"),
+            Field("until", "until", "", "default: until it is revoked; 8h, 30d, 2027-01-31T18:00"),
+            Field("reason", "reason", "", "stands in the audit trail"),
+        ]
+
+    def typed(self) -> dict[str, Any]:
+        """The grant; raises ValueError."""
+        if not self.value("subject"):
+            raise ValueError("Say who: user:NAME, group:NAME or team:NAME")
+        if not self.value("what"):
+            raise ValueError("Say what: a role, a permission or a pattern")
+        if self.value("effect") not in ("may", "not"):
+            raise ValueError("`may` is may or not")
+        until = self.value("until")
+        return {
+            "subject": self.value("subject"), "what": self.value("what"), "scope": self.value("scope") or "*",
+            "deny": self.value("effect") == "not", "until": moment_ahead(until, time.time()) if until else None,
+        }  # fmt: skip
+
+    def question(self) -> Callable[[Any], Awaitable[str]]:
+        fields = self.typed()
+
+        async def ask(client: Any) -> str:
+            until = f"Ends {moment(fields['until'])}\n" if fields["until"] is not None else ""
+            return until + told(await client.access.simulate(**fields))
+
+        return ask
+
+    def action_send(self) -> None:
+        try:
+            fields = {**self.typed(), "reason": self.value("reason")}
+        except ValueError as error:
+            self.say(str(error))
+            return
+        self.corral.act(
+            lambda client: client.access.grant(**fields), lambda made: self.leave(f"Grant {made.id} is in force")
+        )
+
+
+class ExplainForm(Asking):
+    """Yes or no, and by which grant."""
+
+    HEADLINE = "Explain a decision"
+    SENDS = "Explain"
+
+    def fields(self) -> list[Field]:
+        return [
+            Field("user", "user", "", "a user of this host"),
+            Field("permission", "may", "deployments.use", "a permission"),
+            Field("object", "on", "", "deployment:chat, model:tiny, audit:chain"),
+        ]
+
+    def question(self) -> Callable[[Any], Awaitable[str]]:
+        user, permission, object = (self.value(each) for each in ("user", "permission", "object"))
+        if not (user and permission and object):
+            raise ValueError("Name a user, a permission and an object")
+
+        async def ask(client: Any) -> str:
+            decision: Decision = await client.access.explain(user, permission, object)
+            return f"{'YES' if decision.allowed else 'NO'}: {decision.why}"
+
+        return ask
+
+    def action_send(self) -> None:
+        self._ask()
+
+
+class TeamForm(Asking):
+    """Who is in a team."""
+
+    HEADLINE = "Define a team: those that are named are in it, and nobody else"
+    SENDS = "Define"
+
+    def fields(self) -> list[Field]:
+        return [
+            Field("name", "team", "", "a-z, 0-9, _ and -"),
+            Field("members", "members", "", "user:alice group:staff ..."),
+        ]
+
+    def question(self) -> Callable[[Any], Awaitable[str]]:
+        name, members = self.value("name"), self.value("members").split()
+        if not name:
+            raise ValueError("Name the team")
+
+        async def ask(client: Any) -> str:
+            there = {team.name: team for team in await client.access.teams()}
+            if name not in there:
+                return f"A new team of {len(members)}"
+            had = {str(each) for each in there[name].members}
+            joins, leaves = sorted(set(members) - had), sorted(had - set(members))
+            return (
+                "\n".join([f"joins  {each}" for each in joins] + [f"leaves  {each}" for each in leaves]) or "As it is"
+            )
+
+        return ask
+
+    def action_send(self) -> None:
+        name, members = self.value("name"), self.value("members").split()
+        self.corral.act(
+            lambda client: client.access.put_team(name, members),
+            lambda made: self.leave(f"Team {made.name} is defined"),
+        )
+
+
+class RoleForm(Asking):
+    """What a role allows."""
+
+    HEADLINE = "Define a role of your own, or define it anew for all who have it"
+    SENDS = "Define"
+
+    def fields(self) -> list[Field]:
+        return [
+            Field("name", "role", "", "a-z, 0-9, _ and -"),
+            Field("allows", "allows", "", "deployments.read deployments.st* models.*"),
+            Field("words", "in words", "", "what it is for"),
+        ]
+
+    def question(self) -> Callable[[Any], Awaitable[str]]:
+        name, allows = self.value("name"), self.value("allows").split()
+        if not name or not allows:
+            raise ValueError("Name the role, and at least one permission")
+
+        async def ask(client: Any) -> str:
+            return told(await client.access.simulate(role={"name": name, "allows": allows}))
+
+        return ask
+
+    def action_send(self) -> None:
+        name, allows, words = self.value("name"), self.value("allows").split(), self.value("words")
+        self.corral.act(
+            lambda client: client.access.put_role(name, allows, words),
+            lambda made: self.leave(f"Role {made.name} is defined"),
+        )
