@@ -13,6 +13,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
+
 from core import http, systemd
 from core.errors import NoDaemon, NotAllowed
 from core.settings import SYSTEM_SOCKET, Paths, user_paths
@@ -56,6 +58,41 @@ def _refuse_foreign(paths: Paths) -> None:
         ) from None
     except OSError:
         return
+
+
+async def find_again(*, user: bool) -> Path:
+    """As `find`, for who has had a daemon: one's own is started again if it died, and left as it is if somebody ended
+    it. Raises `NoDaemon`; `ended` in its details says that it was ended."""
+    try:
+        return await find(start=False, user=user)
+    except NoDaemon:
+        if not user and not os.environ.get("CORRAL_HOME") and systemd.system_unit():
+            raise
+    paths = user_paths()
+    pid = await asyncio.to_thread(_holder, paths)
+    if pid:
+        raise NoDaemon("the daemon does not answer", f"its process {pid} is there: it ends, or is stuck")
+    if paths.socket.is_socket():  # who ends in order takes it away; looked at after the process, which does it last
+        return await find(start=True, user=user)
+    raise NoDaemon("the daemon was shut down", f"nobody answers on {paths.socket}", "any verb starts it", ended=True)
+
+
+class _Holder(msgspec.Struct, frozen=True):
+    """Who took the lock of a state folder, as far as it is needed to know that process again."""
+
+    pid: int
+    start_time: int
+
+
+def _holder(paths: Paths) -> int:
+    """The pid of one's own daemon if its process still lives, else 0. The lock itself is not tried: a daemon that
+    starts meanwhile would find it taken."""
+    try:
+        told = msgspec.json.decode(paths.daemon_lock.read_bytes(), type=_Holder)
+        state, *rest = Path(f"/proc/{told.pid}/stat").read_bytes().rsplit(b")", 1)[1].split()
+    except (OSError, msgspec.MsgspecError, IndexError, ValueError):
+        return 0
+    return told.pid if state not in (b"Z", b"X") and int(rest[18]) == told.start_time else 0
 
 
 async def answers(path: Path) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import locale
 import os
@@ -156,7 +157,8 @@ def _letter(each: str) -> str:
 
 
 class Corral(App[int]):
-    """The console. `connect` opens a client; `refresh_s` is how often live figures are drawn (seconds)."""
+    """The console. `connect` opens a client and starts a daemon if none answers, `reconnect` starts none that somebody
+    ended (`connect` where it is left out); `refresh_s` is how often live figures are drawn (seconds)."""
 
     TITLE = "corral"
     ENABLE_COMMAND_PALETTE = False
@@ -176,7 +178,9 @@ class Corral(App[int]):
         self.clear_notifications()
         self.notify("ctrl+q leaves; models run on")
 
-    def __init__(self, connect: Connect, *, refresh_s: float = 1.0, ascii: bool = False) -> None:
+    def __init__(
+        self, connect: Connect, *, reconnect: Connect | None = None, refresh_s: float = 1.0, ascii: bool = False
+    ) -> None:
         self.colourless = bool(os.environ.get("NO_COLOR"))
         super().__init__()
         forgive_input()
@@ -184,6 +188,10 @@ class Corral(App[int]):
         self._theme_read, self._styled = self.theme, False
         self.animation_level = "none"
         self.connect = connect
+        self.reconnect = reconnect or connect
+        self._starts = True
+        """The next connection may start a daemon: the first one, and one that a person asks for."""
+        self._wake = asyncio.Event()
         self.refresh_s = refresh_s
         self.ascii = ascii
         self.state = State()
@@ -252,7 +260,9 @@ class Corral(App[int]):
     def _begin(self) -> None:
         gc.freeze()  # what a start makes stays; a collection need not look at it again
         gc.enable()
-        self.run_worker(follow(self.state, self.connect, self._changed, self._attached), exit_on_error=True)
+        self.run_worker(
+            follow(self.state, self._connect, self._changed, self._attached, self._pause), exit_on_error=True
+        )
         self.run_worker(self._look_ahead(), exit_on_error=True)
 
     async def _look_ahead(self) -> None:
@@ -271,6 +281,18 @@ class Corral(App[int]):
                 await asyncio.sleep(0.05)  # it lays itself out meanwhile
                 if self.is_running and self._current_mode != mode:
                     self._screen_stacks[mode][0]._compositor.render_strips()  # its widgets keep their lines
+
+    async def _connect(self) -> Any:
+        client = await (self.connect if self._starts else self.reconnect)()
+        self._starts = False
+        return client
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait before the next try, or until a person asks for it."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._wake.wait()
+        self._wake.clear()
 
     def _attached(self, client: Any) -> None:
         self.client = client
@@ -303,7 +325,7 @@ class Corral(App[int]):
 
     async def _act(self, work: Callable[[Any], Awaitable[Any]], then: Callable[[Any], object] | None) -> None:
         if self.client is None:
-            self.say("Not done: no connection to the daemon. It is tried again; then press the key once more")
+            self.say(f"Not done: {self.state.away()}")
             return
         try:
             answer = await work(self.client)
@@ -387,7 +409,12 @@ class Corral(App[int]):
             self._ink.forget()
             self.refresh()
 
-        self.act(lambda client: client.picture(), loaded)
+        if self.state.connection == "ended":
+            self.say("Starting the daemon")
+            self._starts = True
+            self._wake.set()
+        else:
+            self.act(lambda client: client.picture(), loaded)
 
 
 assert set(Corral.MODES) == set(SCREENS.values())
@@ -401,5 +428,10 @@ def run(refresh: float = 1.0, user: bool = False, mouse: bool = True, ascii: boo
 
         return await Client.connect(start=True, through="console", user=user)
 
+    async def reconnect() -> Any:
+        from core.client import Client
+
+        return await Client.reconnect(through="console", user=user)
+
     narrow = ascii or draws_ascii(os.environ, locale.getpreferredencoding(False))
-    return Corral(connect, refresh_s=max(0.2, refresh), ascii=narrow).run(mouse=mouse) or 0
+    return Corral(connect, reconnect=reconnect, refresh_s=max(0.2, refresh), ascii=narrow).run(mouse=mouse) or 0

@@ -35,7 +35,7 @@ _OF_MODEL = ("deploy", "remove")
 def deeds(here: str, choices: Sequence[tuple[Key, str]], state: State) -> list[Deed]:
     """What may be done: with the screen `here` and its `choices` (each with the reason why not), the other screens,
     and everything that is there."""
-    gone = "" if state.connection == "live" else "The daemon does not answer now"
+    gone = "" if state.connection == "live" else state.away()
     found = [Deed(key.words, key.shown, key.action, why=why) for key, why in choices]
     found += [Deed(f"go to {mode.capitalize()}", digit, "", mode) for digit, mode in SCREENS.items() if mode != here]
     for mode, actions in _ALONE.items():

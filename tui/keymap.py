@@ -38,7 +38,7 @@ EVERYWHERE = (
     Key("question_mark", "help", "Help for this screen"),
     Key("colon", "palette", "Command palette"),
     Key("exclamation_mark", "whole", "Whole text of what is cut off"),
-    Key("f5", "reload", "Read everything anew (Chat is alt+5)"),
+    Key("f5", "reload", "Read anew, start an ended daemon (Chat: alt+5)"),
 )
 """Not while a text field has the focus (F5 excepted)."""
 

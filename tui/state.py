@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from core import program_version
-from core.errors import CorralError, VersionMismatch
+from core.errors import CorralError, NoDaemon, VersionMismatch
 from core.nouns import (
     AuditRecord,
     Deployment,
@@ -66,7 +66,8 @@ class Past:
 
 
 class State:
-    """What is known. `connection` is connecting, live, reconnecting or failed; `problem` says why it isn't live."""
+    """What is known. `connection` is connecting, live, reconnecting, ended (somebody shut the daemon down) or failed;
+    `problem` says why it isn't live."""
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self.clock = clock
@@ -104,6 +105,8 @@ class State:
 
     def health(self) -> str:
         """What the daemon says is wrong with itself, "" for nothing: seen on every screen."""
+        if self.connection == "ended":
+            return f"! {self.lost()}"
         if self.status is None:
             return ""
         words = list(self.status.daemon.warnings)
@@ -113,6 +116,22 @@ class State:
             words.append(self.release)
         count = f"{len(words)} warnings: " if len(words) > 1 else ""
         return f"! {count}{'; '.join(words)}" if words else ""
+
+    def lost(self) -> str:
+        """Why there is no connection and what to do, "" while it is live."""
+        if self.connection == "live" or self.problem is None:
+            return ""
+        if self.connection != "ended":
+            return str(self.problem) or type(self.problem).__name__
+        told = next((r for r in reversed(self.audit) if r.verb in ("daemon.shutdown", "daemon.start")), None)
+        by = f" by {told.actor}" if told is not None and told.verb == "daemon.shutdown" else ""
+        return f"The daemon was shut down{by}: F5 starts it again"
+
+    def away(self) -> str:
+        """What to say to who asks the daemon for something while there is none."""
+        if self.connection == "ended":
+            return self.lost()
+        return "The daemon does not answer now. It is tried again; then press the key once more"
 
     def apply(self, event: Event) -> str:
         """Take one event; the answer is the kind of thing that changed, "" for nothing that is drawn."""
@@ -194,6 +213,8 @@ async def follow(
             if client is not None:
                 await _close(client)
         state.connection = "reconnecting" if state.seen_at else "connecting"
+        if isinstance(state.problem, NoDaemon) and state.problem.details.get("ended"):
+            state.connection = "ended"
         changed("connection", None)
         await pause(wait)
         wait = min(wait * 2, 4.0)

@@ -11,7 +11,8 @@ SYMBOLS = {
     "draining": ("◒", "~", "yellow"), "stopping": ("◒", "~", "yellow"), "backoff": ("↻", "~", "yellow"),
     "degraded": ("◐", "!", "yellow"), "asleep": ("☾", "z", "blue"), "stopped": ("■", "-", ""),
     "failed": ("✗", "x", "red"), "refused": ("⊘", "x", "red"), "interrupted": ("✗", "!", "red"),
-    "intent": ("→", ">", ""), "connecting": ("○", "~", "yellow"), "reconnecting": ("↻", "~", "yellow"),
+    "intent": ("→", ">", ""), "ended": ("■", "-", ""), "connecting": ("○", "~", "yellow"),
+    "reconnecting": ("↻", "~", "yellow"),
 }  # fmt: skip
 """State to glyph, its ASCII form and a colour that only adds."""
 

@@ -65,6 +65,12 @@ class Client:
         """A client of the daemon that answers, which is started if none does. Raises `NoDaemon`."""
         return cls(await starting.find(start=start, user=user), through=through)
 
+    @classmethod
+    async def reconnect(cls, *, through: str = "cli", user: bool = False) -> Client:
+        """A client after a lost connection: a daemon that died is started again, one that was shut down is not. Raises
+        `NoDaemon`, with `ended` in its details for the latter."""
+        return cls(await starting.find_again(user=user), through=through)
+
     async def __aenter__(self) -> Client:
         return self
 

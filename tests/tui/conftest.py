@@ -61,7 +61,7 @@ def console(fake):
 
     @asynccontextmanager
     async def opened(screen: str = "", size: tuple[int, int] = (120, 36), **options):
-        app = Corral(fake.connect, refresh_s=0.2, **options)
+        app = Corral(fake.connect, reconnect=fake.reconnect, refresh_s=0.2, **options)
         async with app.run_test(size=size) as pilot:
             it = Driven(app, pilot)
             await it.until(lambda: app.client is not None)

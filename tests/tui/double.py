@@ -211,6 +211,7 @@ class Double:
     def __init__(self) -> None:
         self.calls: list[tuple[Any, ...]] = []
         self.up = True
+        self.ended = False
         self.deployed = [deployment("chat"), deployment("embed", state="failed", reason="no memory", ready=0)]
         self.running = [replica("chat/0")]
         self.stored = [model("smollm2"), model("gemma")]
@@ -237,6 +238,13 @@ class Double:
         if not self.up:
             raise NoDaemon("No daemon answers", "the double is down", "wait")
         return self
+
+    async def reconnect(self) -> Double:
+        """The next connection of a console that has had one."""
+        self.calls.append(("reconnect",))
+        if self.ended:
+            raise NoDaemon("the daemon was shut down", "by the double", "any verb starts it", ended=True)
+        return await self.connect()
 
     def push(self, type: str, object: str, data: Any = None) -> None:
         self._news.put_nowait(Event(id="e.1", type=type, object=object, time=NOW, data=msgspec.to_builtins(data)))

@@ -164,7 +164,7 @@ class Room(Screen[Any]):
     def hindered(self, action: str) -> str:
         """Why `action` can't be done now, as a sentence; "" where it can."""
         if action in self.ASKS and self.corral.client is None:
-            return "The daemon does not answer now. It is tried again; then press the key once more"
+            return self.corral.state.away()
         if action == "copy" and not self.copied():
             return "There is nothing here to copy"
         needs = self.needs(action)
@@ -238,7 +238,7 @@ class Room(Screen[Any]):
         self.query_one("#bar", Line).set(rooms.ljust(max(len(rooms) + 1, width - len(link) - 1)) + link)
         self.query_one("#health", Note).set(known.health())
         if known.connection != "live" and known.problem is not None:
-            lost = plain(str(known.problem) or type(known.problem).__name__)
+            lost = "" if known.connection == "ended" else plain(known.lost())  # that is said as long as it is so
             if lost != self._lost:  # said once, and again in other words only where no key was answered meanwhile
                 answered, self._lost = self._lost and self._said != self._lost, lost
                 if not answered:

@@ -1,0 +1,52 @@
+"""An open console while daemons end: one that was shut down stays away, one that was killed comes back."""
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+from command import ask, corral
+from terminal import Terminal
+
+from core.settings import user_paths
+
+pytestmark = pytest.mark.journey
+SHUT = "The daemon was shut down by"
+
+
+def starts() -> int:
+    return len(ask("audit", "ls", "--verb", "daemon.start"))
+
+
+def shows(console: Terminal, words: str) -> None:
+    console.until(lambda text: words in text, 60)
+
+
+def test_a_console_brings_back_a_daemon_that_died_and_none_that_was_ended(home: Path) -> None:
+    with Terminal([sys.executable, "-P", "-m", "tui"], env={"CORRAL_HOME": str(home)}) as console:
+        shows(console, "live")
+        os.kill(ask("status")["daemon"]["pid"], signal.SIGKILL)
+        shows(console, "reconnecting")
+        shows(console, "live")
+        assert starts() == 2
+
+        corral("shutdown", "--all")
+        shows(console, SHUT)
+        console.rest(5)  # longer than its longest pause between two tries
+        assert SHUT in console.text
+        corral("status", code=6)
+        console.press("\x1b[15~")  # F5
+        console.until(lambda text: SHUT not in text and "live" in text, 60)
+        assert starts() == 3
+
+        os.kill(ask("status")["daemon"]["pid"], signal.SIGTERM)
+        shows(console, "The daemon was shut down: F5")
+        corral("ps")  # any verb
+        console.until(lambda text: "shut down" not in text and "live" in text, 60)
+        assert starts() == 4
+
+        corral("uninstall", "--yes")
+        shows(console, SHUT)
+        console.rest(5)
+        assert not user_paths().state.exists()
