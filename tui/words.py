@@ -23,6 +23,14 @@ def state(word: str, ascii: bool = False) -> str:
     return f"{letter if ascii else glyph} {word}"
 
 
+def counted(prompt: int | None, answer: int | None, unit: str) -> str:
+    """Tokens of a question and its answer, as far as they are known. An engine counts at the end of an answer: of one
+    that it did not finish the daemon has counted the pieces that came, nearly one a token, and the question not."""
+    if prompt is not None:
+        return f"{prompt} {unit} in" + (f", {answer} out" if answer is not None else "")
+    return f"about {answer} {unit} out" if answer else ""
+
+
 def releases(theirs: str, ours: str) -> str:
     """What to say of a daemon of another release, "" if it is ours or has not said yet."""
     if not theirs or theirs == ours:

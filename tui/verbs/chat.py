@@ -19,7 +19,7 @@ from tui.amounts import Number, Whole
 from tui.command import INTERRUPTED, Nouns, Told, again, named, note, options, run, with_options
 from tui.lines import as_json, ask, say, table, tell
 from tui.plain import line, plain
-from tui.words import age
+from tui.words import age, counted
 
 PATIENCE_S = 30.0
 """How long an answer in flight waits for the next daemon, which follows it where it was."""
@@ -148,8 +148,8 @@ async def _print(client: Client, talk: Chat, turn: Turn) -> None:
         return
     if last.finish == "length":
         note(_cut_off(last, talk.ctx_per_slot))
-    if sys.stderr.isatty():
-        click.echo(figures(last, talk.ctx_per_slot), err=True)
+    if sys.stderr.isatty() and (told := figures(last, talk.ctx_per_slot)):
+        click.echo(told, err=True)
 
 
 def _cut_off(turn: Turn, room: int) -> str:
@@ -161,17 +161,18 @@ def _cut_off(turn: Turn, room: int) -> str:
 
 
 def figures(turn: Turn, room: int = 0) -> str:
-    """First-token time, speed, tokens, and how full the context of `room` tokens is: one line."""
+    """First-token time, speed, tokens, and how full the context of `room` tokens is, on a line; "" where none is
+    known."""
     parts = []
     if turn.ttft_ms is not None:
         parts.append(f"first token {turn.ttft_ms:.0f} ms")
     if turn.tokens_per_second is not None:
         parts.append(f"{turn.tokens_per_second:.1f} tokens/s")
-    if turn.prompt_tokens is not None or turn.answer_tokens is not None:
-        parts.append(f"{turn.prompt_tokens or '?'} tokens in, {turn.answer_tokens or '?'} out")
+    if tokens := counted(turn.prompt_tokens, turn.answer_tokens, "tokens"):
+        parts.append(tokens)
     if room and turn.context_tokens is not None:
         parts.append(f"context {turn.context_tokens} of {room}")
-    return "(" + ", ".join(parts) + ")"
+    return f"({', '.join(parts)})" if parts else ""
 
 
 @click.group(cls=Nouns)
@@ -238,7 +239,8 @@ def show(chat: str) -> None:
             say("[cut off: its tokens or the context were used up]")
         if turn.state != "done":
             say(f"[{line(turn.state)}{': ' + line(turn.reason) if turn.reason else ''}]")
-        say(figures(turn, detail.chat.ctx_per_slot))
+        if told := figures(turn, detail.chat.ctx_per_slot):
+            say(told)
 
 
 @chats.command("rename")

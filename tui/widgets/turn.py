@@ -12,6 +12,7 @@ from textual.widgets import Static
 from core.nouns import Chat, ChatOptions, Turn
 from tui.plain import line, plain
 from tui.widgets.answer import Answer
+from tui.words import counted
 
 IN_FLIGHT = ("waiting", "streaming")
 ANSWER_ROOM = 256
@@ -30,8 +31,8 @@ def figures(turn: Turn) -> str:
         words.append(f"first token {turn.ttft_ms:.0f} ms")
     if turn.tokens_per_second is not None:
         words.append(f"{turn.tokens_per_second:.1f} tok/s")
-    if turn.prompt_tokens is not None or turn.answer_tokens is not None:
-        words.append(f"{turn.prompt_tokens or 0} tok in, {turn.answer_tokens or 0} out")
+    if tokens := counted(turn.prompt_tokens, turn.answer_tokens, "tok"):
+        words.append(tokens)
     if turn.reason:
         words.append(turn.reason)
     if can_go_on(turn):

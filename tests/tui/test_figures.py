@@ -1,0 +1,32 @@
+"""What is said of an answer's tokens, by the console and the command line."""
+
+from typing import Any
+
+import pytest
+
+from core.nouns import Turn
+from tui.verbs import chat
+from tui.widgets import turn
+
+
+def answered(**fields: Any) -> Turn:
+    return Turn(id="t", chat="c", n=1, question="q", answer="a b", asked_at=0.0, **fields)
+
+
+def test_counts_of_the_engine_are_said_as_they_are() -> None:
+    done = answered(state="done", prompt_tokens=12, answer_tokens=0)
+    assert "12 tok in, 0 out" in turn.figures(done)
+    assert chat.figures(done) == "(12 tokens in, 0 out)"
+
+
+@pytest.mark.parametrize("state", ["stopped", "cut", "failed"])
+def test_of_an_answer_that_was_not_finished_the_pieces_are_counted_and_the_question_is_not(state: str) -> None:
+    part = answered(state=state, answer_tokens=31)
+    assert "about 31 tok out" in turn.figures(part) and "tok in" not in turn.figures(part)
+    assert chat.figures(part) == "(about 31 tokens out)"
+
+
+def test_nothing_is_said_of_tokens_that_nobody_counted() -> None:
+    none = answered(state="failed", reason="the engine went")
+    assert "tok" not in turn.figures(none)
+    assert chat.figures(none) == ""
