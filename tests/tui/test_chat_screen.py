@@ -1,5 +1,6 @@
 """The Chat screen on the double: each of its actions, and how an answer grows."""
 
+import asyncio
 import json
 
 import pytest
@@ -468,3 +469,36 @@ async def test_help_tells_the_keys_of_the_field(console):
         await it.press("question_mark")
         await it.until("ctrl+j, alt+enter")
         assert it.text.count("question field") == 6
+
+
+async def test_the_end_stays_in_view_through_resizes_while_an_answer_grows(console, fake):
+    fake.pieces = [f"line {n}\n\n" for n in range(400)]
+    steps = asyncio.Semaphore(0)
+    fake.gate.wait = steps.acquire
+    async with console("5", size=(80, 24)) as it:
+        await asked(it)
+        talk = it.app.screen.query_one("#talk")
+
+        def grows():
+            """True once the answer has become longer than it was; each look lets a piece come."""
+            before = talk.virtual_size.height
+
+            def look():
+                steps.release()
+                return talk.virtual_size.height > before
+
+            return look
+
+        for size in ((80, 24), (60, 15), (20, 5), (200, 50), (80, 24)):
+            await it.pilot.resize_terminal(*size)
+            for _ in range(6):
+                await it.until(grows())
+            await it.until(lambda: talk.max_scroll_y - talk.scroll_y <= 1)
+        await it.press("escape", "k", "k", "k")
+        await it.until(lambda: talk.max_scroll_y - talk.scroll_y >= 3)
+        at = talk.scroll_y
+        for _ in range(3):
+            await it.until(grows())
+        assert talk.scroll_y == at, "who has scrolled up to read is left there"
+        fake.stopped = True
+        steps.release()

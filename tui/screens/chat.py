@@ -230,7 +230,7 @@ class ChatRoom(Room):
         await talk.mount(*(TurnView(turn) for turn in self.turns[-TURNS_SHOWN:]))
         self._to("ask")
         self._about()
-        self.call_after_refresh(talk.scroll_end, animate=False)
+        self._follow()
         if self.turns and self.turns[-1].state in IN_FLIGHT:
             await self._stream(self.turns[-1])
 
@@ -242,8 +242,14 @@ class ChatRoom(Room):
                 await view.remove()
         await talk.mount(TurnView(turn))
         self._about()
-        self.call_after_refresh(talk.scroll_end, animate=False)
+        self._follow()
         await self._stream(turn)
+
+    def _follow(self) -> None:
+        """Keep the end in view while the answer grows and the terminal changes its size; who scrolls up to read is left
+        there until he is at the end again."""
+        talk = self.query_one("#talk", Scroll)
+        self.call_after_refresh(talk.anchor)
 
     async def _stream(self, turn: Turn) -> None:
         """Draw what comes, and the figures at the end. A daemon that goes is waited for."""
@@ -265,7 +271,7 @@ class ChatRoom(Room):
                         view.foot(figures(turn))  # instead of the words about the lost connection
                     if clock() - drawn >= DRAW_S:
                         drawn, self._growing = clock(), text
-                        await self._keep_end(view.grow(text))
+                        await view.grow(text)
                         self._about()
                 break
             except (NoDaemon, OSError, EOFError, TimeoutError) as error:
@@ -279,16 +285,8 @@ class ChatRoom(Room):
                 return
         self._growing = ""
         self.turns = [done if each.id == done.id else each for each in self.turns]
-        await self._keep_end(view.end(done))
+        await view.end(done)
         self._about()
-
-    async def _keep_end(self, change: Any) -> None:
-        """Carry out `change` and keep the end in view; who has scrolled up to read is left there."""
-        talk = self.query_one("#talk", Scroll)
-        at_end = talk.at_end
-        await change
-        if at_end:
-            self.call_after_refresh(talk.scroll_end, animate=False)
 
     # ------------------------------------------------------------------ asking
 

@@ -17,8 +17,3 @@ class Scroll(VerticalScroll, can_focus=True):
         Binding("g", "scroll_home", show=False),
         Binding("G", "scroll_end", show=False),
     ]
-
-    @property
-    def at_end(self) -> bool:
-        """The last line is in view: what is added may move it."""
-        return self.max_scroll_y - self.scroll_y <= 1
