@@ -161,7 +161,9 @@ class State:
                 job = msgspec.convert(event.data, ImportJob)
                 self.imports[job.id] = job
             elif kind == "audit":
-                self.audit.append(msgspec.convert(event.data, AuditRecord))
+                record = msgspec.convert(event.data, AuditRecord)
+                if not self.audit or record.seq > self.audit[-1].seq:  # a picture may know it before its event comes
+                    self.audit.append(record)
             elif kind == "sample":
                 self.samples.append(msgspec.convert(event.data, NodeSample))
                 for replica in self.replicas.values():  # one that does nothing has no events of its own
