@@ -1,3 +1,6 @@
+import time
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -23,3 +26,16 @@ def test_nothing_that_steers_a_terminal_is_left(text):
     clean = plain(text)
     assert not any((ord(c) < 32 and c != "\n") or 0x7F <= ord(c) < 0xA0 for c in clean)
     assert plain(clean) == clean
+
+
+@pytest.mark.parametrize("begin", ["\x90", "\x98", "\x9d", "\x9e", "\x9f", "\x1b]", "\x1bP", "\x1bX"])
+def test_a_control_that_never_ends_takes_nothing_with_it(begin):
+    assert plain(f"before {begin}and after\nthe next") == "before and after\nthe next"
+    assert plain(f"a{begin}b{begin}c\x07d") == "abd"
+
+
+def test_a_text_of_nothing_but_begins_takes_no_longer_than_its_length():
+    for begin in ("\x90", "\x1b]"):
+        started = time.process_time()
+        assert plain(begin * 400_000) == ""
+        assert time.process_time() - started < 2
