@@ -64,15 +64,15 @@ class Overview(Room):
             bad = sorted(n for n, d in known.deployments.items() if d.state in ("failed", "degraded"))
             ready = sum(d.state == "ready" for d in known.deployments.values())
             stopped = sum(d.wanted == "stopped" for d in known.deployments.values())
-            calm = f"{ready} of {len(known.deployments) - stopped} deployments ready"
-            calm += f", {stopped} stopped" if stopped else ""
-            calm += f", models: {len(known.models)}"
-            if not known.health():
-                calm = f"All is well: {calm}"
+            calm = all(d.state in ("ready", "asleep") or d.wanted == "stopped" for d in known.deployments.values())
+            told = f"{ready} of {len(known.deployments) - stopped} deployments ready"
+            told += f", {stopped} stopped" if stopped else ""
+            told += f", models: {len(known.models)}"
             verdict = self.query_one("#verdict", Note)
-            verdict.set(f"! Look at {', '.join(bad)}: {calm}" if bad else calm)
+            well = calm and not known.health()
+            verdict.set(f"! Look at {', '.join(bad)}: {told}" if bad else f"All is well: {told}" if well else told)
             verdict.set_class(bool(bad), "bad")
-            verdict.set_class(not bad and not known.health(), "well")
+            verdict.set_class(well, "well")
         if known.samples:
             now = known.samples[-1]
             used = now.memory_bytes - now.free_bytes
