@@ -86,7 +86,7 @@ class Local(Node):
             free_bytes=min(memory.available, cgroups.memory_left()),
             pressure=_pressure(),
             disk_free_bytes=disk.free,
-            disk_bytes=disk.total,
+            disk_bytes=disk.used + disk.free,
         )
 
     # ---------------------------------------------------------------------------------------- launches

@@ -37,6 +37,7 @@ class NodeSample(Noun, frozen=True, kw_only=True):
     """PSI memory some avg10, -1 where the kernel has none."""
     disk_free_bytes: int
     disk_bytes: int
+    """What is used and what may be, as df counts it: without what the file system keeps for root."""
 
 
 class ProcessSample(Noun, frozen=True, kw_only=True):

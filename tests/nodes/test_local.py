@@ -5,6 +5,7 @@ import fcntl
 import os
 import shutil
 import signal
+import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -342,3 +343,12 @@ async def test_samples_show_private_memory(node: Local) -> None:
     assert one.anon_bytes > 60 << 20 and one.pss_bytes > 60 << 20
     assert (await node.sample()).free_bytes > 0
     assert (await node.facts()).cores >= 1
+
+
+async def test_the_disk_is_as_full_as_df_says(node: Local) -> None:
+    """A file system keeps some for root, which is neither used nor to be had."""
+    told = subprocess.run(["df", "-P", "-k", node._paths.root], capture_output=True, text=True, check=True).stdout
+    used, free = map(int, told.splitlines()[1].split()[2:4])
+    seen = await node.sample()
+    assert seen.disk_bytes == pytest.approx((used + free) << 10, rel=1e-3)
+    assert seen.disk_bytes - seen.disk_free_bytes == pytest.approx(used << 10, rel=0.01)

@@ -21,3 +21,8 @@ async def test_all_is_well_only_where_everything_that_should_run_does(console, f
         assert ("Look at tiny: 1 of 2" in it.text) == (state in ("failed", "degraded"))
         fake.push("deployment", "deployment:tiny", doubles.deployment("tiny"))
         await it.until("All is well: 2 of 2 deployments ready")
+
+
+async def test_the_disk_is_told_as_memory_is_what_is_used_of_what_there_is(console):
+    async with console("1") as it:
+        await it.until("39.1 GiB of 87.9 GiB")

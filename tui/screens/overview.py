@@ -79,8 +79,9 @@ class Overview(Room):
             self.query_one("#cpu", Meter).set(now.cpu_percent / 100, f"{now.cpu_percent:3.0f} %  load {now.load1:.1f}")
             memory = f"{size(used)} of {size(now.memory_bytes)}"
             self.query_one("#memory", Meter).set(used / max(1, now.memory_bytes), memory)
-            taken = 1 - now.disk_free_bytes / max(1, now.disk_bytes)
-            self.query_one("#disk", Meter).set(taken, f"{size(now.disk_free_bytes)} free")
+            taken = now.disk_bytes - now.disk_free_bytes
+            disk = f"{size(taken)} of {size(now.disk_bytes)}"
+            self.query_one("#disk", Meter).set(taken / max(1, now.disk_bytes), disk)
             if not self._asked and self.corral.client is not None:
                 self._asked, self._drawn = True, now.time
                 self.corral.act(lambda client: client.samples(600), self._past)
