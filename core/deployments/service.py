@@ -158,7 +158,7 @@ class Deployments:
 
     def replicas(self) -> list[Replica]:
         self._notice()
-        mine = [runner.view for _, runner in sorted(self._runners.items())]
+        mine = sorted((runner.view for runner in self._runners.values()), key=lambda view: view.place)
         return mine + self._strays.replicas()
 
     def launches(self) -> list[str]:
@@ -368,7 +368,8 @@ class Deployments:
         return row
 
     def _of(self, name: str) -> list[Runner]:
-        return [runner for _, runner in sorted(self._runners.items()) if runner.deployment == name]
+        mine = (runner for runner in self._runners.values() if runner.deployment == name)
+        return sorted(mine, key=lambda runner: runner.view.place)
 
     def _running(self) -> int:
         return sum(r.launch is not None and r.launch.alive for r in self._runners.values())

@@ -121,6 +121,12 @@ class Replica(Noun, frozen=True, kw_only=True):
     next_try: float | None = None
     """When a replica in backoff is started again."""
 
+    @property
+    def place(self) -> tuple[str, int]:
+        """By which replicas are sorted: `chat/2` comes before `chat/10`."""
+        name, _, index = self.id.rpartition("/")
+        return name, int(index) if index.isdecimal() else 0
+
 
 class Change(Noun, frozen=True, kw_only=True):
     """One field in which a new spec differs from the one that is there."""

@@ -159,3 +159,13 @@ def test_an_answer_that_takes_longer_than_the_limit_is_cut(home: Path, tmp_path:
         answer, code = asking.rest()
     assert code == 1 and "replica one/0 was stopped while it answered" in answer, answer
     assert answer.startswith("w0 ") and "w23" not in answer
+
+
+def test_the_tenth_replica_comes_after_the_ninth(double: None, tmp_path: Path) -> None:
+    fleet.take(tmp_path)
+    fleet.deploy("--replicas", "12")
+    counted = [f"one/{n}" for n in range(12)]
+    until(lambda: len(ask("ps")) == 12)
+    assert [each["id"] for each in ask("ps")] == counted
+    assert [row.split()[0] for row in corral("ps").splitlines()[1:]] == counted
+    assert corral("ps", "-q").split() == counted

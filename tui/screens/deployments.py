@@ -69,7 +69,7 @@ class Deployments(Room):
                 Row(r.id, (r.id, state(r.state, plain_ascii), f"{r.tokens_per_second:.1f}", f"{r.cpu_percent:.0f}",
                            size(r.rss_bytes), size(r.pss_bytes) if r.pss_bytes else "-",
                            f"{r.slots_busy}/{r.parallel}", str(r.pid or "-"), r.engine, str(r.restarts), r.reason))
-                for r in sorted(known.replicas.values(), key=lambda r: r.id)
+                for r in sorted(known.replicas.values(), key=lambda r: r.place)
                 if chosen is not None and r.deployment == chosen.spec.name
             ]
         )  # fmt: skip
