@@ -22,6 +22,9 @@ from tui.keymap import TABLE
 from tui.plain import line
 from tui.words import colour
 
+LEAST_NEEDED = 5
+"""Columns of this priority and above go before a name is cut."""
+
 
 class Column(NamedTuple):
     """`width` in cells; one with `fit` grows to its longest cell, the one with `flex` takes what is left then. Higher
@@ -149,22 +152,47 @@ class Table(Widget, can_focus=True):
         """Share the width among the columns; True when that changed anything."""
         kept = list(range(len(self.columns)))
         room, before = self.size.width - 1, self._shown
-        while kept and sum(self.columns[i].width + 1 for i in kept) > room and len(kept) > 1:
-            kept.remove(max(kept, key=lambda i: (self.columns[i].priority, i)))
-        spare = max(0, room - sum(self.columns[i].width + 1 for i in kept))
+        least = {i: self._least(i) for i in kept}
+        wanted = {i: self._longest(i) if self.columns[i].fit else least[i] for i in kept}
+
+        def spare() -> int:
+            return room - sum(least[i] + 1 for i in kept)
+
+        def named() -> bool:
+            """What tells the rows apart is there in full."""
+            return spare() >= sum(max(0, wanted[i] - least[i]) for i in kept if not self.columns[i].priority)
+
+        while len(kept) > 1 and (spare() < 0 or not named()):
+            last = max(kept, key=lambda i: (self.columns[i].priority, i))
+            if spare() >= 0 and self.columns[last].priority < LEAST_NEEDED:
+                break
+            kept.remove(last)
+        for i in kept if not named() else ():
+            if self.columns[i].flex:  # half a sentence is of use, and the whole is a key away
+                wanted[i] = least[i] = min(least[i], max(cell_len(self.columns[i].title), self.columns[i].width // 2))
+        left = max(0, spare())
         x, shown = 1, []
-        grown = dict.fromkeys(kept, 0)
+        width = {}
         for i in kept:
-            if self.columns[i].fit:
-                longest = max((cell_len(row.cells[i]) for row in self.all_rows if i < len(row.cells)), default=0)
-                grown[i] = max(0, min(spare, longest - self.columns[i].width))
-                spare -= grown[i]
+            width[i] = least[i] + max(0, min(left, wanted[i] - least[i]))
+            left -= width[i] - least[i]
         for i in kept:
-            width = self.columns[i].width + grown[i] + (spare if self.columns[i].flex else 0)
-            shown.append((i, x, width))
-            x += width + 1
+            width[i] += left if self.columns[i].flex else 0
+            shown.append((i, x, width[i]))
+            x += width[i] + 1
         self._shown = shown
         return shown != before
+
+    def _longest(self, i: int) -> int:
+        """Cells of the longest text in column `i`."""
+        return max((cell_len(row.cells[i]) for row in self.all_rows if i < len(row.cells)), default=0)
+
+    def _least(self, i: int) -> int:
+        """Cells that column `i` keeps: its width, or, of the one that takes what is left, what its texts need of it."""
+        column = self.columns[i]
+        if not column.flex:
+            return column.width
+        return min(column.width, max(cell_len(column.title), self._longest(i)))
 
     def on_resize(self, event: events.Resize) -> None:
         self._lay_out()
