@@ -30,6 +30,7 @@ from tui.ink import Difference, Ink
 from tui.keymap import EVERYWHERE, FROM_ANYWHERE, SCREENS
 from tui.plain import draws_ascii, harmless, line
 from tui.received import forgive_input, know_alt_enter
+from tui.spoken import spoken
 from tui.state import Connect, State, follow
 
 if TYPE_CHECKING:
@@ -330,7 +331,7 @@ class Corral(App[int]):
         try:
             answer = await work(self.client)
         except (CorralError, OSError, EOFError, TimeoutError) as error:
-            self.say(str(error) or type(error).__name__)
+            self.say(spoken(error))
             return
         if then is not None and self.is_running:  # it may have been left meanwhile, its screens half taken down
             then(answer)

@@ -17,6 +17,7 @@ from tui.keymap import ASK
 from tui.plain import line
 from tui.screens import FOLDER
 from tui.screens.room import Line, Note, Room
+from tui.spoken import spoken
 from tui.widgets.question import Question
 from tui.widgets.scroll import Scroll
 from tui.widgets.table import Column, Row, Table
@@ -281,7 +282,7 @@ class ChatRoom(Room):
                     return
                 await asyncio.sleep(1)
             except CorralError as error:
-                self.say(str(error))
+                self.say(spoken(error))
                 return
         self._growing = ""
         self.turns = [done if each.id == done.id else each for each in self.turns]

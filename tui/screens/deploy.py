@@ -10,12 +10,20 @@ from textual.timer import Timer
 from core.errors import CorralError
 from core.nouns import Deployment, DeploymentSpec, Plan
 from tui.plain import plain
+from tui.spoken import FIELDS, spoken
 from tui.widgets.form import Field, Form
 from tui.words import size
 
 MIB = 1 << 20
+MOST_REPLICAS = 64
+"""Of a deployment; the daemon refuses more."""
 TYPING_PAUSE = 0.15
 """Seconds without a key before the plan is asked for."""
+
+
+def left_of(plan: Plan) -> int:
+    """Bytes that may be had beside what is kept for the host and promised to others."""
+    return max(0, plan.free_bytes - plan.reserve_bytes - plan.reserved_bytes)
 
 
 def told(plan: Plan) -> str:
@@ -25,7 +33,7 @@ def told(plan: Plan) -> str:
         for name, value in msgspec.structs.asdict(plan.parts).items()
         if value >= MIB
     )
-    left = max(0, plan.free_bytes - plan.reserve_bytes - plan.reserved_bytes)
+    left = left_of(plan)
     kept = f"{size(plan.free_bytes)} free less {size(plan.reserve_bytes)} kept for the host"
     if plan.reserved_bytes:
         kept += f" and {size(plan.reserved_bytes)} promised to other replicas"
@@ -74,7 +82,7 @@ class DeployForm(Form):
         for key in ("ctx", "parallel", "replicas", "threads"):
             text = self.value(key)
             if text and not text.isdecimal():
-                raise ValueError(f"{key} must be a whole number, not {text!r}")
+                raise ValueError(f"{FIELDS[key]} must be a whole number, not {text!r}")
             if text:
                 numbers[key] = int(text)
         if not self.value("model") and self.value("engine") != "attach":
@@ -84,7 +92,8 @@ class DeployForm(Form):
         try:
             return msgspec.convert({**words, **numbers, "name": name}, DeploymentSpec)
         except msgspec.ValidationError as error:
-            raise ValueError(str(error)) from None
+            told, _, field = str(error).partition(" - at `$.")
+            raise ValueError(f"{FIELDS.get(field.rstrip('`'), 'A field')}: {told}") from None
 
     def weigh(self) -> None:
         if self._timer is not None:
@@ -107,7 +116,7 @@ class DeployForm(Form):
         try:
             self.show(told(await self.corral.client.fit(spec)))
         except (CorralError, OSError, TimeoutError) as error:
-            self.show(plain(error))
+            self.show(plain(spoken(error)))
 
     def action_send(self) -> None:
         from core.errors import Conflict
@@ -131,7 +140,7 @@ class DeployForm(Form):
                 return
             changes = ", ".join(f"{c['field']} {c['old']} to {c['new']}" for c in answer.details.get("changes", ()))
             if not changes:
-                self.say(str(answer))
+                self.say(spoken(answer))
                 return
 
             def replace(yes: bool | None) -> None:
@@ -157,20 +166,49 @@ class ScaleForm(Form):
     def __init__(self, deployment: Deployment) -> None:
         super().__init__()
         self.deployment = deployment
+        self._plan: Plan | None = None
+        """What another one takes and what may be had, as soon as the daemon has said it."""
+
+    def on_mount(self) -> None:
+        super().on_mount()
+
+        def known(plan: Plan) -> None:
+            self._plan = plan
+            self.weigh()
+
+        if self.corral.client is not None:
+            self.corral.act(lambda client: client.fit(self.deployment.spec), known)
 
     def fields(self) -> list[Field]:
-        return [Field("replicas", "replicas", str(self.deployment.spec.replicas), "0 to n")]
+        return [Field("replicas", "replicas", str(self.deployment.spec.replicas), f"0 to {MOST_REPLICAS}")]
+
+    def count(self) -> int:
+        """What is typed; raises ValueError with what it may be."""
+        text = self.value("replicas")
+        if not text.isdecimal() or int(text) > MOST_REPLICAS:
+            raise ValueError(f"replicas is a whole number from 0 to {MOST_REPLICAS}, not {text!r}")
+        return int(text)
 
     def weigh(self) -> None:
-        text, each = self.value("replicas"), self.deployment.plan_bytes
-        if text.isdecimal():
-            total = size(int(text) * each)
-            self.show(f"{self.deployment.spec.name}: {text} x {size(each)} = {total} of memory set aside")
-        else:
-            self.show("A whole number")
+        try:
+            count = self.count()
+        except ValueError as error:
+            self.show(plain(error))
+            return
+        spec, each = self.deployment.spec, self.deployment.plan_bytes
+        words = f"{spec.name}: {count} x {size(each)} = {size(count * each)} of memory set aside"
+        more = count - (spec.replicas if self.deployment.wanted == "running" else 0)
+        if self._plan is not None and more > 0:
+            left = left_of(self._plan)
+            fits = "Fits" if more * each <= left else "DOES NOT FIT"
+            words += f"\n{fits}: {more} more take {size(more * each)}, {size(left)} may be had"
+        self.show(plain(words))
 
     def action_send(self) -> None:
-        text = self.value("replicas")
-        if text.isdecimal():
-            name = self.deployment.spec.name
-            self.corral.act(lambda client: client.scale(name, int(text)), lambda _: self.app.pop_screen())
+        try:
+            count = self.count()
+        except ValueError as error:
+            self.say(str(error))
+            return
+        name = self.deployment.spec.name
+        self.corral.act(lambda client: client.scale(name, count), lambda _: self.app.pop_screen())

@@ -5,6 +5,7 @@ from __future__ import annotations
 from textual.app import ComposeResult
 
 from tui.screens.room import Line, Note, Room
+from tui.spoken import spoken
 from tui.widgets.table import Column, Row, Table
 from tui.words import age, size, state
 
@@ -46,7 +47,7 @@ class Models(Room):
             share = 100 * job.bytes_done // max(1, job.bytes_total)
             words = f"import {job.name}: {state(job.state, self.corral.ascii)} {share} % of {size(job.bytes_total)}"
             if job.error is not None:
-                words = f"import {job.name}: {job.error.what}. {job.error.why}. {job.error.todo}"
+                words = f"import {job.name}: {spoken(job.error)}"
         self.query_one("#job", Note).set(words)
         model = known.models.get(self.table().key)
         self.query_one("#detail", Line).set(
