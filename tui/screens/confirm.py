@@ -35,7 +35,8 @@ class Confirm(ModalScreen[bool]):
         with Vertical():
             yield Static(self.question, markup=False)
             if self.typed:
-                yield Entry(hint=f"type {line(self.typed)} and enter")
+                yield Static(f"Type this and enter: {line(self.typed)}", markup=False, id="typed")
+                yield Entry()
             foot = "esc: no" if self.typed else "y: yes   n, esc: no"
             yield Static(foot, markup=False, id="foot")
 
