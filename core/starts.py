@@ -61,8 +61,8 @@ async def record_start(store: Store, gate: Gate, audit: Audit, paths: Paths) -> 
     if deaths < OFTEN:
         return ""
     told = (
-        f"the daemon died {deaths} times within {WITHIN_S / 60:.0f} minutes, without a stop: look at"
-        f" {paths.daemon_log}, at the kernel's log (out of memory?) and at `corral audit ls --verb daemon.died`"
+        f"the daemon died {deaths} times within {WITHIN_S / 60:.0f} minutes: see `corral audit ls --verb daemon.died`,"
+        f" the kernel's log (out of memory?) and {paths.daemon_log}"
     )
     log.error(told)
     return told

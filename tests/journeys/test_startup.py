@@ -302,7 +302,7 @@ def test_a_daemon_that_dies_often_says_so_when_it_is_back(paths: Paths) -> None:
         assert not warnings(), deaths
         fleet.kill(daemon())
     (warning,) = warnings()
-    assert warning.startswith("the daemon died 3 times within 10 minutes, without a stop: look at ")
+    assert warning.startswith("the daemon died 3 times within 10 minutes: see `corral audit ls ")
     assert "the daemon died 3 times" in corral("status") and warning in paths.daemon_log.read_text()
     corral("shutdown")
     assert warnings() == [warning]

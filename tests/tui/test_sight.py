@@ -202,3 +202,30 @@ async def test_what_was_stopped_by_hand_is_not_missed(console, fake, doubles):
     ]  # fmt: skip
     async with console("1", size=(80, 24)) as it:
         await it.until("1 of 1 deployments ready, 1 stopped, models:")
+
+
+DIED = (
+    "the daemon died 3 times within 10 minutes: see `corral audit ls --verb daemon.died`, the kernel's log"
+    " (out of memory?) and /home/ann/.local/state/corral/0badcafe/daemon.log"
+)
+
+
+@pytest.mark.parametrize("screen", ["1", "2", "3", "5", "9"])
+async def test_a_long_warning_takes_one_line_and_a_key_shows_all_of_it(console, fake, screen):
+    unwell(fake, DIED)
+    async with console(screen, size=(80, 24)) as it:
+        await it.until("! the daemon died 3 times within 10 minutes: see `corral")
+        lines = it.text.split("\n")
+        (at,) = [n for n, row in enumerate(lines) if "the daemon died" in row]
+        assert lines[at].rstrip().endswith("(! shows all)") and "daemon.log" not in lines[at + 1]
+        await it.press("exclamation_mark")
+        await it.until(lambda: DIED.replace(" ", "") in "".join(it.text.split()))
+
+
+async def test_on_a_tiny_terminal_a_warning_is_a_mark_and_the_chat_can_be_read(console, fake, doubles):
+    unwell(fake, DIED)
+    fake.turns = [doubles.Turn(id="t", chat="c1", n=1, question="why", answer="Hello", state="done", asked_at=0.0)]
+    async with console("5", size=(20, 5)) as it:
+        await it.press("enter")
+        await it.until("Hello")
+        assert "! ● live" in it.text and "died" not in it.text

@@ -16,7 +16,7 @@ from core.nouns import Chat, ChatDetail, ChatOptions, Turn
 from tui.keymap import ASK
 from tui.plain import line
 from tui.screens import FOLDER
-from tui.screens.room import Line, Note, Room
+from tui.screens.room import LOW, Line, Note, Room
 from tui.spoken import spoken
 from tui.widgets.question import Question
 from tui.widgets.scroll import Scroll
@@ -82,6 +82,7 @@ class ChatRoom(Room):
             self._to("chats")
 
     def fold(self) -> None:
+        self.set_class(self.app.size.height < LOW, "low")
         self._fold(self.focused is not None and self.focused.id in ("ask", "talk"))
 
     def _to(self, id: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from textual import events
@@ -25,6 +26,11 @@ if TYPE_CHECKING:
 
     from core.client import Client
     from tui.front import Front
+
+
+LOW = 8
+"""Lines under which a warning of the daemon is a mark in the bar, and the key `!`."""
+MORE = "... (! shows all)"
 
 
 class Line(Static):
@@ -230,13 +236,17 @@ class Room(Screen[Any]):
         link = state(known.connection, self.corral.ascii)
         if known.connection != "live" and known.seen_at:
             link += f", picture {age(known.seen_at, known.clock())} old"
+        wrong = known.health()
+        low = self.app.size.height < LOW
+        if wrong and low:
+            link = f"! {link}"
         rooms = _rooms(self.ROOM, short=False)
         if len(rooms) + len(link) + 1 > width:
             rooms = _rooms(self.ROOM, short=True)
         if len(rooms) + len(link) + 1 > width:
             rooms = f"[{self.ROOM.capitalize()}]"
         self.query_one("#bar", Line).set(rooms.ljust(max(len(rooms) + 1, width - len(link) - 1)) + link)
-        self.query_one("#health", Note).set(known.health())
+        self.query_one("#health", Note).set("" if low else _in_lines(wrong, width, 2))
         if known.connection != "live" and known.problem is not None:
             lost = "" if known.connection == "ended" else plain(known.lost())  # that is said as long as it is so
             if lost != self._lost:  # said once, and again in other words only where no key was answered meanwhile
@@ -282,14 +292,14 @@ class Room(Screen[Any]):
 
     def whole(self) -> str:
         """All that is said here and may be cut off: the notice, the lines, and the row under the cursor."""
-        parts = [self._said]
+        parts = [self._said, self.corral.state.health()]
         for table in self.query(Table):
             if table.rows and table.can_focus:
                 cells = table.rows[table.cursor].cells
                 parts.append(
                     "\n".join(f"{c.title}: {text}" for c, text in zip(table.columns, cells, strict=False) if text)
                 )
-        parts += [each.text.removeprefix("-- ") for each in self.query(Line) if each.id != "bar"]
+        parts += [each.text.removeprefix("-- ") for each in self.query(Line) if each.id not in ("bar", "health")]
         return "\n\n".join(part for part in parts if part.strip("- \n"))
 
     # ------------------------------------------------------------------ keys that mean the same everywhere
@@ -336,6 +346,15 @@ class Room(Screen[Any]):
     def copied(self) -> str:
         """What `y` copies."""
         return self.table().key if self.query(Table) else ""
+
+
+def _in_lines(text: str, width: int, lines: int) -> str:
+    """`text` where it is whole on so many lines, else its begin on one, and the key that shows all of it: it is always
+    there and must not take the room of what one works with."""
+    text = line(text)
+    if len(wrap(text, width)) <= lines:
+        return text
+    return text[: max(0, width - len(MORE))] + MORE
 
 
 def _rooms(here: str, *, short: bool) -> str:
