@@ -218,6 +218,8 @@ class Corral(App[int]):
             self._ahead.done(event)
         elif not self._ahead.holds(event):
             screen, at = self.screen, self.focused or self.screen
+            if isinstance(event, events.Key) and event.key != "exclamation_mark":
+                self._front("pass_on")
             await super().on_event(event)
             if event.is_forwarded:
                 self._ahead.given(event, at, screen)
@@ -312,6 +314,12 @@ class Corral(App[int]):
         if kinds or self.state.connection != "live":
             self._tell("picture", kinds)
 
+    def _front(self, method: str) -> None:
+        """Call `method` of the screen in front, if it has it."""
+        take: Callable[[], None] | None = getattr(self.screen, method, None)
+        if take is not None and self.screen.is_mounted:
+            take()
+
     def _tell(self, method: str, *args: object) -> None:
         for screen in self.screen_stack if self.is_running else ():
             take: Callable[..., None] | None = getattr(screen, method, None)
@@ -359,7 +367,7 @@ class Corral(App[int]):
             return
         await room.visit(row, action)
         if say:
-            room.say(say)
+            room.say(say, news=True)
 
     async def action_room(self, name: str) -> None:
         while len(self.screen_stack) > 1:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from textual.app import ComposeResult
 
+from core.nouns import ImportJob
 from tui.screens.room import Line, Note, Room
 from tui.spoken import spoken
 from tui.widgets.table import Column, Row, Table
 from tui.words import age, size, state
+
+OVER = ("done", "failed", "cancelled")
+"""States of an import that is over."""
 
 
 class Models(Room):
@@ -15,6 +19,11 @@ class Models(Room):
 
     ROOM = "models"
     ASKS = frozenset({"import_model", "sample", "deploy", "remove"})
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._read = ""
+        """The import that is over and was taken note of."""
 
     def fill(self) -> ComposeResult:
         yield Table(
@@ -41,18 +50,32 @@ class Models(Room):
                 for n, m in sorted(known.models.items())
             ]
         )  # fmt: skip
-        jobs = [job for job in known.imports.values() if job.state != "done"][-1:]
-        words = ""
-        for job in jobs:
-            share = 100 * job.bytes_done // max(1, job.bytes_total)
-            words = f"import {job.name}: {state(job.state, self.corral.ascii)} {share} % of {size(job.bytes_total)}"
-            if job.error is not None:
-                words = f"import {job.name}: {spoken(job.error)}"
-        self.query_one("#job", Note).set(words)
+        self.query_one("#job", Note).set(self._about(self._job()))
         model = known.models.get(self.table().key)
         self.query_one("#detail", Line).set(
             f"-- {model.name} sha256 {model.sha256[:16]} from {model.origin} by {model.imported_by}" if model else "--"
         )
+
+    def _job(self) -> ImportJob | None:
+        """The import to tell of: the newest that goes on, else the newest of all."""
+        jobs = list(self.corral.state.imports.values())
+        going_on = [job for job in jobs if job.state not in OVER]
+        return next(reversed(going_on or jobs), None)
+
+    def _about(self, job: ImportJob | None) -> str:
+        if job is None or job.state == "done" or job.id == self._read:
+            return ""
+        if job.error is not None:
+            return f"import {job.name}: {spoken(job.error)} (esc takes this away)"
+        share = 100 * job.bytes_done // max(1, job.bytes_total)
+        return f"import {job.name}: {state(job.state, self.corral.ascii)} {share} % of {size(job.bytes_total)}"
+
+    def action_back(self) -> None:
+        job = self._job()
+        if job is not None and job.state in OVER:
+            self._read = job.id
+            self.query_one("#job", Note).set("")
+        super().action_back()
 
     def on_table_moved(self, event: Table.Moved) -> None:
         self.draw({"model"})

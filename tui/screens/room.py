@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from tui.front import Front
 
 
+NEWS_S = 15.0
+"""How long a sentence stands that asks for nothing."""
 LOW = 8
 """Lines under which a warning of the daemon is a mark in the bar, and the key `!`."""
 MORE = "... (! shows all)"
@@ -272,12 +274,20 @@ class Room(Screen[Any]):
     def happened(self, event: Event) -> None:
         """Every event, at once; for screens that follow one thing."""
 
-    def say(self, words: str) -> None:
-        """Show a sentence (what, why, what to do) above the keys, "" takes it away."""
+    def say(self, words: str, *, news: bool = False) -> None:
+        """Show a sentence (what, why, what to do) above the keys, "" takes it away. So does the next key beside a text
+        field, and time where it is no more than `news`."""
         words = plain(words)
+        if news:
+            self.set_timer(NEWS_S, lambda: self.say("") if self._said == words else None)
         if words != self._said:
             self._said = words
             self._show_notice()
+
+    def pass_on(self) -> None:
+        """A key was pressed beside a text field: what was said before it has been read."""
+        if self.field() is None:
+            self.say("")
 
     def _show_notice(self) -> None:
         notice = self.query_one("#notice", Static)
@@ -341,7 +351,7 @@ class Room(Screen[Any]):
     def action_copy(self) -> None:
         text = plain(self.copied())
         self.app.copy_to_clipboard(text)
-        self.say(f"Copied: {line(text)[:60]}")
+        self.say(f"Copied: {line(text)[:60]}", news=True)
 
     def copied(self) -> str:
         """What `y` copies."""
