@@ -502,3 +502,24 @@ async def test_the_end_stays_in_view_through_resizes_while_an_answer_grows(conso
         assert talk.scroll_y == at, "who has scrolled up to read is left there"
         fake.stopped = True
         steps.release()
+
+
+async def test_the_list_marks_the_chat_that_is_open(console, fake):
+    async with console("5", size=(120, 36)) as it:
+        await opened(it)
+        table = it.app.screen.query_one("#chats", Table)
+        assert table.key == "c1"
+        await it.press("escape", "escape", "n")
+        await it.until("a new chat with chat")
+        await it.until(">new chat")
+        assert [row.key for row in table.rows] == ["new", "c1"]
+        await it.press("escape", "escape", "x")
+        await it.until("This chat begins with its first question")
+        await it.press("enter")
+        await it.until(lambda: isinstance(it.app.focused, Question))
+        await it.type("why")
+        await it.press("enter")
+        await it.until("44.5 tok/s")
+        fake.push("chat", "chat:c1", None)
+        await it.until(lambda: [row.key for row in table.rows] == ["c1"])
+        assert table.key == "c1" and ">new chat" not in it.text

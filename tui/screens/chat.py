@@ -34,6 +34,8 @@ TURNS_SHOWN = 40
 DRAW_S = 0.1
 """Seconds between two looks of a streaming answer: faster is not read better and costs bytes."""
 FIELD_KEYS = "enter Send; esc Leave; ctrl+j Line; ctrl+n New chat; ctrl+o Settings; up Earlier; alt+1-9 Screens"
+NEW = "new"
+"""Key in the list of a chat that is not the daemon's yet; an id is longer."""
 TRIES = 60
 """How often a stream that lost its daemon is taken up again, a second apart."""
 
@@ -108,8 +110,17 @@ class ChatRoom(Room):
         if self.chat is not None:
             new = self.chats.get(self.chat.id, self.chat)  # a list leaves out the context's size
             self.chat = msgspec.structs.replace(new, ctx_per_slot=new.ctx_per_slot or self.chat.ctx_per_slot)
-        self.table().set_rows([Row(c.id, (c.title or "untitled", c.deployment, str(c.turns))) for c in chats])
+        self._list()
         self._about()
+
+    def _list(self) -> None:
+        """Draw the list; its cursor is on the open chat unless a person moves it."""
+        rows = [Row(c.id, (c.title or "untitled", c.deployment, str(c.turns))) for c in self.chats.values()]
+        if self.chat is not None and not self.chat.id:
+            rows.insert(0, Row(NEW, ("new chat", self.chat.deployment, "0")))
+        self.table().set_rows(rows)
+        if self.chat is not None and not isinstance(self.focused, Table):
+            self.table().seek(self.chat.id or NEW)
 
     def _about(self) -> None:
         chat = self.chat
@@ -148,7 +159,7 @@ class ChatRoom(Room):
 
     def target(self) -> Chat | None:
         """The chat that a key means: the one under the cursor of the list, or the open one."""
-        if isinstance(self.focused, Table):
+        if isinstance(self.focused, Table) and self.table().key != NEW:
             return self.chats.get(self.table().key)
         return self.chat or self.chats.get(self.table().key)
 
@@ -213,7 +224,10 @@ class ChatRoom(Room):
             await super().visit(row, action)
 
     def on_table_opened(self, event: Table.Opened) -> None:
-        self._open(event.key)
+        if event.key == NEW:
+            self._to("ask")
+        else:
+            self._open(event.key)
 
     def _open(self, chat: str) -> None:
         self.corral.act(lambda client: client.chat(chat), self._opened)
@@ -231,6 +245,7 @@ class ChatRoom(Room):
             await talk.mount(Static(f"{older} older turns are not drawn; w writes the whole chat to a file"))
         await talk.mount(*(TurnView(turn) for turn in self.turns[-TURNS_SHOWN:]))
         self._to("ask")
+        self._list()
         self._about()
         self._follow()
         if self.turns and self.turns[-1].state in IN_FLIGHT:
