@@ -10,27 +10,13 @@ from typing import Protocol
 import msgspec
 
 from core.gateway import wire
+from core.gateway.asked import Asked
 from core.gateway.core import Core
 from core.gateway.counting import Counts
 from core.gateway.errors import Refusal
 from core.gateway.routes import Seat, Target, Waiter
 from core.gateway.turns import ALONE_S, Turn
 from core.gateway.upstream import EngineConnection
-
-
-class _Options(msgspec.Struct, frozen=True):
-    include_usage: bool | None = None
-
-
-class Asked(msgspec.Struct, frozen=True):
-    """What the gateway reads of a request's body."""
-
-    model: str
-    stream: bool | None = None
-    stream_options: _Options | None = None
-
-
-DECODE_ASKED = msgspec.json.Decoder(Asked).decode
 
 
 class Client(Protocol):

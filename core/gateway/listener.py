@@ -10,9 +10,10 @@ from typing import Protocol
 import httptools
 import msgspec
 
+from core.gateway.asked import read
 from core.gateway.core import Core
 from core.gateway.errors import PHRASES, Refusal
-from core.gateway.exchange import DECODE_ASKED, Exchange
+from core.gateway.exchange import Exchange
 from core.gateway.following import Following, Relayed
 from core.gateway.framing import AHEAD_BYTES, Framer, Request
 from core.gateway.outbox import OUT
@@ -206,11 +207,7 @@ class ClientConnection(asyncio.Protocol):
     def _post(self, request: Request, path: str, body: bytes) -> None:
         if request.method != b"POST":
             raise Refusal(405, "POST a JSON body here", "method")
-        try:
-            asked = DECODE_ASKED(body)
-        except msgspec.DecodeError as error:
-            reason = "it is not JSON" if not isinstance(error, msgspec.ValidationError) else str(error)
-            raise Refusal(400, f"the body cannot be read: {reason}", "bad_request") from None
+        asked = read(path, body)
         if not self.may_use(asked.model):  # as if it were not there: whoever may not use it need not know of it
             raise unknown(asked.model)
         uid = self._uid

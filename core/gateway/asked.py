@@ -1,0 +1,57 @@
+"""What the gateway reads of a request's body, and the numbers in it that no request may have: an engine takes memory by
+them, for every token, before it looks whether there is so much (one request with `top_logprobs` of 100,000 ended it,
+and with it everybody else's answer)."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from core.gateway.errors import Refusal
+
+COMPLETION_LOGPROBS = 5
+"""What OpenAI's /v1/completions takes at most."""
+
+Likely = Annotated[float, Meta(ge=-1, le=20)]
+"""So many alternatives to each token: OpenAI's most. A float, because llama.cpp takes 1e5 for a whole number too."""
+Answers = Annotated[float, Meta(ge=0, le=128)]
+Back = Annotated[float, Meta(ge=-1, le=1 << 17)]
+"""So many tokens are looked back at: more than 128 Ki would be memory for nothing. -1: the whole context."""
+
+
+class Options(msgspec.Struct, frozen=True):
+    include_usage: bool | None = None
+
+
+class Asked(msgspec.Struct, frozen=True):
+    """The fields that the gateway needs, and those whose numbers it bounds."""
+
+    model: str
+    stream: bool | None = None
+    stream_options: Options | None = None
+    logprobs: bool | Likely | None = None
+    top_logprobs: Likely | None = None
+    n_probs: Likely | None = None
+    n: Answers | None = None
+    n_cmpl: Answers | None = None
+    best_of: Answers | None = None
+    repeat_last_n: Back | None = None
+    dry_penalty_last_n: Back | None = None
+
+
+_DECODE = msgspec.json.Decoder(Asked).decode
+
+
+def read(path: str, body: bytes) -> Asked:
+    """What a body asks for. Raises `Refusal` (400) for one that cannot be read or that asks for too much."""
+    try:
+        asked = _DECODE(body)
+    except msgspec.ValidationError as error:
+        raise Refusal(400, f"the body cannot be read: {error}", "bad_request") from None
+    except msgspec.DecodeError:
+        raise Refusal(400, "the body cannot be read: it is not JSON", "bad_request") from None
+    if asked.logprobs is not None and asked.logprobs > COMPLETION_LOGPROBS and path == "/v1/completions":
+        raise Refusal(400, f"logprobs is at most {COMPLETION_LOGPROBS} here", "bad_request")
+    return asked

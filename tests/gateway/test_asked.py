@@ -1,0 +1,58 @@
+"""What a body may ask for: numbers by which an engine takes memory are refused before it sees them."""
+
+import json
+
+import pytest
+
+CHAT, COMPLETION = "/v1/chat/completions", "/v1/completions"
+TOO_MUCH = [
+    (CHAT, {"logprobs": True, "top_logprobs": 21}),
+    (CHAT, {"logprobs": True, "top_logprobs": 1e5}),
+    (CHAT, {"logprobs": True, "top_logprobs": -2}),
+    (CHAT, {"logprobs": 100_000}),
+    (CHAT, {"top_logprobs": "100000"}),
+    (CHAT, {"n_probs": 100_000}),
+    (CHAT, {"n": 129}),
+    (CHAT, {"n_cmpl": 129}),
+    (CHAT, {"repeat_last_n": 1 << 24}),
+    (CHAT, {"dry_penalty_last_n": 1 << 24}),
+    (COMPLETION, {"logprobs": 6}),
+    (COMPLETION, {"n_probs": 21}),
+    (COMPLETION, {"best_of": 129}),
+]
+ENOUGH = [
+    (CHAT, {"logprobs": True, "top_logprobs": 20}),
+    (CHAT, {"logprobs": None, "top_logprobs": None, "n": None}),
+    (CHAT, {"n": 1, "repeat_last_n": -1, "dry_penalty_last_n": -1}),
+    (COMPLETION, {"logprobs": 5, "best_of": 1}),
+    (COMPLETION, {"n_probs": 20, "repeat_last_n": 4096}),
+]
+
+
+async def asked(gateway, path: str, raw: bytes) -> bytes:
+    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {len(raw)}\r\n\r\n"
+    return await gateway.raw(head.encode() + raw)
+
+
+@pytest.mark.parametrize(("path", "fields"), TOO_MUCH)
+async def test_a_number_that_would_end_an_engine_is_refused_before_it_gets_there(gateway, stub, path, fields):
+    await gateway.route(stub)
+    answer = await asked(gateway, path, json.dumps({"model": "chat", **fields}).encode())
+    assert answer.startswith(b"HTTP/1.1 400 Bad Request"), answer
+    assert [*fields][-1].encode() in answer  # it names the field
+    assert not stub.bodies
+
+
+async def test_a_field_by_another_spelling_of_its_name_is_refused_too(gateway, stub):
+    await gateway.route(stub)
+    for raw in (b'{"model":"chat","top\\u005flogprobs":1000}', b'{"model":"chat","n_probs":1000,"n_probs":1}'):
+        assert (await asked(gateway, CHAT, raw)).startswith(b"HTTP/1.1 400")
+    assert not stub.bodies
+
+
+@pytest.mark.parametrize(("path", "fields"), ENOUGH)
+async def test_what_openai_takes_is_passed_on_as_it_came(gateway, stub, path, fields):
+    await gateway.route(stub)
+    raw = json.dumps({"model": "chat", **fields}).encode()
+    assert (await asked(gateway, path, raw)).startswith(b"HTTP/1.1 200 OK")
+    assert stub.bodies == [raw]
