@@ -6,21 +6,22 @@ import msgspec
 
 PHRASES = {
     200: b"OK", 400: b"Bad Request", 401: b"Unauthorized", 403: b"Forbidden", 404: b"Not Found",
-    405: b"Method Not Allowed", 413: b"Content Too Large", 429: b"Too Many Requests",
+    405: b"Method Not Allowed", 408: b"Request Timeout", 413: b"Content Too Large", 429: b"Too Many Requests",
     431: b"Request Header Fields Too Large", 500: b"Internal Server Error", 501: b"Not Implemented",
     502: b"Bad Gateway", 503: b"Service Unavailable", 504: b"Gateway Timeout",
 }  # fmt: skip
 
 
 class Refusal(Exception):
-    """A request that the gateway itself answers with an error. Never holds a prompt or an answer."""
+    """A request that the gateway itself answers with an error. Never holds a prompt or an answer. `allow`: the methods
+    that a 405 names."""
 
-    def __init__(self, status: int, message: str, code: str, *, close: bool = False) -> None:
+    def __init__(self, status: int, message: str, code: str, *, allow: str = "") -> None:
         super().__init__(message)
         self.status = status
         self.message = message
         self.code = code
-        self.close = close
+        self.allow = allow
 
     def body(self) -> bytes:
         """The JSON error object."""

@@ -206,7 +206,7 @@ class ClientConnection(asyncio.Protocol):
 
     def _post(self, request: Request, path: str, body: bytes) -> None:
         if request.method != b"POST":
-            raise Refusal(405, "POST a JSON body here", "method")
+            raise Refusal(405, "POST a JSON body here", "method", allow="POST")
         asked = read(path, body)
         if not self.may_use(asked.model):  # as if it were not there: whoever may not use it need not know of it
             raise unknown(asked.model)
@@ -219,8 +219,8 @@ class ClientConnection(asyncio.Protocol):
         exchange.start()
 
     def _models(self, request: Request) -> None:
-        if request.method != b"GET":
-            raise Refusal(405, "GET this", "method")
+        if request.method not in (b"GET", b"HEAD"):
+            raise Refusal(405, "GET this", "method", allow="GET, HEAD")
         rows = [
             {"id": name, "object": "model", "created": int(target.route.created_at), "owned_by": "corral"}
             for name, target in sorted(self._core.table.targets.items())
@@ -230,6 +230,8 @@ class ClientConnection(asyncio.Protocol):
 
     def _turns(self, request: Request, id: str, query: bytes) -> None:
         core = self._core
+        if request.method not in (b"GET", b"DELETE"):
+            raise Refusal(405, "GET or DELETE this", "method", allow="GET, DELETE")
         if self._uid not in (core.owner, 0, os.getuid()):
             raise Refusal(403, "turns are the daemon's", "not_allowed")
         turn = core.turns.get(id)
@@ -242,8 +244,6 @@ class ClientConnection(asyncio.Protocol):
             turn.stop()
             self._json(200, b"{}")
             return
-        if request.method != b"GET":
-            raise Refusal(405, "GET or DELETE this", "method")
         offset = query.removeprefix(b"offset=")
         there = turn.since(int(offset) if offset.isdigit() else 0)
         if there is None:
@@ -256,9 +256,12 @@ class ClientConnection(asyncio.Protocol):
 
     # -------------------------------------------------------------------------------- the answer
 
-    def _json(self, status: int, body: bytes) -> None:
+    def _json(self, status: int, body: bytes, allow: str = "") -> None:
+        """A whole answer. One to HEAD has no body: a strict client would take it for the next answer."""
         self.begin(status, b"application/json", len(body))
-        self.part(body, True)
+        if allow:
+            self._head = self._head[:-2] + f"Allow: {allow}\r\n\r\n".encode()
+        self.part(b"" if self._current.method == b"HEAD" else body, True)
 
     def begin(self, status: int, content_type: bytes, length: int | None) -> None:
         """The head of an answer; without a length it is chunked, or ends with the connection in HTTP/1.0."""
@@ -310,7 +313,7 @@ class ClientConnection(asyncio.Protocol):
     def refuse(self, refusal: Refusal) -> None:
         """Answer with an error."""
         if not self._closed:
-            self._json(refusal.status, refusal.body())
+            self._json(refusal.status, refusal.body(), refusal.allow)
 
     def break_off(self) -> None:
         """The answer cannot be completed: the missing end tells it."""

@@ -268,3 +268,38 @@ async def test_a_turn_outlives_its_client(gateway, stub):
     got = await gateway.raw(b"GET /corral/turns/t1?offset=0 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
     assert b'"0"' in got and b'"2"' in got and b"[DONE]" in got
     assert (await gateway.expect(wire.UsageBatch)).lines[0].uid == 77
+
+
+@pytest.mark.parametrize(
+    ("target", "status", "allow"),
+    [
+        ("/v1/models", b"200 OK", None),
+        ("/v1/chat/completions", b"405 Method Not Allowed", b"POST"),
+        ("/nowhere", b"404 Not Found", None),
+    ],
+)
+async def test_head_is_answered_without_a_body_and_the_next_answer_is_found(gateway, stub, target, status, allow):
+    await gateway.route(stub)
+    reader, writer = await gateway.open()
+    writer.write(f"HEAD {target} HTTP/1.1\r\nHost: x\r\n\r\nGET /v1/models HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+    async with asyncio.timeout(10):
+        first = await reader.readuntil(b"\r\n\r\n")
+        second = await reader.readuntil(b"\r\n\r\n")
+    writer.close()
+    assert first.startswith(b"HTTP/1.1 " + status + b"\r\n"), first
+    assert second.startswith(b"HTTP/1.1 200 OK\r\n"), second
+    assert (b"\r\nAllow: " + allow + b"\r\n" in first) if allow else b"Allow" not in first
+
+
+@pytest.mark.parametrize(
+    ("method", "target", "allow"),
+    [
+        ("POST", "/v1/models", b"GET, HEAD"),
+        ("PUT", "/v1/completions", b"POST"),
+        ("PUT", "/corral/turns/x", b"GET, DELETE"),
+    ],
+)
+async def test_a_wrong_method_is_told_which_ones_there_are(gateway, stub, method, target, allow):
+    await gateway.route(stub)
+    answer = await gateway.raw(f"{method} {target} HTTP/1.0\r\nContent-Length: 2\r\n\r\n{{}}".encode())
+    assert answer.startswith(b"HTTP/1.1 405 ") and b"\r\nAllow: " + allow + b"\r\n" in answer
