@@ -189,6 +189,8 @@ class ClientConnection(asyncio.Protocol):
             self.refuse(refusal)
         except httptools.HttpParserError:
             self.refuse(Refusal(400, "the URL is malformed", "bad_request"))
+        except RecursionError:  # how deep the JSON reader follows depends on where it is called from
+            self.refuse(Refusal(400, "the body is nested too deeply", "bad_request"))
 
     def _path(self, request: Request) -> str:
         """Where a request goes whose target is no plain route; an empty string for what is answered here."""

@@ -56,3 +56,13 @@ async def test_what_openai_takes_is_passed_on_as_it_came(gateway, stub, path, fi
     raw = json.dumps({"model": "chat", **fields}).encode()
     assert (await asked(gateway, path, raw)).startswith(b"HTTP/1.1 200 OK")
     assert stub.bodies == [raw]
+
+
+@pytest.mark.parametrize("fields", [b'"messages":', b'"messages":[],"stream_options":{},"x":'])
+@pytest.mark.parametrize("depth", [200, 2_000, 200_000])
+async def test_a_body_that_is_nested_too_deeply_is_refused_and_the_connection_goes_on(gateway, stub, depth, fields):
+    await gateway.route(stub)
+    raw = b'{"model":"chat","stream":true,' + fields + b"[" * depth + b"]" * depth + b"}"
+    assert (await asked(gateway, CHAT, raw)).startswith(b"HTTP/1.1 200 OK" if depth < 1000 else b"HTTP/1.1 400 ")
+    assert len(stub.bodies) == (depth < 1000)
+    assert gateway.process.poll() is None
