@@ -21,7 +21,7 @@ from aiohttp import web
 from core import program_version, systemd
 from core.access import Access, Gate, Rights, accounts
 from core.access.accounts import Accounts
-from core.api.peer import user_name
+from core.api.peer import Names, user_name
 from core.api.routes import Services, add_routes
 from core.api.server import Call, Server
 from core.audit import Audit
@@ -91,13 +91,14 @@ class Daemon:
         def settings() -> Settings:
             return self.settings
 
+        self.names = Names()
         self.node = Local(paths, accounts=self.accounts)
         self.engines = registry(self.settings.engines)
         self.catalog = Catalog(self.store, self.gate, paths, self.bus)
         self.deployments = Deployments(
             store=self.store, gate=self.gate, audit=self.audit, node=self.node, engines=self.engines,
             catalog=self.catalog, bus=self.bus, paths=paths, settings=settings, allowed=self._allowed,
-            gateway_uid=self.accounts.gateway.uid if self.accounts else None,
+            gateway_uid=self.accounts.gateway.uid if self.accounts else None, name=self.names.of,
         )  # fmt: skip
 
         async def deployment(name: str) -> Deployment | None:
@@ -124,7 +125,7 @@ class Daemon:
         await self.deployments.start()
 
     async def _run(self) -> None:
-        server = Server(self.gate, self.logfile.place)
+        server = Server(self.gate, self.logfile.place, self.names)
         add_routes(
             server,
             Services(

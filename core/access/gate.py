@@ -175,6 +175,14 @@ class Gate:
         """Record a refusal."""
         await self.record(actor, verb, object, request, "refused", reason=reason)
 
+    def denied(
+        self, db: sqlite3.Connection, actor: Actor, verb: str, object: str, request: str, reason: str, *, after: Any
+    ) -> None:
+        """Record, in somebody else's transaction, that the gateway turned `actor` away."""
+        self._audit.append(
+            db, actor=actor, verb=verb, object=object, request=request, outcome="refused", after=after, reason=reason
+        )
+
     async def record(
         self, actor: Actor, verb: str, object: str, request: str, outcome: Outcome, *, effect: str = "",
         before: Any = None, after: Any = None, reason: str = "",

@@ -101,10 +101,10 @@ class Call:
 class Server:
     """Routes are added by noun; `app` is what the daemon serves. `log_place`: where its log is, for people."""
 
-    def __init__(self, gate: Gate, log_place: str) -> None:
+    def __init__(self, gate: Gate, log_place: str, names: Names | None = None) -> None:
         self._gate = gate
         self._log_place = log_place
-        self._names = Names()
+        self._names = names or Names()
         self.refusals = Refusals(gate)
         logging.getLogger("aiohttp.server").addFilter(NO_HTTP)
         self.rights: list[RouteRight] = []

@@ -7,9 +7,10 @@ import contextlib
 import logging
 import os
 import secrets
+import sqlite3
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -21,7 +22,7 @@ from core.deployments.ending import signal_name
 from core.errors import CorralError, Failed
 from core.gateway import wire
 from core.nodes.base import ExitRecord, LaunchOrder, LaunchState, Limits, Node
-from core.nouns import CORRAL, GatewayStatus
+from core.nouns import CORRAL, Actor, GatewayStatus
 from core.peer import peer
 from core.settings import Paths, Settings
 from core.store import Store
@@ -64,6 +65,7 @@ class GatewayLink:
         on_live: Callable[[wire.Live], None],
         gateway_uid: int | None = None,
         clock: Callable[[], float] = time.time,
+        name: Callable[[int], Awaitable[str]] | None = None,
     ) -> None:
         self._node = node
         self._uid = os.getuid() if gateway_uid is None else gateway_uid
@@ -74,6 +76,7 @@ class GatewayLink:
         self._allowed = allowed
         self._on_live = on_live
         self._clock = clock
+        self._name = name or _uid
         self._routes: tuple[wire.Route, ...] = ()
         self._epoch = int(clock() * 1000)
         self._n = 0
@@ -410,10 +413,30 @@ class GatewayLink:
                 case _:
                     pass
 
+    async def _turned_away(self, uid: int) -> Actor:
+        name = "several" if uid == wire.SEVERAL else await self._name(uid)
+        return Actor(uid=uid, name=name, through="gateway")
+
     async def _commit(self, batch: wire.UsageBatch) -> None:
         rows = [UsageRow(x.time, x.deployment, msgspec.json.encode(x).decode()) for x in batch.lines]
-        await self._store.transact(lambda db: commit_batch(db, batch.launch, batch.n, rows))
+        denied = [(each, await self._turned_away(each.uid)) for each in batch.denied]
+
+        def work(db: sqlite3.Connection) -> None:
+            if not commit_batch(db, batch.launch, batch.n, rows):
+                return
+            for each, actor in denied:
+                often = f" ({each.times} times within {each.last - each.first:.1f} s)" if each.times > 1 else ""
+                self._gate.denied(
+                    db, actor, "gateway.refused", "gateway:local", f"{batch.launch}-{batch.n}", each.reason + often,
+                    after={"times": each.times, "first": round(each.first, 3), "last": round(each.last, 3)},
+                )  # fmt: skip
+
+        await self._store.transact(work)
         self._send(wire.UsageAck(launch=batch.launch, n=batch.n))
+
+
+async def _uid(uid: int) -> str:
+    return f"uid:{uid}"
 
 
 _DECODE: msgspec.json.Decoder[wire.FromGateway] = msgspec.json.Decoder(wire.FromGateway)

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import sqlite3
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
 
@@ -63,6 +63,7 @@ class Deployments:
         settings: Callable[[], Settings],
         allowed: Callable[[], wire.Allowed],
         gateway_uid: int | None = None,
+        name: Callable[[int], Awaitable[str]] | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._store, self._gate, self._audit, self._node = store, gate, audit, node
@@ -82,7 +83,7 @@ class Deployments:
         """Held from the look at the host to the accepted change: two may not be admitted against the same room."""
         self.link = GatewayLink(
             node, store, gate, paths, settings, allowed=allowed, on_live=self._figures.live, gateway_uid=gateway_uid,
-            clock=clock,
+            clock=clock, name=name,
         )  # fmt: skip
         self._yard = Yard(
             store=store, gate=gate, node=node, engines=engines, catalog=catalog, link=self.link, settings=settings,

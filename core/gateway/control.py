@@ -51,6 +51,7 @@ class Control:
 
     def tick(self) -> None:
         core = self._core
+        core.tell_denials()
         core.spool.flush()
         core.spool.adopt()
         core.turns.prune()

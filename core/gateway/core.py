@@ -10,6 +10,7 @@ from collections.abc import Coroutine
 from typing import Any, Protocol
 
 from core.gateway import wire
+from core.gateway.denials import Denials
 from core.gateway.routes import Table
 from core.gateway.turns import Turns
 from core.gateway.upstream import Pool
@@ -42,6 +43,7 @@ class Core:
         self.spool = spool
         self.owner = owner
         self.turns = Turns()
+        self.denials = Denials()
         self.tasks: set[asyncio.Task[None]] = set()
         self.exchanges: set[Running] = set()
         self.clients: set[Caller] = set()
@@ -71,6 +73,11 @@ class Core:
             exchange.look(now, limits)
         again = asyncio.get_running_loop().call_later(WATCH_S, self._look) if self.exchanges else None
         self._watch = again
+
+    def tell_denials(self, *, all: bool = False) -> None:
+        """Spool who was turned away. While the spool is full they are counted on."""
+        if not self.spool.full:
+            self.spool.deny(self.denials.due(time.time(), all=all))
 
     def sweep(self) -> None:
         """Have connections closed on which nothing was asked between two sweeps: whoever may connect could hold them

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import os
+import time
 from typing import Protocol
 
 import httptools
@@ -313,7 +314,9 @@ class ClientConnection(asyncio.Protocol):
         self._transport.write_eof()
 
     def refuse(self, refusal: Refusal) -> None:
-        """Answer with an error."""
+        """Answer with an error. Whoever is turned away for who he is goes into the audit trail."""
+        if refusal.status == 403:
+            self._core.denials.note(self._uid, refusal.message, time.time())
         if not self._closed:
             self._json(refusal.status, refusal.body(), refusal.allow)
 

@@ -150,6 +150,7 @@ class Serving:
                     task.cancel()
                     with contextlib.suppress(asyncio.CancelledError):
                         await task
+            core.tell_denials(all=True)
             self._control.tick()
             self._control_server.close()
             await self._control.close()
@@ -236,5 +237,6 @@ class Serving:
         finally:
             self._private.close()
             self._turns_path.unlink(missing_ok=True)
+            core.tell_denials(all=True)
             core.spool.flush()
             successor.close()

@@ -37,6 +37,7 @@ class Spool:
         self._bound = bound
         self.launch = launch
         self._lines: list[wire.UsageLine] = []
+        self._denied: tuple[wire.Denied, ...] = ()
         self._batches: dict[str, deque[tuple[int, bytes]]] = {}
         self._adopted: dict[str, int] = {}
         self.bytes = 0
@@ -137,17 +138,21 @@ class Spool:
         if not self.full:
             self._lines.append(line)
 
+    def deny(self, denied: tuple[wire.Denied, ...]) -> None:
+        """Take who was turned away; goes with the next batch."""
+        self._denied += denied
+
     def flush(self) -> bool:
         """Write what came since the last call, in batches. False if there was nothing or no room on disk; then
         the lines are kept for the next call."""
         wrote = False
-        while self._lines and self._write():
+        while (self._lines or self._denied) and self._write():
             wrote = True
         return wrote and not self._lines
 
     def _write(self) -> bool:
         lines = tuple(self._lines[:BATCH_LINES])
-        data = msgspec.json.encode(wire.UsageBatch(launch=self.launch, n=self.n + 1, lines=lines))
+        data = msgspec.json.encode(wire.UsageBatch(launch=self.launch, n=self.n + 1, lines=lines, denied=self._denied))
         size = os.fstat(self._out).st_size
         try:
             if os.write(self._out, data + b"\n") != len(data) + 1:
@@ -156,6 +161,7 @@ class Spool:
         except OSError:
             return False
         del self._lines[: len(lines)]
+        self._denied = ()
         self.n += 1
         self._keep(self.launch, self.n, data)
         self._unsynced = True

@@ -156,12 +156,28 @@ class UsageLine(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     turn: str = ""
 
 
+SEVERAL = -2
+"""Stands for the uid where several are counted together."""
+
+
+class Denied(msgspec.Struct, frozen=True, kw_only=True):
+    """Requests that were turned away because of who asked. `first` and `last` are unix times."""
+
+    uid: int
+    reason: str
+    times: int
+    first: float
+    last: float
+
+
 class UsageBatch(Message, frozen=True, kw_only=True):
     """Numbered by (launch of the gateway, n); sent again until acknowledged."""
 
     launch: str
     n: int
     lines: tuple[UsageLine, ...]
+    denied: tuple[Denied, ...] = ()
+    """For the audit trail, in the transaction that commits the batch; a daemon of the release before leaves it out."""
 
 
 class UsageAck(Message, frozen=True, kw_only=True):
