@@ -109,7 +109,7 @@ class Daemon:
 
         self.chats = Chats(
             self.store, self.gate, self.bus, gateway_socket=paths.gateway_socket, deployment=deployment,
-            keep_days=keep_days,
+            keep_days=keep_days, queued=self.deployments.link.queued,
         )  # fmt: skip
         self.retention = Retention(self.store, self.gate, self.bus, days=keep_days)
         self.sampler = Sampler(

@@ -380,10 +380,10 @@ def _chats(server: Server, s: Services) -> None:
         return {"stopped": call.path("turn")}
 
     async def stream(call: Call) -> web.StreamResponse:
-        pieces = chats.stream(call.actor, call.path("id"), call.path("turn"), call.whole("offset", 0))
-        first = await anext(pieces, None)
-        response = await event_stream(call.http)
+        pieces = chats.stream(call.actor, call.path("id"), call.path("turn"), call.whole("offset", 0), ping_s=PING_S)
         async with contextlib.aclosing(pieces):
+            first = await anext(pieces, None)  # comes at once, whatever the answer takes, or raises
+            response = await event_stream(call.http)
             with contextlib.suppress(ConnectionResetError):
                 if first is not None:
                     await _send(response, first)

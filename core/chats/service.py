@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import secrets
 import sqlite3
@@ -35,6 +36,10 @@ TITLE = 200
 TURN_TIMEOUT_S = 900.0
 OWN = "chats.own"
 """The permission to keep chats; which deployment they may be with is asked for apart from it."""
+LOOK_S = 1.0
+"""How often it is looked what an answer waits for."""
+HEARD_S = 2.0
+"""From a question on, until the gateway has told of it for certain."""
 
 
 class _Live:
@@ -64,12 +69,15 @@ class Chats:
         deployment: Callable[[str], Awaitable[Deployment | None]],
         clock: Callable[[], float] = time.time,
         keep_days: Callable[[], int] = lambda: 0,
+        queued: Callable[[str], bool | None] = lambda turn: None,
     ) -> None:
+        """`queued`: whether a turn has no slot yet; None if the gateway does not say."""
         self._store, self._gate, self._bus = store, gate, bus
         self._socket = gateway_socket
         self._deployment = deployment
         self._clock = clock
         self._keep_days = keep_days
+        self._queued = queued
         self._live: dict[str, _Live] = {}
         self._obeying: set[asyncio.Task[None]] = set()
 
@@ -333,18 +341,32 @@ class Chats:
             live.task.cancel()
             await asyncio.wait({live.task}, timeout=5)
 
-    async def stream(self, actor: Actor, chat: str, turn: str, offset: int = 0) -> AsyncGenerator[dict[str, Any]]:
-        """{"offset", "text"} from character `offset` on as it comes, then {"turn": Turn}."""
+    async def stream(
+        self, actor: Actor, chat: str, turn: str, offset: int = 0, *, ping_s: float = 0
+    ) -> AsyncGenerator[dict[str, Any]]:
+        """{"offset", "text"} from character `offset` on as it comes, then {"turn": Turn}.
+
+        With `ping_s` a piece without text comes at once, when `waits` changes ("queued", "prompt", "" if that is not
+        known or the answer has begun), and after so many seconds in which nothing else came.
+        """
         found = await self._mine(actor, chat)
         live = self._live.get(turn)
+        waits, told = None, self._clock()
         while live is not None and self._live.get(turn) is live:
             live.news.clear()
             text = live.answer.turn.answer[offset:]
             if text:
                 yield {"offset": offset, "text": text}
                 offset += len(text)
+                told = self._clock()
                 continue
-            await live.news.wait()
+            if ping_s and ((now := self._waits(live)) != waits or not 0 <= self._clock() - told < ping_s):
+                waits, told = now, self._clock()
+                yield {"offset": offset, "text": "", "waits": waits}
+                continue
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_S if ping_s else None):
+                    await live.news.wait()
         last = await self._store.read(lambda db: tables.one_turn(db, turn))
         if last is None or last.chat != found.id:
             raise NotFound(f"chat {chat} has no turn {turn!r}")
@@ -352,6 +374,14 @@ class Chats:
             yield {"offset": offset, "text": last.answer[offset:]}
         if last.state not in ("waiting", "streaming"):  # else this daemon ends, and the next one goes on with it
             yield {"turn": last}
+
+    def _waits(self, live: _Live) -> str:
+        """What an answer that has not begun waits for, as the gateway tells it each second."""
+        turn = live.answer.turn
+        queued = self._queued(turn.id) if turn.state == "waiting" else None
+        if queued is None or not self._clock() - turn.asked_at > HEARD_S:
+            return ""
+        return "queued" if queued else "prompt"
 
     # ---------------------------------------------------------------------------------------- the answer
 

@@ -47,6 +47,8 @@ STOP_TIMEOUT_S = 600.0
 """How long answers and models may take to end."""
 UPLOAD_TIMEOUT_S = 60.0
 """How long a piece of an upload may wait to be taken, and its answer to come."""
+SILENT_S = 60.0
+"""How long a daemon that has an answer to stream may say nothing at all."""
 PREFIX = "/api/v1"
 
 
@@ -350,12 +352,13 @@ class Client:
         await self.call("POST", f"/chats/{_part(chat)}/turns/{_part(turn)}/stop", dict)
 
     async def stream_turn(self, chat: str, turn: str, offset: int = 0) -> AsyncIterator[dict[str, Any]]:
-        """{"offset", "text"} pieces, then {"turn": Turn} (a Struct). Raises `NoDaemon` when the daemon goes."""
+        """{"offset", "text"} pieces, then {"turn": Turn} (a Struct). A piece without text has what the answer
+        `waits` for: "queued", "prompt", or "". Raises `NoDaemon` when the daemon goes, `TimedOut` when it hangs."""
         path = f"/chats/{_part(chat)}/turns/{_part(turn)}/stream" + _query(offset=offset)
         response = await self._open("GET", path)
         async with response:
             try:
-                async for _, data in http.events(response):
+                async for data in _in_time(http.events(response)):
                     piece = msgspec.json.decode(data)
                     if "turn" in piece:
                         yield {"turn": msgspec.convert(piece["turn"], Turn)}
@@ -372,6 +375,21 @@ class Client:
         response = await self._open("GET", f"/chats/{_part(id)}/export" + _query(format=format))
         async with response:
             return (await response.read()).decode()
+
+
+async def _in_time(events: AsyncIterator[tuple[str, str]]) -> AsyncIterator[str]:
+    """The data of events that come at least each 15 s. Raises `TimedOut` when none does."""
+    while True:
+        try:
+            async with asyncio.timeout(SILENT_S):
+                _, data = await anext(events)
+        except StopAsyncIteration:
+            return
+        except TimeoutError as error:
+            raise TimedOut(
+                f"the daemon has said nothing for {SILENT_S:.0f} s", todo="see `corral status`, and its log"
+            ) from error
+        yield data
 
 
 def _part(text: str) -> str:

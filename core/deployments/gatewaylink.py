@@ -133,6 +133,11 @@ class GatewayLink:
         told = self._live.replicas if self._live else ()
         return sum(each.in_flight for each in told if each.replica == replica)
 
+    def queued(self, turn: str) -> bool | None:
+        """Whether the gateway last said that a turn has no slot yet; None if it does not say."""
+        waiting = self._live.waiting if self._live else None
+        return None if waiting is None else turn in waiting
+
     # ---------------------------------------------------------------------------------------- its life
 
     async def run(self) -> None:

@@ -84,6 +84,7 @@ class Control:
             ),
             connections=len(core.clients),
             spooled=len(core.spool),
+            waiting=tuple(each.turn for target in core.table.targets.values() for each in target.queue if each.turn),
         )
 
     def _send(self, message: wire.FromGateway) -> None:

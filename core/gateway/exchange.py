@@ -114,7 +114,7 @@ class Exchange:
         try:
             seat = table.take(target)
             if seat is None:
-                waiter = Waiter(self._sit, self._refused)
+                waiter = Waiter(self._sit, self._refused, self._turn_id)
                 table.wait(target, waiter)
                 self._waiter = waiter
                 return

@@ -50,11 +50,12 @@ class Seat:
 
 
 class Waiter:
-    """A request in the queue. `ready` is called with its seat; `refuse` when there will be none."""
+    """A request in the queue, `turn` if it is one. `ready` is called with its seat, `refuse` when there is none."""
 
-    __slots__ = ("ready", "refuse", "timer")
+    __slots__ = ("ready", "refuse", "timer", "turn")
 
-    def __init__(self, ready: Callable[[Seat], None], refuse: Callable[[Refusal], None]) -> None:
+    def __init__(self, ready: Callable[[Seat], None], refuse: Callable[[Refusal], None], turn: str = "") -> None:
+        self.turn = turn
         self.ready = ready
         self.refuse = refuse
         self.timer: asyncio.TimerHandle | None = None

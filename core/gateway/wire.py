@@ -208,6 +208,8 @@ class Live(Message, frozen=True, kw_only=True):
     replicas: tuple[RouteLive, ...]
     connections: int
     spooled: int
+    waiting: tuple[str, ...] | None = None
+    """The turns among those that are queued; None from a gateway of the release before."""
 
 
 class HandOver(Message, frozen=True, kw_only=True):

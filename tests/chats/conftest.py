@@ -157,6 +157,7 @@ class House:
         self.now = 1_700_000_000.0
         self.ctx = 512
         self.state = "ready"
+        self.queued: bool | None = None
 
     async def deployment(self, name: str) -> Deployment | None:
         if name != "chat":
@@ -169,7 +170,7 @@ class House:
     def chats(self) -> Chats:
         return Chats(
             self.store, self.gate, self.bus, gateway_socket=self.gateway.path, deployment=self.deployment,
-            clock=lambda: self.now,
+            clock=lambda: self.now, queued=lambda turn: self.queued,
         )  # fmt: skip
 
 

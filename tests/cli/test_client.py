@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from core import client
 from core.client import Client
 from core.errors import CorralError, Failed, NoDaemon, TimedOut
 from core.nouns import Status
@@ -66,10 +67,9 @@ async def test_what_is_no_answer_is_an_error_in_time(
     daemon: Daemon, answer: bytes | None, error: type[CorralError]
 ) -> None:
     daemon.answer = answer
-    client = Client(daemon.path)
     async with asyncio.timeout(10):
         with pytest.raises(error):
-            await client.call("GET", "/status", Status, timeout=0.3 if answer is None else 5)
+            await Client(daemon.path).call("GET", "/status", Status, timeout=0.3 if answer is None else 5)
 
 
 async def test_an_answer_that_does_not_end_is_an_error_in_time(daemon: Daemon) -> None:
@@ -89,3 +89,26 @@ async def test_an_answer_that_does_not_end_is_an_error_in_time(daemon: Daemon) -
 async def test_nobody_there_is_no_daemon(tmp_path: Path) -> None:
     with pytest.raises(NoDaemon):
         await Client(tmp_path / "nobody").status()
+
+
+async def test_a_daemon_that_says_nothing_of_an_answer_is_an_error_in_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "SILENT_S", 0.3)
+    writers: list[asyncio.StreamWriter] = []
+
+    async def begin(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers.append(writer)
+        writer.write(HEAD + b'Transfer-Encoding: chunked\r\n\r\n21\r\ndata: {"offset":0,"text":"one"}\n\n\r\n')
+
+    server = await asyncio.start_unix_server(begin, tmp_path / "s")
+    came = []
+    async with asyncio.timeout(10):
+        with pytest.raises(TimedOut, match="has said nothing"):
+            async for piece in Client(tmp_path / "s").stream_turn("c", "t"):
+                came.append(piece["text"])
+    assert came == ["one"]
+    server.close()
+    for writer in writers:
+        writer.close()
+        await writer.wait_closed()

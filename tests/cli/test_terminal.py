@@ -34,7 +34,7 @@ BIG = 1 << 30
 @pytest.fixture
 def deployed(home: Path, sample: Path, tmp_path: Path) -> Path:
     """`d` on the double, which answers 24 words in 2 s and logs each question."""
-    text = DOUBLE.read_text().replace("PAUSE_S = 0.01", "PAUSE_S = 0.08")
+    text = DOUBLE.read_text().replace('"DOUBLE_PAUSE_S", "0.01"', '"DOUBLE_PAUSE_S", "0.08"')
     text = text.replace('    assert json.loads(body)["stream"]', '    print("asked " * 4, flush=True)')
     program = tmp_path / "llama-server"
     program.write_text(f"#!{sys.executable} -IS\n{text}")
@@ -147,6 +147,19 @@ def test_ctrl_c_in_a_conversation_stops_the_answer_and_goes_on(deployed: Path) -
     first, second = ask("chats", "show", chat["id"])["messages"]
     assert (first["state"], second["state"]) == ("stopped", "done")
     assert first["answer"].startswith("w0 w1 ") and "w23" not in first["answer"]
+
+
+def test_a_question_that_waits_says_so_until_its_answer_comes(deployed: Path) -> None:
+    deployed.write_text(deployed.read_text().replace('"DOUBLE_PAUSE_S", "0.08"', '"DOUBLE_PAUSE_S", "0.3"'))
+    corral("restart", "d")
+    until(lambda: [each["state"] for each in ask("deployments")] == ["ready"])
+    with Screen("chat", "d", "one") as first:
+        first.sees("w3")
+        with Screen("chat", "d", "two") as second:
+            second.sees(r"\(queued: every slot is taken.*\)")
+            assert "w0" not in second.sees(r"\r +\r")  # it goes before the first word
+            second.sees("w23")
+            assert second.ends() == 0
 
 
 def test_a_question_that_is_no_text_leaves_no_chat(deployed: Path) -> None:

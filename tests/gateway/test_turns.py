@@ -52,7 +52,7 @@ async def test_a_turn_in_the_queue_can_be_deleted(gateway, stub):
     stub.hold.clear()
     _, writer = await begin(gateway, "t1")
     waits = asyncio.create_task(gateway.post(ASK, "X-Corral-Turn: t2\r\n"))
-    await gateway.told(lambda live: bool(live.queued))
+    assert (await gateway.told(lambda live: bool(live.queued))).waiting == ("t2",)
     assert b"200 OK" in await turn(gateway, "DELETE", "t2")
     assert (await waits).startswith(b"HTTP/1.1 503")
     assert (await gateway.told(lambda live: not live.queued)).in_flight == 1

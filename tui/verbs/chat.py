@@ -21,6 +21,8 @@ from tui.lines import as_json, ask, say, table, tell
 from tui.plain import line, plain
 from tui.words import age, counted
 
+WAITS = {"queued": "(queued: every slot is taken, or its replica starts)", "prompt": "(reading the prompt)"}
+"""What an answer that has not begun waits for."""
 PATIENCE_S = 30.0
 """How long an answer in flight waits for the next daemon, which follows it where it was."""
 
@@ -123,6 +125,7 @@ async def _ask(client: Client, talk: Chat, text: str, forget_oldest: bool) -> No
 async def _print(client: Client, talk: Chat, turn: Turn) -> None:
     shown = ""
     last: Turn | None = None
+    waiting = Passing()
 
     def rest() -> AsyncIterator[dict[str, Any]]:
         return client.stream_turn(talk.id, turn.id, len(shown))
@@ -131,9 +134,11 @@ async def _print(client: Client, talk: Chat, turn: Turn) -> None:
         if "turn" in piece:
             last = piece["turn"]
             break
+        waiting.show(WAITS.get(piece.get("waits", ""), "") if not shown else "")
         shown += piece["text"]
-        if not options().json:
+        if not options().json and piece["text"]:
             click.echo(plain(piece["text"]), nl=False)
+    waiting.show("")
     if last is None:
         raise Failed("the answer broke off", todo=f"corral chats show {talk.id}")
     if options().json:
@@ -150,6 +155,19 @@ async def _print(client: Client, talk: Chat, turn: Turn) -> None:
         note(_cut_off(last, talk.ctx_per_slot))
     if sys.stderr.isatty() and (told := figures(last, talk.ctx_per_slot)):
         click.echo(told, err=True)
+
+
+class Passing:
+    """Words on a terminal's standard error that go when there is something better to show; nothing elsewhere."""
+
+    def __init__(self) -> None:
+        self._there = ""
+        self._seen = sys.stderr.isatty() and not options().quiet and not options().json
+
+    def show(self, words: str) -> None:
+        if self._seen and words != self._there:
+            click.echo("\r" + " " * len(self._there) + "\r" + words, nl=False, err=True)
+            self._there = words
 
 
 def _cut_off(turn: Turn, room: int) -> str:
