@@ -10,6 +10,11 @@ from core.events import Bus
 from core.gateway import wire
 from core.nouns import Deployment, Replica
 
+SOON_S = 30.0
+"""A pause before the next try that a request waits through."""
+ON_ITS_WAY = ("starting", "loading", "draining", "stopping", "stopped")
+"""States of a replica that should run and will be ready without anybody's doing, `stopped` before its start."""
+
 
 class Derived:
     """The deployments as they were last derived; publishes those that have changed."""
@@ -75,10 +80,21 @@ def settled(deployment: Deployment) -> bool:
     return deployment.state in ("ready", "failed", "stopped")
 
 
+def expected(wanted: tables.Wanted, views: Sequence[Replica], now: float) -> bool:
+    """Whether a replica will be ready so soon that a request had better wait: one that starts, is restarted, or is in a
+    short pause after its death. Nobody knows when an attached server comes back."""
+    if wanted.wanted == "stopped" or wanted.spec.engine == "attach":
+        return False
+    return any(
+        view.state in ON_ITS_WAY or (view.state == "backoff" and 0 < (view.next_try or 0) < now + SOON_S)
+        for view in views
+    )
+
+
 def route_of(
-    wanted: tables.Wanted, state: str, replicas: Sequence[wire.ReplicaRoute], abilities: Abilities
+    wanted: tables.Wanted, state: str, replicas: Sequence[wire.ReplicaRoute], abilities: Abilities, *, expected: bool
 ) -> wire.Route:
-    """What the gateway is told of a deployment; `abilities` of its engine."""
+    """What the gateway is told of a deployment; `abilities` of its engine; `expected`: a replica is on its way."""
     return wire.Route(
         name=wanted.spec.name,
         model=wanted.spec.model,
@@ -87,6 +103,7 @@ def route_of(
         embedding=wanted.spec.embedding,
         stream_usage=abilities.stream_usage,
         created_at=wanted.created_at,
+        expected=expected,
         ctx_per_slot=wanted.spec.ctx // max(1, wanted.spec.parallel),
         asks_for="" if abilities.alias else wanted.spec.model,
     )

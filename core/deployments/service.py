@@ -17,7 +17,7 @@ from core.catalog import Catalog
 from core.deployments import tables
 from core.deployments.capacity import Capacity, admit, waits
 from core.deployments.changes import exists, same
-from core.deployments.derived import Derived, route_of, settled
+from core.deployments.derived import Derived, expected, route_of, settled
 from core.deployments.explain import sentences
 from core.deployments.figures import Figures
 from core.deployments.gatewaylink import GatewayLink
@@ -417,13 +417,16 @@ class Deployments:
             ways = [way for runner in self._of(name) if (way := runner.route()) is not None]
             if ways or name in self._wanted:
                 shown, engine = self._derived.get(name), self._engines.get(wanted.spec.engine)
-                routes.append(route_of(wanted, shown.state if shown else "removed", ways, engine.abilities))
+                soon = name in self._wanted and expected(wanted, self._views(name, wanted), self._clock())
+                state = shown.state if shown else "removed"
+                routes.append(route_of(wanted, state, ways, engine.abilities, expected=soon))
         return routes
 
     def _derive(self, name: str) -> Deployment | None:
         wanted = self._wanted.get(name)
         if wanted is None:
             return None
-        return self._derived.derive(
-            wanted, [r.view_for(wanted) for r in self._of(name) if r.index < wanted.spec.replicas]
-        )
+        return self._derived.derive(wanted, self._views(name, wanted))
+
+    def _views(self, name: str, wanted: tables.Wanted) -> list[Replica]:
+        return [r.view_for(wanted) for r in self._of(name) if r.index < wanted.spec.replicas]

@@ -69,6 +69,11 @@ class Target:
         self.seats: list[Seat] = []
         self.queue: deque[Waiter] = deque()
 
+    @property
+    def ready(self) -> bool:
+        """Whether any replica takes requests."""
+        return not all(seat.route.draining for seat in self.seats)
+
 
 class Table:
     """The snapshot in force."""
@@ -177,7 +182,7 @@ class Table:
         for target in gone:
             self._refuse_all(target, Refusal(404, f"deployment {target.route.name} was removed", "model_not_found"))
         for target in targets.values():
-            if all(seat.route.draining for seat in target.seats):
+            if not (target.ready or target.route.expected):
                 self._refuse_all(target, self._not_ready(target))
             self._feed(target)
 
@@ -194,8 +199,8 @@ class Table:
         return Refusal(503, f"deployment {target.route.name} is not ready: {target.route.state}", "not_ready")
 
     def take(self, target: Target) -> Seat | None:
-        """The least busy free seat, taken; None if all are busy. Raises `Refusal` if there is none at all. Shunned
-        ones count only where all are."""
+        """The least busy free seat, taken; None if all are busy, or one is still to come. Raises `Refusal` if there is
+        none at all. Shunned ones count only where all are."""
         best: Seat | None = None
         least = 0
         some = well = False
@@ -211,7 +216,7 @@ class Table:
         if best is not None:
             best.in_flight += 1
             best.requests += 1
-        elif not some:
+        elif not some and not target.route.expected:
             raise self._not_ready(target)
         return best
 
@@ -253,7 +258,8 @@ class Table:
 
     def _too_long(self, target: Target, waiter: Waiter, seconds: float) -> None:
         self.leave(target, waiter)
-        waiter.refuse(Refusal(503, f"no slot of {target.route.name} was free for {seconds:g} s", "queue_timeout"))
+        what = f"no slot of {target.route.name} was free" if target.ready else f"{target.route.name} was not ready"
+        waiter.refuse(Refusal(503, f"{what} for {seconds:g} s", "queue_timeout"))
 
     def _feed(self, target: Target) -> None:
         while target.queue:

@@ -36,7 +36,8 @@ class ReplicaRoute(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Route(msgspec.Struct, frozen=True, kw_only=True):
-    """One deployment. A route without replicas is known but not ready: 503 with the state as reason."""
+    """One deployment. A route without replicas is known but not ready: 503 with the state as reason, or the queue where
+    one is `expected`."""
 
     name: str
     model: str
@@ -47,6 +48,8 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     """The engine understands stream_options.include_usage; else events are counted, marked `estimated`."""
     created_at: float = 0.0
     ctx_per_slot: int = 0
+    expected: bool = False
+    """A replica is on its way: who asks meanwhile waits for it as for a slot."""
     asks_for: str = ""
     """The name that its servers know the model by, where it is not the deployment's."""
 
