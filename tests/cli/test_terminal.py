@@ -194,6 +194,27 @@ def test_ctrl_c_in_a_question_ends_with_130_and_the_part_is_kept(deployed: Path)
     assert ask("chats", "show", chat["id"])["messages"][0]["state"] == "stopped"
 
 
+def test_an_answer_that_was_stopped_or_cut_goes_on_by_a_verb(deployed: Path) -> None:
+    with Screen("chat", "d", "one") as screen:
+        screen.sees("w3")
+        screen.type("\x03")
+        told = screen.sees(r"corral chats go-on \w+")
+        assert screen.ends() == 130
+    chat = told.split()[-1]
+    (before,) = ask("chats", "show", chat)["messages"]
+    said = corral("chats", "go-on", chat)
+    assert said.startswith("w0 ") and said.count("w23") == 1  # the double begins anew; what was there is not repeated
+    (after,) = ask("chats", "show", chat)["messages"]
+    assert (after["state"], after["answer"]) == ("done", before["answer"] + said.rstrip("\n"))
+    assert "there is nothing to go on with" in corral("chats", "go-on", chat, code=1)
+    with Screen("chat", "d", "two") as screen:
+        screen.sees("w3")
+        os.kill(ask("ps")[0]["pid"], signal.SIGKILL)
+        chat = screen.sees(r"the answer was cut.*corral chats go-on \w+").split()[-1]
+        assert screen.ends() == 1
+    assert "w23" in corral("chats", "go-on", chat)  # it waits for the replica that is started again
+
+
 def test_ctrl_c_in_a_wait_ends_the_waiting_and_nothing_else(deployed: Path) -> None:
     deployed.write_text(f"#!{sys.executable} -IS\nimport time\ntime.sleep(600)\n")
     with Screen(

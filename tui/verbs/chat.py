@@ -110,25 +110,27 @@ def _parts(error: CorralError) -> dict[str, str]:
 
 
 async def _ask(client: Client, talk: Chat, text: str, forget_oldest: bool) -> None:
-    """Print the answer as it comes. Ctrl+c stops it and says so; what came is kept."""
-    asked = asyncio.create_task(client.ask(talk.id, text, forget_oldest=forget_oldest))
+    """Print the answer as it comes. Ctrl+c stops it and says so; what came is kept. Without `text` the last answer goes
+    on, and what there was of it is not printed again."""
+    asked = asyncio.create_task(client.ask(talk.id, text, cont=not text, forget_oldest=forget_oldest))
     try:
         turn = await asyncio.shield(asked)
-        await _print(client, talk, turn)
+        await _print(client, talk, turn, len(turn.answer) if not text else 0)
     except asyncio.CancelledError:
         await client.stop_turn(talk.id, (await asked).id)
         say()
-        note(f"stopped; what came is kept: corral chats show {talk.id}")
+        note(f"stopped; what came is kept: corral chats show {talk.id}; or: corral chats go-on {talk.id}")
         raise Stopped from None
 
 
-async def _print(client: Client, talk: Chat, turn: Turn) -> None:
+async def _print(client: Client, talk: Chat, turn: Turn, start: int) -> None:
+    """From character `start` of the answer on."""
     shown = ""
     last: Turn | None = None
     waiting = Passing()
 
     def rest() -> AsyncIterator[dict[str, Any]]:
-        return client.stream_turn(talk.id, turn.id, len(shown))
+        return client.stream_turn(talk.id, turn.id, start + len(shown))
 
     async for piece in again(rest, PATIENCE_S):
         if "turn" in piece:
@@ -148,11 +150,11 @@ async def _print(client: Client, talk: Chat, turn: Turn) -> None:
         say()
     if last.state in ("cut", "failed"):
         what = "the answer was cut" if last.state == "cut" else "the answer failed"
-        raise Failed(what, last.reason, f"corral chats show {talk.id}")
+        raise Failed(what, last.reason, f"corral chats go-on {talk.id}")
     if options().quiet:
         return
     if last.finish == "length":
-        note(_cut_off(last, talk.ctx_per_slot))
+        note(_cut_off(last, talk))
     if sys.stderr.isatty() and (told := figures(last, talk.ctx_per_slot)):
         click.echo(told, err=True)
 
@@ -170,12 +172,13 @@ class Passing:
             self._there = words
 
 
-def _cut_off(turn: Turn, room: int) -> str:
+def _cut_off(turn: Turn, talk: Chat) -> str:
     """Why the answer ends in the middle, and what there is to do."""
+    room = talk.ctx_per_slot
     if room and turn.context_tokens is not None and turn.context_tokens >= room - 1:
         what = f"the context is full ({room} tokens): the answer ends here"
         return f"{what}; --forget-oldest goes on, or begin a new chat, or deploy with more --ctx"
-    return "the answer has used up its tokens: --max-tokens gives it more"
+    return f"the answer has used up its tokens: --max-tokens gives it more, corral chats go-on {talk.id} goes on"
 
 
 def figures(turn: Turn, room: int = 0) -> str:
@@ -259,6 +262,15 @@ def show(chat: str) -> None:
             say(f"[{line(turn.state)}{': ' + line(turn.reason) if turn.reason else ''}]")
         if told := figures(turn, detail.chat.ctx_per_slot):
             say(told)
+
+
+@chats.command("go-on")
+@click.argument("chat", shell_complete=named("chats"))
+@click.option("--forget-oldest", is_flag=True, help="when the context is full, forget the oldest turns")
+@with_options
+def go_on(chat: str, forget_oldest: bool) -> None:
+    """Go on with the last answer of a chat, if it was cut, stopped or used up its tokens."""
+    _answer(run(lambda client: client.chat(chat)).chat, "", forget_oldest)
 
 
 @chats.command("rename")
