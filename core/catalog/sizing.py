@@ -16,6 +16,8 @@ from core.nouns import DeploymentSpec, ModelShape, Plan, PlanParts
 
 MIB = 1 << 20
 CELL_BYTES = {"f16": 2.0, "q8_0": 34 / 32, "q4_0": 18 / 32}
+PIECE = 256
+"""Engines give out the context of a conversation in pieces of so many cells."""
 DEFAULT_CTX_PER_SLOT = 4096
 DEFAULT = Abilities()
 """Of the default engine."""
@@ -23,7 +25,7 @@ CacheType = Literal["f16", "q8_0", "q4_0"]
 
 
 def pad256(cells: float) -> int:
-    return math.ceil(cells / 256) * 256
+    return math.ceil(cells / PIECE) * PIECE
 
 
 def default_ctx(shape: ModelShape, parallel: int) -> int:

@@ -59,10 +59,21 @@ class Capacity:
         if spec.cache_type not in engine.abilities.cache_types:
             known = ", ".join(engine.abilities.cache_types)
             raise Invalid(f"{spec.engine} does not take cache type {spec.cache_type}", f"it takes {known}")
+        _check_ctx(spec, model)
+        await self._check_threads(spec)
         ctx = spec.ctx or sizing.default_ctx(model.shape, spec.parallel)
         if model.shape.ctx_train:
             ctx = min(ctx, model.shape.ctx_train * spec.parallel)
         return msgspec.structs.replace(spec, ctx=ctx), model
+
+    async def _check_threads(self, spec: DeploymentSpec) -> None:
+        """Raises `Invalid` for more threads than cores: they only wait for each other, and many are not to be had."""
+        cores = (await self._node.facts()).cores
+        if spec.threads > cores:
+            usable = "1 core is" if cores == 1 else f"{cores} cores are"
+            raise Invalid(
+                f"threads is {spec.threads}", f"{usable} usable on this host", f"change --threads to {cores} or less"
+            )
 
     def plan(self, spec: DeploymentSpec, model: Model | None, left: Room) -> Plan:
         """What one replica of a completed spec takes, against what is left."""
@@ -89,6 +100,19 @@ class Capacity:
         if _limit_too_small(spec, plan):
             return msgspec.structs.replace(plan, fits=False, reason=_limit_reason(spec, plan))
         return plan
+
+
+def _check_ctx(spec: DeploymentSpec, model: Model) -> None:
+    """Raises `Invalid` for a context of which a conversation gets less than engines give out: some abort over it,
+    others give more than the plan says."""
+    least = min(sizing.PIECE, model.shape.ctx_train or sizing.PIECE)
+    if spec.ctx and spec.ctx < least * spec.parallel:
+        each = spec.ctx // spec.parallel
+        raise Invalid(
+            f"ctx is {spec.ctx}",
+            f"that is {each} for a conversation ({spec.parallel} at once), and engines give none less than {least}",
+            f"--ctx {least * spec.parallel} or more" + (", or fewer --parallel" if spec.parallel > 1 else ""),
+        )
 
 
 def admit(spec: DeploymentSpec, plan: Plan, left: Room, *, replicas: int, freed: int = 0) -> None:

@@ -34,7 +34,7 @@ class Cause(NamedTuple):
 
 
 def _cause(pattern: str, reason: str, permanent: bool = True) -> Cause:
-    return Cause(re.compile(pattern, re.IGNORECASE), reason, permanent)
+    return Cause(re.compile(pattern, re.IGNORECASE | re.MULTILINE), reason, permanent)
 
 
 CAUSES = (
@@ -64,6 +64,11 @@ CAUSES = (
     _cause(r"error: invalid argument: (?P<option>\S{1,64})", "this build does not know the option {option}"),
     _cause(r"error while loading shared libraries: (?P<name>[^:\n]{1,128})", "it lacks the library {name}"),
     _cause(r"failed to load model", "it could not load the model"),
+    # Of llama.cpp's own checks at a start; what a GPU answers (`CUDA error`) may be otherwise the next time.
+    _cause(
+        r"^[^\n]{1,300}?\.(?:c|cc|cpp|cu|cuh|h|hpp|m):\d+: (?!\w+ error)(?P<what>[^\n]{1,200})",
+        "a check of its own failed: {what}",
+    ),
 )
 """In this order: the first that is found is the reason."""
 

@@ -1,19 +1,24 @@
 """Admission of deployments: never more than is left, and the refusal says the numbers."""
 
 from types import SimpleNamespace
-from typing import cast
+from typing import Any, cast
+from unittest.mock import AsyncMock
 
+import msgspec
 import pytest
+from doubles import MODEL, AttachDouble, CatalogDouble, EngineDouble, HostDouble
 from hypothesis import given
 from hypothesis import strategies as st
 
 from core.budgets import Room
 from core.deployments import tables
-from core.deployments.capacity import admit, check_url, waits
+from core.deployments.capacity import Capacity, admit, check_url, waits
 from core.deployments.runner import Runner
 from core.deployments.yard import Yard
+from core.engines.base import EngineRegistry
 from core.errors import Invalid, NoRoom
 from core.nouns import DeploymentSpec, Plan, PlanParts
+from core.settings import Settings
 
 MIB = 1 << 20
 NOTHING = PlanParts(weights=0, kv_cache=0, compute=0, repack=0, output=0, base=0)
@@ -85,6 +90,44 @@ async def test_a_replica_of_an_older_generation_is_not_counted_as_ready() -> Non
     assert runner.holds
     assert runner.view_for(wanted(1)).state == "ready"
     assert runner.view_for(wanted(2)).state == "stopping"
+
+
+async def complete(ctx_train: int = 8192, cores: int = 2, **asked: Any) -> DeploymentSpec:
+    """The spec as it would be deployed, of a model that was trained with so much, on a host of so many cores."""
+    host, catalog = HostDouble(), CatalogDouble()
+    host.cores = cores
+    model = msgspec.structs.replace(MODEL, shape=msgspec.structs.replace(MODEL.shape, ctx_train=ctx_train))
+    catalog.get = AsyncMock(return_value=model)  # type: ignore[method-assign]
+    engines = EngineRegistry([EngineDouble(), AttachDouble()])
+    capacity = Capacity(host, engines, cast(Any, catalog), Settings)
+    return (await capacity.complete(DeploymentSpec(name="d", model="m", **asked)))[0]
+
+
+@pytest.mark.parametrize("ctx, parallel, least", [(1, 4, 1024), (1, 1, 256), (1023, 4, 1024), (255, 1, 256)])
+async def test_a_context_that_no_engine_gives_out_is_refused_with_the_least_that_is(
+    ctx: int, parallel: int, least: int
+) -> None:
+    """An engine aborts over a conversation of one cell, and gives 256 where 16 were planned."""
+    with pytest.raises(Invalid, match=rf"ctx is {ctx}.*that is {ctx // parallel} for a.*--ctx {least} or more"):
+        await complete(ctx=ctx, parallel=parallel)
+    assert (await complete(ctx=least, parallel=parallel)).ctx == least
+
+
+async def test_a_model_that_was_trained_with_less_gets_what_it_knows() -> None:
+    assert (await complete(ctx_train=128, ctx=256, parallel=2)).ctx == 256
+    assert (await complete(ctx_train=128)).ctx == 128
+
+
+async def test_more_threads_than_usable_cores_are_refused() -> None:
+    with pytest.raises(Invalid, match=r"threads is 3.*2 cores are usable on this host.*2 or less"):
+        await complete(threads=3)
+    with pytest.raises(Invalid, match="1 core is usable"):
+        await complete(threads=2, cores=1)
+    assert (await complete(threads=2)).threads == 2
+
+
+async def test_an_attached_server_has_threads_and_contexts_of_its_own() -> None:
+    assert (await complete(engine="attach", url="http://h", threads=99, ctx=1)).threads == 99
 
 
 @pytest.mark.parametrize(
