@@ -11,6 +11,13 @@ from core.deployments.gatewaylink import new_launch_id
 from core.deployments.yard import Yard
 from core.engines.base import LaunchPlan
 from core.nodes.base import LaunchOrder, Limits
+from core.nouns import NodeFacts
+
+STACK_BYTES = 8 << 20
+"""The stack of a thread counts towards the data limit from its start, though little of it is ever touched: without room
+for it a small model did not start with 63 threads."""
+MORE_THREADS = 16
+"""Beside those that compute, and those that a server starts for each CPU of the host to take requests."""
 
 
 class Order(NamedTuple):
@@ -24,7 +31,8 @@ async def draw_up(yard: Yard, wanted: tables.Wanted, replica: str) -> Order:
     """Plan a launch of a replica as it is wanted. Raises `NotFound` if its model is gone."""
     engine, spec, replicas = yard.engines.get(wanted.spec.engine), wanted.spec, yard.settings().replicas
     id, secret = new_launch_id(), secrets.token_urlsafe(32)
-    plan = await _plan(yard, wanted, secret)
+    facts = await yard.node.facts()
+    plan = await _plan(yard, wanted, facts, secret)
     command = engine.command(plan)
     row = tables.LaunchRow(
         id=id,
@@ -44,7 +52,10 @@ async def draw_up(yard: Yard, wanted: tables.Wanted, replica: str) -> Order:
         argv=command.argv,
         env=command.env,
         limits=Limits(
-            data_bytes=(spec.memory or wanted.plan.plan_bytes) + engine.untouched_bytes(plan.shape),
+            data_bytes=(spec.memory or wanted.plan.plan_bytes)
+            + engine.untouched_bytes(plan.shape)
+            + STACK_BYTES * (plan.threads + facts.cpus + MORE_THREADS),
+            stack_bytes=STACK_BYTES,
             log_bytes=replicas.log_bytes,
             log_files=replicas.log_files,
         ),
@@ -59,10 +70,9 @@ async def draw_up(yard: Yard, wanted: tables.Wanted, replica: str) -> Order:
     return Order(row, order, told)
 
 
-async def _plan(yard: Yard, wanted: tables.Wanted, secret: str) -> LaunchPlan:
+async def _plan(yard: Yard, wanted: tables.Wanted, facts: NodeFacts, secret: str) -> LaunchPlan:
     spec = wanted.spec
     model = await yard.catalog.get(spec.model)
-    facts = await yard.node.facts()
     return LaunchPlan(
         spec=spec,
         alias=spec.name,

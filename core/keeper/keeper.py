@@ -173,6 +173,9 @@ def apply_limits(limits):
     resource.setrlimit(resource.RLIMIT_CORE, (core, core))
     if limits.get("data_bytes"):
         resource.setrlimit(resource.RLIMIT_DATA, (limits["data_bytes"], limits["data_bytes"]))
+    stack, most = limits.get("stack_bytes", 0), resource.getrlimit(resource.RLIMIT_STACK)[1]
+    if stack and (most == resource.RLIM_INFINITY or stack <= most):
+        resource.setrlimit(resource.RLIMIT_STACK, (stack, most))
     # While the process is not dumpable its /proc/self belongs to root, and a plain user could not write it.
     prctl(PR_SET_DUMPABLE, 1)
     for call, value in (

@@ -20,6 +20,9 @@ class Limits(Noun, frozen=True, kw_only=True):
 
     data_bytes: int = 0
     """RLIMIT_DATA: KV cache, compute buffers and heap, not mapped weights."""
+    stack_bytes: int = 8 << 20
+    """RLIMIT_STACK, and so what each thread maps of the data limit, though it touches little of it; never above the
+    host's own limit."""
     cpus: tuple[int, ...] = ()
     """Affinity mask; empty = inherit."""
     nice: int = 5

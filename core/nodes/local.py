@@ -65,6 +65,7 @@ class Local(Node):
             system=platform.system(),
             cores=cgroups.cores(),
             memory_bytes=memory.total,
+            cpus=len(os.sched_getaffinity(0)),
             python=platform.python_version(),
             cpu_model=model,
             avx2="avx2" in flags or platform.machine() != "x86_64",

@@ -16,6 +16,8 @@ class NodeFacts(Noun, frozen=True, kw_only=True):
     cores: int
     """Usable: the affinity mask and the cgroup's quota, whichever is smaller, rounded down, at least 1."""
     memory_bytes: int
+    cpus: int = 1
+    """In the affinity mask, quotas aside: programs start so many threads of their own accord."""
     python: str = ""
     cpu_model: str = ""
     avx2: bool = True

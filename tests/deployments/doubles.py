@@ -40,7 +40,7 @@ class HostDouble(Node):
         self.refuses = self.stubborn = False
         self.signals: list[tuple[str, int]] = []
         self.pid = 1000
-        self.cores = 2
+        self.cores = self.cpus = 2
         self.orders: list[LaunchOrder] = []
 
     def living(self) -> list[LaunchState]:
@@ -108,8 +108,8 @@ class HostDouble(Node):
 
     async def facts(self) -> NodeFacts:
         return NodeFacts(
-            name="local", boot_id="b", machine="x", system="Linux", cores=self.cores, memory_bytes=1 << 34, python="3",
-            cpu_model="", avx2=True,
+            name="local", boot_id="b", machine="x", system="Linux", cores=self.cores, memory_bytes=1 << 34,
+            cpus=self.cpus, python="3", cpu_model="", avx2=True,
         )  # fmt: skip
 
     async def sample(self) -> NodeSample:

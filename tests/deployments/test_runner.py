@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from doubles import PLAN
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from world import World
@@ -111,6 +112,16 @@ async def test_cores_less_one_are_shared_with_those_that_run_unless_somebody_say
     await world.until(lambda: len(world.host.orders) == 3 and world.runner.view.state == "ready")
     assert [order.spec["threads"] for order in world.host.orders] == [8, 2, 6]
     assert world.runner.view.threads == 6
+
+
+async def test_the_stacks_of_many_threads_have_room_beside_the_plan(world: World) -> None:
+    """Of a host with many CPUs; a quota in a container does not make a server start fewer of its own."""
+    world.host.cores, world.host.cpus = 4, 128
+    await world.want("running", threads=64)
+    await world.state("ready")
+    (order,) = world.host.orders
+    room = order.limits.data_bytes - PLAN.plan_bytes
+    assert room >= (64 + 128) * order.limits.stack_bytes
 
 
 async def test_a_new_generation_replaces_the_process(world: World) -> None:

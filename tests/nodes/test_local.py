@@ -191,13 +191,13 @@ asyncio.run(main())
 async def test_limits_and_environment_are_what_was_ordered(node: Local) -> None:
     code = (
         "import os, resource as r; print(sorted(k for k in os.environ if k != 'LC_CTYPE'),"
-        " r.getrlimit(r.RLIMIT_DATA)[0], r.getrlimit(r.RLIMIT_CORE)[0], os.nice(0) >= 5,"
-        " open('/proc/self/oom_score_adj').read().strip(), os.getcwd())"
+        " r.getrlimit(r.RLIMIT_DATA)[0], r.getrlimit(r.RLIMIT_STACK)[0], r.getrlimit(r.RLIMIT_CORE)[0],"
+        " os.nice(0) >= 5, open('/proc/self/oom_score_adj').read().strip(), os.getcwd())"
     )
     await node.launch(order("aaaaaaaaaa", code, data_bytes=1 << 30))
     await ended(node, "aaaaaaaaaa")
     text = (await node.read_log("aaaaaaaaaa", 0, 1000)).data.decode()
-    assert text.startswith("['MARK'] 1073741824 0 True 500")
+    assert text.startswith("['MARK'] 1073741824 8388608 0 True 500")
     assert text.strip().endswith("/l/aaaaaaaaaa")
 
 
