@@ -77,8 +77,11 @@ def warn_cpu():
 
 
 def stamp(dev):
-    """What an installation depends on: its place, pyproject.toml, this Python, and whether tests' tools are wanted."""
-    digest = hashlib.sha256("\0".join((ROOT, sys.version, sys.executable)).encode())
+    """What an installation depends on: its place, pyproject.toml, this Python, and whether tests' tools are wanted.
+
+    The Python by its prefix: with .venv/bin on PATH, as the README has it, `python3` is .venv's own.
+    """
+    digest = hashlib.sha256("\0".join((ROOT, sys.version, os.path.realpath(sys.base_prefix))).encode())
     for name in ("pyproject.toml", "core/bootstrap.py"):
         with open(os.path.join(ROOT, name), "rb") as file:
             digest.update(file.read())

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import venv
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -79,6 +80,13 @@ def test_a_changed_pyproject_is_installed_anew(setup: ModuleType) -> None:
     Path(setup.ROOT, "pyproject.toml").write_text("[project]\nname = 'x'\n")
     setup.main()
     assert ("-e", setup.ROOT) in setup.calls
+
+
+def test_a_shell_with_the_venv_on_its_path_installs_nothing_anew(tmp_path: Path) -> None:
+    """The README's PATH line makes `python3` the one of .venv, and another shell has the system's."""
+    venv.create(tmp_path / ".venv", symlinks=True)
+    tell = [sys.executable, str(tmp_path / ".venv/bin/python3"), str(tmp_path / ".venv/bin/python")]
+    assert len({subprocess.check_output([python, "-c", TELL], cwd=ROOT) for python in tell}) == 1
 
 
 @pytest.mark.parametrize(
