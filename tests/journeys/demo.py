@@ -1,27 +1,44 @@
 """`make demo`: the whole road without a terminal, in a home of its own: import, plan, deploy, ask, take all down.
 
-It calls the `corral` command as a person would, against a real daemon, engine and model.
+It calls the `corral` command as a person would, against a real daemon, engine and model. Ctrl+c, SIGTERM, a terminal
+that goes and a reader that goes (`make demo | head -1`) end it early, and everything is taken down all the same.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 QUESTION = "Name three animals that live on a farm."
 TIMEOUT_S = 240
+GONE_S = 60.0
+"""How long taking down may last: a daemon that was just being started answers a moment later."""
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+CLOSED_PIPE = 141
+"""Exit code when nobody reads: 128 and SIGPIPE, as shells count."""
 MIB = 1 << 20
 
 
 class Broken(Exception):
     """A step that did not do what it should, with its own words."""
+
+
+class Interrupted(Exception):
+    """Somebody wants it to end. `code`: the exit code."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(f"exit code {code}")
+        self.code = code
 
 
 class Demo:
@@ -34,12 +51,16 @@ class Demo:
         self._env = {**os.environ, "CORRAL_HOME": str(home), "NO_COLOR": "1"}
 
     def corral(self, *args: str, allowed: tuple[int, ...] = (0,)) -> str:
-        """Run a verb and give what it printed. Raises `Broken` on any other exit code than the `allowed` ones."""
+        """Run a verb and give what it printed. Raises `Broken` on any other exit code than the `allowed` ones.
+
+        In a session of its own: a second ctrl+c must not end the verb that takes everything down.
+        """
         command = [*self._corral, *args]
         try:
             done = subprocess.run(
-                command, env=self._env, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=TIMEOUT_S
-            )
+                command, env=self._env, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=TIMEOUT_S,
+                start_new_session=True,
+            )  # fmt: skip
         except subprocess.TimeoutExpired as error:
             raise Broken(f"corral {' '.join(args)} did not end within {TIMEOUT_S} s") from error
         if done.returncode not in allowed:
@@ -92,12 +113,13 @@ class Demo:
 
     def take_down(self) -> None:
         """Stop models, gateway and daemon (6: none ran), then look that nothing is left running."""
+        deadline = time.monotonic() + GONE_S
         self.corral("shutdown", "--all", allowed=(0, 6))
-        deadline = time.monotonic() + 5
         while left := still_running(self.home):
             if time.monotonic() > deadline:
                 raise Broken(f"processes are left: {left}")
             time.sleep(0.05)
+            self.corral("shutdown", "--all", allowed=(0, 6))
         say("taken down", "daemon, gateway, keeper and engine are gone")
 
 
@@ -118,7 +140,19 @@ def still_running(home: Path) -> list[int]:
 
 
 def say(what: str, text: str) -> None:
-    print(f"{what:<11} {text}", flush=True)
+    """A line on standard output. Raises `Interrupted` when nobody reads any more; from then on nothing is said."""
+    try:
+        print(f"{what:<11} {text}", flush=True)
+    except OSError:
+        with open(os.devnull, "wb") as null:
+            os.dup2(null.fileno(), sys.stdout.fileno())
+        raise Interrupted(CLOSED_PIPE) from None
+
+
+def complain(text: str) -> None:
+    """A line on standard error, which may be gone too."""
+    with contextlib.suppress(OSError):
+        print(f"corral demo: {text}", file=sys.stderr, flush=True)
 
 
 def mib(count: int) -> str:
@@ -129,22 +163,43 @@ def since(began: float) -> str:
     return f"{time.monotonic() - began:.1f} s"
 
 
+def heed(number: int, frame: FrameType | None) -> None:
+    """The first signal ends the steps; later ones change nothing."""
+    deafen()
+    raise Interrupted(128 + number)
+
+
+def deafen() -> None:
+    """Let no signal cut short what takes everything down."""
+    for each in ENDING:
+        if signal.getsignal(each) is heed:
+            signal.signal(each, lambda number, frame: complain("everything is being taken down"))
+
+
 def main() -> int:
     """0 if every step did what it should and nothing is left."""
+    for each in ENDING:
+        if signal.getsignal(each) is not signal.SIG_IGN:  # nohup's stays
+            signal.signal(each, heed)
     home = Path(tempfile.mkdtemp(prefix=f"corral-demo-{os.getpid()}-", dir="/tmp"))
     demo = Demo(home)
     code = 0
     try:
-        demo.run()
-    except (Broken, KeyError, IndexError, TypeError, ValueError) as error:
-        print(f"corral demo: {type(error).__name__}: {error}", file=sys.stderr)
-        code = 1
-    except KeyboardInterrupt:
-        code = 130
+        try:
+            demo.run()
+        except (Broken, KeyError, IndexError, TypeError, ValueError) as error:
+            complain(f"{type(error).__name__}: {error}")
+            code = 1
+        finally:
+            deafen()
+    except Interrupted as told:
+        code = told.code
     try:
         demo.take_down()
+    except Interrupted as told:
+        code = code or told.code
     except Broken as error:
-        print(f"corral demo: {error}\ncorral demo: its home is kept: {home}", file=sys.stderr)
+        complain(f"{error}\ncorral demo: its home is kept: {home}")
         return 1
     shutil.rmtree(home, ignore_errors=True)
     return code
