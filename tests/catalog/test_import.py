@@ -462,7 +462,7 @@ async def test_a_sample_that_is_not_the_known_one_is_refused(
 ) -> None:
     file = tmp_path / "swapped.gguf"
     file.write_bytes(maker.make())
-    monkeypatch.setattr("core.catalog.service.sample_path", lambda: file)
+    monkeypatch.setattr("core.catalog.sample.sample_path", lambda: file)
     job = await ended(catalog, await catalog.start_sample(ME, "r", None))
     assert job.state == "failed" and job.error is not None and "not the one it should be" in job.error.what
     assert not left(catalog) and await catalog.ls() == []
