@@ -155,6 +155,24 @@ def test_an_empty_name_is_told(home: Path) -> None:
         assert "a name is empty" in corral(*args, code=2)
 
 
+@pytest.mark.parametrize(
+    "args",
+    [
+        ("deploy", "m", "--name", ""), ("deploy", "m", "--url", ""), ("deploy", "m", "--engine", ""),
+        ("models", "import", ""), ("models", "import", "m.gguf", "--name", ""), ("models", "sample", "--name", ""),
+        ("chat", "d", "hi", "--resume", ""), ("audit", "ls", "--actor", ""),
+    ],
+)  # fmt: skip
+def test_what_is_given_and_empty_is_not_taken_for_left_out(home: Path, args: tuple[str, ...]) -> None:
+    """A script's unset variable: `models import ""` took the current folder."""
+    assert "it is empty" in corral(*args, code=2)
+
+
+def test_the_unit_is_a_document_too(home: Path) -> None:
+    assert ask("daemon", "--print-unit") == {"unit": corral("daemon", "--print-unit")}
+    assert ask("daemon", "--print-unit", "--user") == {"unit": corral("daemon", "--print-unit", "--user")}
+
+
 def test_nouns_are_listed_with_ls_too(home: Path, sample: Path) -> None:
     corral("models", "sample")
     assert "nothing is deployed" in corral("deployments", "ls") and corral("deployments", "ls", "-q") == ""

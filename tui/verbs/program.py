@@ -99,11 +99,15 @@ def daemon(foreground: bool, system: bool, print_unit: bool) -> None:
     With --user the unit is one of the user's own.
     """
     if print_unit:
-        sys.stdout.write(_user_unit() if options().user else _system_unit())
+        text = _user_unit() if options().user else _system_unit()
+        if options().json:
+            as_json({"unit": text})
+        else:
+            sys.stdout.write(text)
         return
     if not foreground and not system:
-        run(lambda client: client.status())
-        say("the daemon runs")
+        found = run(lambda client: client.status()).daemon
+        tell({"pid": found.pid, "version": found.version}, "the daemon runs")
         return
     sys.stdout.flush()
     args = [sys.executable, "-P", "-m", "core", "--foreground", *(["--system"] if system else [])]
