@@ -153,7 +153,7 @@ class Deployments:
     def get(self, name: str) -> Deployment:
         """Raises `NotFound`."""
         if name not in self._wanted:
-            raise missing("deployment", name)
+            raise self._unknown(name)
         self._notice()
         return self._derive(name)  # type: ignore[return-value]
 
@@ -365,8 +365,18 @@ class Deployments:
     def _row(self, db: sqlite3.Connection, name: str) -> tables.Wanted:
         row = tables.one_wanted(db, name)
         if row is None:
-            raise missing("deployment", name)
+            raise self._unknown(name)
         return row
+
+    def _unknown(self, name: str) -> NotFound:
+        whole, slash, index = name.rpartition("/")
+        if slash and whole in self._wanted and index.isdecimal():
+            return NotFound(
+                f"{name} is one replica of the deployment {whole}",
+                "a deployment is started, stopped, changed and removed as a whole",
+                f"name {whole}, or `corral scale {whole} N` for fewer or more replicas",
+            )
+        return missing("deployment", name)
 
     def _of(self, name: str) -> list[Runner]:
         mine = (runner for runner in self._runners.values() if runner.deployment == name)

@@ -88,6 +88,24 @@ def test_a_deployment_that_is_not_there_is_told_with_those_that_are(home: Path) 
         assert "there are: elsewhere" in done.stderr
 
 
+def test_a_replica_is_explained_with_its_deployment_and_not_stopped_alone(home: Path) -> None:
+    """`ps` shows chat/0 and `logs` takes it."""
+    corral("deploy", "elsewhere", "--url", "http://127.0.0.1:9")
+    assert corral("explain", "elsewhere/0").stdout.startswith("elsewhere is ")
+    for args in (("stop", "elsewhere/0"), ("restart", "elsewhere/0"), ("rm", "elsewhere/0", "--yes")):
+        done = corral(*args)
+        assert done.returncode == 3 and "as a whole" in done.stderr and "corral scale elsewhere N" in done.stderr
+    assert "there are: elsewhere" in corral("explain", "elsewere/0").stderr
+
+
+def test_what_starts_nothing_says_what_is_missing(home: Path) -> None:
+    corral("deploy", "elsewhere", "--url", "http://127.0.0.1:9", "--replicas", "0")
+    assert "`corral scale elsewhere 1` runs one" in corral("start", "elsewhere").stderr
+    corral("stop", "elsewhere", "--wait")
+    assert "`corral start elsewhere` runs its 1 replica" in corral("scale", "elsewhere", "1").stderr
+    assert corral("scale", "elsewhere", "1", "-q").stderr == "" == corral("scale", "elsewhere", "0").stderr
+
+
 @pytest.mark.parametrize("noun", ["", "models", "chats", "deployments", "engines", "audit"])
 def test_the_list_of_verbs_has_whole_sentences_in_80_columns(
     home: Path, noun: str, monkeypatch: pytest.MonkeyPatch

@@ -256,9 +256,8 @@ def scale(name: str, replicas: int) -> None:
 @with_options
 def logs(name: str, follow: bool, previous: bool, replica: int, since: float | None) -> None:
     """The engine's log: its last 64 KiB, or all since a time. NAME may be a replica's (chat/1)."""
-    base, slash, number = name.rpartition("/")
-    if slash and number.isdecimal():
-        name, replica = base, int(number)
+    name, number = _parts(name)
+    replica = replica if number is None else number
 
     async def work(client: Client) -> None:
         at = await client.logs(name, replica=replica, previous=previous, since=since, limit=PIECE)
@@ -309,6 +308,12 @@ async def _next_launch(client: Client, name: str, replica: int, last: LogText) -
         await asyncio.sleep(0.5)
 
 
+def _parts(name: str) -> tuple[str, int | None]:
+    """A deployment and, where `name` is that of a replica as `corral ps` shows it, the replica's number."""
+    base, slash, number = name.rpartition("/")
+    return (base, int(number)) if slash and number.isdecimal() and number.isascii() else (name, None)
+
+
 def _print(piece: LogText, stream: bool) -> None:
     if options().json:
         if stream:
@@ -328,7 +333,7 @@ def explain(name: str) -> None:
 
     Sentences first, evidence after.
     """
-    found = run(lambda client: client.explain(name))
+    found = run(lambda client: client.explain(_parts(name)[0]))
     if options().json:
         as_json(found)
         return
