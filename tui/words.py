@@ -43,6 +43,11 @@ def colour(word: str) -> str:
     return SYMBOLS.get(word, ("", "", ""))[2]
 
 
+def plural(count: int, word: str) -> str:
+    """`word`, with an s unless there is one of it."""
+    return word if count == 1 else f"{word}s"
+
+
 def size(amount: float) -> str:
     """Bytes in binary units, three figures: `512 MiB`."""
     for unit in ("B", "KiB", "MiB", "GiB"):

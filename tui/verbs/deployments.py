@@ -17,7 +17,7 @@ from tui.amounts import Moment, Number, Signed, Size, Whole
 from tui.command import Nouns, Told, again, named, note, note_answers, options, run, with_options
 from tui.lines import as_json, ask, local, note_ctx, say, table, tell
 from tui.plain import line, plain
-from tui.words import age, size
+from tui.words import age, plural, size
 
 SECONDS = Number(0, 86400)
 NOTHING = "nothing is deployed: corral deploy MODEL"
@@ -106,6 +106,12 @@ def _tell(found: Deployment) -> None:
         as_json(found)
     elif not options().quiet:
         say(f"{line(found.spec.name)} is {line(found.state)}" + (f": {line(found.reason)}" if found.reason else ""))
+
+
+def _hint(text: str) -> None:
+    """What is still missing for what was probably meant."""
+    if not options().json and not options().quiet:
+        note(text)
 
 
 @click.command()
@@ -209,7 +215,10 @@ def start(name: str, wait: bool, timeout: float) -> None:
         found = await client.start_deployment(name)
         return await _settled(client, found, timeout) if wait else found
 
-    _tell(run(work))
+    found = run(work)
+    _tell(found)
+    if not found.spec.replicas:
+        _hint(f"{name} has 0 replicas: `corral scale {name} 1` runs one")
 
 
 @click.command()
@@ -244,7 +253,10 @@ def rm(name: str) -> None:
 @with_options
 def scale(name: str, replicas: int) -> None:
     """Run 0 to 64 replicas."""
-    _tell(run(lambda client: client.scale(name, replicas)))
+    found = run(lambda client: client.scale(name, replicas))
+    _tell(found)
+    if replicas and found.wanted == "stopped":
+        _hint(f"{name} is stopped: `corral start {name}` runs its {replicas} {plural(replicas, 'replica')}")
 
 
 @click.command()
