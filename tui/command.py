@@ -147,8 +147,6 @@ def show(error: click.ClickException, as_json: bool) -> None:
         for text in (error.error.why, error.error.todo):
             if text:
                 click.echo(f"  {plain(text)}", err=True)
-    elif isinstance(error, click.exceptions.NoArgsIsHelpError):
-        click.echo(error.format_message(), err=True)
     else:
         note(error.format_message())
         if isinstance(error, click.UsageError) and error.ctx is not None:
@@ -163,8 +161,6 @@ def document(error: click.ClickException) -> dict[str, Any]:
         return told | {"exit_code": error.exit_code, "details": body.details}
     path = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "corral"
     what = error.format_message()
-    if isinstance(error, click.exceptions.NoArgsIsHelpError):
-        what = "a verb is missing"
     told = {"error": what, "reason": "", "do": f"see `{path} --help`", "code": "usage"}
     return told | {"exit_code": error.exit_code, "details": {}}
 

@@ -192,6 +192,10 @@ def test_nouns_are_listed_with_ls_too(home: Path, sample: Path) -> None:
     assert "ls" in corral("help", "deployments") and "ls" in corral("engines", "-h")
 
 
-def test_a_group_without_a_verb_shows_what_there_is(home: Path) -> None:
-    for noun in ("models", "chats", "audit"):
-        assert corral(noun, code=2).startswith(f"Usage: corral {noun}")
+def test_every_noun_without_a_verb_lists(home: Path, sample: Path) -> None:
+    """Two of the five did, and the other three showed their help."""
+    corral("models", "sample")
+    for noun in ("models", "chats", "audit", "deployments", "engines"):
+        assert corral(noun) == corral(noun, "ls")
+        assert ask(noun) == ask(noun, "ls")
+        assert corral(noun, "-q") == corral(noun, "ls", "-q")

@@ -20,9 +20,16 @@ from tui.plain import line
 POLL_S = 0.5
 
 
-@click.group(cls=Nouns)
-def audit() -> None:
-    """Who did what when, allowed or refused."""
+@click.group(cls=Nouns, invoke_without_command=True)
+@with_options
+@click.pass_context
+def audit(context: click.Context) -> None:
+    """Who did what when, allowed or refused.
+
+    Without a verb: the same as `corral audit ls`.
+    """
+    if context.invoked_subcommand is None:
+        context.invoke(ls)
 
 
 @audit.command("ls")

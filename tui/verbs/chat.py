@@ -196,9 +196,16 @@ def figures(turn: Turn, room: int = 0) -> str:
     return f"({', '.join(parts)})" if parts else ""
 
 
-@click.group(cls=Nouns)
-def chats() -> None:
-    """What was said before: show it, find it, export it, remove it."""
+@click.group(cls=Nouns, invoke_without_command=True)
+@with_options
+@click.pass_context
+def chats(context: click.Context) -> None:
+    """What was said before: show it, find it, export it, remove it.
+
+    Without a verb: the same as `corral chats ls`.
+    """
+    if context.invoked_subcommand is None:
+        context.invoke(ls)
 
 
 def _list(found: list[Chat], none: str) -> None:

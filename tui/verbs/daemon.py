@@ -147,7 +147,7 @@ def _all(found: list[Event]) -> None:
 def engines(context: click.Context) -> None:
     """Which inference servers can be started here, or why not.
 
-    The same as `corral engines ls`.
+    Without a verb: the same as `corral engines ls`.
     """
     if context.invoked_subcommand is None:
         _engines()

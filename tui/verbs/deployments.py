@@ -148,7 +148,7 @@ def ps(pss: bool) -> None:
 def deployments(context: click.Context) -> None:
     """What should run, and how much of it does.
 
-    The same as `corral deployments ls`.
+    Without a verb: the same as `corral deployments ls`.
     """
     if context.invoked_subcommand is None:
         _list()

@@ -19,9 +19,16 @@ from tui.words import age, moment, size
 ENDED = ("done", "failed", "cancelled")
 
 
-@click.group(cls=Nouns)
-def models() -> None:
-    """Import, list, show and remove models."""
+@click.group(cls=Nouns, invoke_without_command=True)
+@with_options
+@click.pass_context
+def models(context: click.Context) -> None:
+    """Import, list, show and remove models.
+
+    Without a verb: the same as `corral models ls`.
+    """
+    if context.invoked_subcommand is None:
+        context.invoke(ls)
 
 
 @models.command("ls")
