@@ -28,6 +28,13 @@ AWAY_S = 0.5
 """Pause before a stream that lost its daemon connects again."""
 
 
+def filled(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    """An option or argument that was given and is empty (an unset variable of a script) stands for nothing."""
+    if value == "":
+        raise click.BadParameter("it is empty", context, parameter)
+    return value
+
+
 class Options:
     """The global options."""
 

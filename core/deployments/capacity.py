@@ -50,6 +50,12 @@ class Capacity:
         if not engine.abilities.starts:
             check_url(spec.url)
             return msgspec.structs.replace(spec, replicas=min(1, spec.replicas)), None
+        if spec.url:
+            raise Invalid(
+                f"{spec.engine} starts an engine here, and --url names a server elsewhere",
+                "one deployment is either",
+                "leave out --engine to attach to that server, or --url to run the model here",
+            )
         there = engine.availability()
         if not there.found:
             raise Invalid(f"engine {spec.engine} cannot be started here", there.reason, "see `corral engines`")

@@ -126,6 +126,11 @@ async def test_more_threads_than_usable_cores_are_refused() -> None:
     assert (await complete(threads=2)).threads == 2
 
 
+async def test_a_url_is_not_dropped_for_an_engine_that_runs_here() -> None:
+    with pytest.raises(Invalid, match="--url names a server elsewhere"):
+        await complete(engine="xllamacpp", url="http://h")
+
+
 async def test_an_attached_server_has_threads_and_contexts_of_its_own() -> None:
     assert (await complete(engine="attach", url="http://h", threads=99, ctx=1)).threads == 99
 

@@ -13,7 +13,7 @@ from core.client import Client
 from core.errors import Failed
 from core.nouns import AuditRecord
 from tui.amounts import Moment, Whole
-from tui.command import Nouns, Told, again, options, run, with_options
+from tui.command import Nouns, Told, again, filled, options, run, with_options
 from tui.lines import as_json, ask, local, say, table, tell
 from tui.plain import line
 
@@ -33,9 +33,9 @@ def audit(context: click.Context) -> None:
 
 
 @audit.command("ls")
-@click.option("--actor", help="user name; may end in *")
-@click.option("--verb", help="e.g. deployments.create or replica.*")
-@click.option("--object", "object_", help="e.g. deployment:chat or model:*")
+@click.option("--actor", callback=filled, help="user name; may end in *")
+@click.option("--verb", callback=filled, help="e.g. deployments.create or replica.*")
+@click.option("--object", "object_", callback=filled, help="e.g. deployment:chat or model:*")
 @click.option("--outcome", type=click.Choice(["intent", "done", "refused", "failed", "interrupted"]))
 @click.option("--since", type=Moment(), help="10m, 2h, 1d, or an ISO 8601 time (local unless it names a zone)")
 @click.option("--until", type=Moment(), help="as --since")

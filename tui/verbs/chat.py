@@ -16,7 +16,7 @@ from core.client import Client
 from core.errors import CorralError, Failed, Invalid
 from core.nouns import Chat, ChatOptions, Turn
 from tui.amounts import Number, Whole
-from tui.command import INTERRUPTED, Nouns, Told, again, named, note, options, run, with_options
+from tui.command import INTERRUPTED, Nouns, Told, again, filled, named, note, options, run, with_options
 from tui.lines import as_json, ask, say, table, tell
 from tui.plain import line, plain
 from tui.words import age, counted
@@ -35,7 +35,7 @@ PATIENCE_S = 30.0
 @click.option("--top-p", type=Number(0, 1))
 @click.option("--max-tokens", type=Whole(1, 1 << 20))
 @click.option("--seed", type=Whole(0, 2**32 - 1))
-@click.option("--resume", "resume", shell_complete=named("chats"), help="go on with this chat")
+@click.option("--resume", "resume", callback=filled, shell_complete=named("chats"), help="go on with this chat")
 @click.option("--forget-oldest", is_flag=True, help="when the context is full, forget the oldest turns")
 @with_options
 def chat(

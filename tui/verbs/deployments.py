@@ -14,7 +14,7 @@ from core.client import Client
 from core.errors import Conflict, Failed, Invalid, NotFound, TimedOut
 from core.nouns import Deployment, DeploymentSpec, LogText
 from tui.amounts import Moment, Number, Signed, Size, Whole
-from tui.command import Nouns, Told, again, named, note, note_answers, options, run, with_options
+from tui.command import Nouns, Told, again, filled, named, note, note_answers, options, run, with_options
 from tui.lines import as_json, ask, local, note_ctx, say, table, tell
 from tui.plain import line, plain
 from tui.words import age, plural, size
@@ -27,33 +27,33 @@ PIECE = 1 << 20
 
 @click.command()
 @click.argument("model", shell_complete=named("models"))
-@click.option("--name", help="default: the model's name")
+@click.option("--name", callback=filled, help="default: the model's name")
 @click.option("--ctx", default=0, help="total context cells of a replica (default: 4096 a slot)")
 @click.option("--parallel", default=1, show_default=True, help="conversations at once")
 @click.option(
-    "--engine", default="", shell_complete=named("engines"),
+    "--engine", callback=filled, shell_complete=named("engines"),
     help="xllamacpp (default), llama-server, llama-cpp-python, attach",
 )  # fmt: skip
 @click.option("--threads", default=0, help="default: usable cores less one, shared among replicas")
 @click.option("--memory", type=Size(), default="0", help="hard limit of private memory, e.g. 2G (default: the plan)")
 @click.option("--cache-type", type=click.Choice(["f16", "q8_0", "q4_0"]), default="f16", show_default=True)
 @click.option("--replicas", default=1, show_default=True)
-@click.option("--url", default="", help="attach to this OpenAI-compatible server, which knows MODEL by that name")
+@click.option("--url", callback=filled, help="attach to this OpenAI-compatible server, which knows MODEL by that name")
 @click.option("--embedding", is_flag=True, help="serve /v1/embeddings")
 @click.option("--replace", is_flag=True, help="change a deployment that exists, without asking")
 @click.option("--wait", is_flag=True, help="return when it is ready, or with the reason")
 @click.option("--timeout", type=SECONDS, default=300.0, show_default=True, help="seconds that --wait waits")
 @with_options
 def deploy(
-    model: str, name: str | None, ctx: int, parallel: int, engine: str, threads: int, memory: int, cache_type: str,
-    replicas: int, url: str, embedding: bool, replace: bool, wait: bool, timeout: float,
+    model: str, name: str | None, ctx: int, parallel: int, engine: str | None, threads: int, memory: int,
+    cache_type: str, replicas: int, url: str | None, embedding: bool, replace: bool, wait: bool, timeout: float,
 ) -> None:  # fmt: skip
     """Run MODEL. Under a name that exists the difference is shown and asked about; without a terminal, and with --yes,
     it needs --replace."""
     spec = DeploymentSpec(
         name=name or model, model=model, ctx=ctx, parallel=parallel,
         engine=engine or ("attach" if url else "xllamacpp"), threads=threads, memory=memory,
-        cache_type=cache_type, replicas=replicas, url=url, embedding=embedding,  # type: ignore[arg-type]
+        cache_type=cache_type, replicas=replicas, url=url or "", embedding=embedding,  # type: ignore[arg-type]
     )  # fmt: skip
 
     async def work(client: Client) -> Deployment:
@@ -306,6 +306,12 @@ def logs(name: str, follow: bool, previous: bool, replica: int, since: float | N
     run(work)
 
 
+def _parts(name: str) -> tuple[str, int | None]:
+    """A deployment and, where `name` is that of a replica as `corral ps` shows it, the replica's number."""
+    base, slash, number = name.rpartition("/")
+    return (base, int(number)) if slash and number.isdecimal() and number.isascii() else (name, None)
+
+
 async def _next_launch(client: Client, name: str, replica: int, last: LogText) -> LogText | None:
     """The beginning of the log of the launch after `last`, waited for; None when the deployment is removed."""
     note(f"{name}/{replica}: this launch has ended; waiting for the next one (ctrl+c ends)")
@@ -318,12 +324,6 @@ async def _next_launch(client: Client, name: str, replica: int, last: LogText) -
         if news.launch != last.launch:
             return news
         await asyncio.sleep(0.5)
-
-
-def _parts(name: str) -> tuple[str, int | None]:
-    """A deployment and, where `name` is that of a replica as `corral ps` shows it, the replica's number."""
-    base, slash, number = name.rpartition("/")
-    return (base, int(number)) if slash and number.isdecimal() and number.isascii() else (name, None)
 
 
 def _print(piece: LogText, stream: bool) -> None:
@@ -343,7 +343,7 @@ def _print(piece: LogText, stream: bool) -> None:
 def explain(name: str) -> None:
     """Why a deployment is in its state.
 
-    Sentences first, evidence after.
+    Sentences first, evidence after. NAME may be a replica's (chat/1): its deployment is explained.
     """
     found = run(lambda client: client.explain(_parts(name)[0]))
     if options().json:

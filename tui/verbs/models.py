@@ -11,7 +11,7 @@ from core.client import Client
 from core.errors import Failed, from_body
 from core.nouns import DeploymentSpec, ImportJob, Model, Plan
 from tui.amounts import Size
-from tui.command import Nouns, named, options, run, with_options
+from tui.command import Nouns, filled, named, options, run, with_options
 from tui.lines import Progress, as_json, ask, note_ctx, say, table, tell
 from tui.plain import line
 from tui.words import age, moment, size
@@ -76,16 +76,17 @@ def show(name: str) -> None:
 
 
 @models.command("import")
-@click.argument("path", type=click.Path(path_type=Path))
-@click.option("--name", help="default: from the file's name")
+@click.argument("path", callback=filled)
+@click.option("--name", callback=filled, help="default: from the file's name")
 @with_options
-def import_(path: Path, name: str | None) -> None:
+def import_(path: str, name: str | None) -> None:
     """Import a GGUF file, or a folder with one complete model."""
+    whole = Path(path).absolute()
 
     async def work(client: Client) -> None:
-        sending = Progress(f"send {line(path.name)}")
+        sending = Progress(f"send {line(whole.name)}")
         try:
-            job = await client.import_model(str(path.absolute()), name, sending.show)
+            job = await client.import_model(str(whole), name, sending.show)
         finally:
             sending.end()
         await _follow(client, job)
@@ -94,7 +95,7 @@ def import_(path: Path, name: str | None) -> None:
 
 
 @models.command("sample")
-@click.option("--name", help="default: smollm2-135m")
+@click.option("--name", callback=filled, help="default: smollm2-135m")
 @with_options
 def sample(name: str | None) -> None:
     """Import the sample model (98 MB, Apache-2.0).
