@@ -173,6 +173,8 @@ def _parse(reader):
         raise BadHeader("this is no GGUF file (its first bytes are %s)" % reader.data[:4].hex(" "))
     reader.at = 4
     version = reader.scalar(4, "the version")
+    if int.from_bytes(version.to_bytes(4, "little"), "big") in (2, 3):
+        raise BadHeader("this GGUF file is big-endian, made for another kind of machine: get the little-endian one")
     if version not in (2, 3):
         raise BadHeader("GGUF version %d is not known (2 and 3 are)" % version)
     n_tensors = reader.scalar(10, "the tensor count")

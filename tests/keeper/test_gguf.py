@@ -54,6 +54,7 @@ ENDLESS = struct.pack("<IIQ", 9, 4, 1 << 62)
         (b"", "empty"),
         (b"GGUF", "truncated"),
         (random.Random(1).randbytes(4096), "no GGUF file"),
+        (b"GGUF" + struct.pack(">IQQ", 3, 1, 1), "big-endian"),
         (b"GGUF" + struct.pack("<IQQ", 9, 0, 0), "version 9"),
         (maker.make(counts=(1 << 60, 1)), "absurd counts"),
         (maker.make(counts=(1, 1 << 60)), "absurd counts"),
