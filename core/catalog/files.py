@@ -58,7 +58,8 @@ def one_set(there: Collection[str], where: str) -> list[str]:
             sets.setdefault((part[1], int(part[3])) if part else (name, -1), name)
     if len(sets) != 1:
         found = [name if name.isprintable() else ascii(name) for name in list(sets.values())[:5]]
-        told = ", ".join(found) or "no .gguf file"
+        more = f" and {len(sets) - len(found)} more" if len(sets) > len(found) else ""
+        told = ", ".join(found) + more or "no .gguf file"
         raise BadModel(f"{where} does not hold exactly one model", f"it holds {told}", "name the file")
     ((base, count),) = sets
     return [base] if count < 0 else _names(base, count, lambda name: name in there)

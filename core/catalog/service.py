@@ -28,7 +28,8 @@ from core.nouns import Actor, ImportJob, Model, ModelFile
 from core.settings import Paths
 from core.store import Store
 
-_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+# As a deployment's, which is named after its model where nobody says otherwise.
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 JOBS_KEPT = 50
 
 
@@ -356,7 +357,7 @@ class Catalog:
         if not _NAME.fullmatch(name):
             raise Invalid(
                 f"{name!r} is no name for a model",
-                "it has 1 to 64 of a-z, 0-9, dot, dash and underscore and begins with a letter or digit",
+                "it has 1 to 63 of a-z, 0-9, dot, dash and underscore and begins with a letter or digit",
                 "give another one with --name",
             )
         return name
@@ -374,7 +375,7 @@ def _name_from(path: Path) -> str:
     """A name from a file's: lower case, without the ending and the part's number."""
     part = files.SPLIT.fullmatch(path.name)
     stem = part[1] if part else path.name.removesuffix(".gguf")
-    return re.sub(r"[^a-z0-9._-]+", "-", stem.lower()).strip("-._")[:64] or "model"
+    return re.sub(r"[^a-z0-9._-]+", "-", stem.lower()).strip("-._")[:63].rstrip("-._") or "model"
 
 
 def _told(error: Exception) -> CorralError:

@@ -14,6 +14,8 @@ import pytest
 from core.access import Gate, Rights
 from core.audit import Audit
 from core.catalog import Catalog, files
+from core.catalog.service import _name_from
+from core.deployments.capacity import _NAME as DEPLOYMENT
 from core.errors import BadModel, Conflict, Failed, Invalid, NotAllowed, NotFound
 from core.events import Bus
 from core.nouns import Actor, Grant, ImportJob, Subject
@@ -261,7 +263,7 @@ async def test_a_stranger_is_refused_before_anything_is_read(catalog: Catalog, t
     assert [r.outcome for r in await catalog.audit.ls()] == ["refused"]  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("name", ["", "Big", "../x", "a b", "x" * 65, ".hidden", "a\n"])
+@pytest.mark.parametrize("name", ["", "Big", "../x", "a b", "x" * 64, ".hidden", "a\n"])
 async def test_bad_names_are_refused(catalog: Catalog, name: str) -> None:
     with pytest.raises(Invalid):
         catalog._name(name)
@@ -466,6 +468,23 @@ async def test_a_sample_that_is_not_the_known_one_is_refused(
     job = await ended(catalog, await catalog.start_sample(ME, "r", None))
     assert job.state == "failed" and job.error is not None and "not the one it should be" in job.error.what
     assert not left(catalog) and await catalog.ls() == []
+
+
+def test_a_long_file_name_gives_a_name_that_a_deployment_may_have(tmp_path: Path) -> None:
+    """`next: corral deploy aaaa…` was refused."""
+    for name in ("a" * 100, "a" * 62 + "-" + "b" * 9, "a" * 61 + "..b"):
+        made = _name_from(tmp_path / f"{name}.gguf")
+        assert DEPLOYMENT.fullmatch(made) and made[-1] not in "-._"
+
+
+def test_of_many_models_in_a_folder_the_first_are_named_and_the_others_counted() -> None:
+    names = {f"{letter}.gguf" for letter in "abcdefgh"}
+    with pytest.raises(BadModel) as caught:
+        files.one_set(names, "the folder")
+    assert caught.value.why == "it holds a.gguf, b.gguf, c.gguf, d.gguf, e.gguf and 3 more"
+    with pytest.raises(BadModel) as caught:
+        files.one_set({"a.gguf", "b.gguf"}, "the folder")
+    assert caught.value.why == "it holds a.gguf, b.gguf"
 
 
 def test_a_name_with_a_line_end_stays_on_its_line() -> None:
