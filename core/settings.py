@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import pwd
 import re
 import socket
 import stat
@@ -127,10 +128,12 @@ class Paths(msgspec.Struct, frozen=True):
 
 
 def user_paths(environ: dict[str, str] | None = None) -> Paths:
-    """The per-user daemon's paths: under $CORRAL_HOME if it is set, else the XDG state and config folders."""
+    """The per-user daemon's paths: under $CORRAL_HOME if it is set, else the XDG state and config folders. Raises
+    `Invalid` for what is no full path, or none that can be written as text."""
     env = dict(os.environ) if environ is None else environ
     home = env.get("CORRAL_HOME", "")
     if home:
+        _refuse_bytes("CORRAL_HOME", home)
         root = Path(home).expanduser()
         if not root.is_absolute():
             raise Invalid(
@@ -139,10 +142,45 @@ def user_paths(environ: dict[str, str] | None = None) -> Paths:
                 "set it to a full path, or unset it",
             )
         return Paths(root, root / "corral.toml", machine_id())
-    base = Path(env.get("HOME") or Path.home())
-    state = Path(env.get("XDG_STATE_HOME") or base / ".local/state") / "corral"
-    config = Path(env.get("XDG_CONFIG_HOME") or base / ".config") / "corral/corral.toml"
+    state = _xdg(env, "XDG_STATE_HOME", ".local/state") / "corral"
+    config = _xdg(env, "XDG_CONFIG_HOME", ".config") / "corral/corral.toml"
     return Paths(state, config, machine_id())
+
+
+def _xdg(env: dict[str, str], name: str, below: str) -> Path:
+    """The folder that `name` names, else `below` the home folder. One that is relative counts for nothing, as the
+    specification of these variables has it."""
+    named = env.get(name, "")
+    if named.startswith("/"):
+        _refuse_bytes(name, named)
+        return Path(named)
+    home = env["HOME"] if "HOME" in env else _home()
+    if not home.startswith("/"):
+        raise Invalid(
+            f"HOME is {home!r}" if home and "HOME" in env else "HOME is not set",
+            "Corral's state and settings lie below it",
+            "set HOME to your home folder, or CORRAL_HOME to a folder for Corral",
+        )
+    _refuse_bytes("HOME", home)
+    return Path(home) / below
+
+
+def _home() -> str:
+    """The account's home folder; "" if it has none."""
+    try:
+        return pwd.getpwuid(os.getuid()).pw_dir
+    except KeyError:
+        return ""
+
+
+def _refuse_bytes(name: str, value: str) -> None:
+    """Raises `Invalid` for bytes that are no UTF-8: paths are stored, shown and sent as text."""
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError:
+        raise Invalid(
+            f"{name} is {ascii(os.fsencode(value))[2:-1]}", "it is not UTF-8", "set it to a path that is"
+        ) from None
 
 
 def system_paths() -> Paths:
@@ -155,8 +193,7 @@ def cache_folder(environ: dict[str, str] | None = None) -> Path:
     env = dict(os.environ) if environ is None else environ
     if env.get("CORRAL_HOME"):
         return Path(env["CORRAL_HOME"]) / "cache"
-    base = Path(env.get("HOME") or Path.home())
-    return Path(env.get("XDG_CACHE_HOME") or base / ".cache") / "corral"
+    return _xdg(env, "XDG_CACHE_HOME", ".cache") / "corral"
 
 
 # ------------------------------------------------------------------------------------------------ corral.toml

@@ -12,8 +12,9 @@ from io import TextIOWrapper
 import click
 
 from core import program_version
+from core.errors import CorralError
 from tui.amounts import Number
-from tui.command import INTERRUPTED, Nouns, Options, leave_pipe, show
+from tui.command import INTERRUPTED, Nouns, Options, Told, leave_pipe, show
 from tui.plain import draws_ascii, places
 
 CLOSED_PIPE = 141
@@ -136,6 +137,9 @@ def call(args: list[str]) -> int:
     except click.ClickException as error:
         show(error, as_json)
         return error.exit_code
+    except CorralError as error:  # of a verb that speaks to no daemon
+        show(Told(error), as_json)
+        return error.exit
     except BrokenPipeError:
         leave_pipe()
         return CLOSED_PIPE

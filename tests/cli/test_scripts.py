@@ -106,6 +106,16 @@ def test_what_starts_nothing_says_what_is_missing(home: Path) -> None:
     assert corral("scale", "elsewhere", "1", "-q").stderr == "" == corral("scale", "elsewhere", "0").stderr
 
 
+def test_a_home_that_cannot_be_is_told_by_what_speaks_to_no_daemon_too(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CORRAL_HOME", "here")
+    for args in (("uninstall",), ("ps",)):
+        done = corral(*args)
+        assert done.returncode == 2 and done.stderr.startswith("corral: CORRAL_HOME is 'here'\n")
+    assert '"code": "invalid"' in corral("uninstall", "--json").stderr
+
+
 @pytest.mark.parametrize("noun", ["", "models", "chats", "deployments", "engines", "audit"])
 def test_the_list_of_verbs_has_whole_sentences_in_80_columns(
     home: Path, noun: str, monkeypatch: pytest.MonkeyPatch

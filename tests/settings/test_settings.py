@@ -1,12 +1,13 @@
 """corral.toml is refused with line and reason; paths follow the environment."""
 
 import os
+import pwd
 from pathlib import Path
 
 import pytest
 
 from core.errors import Invalid
-from core.settings import Settings, load, user_paths
+from core.settings import Settings, cache_folder, load, user_paths
 
 
 def test_no_file_means_the_defaults(tmp_path: Path) -> None:
@@ -57,3 +58,26 @@ def test_state_and_config_follow_xdg() -> None:
     paths = user_paths({"HOME": "/home/x", "XDG_CONFIG_HOME": "/cfg"})
     assert paths.config == Path("/cfg/corral/corral.toml")
     assert paths.state.is_relative_to("/home/x/.local/state/corral")
+
+
+@pytest.mark.parametrize("name", ["CORRAL_HOME", "HOME", "XDG_STATE_HOME"])
+def test_a_folder_whose_name_is_no_text_is_refused(name: str) -> None:
+    """It was a UnicodeEncodeError of whatever wrote it down first."""
+    with pytest.raises(Invalid, match=rf"{name} is /srv/\\xff\. it is not UTF-8"):
+        user_paths({"HOME": "/home/x"} | {name: os.fsdecode(b"/srv/\xff")})
+
+
+@pytest.mark.parametrize(("home", "words"), [("", "HOME is not set"), ("x", "HOME is 'x'")])
+def test_without_a_home_folder_nothing_is_put_below_the_root(home: str, words: str) -> None:
+    """The state lay in /.local/state/corral."""
+    for find in (user_paths, cache_folder):
+        with pytest.raises(Invalid, match=f"{words}.*or CORRAL_HOME"):
+            find({"HOME": home})
+    paths = user_paths({"HOME": home, "XDG_STATE_HOME": "/s", "XDG_CONFIG_HOME": "/c"})
+    assert (paths.root, paths.config) == (Path("/s/corral"), Path("/c/corral/corral.toml"))
+
+
+def test_without_a_variable_the_home_folder_is_the_accounts_and_a_relative_one_counts_for_nothing() -> None:
+    account = Path(pwd.getpwuid(os.getuid()).pw_dir)
+    assert user_paths({}).root == account / ".local/state/corral"
+    assert user_paths({"XDG_STATE_HOME": "here", "HOME": "/h"}).root == Path("/h/.local/state/corral")
