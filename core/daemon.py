@@ -18,7 +18,7 @@ from pathlib import Path
 import msgspec
 from aiohttp import web
 
-from core import program_version, systemd
+from core import fulldisk, program_version, systemd
 from core.access import Access, Gate, Rights, accounts
 from core.access.accounts import Accounts
 from core.api.peer import Names, user_name
@@ -378,6 +378,14 @@ def main() -> int:
     except CorralError as error:
         print(f"corral: {error}", file=sys.stderr)  # noqa: T201
         return error.exit
+    except OSError as error:
+        if not fulldisk.is_full(error):
+            raise
+        # Room or inodes: what was given back when it stopped can't be told apart any more.
+        why, shown = fulldisk.why(error.errno, "the disk"), f"`df -h {paths.state}` and `df -i` show of what"
+        told = fulldisk.lacks(paths.state) or f"{why}: {fulldisk.todo(error.errno)} ({shown})"
+        print(f"corral: {told}", file=sys.stderr)  # noqa: T201
+        return Failed.exit
     finally:
         if lock is not None:
             lock.release()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import pwd
+from pathlib import Path
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -22,6 +23,18 @@ def todo(number: int | None) -> str:
     if number == errno.EDQUOT:
         return "remove files of yours there or have the quota raised (`quota -s` shows it), and try again"
     return "make room and try again"
+
+
+def lacks(folder: Path) -> str:
+    """What the disk of `folder`, which need not be there yet, has run out of, and what to do; "" if it has room."""
+    while not folder.exists():
+        folder = folder.parent
+    found = os.statvfs(folder)
+    if not found.f_bavail:
+        return f"the disk of {folder} is full: make room, then try again"
+    if found.f_files and not found.f_favail:
+        return f"the disk of {folder} takes no more files (its inodes are used up): remove some, then try again"
+    return ""
 
 
 def _user() -> str:

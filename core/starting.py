@@ -15,7 +15,7 @@ from pathlib import Path
 
 import msgspec
 
-from core import http, systemd
+from core import fulldisk, http, systemd
 from core.errors import NoDaemon, NotAllowed
 from core.settings import SYSTEM_SOCKET, Paths, user_paths
 
@@ -126,7 +126,8 @@ async def _start(paths: Paths) -> None:
         paths.state.mkdir(mode=0o700, exist_ok=True)
         log = os.open(paths.daemon_log, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise NoDaemon("the daemon could not be started", f"{error.filename}: {error.strerror}") from error
+        todo = fulldisk.lacks(paths.state) if fulldisk.is_full(error) else ""
+        raise NoDaemon("the daemon could not be started", f"{error.filename}: {error.strerror}", todo) from error
     env = _environment()
     plain = [sys.executable, "-P", "-m", "core"]
     ways = [way for way in (systemd.user_unit(env), systemd.outside(plain, _user_name(), env)) if way]
@@ -142,7 +143,8 @@ async def _start(paths: Paths) -> None:
                 if len(ways) == 1:
                     raise NoDaemon(
                         "the daemon could not be started",
-                        _last_words(log, mark) or _full(paths.state) or f"exit code {code}",
+                        _last_words(log, mark) or f"exit code {code}",
+                        fulldisk.lacks(paths.state),
                     )
                 del ways[0]
                 process = _run(ways[0], log, env)
@@ -175,12 +177,6 @@ def _environment() -> dict[str, str]:
     if "site-packages" not in source:
         env["PYTHONPATH"] = source
     return env
-
-
-def _full(folder: Path) -> str:
-    """Why the daemon's last words are not in its log, if the disk is full; else empty."""
-    free = os.statvfs(folder).f_bavail
-    return "" if free else f"the disk of {folder} is full: make room, then try again"
 
 
 def _last_words(log: int, mark: int) -> str:

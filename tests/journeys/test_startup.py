@@ -157,6 +157,14 @@ def test_a_new_home_on_a_full_disk(home: Path) -> None:
 
 
 @ROOT
+@pytest.mark.parametrize("inodes", [3, 5, 12])
+def test_a_disk_that_takes_no_more_files(home: Path, inodes: int) -> None:
+    """With room left: it was `OSError: [Errno 28]`, or no reason at all."""
+    said = on_a_disk(home, f"64m,nr_inodes={inodes}", "corral ps || echo code $?")
+    assert "code 6" in said and ("inodes are used up" in said or "`df -i`" in said)
+
+
+@ROOT
 def test_a_full_disk_lets_the_daemon_start_stop_and_record_but_nothing_else(home: Path, tmp_path: Path) -> None:
     """The ballast is what it lives on; when there is room again it is made again, without a restart."""
     tiny = faults.tiny(tmp_path)
