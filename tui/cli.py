@@ -53,6 +53,7 @@ class Verbs(Nouns):
 @click.option("-q", "--quiet", is_flag=True, help="say only what was asked for")
 @click.option("--user", is_flag=True, help="the per-user daemon, even where a system one runs")
 @click.option("-y", "--yes", is_flag=True, help="answer what asks with yes")
+@click.option("--wide", is_flag=True, help="tables whole, however narrow the terminal is")
 @click.option(
     "--refresh", type=Number(0.2, 60), default=1.0, show_default=True, help="console: seconds between updates"
 )
@@ -61,10 +62,11 @@ class Verbs(Nouns):
 @click.version_option(program_version(), prog_name="corral")
 @click.pass_context
 def cli(
-    context: click.Context, json: bool, quiet: bool, user: bool, yes: bool, refresh: float, no_mouse: bool, ascii: bool
-) -> None:
+    context: click.Context, json: bool, quiet: bool, user: bool, yes: bool, wide: bool, refresh: float, no_mouse: bool,
+    ascii: bool,
+) -> None:  # fmt: skip
     """Run language models on your own machines. Without a verb: the console."""
-    context.obj = Options(json=json, quiet=quiet, user=user, yes=yes)
+    context.obj = Options(json=json, quiet=quiet, user=user, yes=yes, wide=wide)
     if context.invoked_subcommand is None:
         if not sys.stdout.isatty() or not sys.stdin.isatty():
             raise click.UsageError("the console needs a terminal; see `corral --help` for the verbs")

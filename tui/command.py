@@ -38,8 +38,8 @@ def filled(context: click.Context, parameter: click.Parameter, value: str | None
 class Options:
     """The global options."""
 
-    def __init__(self, *, json: bool, quiet: bool, user: bool, yes: bool) -> None:
-        self.json, self.quiet, self.user, self.yes = json, quiet, user, yes
+    def __init__(self, *, json: bool, quiet: bool, user: bool, yes: bool, wide: bool) -> None:
+        self.json, self.quiet, self.user, self.yes, self.wide = json, quiet, user, yes, wide
 
 
 def options() -> Options:
@@ -179,7 +179,7 @@ def leave_pipe() -> None:
 
 
 def with_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """--json, -q, --user and --yes after the verb too, as people type them."""
+    """--json, -q, --user, --yes and --wide after the verb too, as people type them."""
 
     def merge(name: str) -> Callable[[click.Context, click.Parameter, bool], None]:
         def set_it(context: click.Context, parameter: click.Parameter, value: bool) -> None:
@@ -194,6 +194,7 @@ def with_options(command: Callable[..., Any]) -> Callable[..., Any]:
         (("-q", "--quiet"), "quiet", "say only what was asked for"),
         (("--user",), "user", "the per-user daemon, even where a system one runs"),
         (("-y", "--yes"), "yes", "answer what asks with yes"),
+        (("--wide",), "wide", "tables whole, however narrow the terminal is"),
     ):
         command = click.option(*flags, is_flag=True, expose_value=False, callback=merge(name), help=text)(command)
     return command

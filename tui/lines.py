@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import sys
 from collections.abc import Sequence
 from datetime import datetime
@@ -12,8 +14,9 @@ import click
 import msgspec
 
 from core.errors import Invalid
+from tui.columns import fitted, whole
 from tui.command import Told, note, options
-from tui.plain import line
+from tui.plain import draws_ascii, line
 
 _BAR = 24
 
@@ -22,15 +25,19 @@ def say(text: str = "") -> None:
     click.echo(text)
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Columns of the widest cell; the last one runs free. Nothing is printed for no rows."""
+def table(head: Sequence[str], rows: Sequence[Sequence[object]], spare: Sequence[str] = ()) -> None:
+    """Columns of the widest cell. With `spare` it fits a terminal, without those columns if need be (those first that
+    stand first); what is piped, and --wide, is whole. Nothing is printed for no rows."""
     if not rows:
         return
     cells = [list(head), *[[line(cell) for cell in row] for row in rows]]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(head))]
-    for row in cells:
-        parts = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
-        say("  ".join(parts).rstrip())
+    if spare and sys.stdout.isatty() and not options().wide:
+        mark = "..." if draws_ascii(os.environ, sys.stdout.encoding) else "…"
+        lines = fitted(cells, shutil.get_terminal_size().columns, spare, mark)
+    else:
+        lines = whole(cells)
+    for each in lines:
+        say(each)
 
 
 def as_json(value: object) -> None:

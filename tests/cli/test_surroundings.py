@@ -65,6 +65,20 @@ def test_every_verb_answers_in_ascii_on_a_terminal_that_is_no_utf_8(home: Path, 
     assert "é✓" in text.decode()
 
 
+def test_tables_fit_the_terminal_and_are_whole_elsewhere(home: Path) -> None:
+    """A refused name of 300 letters made every row of `audit ls` as wide."""
+    corral("deploy", "elsewhere", "--url", "http://127.0.0.1:9", "--name", "a" * 60)
+    corral("deploy", "x" * 300, code=2)
+    for verb in ("ps", "audit ls", "deployments ls", "explain " + "a" * 60):
+        shown = on_terminal(*verb.split(), COLUMNS="80", LC_ALL="C.UTF-8")[1].decode().splitlines()
+        rows = shown if "explain" not in verb else [each for each in shown if re.search("intent|refused|done", each)]
+        assert rows and all(len(each) <= 80 for each in rows), (verb, shown)
+        plain = on_terminal(*verb.split(), COLUMNS="80", LC_ALL="C")[1]
+        assert plain.isascii() and b"?" not in plain
+    assert "x" * 300 in corral("audit", "ls")
+    assert b"x" * 300 in on_terminal("audit", "ls", "--wide", COLUMNS="80")[1]
+
+
 def test_a_locale_without_the_letters_takes_and_gives_them_where_it_can(home: Path) -> None:
     env = {**os.environ, "LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     done = subprocess.run([*CORRAL, "deploy", "é✓"], env=env, capture_output=True, timeout=60)

@@ -84,6 +84,7 @@ def _show(records: Sequence[AuditRecord], stream: bool) -> None:
     table(
         ("SEQ", "TIME", "ACTOR", "VERB", "OBJECT", "OUTCOME", "REASON"),
         [(r.seq, local(r.time), r.actor, r.verb, r.object, r.outcome, r.reason) for r in records],
+        spare=("REASON", "ACTOR"),
     )
 
 

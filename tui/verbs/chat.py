@@ -226,6 +226,7 @@ def _list(found: list[Chat], none: str) -> None:
             (c.id, age(c.updated_at), c.deployment, c.turns, *((_goes(c),) if when else ()), c.title[:60])
             for c in found
         ],
+        spare=("UPDATED", "TURNS"),
     )  # fmt: skip
 
 

@@ -139,6 +139,7 @@ def ps(pss: bool) -> None:
              f"{r.cpu_percent:.0f}%", f"{r.tokens_per_second:.0f}", f"{r.parallel}x{r.ctx_per_slot}", r.reason)
             for r in found
         ],
+        spare=("ENGINE", "PID", "CTX", "TOK/S", "CPU", "SINCE", "MODEL", "MEMORY"),
     )  # fmt: skip
 
 
@@ -179,6 +180,7 @@ def _list() -> None:
                  size(d.plan_bytes), d.reason)
                 for d in found
             ],
+            spare=("ENGINE", "CTX", "RESERVED", "SINCE", "MODEL"),
         )  # fmt: skip
 
 
@@ -361,10 +363,12 @@ def explain(name: str) -> None:
                  size(s.peak_rss_bytes) if s.peak_rss_bytes else "-", s.reason)
                 for s in found.launches[:8]
             ],
+            spare=("LAUNCH", "PEAK", "ENDED"),
         )  # fmt: skip
     if found.audit:
         say()
         table(
             ("TIME", "ACTOR", "VERB", "OUTCOME", "REASON"),
             [(local(r.time), r.actor, r.verb, r.outcome, r.reason) for r in found.audit[-10:]],
+            spare=("ACTOR",),
         )

@@ -51,6 +51,7 @@ def ls() -> None:
                  age(m.imported_at))
                 for m in found
             ],
+            spare=("LICENCE", "CONTEXT", "ARCH", "QUANT", "IMPORTED"),
         )  # fmt: skip
 
 
