@@ -9,6 +9,13 @@ from typing import NamedTuple
 from core.engines.base import Failure
 from core.nodes.base import ExitRecord, LaunchState
 
+LOST = "keeper lost"
+"""What the host says of a launch of which nobody wrote how it ended."""
+TOLD_LOST = (
+    "keeper lost: the process that watched over the engine was killed (nobody saw by whom), and the engine ended"
+    " with it"
+)
+
 
 class Verdict(NamedTuple):
     """The state after a death. `pause`: seconds to the next try, None if there is none."""
@@ -24,7 +31,7 @@ def reason_of(exit: ExitRecord, failure: Failure, rss_planned: int, limit: int) 
     memory at its death beside the plan."""
     reason = failure.reason
     if exit.code is None and exit.signal is None and exit.reason:
-        reason = exit.reason
+        reason = TOLD_LOST if exit.reason == LOST else exit.reason
     elif exit.oom_line:
         reason = f"{reason}; the kernel says: {exit.oom_line}"
     if exit.signal == SIGKILL and exit.peak_rss_bytes:

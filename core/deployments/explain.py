@@ -23,7 +23,7 @@ def sentences(
             line += f": {replica.reason}"
         if replica.state == "backoff" and replica.next_try is not None:
             line += f"; it is started again in {span(max(0.0, replica.next_try - now))}"
-        if replica.restarts:
+        if replica.restarts and "it was restarted" not in replica.reason:
             line += f" ({replica.restarts} {'restart' if replica.restarts == 1 else 'restarts'})"
         told.append(line + ".")
     newest = stories[0] if stories else None
@@ -49,12 +49,12 @@ def _mib(size: int) -> int:
 
 
 def span(seconds: float) -> str:
-    """A length of time as people say it: 42 s, 5 min, 3 h 10 min, 2 d 4 h."""
+    """A length of time as people say it: 42 s, 5 min, 3 h 10 min, 2 d 4 h. Its units change where tables' do."""
     whole = int(max(0, seconds))
-    if whole < 120:
+    if whole < 60:
         return f"{whole} s"
-    if whole < 7200:
+    if whole < 3600:
         return f"{whole // 60} min"
-    if whole < 172800:
+    if whole < 86400:
         return f"{whole // 3600} h {whole % 3600 // 60} min"
     return f"{whole // 86400} d {whole % 86400 // 3600} h"

@@ -18,7 +18,7 @@ import msgspec
 
 from core.access import Effect
 from core.deployments import tables
-from core.deployments.ending import never_ran, reason_of, signal_name
+from core.deployments.ending import LOST, never_ran, reason_of, signal_name
 from core.deployments.order import draw_up
 from core.deployments.picture import Picture
 from core.deployments.yard import Yard
@@ -145,7 +145,7 @@ class Launch:
         self._engine_name = str(found.spec.get("engine", ""))
         picture.set(launch=found.id, pid=found.pid)
         if not found.alive:
-            self.exit = found.exit or ExitRecord(reason="keeper lost")
+            self.exit = found.exit or ExitRecord(reason=LOST)
             picture.set(pid=None)
             picture.state("unknown", "it ended while no daemon ran")  # until the reason is looked at
         elif picture.view.state not in ("draining", "stopping"):
@@ -164,7 +164,7 @@ class Launch:
     def ended(self, found: LaunchState) -> None:
         """The node saw a launch end."""
         if found.id == self.row.id and not found.alive:
-            self.exit = found.exit or ExitRecord(reason="keeper lost")
+            self.exit = found.exit or ExitRecord(reason=LOST)
             self._wake.set()
 
     def notice(self) -> bool:

@@ -23,8 +23,16 @@ def test_another_death_is_told_in_the_engines_words_alone() -> None:
 
 def test_where_nobody_saw_the_end_the_keepers_reason_stands() -> None:
     lost = Failure(reason="nobody saw how it ended")
-    assert reason_of(ExitRecord(reason="keeper lost"), lost, MIB, MIB) == "keeper lost"
+    assert reason_of(ExitRecord(reason="exec failed: x"), lost, MIB, MIB) == "exec failed: x"
     assert reason_of(ExitRecord(), lost, MIB, MIB) == lost.reason
+
+
+def test_a_lost_keeper_is_told_as_what_happened() -> None:
+    """Two words of ours were the whole reason that somebody was woken up with."""
+    told = reason_of(ExitRecord(reason="keeper lost"), Failure(reason="nobody saw how it ended"), MIB, MIB)
+    assert (
+        told.startswith("keeper lost: the process that watched over the engine was killed") and "ended with it" in told
+    )
 
 
 def test_a_signal_has_its_name_where_the_host_has_one() -> None:

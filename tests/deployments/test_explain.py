@@ -1,0 +1,41 @@
+"""Sentences for somebody who was woken up: one unit for one time, nothing said twice."""
+
+import pytest
+
+from core.deployments.ending import verdict
+from core.deployments.explain import sentences, span
+from core.nouns import Deployment, DeploymentSpec, Replica
+from tui.words import age
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [(0, "0 s"), (59, "59 s"), (60, "1 min"), (108, "1 min"), (3599, "59 min"), (3600, "1 h 0 min"),
+     (7300, "2 h 1 min"), (86400, "1 d 0 h"), (190000, "2 d 4 h")],
+)  # fmt: skip
+def test_a_span_changes_its_unit_where_tables_do(seconds: int, said: str) -> None:
+    """`108 s` stood above a table that said `1m` of the same moment."""
+    assert span(seconds) == said
+    if seconds >= 60:
+        number, unit = said.split()[:2]
+        assert age(1e9 - seconds, 1e9) == number + unit[0]
+
+
+def told(state: str, reason: str, restarts: int) -> str:
+    spec = DeploymentSpec(name="d", model="m")
+    deployment = Deployment(
+        spec=spec, wanted="running", state=state, reason="", since=0, created_at=0, created_by="a", ready=0,
+        generation=1, plan_bytes=0,
+    )  # fmt: skip
+    replica = Replica(
+        id="d/0", deployment="d", model="m", version=1, engine="e", node="local", state=state, since=0, reason=reason,
+        restarts=restarts,
+    )  # fmt: skip
+    return " ".join(sentences(deployment, [replica], [], 5.0))
+
+
+def test_how_often_it_was_restarted_is_said_once() -> None:
+    """It read `it was restarted 6 times (6 restarts)`."""
+    then = verdict(wanted=True, reason="it crashed", permanent=False, restarts=6, steady=False, pauses=[1.0] * 6)
+    assert told(then.state, then.reason, then.restarts).count("restart") == 1
+    assert "it crashed (2 restarts)" in told("backoff", "it crashed", 2)
