@@ -144,6 +144,8 @@ def test_uninstall_takes_a_users_own_unit_along_and_asks_systemd_to_forget_it(
     unit = home / "config/systemd/user/corral.service"
     unit.parent.mkdir(parents=True)
     unit.touch()
+    (home / "config/corral").mkdir()
+    (home / "config/corral/corral.toml").touch()
     monkeypatch.delenv("CORRAL_HOME")
     for name, value in {"HOME": home, "XDG_STATE_HOME": home / "s", "XDG_CONFIG_HOME": home / "config"}.items():
         monkeypatch.setenv(name, str(value))
@@ -154,5 +156,5 @@ def test_uninstall_takes_a_users_own_unit_along_and_asks_systemd_to_forget_it(
     done = corral("--user", "uninstall", "--yes", "--json")
     assert done.returncode == 0
     assert str(unit) in json.loads(done.stdout)["removed"]
-    assert not unit.exists() and not list((home / "s/corral").iterdir())
+    assert not unit.exists() and not (home / "s/corral").exists() and not (home / "config/corral").exists()
     assert told.read_text().splitlines() == ["--user disable --now corral.service", "--user daemon-reload"]

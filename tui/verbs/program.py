@@ -202,6 +202,10 @@ def uninstall() -> None:
             shutil.rmtree(place)
         else:
             place.unlink(missing_ok=True)
+    if not shared and not os.environ.get("CORRAL_HOME"):
+        for place in (user_paths().root, user_paths().config.parent):
+            with contextlib.suppress(OSError):  # another host's state, or a file of somebody's own, is there
+                place.rmdir()
     if units:
         _systemctl(*([] if shared else ["--user"]), "daemon-reload")
     tell({"removed": [str(place) for place, _ in places]}, "removed")
