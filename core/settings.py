@@ -248,10 +248,14 @@ class GatewayTable(_Table, frozen=True, kw_only=True):
     when_spool_full: Literal["refuse", "serve-uncounted"] = "refuse"
 
 
+Program = Annotated[str, msgspec.Meta(pattern="^(/|~|$)")]
+"""An absolute path; ~ is the home folder, and empty none."""
+
+
 class EnginesTable(_Table, frozen=True, kw_only=True):
-    llama_server: str = ""
+    llama_server: Program = ""
     """Path of llama-server; empty = looked up on PATH."""
-    llama_cpp_python: str = ""
+    llama_cpp_python: Program = ""
     """Path of a python that has llama-cpp-python[server]; empty = Corral's own."""
 
 

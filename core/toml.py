@@ -20,6 +20,13 @@ T = TypeVar("T")
 TODO = "nothing was changed: mend the line, then `corral reload` (or any verb where no daemon runs)"
 _SHOWN = 60
 """Characters of a wrong value that are shown."""
+USUAL = {"keep_days": 90, "threads": 4}
+"""Examples of keys whose default is a 0 that stands for something else."""
+NONE = {
+    "keep_days": "0 keeps chats for ever", "threads": "0 takes the usable cores less one",
+    "reserve_bytes": "0 keeps a tenth of the memory",
+}  # fmt: skip
+"""What a 0 stands for."""
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
@@ -77,7 +84,7 @@ def _table(data: dict[str, Any], type: inspect.StructType, keys: list[str], refu
             out[key] = _value(value, field.type, key.endswith("_bytes"))
         except _Wrong as wrong:
             raise refuse(here, f"{'.'.join(here)} is {wrong.found}", f"it may be {wrong.allowed}",
-                         f"for example `{key} = {example(key, field.default)}`") from None  # fmt: skip
+                         f"for example `{key} = {example(key, field.default)}`{_none(key)}") from None  # fmt: skip
     return out
 
 
@@ -89,7 +96,11 @@ def example(key: str, default: object) -> str:
         return json.dumps(default or "/usr/local/bin/" + key.replace("_", "-"))
     if key.endswith("_bytes") and isinstance(default, int):
         return f'"{as_typed(default or 4 << 30)}"'
-    return f"{default}"
+    return f"{USUAL.get(key, default)}"
+
+
+def _none(key: str) -> str:
+    return f"; {NONE[key]}" if key in NONE else ""
 
 
 def _value(value: Any, type: inspect.Type, size: bool) -> Any:
@@ -110,6 +121,8 @@ def _value(value: Any, type: inspect.Type, size: bool) -> Any:
     assert isinstance(type, inspect.StrType)
     if not isinstance(value, str) or _CONTROL.search(value):
         raise _Wrong(_said(value), "text on one line, in quotes")
+    if type.pattern is not None and value and not re.match(type.pattern, value):
+        raise _Wrong(_said(value), "an absolute path, or empty: the daemon's own folder is /")
     return value
 
 

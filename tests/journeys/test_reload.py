@@ -51,6 +51,14 @@ def test_a_hangup_puts_the_new_file_in_force_and_refuses_a_wrong_one_whole(home:
     assert ask("status")["daemon"]["pid"] == pid
 
 
+def test_an_engine_that_is_not_where_the_file_says_is_told_and_the_rest_is_in_force(home: Path) -> None:
+    user_paths().config.write_text('[engines]\nllama_server = "/nonexist"\n[chats]\nkeep_days = 9\n')
+    corral("ps")
+    said = corral("reload")
+    assert "in force" in said and "llama-server cannot be started: /nonexist is not there" in said
+    assert "nonexist" not in corral("reload", "-q")
+
+
 def test_samples_follow_their_settings(home: Path) -> None:
     corral("ps")
     before = ask("status")["nodes"][0]["time"]

@@ -6,6 +6,7 @@ import contextlib
 import re
 import time
 from collections.abc import AsyncIterator
+from typing import Any
 
 import click
 import msgspec
@@ -13,7 +14,7 @@ import msgspec
 from core.client import Client
 from core.errors import NoDaemon
 from core.nouns import API_VERSION, Event
-from tui.command import Nouns, Told, again, note_answers, options, run, with_options
+from tui.command import Nouns, Told, again, note, note_answers, options, run, with_options
 from tui.lines import as_json, say, table, tell
 from tui.plain import line
 from tui.words import age, size
@@ -76,8 +77,16 @@ def shutdown(everything: bool) -> None:
 @with_options
 def reload() -> None:
     """Read corral.toml again; it is refused whole if it is wrong."""
-    run(lambda client: client.reload())
+
+    async def work(client: Client) -> list[dict[str, Any]]:
+        await client.reload()
+        return [each for each in await client.engines() if each["path"] and not each["found"]]
+
+    wrong = run(work)
     tell({"reloaded": True}, "corral.toml is in force")
+    if not options().json and not options().quiet:
+        for each in wrong:  # it may be a disk that is not mounted yet: no reason to refuse the rest
+            note(f"{each['name']} cannot be started: {each['reason']}")
 
 
 @click.command()
