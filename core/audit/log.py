@@ -31,12 +31,15 @@ from core.errors import Conflict, Invalid
 from core.nouns import Actor, AuditRecord, ChainFault, ChainReport, Outcome
 from core.settings import Paths
 from core.store import Store
+from core.store.faults import store_error
 
 log = logging.getLogger(__name__)
 
 _VERB = re.compile(r"[a-z]+(\.[a-z-]+)+")
 REASON_LIMIT = 2000
 LOOK = "look again: `corral audit verify`"
+NOTHING = Head(1, 0, GENESIS)
+"""What audit.head says before the first record of a first chain."""
 LAST = "SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1"
 
 
@@ -77,7 +80,7 @@ class Audit:
             if head is not None and head.seq:  # a database that was lost, with all its records
                 self._keep(db, 1, "lost")
             # An emptied table is told from a new database by this row.
-            begun = msgspec.json.encode(head or Head(1, 0, GENESIS)).decode()
+            begun = msgspec.json.encode(head or NOTHING).decode()
             db.execute("INSERT INTO meta (key, value) VALUES ('audit_start', ?)", (begun,))
         moment = self._moment()
         row: tuple[Any, ...] = (
@@ -139,19 +142,26 @@ class Audit:
 
     async def compare(self) -> None:
         """Compare the chain's end with audit.head before the first record of this daemon replaces that: what was cut or
-        changed while no daemon ran is kept as `Fault`, for `verify` and every status. Raises `StoreError`."""
+        changed while no daemon ran is kept as `Fault`, for `verify` and every status. A first chain gets its audit.head
+        here, before its first record: else a crash between the two would look like a file that was removed. Raises
+        `StoreError`."""
         head = read_head(self._paths)
 
-        def work(db: sqlite3.Connection) -> Head | None:
-            last = db.execute(LAST).fetchone()
+        def work(db: sqlite3.Connection) -> tuple[Head | None, bool]:
+            last, begun = db.execute(LAST).fetchone(), start(db)
             self._head = Head(1, *last) if last else None
-            wrong, how = end_wrong(db, last[0] if last else 0, head, start(db))
+            wrong, how = end_wrong(db, last[0] if last else 0, head, begun)
             if wrong is None:
-                return None
+                return None, last is None and head is None
             self._keep(db, wrong, how)
-            return head if how == "cut" else None
+            return (head if how == "cut" else None), False
 
-        self._goes_on = await self._store.transact(work)
+        self._goes_on, first = await self._store.transact(work)
+        if first:
+            try:
+                await asyncio.to_thread(write_head, self._paths, NOTHING)
+            except OSError as error:
+                raise store_error(error, "the audit trail cannot be begun: audit.head cannot be written") from error
 
     def _committed(self, record: AuditRecord) -> None:
         """In the writer's thread, after the COMMIT: the head outside can only ever be behind."""

@@ -513,6 +513,39 @@ async def test_a_whole_chain_is_whole_after_any_number_of_starts(place: tuple[Pa
         await store.close()
 
 
+@pytest.mark.parametrize("count", [1, 3])
+async def test_a_first_chain_whose_head_was_never_written_is_whole(tmp_path: Path, count: int) -> None:
+    """A crash right after the first commits, or a disk that refused the file: nobody has removed anything."""
+    paths = Paths(tmp_path, tmp_path / "corral.toml", "0badcafe")
+    paths.state.mkdir()
+    store = await Store.open(paths, packages=PACKAGES)
+    audit = Audit(store, paths)
+    await audit.compare()
+    (in_the_way := paths.audit_head.with_name("audit.head.new")).mkdir()
+    await fill(Gate(store, audit, Rights(mode="user", owner_uid=1000)), count)
+    await store.close()
+    in_the_way.rmdir()
+    store, audit, _ = await start_again(paths)
+    report = await audit.verify()
+    await store.close()
+    assert report.ok and report.records >= count, report.message
+
+
+async def test_a_first_chain_is_not_begun_without_its_head(tmp_path: Path) -> None:
+    paths = Paths(tmp_path, tmp_path / "corral.toml", "0badcafe")
+    paths.state.mkdir()
+    (in_the_way := paths.audit_head.with_name("audit.head.new")).mkdir()
+    store = await Store.open(paths, packages=PACKAGES)
+    try:
+        with pytest.raises(StoreError, match="the audit trail cannot be begun"):
+            await Audit(store, paths).compare()
+        in_the_way.rmdir()
+        await Audit(store, paths).compare()
+        assert read_head(paths) == Head(1, 0, chain.GENESIS)
+    finally:
+        await store.close()
+
+
 async def test_missing_triggers_are_told(place: tuple[Paths, Store, Audit, Gate]) -> None:
     paths, _, audit, gate = place
     await fill(gate, 3)
