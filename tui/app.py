@@ -27,7 +27,7 @@ from core.errors import CorralError
 from core.nouns import Event
 from tui.ahead import Ahead, Passed, Typed
 from tui.ink import Difference, Ink
-from tui.keymap import EVERYWHERE, FROM_ANYWHERE, SCREENS
+from tui.keymap import EVERYWHERE, FROM_ANYWHERE, PALETTE, SCREENS
 from tui.plain import draws_ascii, harmless, line
 from tui.received import forgive_input, know_alt_enter
 from tui.spoken import spoken
@@ -396,12 +396,28 @@ class Corral(App[int]):
                 return
             if deed.mode:
                 self.go(deed.mode, deed.row, deed.action)
-            elif any(k.action == deed.action for k in EVERYWHERE + FROM_ANYWHERE):
+            elif any(k.action == deed.action for k in EVERYWHERE + FROM_ANYWHERE + PALETTE):
                 await self.run_action(deed.action)
             else:
                 await room.action_do(deed.action)
 
         self.push_screen(Palette(deeds(room.ROOM, room.choices(), self.state)), run)
+
+    def action_settings(self) -> None:
+        """What `corral reload` does."""
+        self.act(lambda client: client.reload(), lambda _: self.say("corral.toml is in force"))
+
+    def action_shutdown(self, models: bool) -> None:
+        """What `corral shutdown` does, with --all if `models`."""
+        from tui.screens.room import Room
+
+        running = sum(replica.pid is not None for replica in self.state.replicas.values())
+        what = (
+            f" and stop all models (replicas: {running})? Answers in flight end first" if models else "? Models run on"
+        )
+        if isinstance(self.screen, Room):
+            question = f"Shut the daemon down{what}. F5 starts it again"
+            self.screen.confirmed(question, lambda client: client.shutdown(models))
 
     def action_whole(self) -> None:
         from tui.screens.whole import Whole

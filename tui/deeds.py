@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from core.nouns import Chat, Deployment
-from tui.keymap import EVERYWHERE, FROM_ANYWHERE, ROOMS, SCREENS, Key
+from tui.keymap import EVERYWHERE, FROM_ANYWHERE, PALETTE, ROOMS, SCREENS, Key
 from tui.state import State
 
 
@@ -52,6 +52,9 @@ def deeds(here: str, choices: Sequence[tuple[Key, str]], state: State) -> list[D
         for key in _keys("models", _OF_MODEL):
             why = gone or ("a deployment uses it" if key.action == "remove" and name in used else "")
             found.append(_deed(f"{name}: {key.words.lower()} the model", key, "models", name, why))
+    found += [Deed(k.words, k.shown, k.action, why=gone) for k in PALETTE]
+    if state.connection == "ended":
+        found.append(Deed("start the daemon", "f5", "reload"))
     known = {key.action: key for key in (*EVERYWHERE, *FROM_ANYWHERE)}
     found += [
         Deed(k.words, k.shown, k.action) for k in known.values() if k.action != "palette" and "room(" not in k.action

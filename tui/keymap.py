@@ -52,6 +52,13 @@ FROM_ANYWHERE = (
 )
 """Also from within a text field. F5 refreshes on every screen, so Chat, screen 5, has alt+5 and no F key."""
 
+PALETTE = (
+    Key("", "settings", "reload: read corral.toml again"),
+    Key("", "shutdown(False)", "shut down the daemon; models run on"),
+    Key("", "shutdown(True)", "shut down the daemon and stop all models"),
+)
+"""What is done too seldom for a key: only the palette has it."""
+
 TABLE = (
     Key("j,down", "down", "Next row", "tables"),
     Key("k,up", "up", "Row before", "tables"),

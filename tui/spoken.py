@@ -21,6 +21,7 @@ _PLACES = (
     (r"corral status", "screen 1"),
     (r"corral explain \S+", "e on screen 2"),
     (r"corral start \S+", "s on screen 2"),
+    (r"corral reload", "\"reload\" in the palette"),
 )  # fmt: skip
 _SAID = [(re.compile(rf"`{words}`|(?<!`){words}(?=$|[\s.,;:])"), place) for words, place in _PLACES]
 _OPTION = re.compile(rf"--({'|'.join(sorted(FIELDS, key=len, reverse=True))})\b")

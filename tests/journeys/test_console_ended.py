@@ -46,6 +46,16 @@ def test_a_console_brings_back_a_daemon_that_died_and_none_that_was_ended(home: 
         console.until(lambda text: "shut down" not in text and "live" in text, 60)
         assert starts() == 4
 
+        console.press("ctrl+p")
+        shows(console, "what to do")
+        console.press("shut stop all")
+        shows(console, "shut down the daemon and stop all models")
+        console.press("enter")
+        shows(console, "Shut the daemon down and stop all models (replicas: 0)?")
+        console.press("y")
+        shows(console, SHUT)
+        corral("status", code=6)
+
         corral("uninstall", "--yes")
         shows(console, SHUT)
         console.rest(5)

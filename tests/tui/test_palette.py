@@ -124,3 +124,37 @@ def test_only_what_has_the_letters_is_found_and_nothing_twice(texts, typed):
             letters = iter(words)
             assert all(each in letters for each in word)
     assert {text for text in texts if typed.strip() and typed.strip() in text} <= set(found)
+
+
+@pytest.mark.parametrize(("typed", "asks", "models"), [
+    ("shut models run", "Shut the daemon down? Models run on. F5 starts it again", False),
+    ("shut stop all", "and stop all models (replicas: 1)? Answers in flight end first. F5 starts it again", True),
+])  # fmt: skip
+async def test_the_daemon_is_shut_down_after_a_question(console, fake, typed, asks, models):
+    async with console("2", size=(80, 24)) as it:
+        await it.until("replica")
+        await choose(it, typed)
+        await it.until(lambda: isinstance(it.app.screen, Confirm))
+        assert asks in it.app.screen.question and not fake.calls
+        await it.press("y")
+        await it.until(lambda: ("shutdown", models) in fake.calls)
+
+
+async def test_the_settings_are_read_again(console, fake):
+    async with console("1") as it:
+        await choose(it, "reload corral.toml")
+        await it.until("corral.toml is in force")
+        assert ("reload",) in fake.calls
+
+
+async def test_a_daemon_that_was_shut_down_is_started_from_the_palette(console, fake):
+    async with console("1") as it:
+        fake.ended = True
+        fake.drop()
+        await it.until("F5 starts it again")
+        await choose(it, "shut models run")
+        await it.until("Not now: The daemon was shut down")
+        await it.press("escape")
+        fake.up = True
+        await choose(it, "start the daemon")
+        await it.until("live")

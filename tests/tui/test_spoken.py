@@ -21,6 +21,10 @@ from tui.spoken import spoken
         ),
         (Conflict("x is stopped", "", "corral start x"), "s on screen 2"),
         (
+            Invalid("corral.toml:4", "", "mend the line, then `corral reload`"),
+            'mend the line, then "reload" in the palette',
+        ),
+        (
             Conflict("/a/--name.gguf is bad", "see `corral models ls`.gguf"),
             "/a/--name.gguf is bad. see `corral models ls`",
         ),
