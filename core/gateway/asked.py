@@ -11,14 +11,23 @@ from msgspec import Meta
 
 from core.gateway.errors import Refusal
 
+ITEMS = 10_000
+"""Of the arrays of a request's schemas in all: an engine writes a grammar of them, element by element."""
 COMPLETION_LOGPROBS = 5
 """What OpenAI's /v1/completions takes at most."""
 
 Likely = Annotated[float, Meta(ge=-1, le=20)]
 """So many alternatives to each token: OpenAI's most. A float, because llama.cpp takes 1e5 for a whole number too."""
 Answers = Annotated[float, Meta(ge=0, le=128)]
+Grammar = Annotated[str, Meta(max_length=16 << 10)]
+"""An engine follows its brackets on the stack: 100,000 ended it."""
+Breakers = Annotated[list[str], Meta(max_length=16)]
+"""Each is looked for in the whole vocabulary: a hundred took 80 MiB and seconds."""
 Back = Annotated[float, Meta(ge=-1, le=1 << 17)]
 """So many tokens are looked back at: more than 128 Ki would be memory for nothing. -1: the whole context."""
+
+
+_NOTHING = msgspec.Raw(b"")
 
 
 class Options(msgspec.Struct, frozen=True):
@@ -39,6 +48,11 @@ class Asked(msgspec.Struct, frozen=True):
     best_of: Answers | None = None
     repeat_last_n: Back | None = None
     dry_penalty_last_n: Back | None = None
+    dry_sequence_breakers: Breakers | None = None
+    grammar: Grammar | None = None
+    json_schema: msgspec.Raw = _NOTHING
+    response_format: msgspec.Raw = _NOTHING
+    tools: msgspec.Raw = _NOTHING
 
 
 _DECODE = msgspec.json.Decoder(Asked).decode
@@ -54,4 +68,20 @@ def read(path: str, body: bytes) -> Asked:
         raise Refusal(400, "the body cannot be read: it is not JSON", "bad_request") from None
     if asked.logprobs is not None and asked.logprobs > COMPLETION_LOGPROBS and path == "/v1/completions":
         raise Refusal(400, f"logprobs is at most {COMPLETION_LOGPROBS} here", "bad_request")
+    for schema in (asked.json_schema, asked.response_format, asked.tools):
+        if schema and _items(msgspec.json.decode(schema)) > ITEMS:
+            raise Refusal(400, f"the arrays of a schema have at most {ITEMS} items in all", "bad_request")
     return asked
+
+
+def _items(schema: object) -> float:
+    """The sum of `minItems` and `maxItems` wherever they stand; without recursion, however deep it is."""
+    found, left = 0.0, [schema]
+    while left:
+        each = left.pop()
+        if isinstance(each, dict):
+            left.extend(each.values())
+            found += sum(abs(n) for key in ("minItems", "maxItems") if isinstance(n := each.get(key), int | float))
+        elif isinstance(each, list):
+            left.extend(each)
+    return found

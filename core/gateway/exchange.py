@@ -58,9 +58,9 @@ class Exchange:
     """One request. The client may go while a turn goes on."""
 
     __slots__ = (
-        "_actor", "_alone", "_asked", "_began", "_body", "_client", "_connecting", "_connection", "_core", "_counts",
-        "_done", "_first", "_fresh", "_last", "_path", "_paused", "_seat", "_seated", "_sse", "_status", "_target",
-        "_tried", "_turn", "_turn_id", "_uid", "_waiter",
+        "_actor", "_alone", "_began", "_body", "_client", "_connecting", "_connection", "_core", "_counts",
+        "_done", "_first", "_fresh", "_last", "_model", "_path", "_paused", "_seat", "_seated", "_sse",
+        "_status", "_target", "_tried", "_turn", "_turn_id", "_uid", "_waiter",
     )  # fmt: skip
 
     def __init__(
@@ -69,7 +69,7 @@ class Exchange:
         self._core = core
         self._client: Client | None = client
         self._path = path
-        self._asked = asked
+        self._model = asked.model  # not `asked`: its raw parts would keep the body
         self._uid = uid
         self._actor = actor
         self._turn_id = turn
@@ -347,7 +347,7 @@ class Exchange:
                 self._core.new_id(),
                 time.time(),
                 self._uid,
-                self._asked.model,
+                self._model,
                 self._target.route.model,
                 seat.route.id if seat is not None else "",
                 seat.route.launch if seat is not None else "",

@@ -19,6 +19,8 @@ TOO_MUCH = [
     (COMPLETION, {"logprobs": 6}),
     (COMPLETION, {"n_probs": 21}),
     (COMPLETION, {"best_of": 129}),
+    (COMPLETION, {"grammar": "root ::= " + "(" * 100_000}),
+    (COMPLETION, {"dry_sequence_breakers": ["a"] * 17}),
 ]
 ENOUGH = [
     (CHAT, {"logprobs": True, "top_logprobs": 20}),
@@ -26,6 +28,20 @@ ENOUGH = [
     (CHAT, {"n": 1, "repeat_last_n": -1, "dry_penalty_last_n": -1}),
     (COMPLETION, {"logprobs": 5, "best_of": 1}),
     (COMPLETION, {"n_probs": 20, "repeat_last_n": 4096}),
+    (COMPLETION, {"grammar": 'root ::= "yes" | "no"', "dry_sequence_breakers": ["\n", ":"]}),
+    (COMPLETION, {"json_schema": {"type": "array", "minItems": 2, "maxItems": 5}}),
+    (COMPLETION, {"json_schema": None}),
+    (CHAT, {"tools": [{"type": "function", "function": {"name": "maxItems", "parameters": {}}}]}),
+    (CHAT, {"tools": [], "response_format": {"type": "json_object"}}),
+]
+ARRAY = {"type": "array", "items": {"type": "integer"}, "maxItems": 100_000_000}
+MANY = {"type": "object", "properties": {str(n): {**ARRAY, "maxItems": 1000} for n in range(200)}}
+SCHEMAS = [
+    (COMPLETION, {"json_schema": ARRAY}),
+    (COMPLETION, {"json_schema": {**ARRAY, "minItems": 1e9, "maxItems": None}}),
+    (COMPLETION, {"json_schema": MANY}),
+    (CHAT, {"response_format": {"type": "json_schema", "json_schema": {"schema": ARRAY}}}),
+    (CHAT, {"tools": [{"type": "function", "function": {"name": "f", "parameters": MANY}}]}),
 ]
 
 
@@ -40,6 +56,14 @@ async def test_a_number_that_would_end_an_engine_is_refused_before_it_gets_there
     answer = await asked(gateway, path, json.dumps({"model": "chat", **fields}).encode())
     assert answer.startswith(b"HTTP/1.1 400 Bad Request"), answer
     assert [*fields][-1].encode() in answer  # it names the field
+    assert not stub.bodies
+
+
+@pytest.mark.parametrize(("path", "fields"), SCHEMAS)
+async def test_a_schema_of_which_an_engine_would_make_a_huge_grammar_is_refused(gateway, stub, path, fields):
+    await gateway.route(stub)
+    answer = await asked(gateway, path, json.dumps({"model": "chat", **fields}).encode())
+    assert answer.startswith(b"HTTP/1.1 400 ") and b"at most 10000 items" in answer
     assert not stub.bodies
 
 
