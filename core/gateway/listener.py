@@ -97,6 +97,7 @@ class ClientConnection(asyncio.Protocol):
             self._transport.close()
 
     def eof_received(self) -> bool:
+        """Whoever says that he sends no more has gone: decision 0002."""
         return False
 
     def pause_writing(self) -> None:
@@ -126,6 +127,10 @@ class ClientConnection(asyncio.Protocol):
         else:
             self._serve(request)
 
+    def _late(self, seconds: float) -> None:
+        """A request has begun and is not whole in time."""
+        self._fail(Refusal(408, f"the request was not whole within {seconds:g} s", "timeout"))
+
     def _keep_ahead(self, data: bytes) -> None:
         self._ahead += data
         if len(self._ahead) > AHEAD_BYTES:
@@ -145,7 +150,7 @@ class ClientConnection(asyncio.Protocol):
             self._timer = None
         if framer.begun and self._timer is None:
             seconds = HEAD_S + self._core.table.limits.idle_timeout_s
-            self._timer = asyncio.get_running_loop().call_later(seconds, self._transport.abort)
+            self._timer = asyncio.get_running_loop().call_later(seconds, self._late, seconds)
         self._next()
 
     def _next(self) -> None:
