@@ -57,6 +57,11 @@ def size(amount: float) -> str:
     return f"{amount:.1f} TiB"
 
 
+def slots(busy: int, parallel: int, queued: int) -> str:
+    """How many are taken of how many, and how many wait for one: `2/2 +38`."""
+    return f"{busy}/{parallel}" + (f" +{queued}" if queued else "")
+
+
 def age(since: float, now: float | None = None) -> str:
     """How long ago `since` (epoch seconds) was, in one unit; a clock that jumped back reads `0s`."""
     seconds = max(0.0, (time.time() if now is None else now) - since)

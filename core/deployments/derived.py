@@ -47,6 +47,7 @@ class Derived:
             ready=sum(view.state == "ready" for view in views),
             generation=wanted.generation,
             plan_bytes=wanted.plan.plan_bytes,
+            queued=max((view.queued for view in views), default=0),
         )
         if shown != was:
             self._shown[name] = shown

@@ -59,7 +59,9 @@ class Figures:
             )  # fmt: skip
 
     def live(self, live: wire.Live) -> None:
-        """Show what the gateway has seen pass."""
+        """Show what the gateway has seen pass, and what waits there: engines get no more than they have slots."""
+        for waited_for in self._runners.values():
+            waited_for.picture.set(queued=live.queued.get(waited_for.deployment, 0))
         for each in live.replicas:
             runner = self._runners.get(each.replica)
             if runner is not None:

@@ -104,6 +104,7 @@ class GatewayLink:
             acknowledged=self._acknowledged,
             requests=live.requests if live else 0,
             in_flight=live.in_flight if live else 0,
+            queued=sum(live.queued.values()) if live else 0,
             spooled=live.spooled if live else 0,
         )
 

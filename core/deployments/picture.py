@@ -14,7 +14,7 @@ LOOKS = 4
 """A rate is that of the last three seconds: one second of a slow model is 0 or 1 token."""
 GONE = {
     "pid": None, "port": None, "socket": None, "rss_bytes": 0, "pss_bytes": 0, "anon_bytes": 0, "cpu_percent": 0.0,
-    "tokens_per_second": 0.0, "prompt_tokens_per_second": 0.0, "slots_busy": 0, "queued": 0,
+    "tokens_per_second": 0.0, "prompt_tokens_per_second": 0.0, "slots_busy": 0,
 }  # fmt: skip
 """What no longer holds when the process has ended."""
 
@@ -72,11 +72,11 @@ class Picture:
         )
 
     def count(self, now: Counters | None) -> None:
-        """Show slots, queue and prompt tokens a second since the last counters; None: the engine does not say."""
+        """Show slots and prompt tokens a second since the last counters; None: the engine does not say."""
         before, self._counters = self._counters, now
         if now is None:
             return
-        rates: dict[str, object] = {"slots_busy": now.slots_busy or 0, "queued": now.queued or 0}
+        rates: dict[str, object] = {"slots_busy": now.slots_busy or 0}
         if before is not None and now.time > before.time:
             new, old = now.prompt_tokens, before.prompt_tokens
             if new is not None and old is not None:
@@ -97,7 +97,7 @@ class Picture:
         """No request runs: rates are zero without asking."""
         self._counters = None
         self._passed.clear()
-        self.set(tokens_per_second=0.0, prompt_tokens_per_second=0.0, slots_busy=0, queued=0)
+        self.set(tokens_per_second=0.0, prompt_tokens_per_second=0.0, slots_busy=0)
 
     # ---------------------------------------------------------------------------------------- kept
 

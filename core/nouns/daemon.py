@@ -35,6 +35,7 @@ class GatewayStatus(Noun, frozen=True, kw_only=True):
     acknowledged: int
     requests: int = 0
     in_flight: int = 0
+    queued: int = 0
     spooled: int = 0
 
 

@@ -81,6 +81,8 @@ class Deployment(Noun, frozen=True, kw_only=True):
     """Grows with each change of the spec."""
     plan_bytes: int = 0
     """A replica's reservation."""
+    queued: int = 0
+    """Requests that wait for a slot of any of its replicas."""
 
 
 class Replica(Noun, frozen=True, kw_only=True):
@@ -115,6 +117,7 @@ class Replica(Noun, frozen=True, kw_only=True):
     prompt_tokens_per_second: float = 0.0
     slots_busy: int = 0
     queued: int = 0
+    """Requests that wait for a slot of its deployment: each of its replicas says the same."""
     ttft_ms: float | None = None
     plan_bytes: int = 0
     rss_planned: int = 0

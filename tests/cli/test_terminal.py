@@ -157,6 +157,9 @@ def test_a_question_that_waits_says_so_until_its_answer_comes(deployed: Path) ->
         first.sees("w3")
         with Screen("chat", "d", "two") as second:
             second.sees(r"\(queued: every slot is taken.*\)")
+            assert [each["queued"] for each in (*ask("ps"), *ask("deployments"))] == [1, 1]
+            assert ask("status")["gateway_status"]["queued"] == 1
+            assert re.search(r"SLOTS.*[01]/1 \+1", corral("ps"), re.S) and "1 queued" in corral("status")
             assert "w0" not in second.sees(r"\r +\r")  # it goes before the first word
             second.sees("w23")
             assert second.ends() == 0

@@ -7,6 +7,7 @@ from doubles import MIB
 from world import World
 
 from core.deployments.figures import Figures
+from core.gateway import wire
 from core.nouns import Counters, ProcessSample
 
 
@@ -94,3 +95,16 @@ async def test_an_engine_is_asked_for_its_counters_only_while_requests_run(
     for _ in range(5):
         await looks.sampled([], cast(Any, ready.link))
     assert len(asked) == 2 and ready.runner.view.slots_busy == 0
+
+
+async def test_what_waits_at_the_gateway_is_shown_on_each_replica_until_it_waits_no_more(ready: World) -> None:
+    def live(**queued: int) -> wire.Live:
+        return wire.Live(requests=1, in_flight=1, queued=queued, replicas=(), connections=1, spooled=0)
+
+    looks = figures(ready)
+    looks.live(live(d=38, other=2))
+    assert ready.runner.view.queued == 38
+    await looks.sampled([], cast(Any, ready.link))  # nothing runs: it has its own word for that
+    assert ready.runner.view.queued == 38
+    looks.live(live(other=2))
+    assert ready.runner.view.queued == 0

@@ -68,6 +68,7 @@ def test_it_is_watched_asked_and_left_alone(home: Path, server: ThreadingHTTPSer
     (replica,) = ask("ps")
     assert (replica["state"], replica["engine"], replica["pid"], replica["socket"]) == ("ready", "attach", None, None)
     assert replica["model"] == MODEL and replica["port"] == server.server_port
+    assert "1x0" not in corral("ps")  # nobody knows the context of a server of somebody else
     assert "A llama." in corral("chat", "far", "What is a llama?")
     corral("stop", "far")
     until(lambda: ask("ps")[0]["state"] == "stopped")

@@ -11,7 +11,7 @@ from tui.screens import FOLDER
 from tui.screens.room import Note, Room
 from tui.widgets.table import Column, Row, Table
 from tui.widgets.trace import LOW, Trace
-from tui.words import age, moment, size, state
+from tui.words import age, moment, size, slots, state
 
 
 def about(chosen: Deployment) -> str:
@@ -42,7 +42,7 @@ class Deployments(Room):
             [
                 Column("replica", 12, fit=True), Column("state", 12, state=True), Column("tok/s", 7, 3, True),
                 Column("cpu %", 6, 3, True), Column("memory", 9, 3, True), Column("pss", 9, 4, True),
-                Column("slots", 6, 5, True), Column("pid", 8, 6, True), Column("engine", 12, 7),
+                Column("slots", 8, 5, True), Column("pid", 8, 6, True), Column("engine", 12, 7),
                 Column("restarts", 8, 1, True), Column("reason", 18, flex=True),
             ],
             empty="No replica", id="replicas",
@@ -68,7 +68,8 @@ class Deployments(Room):
             [
                 Row(r.id, (r.id, state(r.state, plain_ascii), f"{r.tokens_per_second:.1f}", f"{r.cpu_percent:.0f}",
                            size(r.rss_bytes), size(r.pss_bytes) if r.pss_bytes else "-",
-                           f"{r.slots_busy}/{r.parallel}", str(r.pid or "-"), r.engine, str(r.restarts), r.reason))
+                           slots(r.slots_busy, r.parallel, r.queued), str(r.pid or "-"), r.engine, str(r.restarts),
+                           r.reason))
                 for r in sorted(known.replicas.values(), key=lambda r: r.place)
                 if chosen is not None and r.deployment == chosen.spec.name
             ]

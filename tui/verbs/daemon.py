@@ -35,7 +35,10 @@ def status() -> None:
     daemon, gateway = found.daemon, found.gateway_status
     say(f"daemon    pid {daemon.pid}, version {daemon.version}, up {age(daemon.started_at)}, {daemon.mode} mode")
     pid = f"pid {gateway.pid}, " if gateway.pid else ""
-    say(f"gateway   {line(gateway.state)}, {pid}{gateway.in_flight} in flight, {gateway.requests} served")
+    say(
+        f"gateway   {line(gateway.state)}, {pid}{gateway.in_flight} in flight, {gateway.queued} queued,"
+        f" {gateway.requests} served"
+    )
     for node in found.nodes:
         say(
             f"host      {node.cpu_percent:.0f} % CPU, {size(node.free_bytes)} of {size(node.memory_bytes)} memory free,"

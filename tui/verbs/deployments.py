@@ -17,7 +17,7 @@ from tui.amounts import Moment, Number, Signed, Size, Whole
 from tui.command import Nouns, Told, again, filled, named, note, note_answers, options, run, with_options
 from tui.lines import as_json, ask, local, note_ctx, say, table, tell
 from tui.plain import line, plain
-from tui.words import age, plural, size
+from tui.words import age, plural, size, slots
 
 SECONDS = Number(0, 86400)
 NOTHING = "nothing is deployed: corral deploy MODEL"
@@ -133,13 +133,14 @@ def ps(pss: bool) -> None:
         say(line(f"no replica runs or should run: {names}") if there else NOTHING)
         return
     table(
-        ("REPLICA", "STATE", "SINCE", "MODEL", "ENGINE", "PID", "MEMORY", "CPU", "TOK/S", "CTX", "REASON"),
+        ("REPLICA", "STATE", "SINCE", "MODEL", "ENGINE", "PID", "MEMORY", "CPU", "TOK/S", "SLOTS", "CTX", "REASON"),
         [
             (r.id, r.state, age(r.since), r.model, r.engine, r.pid or "-", size(r.rss_bytes) if r.rss_bytes else "-",
-             f"{r.cpu_percent:.0f}%", f"{r.tokens_per_second:.0f}", f"{r.parallel}x{r.ctx_per_slot}", r.reason)
+             f"{r.cpu_percent:.0f}%", f"{r.tokens_per_second:.0f}", slots(r.slots_busy, r.parallel, r.queued),
+             f"{r.parallel}x{r.ctx_per_slot}" if r.ctx else "-", r.reason)
             for r in found
         ],
-        spare=("ENGINE", "PID", "CTX", "TOK/S", "CPU", "SINCE", "MODEL", "MEMORY"),
+        spare=("ENGINE", "PID", "CTX", "SLOTS", "TOK/S", "CPU", "SINCE", "MODEL", "MEMORY"),
     )  # fmt: skip
 
 
