@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import pwd
 from collections.abc import AsyncIterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from core.access import Gate
+from core.access import Gate, Rights
 from core.api import routes
 from core.api.server import Server
 from core.audit import Audit
@@ -22,7 +23,7 @@ from core.nouns import Actor, ChatOptions, Deployment, DeploymentSpec, Turn
 from core.settings import Paths
 from core.store import Store
 
-ME = Actor(uid=os.getuid(), name="me")
+ME = Actor(uid=os.getuid(), name=pwd.getpwuid(os.getuid()).pw_name)
 
 
 class House:
@@ -55,7 +56,7 @@ async def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
     paths = Paths(tmp_path, tmp_path / "corral.toml", "0badcafe")
     paths.state.mkdir()
     store = await Store.open(paths, packages=("core.store", "core.audit", "core.chats"))
-    gate = Gate(store, Audit(store, paths), mode="user", owner_uid=os.getuid(), group="")
+    gate = Gate(store, Audit(store, paths), Rights(mode="user", owner_uid=os.getuid()))
     house.chats = Chats(
         store, gate, Bus(), gateway_socket=tmp_path / "g.sock", deployment=house.deployment, clock=lambda: house.now,
         queued=lambda turn: house.queued,
