@@ -19,8 +19,9 @@ import msgspec
 from aiohttp import web
 
 from core import fulldisk, program_version, systemd
-from core.access import Access, Gate, Rights, accounts
+from core.access import Access, Gate, Keys, Rights, accounts
 from core.access.accounts import Accounts
+from core.access.rights import Use
 from core.api.peer import Names, user_name
 from core.api.routes import Services, add_routes
 from core.api.server import Call, Server
@@ -79,8 +80,12 @@ class Daemon:
             self._died_often = await record_start(self.store, self.gate, self.audit, paths)
             self.access = Access(self.store, self.gate)
             await self.access.start(self._first_admins())
+            self.keys = Keys(self.store, self.gate)
+            await self.keys.start()
             await self._build()
             await self._run()
+            with contextlib.suppress(CorralError):
+                await self.keys.write_uses()
             await self.gate.record(CORRAL, "daemon.stop", "daemon:local", f"d-{os.getpid()}", "done")
         finally:
             await self.store.close()
@@ -98,6 +103,7 @@ class Daemon:
         self.deployments = Deployments(
             store=self.store, gate=self.gate, audit=self.audit, node=self.node, engines=self.engines,
             catalog=self.catalog, bus=self.bus, paths=paths, settings=settings, allowed=self._allowed,
+            keys=self._keys,
             gateway_uid=self.accounts.gateway.uid if self.accounts else None, name=self.names.of,
         )  # fmt: skip
 
@@ -121,6 +127,8 @@ class Daemon:
         if said := systemd.logout_ends(user_name(os.getuid())):
             self._warnings.append(said)
         self.access.on_change += [self.deployments.link.touch, self.chats.obey, self._tell_of_access]
+        self.keys.on_change += [self.deployments.link.touch, self._tell_of_access]
+        self.deployments.link.on_used = self.keys.used
         await self.catalog.start()
         await self.deployments.start()
 
@@ -129,7 +137,7 @@ class Daemon:
         add_routes(
             server,
             Services(
-                bus=self.bus, gate=self.gate, access=self.access, store=self.store, audit=self.audit,
+                bus=self.bus, gate=self.gate, access=self.access, keys=self.keys, store=self.store, audit=self.audit,
                 catalog=self.catalog,
                 deployments=self.deployments,
                 engines=self.engines, chats=self.chats, sampler=self.sampler, facts=self.node.facts,
@@ -193,6 +201,7 @@ class Daemon:
             group.create_task(self.retention.run())
             group.create_task(self._reload_on_hangup())
             group.create_task(self.access.run())
+            group.create_task(self.keys.run())
 
     async def _verify(self) -> None:
         """Verify the chain beside serving: a million records take some 4 s, which no start should wait for."""
@@ -227,6 +236,8 @@ class Daemon:
             warnings.append(self._died_often)
         if not chain.ok:
             warnings.append(f"the audit chain does not verify: {chain.message}; see `corral audit verify`")
+        if trouble := self.deployments.link.trouble:
+            warnings.append(f"programs cannot reach the gateway: {trouble}")
         warnings += [*self.store.troubles(), *self.audit.troubles(), *self.gate.troubles()]
         return Status(
             daemon=DaemonStatus(
@@ -242,6 +253,7 @@ class Daemon:
                 database_id=self.store.database_id,
                 warnings=tuple(dict.fromkeys(warnings)),
             ),
+            gateway=self.deployments.link.url,
             gateway_socket=str(self.paths.gateway_socket),
             gateway_status=self.deployments.link.status(),
             nodes=(self.sampler.last,) if self.sampler.last else (),
@@ -323,11 +335,24 @@ class Daemon:
 
     def _allowed(self) -> wire.Allowed:
         """Who may use the gateway's socket without a key."""
-        rules = tuple(
-            wire.Rule(user=each.kind == "user", id=each.id, scope=each.scope, deny=each.deny, until=each.until)
-            for each in self.access.uses("deployments.use")
-        )
+        rules = tuple(map(_rule, self.access.uses("deployments.use")))
         return wire.Allowed(uids=(0,) if self.accounts else tuple({0, os.getuid()}), rules=rules)
+
+    def _keys(self) -> tuple[wire.Key, ...]:
+        """The keys for programs, each secret one."""
+        return tuple(
+            wire.Key(
+                id=key.id, name=key.name, hash=hash, owner=key.owner.name, uid=key.owner.id, until=until,
+                rules=None if uses is None else tuple(map(_rule, uses)), deployments=key.deployments,
+                endpoints=key.endpoints, sources=key.sources,
+                limits=wire.KeyLimits(**msgspec.structs.asdict(key.limits)),
+            )
+            for key, hash, until, uses in self.keys.told()
+        )  # fmt: skip
+
+
+def _rule(use: Use) -> wire.Rule:
+    return wire.Rule(user=use.kind == "user", id=use.id, scope=use.scope, deny=use.deny, until=use.until)
 
 
 async def _ended(tasks: list[asyncio.Task[object]]) -> None:

@@ -239,6 +239,9 @@ class ReplicasTable(_Table, frozen=True, kw_only=True):
 
 
 class GatewayTable(_Table, frozen=True, kw_only=True):
+    listen: Annotated[str, msgspec.Meta(pattern=r"^$|^(127(\.[0-9]{1,3}){3}|\[::1\]):[0-9]{1,5}$")] = "127.0.0.1:8620"
+    """Where programs with an API key are served: loopback alone; the next free port if that one is taken at first.
+    Empty: nowhere but on the Unix socket."""
     queue: Annotated[int, msgspec.Meta(ge=0, le=100000)] = 64
     """Requests that may wait for a slot of a deployment."""
     queue_timeout_s: Seconds = 60

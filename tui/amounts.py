@@ -75,6 +75,20 @@ class Moment(click.ParamType[float]):
             self.fail(str(error), param, ctx)
 
 
+class Span(click.ParamType[float]):
+    """An option's length of time, seconds: `30m`, `2d`, `1h30m`."""
+
+    name = "span"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        if isinstance(value, float):
+            return value
+        spans = re.findall(r"(\d+(?:\.\d+)?)([smhdw])", str(value))
+        if not spans or "".join(number + unit for number, unit in spans) != str(value):
+            self.fail(f"{value!r} is no length of time; say 30m, 2h or 1d", param, ctx)
+        return sum(float(number) * _SPANS[unit] for number, unit in spans)
+
+
 class MomentAhead(click.ParamType[float]):
     """An option's moment in the time to come, seconds since the epoch."""
 

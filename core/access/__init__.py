@@ -1,7 +1,8 @@
 """Who may do what, and the one gate that every action passes."""
 
 from core.access.gate import Effect, Gate
+from core.access.keys import Keys
 from core.access.rights import Rights
 from core.access.service import Access
 
-__all__ = ["Access", "Effect", "Gate", "Rights"]
+__all__ = ["Access", "Effect", "Gate", "Keys", "Rights"]

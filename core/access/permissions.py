@@ -42,6 +42,9 @@ PERMISSIONS: dict[str, Permission] = {
         Permission("audit.read", "audit", "read the audit trail"),
         Permission("audit.verify", "audit", "verify its chain"),
         Permission("audit.accept", "audit", "accept a fault of the chain that was cleared up"),
+        Permission("keys.own", "key", "make, limit, rotate and revoke API keys of one's own and of one's teams"),
+        Permission("keys.read", "key", "see everybody's API keys (never their secrets)"),
+        Permission("keys.manage", "key", "make, limit, rotate and revoke everybody's API keys"),
         Permission("access.read", "access", "see roles, grants and teams, and explain decisions"),
         Permission("access.grant", "access", "grant what one holds, deny, and revoke"),
         Permission("access.roles", "access", "define and remove roles"),
@@ -58,11 +61,12 @@ BUILTIN: dict[str, Role] = {
     for each in (
         Role(name="viewer", allows=_SEE, words="sees what there is and what runs", builtin=True),
         Role(
-            name="user", allows=("daemon.read", "models.read", "deployments.read", "deployments.use", "chats.own"),
-            words="uses what is deployed, and keeps chats", builtin=True,
+            name="user",
+            allows=("daemon.read", "models.read", "deployments.read", "deployments.use", "chats.own", "keys.own"),
+            words="uses what is deployed, keeps chats and has API keys", builtin=True,
         ),
         Role(
-            name="operator", allows=(*_SEE, *(p for p in _OPERATE if p != "deployments.read"), "chats.own"),
+            name="operator", allows=(*_SEE, *(p for p in _OPERATE if p != "deployments.read"), "chats.own", "keys.own"),
             words="deploys, starts, stops, scales and removes, and uses it", builtin=True,
         ),
         Role(
@@ -70,7 +74,7 @@ BUILTIN: dict[str, Role] = {
             builtin=True,
         ),
         Role(
-            name="auditor", allows=(*_SEE, "audit.read", "audit.verify", "access.read"),
+            name="auditor", allows=(*_SEE, "audit.read", "audit.verify", "access.read", "keys.read"),
             words="reads the trail, the rights and what runs; changes nothing", builtin=True,
         ),
         Role(

@@ -65,6 +65,10 @@ class Rights:
             return "the owner of this daemon"
         return "root on this host" if actor.uid == 0 else ""
 
+    def meant(self, subject: Subject, actor: Actor) -> bool:
+        """Is `actor` meant by `subject`?"""
+        return includes(subject, actor, self.teams)
+
     def permissions_of(self, what: str) -> frozenset[str]:
         """The permissions that a role's name or a pattern stands for; none for a role that is not there."""
         if "." in what or what == "*":

@@ -10,8 +10,9 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from core.access import Access, Gate
+from core.access import Access, Gate, Keys
 from core.api.access import add_access
+from core.api.keys import add_keys
 from core.api.server import LARGEST, Call, Server, event_stream
 from core.api.sight import Sight
 from core.audit import Audit
@@ -100,6 +101,7 @@ class Services:
         bus: Bus,
         gate: Gate,
         access: Access,
+        keys: Keys,
         store: Store,
         audit: Audit,
         catalog: Catalog,
@@ -113,7 +115,7 @@ class Services:
         reload: Callable[[Call], Awaitable[None]],
         owner_uid: int,
     ) -> None:
-        self.bus, self.gate, self.access, self.store = bus, gate, access, store
+        self.bus, self.gate, self.access, self.keys, self.store = bus, gate, access, keys, store
         self.audit, self.catalog = audit, catalog
         self.deployments, self.engines, self.chats, self.sampler = deployments, engines, chats, sampler
         self.facts, self.status, self.shutdown, self.reload = facts, status, shutdown, reload
@@ -137,6 +139,7 @@ def add_routes(server: Server, s: Services) -> None:
         return ["daemon:local", "node:local", "audit:chain", "access:all", *deployments, *models]
 
     add_access(server, s.access, objects)
+    add_keys(server, s.keys)
 
 
 def _daemon(server: Server, s: Services) -> None:

@@ -52,6 +52,7 @@ class RouteRight(NamedTuple):
     path: str
     permission: str
     on: str
+    or_else: str = ""
 
 
 class Call:
@@ -118,13 +119,14 @@ class Server:
         self._names.close()
 
     def add(
-        self, method: str, path: str, permission: str, handler: Handler, *, on: str = "", status: int = 200
-    ) -> None:
+        self, method: str, path: str, permission: str, handler: Handler, *, on: str = "", status: int = 200,
+        or_else: str = "",
+    ) -> None:  # fmt: skip
         """One route and its permission on the object `on` (`deployment:{name}` takes the name from the path). Without
         an object the actor must have the permission somewhere, and the handler asks for each thing that it touches or
-        shows. Deny by default: every route has a permission."""
+        shows; `or_else` is another permission that will do. Deny by default: every route has a permission."""
         assert permission in PERMISSIONS or permission == ANYBODY, permission
-        self.rights.append(RouteRight(method, path, permission, on))
+        self.rights.append(RouteRight(method, path, permission, on, or_else))
 
         async def serve(request: web.Request) -> web.StreamResponse:
             call = await self._call(request)
@@ -133,7 +135,7 @@ class Server:
                     pass  # it tells a stranger no more than what he is to Corral
                 elif on:
                     self._gate.require(call.actor, permission, on.format_map(request.match_info))
-                else:
+                elif not (or_else and self._gate.anywhere(call.actor, or_else)):
                     self._gate.require_somewhere(call.actor, permission)
                 answer = await handler(call)
             except NotFound as error:

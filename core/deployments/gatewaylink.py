@@ -62,6 +62,7 @@ class GatewayLink:
         settings: Callable[[], Settings],
         *,
         allowed: Callable[[], wire.Allowed],
+        keys: Callable[[], tuple[wire.Key, ...]] = tuple,
         on_live: Callable[[wire.Live], None],
         gateway_uid: int | None = None,
         clock: Callable[[], float] = time.time,
@@ -74,6 +75,9 @@ class GatewayLink:
         self._paths = paths
         self._settings = settings
         self._allowed = allowed
+        self._keys = keys
+        self.on_used: Callable[[dict[str, float], dict[str, str]], None] | None = None
+        """Told when keys were used (epoch seconds) and from where."""
         self._on_live = on_live
         self._clock = clock
         self._name = name or _uid
@@ -107,6 +111,16 @@ class GatewayLink:
             queued=sum(live.queued.values()) if live else 0,
             spooled=live.spooled if live else 0,
         )
+
+    @property
+    def url(self) -> str:
+        """The base URL for programs, without /v1; "" while the gateway does not listen for them."""
+        return self._live.listens if self._live else ""
+
+    @property
+    def trouble(self) -> str:
+        """Why it does not though it should."""
+        return self._live.trouble if self._live else ""
 
     def set_routes(self, routes: Sequence[wire.Route]) -> int:
         """Say what the gateway shall route; returns the number of the snapshot that will carry it."""
@@ -390,7 +404,9 @@ class GatewayLink:
                         idle_timeout_s=table.idle_timeout_s,
                         body_bytes=table.body_bytes,
                         serve_uncounted=table.when_spool_full == "serve-uncounted",
+                        listen=table.listen,
                     ),
+                    keys=self._keys(),
                 )
             )
             if self._writer is not None:
@@ -410,6 +426,8 @@ class GatewayLink:
                 case wire.Live():
                     self._live = message
                     self._on_live(message)
+                    if message.used and self.on_used is not None:
+                        self.on_used(message.used, message.sources)
                 case wire.Report():
                     waiting = self._reports.get(message.what)
                     if waiting is not None and not waiting.done():

@@ -40,6 +40,8 @@ class Asked(msgspec.Struct, frozen=True):
     model: str
     stream: bool | None = None
     stream_options: Options | None = None
+    max_tokens: float | None = None
+    max_completion_tokens: float | None = None
     logprobs: bool | Likely | None = None
     top_logprobs: Likely | None = None
     n_probs: Likely | None = None

@@ -13,6 +13,7 @@ import msgspec
 from core import program_version
 from core.gateway import wire
 from core.gateway.core import Core
+from core.gateway.doors import Door
 from core.gateway.handover import Wrong
 from core.peer import peer
 
@@ -28,8 +29,11 @@ _DECODE: msgspec.json.Decoder[wire.FromDaemon] = msgspec.json.Decoder(wire.FromD
 class Control:
     """Speaks with one daemon at a time; the newest connection wins."""
 
-    def __init__(self, core: Core, hand_over: Callable[[str], Awaitable[None]]) -> None:
+    def __init__(self, core: Core, hand_over: Callable[[str], Awaitable[None]], door: Door) -> None:
         self._core = core
+        self._door = door
+        self._told: dict[str, float] = {}
+        """When each key was used last, as the daemon knows it."""
         self._hand_over = hand_over
         self._writer: asyncio.StreamWriter | None = None
         self._carried: dict[str, int] = {}
@@ -53,6 +57,8 @@ class Control:
         core = self._core
         core.tell_denials()
         core.spool.flush()
+        if not core.retired:  # else the one that serves writes it
+            core.keep.write()
         core.spool.adopt()
         core.turns.prune()
         core.sweep()
@@ -63,10 +69,12 @@ class Control:
         if (live.in_flight or live != self._last_live) and self._writer is not None:
             self._last_live = live
             self._send(live)
+            self._told |= live.used
 
     def _live(self) -> wire.Live:
         core = self._core
         seats = core.table.living()
+        used, sources = core.table.keys.seen()
         return wire.Live(
             requests=core.requests,
             in_flight=sum(seat.busy for seat in seats),
@@ -85,6 +93,10 @@ class Control:
             connections=len(core.clients),
             spooled=len(core.spool),
             waiting=tuple(each.turn for target in core.table.targets.values() for each in target.queue if each.turn),
+            listens=self._door.url,
+            trouble=self._door.trouble,
+            used={id: at for id, at in used.items() if self._told.get(id) != at},
+            sources={id: source for id, source in sources.items() if self._told.get(id) != used[id]},
         )
 
     def _send(self, message: wire.FromGateway) -> None:
@@ -147,10 +159,12 @@ class Control:
                 if reason:
                     self._send(wire.Refused(reason=reason))
                 else:
+                    await self._door.follow(core.table.limits.listen)
                     core.obey()
                     # The figures first: from the acknowledgement on a withdrawn replica gets nothing that they lack.
                     self._last_live = live = self._live()
                     self._send(live)
+                    self._told |= live.used
                     self._send(wire.SnapshotAck(database=message.database, epoch=message.epoch, n=message.n))
             case wire.UsageAck():
                 core.spool.acknowledge(message.launch, message.n)
@@ -171,6 +185,7 @@ class Control:
         self._writer = writer
         self._carried = {}
         self._last_live = None
+        self._told = {}
         spool, snapshot = self._core.spool, self._core.table.snapshot
         self._send(
             wire.Welcome(

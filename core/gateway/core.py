@@ -11,11 +11,14 @@ from typing import Any, Protocol
 
 from core.gateway import wire
 from core.gateway.denials import Denials
+from core.gateway.keys import Keep
 from core.gateway.routes import Table
 from core.gateway.turns import Turns
 from core.gateway.upstream import Pool
 from core.gateway.usage import Spool
 
+A_SOURCE = 512
+"""Connections that one address may have: more are closed at once."""
 WATCH_S = 0.2
 """How often the time-outs of all requests are looked at: one timer for all is cheaper than one each."""
 
@@ -42,11 +45,14 @@ class Core:
         self.table = table
         self.spool = spool
         self.owner = owner
+        self.keep = Keep(spool.folder.parent / "keys.json", table.keys)
         self.turns = Turns()
         self.denials = Denials()
         self.tasks: set[asyncio.Task[None]] = set()
         self.exchanges: set[Running] = set()
         self.clients: set[Caller] = set()
+        self.sources: dict[str, int] = {}
+        """Connections by the address that they come from."""
         self.retired = False
         self.elsewhere: Pool | None = None
         """Where the turns of the gateway before this one can be followed, while it lives."""
@@ -59,6 +65,22 @@ class Core:
     def new_id(self) -> str:
         """16 hex digits for a line of usage; unlike those of any other gateway. (Random bits cost a system call.)"""
         return f"{self._prefix}{next(self._ids) & 0xFFFFFFFF:08x}"
+
+    def enter(self, source: str) -> bool:
+        """Count a connection from an address; False if it has too many."""
+        there = self.sources.get(source, 0)
+        if there >= A_SOURCE:
+            return False
+        self.sources[source] = there + 1
+        return True
+
+    def leave(self, source: str) -> None:
+        """A connection that `enter` let in has ended."""
+        left = self.sources[source] - 1
+        if left:
+            self.sources[source] = left
+        else:
+            del self.sources[source]
 
     def add(self, exchange: Running) -> None:
         """Take a request that begins; its time-outs are watched until `exchanges` has lost it."""

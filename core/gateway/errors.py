@@ -16,12 +16,13 @@ class Refusal(Exception):
     """A request that the gateway itself answers with an error. Never holds a prompt or an answer. `allow`: the methods
     that a 405 names."""
 
-    def __init__(self, status: int, message: str, code: str, *, allow: str = "") -> None:
+    def __init__(self, status: int, message: str, code: str, *, allow: str = "", headers: bytes = b"") -> None:
         super().__init__(message)
         self.status = status
         self.message = message
         self.code = code
-        self.allow = allow
+        self.headers = headers + (f"Allow: {allow}\r\n".encode() if allow else b"")
+        """More of them, each with its line end."""
 
     def body(self) -> bytes:
         """The JSON error object."""

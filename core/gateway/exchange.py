@@ -14,6 +14,8 @@ from core.gateway.asked import Asked
 from core.gateway.core import Core
 from core.gateway.counting import Counts
 from core.gateway.errors import Refusal
+from core.gateway.keys import Holder
+from core.gateway.limits import BYTES_A_TOKEN, Hold
 from core.gateway.routes import Seat, Target, Waiter
 from core.gateway.turns import ALONE_S, Turn
 from core.gateway.upstream import EngineConnection
@@ -58,14 +60,15 @@ class Exchange:
     """One request. The client may go while a turn goes on."""
 
     __slots__ = (
-        "_actor", "_alone", "_began", "_body", "_client", "_connecting", "_connection", "_core", "_counts",
-        "_done", "_first", "_fresh", "_last", "_model", "_path", "_paused", "_seat", "_seated", "_sse",
-        "_status", "_target", "_tried", "_turn", "_turn_id", "_uid", "_waiter",
+        "_actor", "_alone", "_began", "_body", "_client", "_connecting", "_connection", "_core", "_counts", "_done",
+        "_first", "_fresh", "_hold", "_holder", "_last", "_model", "_most", "_path", "_paused", "_prompt", "_seat",
+        "_seated", "_sse", "_status", "_target", "_tried", "_turn", "_turn_id", "_uid", "_waiter",
     )  # fmt: skip
 
     def __init__(
-        self, core: Core, client: Client, path: str, body: bytes, asked: Asked, uid: int, actor: str, turn: str
-    ) -> None:
+        self, core: Core, client: Client, path: str, body: bytes, asked: Asked, uid: int, actor: str, turn: str,
+        holder: Holder | None = None,
+    ) -> None:  # fmt: skip
         self._core = core
         self._client: Client | None = client
         self._path = path
@@ -99,6 +102,14 @@ class Exchange:
         if route.asks_for:
             self._body = with_model(self._body, route.asks_for)
         self._counts = Counts(stream, inject)
+        self._holder, self._prompt = holder, len(body) // BYTES_A_TOKEN + 1
+        self._hold: Hold | None = None
+        self._most: int | None = None
+        """Tokens that the answer may have, if it says."""
+        if holder is not None:
+            self._uid, self._actor = holder.key.uid, holder.key.owner
+            answer = asked.max_completion_tokens if asked.max_completion_tokens is not None else asked.max_tokens
+            self._most = None if answer is None else int(answer)
 
     def start(self) -> None:
         """Find a seat, or queue. Raises `Refusal`."""
@@ -106,6 +117,8 @@ class Exchange:
             self._turn = self._core.turns.begin(self._turn_id, self.stop)
             if self._turn is None:
                 raise Refusal(409, f"turn {self._turn_id[:64]} is known already", "turn_exists")
+        if self._holder is not None:
+            self._hold = self._holder.admit(len(self._body), self._most, self._target.route.ctx_per_slot)
         self._core.add(self)
         self._find()
 
@@ -320,6 +333,14 @@ class Exchange:
         what = "nothing came" if self._status else "the first byte did not come"
         self._cut(Refusal(504, f"{what} from replica {self._replica()} for {seconds:g} s", "timeout"), "timeout")
 
+    def _used(self) -> int:
+        """Tokens that a key pays for: as the engine counted, else what came; nothing where nothing was made."""
+        counts = self._counts
+        if self._first is None or (self._status >= 400 and not counts.answer):
+            return 0
+        answer = counts.answer if counts.answer is not None else counts.events
+        return (counts.prompt if counts.prompt is not None else self._prompt) + answer
+
     def _replica(self) -> str:
         return self._seat.route.id if self._seat is not None else ""
 
@@ -341,6 +362,8 @@ class Exchange:
         if self._turn is not None and self._turn.ended is None:
             self._turn.add(b"", True)
         counts, seat = self._counts, self._seat
+        if self._holder is not None and self._hold is not None:
+            self._holder.meter.settle(self._hold, self._used())
         guessed = counts.answer is None and counts.events > 0
         self._core.spool.add(
             wire.UsageLine(  # by place: by name it would cost a microsecond more
@@ -363,6 +386,7 @@ class Exchange:
                 now - self._began,
                 self._actor,
                 self._turn_id,
+                self._holder.key.id if self._holder is not None else "",
             )
         )
         if seat is not None:

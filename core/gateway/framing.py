@@ -12,6 +12,7 @@ import httptools
 
 from core.gateway.errors import Refusal
 from core.gateway.heads import LastHead
+from core.gateway.keys import Holder
 from core.gateway.routes import Table
 
 HEAD_BYTES = 32 << 10
@@ -22,7 +23,10 @@ PIECE = 16 << 10
 class Request:
     """One request; whole when it stands in `Framer.ready`."""
 
-    __slots__ = ("actor", "body", "expects", "frozen", "hosts", "keep", "length", "method", "old", "target", "turn")
+    __slots__ = (
+        "actor", "body", "expects", "frozen", "holder", "hosts", "keep", "key", "length", "method", "old", "target",
+        "turn",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.target = b""
@@ -33,6 +37,9 @@ class Request:
         self.expects = self.frozen = self.old = False
         self.keep = True
         self.actor = self.turn = ""
+        self.key = b""
+        """The secret that it came with, as it came."""
+        self.holder: Holder | None = None
 
 
 class Framer:
@@ -112,6 +119,10 @@ class Framer:
             request.length = int(value) if value.isdigit() else 0
         elif name == b"transfer-encoding":
             self._chunked = True
+        elif name == b"authorization" and value[:7].lower() == b"bearer ":
+            request.key = value[7:].strip() or b"?"
+        elif name == b"x-api-key" and not request.key:
+            request.key = value.strip() or b"?"
         elif name == b"expect":
             request.expects = value.lower() == b"100-continue"
         elif name == b"x-corral-actor":

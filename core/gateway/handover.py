@@ -11,7 +11,7 @@ import asyncio
 import os
 import socket
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -39,9 +39,9 @@ class Successor:
         self._writer = writer
 
     @classmethod
-    async def give(cls, path: str, handed: wire.Handed, listener: socket.socket, lock: int) -> Successor:
-        """Hand over and wait until the other one serves. Raises OSError, TimeoutError or `Wrong`; then nothing has
-        changed and the listener is still ours."""
+    async def give(cls, path: str, handed: wire.Handed, listeners: Sequence[socket.socket], lock: int) -> Successor:
+        """Hand over and wait until the other one serves. `listeners`: that of the Unix socket, and if there is one that
+        for programs. Raises OSError, TimeoutError or `Wrong`; then nothing has changed and they are still ours."""
         loop = asyncio.get_running_loop()
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         sock.setblocking(False)
@@ -52,7 +52,8 @@ class Successor:
                 if _uid(sock) != os.getuid():
                     raise Wrong(f"the successor runs as uid {_uid(sock)}")
                 # A few hundred bytes into an empty buffer: the kernel takes them whole.
-                socket.send_fds(sock, [msgspec.json.encode(handed) + b"\n"], [listener.fileno(), lock])
+                first, *others = (listener.fileno() for listener in listeners)
+                socket.send_fds(sock, [msgspec.json.encode(handed) + b"\n"], [first, lock, *others])
                 reader, writer = await asyncio.open_unix_connection(sock=sock)
                 answer = msgspec.json.decode(await reader.readuntil(b"\n"), type=wire.Report)
                 if not answer.ok:
@@ -67,9 +68,9 @@ class Successor:
             os.close(folder)
         return cls(writer)
 
-    def tell(self, in_flight: dict[str, int]) -> None:
+    def tell(self, busy: wire.Busy) -> None:
         """What is still in flight."""
-        self._writer.write(msgspec.json.encode(wire.Busy(in_flight=in_flight)) + b"\n")
+        self._writer.write(msgspec.json.encode(busy) + b"\n")
 
     def close(self) -> None:
         self._writer.close()
@@ -78,9 +79,13 @@ class Successor:
 class Predecessor:
     """The new gateway's end: what it was given, and how to follow what the old one still does."""
 
-    def __init__(self, handed: wire.Handed, listener: socket.socket, lock: int, sock: socket.socket) -> None:
+    def __init__(
+        self, handed: wire.Handed, listener: socket.socket, door: socket.socket | None, lock: int, sock: socket.socket
+    ) -> None:
         self.handed = handed
         self.listener = listener
+        self.door = door
+        """The listener for programs, if there was one."""
         self.lock = lock
         self._sock = sock
 
@@ -110,16 +115,19 @@ class Predecessor:
             handed = msgspec.json.decode(data, type=wire.Handed)
         except msgspec.DecodeError as error:
             reason = str(error)
-        if handed is None or handed.version != wire.WIRE_VERSION or len(descriptors) != 2:
+        if handed is None or handed.version != wire.WIRE_VERSION or len(descriptors) not in (2, 3):
             for each in descriptors:
                 os.close(each)
             sock.close()
             raise Wrong(f"the hand-over was not understood: {reason}")
         listener = socket.socket(fileno=descriptors[0])
         listener.setblocking(False)
-        return cls(handed, listener, descriptors[1], sock)
+        door = socket.socket(fileno=descriptors[2]) if len(descriptors) > 2 else None
+        if door is not None:
+            door.setblocking(False)
+        return cls(handed, listener, door, descriptors[1], sock)
 
-    async def follow(self, hold: Callable[[dict[str, int]], None]) -> None:
+    async def follow(self, hold: Callable[[wire.Busy], None]) -> None:
         """Say that we serve, then tell `hold` what the old one still has in flight, until it has ended."""
         reader, writer = await asyncio.open_unix_connection(sock=self._sock)
         writer.write(msgspec.json.encode(wire.Report(what="handover")) + b"\n")
@@ -127,9 +135,9 @@ class Predecessor:
             while True:
                 message = _DECODE.decode(await reader.readuntil(b"\n"))
                 if isinstance(message, wire.Busy):
-                    hold(message.in_flight)
+                    hold(message)
         except (asyncio.IncompleteReadError, asyncio.LimitOverrunError, msgspec.DecodeError, OSError):
             pass
         finally:
-            hold({})
+            hold(wire.Busy(in_flight={}))
             writer.close()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import os
+import socket
 import time
 from typing import Protocol
 
@@ -17,6 +19,7 @@ from core.gateway.errors import PHRASES, Refusal
 from core.gateway.exchange import Exchange
 from core.gateway.following import Following, Relayed
 from core.gateway.framing import AHEAD_BYTES, Framer, Request
+from core.gateway.keys import LOCAL
 from core.gateway.outbox import OUT
 from core.gateway.routes import unknown
 from core.peer import peer
@@ -25,6 +28,9 @@ HEAD_S = 30.0
 """A request that has begun must be whole within this and the idle time-out."""
 LINGER_S = 5.0
 """How long what a refused client still sends is dropped before its connection is closed."""
+PROBES = (b"/healthz", b"/readyz")
+"""What a load balancer may ask without a key."""
+NEEDS_KEY = b"WWW-Authenticate: Bearer\r\n"
 ROUTES = {path.encode(): path for path in ("/v1/chat/completions", "/v1/completions", "/v1/embeddings")}
 
 
@@ -63,20 +69,31 @@ class ClientConnection(asyncio.Protocol):
         self._framed = False
         self._unused = False
         """Nothing has come since the last sweep."""
-        self._head = b""
+        self._head = self._more = b""
+        self._source = LOCAL
         self._timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment]
-        try:
-            _, self._uid, self._groups = peer(transport.get_extra_info("socket"))
-        except OSError:
-            self._uid, self._groups = -1, frozenset[int]()
+        self._uid, self._groups = -1, frozenset[int]()
+        end = transport.get_extra_info("socket")
+        if end.family == socket.AF_UNIX:
+            self._source = LOCAL
+            with contextlib.suppress(OSError):
+                _, self._uid, self._groups = peer(end)
+        else:
+            source = transport.get_extra_info("peername")[0]
+            if not self._core.enter(source):
+                self._transport.abort()
+                return
+            self._source = source
         self._core.clients.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._closed = True
         self._core.clients.discard(self)
+        if self._source != LOCAL:
+            self._core.leave(self._source)
         if self._timer is not None:
             self._timer.cancel()
         answering, self._answering = self._answering, None
@@ -172,14 +189,32 @@ class ClientConnection(asyncio.Protocol):
     # -------------------------------------------------------------------------------- one request
 
     def _may(self, request: Request) -> None:
+        """Raises `Refusal` for who may ask nothing at all. A key decides, wherever it comes from; a bad one never falls
+        back to who is at the other end."""
+        if request.key:
+            request.holder = self._core.table.keys.find(request.key, self._source)
+            if request.actor or request.turn:
+                raise Refusal(403, "X-Corral headers are the daemon's", "not_allowed")
+            return
+        if self._source != LOCAL:
+            if request.target in PROBES:
+                return
+            raise Refusal(401, "an API key is needed: Authorization: Bearer KEY", "invalid_api_key", headers=NEEDS_KEY)
         if not self._core.table.users.some(self._uid, self._groups):
             raise Refusal(403, f"uid {self._uid} may not use this gateway", "not_allowed")
         if (request.actor or request.turn) and self._uid not in (self._core.owner, 0):
             raise Refusal(403, "X-Corral headers are the daemon's", "not_allowed")
 
     def may_use(self, deployment: str) -> bool:
-        """By the rules of now."""
-        return self._core.table.users.may(self._uid, self._groups, deployment)
+        """By the keys and rules of now."""
+        key = self._current.key
+        if not key:
+            return self._core.table.users.may(self._uid, self._groups, deployment)
+        keys = self._core.table.keys
+        try:
+            return keys.find(key, self._source).may_use(deployment, keys.now())
+        except Refusal:
+            return False
 
     def _serve(self, request: Request) -> None:
         self._busy = True
@@ -206,6 +241,8 @@ class ClientConnection(asyncio.Protocol):
             return ROUTES[path]
         if path == b"/v1/models":
             self._models(request)
+        elif path in PROBES:
+            self._probe(request, path)
         elif path.startswith(b"/corral/turns/"):
             self._turns(request, path[14:].decode("ascii", "replace"), url.query or b"")
         else:
@@ -216,15 +253,26 @@ class ClientConnection(asyncio.Protocol):
         if request.method != b"POST":
             raise Refusal(405, "POST a JSON body here", "method", allow="POST")
         asked = read(path, body)
+        holder = request.holder
+        if holder is not None and not holder.may_ask(path):
+            raise Refusal(403, f"the key {holder.key.name} may not ask {path}", "not_allowed")
         if not self.may_use(asked.model):  # as if it were not there: whoever may not use it need not know of it
             raise unknown(asked.model)
         uid = self._uid
         if request.actor:
             said = request.actor.partition(":")[0]
             uid = int(said) if said.isascii() and said.isdigit() else uid
-        exchange = Exchange(self._core, self, path, body, asked, uid, request.actor, request.turn)
+        exchange = Exchange(self._core, self, path, body, asked, uid, request.actor, request.turn, holder)
         self._answering = exchange
         exchange.start()
+
+    def _probe(self, request: Request, path: bytes) -> None:
+        """For load balancers: it lives, and it knows what to route."""
+        if request.method not in (b"GET", b"HEAD"):
+            raise Refusal(405, "GET this", "method", allow="GET, HEAD")
+        table = self._core.table
+        ready = path == b"/healthz" or (table.snapshot.n > 0 and not table.blocked)
+        self._json(200 if ready else 503, b'{"status":"ok"}' if ready else b'{"status":"not ready"}')
 
     def _models(self, request: Request) -> None:
         if request.method not in (b"GET", b"HEAD"):
@@ -264,11 +312,10 @@ class ClientConnection(asyncio.Protocol):
 
     # -------------------------------------------------------------------------------- the answer
 
-    def _json(self, status: int, body: bytes, allow: str = "") -> None:
+    def _json(self, status: int, body: bytes, headers: bytes = b"") -> None:
         """A whole answer. One to HEAD has no body: a strict client would take it for the next answer."""
+        self._more = headers
         self.begin(status, b"application/json", len(body))
-        if allow:
-            self._head = self._head[:-2] + f"Allow: {allow}\r\n\r\n".encode()
         self.part(b"" if self._current.method == b"HEAD" else body, True)
 
     def begin(self, status: int, content_type: bytes, length: int | None) -> None:
@@ -278,6 +325,11 @@ class ClientConnection(asyncio.Protocol):
             request.keep = False
         self._framed = length is None and not request.old
         head = answer_head(status, content_type, self._framed, request.keep)
+        more, self._more = self._more, b""
+        if not more and request.holder is not None:
+            more = request.holder.headers()
+        if more:
+            head += more
         self._head = head + (b"\r\n" if length is None else b"Content-Length: %d\r\n\r\n" % length)
 
     def part(self, data: bytes, last: bool) -> None:
@@ -320,10 +372,11 @@ class ClientConnection(asyncio.Protocol):
 
     def refuse(self, refusal: Refusal) -> None:
         """Answer with an error. Whoever is turned away for who he is goes into the audit trail."""
-        if refusal.status == 403:
-            self._core.denials.note(self._uid, refusal.message, time.time())
+        if refusal.status in (401, 403):
+            source = "" if self._source == LOCAL else f", from {self._source}"
+            self._core.denials.note(self._uid, refusal.message + source, time.time())
         if not self._closed:
-            self._json(refusal.status, refusal.body(), refusal.allow)
+            self._json(refusal.status, refusal.body(), refusal.headers)
 
     def break_off(self) -> None:
         """The answer cannot be completed: the missing end tells it."""

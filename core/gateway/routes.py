@@ -12,6 +12,7 @@ import msgspec
 
 from core.gateway import wire
 from core.gateway.errors import Refusal
+from core.gateway.keys import Keys
 from core.gateway.upstream import Pool
 from core.gateway.users import Users
 
@@ -91,6 +92,7 @@ class Table:
         self.blocked = ""
         self._elsewhere: dict[str, int] = {}
         self.users = Users(wire.Allowed())
+        self.keys = Keys()
         self.changed = asyncio.Event()
         self._applying = asyncio.Lock()
         """Set when a request ends; a drain waits for it."""
@@ -179,6 +181,7 @@ class Table:
                     self.withdrawn[key] = seat
         self.snapshot, self.limits, self.targets, self.seats, self.blocked = new, new.limits, targets, seats, ""
         self.users = Users(new.allowed)
+        self.keys.use(new.keys)
         for target in gone:
             self._refuse_all(target, Refusal(404, f"deployment {target.route.name} was removed", "model_not_found"))
         for target in targets.values():

@@ -16,6 +16,7 @@ from typing import Any
 from core.gateway import wire
 from core.gateway.control import LINE_LIMIT, Control
 from core.gateway.core import Core
+from core.gateway.doors import Door
 from core.gateway.handover import Predecessor, Successor, Wrong
 from core.gateway.listener import ClientConnection
 from core.gateway.routes import Table
@@ -65,7 +66,8 @@ class Serving:
         self._listen = listen
         self._launch = launch
         self._core = Core(Table(folder / "snapshot.json"), Spool(folder / "spool", launch), owner=owner)
-        self._control = Control(self._core, self._hand_over)
+        self._door = Door(folder, lambda: ClientConnection(self._core))
+        self._control = Control(self._core, self._hand_over, self._door)
         self._lock = os.open(folder / "serving.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self._ending = asyncio.Event()
         self._successor: Successor | None = None
@@ -130,6 +132,13 @@ class Serving:
         core.table.load()
         core.spool.adopt()
         await self._listen_on(listener)
+        if predecessor is not None:
+            core.table.keys.restore(predecessor.handed.keys)
+            if predecessor.door is not None:
+                await self._door.take(predecessor.door, predecessor.handed.listens)
+        else:
+            core.keep.load()
+        await self._door.follow(core.table.limits.listen)
         await self._listen_for_daemon()
         log.info("serves on %s", self._listen)
         ticking = loop.create_task(self._control.run())
@@ -181,6 +190,7 @@ class Serving:
                     if self._listener is not None:
                         self._listener.close()
                     await self._listen_on(made)
+                await self._door.follow(self._core.table.limits.listen)
                 if not (self._folder / "control.sock").exists():
                     self._control_server.close()
                     await self._listen_for_daemon()
@@ -188,12 +198,17 @@ class Serving:
                 log.error("a socket could not be made again: %s", error)
 
     async def _follow(self, predecessor: Predecessor) -> None:
-        await predecessor.follow(self._core.table.hold)
+        def hold(busy: wire.Busy) -> None:
+            self._core.table.hold(busy.in_flight)
+            self._core.table.keys.hold(busy.keys, busy.settled)
+
+        await predecessor.follow(hold)
         self._core.elsewhere = None
 
     async def _drain(self) -> None:
         """SIGTERM: nothing new, and a while for what runs."""
         self._server.close()
+        self._door.close()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(GRACE_S):
                 while self._core.exchanges:
@@ -206,13 +221,18 @@ class Serving:
         if self._successor is not None or self._listener is None:
             raise Wrong("it was handed over before")
         turns = self._folder / f"turns-{self._launch}.sock"
-        handed = wire.Handed(version=wire.WIRE_VERSION, launch=self._launch, turns=str(turns))
-        core = self._core
+        core, door = self._core, self._door.listener
+        core.table.keys.in_flight()  # what differs from now on is told to the other one
+        handed = wire.Handed(
+            version=wire.WIRE_VERSION, launch=self._launch, turns=str(turns),
+            listens=core.table.limits.listen if door else "", keys=core.table.keys.kept(),
+        )  # fmt: skip
         private = await asyncio.get_running_loop().create_unix_server(
             lambda: ClientConnection(core), sock=bind(turns, 0o600), **KEEP
         )
         try:
-            self._successor = await Successor.give(path, handed, self._listener, self._lock)
+            listeners = (self._listener, door) if door else (self._listener,)
+            self._successor = await Successor.give(path, handed, listeners, self._lock)
         except BaseException:
             private.close()
             turns.unlink(missing_ok=True)
@@ -221,6 +241,7 @@ class Serving:
         self._server.close()
         self._control_server.close()
         self._listener.close()
+        self._door.close()
         os.close(self._lock)
         log.info("handed over; ending what runs")
         self._ending.set()
@@ -232,7 +253,9 @@ class Serving:
         try:
             while core.exchanges or core.turns or (following is not None and not following.done()):
                 seats = core.table.living()
-                successor.tell({f"{x.route.id} {x.route.launch}": x.busy for x in seats if x.busy})
+                keys, settled = core.table.keys.in_flight()
+                in_flight = {f"{x.route.id} {x.route.launch}": x.busy for x in seats if x.busy}
+                successor.tell(wire.Busy(in_flight=in_flight, keys=keys, settled=settled))
                 await asyncio.sleep(0.2)
         finally:
             self._private.close()

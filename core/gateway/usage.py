@@ -33,7 +33,7 @@ class Spool:
 
     def __init__(self, folder: Path, launch: str, *, bound: int = SPOOL_BYTES) -> None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._folder = folder
+        self._folder = self.folder = folder
         self._bound = bound
         self.launch = launch
         self._lines: list[wire.UsageLine] = []

@@ -76,6 +76,42 @@ class Allowed(msgspec.Struct, frozen=True, kw_only=True):
     rules: tuple[Rule, ...] = ()
 
 
+class KeyLimits(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a key may use; 0: no limit. A minute slides, a day is one in UTC."""
+
+    rpm: int = 0
+    tpm: int = 0
+    concurrency: int = 0
+    daily_tokens: int = 0
+
+
+class KeyUse(msgspec.Struct, frozen=True, kw_only=True):
+    """What a key has used of its day, for the gateway that starts next."""
+
+    day: str
+    tokens: int
+
+
+class Key(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """An API key. What its owner may not use, it may not: `rules` are the owner's (None: he may use everything)."""
+
+    id: str
+    name: str
+    hash: str
+    """SHA-256 of the secret, 64 hex digits; the secret itself is nowhere."""
+    owner: str
+    uid: int
+    rules: tuple[Rule, ...] | None = None
+    deployments: tuple[str, ...] = ("*",)
+    """Names, a star at the end only."""
+    endpoints: tuple[str, ...] = ()
+    """Routes like `chat/completions`; empty: all."""
+    sources: tuple[str, ...] = ()
+    """CIDR networks that it may come from; empty: from everywhere. The Unix socket is no network."""
+    until: float | None = None
+    limits: KeyLimits = KeyLimits()
+
+
 class GatewayLimits(msgspec.Struct, frozen=True, kw_only=True):
     """corral.toml's [gateway], as numbers (seconds, bytes)."""
 
@@ -85,6 +121,8 @@ class GatewayLimits(msgspec.Struct, frozen=True, kw_only=True):
     idle_timeout_s: float = 120
     body_bytes: int = 16 << 20
     serve_uncounted: bool = False
+    listen: str = ""
+    """host:port on which programs with a key are served; "": on the Unix socket alone."""
 
 
 class Hello(Message, frozen=True, kw_only=True):
@@ -122,6 +160,7 @@ class Snapshot(Message, frozen=True, kw_only=True):
     routes: tuple[Route, ...]
     allowed: Allowed
     limits: GatewayLimits
+    keys: tuple[Key, ...] = ()
     needs: tuple[str, ...] = ()
     """Features that a gateway must have to obey this snapshot; it refuses what it lacks (fails closed)."""
 
@@ -157,6 +196,8 @@ class UsageLine(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     total_s: float = 0.0
     actor: str = ""
     turn: str = ""
+    key: str = ""
+    """Id of the API key."""
 
 
 SEVERAL = -2
@@ -213,6 +254,14 @@ class Live(Message, frozen=True, kw_only=True):
     spooled: int
     waiting: tuple[str, ...] | None = None
     """The turns among those that are queued; None from a gateway of the release before."""
+    listens: str = ""
+    """The base URL (without /v1) of the listener for programs; "" while there is none."""
+    trouble: str = ""
+    """Why there is none though there should be."""
+    used: dict[str, float] = {}
+    """Of keys that were used since the last time: id to when."""
+    sources: dict[str, str] = {}
+    """Where these came from last."""
 
 
 class HandOver(Message, frozen=True, kw_only=True):
@@ -230,12 +279,20 @@ class Handed(Message, frozen=True, kw_only=True):
     launch: str
     turns: str
     """Path of a socket where the turns that it still holds can be followed."""
+    listens: str = ""
+    """What the third descriptor listens on, as the settings name it."""
+    keys: dict[str, KeyUse] = {}
+    """What keys have used of their day, with what is reserved for requests in flight."""
 
 
 class Busy(Message, frozen=True, kw_only=True):
     """What a gateway that was replaced still has in flight: slots by `replica launch`; each second while it lives."""
 
     in_flight: dict[str, int]
+    keys: dict[str, int] = {}
+    """Requests in flight by key."""
+    settled: dict[str, int] = {}
+    """By key, the tokens of today by which what ended since the last time differs from what was reserved for it."""
 
 
 class Ask(Message, frozen=True, kw_only=True):

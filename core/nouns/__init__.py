@@ -25,6 +25,7 @@ from core.nouns.deployments import (
     PlanParts,
     Replica,
 )
+from core.nouns.keys import Key, KeyLimits, NewKey
 from core.nouns.models import ImportJob, Model, ModelFile, ModelShape
 from core.nouns.nodes import Counters, NodeFacts, NodeSample, ProcessSample
 
@@ -56,11 +57,14 @@ __all__ = [
     "Grant",
     "Held",
     "ImportJob",
+    "Key",
+    "KeyLimits",
     "LaunchStory",
     "LogText",
     "Model",
     "ModelFile",
     "ModelShape",
+    "NewKey",
     "NodeFacts",
     "NodeSample",
     "Noun",

@@ -43,6 +43,8 @@ class Status(Noun, frozen=True, kw_only=True):
     """`corral status --json`."""
 
     daemon: DaemonStatus
+    gateway: str
+    """The base URL for programs, without /v1; "" while nothing listens there."""
     gateway_socket: str
     gateway_status: GatewayStatus
     nodes: tuple[NodeSample, ...]

@@ -33,6 +33,7 @@ def tables() -> str:
     for right in server().rights:
         on = right.on or ("" if right.permission == ANYBODY else "each thing it touches or shows")
         permission = right.permission if right.permission == ANYBODY else f"`{right.permission}`"
+        permission += f" or `{right.or_else}`" if right.or_else else ""
         lines.append(f"| {right.method} `{right.path}` | {permission} | {on} |")
     return "\n".join(lines)
 

@@ -186,7 +186,8 @@ class Gateway:
         """Bytes that the process has in memory."""
         return psutil.Process(self.process.pid).memory_info().rss
 
-    async def route(self, *stubs: Stub, uids=None, gids=(), rules=(), slots=1, **limits) -> None:
+    async def route(self, *stubs: Stub, uids=None, gids=(), rules=(), keys=(), slots=1, **limits) -> wire.Live:
+        """Put a snapshot in force; the live figures that came with its acknowledgement."""
         replicas = tuple(
             wire.ReplicaRoute(id=f"chat/{i}", launch=f"l{i}", endpoint=f"unix:{stub.path}", slots=slots)
             for i, stub in enumerate(stubs)
@@ -195,11 +196,12 @@ class Gateway:
             database="d",
             epoch=1,
             n=self.n,
-            routes=(wire.Route(name="chat", model="m", state="ready", replicas=replicas),),
+            routes=(wire.Route(name="chat", model="m", state="ready", replicas=replicas, ctx_per_slot=512),),
             allowed=wire.Allowed(uids=(os.getuid(),) if uids is None else uids, gids=gids, rules=tuple(rules)),
             limits=wire.GatewayLimits(**limits),
+            keys=tuple(keys),
         )
-        await self._put()
+        return (await self._put())[-1]
 
     async def change(self, **fields) -> None:
         """Route as before, but for these fields of the deployment's route."""

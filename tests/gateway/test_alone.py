@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from core.gateway import exchange, wire
+from core.gateway.asked import read
 from core.gateway.core import Core
 from core.gateway.routes import Table
 from core.gateway.turns import TURN_BYTES, Turn
@@ -61,7 +62,7 @@ async def test_only_a_turn_that_nobody_follows_is_stopped(
     await core.table.apply(
         wire.Snapshot(database="d", epoch=1, n=1, routes=(route,), allowed=allowed, limits=wire.GatewayLimits())
     )
-    asked = exchange.DECODE_ASKED(b'{"model": "chat", "stream": true}')
+    asked = read("/v1/chat/completions", b'{"model": "chat", "stream": true}')
     one = exchange.Exchange(core, None, "/v1/chat/completions", b"{}", asked, os.getuid(), f"{os.getuid()}:a", "t1")
     one.start()
     turn = core.turns.get("t1")

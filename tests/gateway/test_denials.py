@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import msgspec
 import pytest
 
-from core.access import Gate
+from core.access import Gate, Rights
 from core.audit import Audit
 from core.deployments.gatewaylink import GatewayLink
 from core.gateway import wire
@@ -134,7 +134,7 @@ async def store(tmp_path):
 async def test_the_audit_trail_has_who_was_turned_away_once_however_often_it_is_told(gateway, store):
     store, paths = store
     audit = Audit(store, paths)
-    gate = Gate(store, audit, mode="user", owner_uid=os.getuid(), group="corral")
+    gate = Gate(store, audit, Rights(mode="user", owner_uid=os.getuid()))
 
     async def name(uid: int) -> str:
         return "stranger"

@@ -1,0 +1,33 @@
+"""The SQL of API keys; each function runs inside a transaction or a read."""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import NamedTuple
+
+import msgspec
+
+from core.nouns import Key
+
+
+class KeyRow(NamedTuple):
+    """A key and the hashes of its secrets."""
+
+    key: Key
+    hash: str
+    old_hash: str | None
+
+
+def all_keys(db: sqlite3.Connection) -> list[KeyRow]:
+    """Oldest first."""
+    rows = db.execute("SELECT data, hash, old_hash FROM keys ORDER BY at, id")
+    return [KeyRow(msgspec.json.decode(row[0], type=Key), row[1], row[2]) for row in rows]
+
+
+def put_key(db: sqlite3.Connection, row: KeyRow) -> None:
+    data = msgspec.json.encode(row.key).decode()
+    db.execute(
+        "INSERT INTO keys (id, hash, old_hash, at, data) VALUES (?, ?, ?, ?, ?)"
+        " ON CONFLICT (id) DO UPDATE SET hash = excluded.hash, old_hash = excluded.old_hash, data = excluded.data",
+        (row.key.id, row.hash, row.old_hash, row.key.created_at, data),
+    )

@@ -1,0 +1,51 @@
+"""API keys: what people see of them. The secret is in none but the one that was just made."""
+
+from __future__ import annotations
+
+from core.nouns.access import Subject
+from core.nouns.base import Noun
+
+
+class KeyLimits(Noun, frozen=True, kw_only=True):
+    """What a key may use; 0: no limit. A minute slides; a day is one in UTC."""
+
+    rpm: int = 0
+    tpm: int = 0
+    concurrency: int = 0
+    daily_tokens: int = 0
+
+
+class Key(Noun, frozen=True, kw_only=True):
+    """An API key of a user or a team. It may never do more than its owner."""
+
+    id: str
+    name: str
+    """Of its owner's keys the only one with this name that is in use."""
+    owner: Subject
+    begins: str
+    """The first characters of its secret, to know it by."""
+    deployments: tuple[str, ...] = ("*",)
+    """Names of deployments, a star at the end only."""
+    endpoints: tuple[str, ...] = ()
+    """Routes like `chat/completions`; empty: all."""
+    sources: tuple[str, ...] = ()
+    """CIDR networks; empty: everywhere."""
+    limits: KeyLimits = KeyLimits()
+    until: float | None = None
+    created_at: float
+    created_by: str
+    rotated_at: float | None = None
+    old_until: float | None = None
+    """Until when the secret before the last rotation still works."""
+    revoked_at: float | None = None
+    used_at: float | None = None
+    used_from: str = ""
+    """`unix` or an address."""
+    state: str = "active"
+    """active, expired, revoked, or `owner gone`: the host no longer knows the user."""
+
+
+class NewKey(Key, frozen=True, kw_only=True):
+    """A key that was just made or rotated, with its secret, which is shown this once."""
+
+    key: str

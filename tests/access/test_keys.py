@@ -1,0 +1,258 @@
+"""API keys: made for their owners, never stronger than these, told to the gateway by hash alone."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from core.access import Access, Gate, Keys, Rights
+from core.access.people import actor_named
+from core.access.secrets import hash_of, new_secret, well_formed
+from core.audit import Audit
+from core.errors import Conflict, CorralError, Invalid, NotAllowed, NotFound
+from core.nouns import Actor, KeyLimits
+from core.settings import Paths
+from core.store import Store
+
+ROOT = Actor(uid=0, name="root", through="cli", groups=(0,))
+NOW = 1_000_000.0
+
+
+class House:
+    """Keys over a real store, in system mode. `bin` and `daemon` are users that every host has."""
+
+    def __init__(self, store: Store, paths: Paths) -> None:
+        self.now = NOW
+        self.store = store
+        self.audit = Audit(store, paths)
+        self.gate = Gate(store, self.audit, Rights(mode="system", owner_uid=0), clock=lambda: self.now)
+        self.access = Access(store, self.gate, clock=lambda: self.now)
+        self.keys = Keys(store, self.gate, clock=lambda: self.now)
+        self.told = 0
+        self.keys.on_change.append(self._told)
+
+    def _told(self) -> None:
+        self.told += 1
+
+    async def grant(self, what: str, subject: str, scope: str = "*", **more: Any) -> str:
+        return (await self.access.grant(ROOT, "r", what=what, subject=subject, scope=scope, **more)).id
+
+
+@pytest.fixture
+async def house(tmp_path: Path) -> AsyncIterator[House]:
+    paths = Paths(tmp_path, tmp_path / "corral.toml", "0badcafe")
+    paths.state.mkdir(parents=True, exist_ok=True)
+    store = await Store.open(paths, packages=("core.store", "core.audit", "core.access"))
+    house = House(store, paths)
+    await house.access.start()
+    await house.keys.start()
+    yield house
+    await store.close()
+
+
+@pytest.fixture
+async def ada() -> Actor:
+    """The user `bin`."""
+    return await actor_named("bin")
+
+
+@pytest.fixture
+async def bob() -> Actor:
+    """The user `daemon`."""
+    return await actor_named("daemon")
+
+
+async def test_only_the_hash_of_a_secret_is_kept(house: House, ada: Actor, tmp_path: Path) -> None:
+    await house.grant("user", "user:bin")
+    made = await house.keys.create(ada, "r", "ci")
+    assert well_formed(made.key) and made.key.startswith(made.begins)
+    (told,) = house.keys.told()
+    assert told.hash == hash_of(made.key) and told.key.owner.name == "bin"
+    await house.store.close()
+    for file in tmp_path.rglob("*"):
+        assert not file.is_file() or made.key.encode() not in file.read_bytes(), file
+
+
+async def test_a_key_may_what_its_owner_may_at_that_moment(house: House, ada: Actor) -> None:
+    id = await house.grant("user", "user:bin", "deployment:a*")
+    await house.keys.create(ada, "r", "ci")
+    (told,) = house.keys.told()
+    assert told.uses is not None and [(use.scope, use.deny) for use in told.uses] == [("deployment:a*", False)]
+    await house.grant("deployments.use", "user:bin", "deployment:ab", deny=True)
+    (told,) = house.keys.told()
+    assert told.uses is not None and {(use.scope, use.deny) for use in told.uses} == {
+        ("deployment:a*", False), ("deployment:ab", True),
+    }  # fmt: skip
+    await house.access.revoke(ROOT, "r", id)
+    (told,) = house.keys.told()
+    assert told.uses is not None and all(use.deny for use in told.uses)
+    root = await house.keys.create(ROOT, "r", "all")
+    assert next(each for each in house.keys.told() if each.key.id == root.id).uses is None
+
+
+async def test_a_key_of_a_user_who_left_works_no_more(
+    house: House, ada: Actor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await house.grant("user", "user:bin")
+    await house.keys.create(ada, "r", "ci")
+
+    async def gone(name: str) -> Actor:
+        raise NotFound(f"this host knows no {name!r}")
+
+    monkeypatch.setattr("core.access.keys.actor_named", gone)
+    looks = 0
+
+    async def pause(seconds: float) -> None:
+        nonlocal looks
+        looks += 1
+        if looks > 1:
+            raise asyncio.CancelledError
+
+    told = house.told
+    with pytest.raises(asyncio.CancelledError):
+        await house.keys.run(pause)
+    assert house.keys.told() == [] and house.told == told + 1
+    assert house.keys.ls(ROOT)[0].state == "owner gone"
+
+
+async def test_whoever_took_a_uid_or_a_name_gets_nothing_of_the_keys(house: House, ada: Actor) -> None:
+    await house.grant("user", "user:bin")
+    await house.keys.create(ada, "r", "ci")
+    for other in (Actor(uid=ada.uid, name="mallory"), Actor(uid=4242, name="bin")):
+        assert house.keys.ls(other) == []
+        with pytest.raises(NotFound):
+            await house.keys.revoke(other, "r", "ci")
+
+
+async def test_without_the_right_nobody_makes_a_key(house: House, ada: Actor) -> None:
+    await house.grant("viewer", "user:bin")
+    with pytest.raises(NotAllowed, match=r"keys\.own"):
+        await house.keys.create(ada, "r", "ci")
+    assert house.keys.told() == []
+    refused = (await house.audit.ls(outcome="refused"))[-1]
+    assert (refused.verb, refused.object) == ("keys.create", "key:bin/ci")
+
+
+async def test_nobody_gets_the_secret_of_a_key_that_may_more_than_he_does(house: House, ada: Actor, bob: Actor) -> None:
+    await house.grant("user", "user:bin")
+    await house.grant("keys.manage", "user:daemon")
+    with pytest.raises(NotAllowed, match="may not hold a key of user:bin"):
+        await house.keys.create(bob, "r", "ci", owner="user:bin")
+    await house.keys.create(ada, "r", "ci")
+    await house.grant("keys.read", "user:daemon")
+    with pytest.raises(NotAllowed, match="may not hold"):
+        await house.keys.rotate(bob, "r", "bin/ci", 0)
+    assert (await house.keys.revoke(bob, "r", "bin/ci")).state == "revoked"
+    await house.grant("deployments.use", "user:daemon")
+    await house.keys.create(bob, "r", "ci", owner="user:bin")
+
+
+async def test_a_team_has_keys_that_its_members_manage(house: House, ada: Actor, bob: Actor) -> None:
+    await house.access.put_team(ROOT, "r", "ml", ["user:bin"])
+    await house.grant("user", "team:ml", "deployment:ml-*")
+    made = await house.keys.create(ada, "r", "batch", owner="team:ml")
+    (told,) = house.keys.told()
+    assert told.uses is not None and [use.scope for use in told.uses] == ["deployment:ml-*"]
+    assert [key.id for key in house.keys.ls(ada)] == [made.id] and house.keys.ls(bob) == []
+
+
+async def test_rotation_with_grace_lets_both_secrets_work_for_a_while(house: House, ada: Actor) -> None:
+    await house.grant("user", "user:bin")
+    old = await house.keys.create(ada, "r", "ci")
+    new = await house.keys.rotate(ada, "r", "ci", 60)
+    assert {(each.hash, each.until) for each in house.keys.told()} == {
+        (hash_of(new.key), None), (hash_of(old.key), NOW + 60),
+    }  # fmt: skip
+    assert house.keys.whose(ada, hash_of(old.key)).id == new.id
+    house.now += 60
+    assert [each.hash for each in house.keys.told()] == [hash_of(new.key)]
+    newest = await house.keys.rotate(ada, "r", "ci", 0)
+    assert [each.hash for each in house.keys.told()] == [hash_of(newest.key)]
+
+
+async def test_a_revoked_key_is_told_no_more_and_still_found_by_its_secret(house: House, ada: Actor) -> None:
+    await house.grant("user", "user:bin")
+    made = await house.keys.create(ada, "r", "ci")
+    assert (await house.keys.revoke(ada, "r", "ci", "leaked")).state == "revoked"
+    assert house.keys.told() == [] and house.keys.whose(ada, hash_of(made.key)).id == made.id
+    with pytest.raises(Conflict, match="was revoked"):
+        await house.keys.rotate(ada, "r", made.id, 0)
+    again = await house.keys.create(ada, "r", "ci")
+    assert house.keys.get(ada, "ci").id == again.id
+    with pytest.raises(NotFound, match="no key here"):
+        house.keys.whose(ada, hash_of(new_secret()))
+    verbs = [(r.verb, r.reason) for r in await house.audit.ls(verb="keys.*", outcome="done")]
+    assert verbs == [("keys.create", ""), ("keys.revoke", "leaked"), ("keys.create", "")]
+    assert made.key not in str(await house.audit.ls(limit=1000))
+
+
+async def test_limits_change_and_what_is_not_named_stays(house: House, ada: Actor) -> None:
+    await house.grant("user", "user:bin")
+    await house.keys.create(ada, "r", "ci", limits=KeyLimits(rpm=5, tpm=100), until=NOW + 100)
+    key = await house.keys.limit(ada, "r", "ci", {"rpm": 9, "deployments": ("a*",)})
+    assert (key.limits, key.deployments, key.until) == (KeyLimits(rpm=9, tpm=100), ("a*",), NOW + 100)
+    house.now += 100
+    assert house.keys.told() == [] and house.keys.get(ada, "ci").state == "expired"
+
+
+async def test_when_a_key_was_used_is_written_down_and_known_after_a_restart(house: House, ada: Actor) -> None:
+    await house.grant("user", "user:bin")
+    made = await house.keys.create(ada, "r", "ci")
+    house.keys.used({made.id: NOW + 5, "k-unknown": 1.0}, {made.id: "10.0.0.7"})
+    key = house.keys.get(ada, "ci")
+    assert (key.used_at, key.used_from) == (NOW + 5, "10.0.0.7")
+    await house.keys.write_uses()
+    again = Keys(house.store, house.gate, clock=lambda: house.now)
+    await again.start()
+    assert again.get(ada, "ci").used_at == NOW + 5
+    assert (await house.keys.limit(ada, "r", "ci", {"rpm": 1})).used_at == NOW + 5
+
+
+@pytest.mark.parametrize(
+    ("fields", "error", "words"),
+    [
+        ({"name": "Bad Name"}, Invalid, "no name of a key"),
+        ({"owner": "group:daemon"}, Invalid, "a user or a team"),
+        ({"owner": "user:no-such-user"}, NotFound, "knows no"),
+        ({"owner": "team:none"}, NotFound, "no team"),
+        ({"deployments": ()}, Invalid, "could use no deployment"),
+        ({"deployments": ("a*b",)}, Invalid, "star stands at the end"),
+        ({"endpoints": ("admin",)}, Invalid, "no endpoint"),
+        ({"sources": ("10.0.0.0/99",)}, Invalid, "is no network"),
+        ({"limits": KeyLimits(rpm=-1)}, Invalid, "rpm is -1"),
+        ({"until": NOW}, Invalid, "lies ahead"),
+    ],
+)
+async def test_what_is_wrong_is_said_and_nothing_is_made(
+    house: House, fields: dict[str, Any], error: type[CorralError], words: str
+) -> None:
+    with pytest.raises(error, match=words):
+        await house.keys.create(ROOT, "r", **({"name": "ci"} | fields))
+    assert house.keys.ls(ROOT) == []
+
+
+async def test_two_keys_of_one_owner_have_two_names(house: House, ada: Actor, bob: Actor) -> None:
+    for user in ("bin", "daemon"):
+        await house.grant("user", f"user:{user}")
+    await house.keys.create(ada, "r", "ci")
+    with pytest.raises(Conflict, match="has a key ci already"):
+        await house.keys.create(ada, "r", "ci")
+    await house.keys.create(bob, "r", "ci")
+    with pytest.raises(Conflict, match="say OWNER/NAME"):
+        house.keys.get(ROOT, "ci")
+    assert house.keys.get(ROOT, "daemon/ci").owner.name == "daemon" and house.keys.get(ada, "ci").owner.name == "bin"
+
+
+@given(st.integers(0, 48), st.sampled_from("0aZ9_-"))
+def test_a_secret_with_another_letter_is_told_from_a_right_one(at: int, letter: str) -> None:
+    secret = new_secret()
+    assert well_formed(secret) and len(secret) == len("corral_") + 49
+    at += len("corral_")
+    other = secret[:at] + letter + secret[at + 1 :]
+    assert other == secret or not well_formed(other)

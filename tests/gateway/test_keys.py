@@ -1,0 +1,228 @@
+"""Keys at the gateway: who has one, what it may, and how much; over TCP nothing goes without one."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import signal
+import socket
+
+import pytest
+
+from core.gateway import wire
+from core.gateway.doors import parse
+
+SECRET = "corral_right"
+ASK = {"model": "chat", "messages": []}
+
+
+def port() -> int:
+    """One that is free."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+def key(secret: str = SECRET, **fields) -> wire.Key:
+    limits = wire.KeyLimits(**{name: fields.pop(name) for name in wire.KeyLimits.__struct_fields__ if name in fields})
+    base = {"id": "k1", "name": "ci", "owner": "ann", "uid": 4242}
+    return wire.Key(hash=hashlib.sha256(secret.encode()).hexdigest(), limits=limits, **(base | fields))
+
+
+def bearer(secret: str = SECRET) -> str:
+    return f"Authorization: Bearer {secret}\r\n"
+
+
+async def over_tcp(at: int, fields: dict | None, headers: str = "", path: str = "/v1/chat/completions") -> bytes:
+    reader, writer = await asyncio.open_connection("127.0.0.1", at)
+    body = json.dumps(fields).encode() if fields is not None else b""
+    method = "POST" if fields is not None else "GET"
+    head = f"{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{headers}Content-Length: {len(body)}\r\n\r\n"
+    writer.write(head.encode() + body)
+    try:
+        async with asyncio.timeout(10):
+            return await reader.read()
+    finally:
+        writer.close()
+
+
+async def streaming(gateway, secret: str = SECRET):
+    reader, writer = await gateway.open()
+    body = json.dumps({**ASK, "stream": True, "max_tokens": 20}).encode()
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\n{bearer(secret)}Content-Length: {len(body)}\r\n\r\n"
+    writer.write(head.encode() + body)
+    await reader.readuntil(b'"content":"0"')
+    return reader, writer
+
+
+async def test_a_key_decides_and_a_bad_one_never_falls_back(gateway, stub):
+    await gateway.route(stub, keys=[key()])  # the peer's uid may use everything
+    assert b" 200 " in await gateway.post(ASK, bearer())
+    assert b" 200 " in await gateway.post(ASK, f"x-api-key: {SECRET}\r\n")
+    for wrong in (bearer("corral_wrong"), bearer(""), "x-api-key: no\r\n", bearer(SECRET + "x"), bearer(SECRET[:-1])):
+        answer = await gateway.post(ASK, wrong)
+        assert b" 401 " in answer and b'"invalid_api_key"' in answer
+    assert not any(b"corral_" in head for head in stub.heads), "no engine gets to see a key"
+    line = await gateway.line(lambda line: line.key)
+    assert (line.key, line.uid, line.actor) == ("k1", 4242, "ann")
+    assert b" 403 " in await gateway.post(ASK, bearer() + "X-Corral-Actor: 0:root\r\n")
+
+
+async def test_over_tcp_nothing_goes_without_a_key(gateway, stub):
+    at = port()
+    live = await gateway.route(stub, keys=[key()], listen=f"127.0.0.1:{at}")
+    assert live.listens == f"http://127.0.0.1:{at}"
+    refused = await over_tcp(at, ASK)
+    assert b" 401 " in refused and b"WWW-Authenticate: Bearer" in refused
+    assert b" 200 " in await over_tcp(at, ASK, bearer())
+    assert b'"id":"chat"' in await over_tcp(at, None, bearer(), "/v1/models")
+    assert b" 403 " in await over_tcp(at, None, bearer(), "/corral/turns/x")
+    assert b'{"status":"ok"}' in await over_tcp(at, None, "", "/healthz")
+    assert b" 200 " in await over_tcp(at, None, "", "/readyz")
+    await gateway.route(stub, keys=[key()], listen="")
+    with pytest.raises(ConnectionRefusedError):
+        await over_tcp(at, ASK)
+
+
+async def test_a_key_may_what_it_and_its_owner_may(gateway, stub):
+    mine = wire.Rule(user=True, id=4242, scope="deployment:ch*")
+    for fields, words in (
+        ({"deployments": ("other",)}, b"model_not_found"),
+        ({"rules": ()}, b"model_not_found"),
+        ({"rules": (mine, wire.Rule(user=True, id=4242, scope="*", deny=True))}, b"model_not_found"),
+        ({"endpoints": ("embeddings",)}, b"may not ask /v1/chat/completions"),
+        ({"until": 1.0}, b"has expired"),
+    ):
+        await gateway.route(stub, keys=[key(**fields)])
+        assert words in await gateway.post(ASK, bearer()), fields
+    assert not stub.bodies
+    await gateway.route(stub, keys=[key(deployments=("ch*",), endpoints=("chat/completions",), rules=(mine,))])
+    assert b" 200 " in await gateway.post(ASK, bearer())
+
+
+async def test_a_key_may_come_from_its_networks_alone(gateway, stub):
+    at = port()
+    await gateway.route(stub, keys=[key(sources=("10.0.0.0/8",))], listen=f"127.0.0.1:{at}")
+    assert b"may not be used from 127.0.0.1" in await over_tcp(at, ASK, bearer())
+    assert b" 200 " in await gateway.post(ASK, bearer()), "the Unix socket is no network"
+    await gateway.route(stub, keys=[key(sources=("10.0.0.0/8", "127.0.0.0/8"))], listen=f"127.0.0.1:{at}")
+    assert b" 200 " in await over_tcp(at, ASK, bearer())
+    live = await gateway.told(lambda live: live.sources.get("k1") == "127.0.0.1")
+    assert live.used["k1"] > 1e9
+
+
+async def test_requests_over_the_limit_are_told_which_and_when(gateway, stub):
+    await gateway.route(stub, keys=[key(rpm=2), key("corral_other", id="k2")])
+    first = await gateway.post(ASK, bearer())
+    assert b"x-ratelimit-limit-requests: 2\r\nx-ratelimit-remaining-requests: 1\r\n" in first
+    assert b" 200 " in await gateway.post(ASK, bearer())
+    refused = await gateway.post(ASK, bearer())
+    assert b" 429 " in refused and b"rate_limit_exceeded" in refused and b"2 requests a minute" in refused
+    seconds = int(refused.split(b"Retry-After: ")[1].split(b"\r\n")[0])
+    assert 50 <= seconds <= 62
+    assert b" 200 " in await gateway.post(ASK, bearer("corral_other")), "another key has limits of its own"
+
+
+async def test_two_at_once_and_a_client_that_goes_frees_its_place(gateway, stub):
+    stub.hold.clear()
+    await gateway.route(stub, keys=[key(concurrency=2)], slots=4)
+    one, two = await streaming(gateway), await streaming(gateway)
+    refused = await gateway.post(ASK, bearer())
+    assert b" 429 " in refused and b"2 requests at once" in refused
+    one[1].close()
+    async with asyncio.timeout(5):
+        while b" 429 " in await gateway.post({**ASK, "stream": False}, bearer()):
+            await asyncio.sleep(0.02)
+    two[1].close()
+
+
+async def test_tokens_are_reserved_and_settled_by_what_the_engine_counted(gateway, stub):
+    """The stub counts 7 tokens an answer that is not streamed; each asks for 20 and the prompt is some 20."""
+    ask = {**ASK, "max_tokens": 20}
+    await gateway.route(stub, keys=[key(tpm=60)])
+    done = 0
+    while b" 200 " in (answer := await gateway.post(ask, bearer())):
+        done += 1
+        assert done < 20
+    assert b"tokens a minute" in answer
+    assert done == 4, "7 each: 28 used, and 39 more are over 60"
+    assert not stub.bodies[done:]
+
+
+async def test_a_revoked_key_loses_the_answer_that_is_being_made(gateway, stub):
+    stub.hold.clear()
+    await gateway.route(stub, keys=[key()])
+    reader, writer = await streaming(gateway)
+    await gateway.route(stub, keys=[])
+    async with asyncio.timeout(5):
+        assert b"was taken away" in await reader.readuntil(b"0\r\n\r\n")
+    assert b" 401 " in await gateway.post(ASK, bearer())
+    writer.close()
+
+
+async def test_what_was_used_today_is_known_after_kill_9(gateway, stub):
+    ask = {**ASK, "max_tokens": 20}
+    await gateway.route(stub, keys=[key(daily_tokens=45)])
+    assert b" 200 " in await gateway.post(ask, bearer())
+    assert b" 200 " in await gateway.post(ask, bearer())
+    kept = gateway.folder / "keys.json"
+    async with asyncio.timeout(5):
+        while not kept.exists() or json.loads(kept.read_bytes())["k1"]["tokens"] != 14:
+            await asyncio.sleep(0.02)
+    gateway.stop(signal.SIGKILL)
+    gateway.hang_up()
+    gateway.start()
+    await gateway.connect()
+    refused = await gateway.post(ask, bearer())
+    assert b" 429 " in refused and b"45 tokens a day" in refused
+
+
+async def test_counts_and_port_go_on_at_the_gateway_that_follows(gateway, second, stub):
+    stub.hold.clear()
+    at = port()
+    keys = [key(concurrency=1, daily_tokens=600)]
+    await gateway.route(stub, keys=keys, slots=2, listen=f"127.0.0.1:{at}")
+    reader, writer = await streaming(gateway)
+    waiting = gateway.folder / "next-launch0002.sock"
+    async with asyncio.timeout(10):
+        while not waiting.exists():
+            await asyncio.sleep(0.02)
+    gateway.send(wire.HandOver(socket=str(waiting)))
+    assert (await gateway.expect(wire.Report)).ok
+    await second.connect()
+    assert b'{"status":"ok"}' in await over_tcp(at, None, "", "/healthz")
+    async with asyncio.timeout(5):
+        while b"requests at once" not in (answer := await over_tcp(at, {**ASK, "max_tokens": 20}, bearer())):
+            assert b" 200 " in answer
+            await asyncio.sleep(0.05)
+    stub.hold.set()
+    assert b"[DONE]" in await reader.readuntil(b"0\r\n\r\n")
+    writer.close()
+    async with asyncio.timeout(5):
+        while b" 200 " not in await over_tcp(at, {**ASK, "max_tokens": 20}, bearer()):
+            await asyncio.sleep(0.05)
+
+
+async def test_a_port_that_is_taken_gives_way_to_the_next_which_is_kept(gateway, stub):
+    at = port()
+    with socket.create_server(("127.0.0.1", at)):
+        live = await gateway.route(stub, keys=[key()], listen=f"127.0.0.1:{at}")
+    mine = int(live.listens.rpartition(":")[2])
+    assert at < mine < at + 100
+    gateway.stop(signal.SIGKILL)
+    gateway.hang_up()
+    gateway.start()
+    await gateway.connect()
+    assert b" 200 " in await over_tcp(mine, ASK, bearer()), "though the wanted one is free now"
+
+
+@pytest.mark.parametrize("listen", ["0.0.0.0:80", "127.0.0.1", "127.0.0.1:0", "127.0.0.1:99999", "host:80", "::1"])
+def test_what_is_no_address_on_loopback_is_refused(listen):
+    with pytest.raises(ValueError):
+        parse(listen)
+
+
+def test_both_kinds_of_loopback_are_taken():
+    assert parse("127.0.0.1:8620") == ("127.0.0.1", 8620)
+    assert parse("[::1]:8620") == ("::1", 8620)

@@ -1,0 +1,110 @@
+"""Programs at the gateway's port, with the official client: right, wrong, limited, revoked keys, streams and not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+from command import ask, corral, deployed
+
+pytestmark = [pytest.mark.journey, pytest.mark.timeout(180)]
+
+QUESTION: Any = [{"role": "user", "content": "Say hello."}]
+
+
+def client(key: str) -> openai.OpenAI:
+    return openai.OpenAI(base_url=f"{ask('status')['gateway']}/v1", api_key=key, max_retries=0, timeout=60)
+
+
+def test_the_official_client_through_right_wrong_limited_and_revoked_keys(home: Path, sample: Path) -> None:
+    deployed()
+    made = ask("keys", "create", "ci")
+    right = client(made["key"])
+    assert [model.id for model in right.models.list()] == ["chat"]
+    whole = right.chat.completions.create(model="chat", messages=QUESTION, max_tokens=8)
+    assert whole.choices[0].message.content and whole.usage and whole.usage.completion_tokens <= 8
+    pieces = list(right.chat.completions.create(model="chat", messages=QUESTION, max_tokens=8, stream=True))
+    assert "".join(each.choices[0].delta.content or "" for each in pieces if each.choices)
+    asked = right.chat.completions.create(
+        model="chat", messages=QUESTION, max_tokens=4, stream=True, stream_options={"include_usage": True}
+    )
+    assert [each.usage for each in asked if each.usage][-1].total_tokens > 4
+    text = right.completions.create(model="chat", prompt="Once", max_tokens=4)
+    assert text.choices[0].text
+
+    with pytest.raises(openai.AuthenticationError):
+        client("corral_wrong").models.list()
+    with pytest.raises(openai.NotFoundError):
+        right.chat.completions.create(model="none", messages=QUESTION)
+
+    narrow = client(ask("keys", "create", "narrow", "--endpoints", "models", "--models", "other-*")["key"])
+    assert list(narrow.models.list()) == []
+    with pytest.raises(openai.PermissionDeniedError):
+        narrow.chat.completions.create(model="chat", messages=QUESTION)
+
+    limited = client(ask("keys", "create", "few", "--rpm", "2")["key"])
+    for _ in range(2):
+        limited.chat.completions.create(model="chat", messages=QUESTION, max_tokens=2)
+    with pytest.raises(openai.RateLimitError) as refused:
+        limited.chat.completions.create(model="chat", messages=QUESTION, max_tokens=2)
+    assert 1 <= int(refused.value.response.headers["retry-after"]) <= 62
+    assert refused.value.response.headers["x-ratelimit-remaining-requests"] == "0"
+
+    # A revoked key loses the stream that it has, and is refused from then on.
+    stream = right.chat.completions.create(
+        model="chat", messages=QUESTION, max_tokens=1500, stream=True, extra_body={"ignore_eos": True}
+    )
+    pieces = iter(stream)
+    next(pieces)
+    corral("keys", "revoke", "ci", "--reason", "leaked", "--yes")
+    with pytest.raises(openai.APIError, match="was taken away"):
+        for _ in pieces:
+            pass
+    with pytest.raises(openai.AuthenticationError):
+        right.models.list()
+
+    # It is found by pasting it, and its secret is nowhere: not in the trail, the database, a log or a snapshot.
+    told = corral("keys", "whose", stdin=made["key"] + "\n")
+    assert "revoked" in told and "ci (" in told
+    used = {each["name"]: each for each in ask("keys", "ls")}
+    assert used["ci"]["used_from"] == "127.0.0.1" and used["narrow"]["state"] == "active"
+    corral("shutdown")
+    for file in home.rglob("*"):
+        if file.is_file():
+            assert made["key"].encode() not in file.read_bytes(), file
+    assert {each["name"]: each["used_at"] for each in ask("keys", "ls")}["ci"] == used["ci"]["used_at"]
+
+
+def test_a_rotated_key_works_with_both_secrets_for_a_while_and_without_grace_with_one(home: Path, sample: Path) -> None:
+    corral("models", "sample")
+    corral("deploy", "smollm2-135m", "--name", "chat", "--ctx", "512", "--wait")
+    old = ask("keys", "create", "ci")["key"]
+    new = ask("keys", "rotate", "ci", "--grace", "1h")["key"]
+    for key in (old, new):
+        assert list(client(key).models.list())
+    newest = ask("keys", "rotate", "ci")["key"]
+    assert list(client(newest).models.list())
+    for key in (old, new):
+        with pytest.raises(openai.AuthenticationError):
+            client(key).models.list()
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "words"),
+    [
+        (("create", "Bad Name"), 2, "no name of a key"),
+        (("create", "ci", "--rpm", "-1"), 2, "whole number"),
+        (("create", "ci", "--from", "10.0.0.0/99"), 2, "is no network"),
+        (("create", "ci", "--models", "a*b"), 2, "star stands at the end"),
+        (("create", "ci", "--expires", "yesterday"), 2, "say 8h"),
+        (("create", "ci", "--owner", "user:no-such-user-here"), 3, "knows no"),
+        (("show", "none"), 3, "there is no key"),
+        (("limit", "none"), 2, "say what to change"),
+        (("revoke", "none"), 2, "--yes"),
+        (("rotate", "none", "--grace", "soon"), 2, "no length of time"),
+    ],
+)
+def test_what_is_wrong_is_said_with_its_exit_code(home: Path, args: tuple[str, ...], code: int, words: str) -> None:
+    assert words in corral("keys", *args, code=code)

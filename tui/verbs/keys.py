@@ -1,0 +1,209 @@
+"""API keys for programs: make, see, limit, rotate, revoke; whose a leaked one is."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from core.errors import Invalid
+from core.nouns import Key, KeyLimits, NewKey
+from tui.amounts import MomentAhead, Span, Whole
+from tui.command import Nouns, Told, note, options, run, with_options
+from tui.lines import as_json, ask, say, table, tell
+from tui.plain import line
+from tui.words import age, moment
+
+
+def _ls() -> None:
+    found = run(lambda client: client.keys.ls())
+    if options().json:
+        as_json(found)
+    elif options().quiet:
+        for each in found:
+            if each.state == "active":
+                say(each.name)
+    elif found:
+        rows = [
+            (k.name, str(k.owner), k.begins + "...", k.state, ", ".join(k.deployments), _limits(k.limits), _used(k))
+            for k in found
+        ]
+        table(("KEY", "OWNER", "BEGINS", "STATE", "DEPLOYMENTS", "LIMITS", "USED"), rows)
+    else:
+        say("there is no key: `corral keys create NAME`")
+
+
+def _limits(limits: KeyLimits) -> str:
+    words = {
+        "rpm": "requests/min", "tpm": "tokens/min", "concurrency": "at once", "daily_tokens": "tokens/day",
+    }  # fmt: skip
+    return ", ".join(f"{n} {words[f]}" for f in KeyLimits.__struct_fields__ if (n := getattr(limits, f))) or "-"
+
+
+def _used(key: Key) -> str:
+    if key.used_at is None:
+        return "never"
+    ago = age(key.used_at)
+    return f"{ago}{'' if ago == 'now' else ' ago'} from {key.used_from}"
+
+
+@click.group(cls=Nouns, invoke_without_command=True)
+@with_options
+@click.pass_context
+def keys(context: click.Context) -> None:
+    """API keys for programs: the same as `corral keys ls`."""
+    if context.invoked_subcommand is None:
+        _ls()
+
+
+@keys.command("ls")
+@with_options
+def ls() -> None:
+    """Your keys, and those that you may see, with what they may and when they were used."""
+    _ls()
+
+
+@keys.command("show")
+@click.argument("name")
+@with_options
+def show(name: str) -> None:
+    """One key: by name, OWNER/NAME or id. Its secret is shown by nothing."""
+    _show(run(lambda client: client.keys.get(name)))
+
+
+def _show(key: Key) -> None:
+    if options().json:
+        as_json(key)
+        return
+    rows = [
+        ("key", f"{line(key.name)} ({key.id}), begins with {line(key.begins)}"), ("owner", str(key.owner)),
+        ("state", key.state), ("deployments", ", ".join(key.deployments)),
+        ("endpoints", ", ".join(key.endpoints) or "all"), ("from", ", ".join(key.sources) or "everywhere"),
+        ("limits", _limits(key.limits)), ("ends", moment(key.until) if key.until is not None else "never"),
+        ("made", f"{moment(key.created_at)} by {key.created_by}"), ("used", _used(key)),
+    ]  # fmt: skip
+    if key.rotated_at is not None:
+        old = f", the old secret works until {moment(key.old_until)}" if key.old_until is not None else ""
+        rows.append(("rotated", moment(key.rotated_at) + old))
+    for name, value in rows:
+        say(f"{name:12} {line(value)}")
+
+
+def _scope_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    for option in (
+        click.option(
+            "--from", "sources", multiple=True, help="a network it may come from: 10.1.0.0/16 (repeat for more)"
+        ),
+        click.option("--expires", "until", type=MomentAhead(), help="ends by itself: 30d, 2027-01-31T18:00"),
+        click.option("--daily-tokens", type=Whole(0, 10**12), help="tokens a day (UTC), in and out; 0: no limit"),
+        click.option("--concurrency", type=Whole(0, 10**6), help="requests at once; 0: no limit"),
+        click.option("--tpm", type=Whole(0, 10**12), help="tokens a minute, in and out; 0: no limit"),
+        click.option("--rpm", type=Whole(0, 10**9), help="requests a minute; 0: no limit"),
+        click.option(
+            "--endpoints", multiple=True, help="chat/completions, embeddings ... (repeat for more; default all)"
+        ),
+        click.option("--models", "deployments", multiple=True, help="deployments, like team-a-* (repeat; default all)"),
+    ):
+        command = option(command)
+    return command
+
+
+def _shown_once(made: NewKey, base: str, what: str) -> None:
+    if options().json:
+        as_json(made)
+        return
+    if options().quiet:
+        say(made.key)
+        return
+    say(made.key)
+    note(f"{what}. This is shown once: Corral keeps only its hash")
+    if base:
+        note(f"for programs: base URL {base}/v1, and this as the API key")
+
+
+@keys.command("create")
+@click.argument("name")
+@click.option("--owner", default="", help="user:alice or team:ml; default: you")
+@_scope_options
+@with_options
+def create(
+    name: str, owner: str, deployments: tuple[str, ...], endpoints: tuple[str, ...], rpm: int | None, tpm: int | None,
+    concurrency: int | None, daily_tokens: int | None, until: float | None, sources: tuple[str, ...],
+) -> None:  # fmt: skip
+    """Make a key. Its secret is shown once; it never may more than its owner."""
+    limits = {"rpm": rpm or 0, "tpm": tpm or 0, "concurrency": concurrency or 0, "daily_tokens": daily_tokens or 0}
+    fields = {
+        "name": name, "owner": owner, "deployments": deployments or ("*",), "endpoints": endpoints,
+        "sources": sources, "limits": limits, "until": until,
+    }  # fmt: skip
+
+    async def work(client: Any) -> tuple[NewKey, str]:
+        made = await client.keys.create(**fields)
+        return made, (await client.status()).gateway
+
+    made, base = run(work)
+    _shown_once(made, base, f"key {made.name} of {line(str(made.owner))}")
+
+
+@keys.command("limit")
+@click.argument("name")
+@_scope_options
+@with_options
+def limit(
+    name: str, deployments: tuple[str, ...], endpoints: tuple[str, ...], rpm: int | None, tpm: int | None,
+    concurrency: int | None, daily_tokens: int | None, until: float | None, sources: tuple[str, ...],
+) -> None:  # fmt: skip
+    """Change what a key may; what is not named stays."""
+    wanted = {
+        "rpm": rpm, "tpm": tpm, "concurrency": concurrency, "daily_tokens": daily_tokens, "until": until,
+        "deployments": deployments or None, "endpoints": endpoints or None, "sources": sources or None,
+    }  # fmt: skip
+    changes = {field: value for field, value in wanted.items() if value is not None}
+    if not changes:
+        raise click.UsageError("say what to change, for example --rpm 60")
+    key = run(lambda client: client.keys.limit(name, **changes))
+    tell(key, f"key {line(key.name)}: {_limits(key.limits)}")
+
+
+@keys.command("rotate")
+@click.argument("name")
+@click.option("--grace", type=Span(), default=0.0, help="how long the old secret works beside the new one: 1h, 2d")
+@with_options
+def rotate(name: str, grace: float) -> None:
+    """Give a key a new secret, shown once."""
+
+    async def work(client: Any) -> tuple[NewKey, str]:
+        return await client.keys.rotate(name, grace), (await client.status()).gateway
+
+    made, base = run(work)
+    old = f"the old secret works until {moment(made.old_until)}" if made.old_until else "the old secret works no more"
+    _shown_once(made, base, f"key {made.name} has a new secret; {old}")
+
+
+@keys.command("revoke")
+@click.argument("name")
+@click.option("--reason", default="", help="why; it stands in the audit trail")
+@with_options
+def revoke(name: str, reason: str) -> None:
+    """End a key at once, with the answers that are being made for it."""
+    ask(f"Revoke the key {line(name)}? Programs that use it are refused from now on")
+    key = run(lambda client: client.keys.revoke(name, reason))
+    tell(key, f"key {line(key.name)} of {line(str(key.owner))} is revoked")
+
+
+@keys.command("whose")
+@with_options
+def whose() -> None:
+    """Whose is this key? It is asked for, or read from standard input: a secret does not belong in a command line."""
+    if sys.stdin.isatty():
+        secret = str(click.prompt("Paste the key", hide_input=True, err=True))
+    else:
+        secret = sys.stdin.readline(4096)
+    secret = secret.strip()
+    if not secret:
+        raise Told(Invalid("no key was given", todo="paste it, or: corral keys whose < FILE"))
+    hash = hashlib.sha256(secret.encode("utf-8", "surrogateescape")).hexdigest()
+    _show(run(lambda client: client.keys.whose(hash)))
