@@ -41,7 +41,7 @@ class Derived:
             wanted="stopped" if wanted.wanted == "stopped" else "running",
             state=state,
             reason=reason,
-            since=was.since if was is not None and was.state == state else self._clock(),
+            since=was.since if was is not None and was.state == state else self._since(state, views),
             created_at=wanted.created_at,
             created_by=wanted.created_by,
             ready=sum(view.state == "ready" for view in views),
@@ -53,6 +53,11 @@ class Derived:
             self._shown[name] = shown
             self._bus.publish("deployment", f"deployment:{name}", shown)
         return shown
+
+    def _since(self, state: str, views: Sequence[Replica]) -> float:
+        """When a state began that was not there at the last look: that of its replicas, which outlives the daemon."""
+        began = [view.since for view in views if view.state == state]
+        return max(began) if began and state in ("ready", "stopped", "failed") else self._clock()
 
 
 def state_of(wanted: tables.Wanted, views: Sequence[Replica]) -> tuple[str, str]:

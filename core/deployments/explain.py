@@ -34,9 +34,9 @@ def sentences(
             f" when it was ready ({off:+.1f} %)."
         )
     for story in stories:
-        for line in story.lines:
-            told.append(f"The engine said: {line}")
-        if story.lines:
+        if story.ended_at is not None:  # the newest that has ended, and no older one
+            ended = f"Before launch {story.launch} ended {span(now - story.ended_at)} ago the engine said"
+            told += [f"{ended}: {line}" for line in story.lines]
             break
     if deployment.state == "failed":
         told.append(f"Mend the cause, then: corral start {spec.name}. Its log: corral logs --previous {spec.name}.")

@@ -22,6 +22,8 @@ KEEP = (
 LINE_CHARACTERS = 300
 _MARKED = re.compile(r"^[\d.]+ E |\sE\s")
 _SPOKEN = re.compile(r"error|failed|exception|insufficient|invalid|assert|no module named", re.IGNORECASE)
+_LAST_WORDS = re.compile(r"terminate called|what\(\):|GGML_ASSERT|libgomp:|Assertion")
+"""What a program says that ends itself: never marked."""
 
 
 class Cause(NamedTuple):
@@ -95,9 +97,10 @@ def cells(plan: LaunchPlan) -> int:
 
 
 def reasons(log_tail: Sequence[str], was_ready: bool = False) -> tuple[str, ...]:
-    """The engine's own lines that say what went wrong, three at most: those marked ` E `, else those that speak of
-    it. The first ones of a failed start (what follows are its consequences), the last ones of a later death."""
-    marked = [line.strip() for line in log_tail if _MARKED.search(line)]
+    """The engine's own lines that say what went wrong, three at most. Of a failed start the first ones that are marked
+    ` E `, else those that speak of it (what follows are consequences); of a later death the last ones of both: what
+    ended it need not be marked, and what is marked may be a request that was refused long before."""
+    marked = [line.strip() for line in log_tail if _MARKED.search(line) or (was_ready and _LAST_WORDS.search(line))]
     told = list(dict.fromkeys(marked or [line.strip() for line in log_tail if _SPOKEN.search(line)]))
     return tuple(line[:LINE_CHARACTERS] for line in (told[-3:] if was_ready else told[:3]))
 

@@ -4,7 +4,7 @@ import pytest
 
 from core.deployments.ending import verdict
 from core.deployments.explain import sentences, span
-from core.nouns import Deployment, DeploymentSpec, Replica
+from core.nouns import Deployment, DeploymentSpec, LaunchStory, Replica
 from tui.words import age
 
 
@@ -39,3 +39,18 @@ def test_how_often_it_was_restarted_is_said_once() -> None:
     then = verdict(wanted=True, reason="it crashed", permanent=False, restarts=6, steady=False, pauses=[1.0] * 6)
     assert told(then.state, then.reason, then.restarts).count("restart") == 1
     assert "it crashed (2 restarts)" in told("backoff", "it crashed", 2)
+
+
+def test_only_the_launch_that_ended_last_gives_evidence() -> None:
+    """Lines of two launches ago stood as what the engine said of a death that it had nothing to do with."""
+    spec = DeploymentSpec(name="d", model="m")
+    deployment = Deployment(
+        spec=spec, wanted="running", state="ready", reason="", since=0, created_at=0, created_by="a", ready=1,
+        generation=1, plan_bytes=0,
+    )  # fmt: skip
+    runs = LaunchStory(launch="c", started_at=90.0)
+    silent = LaunchStory(launch="b", started_at=50.0, ended_at=80.0)
+    spoke = LaunchStory(launch="a", started_at=10.0, ended_at=40.0, lines=("out of paper",))
+    assert "out of paper" not in " ".join(sentences(deployment, [], [runs, silent, spoke], 100.0))
+    said = " ".join(sentences(deployment, [], [runs, spoke], 100.0))
+    assert "Before launch a ended 1 min ago the engine said: out of paper" in said

@@ -204,6 +204,15 @@ def test_a_failed_start_is_explained(
     assert words in failure.reason and failure.permanent is permanent
 
 
+def test_the_last_words_of_a_program_that_ends_itself_come_after_what_was_marked_before() -> None:
+    lines = [
+        "0.1 E srv: Prompt contains invalid tokens",
+        "terminate called after throwing",
+        "  what():  std::bad_alloc",
+    ]
+    assert reasons(lines, was_ready=True) == tuple(line.strip() for line in lines)
+
+
 def test_a_death_after_it_was_ready_is_tried_again_and_not_blamed_on_old_lines() -> None:
     killed = explain_exit(None, signal.SIGKILL, MARKED, was_ready=True)
     assert "SIGKILL" in killed.reason and not killed.permanent
