@@ -89,6 +89,7 @@ def _look(paths: Paths, known: Sequence[migrate.Migration], now: float) -> None:
         _quick_check(db)
         migrate.check_not_newer(db, known)
         had = migrate.applied(db)
+        _refuse_gaps(db, [each for each in known if each[0] in had], paths)
         if had and {number for number, _, _ in known} - had:
             _copy(db, paths.backups, now)
 
@@ -102,6 +103,29 @@ def _quick_check(db: sqlite3.Connection) -> None:
     if unread and int(unread[1]) & 0xFF == sqlite3.SQLITE_IOERR:
         raise sqlite3.OperationalError(f"disk I/O error: {verdict}")
     raise _Corrupt(verdict)
+
+
+def _refuse_gaps(db: sqlite3.Connection, had: Sequence[migrate.Migration], paths: Paths) -> None:
+    """Raises `StoreError` for a database in which somebody has dropped a table or a column: every start would fail over
+    it, each in words of its own."""
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as model:
+        for _, _, sql in had:
+            model.executescript(sql)
+        wanted, there = _columns(model), _columns(db)
+    tables = {table for table, _ in there}
+    gaps = {f"{table}.{column}" if table in tables else f"the table {table}" for table, column in wanted - there}
+    if gaps:
+        raise StoreError(
+            f"{paths.database} lacks {', '.join(sorted(gaps)[:5])}", "it was there, and somebody has dropped it",
+            f"put back a copy (see {paths.backups}), or move the file away: a new one begins with the old chain's head,"
+            " and says that the records before are lost",
+        )  # fmt: skip
+
+
+def _columns(db: sqlite3.Connection) -> set[tuple[str, str]]:
+    """(table, column) of all tables."""
+    sql = "SELECT m.name, c.name FROM sqlite_master m JOIN pragma_table_info(m.name) c WHERE m.type = 'table'"
+    return set(db.execute(sql).fetchall())
 
 
 def _copy(db: sqlite3.Connection, folder: Path, now: float) -> None:

@@ -54,6 +54,23 @@ async def test_the_reader_cannot_write(tmp_path: Path) -> None:
     await store.close()
 
 
+@pytest.mark.parametrize(
+    ("sql", "words"),
+    [("DROP TABLE chats", "lacks the table chats"), ("ALTER TABLE turns DROP figures", r"lacks turns\.figures")],
+)
+async def test_a_database_in_which_somebody_dropped_something_is_refused_whole(
+    tmp_path: Path, sql: str, words: str
+) -> None:
+    paths = paths_in(tmp_path)
+    await (await Store.open(paths)).close()
+    with closing(sqlite3.connect(paths.database)) as db:
+        db.execute(sql)
+    before = paths.database.read_bytes()
+    with pytest.raises(StoreError, match=rf"{words}.*somebody has dropped it.*put back a copy"):
+        await Store.open(paths)
+    assert paths.database.read_bytes() == before
+
+
 async def test_a_newer_database_is_refused_and_untouched(tmp_path: Path) -> None:
     paths = paths_in(tmp_path)
     await (await Store.open(paths, packages=("core.store",))).close()
