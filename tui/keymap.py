@@ -124,7 +124,8 @@ ROOMS: dict[str, tuple[Key, ...]] = {
     ),
     "access": (
         Key("n", "new", "Grant or deny", "access", short="Grant", needs="access.grant"),
-        Key("x", "remove", "Revoke", "access", needs="access.grant"),
+        Key("a", "key", "Make an API key", "access", short="API key", needs="keys.own"),
+        Key("x", "remove", "Revoke the grant or key", "access", short="Revoke", needs="access.grant"),
         Key("e", "explain", "Explain a decision", "access", short="Explain", needs="access.read"),
         Key("t", "team", "Define a team", "access", short="Team", needs="access.teams"),
         Key("o", "role", "Define a role", "access", short="Role", needs="access.roles"),

@@ -43,8 +43,6 @@ class Status(Noun, frozen=True, kw_only=True):
     """`corral status --json`."""
 
     daemon: DaemonStatus
-    gateway: str
-    """The base URL for programs, without /v1; "" while nothing listens there."""
     gateway_socket: str
     gateway_status: GatewayStatus
     nodes: tuple[NodeSample, ...]
@@ -55,6 +53,8 @@ class Status(Noun, frozen=True, kw_only=True):
     audit_ok: bool
     audit_message: str
     audit_records: int
+    gateway: str = ""
+    """The base URL for programs, without /v1; "" while nothing listens there."""
 
 
 class Picture(Noun, frozen=True, kw_only=True):

@@ -18,7 +18,7 @@ from tui.app import Corral
 
 FOLDER = Path(__file__).parents[2] / "screenshots"
 SIZES = ((120, 36), (80, 24))
-SCREENS = (("1", "overview"), ("2", "deployments"), ("3", "models"), ("5", "chats"), ("9", "audit"))
+SCREENS = (("1", "overview"), ("2", "deployments"), ("3", "models"), ("5", "chats"), ("8", "access"), ("9", "audit"))
 
 
 def corral(*args: str) -> None:
@@ -33,6 +33,16 @@ async def draw(size: tuple[int, int]) -> None:
             await pilot.press(key)
             await pilot.pause(1.2)
             save(app, name, size)
+        await pilot.press("8")
+        await pilot.pause(0.5)
+        for key, typed, name in (("n", "operator", "grant"), ("a", "nightly", "key")):
+            await pilot.press(key)
+            await pilot.pause(0.8)
+            await pilot.press(*(["tab", "tab"] if name == "grant" else []), *typed)
+            await pilot.pause(1.5)
+            save(app, name, size)
+            await pilot.press("escape", "escape")
+            await pilot.pause(0.3)
         await pilot.press("5")
         await pilot.pause(0.5)
         await pilot.press("enter")
@@ -90,6 +100,11 @@ def main() -> int:
         corral("models", "sample", "-q")
         corral("deploy", "smollm2-135m", "--name", "chat", "--ctx", "4096", "--parallel", "2", "--wait", "-q")
         corral("chat", "chat", "What is a llama?", "--max-tokens", "120", "--temperature", "0", "-q")
+        corral("access", "teams", "set", "ml", "--member", "user:bin", "--member", "group:daemon", "-q")
+        corral("access", "grant", "operator", "team:ml", "--scope", "deployment:ml-*", "--reason", "runs them", "-q")
+        corral("access", "grant", "user", "user:bin", "--until", "90d", "--reason", "a pilot", "-q")
+        corral("access", "deny", "deployments.rm", "team:ml", "-q")
+        corral("keys", "create", "ci", "--rpm", "60", "--daily-tokens", "100000", "-q")
         for size in SIZES:
             asyncio.run(draw(size))
     finally:

@@ -25,9 +25,12 @@ from core.nouns import (
     GatewayStatus,
     Grant,
     Held,
+    Key,
+    KeyLimits,
     LogText,
     Model,
     ModelShape,
+    NewKey,
     NodeSample,
     Picture,
     Plan,
@@ -205,6 +208,32 @@ class Access:
         return Role(name=name, allows=tuple(allows))
 
 
+def key(id: str, name: str, **fields: Any) -> Key:
+    base = {"owner": Subject(kind="user", name="ann", id=1000), "begins": "corral_ab", "created_at": NOW}
+    return Key(id=id, name=name, created_by="ann", **(base | fields))
+
+
+class Keys:
+    """Of the double: what `client.keys` answers."""
+
+    def __init__(self, double: Double) -> None:
+        self._double = double
+        used = key("k1", "ci", limits=KeyLimits(rpm=60), used_at=NOW, used_from="10.0.0.7")
+        self.there = [used, key("k2", "old", state="revoked")]
+
+    async def ls(self) -> list[Key]:
+        return self.there
+
+    async def create(self, **fields: Any) -> NewKey:
+        self._double.calls.append(("create_key", fields))
+        made = key("k3", fields["name"])
+        return NewKey(**{name: getattr(made, name) for name in Key.__struct_fields__}, key="corral_SECRET")
+
+    async def revoke(self, name: str, reason: str = "") -> Key:
+        self._double.calls.append(("revoke_key", name))
+        return self.there[0]
+
+
 class Double:
     """Not the real client. `calls` has what was asked; `push` sends an event; `drop` cuts the connection."""
 
@@ -232,6 +261,7 @@ class Double:
         self.pictures = 0
         self.me: Whoami | None = None
         self.access = Access(self)
+        self.keys = Keys(self)
         self._news: asyncio.Queue[Event | None] = asyncio.Queue()
 
     async def connect(self) -> Double:

@@ -98,3 +98,44 @@ async def test_what_he_may_do_is_not_dim(console, fake, doubles):
         await it.until("replica")
         await it.until(lambda: "d" in dimmed(it))
         assert not {"x", "s"} & dimmed(it)
+
+
+async def test_a_key_is_made_in_a_form_and_its_secret_shown_once(console, fake):
+    async with console("8") as it:
+        await it.until("60 requests/min")
+        assert "10.0.0.7" in it.text and "revoked" in it.text
+        await it.press("a")
+        await it.until("Make an API key")
+        await it.type("nightly")
+        await it.press("tab", "tab")
+        await it.type("sixty")
+        await it.until("whole number")
+        await it.press(*["backspace"] * 5)
+        await it.type("9")
+        await it.until("It may use *")
+        await it.press("ctrl+s")
+        await it.until("corral_SECRET")
+        (made,) = [call[1] for call in fake.calls if call[0] == "create_key"]
+        assert made["name"] == "nightly" and made["limits"]["rpm"] == 9 and made["deployments"] == ["*"]
+        await it.press("escape")
+        await it.until("group:staff")
+        assert "corral_SECRET" not in it.text
+
+
+async def test_x_revokes_the_key_under_the_cursor_of_the_lower_table(console, fake):
+    async with console("8") as it:
+        await it.until("60 requests/min")
+        await it.press("tab", "x")
+        await it.until("Revoke the key ci")
+        await it.press("y")
+        await it.until(lambda: ("revoke_key", "k1") in fake.calls)
+        await it.press("j", "x")
+        await it.until("old was revoked")
+
+
+async def test_teams_and_roles_are_not_taken_for_keys(console, fake):
+    async with console("8") as it:
+        await it.until("60 requests/min")
+        await it.press("tab", "G", "x")
+        await it.until("removed by")
+        assert not [call for call in fake.calls if call[0].startswith("revoke")]

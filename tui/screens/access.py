@@ -1,4 +1,4 @@
-"""Who may do what: grants with their ends, roles, teams, and what you yourself may do."""
+"""Who may do what: grants with their ends, API keys, teams, roles, and what you yourself may do."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Any, ClassVar
 
 from textual.app import ComposeResult
 
-from core.nouns import Grant, Role, Team, Whoami
+from core.nouns import Grant, Key, KeyLimits, Role, Team, Whoami
 from tui.screens import FOLDER
 from tui.screens.room import Line, Note, Room
 from tui.widgets.table import Column, Row, Table
-from tui.words import moment
+from tui.words import age, moment
 
 
 def said(me: Whoami | None) -> str:
@@ -26,11 +26,20 @@ def said(me: Whoami | None) -> str:
     return f"You are {me.name}: {roles}"
 
 
+def about_key(key: Key) -> str:
+    """What a key may and when it was used."""
+    words = {"rpm": "requests/min", "tpm": "tokens/min", "concurrency": "at once", "daily_tokens": "tokens/day"}
+    limits = [f"{n} {words[f]}" for f in KeyLimits.__struct_fields__ if (n := getattr(key.limits, f))]
+    used = "never used" if key.used_at is None else f"used {age(key.used_at)} from {key.used_from}"
+    on = ", ".join(key.deployments)
+    return f"{key.state}, {key.owner}, on {on}, {', '.join(limits) or 'no limits'}, {used.replace('now', 'just now')}"
+
+
 class Access(Room):
-    """Screen 8."""
+    """Screen 8: grants above, keys, teams and roles below; tab goes from one table to the other."""
 
     ROOM = "access"
-    ASKS = frozenset({"new", "remove", "explain", "team", "role"})
+    ASKS = frozenset({"new", "remove", "explain", "team", "role", "key"})
     CSS_PATH: ClassVar = [*Room.CSS_PATH, FOLDER / "access.tcss"]
 
     def __init__(self) -> None:
@@ -38,6 +47,7 @@ class Access(Room):
         self.grants: dict[str, Grant] = {}
         self.roles: list[Role] = []
         self.teams: list[Team] = []
+        self.keys_there: dict[str, Key] = {}
 
     def fill(self) -> ComposeResult:
         yield Note(id="me")
@@ -50,12 +60,10 @@ class Access(Room):
             empty="No grant: n makes one", id="grants",
         )  # fmt: skip
         yield Line(id="detail")
-        roles = Table(
-            [Column("role, team", 14, fit=True), Column("", 8, 1), Column("is", 20, flex=True)],
-            empty="Roles and teams are for those who may access.read", id="roles",
+        yield Table(
+            [Column("name", 14, fit=True), Column("kind", 6, 1), Column("is", 20, flex=True)],
+            empty="No key: a makes one", id="roles",
         )  # fmt: skip
-        roles.can_focus = False
-        yield roles
 
     def fold(self) -> None:
         self.query_one("#roles").display = self.app.size.height >= 20
@@ -73,19 +81,22 @@ class Access(Room):
 
     def _ask(self, me: Whoami | None) -> None:
         """Read roles and grants; one who may not read all of them sees his own."""
-        if me is not None and not me.because and all(each.permission != "access.read" for each in me.holds):
-            self._take((list(me.grants), [], []))
-            return
+        all_of_it = me is None or bool(me.because) or any(each.permission == "access.read" for each in me.holds)
+        keys = me is None or bool(me.because) or any(each.permission.startswith("keys.") for each in me.holds)
 
-        async def read(client: Any) -> tuple[list[Grant], list[Role], list[Team]]:
+        async def read(client: Any) -> tuple[list[Grant], list[Role], list[Team], list[Key]]:
+            mine = await client.keys.ls() if keys else []
+            if not all_of_it:
+                return list(me.grants) if me else [], [], [], mine
             access = client.access
             grants, roles, teams = await asyncio.gather(access.grants(), access.roles(), access.teams())
-            return grants, roles, teams
+            return grants, roles, teams, mine
 
         self.corral.act(read, self._take)
 
-    def _take(self, found: tuple[list[Grant], list[Role], list[Team]]) -> None:
-        grants, self.roles, self.teams = found
+    def _take(self, found: tuple[list[Grant], list[Role], list[Team], list[Key]]) -> None:
+        grants, self.roles, self.teams, keys = found
+        self.keys_there = {each.id: each for each in keys}
         self.grants = {each.id: each for each in grants}
         rows = sorted(grants, key=lambda each: (str(each.subject), each.effect, each.what))
         self.table().set_rows(
@@ -96,11 +107,15 @@ class Access(Room):
             ]
         )  # fmt: skip
         meant = [
-            Row(f"role:{r.name}", (r.name, "role", r.words or ", ".join(r.allows)))
-            for r in sorted(self.roles, key=lambda each: (not each.builtin, each.name))
+            Row(f"key:{k.id}", (k.name, "key", about_key(k)), dim=k.state != "active")
+            for k in sorted(keys, key=lambda each: (each.state != "active", each.name))
         ]
         meant += [
             Row(f"team:{t.name}", (t.name, "team", ", ".join(map(str, t.members)) or "nobody")) for t in self.teams
+        ]
+        meant += [
+            Row(f"role:{r.name}", (r.name, "role", r.words or ", ".join(r.allows)))
+            for r in sorted(self.roles, key=lambda each: (each.builtin, each.name))
         ]
         self.query_one("#roles", Table).set_rows(meant)
         self.draw({"grant"})
@@ -119,9 +134,20 @@ class Access(Room):
     async def on_table_opened(self, event: Table.Opened) -> None:
         self.corral.action_whole()
 
+    def chosen_key(self) -> Key | None:
+        """The key under the cursor of the lower table, if that has the focus."""
+        below = self.query_one("#roles", Table)
+        return self.keys_there.get(below.key.removeprefix("key:")) if below.has_focus else None
+
     def hindered(self, action: str) -> str:
-        if action == "remove" and not self.table().key:
-            return "No grant is selected"
+        if action == "remove":
+            key = self.chosen_key()
+            if key is not None:
+                return "" if key.state != "revoked" else f"{key.name} was revoked"
+            if self.query_one("#roles", Table).has_focus:
+                return "Teams and roles are removed by `corral access teams rm` and `roles rm`; a key by x on its row"
+            if not self.table().key:
+                return "No grant is selected"
         return super().hindered(action)
 
     def about(self, action: str) -> str:
@@ -136,7 +162,20 @@ class Access(Room):
         grant = self.grants.get(self.table().key)
         self.app.push_screen(GrantForm(str(grant.subject) if grant else ""))
 
+    def action_key(self) -> None:
+        from tui.screens.accessforms import KeyForm
+
+        self.app.push_screen(KeyForm())
+
     def action_remove(self) -> None:
+        key = self.chosen_key()
+        if key is not None:
+            id = key.id
+            self.confirmed(
+                f"Revoke the key {key.name} of {key.owner}? Programs that use it are refused from now on",
+                lambda client: client.keys.revoke(id),
+            )
+            return
         grant = self.grants.get(self.table().key)
         if grant is None:
             return

@@ -221,3 +221,64 @@ class RoleForm(Asking):
             lambda client: client.access.put_role(name, allows, words),
             lambda made: self.leave(f"Role {made.name} is defined"),
         )
+
+
+class KeyForm(Form):
+    """A key of one's own. Its secret is shown once, to be copied."""
+
+    HEADLINE = "Make an API key; it never may more than you"
+    SENDS = "Make"
+    LIMITS = ("rpm", "tpm", "concurrency", "daily_tokens")
+
+    def fields(self) -> list[Field]:
+        return [
+            Field("name", "name", "", "of the program, for example ci"),
+            Field("deployments", "deployments", "*", "names, a star at the end: team-a-* chat"),
+            Field("rpm", "requests/min", "", "default: no limit"),
+            Field("tpm", "tokens/min", "", "in and out; default: no limit"),
+            Field("concurrency", "at once", "", "default: no limit"),
+            Field("daily_tokens", "tokens/day", "", "in and out; default: no limit"),
+            Field("until", "expires", "", "default: never; 30d, 2027-01-31T18:00"),
+        ]
+
+    def typed(self) -> dict[str, Any]:
+        """The key; raises ValueError."""
+        limits = {}
+        for field in self.LIMITS:
+            text = self.value(field)
+            if text and not text.isdecimal():
+                raise ValueError(f"{field} must be a whole number, not {text!r}")
+            limits[field] = int(text or 0)
+        if not self.value("name"):
+            raise ValueError("Name it after the program that will use it")
+        until = self.value("until")
+        return {
+            "name": self.value("name"), "deployments": self.value("deployments").split(), "limits": limits,
+            "until": moment_ahead(until, time.time()) if until else None,
+        }  # fmt: skip
+
+    def weigh(self) -> None:
+        try:
+            fields = self.typed()
+        except ValueError as error:
+            self.show(plain(error))
+            return
+        status = self.corral.state.status
+        base = f"Programs use it at {status.gateway}/v1. " if status is not None and status.gateway else ""
+        ends = f" until {moment(fields['until'])}" if fields["until"] is not None else ""
+        self.show(plain(f"{base}It may use {', '.join(fields['deployments']) or 'nothing'}{ends}"))
+
+    def action_send(self) -> None:
+        from tui.screens.whole import Whole
+
+        try:
+            fields = self.typed()
+        except ValueError as error:
+            self.say(str(error))
+            return
+
+        def made(key: Any) -> None:
+            self.app.pop_screen()
+            self.app.push_screen(Whole(f"{key.key}\n\nThis is key {key.name}. It is shown this once; y copies it."))
+
+        self.corral.act(lambda client: client.keys.create(**fields), made)
