@@ -100,6 +100,12 @@ async def connect(path: Path) -> tuple[asyncio.StreamReader, asyncio.StreamWrite
         os.close(fd)
 
 
+def peer_pid(writer: asyncio.StreamWriter) -> int:
+    """The process that listens at the other end, by the kernel's word."""
+    raw = writer.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+    return int(struct.unpack("3i", raw)[0])
+
+
 def peer_uid(writer: asyncio.StreamWriter) -> int:
     """Whose the other end is, by the kernel's word."""
     raw = writer.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)

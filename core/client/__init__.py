@@ -101,7 +101,7 @@ class Client:
             )
         except TimeoutError as error:
             raise TimedOut(
-                f"the daemon did not answer within {timeout:.0f} s", todo="see `corral status`, and its log"
+                f"the daemon did not answer within {timeout:.0f} s", await _how_it_hangs(self.socket), "see its log"
             ) from error
         except OSError as error:
             raise NoDaemon("the daemon does not answer", str(error), "start it with any verb") from error
@@ -136,8 +136,8 @@ class Client:
 
     # ---------------------------------------------------------------------------------------- daemon
 
-    async def status(self) -> Status:
-        return await self.call("GET", "/status", Status)
+    async def status(self, timeout: float = 30.0) -> Status:
+        return await self.call("GET", "/status", Status, timeout=timeout)
 
     async def picture(self) -> Picture:
         return await self.call("GET", "/picture", Picture)
@@ -414,7 +414,29 @@ def _error_of(status: int, raw: bytes) -> CorralError:
 
 def _lives(pid: int) -> bool:
     """A zombie has ended: where pid 1 does not reap, its entry stays."""
+    return _state(pid) not in ("", "Z", "X")
+
+
+def _state(pid: int) -> str:
+    """The kernel's letter for a process; empty if there is none."""
     try:
-        return Path(f"/proc/{pid}/stat").read_bytes().rsplit(b")", 1)[1].split()[0] not in (b"Z", b"X")
+        return Path(f"/proc/{pid}/stat").read_bytes().rsplit(b")", 1)[1].split()[0].decode()
     except (OSError, IndexError):
-        return False
+        return ""
+
+
+async def _how_it_hangs(socket: Path) -> str:
+    """Why a daemon that listens does not answer, as far as its process shows it."""
+    try:
+        async with asyncio.timeout(1):
+            _, writer = await http.connect(socket)
+    except (OSError, TimeoutError):
+        return "it takes no connections either"
+    pid = http.peer_pid(writer)
+    writer.close()
+    state = _state(pid)
+    if state in ("T", "t"):
+        return f"its process {pid} is stopped: `kill -CONT {pid}` lets it go on"
+    if state == "D":
+        return f"its process {pid} waits for a disk"
+    return f"its process {pid} is busy, or hangs" if state else ""

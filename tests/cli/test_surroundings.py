@@ -3,6 +3,7 @@
 import os
 import re
 import select
+import signal
 import subprocess
 import sys
 import time
@@ -213,3 +214,17 @@ def test_every_noun_without_a_verb_lists(home: Path, sample: Path) -> None:
         assert corral(noun) == corral(noun, "ls")
         assert ask(noun) == ask(noun, "ls")
         assert corral(noun, "-q") == corral(noun, "ls", "-q")
+
+
+def test_the_status_of_a_daemon_that_is_stopped_says_so_within_seconds(home: Path) -> None:
+    corral("ps")
+    pid = ask("status")["daemon"]["pid"]
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        begun = time.monotonic()
+        said = corral("status", code=1)
+        assert time.monotonic() - begun < 15
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    assert "did not answer within 5 s" in said and f"its process {pid} is stopped: `kill -CONT {pid}`" in said
+    assert ask("status")["daemon"]["pid"] == pid

@@ -20,6 +20,8 @@ from tui.plain import line
 from tui.words import age, size
 
 EVENT_ID = re.compile(r"[0-9a-z]+\.\d{1,19}")
+STATUS_S = 5.0
+"""How long a daemon may take to say how it is, before it is called hung."""
 RECENT = 100
 """Events that `corral events` shows."""
 
@@ -28,7 +30,7 @@ RECENT = 100
 @with_options
 def status() -> None:
     """What runs and whether all is right. Exit 6 if no daemon runs."""
-    found = run(lambda client: client.status(), start=False)
+    found = run(lambda client: client.status(STATUS_S), start=False)
     if options().json:
         as_json(found)
         return
