@@ -232,7 +232,7 @@ class Launch:
         Whether its process lives is watched by the node."""
         self._silent_since = self._silent_since or _now()
         seconds = _now() - self._silent_since
-        if seconds >= SILENT_S:
+        if seconds >= SILENT_S and not self._picture.stopped:
             self._picture.set(reason=f"it has not answered its health check for {seconds:.0f} s")
         return 1.0
 

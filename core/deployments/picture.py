@@ -26,6 +26,8 @@ class Picture:
         self.view = view
         self._clock = clock
         self._changed = changed
+        self.stopped = False
+        """Its process does nothing, and the reason says so."""
         self._counters: Counters | None = None
         self._passed: deque[tuple[float, int]] = deque(maxlen=LOOKS)
         """When, and how many tokens had passed the gateway."""
@@ -70,6 +72,12 @@ class Picture:
             pss_bytes=sample.pss_bytes or self.view.pss_bytes,
             cpu_percent=round(sample.cpu_percent, 1),
         )
+        said = f"its process is stopped: `kill -CONT {self.view.pid}` lets it go on"
+        if self.view.state == "ready" and sample.stopped:
+            self.set(reason=said)
+        elif self.view.reason == said:
+            self.set(reason="")
+        self.stopped = sample.stopped
 
     def count(self, now: Counters | None) -> None:
         """Show slots and prompt tokens a second since the last counters; None: the engine does not say."""

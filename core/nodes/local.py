@@ -285,6 +285,7 @@ class Local(Node):
                     cpu_percent=share,
                     rss_bytes=rss,
                     anon_bytes=anon,
+                    stopped=proc.stopped(pid),
                     pss_bytes=await asyncio.to_thread(proc.proportional, pid) if pss else 0,
                 )
             )

@@ -31,6 +31,14 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / TICK
 
 
+def stopped(pid: int) -> bool:
+    """Whether a process is stopped by a signal or a tracer: it lives and does nothing."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_bytes().rsplit(b")", 1)[1].split()[0] in (b"T", b"t")
+    except (OSError, IndexError):
+        return False
+
+
 def resident(pid: int) -> tuple[int, int]:
     """(resident, private) bytes: statm's resident set, and that less the mapped files (RssAnon). 0.02 ms."""
     try:

@@ -52,6 +52,8 @@ class ProcessSample(Noun, frozen=True, kw_only=True):
     rss_bytes: int
     anon_bytes: int
     pss_bytes: int = 0
+    stopped: bool = False
+    """By a signal or a tracer: it lives and does nothing."""
 
 
 class Counters(Noun, frozen=True, kw_only=True):

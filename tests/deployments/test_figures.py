@@ -2,6 +2,7 @@
 
 from typing import Any, cast
 
+import msgspec
 import pytest
 from doubles import MIB
 from world import World
@@ -108,3 +109,13 @@ async def test_what_waits_at_the_gateway_is_shown_on_each_replica_until_it_waits
     assert ready.runner.view.queued == 38
     looks.live(live(other=2))
     assert ready.runner.view.queued == 0
+
+
+async def test_a_process_that_is_stopped_is_told_at_the_next_look_and_until_it_goes_on(ready: World) -> None:
+    looks, link = figures(ready), cast(Any, ready.link)
+    pid = ready.runner.view.pid
+    await looks.sampled([msgspec.structs.replace(sample(ready, 1), stopped=True)], link)
+    assert ready.runner.view.reason == f"its process is stopped: `kill -CONT {pid}` lets it go on"
+    assert ready.runner.view.state == "ready"
+    await looks.sampled([sample(ready, 1)], link)
+    assert ready.runner.view.reason == ""

@@ -340,7 +340,11 @@ async def test_samples_show_private_memory(node: Local) -> None:
         while not (await node.read_log("aaaaaaaaaa", 0, 10)).data:
             await asyncio.sleep(0.01)
     (one,) = await node.samples(["aaaaaaaaaa"], pss=True)
-    assert one.anon_bytes > 60 << 20 and one.pss_bytes > 60 << 20
+    assert one.anon_bytes > 60 << 20 and one.pss_bytes > 60 << 20 and not one.stopped
+    assert await node.signal("aaaaaaaaaa", signal.SIGSTOP)
+    async with asyncio.timeout(10):
+        while not (await node.samples(["aaaaaaaaaa"]))[0].stopped:
+            await asyncio.sleep(0.01)
     assert (await node.sample()).free_bytes > 0
     assert (await node.facts()).cores >= 1
 
