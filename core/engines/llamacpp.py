@@ -130,7 +130,7 @@ def explain_exit(code: int | None, signal: int | None, log_tail: Sequence[str], 
         return Failure(reason=reason, permanent=signal == signals.SIGILL, lines=lines)
     if code is None:
         return Failure(reason="nobody saw how it ended", lines=lines)
-    if code in (126, 127):
+    if code in (126, 127) and not was_ready:
         reason = told[0] if told else "its program could not be executed"
         return Failure(reason=reason, permanent=True, lines=lines)
     if was_ready:

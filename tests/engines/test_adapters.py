@@ -213,6 +213,12 @@ def test_the_last_words_of_a_program_that_ends_itself_come_after_what_was_marked
     assert reasons(lines, was_ready=True) == tuple(line.strip() for line in lines)
 
 
+def test_a_program_that_was_ready_could_be_executed_whatever_its_exit_code() -> None:
+    assert explain_exit(127, None, [], was_ready=False).permanent
+    later = explain_exit(127, None, [], was_ready=True)
+    assert not later.permanent and "exit code 127" in later.reason
+
+
 def test_a_death_after_it_was_ready_is_tried_again_and_not_blamed_on_old_lines() -> None:
     killed = explain_exit(None, signal.SIGKILL, MARKED, was_ready=True)
     assert "SIGKILL" in killed.reason and not killed.permanent
