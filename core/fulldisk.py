@@ -22,7 +22,7 @@ def why(number: int | None, what: str) -> str:
 def todo(number: int | None) -> str:
     if number == errno.EDQUOT:
         return "remove files of yours there or have the quota raised (`quota -s` shows it), and try again"
-    return "make room and try again"
+    return "make room and try again (`df -h` and `df -i` show of what)"
 
 
 def lacks(folder: Path) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from core import fulldisk
 from core.audit.chain import COLUMNS, GENESIS, SELECT, digest
 from core.audit.outside import Accepted, Head, read_head, write_accepted, write_head
 from core.audit.verify import (
@@ -27,7 +28,7 @@ from core.audit.verify import (
     start,
     verify_file,
 )
-from core.errors import Conflict, Invalid
+from core.errors import Conflict, Invalid, StoreError
 from core.nouns import Actor, AuditRecord, ChainFault, ChainReport, Outcome
 from core.settings import Paths
 from core.store import Store
@@ -161,7 +162,9 @@ class Audit:
             try:
                 await asyncio.to_thread(write_head, self._paths, NOTHING)
             except OSError as error:
-                raise store_error(error, "the audit trail cannot be begun: audit.head cannot be written") from error
+                what = "the audit trail cannot be begun: audit.head cannot be written"
+                lacking = fulldisk.lacks(self._paths.state) if fulldisk.is_full(error) else ""
+                raise (StoreError(what, lacking) if lacking else store_error(error, what)) from error
 
     def _committed(self, record: AuditRecord) -> None:
         """In the writer's thread, after the COMMIT: the head outside can only ever be behind."""

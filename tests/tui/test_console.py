@@ -45,7 +45,7 @@ async def test_every_screen_opens_by_its_digit(fake, size):
     app = console(fake)
     async with app.run_test(size=size) as pilot:
         await until(pilot, lambda: "of 2 deployments" in text_of(app) or "Look at embed" in text_of(app))
-        assert "failed" in text_of(app)
+        await until(pilot, lambda: "failed" in text_of(app))
         for key, word in (("2", "replica"), ("3", "gemma"), ("9", "deployments.create"), ("5", "First"), ("1", "cpu")):
             await pilot.press(key)
             await until(pilot, lambda word=word: word in text_of(app))

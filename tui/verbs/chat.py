@@ -277,7 +277,7 @@ def show(chat: str) -> None:
 @click.option("--forget-oldest", is_flag=True, help="when the context is full, forget the oldest turns")
 @with_options
 def go_on(chat: str, forget_oldest: bool) -> None:
-    """Go on with the last answer of a chat, if it was cut, stopped or used up its tokens."""
+    """Go on with the last answer, if it was cut, stopped or too long."""
     _answer(run(lambda client: client.chat(chat)).chat, "", forget_oldest)
 
 
