@@ -24,7 +24,7 @@ from core.access.accounts import Accounts
 from core.api.peer import user_name
 from core.api.routes import Services, add_routes
 from core.api.server import Call, Server
-from core.audit import Audit
+from core.audit import Audit, Signer
 from core.catalog import Catalog
 from core.chats import Chats, Retention
 from core.deployments.service import Deployments
@@ -74,6 +74,7 @@ class Daemon:
             loop.add_signal_handler(number, self._stop.set)
         try:
             self.audit = Audit(self.store, paths)
+            self.signer = Signer(self.store, self.audit, paths, lambda: self.settings.audit)
             self.gate = Gate(self.store, self.audit, Rights(mode=paths.mode, owner_uid=os.getuid()))
             await self.audit.compare()
             self._died_often = await record_start(self.store, self.gate, self.audit, paths)
@@ -82,6 +83,8 @@ class Daemon:
             await self._build()
             await self._run()
             await self.gate.record(CORRAL, "daemon.stop", "daemon:local", f"d-{os.getpid()}", "done")
+            with contextlib.suppress(CorralError):  # the next start signs it
+                await self.signer.checkpoint()
         finally:
             await self.store.close()
 
@@ -129,7 +132,7 @@ class Daemon:
             server,
             Services(
                 bus=self.bus, gate=self.gate, access=self.access, store=self.store, audit=self.audit,
-                catalog=self.catalog,
+                signer=self.signer, catalog=self.catalog,
                 deployments=self.deployments,
                 engines=self.engines, chats=self.chats, sampler=self.sampler, facts=self.node.facts,
                 status=self.status, shutdown=self._asked_to_stop, reload=self._asked_to_reload, owner_uid=os.getuid(),
@@ -189,6 +192,7 @@ class Daemon:
             group.create_task(self.sampler.run())
             group.create_task(self._mend())
             group.create_task(self._verify())
+            group.create_task(self.signer.run())
             group.create_task(self.retention.run())
             group.create_task(self._reload_on_hangup())
             group.create_task(self.access.run())
@@ -227,6 +231,7 @@ class Daemon:
         if not chain.ok:
             warnings.append(f"the audit chain does not verify: {chain.message}; see `corral audit verify`")
         warnings += [*self.store.troubles(), *self.audit.troubles(), *self.gate.troubles()]
+        warnings += self.signer.troubles()
         return Status(
             daemon=DaemonStatus(
                 pid=os.getpid(),
@@ -309,6 +314,7 @@ class Daemon:
         self.engines.follow(self.settings.engines)
         self.sampler.touch()
         self.deployments.link.touch()
+        await self.signer.follow()
         log.info("%s is in force", self.paths.config)
 
     def _first_admins(self) -> Subject | None:

@@ -84,6 +84,21 @@ class Paths(msgspec.Struct, frozen=True):
         return self.state / "audit.accepted"
 
     @property
+    def audit_key(self) -> Path:
+        """The private key that signs the trail, unless corral.toml names another file."""
+        return self.state / "audit.key"
+
+    @property
+    def audit_proof(self) -> Path:
+        """Public keys and checkpoints, outside the database."""
+        return self.state / "audit.proof"
+
+    @property
+    def audit_installation(self) -> Path:
+        """The installation's id, which outlives the database."""
+        return self.state / "audit.installation"
+
+    @property
     def ballast(self) -> Path:
         return self.state / "ballast"
 
@@ -229,6 +244,15 @@ class ChatsTable(_Table, frozen=True, kw_only=True):
     """Days after its last turn that a chat is kept; then it is deleted for good. 0 = for ever."""
 
 
+class AuditTable(_Table, frozen=True, kw_only=True):
+    signing_key: str = ""
+    """File of the private key, e.g. "$CREDENTIALS_DIRECTORY/audit.key"; empty = audit.key, made by Corral."""
+    next_key: str = ""
+    """File of the key that `corral audit key rotate` goes over to, where `signing_key` is set."""
+    checkpoint_records: Annotated[int, msgspec.Meta(ge=1, le=1000000)] = 1000
+    checkpoint_every_s: Annotated[float, msgspec.Meta(ge=1, le=1e9)] = 3600
+
+
 class Settings(_Table, frozen=True, kw_only=True):
     """All of corral.toml; every key has a default, so an absent file is a valid one."""
 
@@ -239,6 +263,7 @@ class Settings(_Table, frozen=True, kw_only=True):
     engines: EnginesTable = EnginesTable()
     samples: SamplesTable = SamplesTable()
     chats: ChatsTable = ChatsTable()
+    audit: AuditTable = AuditTable()
 
 
 def load(path: Path) -> Settings:

@@ -1,6 +1,7 @@
-"""The hash-chained log: write, read, verify."""
+"""The hash-chained log: write, read, verify, sign."""
 
 from core.audit.chain import GENESIS, encode
 from core.audit.log import Audit
+from core.audit.signer import Signer
 
-__all__ = ["GENESIS", "Audit", "encode"]
+__all__ = ["GENESIS", "Audit", "Signer", "encode"]

@@ -61,6 +61,11 @@ class Audit:
         self.status = ChainReport(ok=True, records=0, head=GENESIS)
         """The last verification, with the count and head of what came after it."""
 
+    @property
+    def head(self) -> Head | None:
+        """The last record that this daemon knows to be committed; None if there is none."""
+        return self._head
+
     def append(
         self, db: sqlite3.Connection, *, actor: Actor, verb: str, object: str, request: str, outcome: Outcome,
         effect: str = "", before: Any = None, after: Any = None, reason: str = "",
@@ -286,7 +291,7 @@ class Audit:
                 raise Conflict("the chain was changed meanwhile", f"record {row[0]} is new and does not follow", LOOK)
             before = (row[14],)
         state.add(since)
-        return {"state": state.hex(), "triggers": put_back_triggers(db)}
+        return {"state": state.hex(), "triggers": put_back_triggers(db), "checkpoint": seen.number}
 
 
 def to_record(row: tuple[Any, ...]) -> AuditRecord:

@@ -36,7 +36,7 @@ class AuditRecord(Noun, frozen=True, kw_only=True):
 class ChainFault(Noun, frozen=True, kw_only=True):
     """One thing that is wrong with the chain. `how` is one of changed, removed, inserted, swapped, cut, lost (the
     database before this one, with its records), head (the head file itself is wrong), open (the triggers are gone),
-    accepted (what was accepted has changed)."""
+    accepted (what was accepted has changed), checkpoint (one that was signed does not fit)."""
 
     wrong: int | None
     how: str
@@ -68,3 +68,35 @@ class ChainReport(Noun, frozen=True, kw_only=True):
     seconds: float = 0.0
     faults: tuple[ChainFault, ...] = ()
     accepted: tuple[AcceptedFault, ...] = ()
+
+
+class AuditKey(Noun, frozen=True, kw_only=True):
+    """A public key that signs the trail, or did. `state` is active or retired."""
+
+    number: int
+    id: str
+    key: str
+    state: str
+    time: str
+    """When it was put to use: UTC with microseconds."""
+    signed_by: str
+    """Id of the key before it, whose signature it has; "" for the first one, and for one that follows a lost key."""
+
+
+class AuditKeys(Noun, frozen=True, kw_only=True):
+    """`corral audit key show`: the keys, and how far the trail is vouched for."""
+
+    installation: str
+    usable: bool
+    reason: str
+    """Why nothing is signed; "" if it is."""
+    place: str
+    """File of the private key."""
+    keys: tuple[AuditKey, ...]
+    checkpoints: int
+    """Number of the last one; 0 for none."""
+    last_seq: int
+    """How many records it vouches for."""
+    last_time: str
+    unvouched: int
+    """Records after it."""

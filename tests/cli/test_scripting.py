@@ -75,6 +75,8 @@ def test_the_documents_hold_what_is_promised_and_nothing_else(home: Path, sample
     check("logs", ask("logs", "chat", "--since", "1h"))
     check("audit ls", ask("audit", "ls"))
     check("audit verify", ask("audit", "verify"))
+    check("audit key show", ask("audit", "key", "show"))
+    check("audit key show", ask("audit", "key", "rotate"))
     check("version", ask("version"))
     check("whoami", ask("whoami"))
     check("access grants", ask("access", "grant", "operator", "user:bin", "--scope", "deployment:chat"))

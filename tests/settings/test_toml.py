@@ -35,7 +35,7 @@ def test_a_size_that_is_shown_reads_as_the_same_bytes(amount: int) -> None:
     [
         ("[daemon]\nlog_level='loud'\n", 2, ['daemon.log_level is the text "loud"', 'it may be "debug"', '"info"']),
         ("[daemon]\nfoo=1", 2, ['unknown key "foo" in [daemon]', "log_level"]),
-        ("\n\nbar=2", 3, ['unknown key "bar"', "there is capacity, chats"]),
+        ("\n\nbar=2", 3, ['unknown key "bar"', "there is audit, capacity, chats"]),
         ("[bar]\nx=2", 1, ['unknown key "bar"']),
         ("[gateway]\n\nqueue = -1", 3, ["gateway.queue is the whole number -1", "from 0 to 100000", "queue = 64"]),
         ("[gateway\n", 1, ["TOML"]),

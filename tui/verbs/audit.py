@@ -1,4 +1,4 @@
-"""The audit trail: list, follow, verify, accept a fault."""
+"""The audit trail: list, follow, verify, accept a fault, its keys."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import msgspec
 
 from core.client import Client
 from core.errors import Failed
-from core.nouns import AuditRecord
+from core.nouns import AuditKeys, AuditRecord
 from tui.amounts import Moment, Whole
 from tui.command import Nouns, Told, again, options, run, with_options
 from tui.lines import as_json, ask, local, say, table, tell
@@ -116,3 +116,46 @@ def accept(reason: str) -> None:
     if not report.ok:
         raise Told(Failed("the chain still does not verify", report.message, "see the daemon's log"))
     tell(report, line(report.message))
+
+
+@audit.group("key", cls=Nouns)
+def key() -> None:
+    """The key that signs the trail."""
+
+
+@key.command("show")
+@with_options
+def show_key() -> None:
+    """The public keys, and how far the trail is vouched for. With -q the active public key alone."""
+    _tell_keys(run(lambda client: client.proof.keys()))
+
+
+@key.command("rotate")
+@click.option("--reason", default="", help="why; it goes into the record")
+@click.option("--lost", is_flag=True, help="the key before is gone for good, and does not sign the next one")
+@with_options
+def rotate(reason: str, lost: bool) -> None:
+    """Go over to another key, which the one before signs; it is recorded."""
+    if lost:
+        ask("Without the old key's signature, whoever holds its public half must be given the new one. Go on?")
+    _tell_keys(run(lambda client: client.proof.rotate(reason, lost=lost)))
+
+
+def _tell_keys(found: AuditKeys) -> None:
+    if options().json:
+        as_json(found)
+        return
+    if options().quiet:
+        say(line(next((each.key for each in found.keys if each.state == "active"), "")))
+        return
+    table(
+        ("NUMBER", "ID", "STATE", "SINCE", "SIGNED BY", "KEY"),
+        [(k.number, k.id, k.state, local(k.time), k.signed_by or "nobody", k.key) for k in found.keys],
+    )
+    say(f"installation {line(found.installation)}")
+    if found.checkpoints:
+        more = f"{found.unvouched} after it" if found.unvouched else "none after it"
+        say(f"checkpoint {found.checkpoints} of {local(found.last_time)} vouches for {found.last_seq} records; {more}")
+    else:
+        say("no checkpoint yet")
+    say(f"the private key is in {line(found.place)}" if found.usable else f"NOT SIGNED: {line(found.reason)}")

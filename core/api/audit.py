@@ -1,0 +1,82 @@
+"""The routes about the audit trail: list, verify, accept, keys."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import msgspec
+
+from core.access import Gate
+from core.api.server import Call, Server
+from core.audit import Audit, Signer
+from core.audit.signer import Work
+from core.events import Bus
+from core.nouns import ChainFault
+from core.proof.statements import Key
+
+CHAIN = "audit:chain"
+
+
+class AcceptBody(msgspec.Struct, forbid_unknown_fields=True):
+    reason: str
+    faults: list[ChainFault]
+    """Those that the person was shown."""
+
+
+class RotateBody(msgspec.Struct, forbid_unknown_fields=True):
+    reason: str = ""
+    lost: bool = False
+
+
+def add_audit(server: Server, audit: Audit, signer: Signer, gate: Gate, bus: Bus) -> None:
+    """Declare them."""
+
+    async def audit_ls(call: Call) -> Any:
+        return await audit.ls(
+            actor=call.text("actor"),
+            verb=call.text("verb"),
+            object=call.text("object"),
+            outcome=call.text("outcome"),
+            since=call.text("since"),
+            until=call.text("until"),
+            before_seq=call.whole("before_seq", 0) if call.text("before_seq") else None,
+            after_seq=call.whole("after_seq", 0) if call.text("after_seq") else None,
+            limit=call.whole("limit", 100, 1, 10000),
+        )
+
+    async def verify(call: Call) -> Any:
+        report = await audit.verify()
+        if not report.ok:
+            bus.publish("warning", "audit:chain", report.message)
+        return report
+
+    async def accept(call: Call) -> Any:
+        body = await call.body(AcceptBody)
+        work = await audit.acceptance(body.reason, body.faults)
+        await gate.act(call.actor, "audit.accept", "audit:chain", call.request, work, reason=body.reason)
+        report = await audit.verify()
+        bus.publish("warning", "audit:chain", report.message)  # whoever draws the status reads it anew
+        return report
+
+    async def keys(call: Call) -> Any:
+        return await signer.show()
+
+    async def rotate(call: Call) -> Any:
+        body = await call.body(RotateBody)
+
+        async def act(work: Work) -> Key:
+            return await gate.act(
+                call.actor, "audit.key-rotate", "audit:keys", call.request, work, reason=body.reason,
+                permission="audit.keys", on=CHAIN,
+            )  # fmt: skip
+
+        await asyncio.shield(signer.rotate(act, lost=body.lost))
+        return await signer.show()
+
+    server.add("GET", "/audit", "audit.read", audit_ls, on=CHAIN)
+    server.add("POST", "/audit/verify", "audit.verify", verify, on=CHAIN)
+    server.add("POST", "/audit/accept", "audit.accept", accept, on=CHAIN)
+
+    server.add("GET", "/audit/keys", "audit.read", keys, on=CHAIN)
+    server.add("POST", "/audit/keys/rotate", "audit.keys", rotate, on=CHAIN)
