@@ -24,7 +24,7 @@ from core.access.accounts import Accounts
 from core.api.peer import user_name
 from core.api.routes import Services, add_routes
 from core.api.server import Call, Server
-from core.audit import Audit, Signer
+from core.audit import Audit, Exporter, Signer
 from core.catalog import Catalog
 from core.chats import Chats, Retention
 from core.deployments.service import Deployments
@@ -132,7 +132,8 @@ class Daemon:
             server,
             Services(
                 bus=self.bus, gate=self.gate, access=self.access, store=self.store, audit=self.audit,
-                signer=self.signer, catalog=self.catalog,
+                signer=self.signer,
+                exporter=Exporter(self.audit, self.signer, self.paths, self.store.database_id), catalog=self.catalog,
                 deployments=self.deployments,
                 engines=self.engines, chats=self.chats, sampler=self.sampler, facts=self.node.facts,
                 status=self.status, shutdown=self._asked_to_stop, reload=self._asked_to_reload, owner_uid=os.getuid(),

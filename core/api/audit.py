@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import Any
 
 import msgspec
+from aiohttp import web
 
 from core.access import Gate
 from core.api.server import Call, Server
-from core.audit import Audit, Signer
+from core.audit import Audit, Exporter, Signer
+from core.audit.log import moment
 from core.audit.signer import Work
 from core.events import Bus
 from core.nouns import ChainFault
 from core.proof.statements import Key
 
 CHAIN = "audit:chain"
+TAKEN_S = 60.0
+"""How long a piece of an export may wait to be taken."""
 
 
 class AcceptBody(msgspec.Struct, forbid_unknown_fields=True):
@@ -29,7 +34,7 @@ class RotateBody(msgspec.Struct, forbid_unknown_fields=True):
     lost: bool = False
 
 
-def add_audit(server: Server, audit: Audit, signer: Signer, gate: Gate, bus: Bus) -> None:
+def add_audit(server: Server, audit: Audit, signer: Signer, exporter: Exporter, gate: Gate, bus: Bus) -> None:
     """Declare them."""
 
     async def audit_ls(call: Call) -> Any:
@@ -74,9 +79,33 @@ def add_audit(server: Server, audit: Audit, signer: Signer, gate: Gate, bus: Bus
         await asyncio.shield(signer.rotate(act, lost=body.lost))
         return await signer.show()
 
+    async def export(call: Call) -> web.StreamResponse:
+        since = call.text("since") or None
+        told = {"since": moment(since) if since else ""}
+        work = lambda db: (None, None, told)  # noqa: E731
+        await gate.act(call.actor, "audit.export", CHAIN, call.request, work)  # no record, no export
+        response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson", "Cache-Control": "no-store"})
+        pieces = exporter.pieces(since)
+        async with contextlib.aclosing(pieces):  # type: ignore[type-var]
+            first = await anext(pieces)
+            await response.prepare(call.http)
+            await _give(response, first)
+            async for piece in pieces:
+                await _give(response, piece)
+        return response
+
     server.add("GET", "/audit", "audit.read", audit_ls, on=CHAIN)
     server.add("POST", "/audit/verify", "audit.verify", verify, on=CHAIN)
     server.add("POST", "/audit/accept", "audit.accept", accept, on=CHAIN)
-
+    server.add("GET", "/audit/export", "audit.export", export, on=CHAIN)
     server.add("GET", "/audit/keys", "audit.read", keys, on=CHAIN)
     server.add("POST", "/audit/keys/rotate", "audit.keys", rotate, on=CHAIN)
+
+
+async def _give(response: web.StreamResponse, piece: bytes) -> None:
+    """Raises ConnectionResetError for a reader who has gone, or takes nothing."""
+    try:
+        async with asyncio.timeout(TAKEN_S):
+            await response.write(piece)
+    except TimeoutError as error:
+        raise ConnectionResetError from error

@@ -15,7 +15,7 @@ from core.api.access import add_access
 from core.api.audit import add_audit
 from core.api.server import LARGEST, Call, Server, event_stream
 from core.api.sight import Sight
-from core.audit import Audit, Signer
+from core.audit import Audit, Exporter, Signer
 from core.catalog import Catalog
 from core.chats import Chats
 from core.deployments import tables
@@ -98,6 +98,7 @@ class Services:
         store: Store,
         audit: Audit,
         signer: Signer,
+        exporter: Exporter,
         catalog: Catalog,
         deployments: Deployments,
         engines: EngineRegistry,
@@ -110,7 +111,7 @@ class Services:
         owner_uid: int,
     ) -> None:
         self.bus, self.gate, self.access, self.store = bus, gate, access, store
-        self.audit, self.signer, self.catalog = audit, signer, catalog
+        self.audit, self.signer, self.exporter, self.catalog = audit, signer, exporter, catalog
         self.deployments, self.engines, self.chats, self.sampler = deployments, engines, chats, sampler
         self.facts, self.status, self.shutdown, self.reload = facts, status, shutdown, reload
         self.owner_uid = owner_uid
@@ -123,7 +124,7 @@ class Services:
 def add_routes(server: Server, s: Services) -> None:
     """Declare every route."""
     _daemon(server, s)
-    add_audit(server, s.audit, s.signer, s.gate, s.bus)
+    add_audit(server, s.audit, s.signer, s.exporter, s.gate, s.bus)
     _models(server, s)
     _deployments(server, s)
     _chats(server, s)

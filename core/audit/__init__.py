@@ -1,7 +1,8 @@
-"""The hash-chained log: write, read, verify, sign."""
+"""The hash-chained log: write, read, verify, sign, export."""
 
 from core.audit.chain import GENESIS, encode
+from core.audit.export import Exporter
 from core.audit.log import Audit
 from core.audit.signer import Signer
 
-__all__ = ["GENESIS", "Audit", "Signer", "encode"]
+__all__ = ["GENESIS", "Audit", "Exporter", "Signer", "encode"]

@@ -84,9 +84,9 @@ class Audit:
             # An emptied table is told from a new database by this row.
             begun = msgspec.json.encode(head or Head(1, 0, GENESIS)).decode()
             db.execute("INSERT INTO meta (key, value) VALUES ('audit_start', ?)", (begun,))
-        moment = self._moment()
+        now = self._moment()
         row: tuple[Any, ...] = (
-            last[0] + 1, moment, actor.name, actor.uid, actor.through, verb, object, request, effect,
+            last[0] + 1, now, actor.name, actor.uid, actor.through, verb, object, request, effect,
             msgspec.json.encode(before).decode(), msgspec.json.encode(after).decode(), outcome,
             reason[:REASON_LIMIT], last[1],
         )  # fmt: skip
@@ -222,10 +222,10 @@ class Audit:
             elif value:
                 where.append(f"{column} = ?")
                 values.append(value)
-        for op, moment in ((">=", since), ("<=", until)):
-            if moment:
+        for op, asked in ((">=", since), ("<=", until)):
+            if asked:
                 where.append(f"time {op} ?")
-                values.append(_moment(moment))
+                values.append(moment(asked))
         for op, seq in (("<", before_seq), (">", after_seq)):
             if seq is not None:
                 where.append(f"seq {op} ?")
@@ -302,7 +302,7 @@ def to_record(row: tuple[Any, ...]) -> AuditRecord:
     return AuditRecord(**fields)
 
 
-def _moment(text: str) -> str:
+def moment(text: str) -> str:
     """A time as the column has it. Raises `Invalid`."""
     try:
         try:

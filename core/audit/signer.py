@@ -22,11 +22,11 @@ import msgspec
 from core.audit.keyring import Keyring
 from core.audit.log import Audit
 from core.audit.outside import Head, replace
-from core.audit.prooffile import Proofs, append_proofs, read_proofs
 from core.audit.vouched import proofs_in
 from core.errors import Conflict, CorralError, Failed, StoreError
 from core.nouns import CORRAL, AuditKey, AuditKeys, AuditRecord
 from core.proof.keys import SigningKey
+from core.proof.prooffile import Proofs, append_proofs, read_proofs
 from core.proof.statements import Checkpoint, Key, sign
 from core.settings import AuditTable, Paths
 from core.store import Store

@@ -5,9 +5,9 @@ from __future__ import annotations
 import sqlite3
 from typing import NamedTuple
 
-from core.audit.prooffile import Proofs, proofs_of, read_proofs
 from core.errors import StoreError
 from core.nouns import ChainFault
+from core.proof.prooffile import Proofs, proofs_of, read_proofs
 from core.proof.statements import Checkpoint, Key, holds
 from core.settings import Paths
 

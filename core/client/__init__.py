@@ -126,6 +126,23 @@ class Client:
         except msgspec.MsgspecError as error:
             raise Failed("the daemon's answer is not understood", str(error), "do the versions match?") from error
 
+    async def stream(self, path: str, *, timeout: float = 60.0) -> AsyncIterator[bytes]:
+        """A body in pieces, each within `timeout` seconds. Raises `NoDaemon` if it is cut off."""
+        response = await self._open("GET", path, timeout=timeout)
+        async with response:
+            pieces = response.pieces()
+            while True:
+                try:
+                    async with asyncio.timeout(timeout):
+                        piece = await anext(pieces, None)
+                except TimeoutError as error:
+                    raise TimedOut("the daemon sent nothing for a while", todo="see its log") from error
+                except OSError as error:
+                    raise NoDaemon("the daemon went away", str(error)) from error
+                if piece is None:
+                    return
+                yield piece
+
     # ---------------------------------------------------------------------------------------- daemon
 
     async def status(self) -> Status:

@@ -1,9 +1,21 @@
-"""The calls about proof of the audit trail: its keys."""
+"""The calls about proof of the audit trail: its keys, and files that are verified elsewhere."""
 
 from __future__ import annotations
 
-from core.client.access import Caller
+from collections.abc import AsyncIterator
+from typing import Any, Protocol, TypeVar
+
 from core.nouns import AuditKeys
+
+T = TypeVar("T")
+
+
+class Caller(Protocol):
+    """What the calls need of a client."""
+
+    async def call(self, method: str, path: str, type: type[T], body: Any = None, *, timeout: float = 30.0) -> T: ...
+
+    def stream(self, path: str, *, timeout: float = 60.0) -> AsyncIterator[bytes]: ...
 
 
 class ProofCalls:
@@ -19,3 +31,7 @@ class ProofCalls:
         """Go over to another key. Raises `Failed` if the one before cannot sign it, and with `lost` `Conflict` if it
         can."""
         return await self._client.call("POST", "/audit/keys/rotate", AuditKeys, {"reason": reason, "lost": lost})
+
+    def export(self, since: float | None = None) -> AsyncIterator[bytes]:
+        """The trail as a file, in pieces; from the first record at or after `since` (epoch seconds) on."""
+        return self._client.stream("/audit/export" + (f"?since={since}" if since is not None else ""))

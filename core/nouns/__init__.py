@@ -9,7 +9,17 @@ from __future__ import annotations
 
 from core.nouns.access import Decision, Difference, Grant, Held, Role, Subject, Team, Whoami
 from core.nouns.actors import CORRAL, Actor
-from core.nouns.audit import AcceptedFault, AuditKey, AuditKeys, AuditRecord, ChainFault, ChainReport, Outcome
+from core.nouns.audit import (
+    AcceptedFault,
+    AuditKey,
+    AuditKeys,
+    AuditRecord,
+    ChainFault,
+    ChainReport,
+    FileKey,
+    FileReport,
+    Outcome,
+)
 from core.nouns.base import Noun
 from core.nouns.chats import Chat, ChatDetail, ChatOptions, Turn
 from core.nouns.daemon import DaemonStatus, Event, GatewayStatus, Picture, Status
@@ -54,6 +64,8 @@ __all__ = [
     "EngineName",
     "Event",
     "Explanation",
+    "FileKey",
+    "FileReport",
     "GatewayStatus",
     "Grant",
     "Held",

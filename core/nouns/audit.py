@@ -100,3 +100,42 @@ class AuditKeys(Noun, frozen=True, kw_only=True):
     last_time: str
     unvouched: int
     """Records after it."""
+
+
+class FileKey(Noun, frozen=True, kw_only=True):
+    """A public key in an exported file. `trusted`: the person gave it, or it follows from such a one by signatures."""
+
+    number: int
+    id: str
+    key: str
+    trusted: bool
+
+
+class FileReport(Noun, frozen=True, kw_only=True):
+    """`corral audit verify FILE`: whether an exported file is complete, in order and unaltered, and who vouches."""
+
+    ok: bool
+    message: str
+    faults: tuple[ChainFault, ...]
+    """`wrong` is a seq; `how` is one of form, missing, order, changed, checkpoint, key, end, cut, against."""
+    installation: str
+    database: str
+    since: str
+    time: str
+    """When it was exported."""
+    first: int
+    last: int
+    records: int
+    head: str
+    """Hash of the last record."""
+    checkpoint: int
+    """Number of the last checkpoint that a trusted key signed and that fits; 0 for none."""
+    vouched: int
+    """seq that it vouches for, with all before it."""
+    vouched_time: str
+    vouched_key: str
+    """Id of the key."""
+    unvouched: int
+    """Records after it, which the signature at the end of the file alone vouches for."""
+    keys: tuple[FileKey, ...]
+    seconds: float = 0.0

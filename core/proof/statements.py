@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from core.proof.encoding import RECORD, encode, to_json
-from core.proof.keys import SigningKey, key_id, signed_by
+from core.proof.keys import SigningKey, is_public, key_id, signed_by
 
 KEY, CHECKPOINT = "corral-key-1", "corral-checkpoint-1"
 HEADER, END = "corral-export-1", "corral-export-end-1"
@@ -129,6 +129,8 @@ def parse(raw: bytes) -> Line:
         raise ValueError(str(error)) from error
     if to_json(found) != raw:
         raise ValueError("it is not in the form that it is signed in")
+    if isinstance(found, Key) and not is_public(found.key):
+        raise ValueError("it has no public key")
     return found
 
 

@@ -1,16 +1,17 @@
-"""The audit trail: list, follow, verify, accept a fault, its keys."""
+"""The audit trail: list, follow, verify, export, accept a fault, its keys."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import click
 import msgspec
 
 from core.client import Client
-from core.errors import Failed
+from core.errors import CorralError, Failed
 from core.nouns import AuditKeys, AuditRecord
 from tui.amounts import Moment, Whole
 from tui.command import Nouns, Told, again, options, run, with_options
@@ -81,9 +82,21 @@ def _show(records: Sequence[AuditRecord], stream: bool) -> None:
 
 
 @audit.command("verify")
+@click.argument("file", required=False)
+@click.option("--key", "keys", multiple=True, metavar="PUB", help="with FILE: a public key that you trust, or its file")
+@click.option("--against", metavar="OLDER", help="with FILE: an earlier export, or a copy of audit.proof")
 @with_options
-def verify() -> None:
-    """Walk the whole chain; names the first record that is wrong. Exit 1 if there is one."""
+def verify(file: str | None, keys: tuple[str, ...], against: str | None) -> None:
+    """Walk the whole chain; names the first record that is wrong. Exit 1 if there is one.
+
+    With FILE, an export, it needs no daemon: whether the file is complete, in order and unaltered, by the public keys
+    that you trust (--key), and with --against that it goes on from an earlier file.
+    """
+    if file is not None:
+        _verify_file(file, keys, against)
+        return
+    if keys or against:
+        raise click.UsageError("--key and --against are for a FILE")
     report = run(lambda client: client.verify_audit())
     if options().json:
         as_json(report)
@@ -94,6 +107,40 @@ def verify() -> None:
         say(f"head {report.head}")
     if not report.ok:
         raise click.exceptions.Exit(1)
+
+
+def _verify_file(file: str, keys: tuple[str, ...], against: str | None) -> None:
+    from tui.verbs import proof
+
+    if not keys:
+        raise click.UsageError("say --key PUB: the public key that you trust (a file proves nothing about itself)")
+    try:
+        found = proof.check(file, keys, against)
+    except CorralError as error:
+        raise Told(error) from error
+    proof.tell(found)
+    if not found.ok:
+        raise click.exceptions.Exit(1)
+
+
+@audit.command("export")
+@click.option("--since", type=Moment(), help="10m, 2h, 90d, or an ISO 8601 time; without it from the first record on")
+@click.option("--out", required=True, metavar="FILE", help="file to make, or - for standard output")
+@with_options
+def export(since: float | None, out: str) -> None:
+    """Write the trail, its checkpoints and public keys to a signed FILE, for `corral audit verify FILE` elsewhere."""
+    from tui.verbs import proof
+
+    if out == "-" and options().json:
+        raise click.UsageError("--out - writes the export itself: there is no place for --json")
+    tail = run(lambda client: proof.write(client.proof.export(since), None if out == "-" else Path(out)))
+    if out == "-":
+        return
+    end = proof.ended(tail)
+    told = {"file": out, "records": end.records, "last": end.last, "head": end.hash, "checkpoints": end.checkpoints,
+            "key": end.key}  # fmt: skip
+    signed = f"signed by key {end.key}" if end.key else "NOT SIGNED (see `corral audit key show`)"
+    tell(told, f"{end.records} records up to {end.last} and {end.checkpoints} checkpoints in {line(out)}, {signed}")
 
 
 @audit.command("accept")

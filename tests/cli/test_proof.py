@@ -1,0 +1,142 @@
+"""`corral audit export` and `verify FILE`: a file that is verified where no daemon, database or home is."""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import click
+import pytest
+from command import ask, corral, until
+
+from core.errors import Failed
+from tui.command import Options
+from tui.verbs import proof
+
+pytestmark = [pytest.mark.journey, pytest.mark.timeout(120)]
+
+
+def elsewhere(*args: str) -> subprocess.CompletedProcess[str]:
+    """On a machine that never had a daemon: no home, nothing that could be made."""
+    env = {"PATH": os.environ["PATH"], "HOME": "/nonexistent", "PYTHONPATH": os.environ.get("PYTHONPATH", "")}
+    argv = [sys.executable, "-P", "-m", "tui", "audit", "verify", *args]
+    return subprocess.run(argv, env=env, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=60)
+
+
+def test_an_export_is_verified_elsewhere_and_a_changed_one_is_not(home: Path, tmp_path: Path) -> None:
+    corral("ps")
+    key = corral("audit", "key", "show", "-q").strip()
+    out = tmp_path / "trail"
+    told = corral("audit", "export", "--out", str(out))
+    assert "signed by key" in told and out.stat().st_mode & 0o777 == 0o600
+    done = elsewhere(str(out), "--key", key)
+    assert done.returncode == 0, done.stderr
+    assert "complete, in order and unaltered" in done.stdout and "trusted" in done.stdout
+    keys = tmp_path / "keys"
+    keys.write_text(f"# the shop's\n{key}\n")
+    found = json.loads(elsewhere(str(out), "--key", str(keys), "--json").stdout)
+    assert found["ok"] and found["first"] == 1 and found["records"] == found["last"] and found["unvouched"] == 0
+    (record,) = ask("audit", "ls", "--verb", "audit.export")
+    assert record["outcome"] == "done" and record["seq"] == found["last"], "no record, no export"
+    changed = tmp_path / "changed"
+    changed.write_bytes(out.read_bytes().replace(b"daemon.start", b"daemon.stop.", 1))
+    done = elsewhere(str(changed), "--key", key)
+    assert done.returncode == 1 and "changed" in done.stdout
+    corral("audit", "key", "rotate", "--reason", "a test")
+    later = tmp_path / "later"
+    corral("audit", "export", "--out", str(later))
+    assert elsewhere(str(later), "--key", key, "--against", str(out)).returncode == 0
+    done = elsewhere(str(out), "--key", key, "--against", str(later))
+    assert done.returncode == 1 and "older copy" in done.stdout
+    assert elsewhere(str(later), "--key", key, "--against", str(next(home.glob("*/audit.proof")))).returncode == 0
+
+
+def test_what_is_wrong_on_the_command_line_is_said(home: Path, tmp_path: Path) -> None:
+    out = tmp_path / "trail"
+    out.write_bytes(b"\x1b[31mnot a trail\n")
+    done = elsewhere(str(out))
+    assert done.returncode == 2 and "--key" in done.stderr
+    for wrong in ("ed25519:00", "/nonexistent/key", str(tmp_path)):
+        assert elsewhere(str(out), "--key", wrong).returncode == 2
+    key = "ed25519:" + "0" * 64
+    done = elsewhere(str(out), "--key", key)
+    assert done.returncode == 1 and "\x1b" not in done.stdout
+    done = elsewhere("/nonexistent/file", "--key", key)
+    assert done.returncode == 1 and "cannot be read" in done.stderr
+    assert elsewhere(str(out), "--key", key, "--against", "/nonexistent/file").returncode == 1
+    corral("ps")
+    assert "for a FILE" in corral("audit", "verify", "--key", key, code=2)
+    assert "is there already" in corral("audit", "export", "--out", str(out), code=1)
+    assert out.read_bytes().endswith(b"not a trail\n")
+    assert "could not be written" in corral("audit", "export", "--out", "/nonexistent/x", code=1)
+    corral("audit", "export", "--out", str(out), "--yes")
+    assert out.read_bytes().startswith(b'["corral-export-1"')
+    assert corral("audit", "export", "--out", "-").startswith('["corral-export-1"')
+    assert [each.name for each in tmp_path.iterdir()] == ["trail"]
+
+
+@pytest.mark.parametrize("whole", [True, False])
+async def test_an_export_that_is_cut_off_leaves_no_file(tmp_path: Path, whole: bool) -> None:
+    async def pieces() -> AsyncIterator[bytes]:
+        yield b'["corral-export-1","i","d",1,"t",""]\n'
+        if not whole:
+            raise Failed("the daemon went away")
+
+    context = click.Context(click.Command("x"), obj=Options(json=False, quiet=False, user=False, yes=False))
+    with context, pytest.raises(Failed):
+        await proof.write(pieces(), tmp_path / "trail")
+    assert not list(tmp_path.iterdir())
+
+
+def test_kill_9_of_the_daemon_loses_no_checkpoint_that_was_told_and_no_chain(home: Path, tmp_path: Path) -> None:
+    home.mkdir(exist_ok=True)
+    (home / "corral.toml").write_text("[audit]\ncheckpoint_records = 1\n")
+    corral("ps")
+    key = corral("audit", "key", "show", "-q").strip()
+    before, known = None, 0
+    for n in range(6):
+        out = tmp_path / f"trail-{n}"
+        corral("audit", "export", "--out", str(out))
+        told = [*(["--against", str(before)] if before else [])]
+        assert elsewhere(str(out), "--key", key, *told).returncode == 0
+        shown = ask("audit", "key", "show")
+        assert shown["checkpoints"] > known
+        known, before = shown["checkpoints"], out
+        pid = ask("status")["daemon"]["pid"]
+        argv = [sys.executable, "-P", "-m", "tui", "access", "grant", "viewer", "user:bin", "--reason", str(n)]
+        with subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as grant:
+            if n % 2:
+                grant.wait(30)
+            os.kill(pid, signal.SIGKILL)
+            grant.wait(30)
+        until(
+            lambda pid=pid: not Path(f"/proc/{pid}/cmdline").exists() or not Path(f"/proc/{pid}/cmdline").read_bytes()
+        )
+        report = ask("audit", "verify")
+        assert report["ok"], report
+    warnings = " ".join(ask("status")["daemon"]["warnings"])
+    assert not any(word in warnings for word in ("signed", "audit.proof", "checkpoint", "verify"))
+
+
+def test_exports_go_on_while_records_are_written(home: Path, tmp_path: Path) -> None:
+    corral("ps")
+    key = corral("audit", "key", "show", "-q").strip()
+
+    async def many() -> None:
+        async def grant(n: int) -> None:
+            argv = [sys.executable, "-P", "-m", "tui", "access", "deny", "models.rm", "user:bin", "--reason", str(n)]
+            await (await asyncio.create_subprocess_exec(*argv, stdout=subprocess.DEVNULL)).wait()
+
+        async def export(n: int) -> None:
+            argv = [sys.executable, "-P", "-m", "tui", "audit", "export", "--out", str(tmp_path / f"t{n}"), "-q"]
+            assert await (await asyncio.create_subprocess_exec(*argv)).wait() == 0
+
+        await asyncio.gather(*(grant(n) for n in range(4)), *(export(n) for n in range(4)))
+
+    asyncio.run(many())
+    for n in range(4):
+        assert elsewhere(str(tmp_path / f"t{n}"), "--key", key).returncode == 0
