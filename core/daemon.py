@@ -24,7 +24,7 @@ from core.access.accounts import Accounts
 from core.api.peer import user_name
 from core.api.routes import Services, add_routes
 from core.api.server import Call, Server
-from core.audit import Audit, Exporter, Signer
+from core.audit import Audit, Exporter, Signer, Sinks
 from core.catalog import Catalog
 from core.chats import Chats, Retention
 from core.deployments.service import Deployments
@@ -75,6 +75,7 @@ class Daemon:
         try:
             self.audit = Audit(self.store, paths)
             self.signer = Signer(self.store, self.audit, paths, lambda: self.settings.audit)
+            self.sinks = Sinks(self.store, self.audit, paths, lambda: self.settings.audit)
             self.gate = Gate(self.store, self.audit, Rights(mode=paths.mode, owner_uid=os.getuid()))
             await self.audit.compare()
             self._died_often = await record_start(self.store, self.gate, self.audit, paths)
@@ -85,6 +86,7 @@ class Daemon:
             await self.gate.record(CORRAL, "daemon.stop", "daemon:local", f"d-{os.getpid()}", "done")
             with contextlib.suppress(CorralError):  # the next start signs it
                 await self.signer.checkpoint()
+            await self.sinks.flush()
         finally:
             await self.store.close()
 
@@ -194,6 +196,7 @@ class Daemon:
             group.create_task(self._mend())
             group.create_task(self._verify())
             group.create_task(self.signer.run())
+            group.create_task(self.sinks.run())
             group.create_task(self.retention.run())
             group.create_task(self._reload_on_hangup())
             group.create_task(self.access.run())
@@ -232,7 +235,7 @@ class Daemon:
         if not chain.ok:
             warnings.append(f"the audit chain does not verify: {chain.message}; see `corral audit verify`")
         warnings += [*self.store.troubles(), *self.audit.troubles(), *self.gate.troubles()]
-        warnings += self.signer.troubles()
+        warnings += [*self.signer.troubles(), *self.sinks.troubles()]
         return Status(
             daemon=DaemonStatus(
                 pid=os.getpid(),
@@ -256,6 +259,7 @@ class Daemon:
             audit_ok=chain.ok,
             audit_message=chain.message,
             audit_records=chain.records,
+            audit_sinks=self.sinks.status(),
         )
 
     async def _asked_to_stop(self, call: Call, models: bool) -> list[Replica]:
@@ -316,6 +320,7 @@ class Daemon:
         self.sampler.touch()
         self.deployments.link.touch()
         await self.signer.follow()
+        self.sinks.follow()
         log.info("%s is in force", self.paths.config)
 
     def _first_admins(self) -> Subject | None:

@@ -4,5 +4,6 @@ from core.audit.chain import GENESIS, encode
 from core.audit.export import Exporter
 from core.audit.log import Audit
 from core.audit.signer import Signer
+from core.audit.sinks import Sinks
 
-__all__ = ["GENESIS", "Audit", "Exporter", "Signer", "encode"]
+__all__ = ["GENESIS", "Audit", "Exporter", "Signer", "Sinks", "encode"]

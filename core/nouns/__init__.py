@@ -19,6 +19,7 @@ from core.nouns.audit import (
     FileKey,
     FileReport,
     Outcome,
+    SinkStatus,
 )
 from core.nouns.base import Noun
 from core.nouns.chats import Chat, ChatDetail, ChatOptions, Turn
@@ -85,6 +86,7 @@ __all__ = [
     "ProcessSample",
     "Replica",
     "Role",
+    "SinkStatus",
     "Status",
     "Subject",
     "Team",

@@ -102,6 +102,20 @@ class AuditKeys(Noun, frozen=True, kw_only=True):
     """Records after it."""
 
 
+class SinkStatus(Noun, frozen=True, kw_only=True):
+    """Where the trail goes besides the database. `state` is ok, waiting (it does not take records) or full."""
+
+    name: str
+    state: str
+    sent: int
+    """seq of the last record that it has."""
+    waiting: int
+    """Records that it lacks."""
+    reason: str = ""
+    since: float = 0.0
+    """When it stopped taking them; 0 if it does."""
+
+
 class FileKey(Noun, frozen=True, kw_only=True):
     """A public key in an exported file. `trusted`: the person gave it, or it follows from such a one by signatures."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from core.nouns.access import Whoami
-from core.nouns.audit import AuditRecord
+from core.nouns.audit import AuditRecord, SinkStatus
 from core.nouns.base import Noun
 from core.nouns.deployments import Deployment, Replica
 from core.nouns.models import Model
@@ -52,6 +52,7 @@ class Status(Noun, frozen=True, kw_only=True):
     audit_ok: bool
     audit_message: str
     audit_records: int
+    audit_sinks: tuple[SinkStatus, ...] = ()
 
 
 class Picture(Noun, frozen=True, kw_only=True):

@@ -61,7 +61,7 @@ def _is_header(raw: bytes) -> bool:
 
 def _bare(lines: Iterable[bytes], trusted: Sequence[str]) -> Earlier:
     """Keys and checkpoints. What a trusted key did not sign says nothing, but nothing in it may be damaged."""
-    proofs = proofs_of([raw.removesuffix(b"\n") for raw in lines])
+    proofs = proofs_of([line for raw in lines if (line := _unwrapped(raw.removesuffix(b"\n"))) is not None])
     if proofs.damaged:
         number = proofs.damaged[0]
         return Earlier("", [], [_fault(f"line {number} of the earlier file is damaged, or it is no export at all")])
@@ -80,6 +80,24 @@ def _bare(lines: Iterable[bytes], trusted: Sequence[str]) -> Earlier:
     if len({each.installation for each in mine}) > 1:
         return Earlier("", [], [_fault("the earlier file is of several installations")])
     return Earlier(mine[0].installation, [Anchor(each.database, each.seq, each.hash) for each in mine], [])
+
+
+class _Sent(msgspec.Struct):
+    """What a sink was sent: a statement, or a record, which has no signature and says nothing here."""
+
+    corral: str = ""
+    line: str = ""
+
+
+def _unwrapped(raw: bytes) -> bytes | None:
+    """A line of a sink as one of audit.proof; None for one that says nothing. Others as they are."""
+    if not raw.startswith(b"{"):
+        return raw
+    try:
+        found = msgspec.json.decode(raw, type=_Sent)
+    except msgspec.MsgspecError:
+        return raw
+    return found.line.encode() if found.corral in ("key", "checkpoint") else None
 
 
 def _against(found: Verified, hashes: dict[int, str], earlier: Earlier) -> list[ChainFault]:

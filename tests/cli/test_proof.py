@@ -140,3 +140,39 @@ def test_exports_go_on_while_records_are_written(home: Path, tmp_path: Path) -> 
     asyncio.run(many())
     for n in range(4):
         assert elsewhere(str(tmp_path / f"t{n}"), "--key", key).returncode == 0
+
+
+def test_a_file_of_json_lines_has_every_record_through_kills_and_restarts(home: Path) -> None:
+    out = home / "trail.jsonl"
+    (home / "corral.toml").write_text(f'[audit.sinks]\nfile = "{out}"\nspool_records = 50\n')
+    corral("ps")
+    until(lambda: ask("status")["audit_sinks"])
+
+    def seqs() -> list[int]:
+        found = [json.loads(each) for each in out.read_text().splitlines()] if out.exists() else []
+        return [each["seq"] for each in found if "seq" in each]
+
+    for n in range(3):
+        corral("access", "grant", "viewer", "user:bin", "--reason", str(n), "--scope", f"model:m{n}")
+        pid = ask("status")["daemon"]["pid"]
+        os.kill(pid, signal.SIGKILL)
+        until(
+            lambda pid=pid: not Path(f"/proc/{pid}/cmdline").exists() or not Path(f"/proc/{pid}/cmdline").read_bytes()
+        )
+        corral("ps")
+    (sink,) = ask("status")["audit_sinks"]
+    assert sink["name"] == "file"
+    assert "sink      file" in corral("status")
+    corral("shutdown")
+    found = seqs()
+    assert set(found) >= set(range(min(found), max(found) + 1)), "no gap; what was sent twice has its seq"
+    corral("ps")
+    last = [each for each in ask("audit", "ls") if each["verb"] == "daemon.stop"][-1]["seq"]
+    assert last in found, "the stop itself was sent before the daemon ended"
+    (home / "trail.jsonl").unlink()
+    (home / "trail.jsonl").mkdir()
+    corral("access", "grant", "viewer", "user:bin", "--scope", "model:x")
+    until(lambda: any("sink file does not take" in each for each in ask("status")["daemon"]["warnings"]))
+    (home / "corral.toml").write_text("")
+    corral("reload")
+    until(lambda: not ask("status")["audit_sinks"])

@@ -17,7 +17,7 @@ from signed_place import Place
 from core.nouns.audit import FileReport
 from core.proof.against import compare
 from core.proof.keys import SigningKey, load
-from core.proof.statements import End, Key, Record, parse, sign
+from core.proof.statements import Checkpoint, End, Key, Record, parse, sign
 from core.proof.verify import verify
 
 
@@ -418,6 +418,22 @@ def test_what_is_compared_with_must_itself_be_right_and_of_this_installation(mad
     text[len(text) // 2] ^= 1
     for earlier in (bytes(text), made.early[:-1], b"", b"\n\n", made.other, made.proof[:100], b"\xff\xfe"):
         assert not report(made.late, made.keys[0], against=earlier).ok
+
+
+def test_checkpoints_that_no_trusted_key_signed_are_no_comfort(made: Made) -> None:
+    """A copy of audit.proof that fits the file, and that somebody else made."""
+    true = [parse(raw) for raw in made.proof.splitlines()]
+    key = next(each for each in true if isinstance(each, Key))
+    forger = SigningKey.make()
+    mine = Key(key.installation, 1, forger.public, 1, key.time, "", "")
+    for signs, first in ((forger, mine), (forger, key), (None, key)):
+        text = first.line() + b"\n"
+        for each in true:
+            if isinstance(each, Checkpoint):
+                fields = {name: getattr(each, name) for name in Checkpoint.__struct_fields__}
+                text += sign(Checkpoint(**fields | {"key": first.id}), signs).line() + b"\n"
+        found = report(made.late, made.keys[0], against=text)
+        assert not found.ok and hows(found) == {"against"}
 
 
 async def test_a_new_database_that_goes_on_from_the_lost_one_is_told_from_one_that_does_not(place: Place) -> None:
