@@ -1,21 +1,24 @@
-"""The routes about the audit trail: list, verify, accept, keys."""
+"""The routes about the audit trail: list, verify, accept, export, report, keys."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 from aiohttp import web
 
-from core.access import Gate
+from core.access import Access, Gate
 from core.api.server import Call, Server
 from core.audit import Audit, Exporter, Signer
 from core.audit.log import moment
 from core.audit.signer import Work
 from core.events import Bus
-from core.nouns import ChainFault
+from core.nouns import AuditReport, ChainFault, Status
 from core.proof.statements import Key
 
 CHAIN = "audit:chain"
@@ -34,7 +37,10 @@ class RotateBody(msgspec.Struct, forbid_unknown_fields=True):
     lost: bool = False
 
 
-def add_audit(server: Server, audit: Audit, signer: Signer, exporter: Exporter, gate: Gate, bus: Bus) -> None:
+def add_audit(
+    server: Server, audit: Audit, signer: Signer, exporter: Exporter, gate: Gate, bus: Bus, access: Access,
+    status: Callable[[], Awaitable[Status]],
+) -> None:  # fmt: skip
     """Declare them."""
 
     async def audit_ls(call: Call) -> Any:
@@ -94,10 +100,29 @@ def add_audit(server: Server, audit: Audit, signer: Signer, exporter: Exporter, 
                 await _give(response, piece)
         return response
 
+    async def report(call: Call) -> AuditReport:
+        gate.require(call.actor, "access.read", "access:all")
+        asked = call.text("since") or None
+        since = moment(asked) if asked else ""
+        work = lambda db: (None, None, {"since": since})  # noqa: E731
+        await gate.act(call.actor, "audit.report", CHAIN, call.request, work, permission="audit.export")
+        found = await exporter.report(since)
+        chain, now, rights = await audit.verify(), await status(), access.rights
+        almighty = ["root on this host"] + ([f"uid {rights.owner_uid}, who owns the daemon"] if rights.mode == "user"
+                                            else [])  # fmt: skip
+        return AuditReport(
+            host=socket.gethostname(), version=now.daemon.version, mode=rights.mode, made_by=call.actor.name,
+            made_at=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"), since=since, chain=chain,
+            keys=await signer.show(), sinks=now.audit_sinks, almighty=tuple(almighty), grants=tuple(rights.grants),
+            matrix=tuple(access.matrix()), roles=tuple(rights.roles.values()), teams=tuple(rights.teams.values()),
+            **{name: getattr(found, name) for name in found.__struct_fields__},
+        )  # fmt: skip
+
     server.add("GET", "/audit", "audit.read", audit_ls, on=CHAIN)
     server.add("POST", "/audit/verify", "audit.verify", verify, on=CHAIN)
     server.add("POST", "/audit/accept", "audit.accept", accept, on=CHAIN)
     server.add("GET", "/audit/export", "audit.export", export, on=CHAIN)
+    server.add("GET", "/audit/report", "audit.export", report, on=CHAIN)
     server.add("GET", "/audit/keys", "audit.read", keys, on=CHAIN)
     server.add("POST", "/audit/keys/rotate", "audit.keys", rotate, on=CHAIN)
 

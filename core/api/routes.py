@@ -124,7 +124,7 @@ class Services:
 def add_routes(server: Server, s: Services) -> None:
     """Declare every route."""
     _daemon(server, s)
-    add_audit(server, s.audit, s.signer, s.exporter, s.gate, s.bus)
+    add_audit(server, s.audit, s.signer, s.exporter, s.gate, s.bus, s.access, s.status)
     _models(server, s)
     _deployments(server, s)
     _chats(server, s)

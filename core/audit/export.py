@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 from core.audit.chain import SELECT
 from core.audit.log import Audit, moment
+from core.audit.report import Found, gather
 from core.audit.signer import Signer
 from core.errors import StoreError
 from core.proof.encoding import GENESIS, encode
@@ -51,6 +52,10 @@ class Exporter:
             raise StoreError("the trail cannot be read", str(error), "see `corral status`") from error
         finally:
             await asyncio.shield(asyncio.to_thread(db.close))
+
+    async def report(self, since: str) -> Found:
+        """What the trail says of the time since `since` (as the trail writes it; "": all). Raises `StoreError`."""
+        return await asyncio.to_thread(gather, self._paths, since)
 
     def _open(self) -> sqlite3.Connection:
         place = f"file:{quote(str(self._paths.database))}?mode=ro"

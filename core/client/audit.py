@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Any, Protocol, TypeVar
 
-from core.nouns import AuditKeys
+from core.nouns import AuditKeys, AuditReport
 
 T = TypeVar("T")
 
@@ -35,3 +35,8 @@ class ProofCalls:
     def export(self, since: float | None = None) -> AsyncIterator[bytes]:
         """The trail as a file, in pieces; from the first record at or after `since` (epoch seconds) on."""
         return self._client.stream("/audit/export" + (f"?since={since}" if since is not None else ""))
+
+    async def report(self, since: float | None = None) -> AuditReport:
+        """What an auditor files, of the time since `since` (epoch seconds)."""
+        query = f"?since={since}" if since is not None else ""
+        return await self._client.call("GET", f"/audit/report{query}", AuditReport, timeout=600)

@@ -19,6 +19,10 @@ from core.nouns.audit import (
     FileKey,
     FileReport,
     Outcome,
+    ReportGap,
+    ReportPerson,
+    ReportRefusal,
+    ReportUse,
     SinkStatus,
 )
 from core.nouns.base import Noun
@@ -38,6 +42,7 @@ from core.nouns.deployments import (
 )
 from core.nouns.models import ImportJob, Model, ModelFile, ModelShape
 from core.nouns.nodes import Counters, NodeFacts, NodeSample, ProcessSample
+from core.nouns.report import AuditReport
 
 API_VERSION = 1
 """Of the control interface; its routes lie under /api/v1. A terminal refuses a daemon with another one."""
@@ -50,6 +55,7 @@ __all__ = [
     "AuditKey",
     "AuditKeys",
     "AuditRecord",
+    "AuditReport",
     "ChainFault",
     "ChainReport",
     "Change",
@@ -85,6 +91,10 @@ __all__ = [
     "PlanParts",
     "ProcessSample",
     "Replica",
+    "ReportGap",
+    "ReportPerson",
+    "ReportRefusal",
+    "ReportUse",
     "Role",
     "SinkStatus",
     "Status",

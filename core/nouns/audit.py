@@ -153,3 +153,48 @@ class FileReport(Noun, frozen=True, kw_only=True):
     """Records after it, which the signature at the end of the file alone vouches for."""
     keys: tuple[FileKey, ...]
     seconds: float = 0.0
+
+
+class ReportPerson(Noun, frozen=True):
+    """What one actor did in the time of a report."""
+
+    actor: str
+    uid: int
+    done: int
+    refused: int
+    failed: int
+    first: str
+    last: str
+
+
+class ReportUse(Noun, frozen=True):
+    """Requests of one actor to one deployment, as the gateway counted them."""
+
+    actor: str
+    deployment: str
+    requests: int
+    prompt_tokens: int
+    answer_tokens: int
+
+
+class ReportRefusal(Noun, frozen=True):
+    """The same refusal, so many times."""
+
+    actor: str
+    uid: int
+    verb: str
+    object: str
+    reason: str
+    count: int
+    first: str
+    last: str
+
+
+class ReportGap(Noun, frozen=True, kw_only=True):
+    """Something that served did not, from `began` (its last sign of life) to `ended` ("": not known)."""
+
+    what: str
+    object: str
+    began: str
+    ended: str
+    reason: str

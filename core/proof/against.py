@@ -83,9 +83,8 @@ def _bare(lines: Iterable[bytes], trusted: Sequence[str]) -> Earlier:
 
 
 class _Sent(msgspec.Struct):
-    """What a sink was sent: a statement, or a record, which has no signature and says nothing here."""
+    """What a sink was sent: a statement, or a record, which has no line of its own and says nothing here."""
 
-    corral: str = ""
     line: str = ""
 
 
@@ -97,7 +96,7 @@ def _unwrapped(raw: bytes) -> bytes | None:
         found = msgspec.json.decode(raw, type=_Sent)
     except msgspec.MsgspecError:
         return raw
-    return found.line.encode() if found.corral in ("key", "checkpoint") else None
+    return found.line.encode() or None
 
 
 def _against(found: Verified, hashes: dict[int, str], earlier: Earlier) -> list[ChainFault]:

@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -176,3 +177,25 @@ def test_a_file_of_json_lines_has_every_record_through_kills_and_restarts(home: 
     (home / "corral.toml").write_text("")
     corral("reload")
     until(lambda: not ask("status")["audit_sinks"])
+
+
+def test_a_report_is_one_page_and_exits_1_where_the_chain_is_broken(home: Path, tmp_path: Path) -> None:
+    corral("ps")
+    corral("access", "grant", "operator", "user:bin", "--reason", "<b>x</b>|y")
+    out = tmp_path / "report.html"
+    corral("audit", "report", "--since", "90d", "--html", "--out", str(out))
+    text = out.read_text()
+    assert "&lt;b&gt;x&lt;/b&gt;|y" in text and "<b>" not in text and text.startswith("<!doctype html>")
+    told = corral("audit", "report")
+    for heading in ("Verification", "Who may do what", "Who acted", "Changes of rights", "Refusals", "Gaps in service"):
+        assert f"## {heading}" in told
+    assert "user:bin" in told and "every record follows from the one before" in told
+    found = ask("audit", "report", "--since", "1h")
+    assert found["records"] and found["chain"]["ok"] and found["keys"]["usable"]
+    assert len(ask("audit", "ls", "--verb", "audit.report")) == 3
+    (database,) = home.glob("*/corral.db")
+    db = sqlite3.connect(database)
+    db.executescript("DROP TRIGGER audit_keeps_content; UPDATE audit SET actor = 'nobody' WHERE seq = 1")
+    db.close()
+    told = corral("audit", "report", code=1)
+    assert "**The chain does not verify: record 1 was changed" in told

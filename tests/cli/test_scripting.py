@@ -76,6 +76,7 @@ def test_the_documents_hold_what_is_promised_and_nothing_else(home: Path, sample
     check("audit ls", ask("audit", "ls"))
     check("audit verify", ask("audit", "verify"))
     check("audit key show", ask("audit", "key", "show"))
+    check("audit report", ask("audit", "report"))
     check("audit export", ask("audit", "export", "--out", str(home / "trail")))
     key = corral("audit", "key", "show", "-q").strip()
     check("audit verify FILE", ask("audit", "verify", str(home / "trail"), "--key", key))

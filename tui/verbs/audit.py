@@ -1,4 +1,4 @@
-"""The audit trail: list, follow, verify, export, accept a fault, its keys."""
+"""The audit trail: list, follow, verify, export, report, accept a fault, its keys."""
 
 from __future__ import annotations
 
@@ -141,6 +141,38 @@ def export(since: float | None, out: str) -> None:
             "key": end.key}  # fmt: skip
     signed = f"signed by key {end.key}" if end.key else "NOT SIGNED (see `corral audit key show`)"
     tell(told, f"{end.records} records up to {end.last} and {end.checkpoints} checkpoints in {line(out)}, {signed}")
+
+
+@audit.command("report")
+@click.option("--since", type=Moment(), help="10m, 2h, 90d, or an ISO 8601 time; without it from the first record on")
+@click.option("--html", is_flag=True, help="a page of HTML instead of Markdown")
+@click.option("--out", metavar="FILE", help="file to make; without it standard output")
+@with_options
+def report(since: float | None, html: bool, out: str | None) -> None:
+    """One page to file: who may do what, who did, changes of rights, refusals, gaps in service, the verification.
+
+    Exit 1 if the chain does not verify; the page is written all the same.
+    """
+    from tui import page
+    from tui import report as made
+    from tui.verbs import proof
+
+    found = run(lambda client: client.proof.report(since))
+    if options().json:
+        as_json(found)
+    else:
+        draw = page.as_html if html else page.as_markdown
+        text = draw(made.title(found), made.sections(found))
+        if out is None:
+            say(text)
+        else:
+            try:
+                proof.make(Path(out), text.encode())
+            except CorralError as error:
+                raise Told(error) from error
+            tell(found, f"the report is in {line(out)}")
+    if not found.chain.ok:
+        raise click.exceptions.Exit(1)
 
 
 @audit.command("accept")

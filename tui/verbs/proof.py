@@ -30,14 +30,28 @@ async def write(pieces: AsyncIterator[bytes], out: Path | None) -> bytes:
     """Write an export to `out`, whole or not at all, or to standard output; its last bytes. Raises `CorralError`."""
     if out is None:
         return await _copy(pieces, sys.stdout.buffer)
+    with whole(out) as file:
+        tail = await _copy(pieces, file)
+        ended(tail)  # before it gets its name
+    return tail
+
+
+def make(out: Path, text: bytes) -> None:
+    """Write a small file, whole or not at all. Raises `CorralError`."""
+    with whole(out) as file:
+        file.write(text)
+
+
+@contextlib.contextmanager
+def whole(out: Path) -> Iterator[IO[bytes]]:
+    """A file of mode 0600 that gets its name when it is complete; one that is there is replaced with --yes alone."""
     part = out.with_name(f".{out.name}.{os.getpid()}.part")
     try:
         fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        with open(fd, "wb") as file:  # noqa: ASYNC230 - nothing else goes on in this process
-            tail = await _copy(pieces, file)
+        with open(fd, "wb") as file:
+            yield file
             file.flush()
             os.fsync(fd)
-        ended(tail)  # before it gets its name
         if options().yes:
             part.rename(out)
         else:
@@ -52,7 +66,6 @@ async def write(pieces: AsyncIterator[bytes], out: Path | None) -> bytes:
     finally:
         with contextlib.suppress(OSError):
             part.unlink()
-    return tail
 
 
 async def _copy(pieces: AsyncIterator[bytes], file: IO[bytes]) -> bytes:
