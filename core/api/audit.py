@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import socket
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
@@ -17,9 +18,12 @@ from core.api.server import Call, Server
 from core.audit import Audit, Exporter, Signer
 from core.audit.log import moment
 from core.audit.signer import Work
+from core.errors import CorralError
 from core.events import Bus
 from core.nouns import AuditReport, ChainFault, Status
 from core.proof.statements import Key
+
+log = logging.getLogger(__name__)
 
 CHAIN = "audit:chain"
 TAKEN_S = 60.0
@@ -95,9 +99,13 @@ def add_audit(
         async with contextlib.aclosing(pieces):  # type: ignore[type-var]
             first = await anext(pieces)
             await response.prepare(call.http)
-            await _give(response, first)
-            async for piece in pieces:
-                await _give(response, piece)
+            try:
+                with contextlib.suppress(ConnectionResetError):
+                    await _give(call, response, first)
+                    async for piece in pieces:
+                        await _give(call, response, piece)
+            except CorralError as error:  # its head is sent: that the last line is missing is all that can be said now
+                log.error("an export was cut off: %s", error)
         return response
 
     async def report(call: Call) -> AuditReport:
@@ -127,10 +135,12 @@ def add_audit(
     server.add("POST", "/audit/keys/rotate", "audit.keys", rotate, on=CHAIN)
 
 
-async def _give(response: web.StreamResponse, piece: bytes) -> None:
+async def _give(call: Call, response: web.StreamResponse, piece: bytes) -> None:
     """Raises ConnectionResetError for a reader who has gone, or takes nothing."""
     try:
         async with asyncio.timeout(TAKEN_S):
             await response.write(piece)
     except TimeoutError as error:
+        if call.http.transport is not None:
+            call.http.transport.abort()
         raise ConnectionResetError from error

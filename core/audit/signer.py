@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import re
 import secrets
 import sqlite3
 import time
@@ -35,6 +36,7 @@ log = logging.getLogger(__name__)
 
 RETRY_S = 5.0
 """Pause before the next try where a checkpoint could not be kept."""
+_INSTALLATION = re.compile("[0-9a-f]{32}")
 Work = Callable[[sqlite3.Connection], tuple[Key, Any, Any]]
 
 
@@ -79,7 +81,7 @@ class Signer:
             return
         try:
             outside, installation = await asyncio.to_thread(self._outside)
-        except (OSError, UnicodeDecodeError) as error:
+        except OSError as error:
             raise StoreError("audit.proof or audit.installation cannot be read", str(error)) from error
         inside, self.installation = await self._store.transact(lambda db: self._inside(db, installation))
         if self.installation != installation:
@@ -99,9 +101,10 @@ class Signer:
         self._started = True
 
     def _outside(self) -> tuple[Proofs, str]:
+        found = ""
         with contextlib.suppress(FileNotFoundError):
-            return read_proofs(self._paths.audit_proof), self._paths.audit_installation.read_text("ascii").strip()
-        return read_proofs(self._paths.audit_proof), ""
+            found = self._paths.audit_installation.read_text("ascii", "replace").strip()
+        return read_proofs(self._paths.audit_proof), found if _INSTALLATION.fullmatch(found) else ""
 
     @staticmethod
     def _inside(db: sqlite3.Connection, installation: str) -> tuple[Proofs, str]:
@@ -249,7 +252,10 @@ class Signer:
             if old is not None and lost:
                 raise Conflict(f"the key {old.id} is not lost", "it signs", "rotate without --lost")
             await self._sign()  # all that the old one can still vouch for
-            new = await asyncio.to_thread(self._ring.successor, self._keys)
+            try:
+                new = await asyncio.to_thread(self._ring.successor, self._keys)
+            except OSError as error:
+                raise Failed(f"{error.filename} is in the way", error.strerror or str(error), "move it away") from error
             before = self._keys[-1]
             blank = Key(
                 self.installation, before.number + 1, new.public, self._number + 1, self._moment(), before.id, ""

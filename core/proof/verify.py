@@ -17,6 +17,8 @@ from core.proof.statements import Checkpoint, End, Header, Key, Record, holds, p
 
 LINE_LIMIT = 64 << 20
 """Bytes of one line."""
+KEYS = 1000
+"""More keys than any installation goes through: a file could cost a day otherwise."""
 NAMED = 10
 """Faults that are named one by one."""
 NAMING = ("audit.key-made", "audit.keys-known", "audit.key-rotate")
@@ -111,6 +113,9 @@ class Walk:
         self._seq = line.first - 1
 
     def _key(self, line: Key) -> None:
+        if len(self._keys) >= KEYS:
+            self._wrong(None, "key", f"the file has more than {KEYS} keys")
+            return
         before = self._keys[-1] if self._keys else None
         if self._records:
             self._wrong(None, "order", f"line {self._line}: a key stands after records")

@@ -263,6 +263,21 @@ async def test_a_kill_in_a_rotation_leaves_the_one_key_that_is_recorded(
     assert [each.name for each in place.paths.state.glob("audit.key*")] == ["audit.key"]
 
 
+async def test_what_stands_where_the_next_key_belongs_is_told_and_stays(place: Place) -> None:
+    place.paths.audit_key.with_name("audit.key.next").mkdir()
+    with pytest.raises(Failed, match="in the way"):
+        await place.rotate()
+    assert (await place.signer.show()).usable and len(place.signer.keys) == 1
+
+
+async def test_an_installation_id_that_was_damaged_is_written_again(place: Place) -> None:
+    before = place.signer.installation
+    for damaged in (b"", b"\xff\x00", b"../../x"):
+        place.paths.audit_installation.write_bytes(damaged)
+        await place.again()
+        assert place.signer.installation == before == place.paths.audit_installation.read_text().strip()
+
+
 async def test_a_lost_key_is_given_up_only_if_it_is_lost_and_nobody_signs_the_next(place: Place) -> None:
     with pytest.raises(Conflict, match="not lost"):
         await place.rotate(lost=True)

@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 from signed_place import Place, tamper
 
-from core.audit.sinks import Sinks, jsonfile
+from core.audit.sinks import Sinks, jsonfile, service
 from core.audit.sinks.journal import Journal, datagram
 from core.audit.sinks.jsonfile import JsonFile
 from core.audit.sinks.lines import Item
@@ -121,6 +121,15 @@ async def test_a_new_daemon_goes_on_where_the_last_one_was(place: Place) -> None
     async with feeding(place, heap):
         await until(lambda: len(heap.seqs()) == 10)
     assert heap.seqs() == list(range(2, 12))
+
+
+async def test_where_a_sink_began_is_known_before_its_first_line(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who is killed right after that begins there again, and not later."""
+    monkeypatch.setattr(service, "KEEP_S", 3600.0)
+    await place.fill(2)
+    async with feeding(place, Heap()):
+        await until(place.paths.audit_sinks.exists)
+        assert json.loads(place.paths.audit_sinks.read_text())["heap"]["seq"] == 3
 
 
 async def test_a_sink_that_refuses_is_tried_again_and_gets_all(place: Place) -> None:

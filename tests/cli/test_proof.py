@@ -199,3 +199,25 @@ def test_a_report_is_one_page_and_exits_1_where_the_chain_is_broken(home: Path, 
     db.close()
     told = corral("audit", "report", code=1)
     assert "**The chain does not verify: record 1 was changed" in told
+
+
+def test_a_trail_that_cannot_be_read_to_its_end_leaves_no_file(home: Path, tmp_path: Path) -> None:
+    """The daemon's export fails in the middle, after its first bytes are sent."""
+    stand_in = (
+        "import core.audit.export as export, sqlite3\n"
+        "def page(db, after, last): raise sqlite3.OperationalError('disk I/O error')\n"
+        "export._page = page\n"
+        "from core.daemon import main; main()\n"
+    )
+    process = subprocess.Popen([sys.executable, "-P", "-c", stand_in], stdin=subprocess.DEVNULL)
+    try:
+        until(lambda: list(home.glob("*/corral.sock")))
+        told = corral("audit", "export", "--out", str(tmp_path / "trail"), code=1)
+        assert "was cut off" in told and not list(tmp_path.iterdir())
+        assert "was cut off" in corral("audit", "export", "--out", "-", code=1)
+        (log,) = home.glob("*/daemon.log")
+        assert "an export was cut off" in log.read_text() and "Traceback" not in log.read_text()
+        assert ask("status")["audit_ok"]
+    finally:
+        process.terminate()
+        process.wait(30)

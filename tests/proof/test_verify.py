@@ -454,6 +454,12 @@ async def test_a_new_database_that_goes_on_from_the_lost_one_is_told_from_one_th
         early = text if keeps_head else early
 
 
+def test_a_file_of_keys_alone_is_a_verdict_in_bounded_time(made: Made) -> None:
+    head, key = made.early.splitlines(keepends=True)[:2]
+    found = report(head + key * 50_000, made.keys[0])
+    assert not found.ok and len(found.keys) == 1000
+
+
 @settings(max_examples=200, deadline=None)
 @given(st.binary(max_size=2000))
 def test_any_bytes_are_a_verdict_and_no_error(text: bytes) -> None:

@@ -29,7 +29,9 @@ TAIL = 4096
 async def write(pieces: AsyncIterator[bytes], out: Path | None) -> bytes:
     """Write an export to `out`, whole or not at all, or to standard output; its last bytes. Raises `CorralError`."""
     if out is None:
-        return await _copy(pieces, sys.stdout.buffer)
+        tail = await _copy(pieces, sys.stdout.buffer)
+        ended(tail)
+        return tail
     with whole(out) as file:
         tail = await _copy(pieces, file)
         ended(tail)  # before it gets its name
