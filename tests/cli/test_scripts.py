@@ -88,7 +88,7 @@ def test_a_deployment_that_is_not_there_is_told_with_those_that_are(home: Path) 
         assert "there are: elsewhere" in done.stderr
 
 
-@pytest.mark.parametrize("noun", ["", "models", "chats", "deployments", "engines", "audit"])
+@pytest.mark.parametrize("noun", ["", "models", "chats", "deployments", "engines", "audit", "audit key"])
 def test_the_list_of_verbs_has_whole_sentences_in_80_columns(
     home: Path, noun: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

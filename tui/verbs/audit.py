@@ -128,7 +128,10 @@ def _verify_file(file: str, keys: tuple[str, ...], against: str | None) -> None:
 @click.option("--out", required=True, metavar="FILE", help="file to make, or - for standard output")
 @with_options
 def export(since: float | None, out: str) -> None:
-    """Write the trail, its checkpoints and public keys to a signed FILE, for `corral audit verify FILE` elsewhere."""
+    """Write the trail to a signed file, to be verified elsewhere.
+
+    It has the records, checkpoints and public keys; `corral audit verify FILE --key PUB` needs no daemon.
+    """
     from tui.verbs import proof
 
     if out == "-" and options().json:
@@ -149,9 +152,9 @@ def export(since: float | None, out: str) -> None:
 @click.option("--out", metavar="FILE", help="file to make; without it standard output")
 @with_options
 def report(since: float | None, html: bool, out: str | None) -> None:
-    """One page to file: who may do what, who did, changes of rights, refusals, gaps in service, the verification.
+    """One page to file: rights, use, changes, refusals, gaps.
 
-    Exit 1 if the chain does not verify; the page is written all the same.
+    With the verification, and who was given what by whom. Exit 1 if the chain does not verify; the page is written all the same.
     """
     from tui import page
     from tui import report as made
@@ -214,7 +217,7 @@ def show_key() -> None:
 @click.option("--lost", is_flag=True, help="the key before is gone for good, and does not sign the next one")
 @with_options
 def rotate(reason: str, lost: bool) -> None:
-    """Go over to another key, which the one before signs; it is recorded."""
+    """Go over to another key, which the one before signs."""
     if lost:
         ask("Without the old key's signature, whoever holds its public half must be given the new one. Go on?")
     _tell_keys(run(lambda client: client.proof.rotate(reason, lost=lost)))
