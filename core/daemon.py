@@ -25,7 +25,7 @@ from core.access.rights import Use
 from core.api.peer import Names, user_name
 from core.api.routes import Services, add_routes
 from core.api.server import Call, Server
-from core.audit import Audit
+from core.audit import Audit, Exporter, Signer, Sinks
 from core.catalog import Catalog
 from core.chats import Chats, Retention
 from core.deployments.service import Deployments
@@ -75,6 +75,8 @@ class Daemon:
             loop.add_signal_handler(number, self._stop.set)
         try:
             self.audit = Audit(self.store, paths)
+            self.signer = Signer(self.store, self.audit, paths, lambda: self.settings.audit)
+            self.sinks = Sinks(self.store, self.audit, paths, lambda: self.settings.audit)
             self.gate = Gate(self.store, self.audit, Rights(mode=paths.mode, owner_uid=os.getuid()))
             await self.audit.compare()
             self._died_often = await record_start(self.store, self.gate, self.audit, paths)
@@ -87,6 +89,9 @@ class Daemon:
             with contextlib.suppress(CorralError):
                 await self.keys.write_uses()
             await self.gate.record(CORRAL, "daemon.stop", "daemon:local", f"d-{os.getpid()}", "done")
+            with contextlib.suppress(CorralError):  # the next start signs it
+                await self.signer.checkpoint()
+            await self.sinks.flush()
         finally:
             await self.store.close()
 
@@ -138,7 +143,8 @@ class Daemon:
             server,
             Services(
                 bus=self.bus, gate=self.gate, access=self.access, keys=self.keys, store=self.store, audit=self.audit,
-                catalog=self.catalog,
+                signer=self.signer,
+                exporter=Exporter(self.audit, self.signer, self.paths, self.store.database_id), catalog=self.catalog,
                 deployments=self.deployments,
                 engines=self.engines, chats=self.chats, sampler=self.sampler, facts=self.node.facts,
                 status=self.status, shutdown=self._asked_to_stop, reload=self._asked_to_reload, owner_uid=os.getuid(),
@@ -198,6 +204,8 @@ class Daemon:
             group.create_task(self.sampler.run())
             group.create_task(self._mend())
             group.create_task(self._verify())
+            group.create_task(self.signer.run())
+            group.create_task(self.sinks.run())
             group.create_task(self.retention.run())
             group.create_task(self._reload_on_hangup())
             group.create_task(self.access.run())
@@ -239,6 +247,7 @@ class Daemon:
         if trouble := self.deployments.link.trouble:
             warnings.append(f"programs cannot reach the gateway: {trouble}")
         warnings += [*self.store.troubles(), *self.audit.troubles(), *self.gate.troubles()]
+        warnings += [*self.signer.troubles(), *self.sinks.troubles()]
         return Status(
             daemon=DaemonStatus(
                 pid=os.getpid(),
@@ -263,6 +272,7 @@ class Daemon:
             audit_ok=chain.ok,
             audit_message=chain.message,
             audit_records=chain.records,
+            audit_sinks=self.sinks.status(),
         )
 
     async def _asked_to_stop(self, call: Call, models: bool) -> list[Replica]:
@@ -322,6 +332,8 @@ class Daemon:
         self.engines.follow(self.settings.engines)
         self.sampler.touch()
         self.deployments.link.touch()
+        await self.signer.follow()
+        self.sinks.follow()
         log.info("%s is in force", self.paths.config)
 
     def _first_admins(self) -> Subject | None:

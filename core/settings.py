@@ -85,6 +85,26 @@ class Paths(msgspec.Struct, frozen=True):
         return self.state / "audit.accepted"
 
     @property
+    def audit_key(self) -> Path:
+        """The private key that signs the trail, unless corral.toml names another file."""
+        return self.state / "audit.key"
+
+    @property
+    def audit_proof(self) -> Path:
+        """Public keys and checkpoints, outside the database."""
+        return self.state / "audit.proof"
+
+    @property
+    def audit_sinks(self) -> Path:
+        """How far each sink is."""
+        return self.state / "audit.sinks"
+
+    @property
+    def audit_installation(self) -> Path:
+        """The installation's id, which outlives the database."""
+        return self.state / "audit.installation"
+
+    @property
     def ballast(self) -> Path:
         return self.state / "ballast"
 
@@ -273,6 +293,31 @@ class ChatsTable(_Table, frozen=True, kw_only=True):
     """Days after its last turn that a chat is kept; then it is deleted for good. 0 = for ever."""
 
 
+class SinksTable(_Table, frozen=True, kw_only=True):
+    file: str = ""
+    """File of JSON lines that records are appended to."""
+    journald: Literal["off", "on"] = "off"
+    syslog: str = ""
+    """host:port of a collector that speaks syslog over TLS (RFC 5425)."""
+    syslog_ca: str = ""
+    """File of the certificates that the collector's is checked with; empty = the host's own."""
+    syslog_cert: str = ""
+    syslog_key: str = ""
+    """Our certificate and its key, where the collector asks for one."""
+    spool_records: Annotated[int, msgspec.Meta(ge=1, le=1000000000)] = 100000
+    """A sink that lacks so many records is full: it is said, and nothing is dropped."""
+
+
+class AuditTable(_Table, frozen=True, kw_only=True):
+    signing_key: str = ""
+    """File of the private key, e.g. "$CREDENTIALS_DIRECTORY/audit.key"; empty = audit.key, made by Corral."""
+    next_key: str = ""
+    """File of the key that `corral audit key rotate` goes over to, where `signing_key` is set."""
+    checkpoint_records: Annotated[int, msgspec.Meta(ge=1, le=1000000)] = 1000
+    checkpoint_every_s: Annotated[float, msgspec.Meta(ge=1, le=1e9)] = 3600
+    sinks: SinksTable = SinksTable()
+
+
 class Settings(_Table, frozen=True, kw_only=True):
     """All of corral.toml; every key has a default, so an absent file is a valid one."""
 
@@ -283,6 +328,7 @@ class Settings(_Table, frozen=True, kw_only=True):
     engines: EnginesTable = EnginesTable()
     samples: SamplesTable = SamplesTable()
     chats: ChatsTable = ChatsTable()
+    audit: AuditTable = AuditTable()
 
 
 def load(path: Path) -> Settings:

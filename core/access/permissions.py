@@ -41,6 +41,8 @@ PERMISSIONS: dict[str, Permission] = {
         Permission("chats.read-others", "chat", "read what others said; each look is recorded with its reason"),
         Permission("audit.read", "audit", "read the audit trail"),
         Permission("audit.verify", "audit", "verify its chain"),
+        Permission("audit.export", "audit", "take a signed copy of the trail, and report on it"),
+        Permission("audit.keys", "audit", "go over to another signing key"),
         Permission("audit.accept", "audit", "accept a fault of the chain that was cleared up"),
         Permission("keys.own", "key", "make, limit, rotate and revoke API keys of one's own and of one's teams"),
         Permission("keys.read", "key", "see everybody's API keys (never their secrets)"),
@@ -74,7 +76,7 @@ BUILTIN: dict[str, Role] = {
             builtin=True,
         ),
         Role(
-            name="auditor", allows=(*_SEE, "audit.read", "audit.verify", "access.read", "keys.read"),
+            name="auditor", allows=(*_SEE, "audit.read", "audit.verify", "audit.export", "access.read", "keys.read"),
             words="reads the trail, the rights and what runs; changes nothing", builtin=True,
         ),
         Role(

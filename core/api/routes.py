@@ -12,10 +12,11 @@ from aiohttp import web
 
 from core.access import Access, Gate, Keys
 from core.api.access import add_access
+from core.api.audit import add_audit
 from core.api.keys import add_keys
 from core.api.server import LARGEST, Call, Server, event_stream
 from core.api.sight import Sight
-from core.audit import Audit
+from core.audit import Audit, Exporter, Signer
 from core.catalog import Catalog
 from core.chats import Chats
 from core.deployments import tables
@@ -23,7 +24,7 @@ from core.deployments.service import Deployments
 from core.engines.base import EngineRegistry
 from core.errors import Invalid, NotFound
 from core.events import Bus
-from core.nouns import ChainFault, ChatOptions, DeploymentSpec, Event, NodeFacts, Picture, Replica, Status
+from core.nouns import ChatOptions, DeploymentSpec, Event, NodeFacts, Picture, Replica, Status
 from core.store import Store
 from core.telemetry.sampler import Sampler
 
@@ -64,12 +65,6 @@ class ShutdownBody(msgspec.Struct, forbid_unknown_fields=True):
     models: bool = False
 
 
-class AcceptBody(msgspec.Struct, forbid_unknown_fields=True):
-    reason: str
-    faults: list[ChainFault]
-    """Those that the person was shown."""
-
-
 class ChatBody(msgspec.Struct, forbid_unknown_fields=True):
     deployment: str
     options: ChatOptions = ChatOptions()
@@ -104,6 +99,8 @@ class Services:
         keys: Keys,
         store: Store,
         audit: Audit,
+        signer: Signer,
+        exporter: Exporter,
         catalog: Catalog,
         deployments: Deployments,
         engines: EngineRegistry,
@@ -116,7 +113,7 @@ class Services:
         owner_uid: int,
     ) -> None:
         self.bus, self.gate, self.access, self.keys, self.store = bus, gate, access, keys, store
-        self.audit, self.catalog = audit, catalog
+        self.audit, self.signer, self.exporter, self.catalog = audit, signer, exporter, catalog
         self.deployments, self.engines, self.chats, self.sampler = deployments, engines, chats, sampler
         self.facts, self.status, self.shutdown, self.reload = facts, status, shutdown, reload
         self.owner_uid = owner_uid
@@ -129,6 +126,7 @@ class Services:
 def add_routes(server: Server, s: Services) -> None:
     """Declare every route."""
     _daemon(server, s)
+    add_audit(server, s.audit, s.signer, s.exporter, s.gate, s.bus, s.access, s.status)
     _models(server, s)
     _deployments(server, s)
     _chats(server, s)
@@ -171,42 +169,12 @@ def _daemon(server: Server, s: Services) -> None:
     async def samples(call: Call) -> Any:
         return s.sampler.since(call.number("seconds", 60))
 
-    async def audit_ls(call: Call) -> Any:
-        return await s.audit.ls(
-            actor=call.text("actor"),
-            verb=call.text("verb"),
-            object=call.text("object"),
-            outcome=call.text("outcome"),
-            since=call.text("since"),
-            until=call.text("until"),
-            before_seq=call.whole("before_seq", 0) if call.text("before_seq") else None,
-            after_seq=call.whole("after_seq", 0) if call.text("after_seq") else None,
-            limit=call.whole("limit", 100, 1, 10000),
-        )
-
-    async def verify(call: Call) -> Any:
-        report = await s.audit.verify()
-        if not report.ok:
-            s.bus.publish("warning", "audit:chain", report.message)
-        return report
-
-    async def accept(call: Call) -> Any:
-        body = await call.body(AcceptBody)
-        work = await s.audit.acceptance(body.reason, body.faults)
-        await s.gate.act(call.actor, "audit.accept", "audit:chain", call.request, work, reason=body.reason)
-        report = await s.audit.verify()
-        s.bus.publish("warning", "audit:chain", report.message)  # whoever draws the status reads it anew
-        return report
-
     server.add("GET", "/status", "daemon.read", lambda call: s.status())
     server.add("GET", "/picture", "daemon.read", picture)
     server.add("GET", "/events", "daemon.read", events)
     server.add("POST", "/shutdown", "daemon.shutdown", shutdown, on=DAEMON)
     server.add("POST", "/reload", "daemon.reload", reload, on=DAEMON)
     server.add("GET", "/samples", "nodes.read", samples, on="node:local")
-    server.add("GET", "/audit", "audit.read", audit_ls, on="audit:chain")
-    server.add("POST", "/audit/verify", "audit.verify", verify, on="audit:chain")
-    server.add("POST", "/audit/accept", "audit.accept", accept, on="audit:chain")
 
 
 def _models(server: Server, s: Services) -> None:

@@ -1,6 +1,9 @@
-"""The hash-chained log: write, read, verify."""
+"""The hash-chained log: write, read, verify, sign, export."""
 
 from core.audit.chain import GENESIS, encode
+from core.audit.export import Exporter
 from core.audit.log import Audit
+from core.audit.signer import Signer
+from core.audit.sinks import Sinks
 
-__all__ = ["GENESIS", "Audit", "encode"]
+__all__ = ["GENESIS", "Audit", "Exporter", "Signer", "Sinks", "encode"]

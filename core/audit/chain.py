@@ -1,9 +1,4 @@
-"""The chain's arithmetic: the canonical encoding, the hash of a record, and what is wrong with a sequence of rows.
-
-Encoding, version 1: the SHA-256 over the UTF-8 text of a JSON array without spaces,
-["corral-audit-1", seq, time, actor, uid, through, verb, object, request, effect, before, after, outcome, reason, prev],
-in which `before` and `after` are strings that hold JSON themselves. docs/audit.md says the same for people.
-"""
+"""The chain's arithmetic: what is wrong with a sequence of rows. core.proof has the encoding that is hashed."""
 
 from __future__ import annotations
 
@@ -14,32 +9,19 @@ from typing import Any
 
 import msgspec
 
-GENESIS = "0" * 64
-"""`prev` of the first record of a chain that follows none."""
+from core.proof.encoding import COLUMNS, GENESIS, RECORD, digest, encode
+
+__all__ = ["COLUMNS", "GENESIS", "SELECT", "Row", "Rows", "Verdict", "digest", "encode", "further", "inspect"]
+
 SEARCH = 100_000
 """How far to both sides the true seq of a moved record is looked for at most. A swap over any distance, a copy of an
 earlier one and a gap that audit.head tells the width of are found without; the rest is then named `changed`."""
 NEAR = 50
 """How many records, and how far to both sides, are looked at beside the first one that is wrong."""
-COLUMNS = (
-    "seq", "time", "actor", "uid", "through", "verb", "object", "request", "effect", "before", "after", "outcome",
-    "reason", "prev", "hash",
-)  # fmt: skip
 SELECT = f"SELECT {', '.join(COLUMNS)} FROM audit"  # noqa: S608 - constants only
 
-_to_json = msgspec.json.Encoder().encode
 _sha256 = hashlib.sha256
-_BEGIN = b'["corral-audit-1",'
-
-
-def encode(row: tuple[Any, ...]) -> bytes:
-    """The canonical bytes of a row (its columns in order, without `hash`)."""
-    return _to_json(("corral-audit-1", *row[:14]))
-
-
-def digest(row: tuple[Any, ...]) -> str:
-    """The hash of a row (`hash` itself is left out), 64 hex digits."""
-    return _sha256(encode(row)).hexdigest()
+_BEGIN = f'["{RECORD}",'.encode()
 
 
 Row = tuple[Any, ...]

@@ -65,6 +65,11 @@ class Audit:
         self.status = ChainReport(ok=True, records=0, head=GENESIS)
         """The last verification, with the count and head of what came after it."""
 
+    @property
+    def head(self) -> Head | None:
+        """The last record that this daemon knows to be committed; None if there is none."""
+        return self._head
+
     def append(
         self, db: sqlite3.Connection, *, actor: Actor, verb: str, object: str, request: str, outcome: Outcome,
         effect: str = "", before: Any = None, after: Any = None, reason: str = "",
@@ -83,9 +88,9 @@ class Audit:
             # An emptied table is told from a new database by this row.
             begun = msgspec.json.encode(head or NOTHING).decode()
             db.execute("INSERT INTO meta (key, value) VALUES ('audit_start', ?)", (begun,))
-        moment = self._moment()
+        now = self._moment()
         row: tuple[Any, ...] = (
-            last[0] + 1, moment, actor.name, actor.uid, actor.through, verb, object, request, effect,
+            last[0] + 1, now, actor.name, actor.uid, actor.through, verb, object, request, effect,
             msgspec.json.encode(before).decode(), msgspec.json.encode(after).decode(), outcome,
             reason[:REASON_LIMIT], last[1],
         )  # fmt: skip
@@ -230,10 +235,10 @@ class Audit:
             elif value:
                 where.append(f"{column} = ?")
                 values.append(value)
-        for op, moment in ((">=", since), ("<=", until)):
-            if moment:
+        for op, asked in ((">=", since), ("<=", until)):
+            if asked:
                 where.append(f"time {op} ?")
-                values.append(_moment(moment))
+                values.append(moment(asked))
         for op, seq in (("<", before_seq), (">", after_seq)):
             if seq is not None:
                 where.append(f"seq {op} ?")
@@ -299,7 +304,7 @@ class Audit:
                 raise Conflict("the chain was changed meanwhile", f"record {row[0]} is new and does not follow", LOOK)
             before = (row[14],)
         state.add(since)
-        return {"state": state.hex(), "triggers": put_back_triggers(db)}
+        return {"state": state.hex(), "triggers": put_back_triggers(db), "checkpoint": seen.number}
 
 
 def to_record(row: tuple[Any, ...]) -> AuditRecord:
@@ -310,7 +315,7 @@ def to_record(row: tuple[Any, ...]) -> AuditRecord:
     return AuditRecord(**fields)
 
 
-def _moment(text: str) -> str:
+def moment(text: str) -> str:
     """A time as the column has it. Raises `Invalid`."""
     try:
         try:

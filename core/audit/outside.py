@@ -39,7 +39,7 @@ def read_head(paths: Paths) -> Head | None:
 
 def write_head(paths: Paths, head: Head) -> None:
     """Replace audit.head atomically; a crash leaves the old one, which is only behind. Raises OSError."""
-    _replace(paths.audit_head, msgspec.json.encode(head))
+    replace(paths.audit_head, msgspec.json.encode(head))
 
 
 def read_accepted(paths: Paths) -> Accepted | None:
@@ -52,10 +52,11 @@ def read_accepted(paths: Paths) -> Accepted | None:
 
 def write_accepted(paths: Paths, accepted: Accepted) -> None:
     """Replace audit.accepted atomically. Raises OSError."""
-    _replace(paths.audit_accepted, msgspec.json.encode(accepted))
+    replace(paths.audit_accepted, msgspec.json.encode(accepted))
 
 
-def _replace(path: Path, text: bytes) -> None:
+def replace(path: Path, text: bytes) -> None:
+    """Write `text` and a newline as the whole file, atomically. Raises OSError."""
     temporary = path.with_name(path.name + ".new")
     text += b"\n"
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)

@@ -18,6 +18,7 @@ import msgspec
 
 from core.audit.chain import LOWEST, SELECT, Rows, Verdict, digest, further, inspect
 from core.audit.outside import Accepted, Head, read_accepted, read_head
+from core.audit.vouched import vouched
 from core.errors import StoreError
 from core.nouns import AcceptedFault, ChainFault, ChainReport
 from core.settings import Paths
@@ -42,6 +43,8 @@ class Examined(msgspec.Struct, frozen=True):
     report: ChainReport
     state: State
     last: int
+    number: int
+    """Of the last checkpoint."""
 
 
 class State:
@@ -92,18 +95,23 @@ def _verified(paths: Paths, known: Head | None, with_state: bool) -> Examined:
         with closing(sqlite3.connect(f"file:{quote(str(paths.database))}?mode=ro", uri=True, timeout=10)) as db:
             db.execute("BEGIN")
             head = known or read_head(paths)
-            report = _report(db, head, read_accepted(paths))
+            report, number = _report(db, head, read_accepted(paths), paths)
             state, last = _state(db) if with_state else (State(), LOWEST)
     except (sqlite3.Error, msgspec.MsgspecError) as error:
         raise StoreError("the chain cannot be read", str(error), "see `corral status`") from error
-    return Examined(report, state, last)
+    return Examined(report, state, last, number)
 
 
-def _report(db: sqlite3.Connection, head: Head | None, outside: Accepted | None) -> ChainReport:
+def _report(
+    db: sqlite3.Connection, head: Head | None, outside: Accepted | None, paths: Paths
+) -> tuple[ChainReport, int]:
+    """The report, and the number of the last checkpoint."""
     accept = _acceptance(db, outside)
     same = accept is not None and _state(db, accept[0])[0].hex() == json.loads(accept[10]).get("state")
     begins = accept[0] if accept is not None and same else 0
     verdict, faults = _faults(db, head, begins)
+    found = vouched(db, paths, json.loads(accept[10]).get("checkpoint", 0) if accept is not None and same else 0)
+    faults += found.faults
     accepted: tuple[AcceptedFault, ...] = ()
     if accept is not None and same:
         accepted = tuple(_accepted(db, accept[0]))
@@ -111,11 +119,12 @@ def _report(db: sqlite3.Connection, head: Head | None, outside: Accepted | None)
         faults = [ChainFault(wrong=accept[0], how="accepted", message=_message(accept[0], "accepted", None)),
                   *_not_yet(db, accept[0], faults)]  # fmt: skip
     first = faults[0] if faults else None
-    return ChainReport(
+    report = ChainReport(
         ok=first is None, records=verdict.records, head=verdict.head, wrong=first.wrong if first else None,
         how=first.how if first else "", message=_told_of(faults, accepted, begins), faults=tuple(faults),
         accepted=accepted,
     )  # fmt: skip
+    return report, found.number
 
 
 def _faults(db: sqlite3.Connection, head: Head | None, begins: int) -> tuple[Verdict, list[ChainFault]]:
@@ -253,7 +262,7 @@ def _triggers() -> dict[str, str]:
 
 def missing_triggers(db: sqlite3.Connection) -> dict[str, str]:
     """Those of the triggers that are not there, or are no longer what they were."""
-    there = dict(db.execute("SELECT name, sql FROM sqlite_master WHERE type = 'trigger' AND tbl_name = 'audit'"))
+    there = dict(db.execute("SELECT name, sql FROM sqlite_master WHERE type = 'trigger' AND tbl_name LIKE 'audit%'"))
     return {name: sql for name, sql in _triggers().items() if there.get(name) != sql}
 
 

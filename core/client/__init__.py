@@ -18,6 +18,7 @@ import msgspec
 
 from core import http, outbox, starting
 from core.client.access import AccessCalls
+from core.client.audit import ProofCalls
 from core.client.keys import KeyCalls
 from core.errors import CorralError, ErrorBody, Failed, Invalid, NoDaemon, TimedOut, from_body
 from core.nouns import (
@@ -63,6 +64,7 @@ class Client:
         """As the daemon's last answer said; empty before the first one."""
         self.access = AccessCalls(self)
         self.keys = KeyCalls(self)
+        self.proof = ProofCalls(self)
 
     @classmethod
     async def connect(cls, *, start: bool = True, through: str = "cli", user: bool = False) -> Client:
@@ -133,6 +135,23 @@ class Client:
             return response.status, msgspec.json.decode(raw, type=type)
         except msgspec.MsgspecError as error:
             raise Failed("the daemon's answer is not understood", str(error), "do the versions match?") from error
+
+    async def stream(self, path: str, *, timeout: float = 60.0) -> AsyncIterator[bytes]:
+        """A body in pieces, each within `timeout` seconds. Raises `NoDaemon` if it is cut off."""
+        response = await self._open("GET", path, timeout=timeout)
+        async with response:
+            pieces = response.pieces()
+            while True:
+                try:
+                    async with asyncio.timeout(timeout):
+                        piece = await anext(pieces, None)
+                except TimeoutError as error:
+                    raise TimedOut("the daemon sent nothing for a while", todo="see its log") from error
+                except OSError as error:
+                    raise NoDaemon("the daemon went away", str(error)) from error
+                if piece is None:
+                    return
+                yield piece
 
     # ---------------------------------------------------------------------------------------- daemon
 

@@ -9,7 +9,22 @@ from __future__ import annotations
 
 from core.nouns.access import Decision, Difference, Grant, Held, Role, Subject, Team, Whoami
 from core.nouns.actors import CORRAL, Actor
-from core.nouns.audit import AcceptedFault, AuditRecord, ChainFault, ChainReport, Outcome
+from core.nouns.audit import (
+    AcceptedFault,
+    AuditKey,
+    AuditKeys,
+    AuditRecord,
+    ChainFault,
+    ChainReport,
+    FileKey,
+    FileReport,
+    Outcome,
+    ReportGap,
+    ReportPerson,
+    ReportRefusal,
+    ReportUse,
+    SinkStatus,
+)
 from core.nouns.base import Noun
 from core.nouns.chats import Chat, ChatDetail, ChatOptions, Turn
 from core.nouns.daemon import DaemonStatus, Event, GatewayStatus, Picture, Status
@@ -28,6 +43,7 @@ from core.nouns.deployments import (
 from core.nouns.keys import Key, KeyLimits, NewKey
 from core.nouns.models import ImportJob, Model, ModelFile, ModelShape
 from core.nouns.nodes import Counters, NodeFacts, NodeSample, ProcessSample
+from core.nouns.report import AuditReport
 
 API_VERSION = 1
 """Of the control interface; its routes lie under /api/v1. A terminal refuses a daemon with another one."""
@@ -37,7 +53,10 @@ __all__ = [
     "CORRAL",
     "AcceptedFault",
     "Actor",
+    "AuditKey",
+    "AuditKeys",
     "AuditRecord",
+    "AuditReport",
     "ChainFault",
     "ChainReport",
     "Change",
@@ -53,6 +72,8 @@ __all__ = [
     "EngineName",
     "Event",
     "Explanation",
+    "FileKey",
+    "FileReport",
     "GatewayStatus",
     "Grant",
     "Held",
@@ -74,7 +95,12 @@ __all__ = [
     "PlanParts",
     "ProcessSample",
     "Replica",
+    "ReportGap",
+    "ReportPerson",
+    "ReportRefusal",
+    "ReportUse",
     "Role",
+    "SinkStatus",
     "Status",
     "Subject",
     "Team",

@@ -36,7 +36,7 @@ class AuditRecord(Noun, frozen=True, kw_only=True):
 class ChainFault(Noun, frozen=True, kw_only=True):
     """One thing that is wrong with the chain. `how` is one of changed, removed, inserted, swapped, cut, lost (the
     database before this one, with its records), head (the head file itself is wrong), open (the triggers are gone),
-    accepted (what was accepted has changed)."""
+    accepted (what was accepted has changed), checkpoint (one that was signed does not fit)."""
 
     wrong: int | None
     how: str
@@ -68,3 +68,133 @@ class ChainReport(Noun, frozen=True, kw_only=True):
     seconds: float = 0.0
     faults: tuple[ChainFault, ...] = ()
     accepted: tuple[AcceptedFault, ...] = ()
+
+
+class AuditKey(Noun, frozen=True, kw_only=True):
+    """A public key that signs the trail, or did. `state` is active or retired."""
+
+    number: int
+    id: str
+    key: str
+    state: str
+    time: str
+    """When it was put to use: UTC with microseconds."""
+    signed_by: str
+    """Id of the key before it, whose signature it has; "" for the first one, and for one that follows a lost key."""
+
+
+class AuditKeys(Noun, frozen=True, kw_only=True):
+    """`corral audit key show`: the keys, and how far the trail is vouched for."""
+
+    installation: str
+    usable: bool
+    reason: str
+    """Why nothing is signed; "" if it is."""
+    place: str
+    """File of the private key."""
+    keys: tuple[AuditKey, ...]
+    checkpoints: int
+    """Number of the last one; 0 for none."""
+    last_seq: int
+    """How many records it vouches for."""
+    last_time: str
+    unvouched: int
+    """Records after it."""
+
+
+class SinkStatus(Noun, frozen=True, kw_only=True):
+    """Where the trail goes besides the database. `state` is ok, waiting (it does not take records) or full."""
+
+    name: str
+    state: str
+    sent: int
+    """seq of the last record that it has."""
+    waiting: int
+    """Records that it lacks."""
+    reason: str = ""
+    since: float = 0.0
+    """When it stopped taking them; 0 if it does."""
+
+
+class FileKey(Noun, frozen=True, kw_only=True):
+    """A public key in an exported file. `trusted`: the person gave it, or it follows from such a one by signatures."""
+
+    number: int
+    id: str
+    key: str
+    trusted: bool
+
+
+class FileReport(Noun, frozen=True, kw_only=True):
+    """`corral audit verify FILE`: whether an exported file is complete, in order and unaltered, and who vouches."""
+
+    ok: bool
+    message: str
+    faults: tuple[ChainFault, ...]
+    """`wrong` is a seq; `how` is one of form, missing, order, changed, checkpoint, key, end, cut, against."""
+    installation: str
+    database: str
+    since: str
+    time: str
+    """When it was exported."""
+    first: int
+    last: int
+    records: int
+    head: str
+    """Hash of the last record."""
+    checkpoint: int
+    """Number of the last checkpoint that a trusted key signed and that fits; 0 for none."""
+    vouched: int
+    """seq that it vouches for, with all before it."""
+    vouched_time: str
+    vouched_key: str
+    """Id of the key."""
+    unvouched: int
+    """Records after it, which the signature at the end of the file alone vouches for."""
+    keys: tuple[FileKey, ...]
+    seconds: float = 0.0
+
+
+class ReportPerson(Noun, frozen=True):
+    """What one actor did in the time of a report."""
+
+    actor: str
+    uid: int
+    done: int
+    refused: int
+    failed: int
+    first: str
+    last: str
+
+
+class ReportUse(Noun, frozen=True):
+    """Requests of one actor to one deployment, as the gateway counted them."""
+
+    actor: str
+    deployment: str
+    requests: int
+    prompt_tokens: int
+    answer_tokens: int
+
+
+class ReportRefusal(Noun, frozen=True):
+    """The same refusal, so many times."""
+
+    actor: str
+    uid: int
+    verb: str
+    object: str
+    reason: str
+    count: int
+    first: str
+    last: str
+
+
+class ReportGap(Noun, frozen=True, kw_only=True):
+    """Something that served did not, from `began` (its last sign of life) to `ended` ("": not known)."""
+
+    what: str
+    object: str
+    began: str
+    ended: str
+    reason: str

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from core.nouns.access import Whoami
-from core.nouns.audit import AuditRecord
+from core.nouns.audit import AuditRecord, SinkStatus
 from core.nouns.base import Noun
 from core.nouns.deployments import Deployment, Replica
 from core.nouns.models import Model
@@ -55,6 +55,7 @@ class Status(Noun, frozen=True, kw_only=True):
     audit_records: int
     gateway: str = ""
     """The base URL for programs, without /v1; "" while nothing listens there."""
+    audit_sinks: tuple[SinkStatus, ...] = ()
 
 
 class Picture(Noun, frozen=True, kw_only=True):

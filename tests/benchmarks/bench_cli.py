@@ -36,7 +36,7 @@ bare()
 VERBS = (
     "version", "status", "ps", "deployments", "models ls", "models show smollm2-135m", "fit smollm2-135m", "engines",
     "explain chat", "logs chat", "events", "chats ls", "chats search llama", "chats show CHAT", "chats export CHAT",
-    "audit ls", "audit verify",
+    "audit ls", "audit verify", "audit key show",
 )  # fmt: skip
 
 

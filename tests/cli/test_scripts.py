@@ -116,7 +116,7 @@ def test_a_home_that_cannot_be_is_told_by_what_speaks_to_no_daemon_too(
     assert '"code": "invalid"' in corral("uninstall", "--json").stderr
 
 
-@pytest.mark.parametrize("noun", ["", "models", "chats", "deployments", "engines", "audit"])
+@pytest.mark.parametrize("noun", ["", "models", "chats", "deployments", "engines", "audit", "audit key"])
 def test_the_list_of_verbs_has_whole_sentences_in_80_columns(
     home: Path, noun: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

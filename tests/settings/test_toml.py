@@ -35,7 +35,7 @@ def test_a_size_that_is_shown_reads_as_the_same_bytes(amount: int) -> None:
     [
         ("[daemon]\nlog_level='loud'\n", 2, ['daemon.log_level is the text "loud"', 'it may be "debug"', '"info"']),
         ("[daemon]\nfoo=1", 2, ['unknown key "foo" in [daemon]', "log_level"]),
-        ("\n\nbar=2", 3, ['unknown key "bar"', "there is capacity, chats"]),
+        ("\n\nbar=2", 3, ['unknown key "bar"', "there is audit, capacity, chats"]),
         ("[bar]\nx=2", 1, ['unknown key "bar"']),
         ("[gateway]\n\nqueue = -1", 3, ["gateway.queue is the whole number -1", "from 0 to 100000", "queue = 64"]),
         ("[gateway\n", 1, ["TOML"]),
@@ -77,7 +77,18 @@ VALUES: st.SearchStrategy[Any] = st.one_of(
     st.lists(st.one_of(st.integers(), st.text(max_size=3)), max_size=3),
     st.dictionaries(st.sampled_from(["log_bytes", "a"]), st.integers(), max_size=2),
 )  # fmt: skip
-KEYS = [(table, key) for table in Settings.__struct_fields__ for key in getattr(Settings(), table).__struct_fields__]
+
+
+def keys_of(table: str, values: Any) -> list[tuple[str, str]]:
+    """Each key below `table`, with the dotted name of the table that it stands in."""
+    out = []
+    for key in values.__struct_fields__:
+        value = getattr(values, key)
+        out += keys_of(f"{table}.{key}", value) if hasattr(value, "__struct_fields__") else [(table, key)]
+    return out
+
+
+KEYS = [each for table in Settings.__struct_fields__ for each in keys_of(table, getattr(Settings(), table))]
 FOREIGN = re.compile(r"Expected|Object|`\$|\$\.|msgspec|Struct|<class|\bint\b|\bstr\b|\bfloat\b|\bbool\b")
 
 

@@ -1,17 +1,18 @@
-"""The audit trail: list, follow, verify, accept a fault."""
+"""The audit trail: list, follow, verify, export, report, accept a fault, its keys."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import click
 import msgspec
 
 from core.client import Client
-from core.errors import Failed
-from core.nouns import AuditRecord
+from core.errors import CorralError, Failed
+from core.nouns import AuditKeys, AuditRecord
 from tui.amounts import Moment, Whole
 from tui.command import Nouns, Told, again, filled, options, run, with_options
 from tui.lines import as_json, ask, local, say, table, tell
@@ -89,9 +90,21 @@ def _show(records: Sequence[AuditRecord], stream: bool) -> None:
 
 
 @audit.command("verify")
+@click.argument("file", required=False)
+@click.option("--key", "keys", multiple=True, metavar="PUB", help="with FILE: a public key that you trust, or its file")
+@click.option("--against", metavar="OLDER", help="with FILE: an earlier export, or a copy of audit.proof")
 @with_options
-def verify() -> None:
-    """Walk the whole chain; names the first record that is wrong. Exit 1 if there is one."""
+def verify(file: str | None, keys: tuple[str, ...], against: str | None) -> None:
+    """Walk the whole chain; names the first record that is wrong. Exit 1 if there is one.
+
+    With FILE, an export, it needs no daemon: whether the file is complete, in order and unaltered, by the public keys
+    that you trust (--key), and with --against that it goes on from an earlier file.
+    """
+    if file is not None:
+        _verify_file(file, keys, against)
+        return
+    if keys or against:
+        raise click.UsageError("--key and --against are for a FILE")
     report = run(lambda client: client.verify_audit())
     if options().json:
         as_json(report)
@@ -101,6 +114,76 @@ def verify() -> None:
             say(f"also: {line(fault.message)} ({line(fault.how)})")
         say(f"head {report.head}")
     if not report.ok:
+        raise click.exceptions.Exit(1)
+
+
+def _verify_file(file: str, keys: tuple[str, ...], against: str | None) -> None:
+    from tui.verbs import proof
+
+    if not keys:
+        raise click.UsageError("say --key PUB: the public key that you trust (a file proves nothing about itself)")
+    try:
+        found = proof.check(file, keys, against)
+    except CorralError as error:
+        raise Told(error) from error
+    proof.tell(found)
+    if not found.ok:
+        raise click.exceptions.Exit(1)
+
+
+@audit.command("export")
+@click.option("--since", type=Moment(), help="10m, 2h, 90d, or an ISO 8601 time; without it from the first record on")
+@click.option("--out", required=True, metavar="FILE", help="file to make, or - for standard output")
+@with_options
+def export(since: float | None, out: str) -> None:
+    """Write the trail to a signed file, to be verified elsewhere.
+
+    It has the records, checkpoints and public keys; `corral audit verify FILE --key PUB` needs no daemon.
+    """
+    from tui.verbs import proof
+
+    if out == "-" and options().json:
+        raise click.UsageError("--out - writes the export itself: there is no place for --json")
+    tail = run(lambda client: proof.write(client.proof.export(since), None if out == "-" else Path(out)))
+    if out == "-":
+        return
+    end = proof.ended(tail)
+    told = {"file": out, "records": end.records, "last": end.last, "head": end.hash, "checkpoints": end.checkpoints,
+            "key": end.key}  # fmt: skip
+    signed = f"signed by key {end.key}" if end.key else "NOT SIGNED (see `corral audit key show`)"
+    tell(told, f"{end.records} records up to {end.last} and {end.checkpoints} checkpoints in {line(out)}, {signed}")
+
+
+@audit.command("report")
+@click.option("--since", type=Moment(), help="10m, 2h, 90d, or an ISO 8601 time; without it from the first record on")
+@click.option("--html", is_flag=True, help="a page of HTML instead of Markdown")
+@click.option("--out", metavar="FILE", help="file to make; without it standard output")
+@with_options
+def report(since: float | None, html: bool, out: str | None) -> None:
+    """One page to file: rights, use, changes, refusals, gaps.
+
+    With the verification, and who was given what by whom. Exit 1 if the chain does not verify; the page is written
+    all the same.
+    """
+    from tui import page
+    from tui import report as made
+    from tui.verbs import proof
+
+    found = run(lambda client: client.proof.report(since))
+    if options().json:
+        as_json(found)
+    else:
+        draw = page.as_html if html else page.as_markdown
+        text = draw(made.title(found), made.sections(found))
+        if out is None:
+            say(text)
+        else:
+            try:
+                proof.make(Path(out), text.encode())
+            except CorralError as error:
+                raise Told(error) from error
+            tell(found, f"the report is in {line(out)}")
+    if not found.chain.ok:
         raise click.exceptions.Exit(1)
 
 
@@ -124,3 +207,46 @@ def accept(reason: str) -> None:
     if not report.ok:
         raise Told(Failed("the chain still does not verify", report.message, "see the daemon's log"))
     tell(report, line(report.message))
+
+
+@audit.group("key", cls=Nouns)
+def key() -> None:
+    """The key that signs the trail."""
+
+
+@key.command("show")
+@with_options
+def show_key() -> None:
+    """The public keys, and how far the trail is vouched for. With -q the active public key alone."""
+    _tell_keys(run(lambda client: client.proof.keys()))
+
+
+@key.command("rotate")
+@click.option("--reason", default="", help="why; it goes into the record")
+@click.option("--lost", is_flag=True, help="the key before is gone for good, and does not sign the next one")
+@with_options
+def rotate(reason: str, lost: bool) -> None:
+    """Go over to another key, which the one before signs."""
+    if lost:
+        ask("Without the old key's signature, whoever holds its public half must be given the new one. Go on?")
+    _tell_keys(run(lambda client: client.proof.rotate(reason, lost=lost)))
+
+
+def _tell_keys(found: AuditKeys) -> None:
+    if options().json:
+        as_json(found)
+        return
+    if options().quiet:
+        say(line(next((each.key for each in found.keys if each.state == "active"), "")))
+        return
+    table(
+        ("NUMBER", "ID", "STATE", "SINCE", "SIGNED BY", "KEY"),
+        [(k.number, k.id, k.state, local(k.time), k.signed_by or "nobody", k.key) for k in found.keys],
+    )
+    say(f"installation {line(found.installation)}")
+    if found.checkpoints:
+        more = f"{found.unvouched} after it" if found.unvouched else "none after it"
+        say(f"checkpoint {found.checkpoints} of {local(found.last_time)} vouches for {found.last_seq} records; {more}")
+    else:
+        say("no checkpoint yet")
+    say(f"the private key is in {line(found.place)}" if found.usable else f"NOT SIGNED: {line(found.reason)}")

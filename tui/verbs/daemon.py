@@ -49,6 +49,9 @@ def status() -> None:
     counts = ", ".join(f"{count} {state}" for state, count in sorted(found.deployments.items())) or "none"
     say(f"models    {found.models}; deployments: {line(counts)}")
     say(f"audit     {found.audit_records} records, {line(found.audit_message) if found.audit_ok else 'BROKEN'}")
+    for sink in found.audit_sinks:
+        more = f", {sink.waiting} wait" if sink.waiting else ""
+        say(f"sink      {line(sink.name)} {line(sink.state)}, has records up to {sink.sent}{more}")
     say(f"socket    {line(daemon.socket)}")
     warnings = list(daemon.warnings)
     if daemon.api != API_VERSION:

@@ -67,6 +67,9 @@ RuntimeDirectory=corral
 RuntimeDirectoryMode=0755
 # Else /run/corral goes on stop, with the sockets of what runs on.
 RuntimeDirectoryPreserve=yes
+# For a file that audit records are appended to ([audit.sinks]).
+LogsDirectory=corral
+LogsDirectoryMode=0700
 ProtectSystem=strict
 # read-only where the program, or llama_server of corral.toml, lies in a home folder.
 ProtectHome={home}

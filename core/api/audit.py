@@ -1,0 +1,146 @@
+"""The routes about the audit trail: list, verify, accept, export, report, keys."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from core.access import Access, Gate
+from core.api.server import Call, Server
+from core.audit import Audit, Exporter, Signer
+from core.audit.log import moment
+from core.audit.signer import Work
+from core.errors import CorralError
+from core.events import Bus
+from core.nouns import AuditReport, ChainFault, Status
+from core.proof.statements import Key
+
+log = logging.getLogger(__name__)
+
+CHAIN = "audit:chain"
+TAKEN_S = 60.0
+"""How long a piece of an export may wait to be taken."""
+
+
+class AcceptBody(msgspec.Struct, forbid_unknown_fields=True):
+    reason: str
+    faults: list[ChainFault]
+    """Those that the person was shown."""
+
+
+class RotateBody(msgspec.Struct, forbid_unknown_fields=True):
+    reason: str = ""
+    lost: bool = False
+
+
+def add_audit(
+    server: Server, audit: Audit, signer: Signer, exporter: Exporter, gate: Gate, bus: Bus, access: Access,
+    status: Callable[[], Awaitable[Status]],
+) -> None:  # fmt: skip
+    """Declare them."""
+
+    async def audit_ls(call: Call) -> Any:
+        return await audit.ls(
+            actor=call.text("actor"),
+            verb=call.text("verb"),
+            object=call.text("object"),
+            outcome=call.text("outcome"),
+            since=call.text("since"),
+            until=call.text("until"),
+            before_seq=call.whole("before_seq", 0) if call.text("before_seq") else None,
+            after_seq=call.whole("after_seq", 0) if call.text("after_seq") else None,
+            limit=call.whole("limit", 100, 1, 10000),
+        )
+
+    async def verify(call: Call) -> Any:
+        report = await audit.verify()
+        if not report.ok:
+            bus.publish("warning", "audit:chain", report.message)
+        return report
+
+    async def accept(call: Call) -> Any:
+        body = await call.body(AcceptBody)
+        work = await audit.acceptance(body.reason, body.faults)
+        await gate.act(call.actor, "audit.accept", "audit:chain", call.request, work, reason=body.reason)
+        report = await audit.verify()
+        bus.publish("warning", "audit:chain", report.message)  # whoever draws the status reads it anew
+        return report
+
+    async def keys(call: Call) -> Any:
+        return await signer.show()
+
+    async def rotate(call: Call) -> Any:
+        body = await call.body(RotateBody)
+
+        async def act(work: Work) -> Key:
+            return await gate.act(
+                call.actor, "audit.key-rotate", "audit:keys", call.request, work, reason=body.reason,
+                permission="audit.keys", on=CHAIN,
+            )  # fmt: skip
+
+        await asyncio.shield(signer.rotate(act, lost=body.lost))
+        return await signer.show()
+
+    async def export(call: Call) -> web.StreamResponse:
+        since = call.text("since") or None
+        told = {"since": moment(since) if since else ""}
+        work = lambda db: (None, None, told)  # noqa: E731
+        await gate.act(call.actor, "audit.export", CHAIN, call.request, work)  # no record, no export
+        response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson", "Cache-Control": "no-store"})
+        pieces = exporter.pieces(since)
+        async with contextlib.aclosing(pieces):  # type: ignore[type-var]
+            first = await anext(pieces)
+            await response.prepare(call.http)
+            try:
+                with contextlib.suppress(ConnectionResetError):
+                    await _give(call, response, first)
+                    async for piece in pieces:
+                        await _give(call, response, piece)
+            except CorralError as error:  # its head is sent: that the last line is missing is all that can be said now
+                log.error("an export was cut off: %s", error)
+        return response
+
+    async def report(call: Call) -> AuditReport:
+        gate.require(call.actor, "access.read", "access:all")
+        asked = call.text("since") or None
+        since = moment(asked) if asked else ""
+        work = lambda db: (None, None, {"since": since})  # noqa: E731
+        await gate.act(call.actor, "audit.report", CHAIN, call.request, work, permission="audit.export")
+        found = await exporter.report(since)
+        chain, now, rights = await audit.verify(), await status(), access.rights
+        almighty = ["root on this host"] + ([f"uid {rights.owner_uid}, who owns the daemon"] if rights.mode == "user"
+                                            else [])  # fmt: skip
+        return AuditReport(
+            host=socket.gethostname(), version=now.daemon.version, mode=rights.mode, made_by=call.actor.name,
+            made_at=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"), since=since, chain=chain,
+            keys=await signer.show(), sinks=now.audit_sinks, almighty=tuple(almighty), grants=tuple(rights.grants),
+            matrix=tuple(access.matrix()), roles=tuple(rights.roles.values()), teams=tuple(rights.teams.values()),
+            **{name: getattr(found, name) for name in found.__struct_fields__},
+        )  # fmt: skip
+
+    server.add("GET", "/audit", "audit.read", audit_ls, on=CHAIN)
+    server.add("POST", "/audit/verify", "audit.verify", verify, on=CHAIN)
+    server.add("POST", "/audit/accept", "audit.accept", accept, on=CHAIN)
+    server.add("GET", "/audit/export", "audit.export", export, on=CHAIN)
+    server.add("GET", "/audit/report", "audit.export", report, on=CHAIN)
+    server.add("GET", "/audit/keys", "audit.read", keys, on=CHAIN)
+    server.add("POST", "/audit/keys/rotate", "audit.keys", rotate, on=CHAIN)
+
+
+async def _give(call: Call, response: web.StreamResponse, piece: bytes) -> None:
+    """Raises ConnectionResetError for a reader who has gone, or takes nothing."""
+    try:
+        async with asyncio.timeout(TAKEN_S):
+            await response.write(piece)
+    except TimeoutError as error:
+        if call.http.transport is not None:
+            call.http.transport.abort()
+        raise ConnectionResetError from error

@@ -1,0 +1,117 @@
+"""Which private key signs: found by its public half, made when there is none, put in place of the one before."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from core import fulldisk
+from core.errors import Conflict, CorralError, Failed, Invalid
+from core.proof.keys import SigningKey, flush_folder, load, place_of
+from core.proof.statements import Key
+from core.settings import AuditTable, Paths
+
+LOST = "mend that, or say `corral audit key rotate --lost` if the key is gone for good"
+
+
+class Keyring:
+    """The files that may hold the key: those that corral.toml names, and Corral's own. All methods block."""
+
+    def __init__(self, paths: Paths, settings: Callable[[], AuditTable], environ: Mapping[str, str]) -> None:
+        self._own = paths.audit_key
+        self._next = paths.audit_key.with_name(paths.audit_key.name + ".next")
+        self._settings = settings
+        self._environ = environ
+
+    @property
+    def place(self) -> str:
+        """Where the key is looked for first, for people."""
+        return self._settings().signing_key or str(self._own)
+
+    def _named(self) -> list[str]:
+        table = self._settings()
+        return [text for text in (table.signing_key, table.next_key) if text]
+
+    def first(self) -> SigningKey:
+        """The first key of an installation: the one that is named or lies there, else a new one. Raises `CorralError`
+        with what is wrong with it."""
+        if self._named():
+            return load(place_of(self._named()[0], self._environ), self._environ)
+        if os.path.lexists(self._own):
+            return load(self._own, self._environ)
+        return self._made(self._own)
+
+    def active(self, known: Key) -> SigningKey:
+        """The private half of `known`. Raises `Failed` with why there is none."""
+        why = ""
+        for text in (*self._named(), str(self._own), str(self._next)):
+            try:
+                place = place_of(text, self._environ)
+                key = load(place, self._environ)
+            except Invalid as error:
+                if not isinstance(error.__cause__, FileNotFoundError):
+                    why = why or ". ".join(part for part in (error.what, error.why) if part)
+                continue
+            if key.id == known.id:
+                if place == self._next:  # the daemon died between the record of it and this
+                    self._put_in_place()
+                elif place == self._own:
+                    self._drop(self._next)  # of a rotation that was not recorded
+                return key
+            why = why or f"{place} holds another key"
+        places = " or ".join(self._named() or [str(self._own)])
+        raise Failed(f"the key {known.id} cannot be used", why or f"it is not in {places}", LOST)
+
+    def successor(self, known: Sequence[Key]) -> SigningKey:
+        """The key that comes next: one that corral.toml names and that never signed, else a new one beside Corral's
+        own. Raises `CorralError`."""
+        if not self._named():
+            self._drop(self._next)
+            return self._made(self._next)
+        used = {each.id for each in known}
+        why: CorralError | None = None
+        for text in reversed(self._named()):
+            try:
+                key = load(place_of(text, self._environ), self._environ)
+            except CorralError as error:
+                why = why or error
+                continue
+            if key.id not in used:
+                return key
+        if why is not None:
+            raise why
+        raise Conflict(
+            "there is no other key to go over to", "each that corral.toml names has signed already",
+            "put a new one into a file, name it as next_key under [audit], `corral reload`, and try again",
+        )  # fmt: skip
+
+    def succeed(self) -> None:
+        """After the change was recorded: the new key is the one that is found, and Corral's own copy of the old one is
+        gone. Raises OSError."""
+        if os.path.lexists(self._next):
+            self._put_in_place()
+        elif self._named():
+            self._drop(self._own)
+
+    def give_up(self) -> None:
+        """The change was not recorded."""
+        with contextlib.suppress(OSError):
+            self._drop(self._next)
+
+    def _made(self, place: Path) -> SigningKey:
+        key = SigningKey.make()
+        try:
+            key.save(place)
+        except OSError as error:
+            todo = fulldisk.todo(error.errno) if fulldisk.is_full(error) else "mend the folder's mode, or the disk"
+            raise Failed(f"{place} cannot be written", error.strerror or str(error), todo) from error
+        return key
+
+    def _put_in_place(self) -> None:
+        self._next.rename(self._own)
+        flush_folder(self._own.parent)
+
+    def _drop(self, place: Path) -> None:
+        place.unlink(missing_ok=True)

@@ -1,0 +1,116 @@
+"""What the trail says of a span of time: who acted, what changed in the rights, refusals, and gaps in service."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from datetime import datetime
+from urllib.parse import quote
+
+import msgspec
+
+from core.audit.chain import SELECT
+from core.audit.log import to_record
+from core.errors import StoreError
+from core.nouns import AuditRecord, ReportGap, ReportPerson, ReportRefusal, ReportUse
+from core.settings import Paths
+
+MOST = 500
+"""Lines of each list; how many there are in all is told."""
+RIGHTS = (
+    "(verb LIKE 'access.%' OR verb LIKE 'keys.%' OR verb IN ('audit.accept', 'audit.key-made', 'audit.keys-known',"
+    " 'audit.key-rotate', 'daemon.reload'))"
+)
+"""What changes who may do what, or what is believed."""
+DEATHS = "verb IN ('daemon.died', 'daemon.stop', 'gateway.died', 'replica.died', 'audit.sink-full')"
+
+
+class Found(msgspec.Struct, frozen=True):
+    """Each list, and how long it would be whole."""
+
+    first: int
+    last: int
+    records: int
+    people: tuple[ReportPerson, ...]
+    people_all: int
+    use: tuple[ReportUse, ...]
+    use_all: int
+    changes: tuple[AuditRecord, ...]
+    changes_all: int
+    refusals: tuple[ReportRefusal, ...]
+    refusals_all: int
+    gaps: tuple[ReportGap, ...]
+    gaps_all: int
+
+
+def gather(paths: Paths, since: str) -> Found:
+    """All of it, on a connection of its own, in the caller's thread. `since`: UTC as the trail writes it. Raises
+    `StoreError`."""
+    try:
+        place = f"file:{quote(str(paths.database))}?mode=ro"
+        with closing(sqlite3.connect(place, uri=True, timeout=10)) as db:
+            db.text_factory = lambda raw: raw.decode("utf-8", "replace")
+            db.execute("BEGIN")
+            return _gather(db, since)
+    except (sqlite3.Error, msgspec.MsgspecError) as error:
+        raise StoreError("the trail cannot be read", str(error), "see `corral status`") from error
+
+
+def _gather(db: sqlite3.Connection, since: str) -> Found:
+    first, last, records = db.execute(
+        "SELECT coalesce(min(seq), 0), coalesce(max(seq), 0), count(*) FROM audit WHERE time >= ?", (since,)
+    ).fetchone()
+    people = [ReportPerson(*row) for row in db.execute(
+        "SELECT actor, uid, sum(outcome = 'done'), sum(outcome = 'refused'), sum(outcome IN ('failed', 'interrupted')),"
+        " min(time), max(time) FROM audit WHERE time >= ? GROUP BY actor, uid ORDER BY count(*) DESC", (since,)
+    )]  # fmt: skip
+    refusals = [ReportRefusal(*row) for row in db.execute(
+        "SELECT actor, uid, verb, object, reason, count(*), min(time), max(time) FROM audit"
+        " WHERE time >= ? AND outcome = 'refused' GROUP BY actor, uid, verb, object, reason ORDER BY count(*) DESC",
+        (since,),
+    )]  # fmt: skip
+    changes = [to_record(row) for row in _rows(db, f"{RIGHTS} AND outcome = 'done'", since)]
+    gaps = [_gap(db, row) for row in _rows(db, DEATHS, since)]
+    use = _use(db, since)
+    return Found(
+        first, last, records, tuple(people[:MOST]), len(people), tuple(use[:MOST]), len(use), tuple(changes[-MOST:]),
+        len(changes), tuple(refusals[:MOST]), len(refusals), tuple(gaps[-MOST:]), len(gaps),
+    )  # fmt: skip
+
+
+def _rows(db: sqlite3.Connection, where: str, since: str) -> list[tuple[object, ...]]:
+    return db.execute(f"{SELECT} WHERE time >= ? AND {where} ORDER BY seq", (since,)).fetchall()
+
+
+def _gap(db: sqlite3.Connection, row: tuple[object, ...]) -> ReportGap:
+    """From the last sign of life to when it was there again, as far as the trail says."""
+    seq, time, verb, object, reason = row[0], str(row[1]), str(row[5]), str(row[6]), str(row[12])
+    began, ended = time, ""
+    if verb == "daemon.died":  # recorded by the next start, after what it found interrupted
+        before = db.execute(
+            "SELECT time FROM audit WHERE seq < ? AND outcome != 'interrupted' ORDER BY seq DESC LIMIT 1", (seq,)
+        ).fetchone()
+        began, ended = (before[0] if before else time), time
+    elif verb == "daemon.stop":
+        after = db.execute(
+            "SELECT time FROM audit WHERE seq > ? AND verb = 'daemon.start' ORDER BY seq LIMIT 1", (seq,)
+        ).fetchone()
+        ended = after[0] if after else ""
+    return ReportGap(what=verb, object=object, began=began, ended=ended, reason=reason)
+
+
+def _use(db: sqlite3.Connection, since: str) -> list[ReportUse]:
+    """What the gateway counted, by who asked and what answered."""
+    sql = (
+        "SELECT coalesce(nullif(json_extract(data, '$.actor'), ''), 'uid:' || json_extract(data, '$.uid')) AS who,"
+        " deployment, count(*), sum(coalesce(json_extract(data, '$.prompt_tokens'), 0)),"
+        " sum(coalesce(json_extract(data, '$.answer_tokens'), 0)) FROM usage"
+        " WHERE time >= ? GROUP BY who, deployment ORDER BY count(*) DESC"
+    )
+    try:
+        start = datetime.fromisoformat(since).timestamp() if since else 0.0
+        return [ReportUse(str(row[0]), *row[1:]) for row in db.execute(sql, (start,))]
+    except sqlite3.OperationalError as error:
+        if "no such table" in str(error):  # a store without that package
+            return []
+        raise

@@ -1,0 +1,136 @@
+"""Compares an exported file with what left the machine before: an earlier export, or a copy of audit.proof."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
+
+import msgspec
+
+from core.nouns.audit import ChainFault, FileReport
+from core.proof.prooffile import proofs_of
+from core.proof.statements import Header, holds, parse
+from core.proof.verify import Anchor, Verified, verify
+
+Lines = Callable[[], Iterable[bytes]]
+"""Gives the lines of a file with their newlines, anew at each call."""
+
+
+class Earlier(NamedTuple):
+    """What an earlier file says of the chain, and what is wrong with that file itself."""
+
+    installation: str
+    anchors: list[Anchor]
+    faults: list[ChainFault]
+
+
+def compare(lines: Lines, older: Lines, trusted: Sequence[str]) -> FileReport:
+    """Verify `lines`, and that it goes on from `older`: not an older copy, not rewritten, not of another installation.
+    Only what a trusted key signed counts in `older`."""
+    earlier = earlier_in(older, trusted)
+    found, walk = verify(lines(), trusted, {each.seq for each in earlier.anchors})
+    faults = [*found.report.faults, *earlier.faults]
+    if not earlier.faults:
+        faults += _against(found, walk.hashes, earlier)
+    if not faults:
+        last = max(earlier.anchors, key=lambda each: each.seq)
+        told = f"{found.report.message}; it goes on from the earlier file, which ends at record {last.seq}"
+        return msgspec.structs.replace(found.report, message=told)
+    told = found.report.message if found.report.faults else faults[0].message
+    return msgspec.structs.replace(found.report, ok=False, faults=tuple(faults), message=told)
+
+
+def earlier_in(older: Lines, trusted: Sequence[str]) -> Earlier:
+    """The anchors of an exported file, or of lines as audit.proof has them."""
+    first = next(iter(older()), b"")
+    if _is_header(first):
+        found, _ = verify(older(), trusted)
+        faults = [_fault(f"the earlier file: {fault.message}") for fault in found.report.faults]
+        if not found.anchors and not faults:
+            faults.append(_fault("the earlier file vouches for nothing"))
+        return Earlier(found.report.installation, found.anchors, faults)
+    return _bare(older(), trusted)
+
+
+def _is_header(raw: bytes) -> bool:
+    try:
+        return isinstance(parse(raw.removesuffix(b"\n")), Header)
+    except ValueError:
+        return False
+
+
+def _bare(lines: Iterable[bytes], trusted: Sequence[str]) -> Earlier:
+    """Keys and checkpoints. What a trusted key did not sign says nothing, but nothing in it may be damaged."""
+    proofs = proofs_of([line for raw in lines if (line := _unwrapped(raw.removesuffix(b"\n"))) is not None])
+    if proofs.damaged:
+        number = proofs.damaged[0]
+        return Earlier("", [], [_fault(f"line {number} of the earlier file is damaged, or it is no export at all")])
+    publics, believed = {each.id: each.key for each in proofs.keys}, set()
+    for key in proofs.keys:
+        follows = key.previous in believed and holds(key, publics[key.previous])
+        if key.key in trusted or follows:
+            believed.add(key.id)
+    wrong = [each for each in proofs.checkpoints if not holds(each, publics.get(each.key, ""))]
+    if wrong:
+        told = f"checkpoint {wrong[0].number} of the earlier file is not signed by a key in it"
+        return Earlier("", [], [_fault(told)])
+    mine = [each for each in proofs.checkpoints if each.key in believed]
+    if not mine:
+        return Earlier("", [], [_fault("the earlier file has no checkpoint that a key you trust signed")])
+    if len({each.installation for each in mine}) > 1:
+        return Earlier("", [], [_fault("the earlier file is of several installations")])
+    return Earlier(mine[0].installation, [Anchor(each.database, each.seq, each.hash) for each in mine], [])
+
+
+class _Sent(msgspec.Struct):
+    """What a sink was sent: a statement, or a record, which has no line of its own and says nothing here."""
+
+    line: str = ""
+
+
+def _unwrapped(raw: bytes) -> bytes | None:
+    """A line of a sink as one of audit.proof; None for one that says nothing. Others as they are."""
+    if not raw.startswith(b"{"):
+        return raw
+    try:
+        found = msgspec.json.decode(raw, type=_Sent)
+    except msgspec.MsgspecError:
+        return raw
+    return found.line.encode() or None
+
+
+def _against(found: Verified, hashes: dict[int, str], earlier: Earlier) -> list[ChainFault]:
+    report = found.report
+    if earlier.installation != report.installation:
+        return [_fault("the earlier file is of another installation")]
+    mine = [each for each in earlier.anchors if each.database == report.database]
+    if not mine:
+        return _new_database(found, earlier)
+    for each in sorted(mine, key=lambda each: each.seq):
+        if each.seq > report.last:
+            return [_fault(f"the earlier file knows record {each.seq}, this one ends at {report.last}: it is the older"
+                           " one, or the chain was cut or replaced by an older copy", report.last + 1)]  # fmt: skip
+        if each.seq >= report.first and hashes.get(each.seq) != each.hash:
+            return [_fault(f"record {each.seq} is not the one of the earlier file: it or one before was changed",
+                           each.seq)]  # fmt: skip
+    last = max(mine, key=lambda each: each.seq)
+    if last.seq >= report.first:
+        return []
+    if last.seq == report.first - 1:
+        if found.began == last.hash:
+            return []
+        return [_fault(f"record {report.first} does not follow from the earlier file", report.first)]
+    return [_fault(f"the earlier file ends at record {last.seq} and this one begins at {report.first}: export it again"
+                   " with an earlier --since", last.seq + 1)]  # fmt: skip
+
+
+def _new_database(found: Verified, earlier: Earlier) -> list[ChainFault]:
+    """The database was lost or removed, and a new one goes on from its last record, if audit.head was left."""
+    last = earlier.anchors[-1]
+    if found.report.first == 1 and found.began == last.hash:
+        return []
+    return [_fault("the earlier file is of another database, and this one does not go on from its last record")]
+
+
+def _fault(message: str, seq: int | None = None) -> ChainFault:
+    return ChainFault(wrong=seq, how="against", message=message)
