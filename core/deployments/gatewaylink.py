@@ -25,7 +25,8 @@ from core.nouns import CORRAL, GatewayStatus
 from core.peer import peer
 from core.settings import Paths, Settings
 from core.store import Store
-from core.telemetry.usage import UsageRow, commit_batch
+from core.telemetry.usage import commit_batch, row_of
+from core.telemetry.whose import Whose
 
 log = logging.getLogger(__name__)
 
@@ -86,6 +87,7 @@ class GatewayLink:
         self._state = "starting"
         self._reports: dict[str, asyncio.Future[wire.Report]] = {}
         self._not_before = 0.0
+        self._whose = Whose()
         self._runs: dict[str, int] = {}
         """Of each launch: the runs whose deaths are recorded, and the one that runs."""
 
@@ -411,7 +413,8 @@ class GatewayLink:
                     pass
 
     async def _commit(self, batch: wire.UsageBatch) -> None:
-        rows = [UsageRow(x.time, x.deployment, msgspec.json.encode(x).decode()) for x in batch.lines]
+        people = await self._whose.of({line.uid for line in batch.lines})
+        rows = [row_of(line, people) for line in batch.lines]
         await self._store.transact(lambda db: commit_batch(db, batch.launch, batch.n, rows))
         self._send(wire.UsageAck(launch=batch.launch, n=batch.n))
 

@@ -51,7 +51,7 @@ class Control:
 
     def tick(self) -> None:
         core = self._core
-        core.spool.flush()
+        core.flush()
         core.spool.adopt()
         core.turns.prune()
         core.sweep()

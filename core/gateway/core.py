@@ -10,6 +10,7 @@ from collections.abc import Coroutine
 from typing import Any, Protocol
 
 from core.gateway import wire
+from core.gateway.folded import Folded
 from core.gateway.routes import Table
 from core.gateway.turns import Turns
 from core.gateway.upstream import Pool
@@ -53,10 +54,19 @@ class Core:
         self._watch: asyncio.TimerHandle | None = None
         self._prefix = secrets.token_hex(4)
         self._ids = itertools.count()
+        self.folded = Folded(self.new_id)
+        """Requests that were refused before they reached a deployment."""
 
     def new_id(self) -> str:
         """16 hex digits for a line of usage; unlike those of any other gateway. (Random bits cost a system call.)"""
         return f"{self._prefix}{next(self._ids) & 0xFFFFFFFF:08x}"
+
+    def flush(self) -> None:
+        """Write the usage since the last call to the spool. Refusals are few lines and wait until there is room."""
+        if not self.spool.full:
+            for line in self.folded.lines():
+                self.spool.add(line)
+        self.spool.flush()
 
     def add(self, exchange: Running) -> None:
         """Take a request that begins; its time-outs are watched until `exchanges` has lost it."""

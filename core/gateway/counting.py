@@ -33,6 +33,8 @@ class _Event(_Answer, frozen=True):
     choices: list[msgspec.Raw] | None = None
 
 
+MOST = 1 << 40
+"""No count is larger."""
 _TELLS = b'"prompt_'
 """Stands in every event that tells counts, as prompt_tokens or prompt_n. One search a read is a tenth of its cost."""
 _DECODE_ANSWER = msgspec.json.Decoder(_Answer).decode
@@ -120,12 +122,18 @@ class Counts:
 
     def _take(self, found: _Answer) -> None:
         usage, timings = found.usage, found.timings
-        if timings is not None and timings.prompt_n is not None:
-            self.cached = timings.cache_n
-            self.prompt = timings.prompt_n + (timings.cache_n or 0)
-            self.answer = timings.predicted_n
-        if usage is not None and usage.prompt_tokens is not None:
-            self.prompt = usage.prompt_tokens
-            self.answer = usage.completion_tokens if usage.completion_tokens is not None else self.answer
+        if timings is not None and (prompt := _count(timings.prompt_n)) is not None:
+            self.cached = _count(timings.cache_n)
+            self.prompt = prompt + (self.cached or 0)
+            self.answer = _count(timings.predicted_n)
+        if usage is not None and (prompt := _count(usage.prompt_tokens)) is not None:
+            self.prompt = prompt
+            answer = _count(usage.completion_tokens)
+            self.answer = answer if answer is not None else self.answer
             if usage.prompt_tokens_details is not None:
-                self.cached = usage.prompt_tokens_details.cached_tokens
+                self.cached = _count(usage.prompt_tokens_details.cached_tokens)
+
+
+def _count(said: int | None) -> int | None:
+    """A count, or None for what can be none: an attached server may say anything, and nobody's bill shrinks by it."""
+    return said if said is not None and 0 <= said < MOST else None

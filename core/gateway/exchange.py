@@ -30,6 +30,8 @@ class Asked(msgspec.Struct, frozen=True):
     stream_options: _Options | None = None
 
 
+_NOWHERE = wire.ReplicaRoute(id="", launch="", endpoint="")
+"""Of a request that no replica took."""
 DECODE_ASKED = msgspec.json.Decoder(Asked).decode
 
 
@@ -74,7 +76,7 @@ class Exchange:
     __slots__ = (
         "_actor", "_alone", "_asked", "_began", "_body", "_client", "_connecting", "_connection", "_core", "_counts",
         "_done", "_first", "_fresh", "_last", "_path", "_paused", "_seat", "_seated", "_sse", "_status", "_target",
-        "_tried", "_turn", "_turn_id", "_uid", "_waiter",
+        "_token", "_tried", "_turn", "_turn_id", "_uid", "_waiter",
     )  # fmt: skip
 
     def __init__(
@@ -99,6 +101,7 @@ class Exchange:
         self._alone: asyncio.TimerHandle | None = None
         self._seated: float | None = None
         self._first: float | None = None
+        self._token: float | None = None
         self._status = 0
         self._sse = False
         self._done = False
@@ -208,6 +211,8 @@ class Exchange:
         counts, seat, client = self._counts, self._seat, self._client
         before = counts.events
         data = counts.part(data, last)
+        if self._token is None and counts.events:
+            self._token = self._last
         if seat is not None:
             if counts.events:
                 seat.tokens += counts.events - before
@@ -356,6 +361,8 @@ class Exchange:
             self._turn.add(b"", True)
         counts, seat = self._counts, self._seat
         guessed = counts.answer is None and counts.events > 0
+        route = seat.route if seat is not None else _NOWHERE
+        in_slot = now - self._seated if self._seated is not None else 0.0
         self._core.spool.add(
             wire.UsageLine(  # by place: by name it would cost a microsecond more
                 self._core.new_id(),
@@ -363,8 +370,8 @@ class Exchange:
                 self._uid,
                 self._asked.model,
                 self._target.route.model,
-                seat.route.id if seat is not None else "",
-                seat.route.launch if seat is not None else "",
+                route.id,
+                route.launch,
                 self._path,
                 self._status,
                 outcome,
@@ -377,6 +384,10 @@ class Exchange:
                 now - self._began,
                 self._actor,
                 self._turn_id,
+                self._token - self._began if self._token is not None else None,
+                route.version,
+                route.node,
+                in_slot * route.cores / max(1, route.slots),
             )
         )
         if seat is not None:

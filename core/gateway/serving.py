@@ -236,5 +236,5 @@ class Serving:
         finally:
             self._private.close()
             self._turns_path.unlink(missing_ok=True)
-            core.spool.flush()
+            core.flush()
             successor.close()

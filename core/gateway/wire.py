@@ -33,6 +33,11 @@ class ReplicaRoute(msgspec.Struct, frozen=True, kw_only=True):
     draining: bool = False
     """It ends what it answers and gets nothing new."""
     prefix: str = ""
+    version: int = 0
+    """Of its model; 0 where nobody says."""
+    node: str = ""
+    cores: int = 0
+    """That it computes with; 0 for a server of somebody else."""
 
 
 class Route(msgspec.Struct, frozen=True, kw_only=True):
@@ -154,6 +159,16 @@ class UsageLine(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     total_s: float = 0.0
     actor: str = ""
     turn: str = ""
+    first_token_s: float | None = None
+    """Of a stream: from the request to the first event of its answer."""
+    version: int = 0
+    node: str = ""
+    core_s: float = 0.0
+    """Its share of the replica's cores: seconds in a slot, times the cores, by the slots."""
+    requests: int = 1
+    """More than one where refusals of a second that are alike are folded."""
+    key: str = ""
+    """The key that the request came with."""
 
 
 class UsageBatch(Message, frozen=True, kw_only=True):

@@ -42,6 +42,9 @@ class Stub:
         self.stalled = asyncio.Event()
         self.size = 1
         self.silent = False
+        self.late: asyncio.Event | None = None
+        """Events come when it is set, and the head before that: `headed`."""
+        self.headed = asyncio.Event()
         self.slams = 0
         self.die = False
         self.connections = 0
@@ -79,6 +82,10 @@ class Stub:
                 writer.write(
                     b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
                 )
+                if self.late is not None:
+                    await writer.drain()
+                    self.headed.set()
+                    await self.late.wait()
                 if self.flood:
                     await self._flood(writer)
                     continue

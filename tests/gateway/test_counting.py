@@ -71,3 +71,13 @@ def test_only_events_are_counted_as_events(cuts):
     counts = Counts(True, False)
     parted(stream(b"\n\n", *[b"data: " + said] * 3, b": ping", DONE), cuts, counts)
     assert counts.events == 3
+
+
+def test_a_server_that_says_nonsense_is_billed_nothing_and_shrinks_no_bill():
+    counts = Counts(False, False)
+    counts.part(b'{"usage":{"prompt_tokens":-5,"completion_tokens":' + b"9" * 30 + b"}}", True)
+    assert (counts.prompt, counts.answer, counts.cached) == (None, None, None)
+    counts = Counts(False, False)
+    told = b'{"usage":{"prompt_tokens":5,"completion_tokens":-2,"prompt_tokens_details":{"cached_tokens":-1}}}'
+    counts.part(told, True)
+    assert (counts.prompt, counts.answer, counts.cached) == (5, None, None)
