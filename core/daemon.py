@@ -39,6 +39,8 @@ from core.nouns import API_VERSION, CORRAL, Actor, DaemonStatus, Deployment, Rep
 from core.settings import Paths, Settings, load, system_paths, user_paths
 from core.starts import SAID_S, record_start
 from core.store import Store
+from core.telemetry.keeping import Days, UsageRetention
+from core.telemetry.rollups import Rollups
 from core.telemetry.sampler import Sampler
 
 log = logging.getLogger("corral")
@@ -110,6 +112,8 @@ class Daemon:
             self.store, self.gate, self.bus, gateway_socket=paths.gateway_socket, deployment=deployment,
             keep_days=keep_days,
         )  # fmt: skip
+        self.rollups = Rollups(self.store)
+        self.usage_retention = UsageRetention(self.store, self.gate, days=self._usage_days)
         self.retention = Retention(self.store, self.gate, self.bus, days=keep_days)
         self.sampler = Sampler(
             self.node, self.bus, lambda: self.settings.samples,
@@ -190,6 +194,8 @@ class Daemon:
             group.create_task(self._mend())
             group.create_task(self._verify())
             group.create_task(self.retention.run())
+            group.create_task(self.rollups.run())
+            group.create_task(self.usage_retention.run())
             group.create_task(self._reload_on_hangup())
             group.create_task(self.access.run())
 
@@ -316,6 +322,9 @@ class Daemon:
         if self.accounts is None or self.accounts.group_gid is None:
             return None
         return Subject(kind="group", name=self.accounts.group, id=self.accounts.group_gid)
+
+    def _usage_days(self) -> Days:
+        return Days(self.settings.usage.keep_days, self.settings.usage.keep_rollup_days)
 
     def _tell_of_access(self) -> None:
         self.bus.publish("access", "access:all")

@@ -229,6 +229,13 @@ class ChatsTable(_Table, frozen=True, kw_only=True):
     """Days after its last turn that a chat is kept; then it is deleted for good. 0 = for ever."""
 
 
+class UsageTable(_Table, frozen=True, kw_only=True):
+    keep_days: Annotated[int, msgspec.Meta(ge=0, le=36500)] = 90
+    """Days that the line of each request is kept; its sums stay. 0 = for ever."""
+    keep_rollup_days: Annotated[int, msgspec.Meta(ge=0, le=36500)] = 0
+    """Days that the sums by hour and day are kept, at least as long as the lines. 0 = for ever."""
+
+
 class Settings(_Table, frozen=True, kw_only=True):
     """All of corral.toml; every key has a default, so an absent file is a valid one."""
 
@@ -239,6 +246,7 @@ class Settings(_Table, frozen=True, kw_only=True):
     engines: EnginesTable = EnginesTable()
     samples: SamplesTable = SamplesTable()
     chats: ChatsTable = ChatsTable()
+    usage: UsageTable = UsageTable()
 
 
 def load(path: Path) -> Settings:
