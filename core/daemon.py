@@ -24,6 +24,7 @@ from core.access.accounts import Accounts
 from core.api.peer import user_name
 from core.api.routes import Services, add_routes
 from core.api.server import Call, Server
+from core.api.usage import UsageReader
 from core.audit import Audit
 from core.catalog import Catalog
 from core.chats import Chats, Retention
@@ -136,6 +137,7 @@ class Daemon:
                 catalog=self.catalog,
                 deployments=self.deployments,
                 engines=self.engines, chats=self.chats, sampler=self.sampler, facts=self.node.facts,
+                usage=UsageReader(self.store, lambda: self.settings.usage),
                 status=self.status, shutdown=self._asked_to_stop, reload=self._asked_to_reload, owner_uid=os.getuid(),
             ),
         )  # fmt: skip

@@ -14,6 +14,7 @@ from core.access import Access, Gate
 from core.api.access import add_access
 from core.api.server import LARGEST, Call, Server, event_stream
 from core.api.sight import Sight
+from core.api.usage import UsageReader, add_usage
 from core.audit import Audit
 from core.catalog import Catalog
 from core.chats import Chats
@@ -107,6 +108,7 @@ class Services:
         engines: EngineRegistry,
         chats: Chats,
         sampler: Sampler,
+        usage: UsageReader,
         facts: Callable[[], Awaitable[NodeFacts]],
         status: Callable[[], Awaitable[Status]],
         shutdown: Callable[[Call, bool], Awaitable[list[Replica]]],
@@ -116,6 +118,7 @@ class Services:
         self.bus, self.gate, self.access, self.store = bus, gate, access, store
         self.audit, self.catalog = audit, catalog
         self.deployments, self.engines, self.chats, self.sampler = deployments, engines, chats, sampler
+        self.usage = usage
         self.facts, self.status, self.shutdown, self.reload = facts, status, shutdown, reload
         self.owner_uid = owner_uid
 
@@ -134,9 +137,10 @@ def add_routes(server: Server, s: Services) -> None:
     async def objects() -> list[str]:
         deployments = [f"deployment:{each.spec.name}" for each in s.deployments.ls()]
         models = [f"model:{each.name}" for each in await s.catalog.ls()]
-        return ["daemon:local", "node:local", "audit:chain", "access:all", *deployments, *models]
+        return ["daemon:local", "node:local", "audit:chain", "access:all", "usage:all", *deployments, *models]
 
     add_access(server, s.access, objects)
+    add_usage(server, s.usage)
 
 
 def _daemon(server: Server, s: Services) -> None:

@@ -18,6 +18,7 @@ import msgspec
 
 from core import http, outbox, starting
 from core.client.access import AccessCalls
+from core.client.usage import UsageCalls
 from core.errors import CorralError, ErrorBody, Failed, Invalid, NoDaemon, TimedOut, from_body
 from core.nouns import (
     API_VERSION,
@@ -59,6 +60,7 @@ class Client:
         self.daemon_version = ""
         """As the daemon's last answer said; empty before the first one."""
         self.access = AccessCalls(self)
+        self.usage = UsageCalls(self)
 
     @classmethod
     async def connect(cls, *, start: bool = True, through: str = "cli", user: bool = False) -> Client:

@@ -27,6 +27,7 @@ from core.nouns.deployments import (
 )
 from core.nouns.models import ImportJob, Model, ModelFile, ModelShape
 from core.nouns.nodes import Counters, NodeFacts, NodeSample, ProcessSample
+from core.nouns.usage import UsageReport, UsageRow, UsageSums
 
 API_VERSION = 1
 """Of the control interface; its routes lie under /api/v1. A terminal refuses a daemon with another one."""
@@ -75,5 +76,8 @@ __all__ = [
     "Subject",
     "Team",
     "Turn",
+    "UsageReport",
+    "UsageRow",
+    "UsageSums",
     "Whoami",
 ]

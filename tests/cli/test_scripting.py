@@ -76,6 +76,8 @@ def test_the_documents_hold_what_is_promised_and_nothing_else(home: Path, sample
     check("audit ls", ask("audit", "ls"))
     check("audit verify", ask("audit", "verify"))
     check("version", ask("version"))
+    check("usage", ask("usage"))
+    check("usage", ask("usage", "--by", "day", "--mine"))
     check("whoami", ask("whoami"))
     check("access grants", ask("access", "grant", "operator", "user:bin", "--scope", "deployment:chat"))
     check("access grants", ask("access", "grants"))
