@@ -86,6 +86,7 @@ def route_of(
         replicas=tuple(replicas),
         embedding=wanted.spec.embedding,
         stream_usage=abilities.stream_usage,
+        prompt_progress=abilities.prompt_progress,
         created_at=wanted.created_at,
         ctx_per_slot=wanted.spec.ctx // max(1, wanted.spec.parallel),
         asks_for="" if abilities.alias else wanted.spec.model,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import time
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 
@@ -28,6 +28,7 @@ class Asked(msgspec.Struct, frozen=True):
     model: str
     stream: bool | None = None
     stream_options: _Options | None = None
+    return_progress: Any = None
 
 
 _NOWHERE = wire.ReplicaRoute(id="", launch="", endpoint="")
@@ -55,6 +56,15 @@ def with_usage(body: bytes, asked: Asked) -> bytes:
     return msgspec.json.encode(fields)
 
 
+def with_progress(body: bytes) -> bytes:
+    """The body asking how much of the prompt was read."""
+    if b'"return_progress"' not in body:
+        return body.rstrip()[:-1] + b',"return_progress":true}'
+    fields = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+    fields["return_progress"] = msgspec.Raw(b"true")
+    return msgspec.json.encode(fields)
+
+
 def with_model(body: bytes, model: str) -> bytes:
     """The body asking for another model, else as it was."""
     fields = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
@@ -75,8 +85,8 @@ class Exchange:
 
     __slots__ = (
         "_actor", "_alone", "_asked", "_began", "_body", "_client", "_connecting", "_connection", "_core", "_counts",
-        "_done", "_first", "_fresh", "_last", "_path", "_paused", "_seat", "_seated", "_sse", "_status", "_target",
-        "_token", "_tried", "_turn", "_turn_id", "_uid", "_waiter",
+        "_done", "_first", "_fresh", "_last", "_path", "_paused", "_reads", "_seat", "_seated", "_sse", "_status",
+        "_target", "_token", "_tried", "_turn", "_turn_id", "_uid", "_waiter",
     )  # fmt: skip
 
     def __init__(
@@ -112,10 +122,14 @@ class Exchange:
         stream = bool(asked.stream)
         wants = asked.stream_options is not None and bool(asked.stream_options.include_usage)
         inject = stream and not wants and route.stream_usage
+        progress = stream and route.prompt_progress
         self._body = with_usage(body, asked) if inject else body
+        if progress and asked.return_progress is not True:
+            self._body = with_progress(self._body)
         if route.asks_for:
             self._body = with_model(self._body, route.asks_for)
-        self._counts = Counts(stream, inject)
+        self._reads = progress
+        self._counts = Counts(stream, inject, progress and asked.return_progress is not True)
 
     def start(self) -> None:
         """Find a seat, or queue. Raises `Refusal`."""
@@ -199,12 +213,17 @@ class Exchange:
         self._body = b""
         self._sse = content_type.startswith(b"text/event-stream")
         self._first = self._last = time.monotonic()
-        if self._seat is not None and self._seated is not None:
-            self._seat.ttft_ms = (self._first - self._seated) * 1000
+        if not self._reads:
+            self._begun()
         if self._turn is not None:
             self._turn.content_type = content_type
         if self._client is not None:
             self._client.begin(status, content_type, None if self._sse else length)
+
+    def _begun(self) -> None:
+        """The answer has begun: with its head, or where the engine tells of the prompt first, with its first token."""
+        if self._seat is not None and self._seated is not None:
+            self._seat.ttft_ms = (self._last - self._seated) * 1000
 
     def answer_part(self, data: bytes, last: bool) -> None:
         self._last = time.monotonic()
@@ -213,15 +232,19 @@ class Exchange:
         data = counts.part(data, last)
         if self._token is None and counts.events:
             self._token = self._last
+            if self._reads:
+                self._reads = False
+                self._begun()
         if seat is not None:
             if counts.events:
                 seat.tokens += counts.events - before
             elif last and counts.answer:
                 seat.tokens += counts.answer
-        if self._turn is None and client is not None:
-            client.part(data, last)
-        else:
-            self._pass(data, last)
+        if data or last:  # what was for us alone wakes nobody
+            if self._turn is None and client is not None:
+                client.part(data, last)
+            else:
+                self._pass(data, last)
         if last and not self._done:
             self._connection = None
             self._end("ok" if self._status < 400 else "error")
@@ -329,14 +352,15 @@ class Exchange:
         """Look whether a time-out is over. Time in the queue has one of its own."""
         if self._done or self._seated is None:
             return
-        seconds = limits.idle_timeout_s if self._status else limits.first_byte_timeout_s
+        begun = self._status and not self._reads
+        seconds = limits.idle_timeout_s if begun else limits.first_byte_timeout_s
         if now < self._last + seconds:
             return
         if self._paused and self._client is not None:
             self._client.break_off()
             self.client_gone()
             return
-        what = "nothing came" if self._status else "the first byte did not come"
+        what = "nothing came" if begun else "the first byte did not come"
         self._cut(Refusal(504, f"{what} from replica {self._replica()} for {seconds:g} s", "timeout"), "timeout")
 
     def _replica(self) -> str:

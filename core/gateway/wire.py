@@ -52,6 +52,8 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     """The engine understands stream_options.include_usage; else events are counted, marked `estimated`."""
     created_at: float = 0.0
     ctx_per_slot: int = 0
+    prompt_progress: bool = False
+    """The engine understands return_progress in a stream: how much of the prompt it has read, before its answer."""
     asks_for: str = ""
     """The name that its servers know the model by, where it is not the deployment's."""
 

@@ -88,7 +88,8 @@ async def test_the_sums_are_what_the_engine_counted(home: Path, sample: Path) ->
     # A stream that is cut: its client goes after some events.
     gone = socket.socket(socket.AF_UNIX)
     gone.connect(str(gateway))
-    body = json.dumps({**question, "stream": True, "max_tokens": 400}).encode()
+    long = {**question, "messages": [{"role": "user", "content": "Count from one to five hundred, please."}]}
+    body = json.dumps({**long, "stream": True, "max_tokens": 400}).encode()
     gone.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
     seen = b""
     while seen.count(b"data: ") < 20:
@@ -99,6 +100,8 @@ async def test_the_sums_are_what_the_engine_counted(home: Path, sample: Path) ->
     while (counted := await metrics(replica, secret))[1] == made and time.monotonic() < stopped:
         pass
     assert cut["estimated"] == 1 and cut["errors"] == 0
+    computed = (cut["prompt_tokens"] - cut["cached_tokens"]) - (found["prompt_tokens"] - found["cached_tokens"])
+    assert computed == counted[0] - read > 0
     assert abs((cut["answer_tokens"] - found["answer_tokens"]) - (counted[1] - made)) <= 1
 
 

@@ -90,6 +90,9 @@ class Stub:
                     await self._flood(writer)
                     continue
                 events = [b'data: {"choices":[{"delta":{"content":"%d"}}]}\n\n' % i for i in range(3)]
+                if asked.get("return_progress"):
+                    read = b'data: {"choices":[{}],"prompt_progress":{"total":7,"cache":2,"processed":%d}}\n\n'
+                    events = [read % 2, read % 7, *events]
                 if asked.get("stream_options", {}).get("include_usage"):
                     events.append(b'data: {"choices":[],"usage":{"prompt_tokens":7,"completion_tokens":3}}\n\n')
                 events.append(b"data: [DONE]\n\n")
