@@ -10,7 +10,10 @@ import re
 import socket
 import sqlite3
 import subprocess
+import threading
 import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,8 @@ import pytest
 from command import ask, corral, deployed, until
 
 from core import http
+from core.nouns import UsageReport, UsageRow, UsageSums
+from tui.verbs.usage import _csv
 
 pytestmark = [pytest.mark.journey, pytest.mark.timeout(240)]
 PRICES = """
@@ -85,6 +90,9 @@ async def test_the_sums_are_what_the_engine_counted(home: Path, sample: Path) ->
     }  # fmt: skip
     assert 0 < found["first_token_p50_s"] <= found["first_token_p95_s"] < 60 and found["core_hours"] > 0
 
+    files = [*home.rglob("corral.db*"), *home.rglob("*.jsonl"), *home.rglob("*.log")]
+    assert files and not [file for file in files if b"What is a llama?" in file.read_bytes()]
+
     # A stream that is cut: its client goes after some events.
     gone = socket.socket(socket.AF_UNIX)
     gone.connect(str(gateway))
@@ -129,3 +137,71 @@ async def test_rows_filters_prices_and_formats(home: Path, sample: Path) -> None
     assert "there are: user, group" in corral("usage", "--by", "prompt", code=2)
     subprocess.run(["kill", "-9", str(ask("status")["daemon"]["pid"])], check=True)
     assert total()["requests"] == 1
+
+
+class Uncounting(BaseHTTPRequestHandler):
+    """A server of somebody else that says how many tokens it made to nobody."""
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+    def do_GET(self) -> None:
+        self._say("application/json", b'{"object":"list","data":[{"id":"m"}]}')
+
+    def do_POST(self) -> None:
+        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        assert "return_progress" not in asked
+        if asked.get("stream"):
+            events = [b'data: {"choices":[{"index":0,"delta":{"content":"w "}}]}\n\n'] * 3
+            self._say("text/event-stream", b"".join(events) + b"data: [DONE]\n\n")
+        else:
+            self._say("application/json", b'{"choices":[{"message":{"content":"w w w"}}]}')
+
+    def _say(self, kind: str, body: bytes) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+
+@pytest.fixture
+def uncounting() -> Iterator[int]:
+    """Its port."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Uncounting)
+    server.daemon_threads = True
+    running = threading.Thread(target=server.serve_forever, args=(0.05,))
+    running.start()
+    yield server.server_port
+    server.shutdown()
+    running.join()
+    server.server_close()
+
+
+async def test_what_no_engine_counted_is_shown_as_estimated(home: Path, uncounting: int) -> None:
+    corral("deploy", "m", "--url", f"http://127.0.0.1:{uncounting}", "--name", "far", "--wait")
+    gateway = Path(ask("status")["gateway_socket"])
+    question = {"model": "far", "messages": [{"role": "user", "content": "Hi"}]}
+    await post(gateway, {**question, "stream": True})
+    await post(gateway, question)
+    until(lambda: total()["requests"] == 2)
+    found = total()
+    assert (found["estimated"], found["answer_tokens"], found["prompt_tokens"]) == (2, 3, 0)
+    assert (found["core_hours"], found["cost"]) == (0, None)
+    shown = corral("usage")
+    assert re.search(r"^root +m +2 +0 +~0 +0 +~3 ", shown, re.M), shown
+    assert "corral: ~ is estimated: of 2 requests no engine told all tokens" in shown
+
+
+def test_a_spreadsheet_takes_no_name_for_a_formula() -> None:
+    sums = UsageSums(
+        requests=1, errors=0, prompt_tokens=2, cached_tokens=0, answer_tokens=3, estimated=0, queue_s=0.5,
+        first_token_p50_s=None, first_token_p95_s=None, total_p50_s=None, total_p95_s=None, core_hours=0.25, cost=None,
+        unpriced=0,
+    )  # fmt: skip
+    rows = (UsageRow(group={"key": "=1+1"}, sums=sums), UsageRow(group={"key": 'a,"b"\x1b[2J'}, sums=sums))
+    report = UsageReport(since=None, until=None, by=("key",), currency="", mine=False, rows=rows, total=sums)
+    written = list(csv.reader(io.StringIO(_csv(report))))
+    assert written[0][:3] == ["key", "requests", "errors"] and written[1][0] == "'=1+1"
+    assert written[2][0].startswith('a,"b"') and "\x1b" not in written[2][0]
+    assert written[1][1:] == ["1", "0", "2", "0", "3", "0", "0.5", "", "", "", "", "0.25", "", "0"]
