@@ -56,7 +56,10 @@ class Words(click.ParamType[tuple[str, ...]]):
 def usage(
     by: tuple[str, ...], since: float, until: float | None, mine: bool, as_csv: bool, **chosen: tuple[str, ...]
 ) -> None:
-    """Requests, tokens, times and cost: everybody's if you may see them, else your own. Days and hours are UTC's."""
+    """Who used how much: requests, tokens, times and cost.
+
+    Everybody's if you may see them, else your own. Days and hours are UTC's.
+    """
     only = {name.removesuffix("s"): texts for name, texts in chosen.items() if texts}
 
     async def work(client: Client) -> UsageReport:
