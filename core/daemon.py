@@ -25,6 +25,7 @@ from core.access.rights import Use
 from core.api.peer import Names, user_name
 from core.api.routes import Services, add_routes
 from core.api.server import Call, Server
+from core.api.usage import UsageReader
 from core.audit import Audit, Exporter, Signer, Sinks
 from core.catalog import Catalog
 from core.chats import Chats, Retention
@@ -40,6 +41,8 @@ from core.nouns import API_VERSION, CORRAL, Actor, DaemonStatus, Deployment, Rep
 from core.settings import Paths, Settings, load, system_paths, user_paths
 from core.starts import SAID_S, record_start
 from core.store import Store
+from core.telemetry.keeping import Days, UsageRetention
+from core.telemetry.rollups import Rollups
 from core.telemetry.sampler import Sampler
 
 log = logging.getLogger("corral")
@@ -122,6 +125,8 @@ class Daemon:
             self.store, self.gate, self.bus, gateway_socket=paths.gateway_socket, deployment=deployment,
             keep_days=keep_days, queued=self.deployments.link.queued,
         )  # fmt: skip
+        self.rollups = Rollups(self.store)
+        self.usage_retention = UsageRetention(self.store, self.gate, days=self._usage_days)
         self.retention = Retention(self.store, self.gate, self.bus, days=keep_days)
         self.sampler = Sampler(
             self.node, self.bus, lambda: self.settings.samples,
@@ -147,6 +152,7 @@ class Daemon:
                 exporter=Exporter(self.audit, self.signer, self.paths, self.store.database_id), catalog=self.catalog,
                 deployments=self.deployments,
                 engines=self.engines, chats=self.chats, sampler=self.sampler, facts=self.node.facts,
+                usage=UsageReader(self.store, lambda: self.settings.usage),
                 status=self.status, shutdown=self._asked_to_stop, reload=self._asked_to_reload, owner_uid=os.getuid(),
             ),
         )  # fmt: skip
@@ -207,6 +213,8 @@ class Daemon:
             group.create_task(self.signer.run())
             group.create_task(self.sinks.run())
             group.create_task(self.retention.run())
+            group.create_task(self.rollups.run())
+            group.create_task(self.usage_retention.run())
             group.create_task(self._reload_on_hangup())
             group.create_task(self.access.run())
             group.create_task(self.keys.run())
@@ -341,6 +349,9 @@ class Daemon:
         if self.accounts is None or self.accounts.group_gid is None:
             return None
         return Subject(kind="group", name=self.accounts.group, id=self.accounts.group_gid)
+
+    def _usage_days(self) -> Days:
+        return Days(self.settings.usage.keep_days, self.settings.usage.keep_rollup_days)
 
     def _tell_of_access(self) -> None:
         self.bus.publish("access", "access:all")

@@ -318,6 +318,29 @@ class AuditTable(_Table, frozen=True, kw_only=True):
     sinks: SinksTable = SinksTable()
 
 
+Price = Annotated[float, msgspec.Meta(ge=0, le=1e9)]
+
+
+class PriceTable(_Table, frozen=True, kw_only=True):
+    """What the models of one pattern cost."""
+
+    per_million_in: Price = 0
+    per_million_cached: Price = -1
+    """Of those read: what came from the engine's cache. Not set: as `per_million_in`."""
+    per_million_out: Price = 0
+    per_core_hour: Price = 0
+
+
+class UsageTable(_Table, frozen=True, kw_only=True):
+    keep_days: Annotated[int, msgspec.Meta(ge=0, le=36500)] = 90
+    """Days that the line of each request is kept; its sums stay. 0 = for ever."""
+    keep_rollup_days: Annotated[int, msgspec.Meta(ge=0, le=36500)] = 0
+    """Days that the sums by hour and day are kept, at least as long as the lines. 0 = for ever."""
+    currency: str = ""
+    prices: dict[str, PriceTable] = {}
+    """By model or pattern (`phi-*`)."""
+
+
 class Settings(_Table, frozen=True, kw_only=True):
     """All of corral.toml; every key has a default, so an absent file is a valid one."""
 
@@ -329,6 +352,7 @@ class Settings(_Table, frozen=True, kw_only=True):
     samples: SamplesTable = SamplesTable()
     chats: ChatsTable = ChatsTable()
     audit: AuditTable = AuditTable()
+    usage: UsageTable = UsageTable()
 
 
 def load(path: Path) -> Settings:

@@ -80,6 +80,17 @@ def _table(data: dict[str, Any], type: inspect.StructType, keys: list[str], refu
                 raise refuse(here, f"{key} is {_said(value)}", "it is a table", f"write [{key}] on a line of its own")
             out[key] = _table(value, field.type, here, refuse)
             continue
+        if isinstance(field.type, inspect.DictType):
+            inner = field.type.value_type
+            assert isinstance(inner, inspect.StructType)
+            for name, table in value.items() if isinstance(value, dict) else [("", value)]:
+                if not isinstance(table, dict):
+                    raise refuse([*here, name] if name else here, f"{name or key} is {_said(table)}", "it is a table",
+                                 f'write [{".".join(here)}."NAME"] on a line of its own')  # fmt: skip
+                if "*" in name[:-1]:
+                    raise refuse([*here, name], f"{name} is no pattern", "a star stands at its end only", "")
+            out[key] = {name: _table(table, inner, [*here, name], refuse) for name, table in value.items()}
+            continue
         try:
             out[key] = _value(value, field.type, key.endswith("_bytes"))
         except _Wrong as wrong:
@@ -214,4 +225,4 @@ def _line_of(text: str, keys: list[str]) -> int:
 
 
 def _parts(dotted: str) -> list[str]:
-    return [part.strip(" \t\"'") for part in dotted.split(".")]
+    return [part.strip(" \t\"'") for part in re.findall(r"\"[^\"]*\"|'[^']*'|[^.]+", dotted)]

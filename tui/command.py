@@ -180,7 +180,15 @@ def leave_pipe() -> None:
 
 def with_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """--json, -q, --user, --yes and --wide after the verb too, as people type them."""
+    return with_options_but()(command)
 
+
+def with_options_but(*own: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """The same without those that mean something else to the verb."""
+    return lambda command: _with(command, own)
+
+
+def _with(command: Callable[..., Any], own: tuple[str, ...]) -> Callable[..., Any]:
     def merge(name: str) -> Callable[[click.Context, click.Parameter, bool], None]:
         def set_it(context: click.Context, parameter: click.Parameter, value: bool) -> None:
             found = context.find_object(Options)
@@ -196,6 +204,8 @@ def with_options(command: Callable[..., Any]) -> Callable[..., Any]:
         (("-y", "--yes"), "yes", "answer what asks with yes"),
         (("--wide",), "wide", "tables whole, however narrow the terminal is"),
     ):
+        if name in own:
+            continue
         command = click.option(*flags, is_flag=True, expose_value=False, callback=merge(name), help=text)(command)
     return command
 

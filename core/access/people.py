@@ -54,6 +54,25 @@ async def names_of(uids: Iterable[int]) -> dict[int, str]:
     return await _in_time(look, "users were")
 
 
+async def name_and_group(uids: Iterable[int]) -> dict[int, tuple[str, str]]:
+    """The name and first group of these users; one that has left the host is not in it. Raises `TimedOut`."""
+
+    def look() -> dict[int, tuple[str, str]]:
+        found = {}
+        for uid in uids:
+            try:
+                user = pwd.getpwuid(uid)
+            except (KeyError, ValueError, OverflowError):  # no uid has more than 32 bits
+                continue
+            try:
+                found[uid] = (user.pw_name, grp.getgrgid(user.pw_gid).gr_name)
+            except KeyError:
+                found[uid] = (user.pw_name, str(user.pw_gid))
+        return found
+
+    return await _in_time(look, "users were")
+
+
 async def group_names(gids: Iterable[int]) -> list[str]:
     """The names of these groups; the number where there is none. Raises `TimedOut`."""
 

@@ -39,6 +39,7 @@ PERMISSIONS: dict[str, Permission] = {
         Permission("deployments.rm", "deployment", "remove it"),
         Permission("chats.own", "chat", "keep chats of one's own: ask, read, rename, export, delete"),
         Permission("chats.read-others", "chat", "read what others said; each look is recorded with its reason"),
+        Permission("usage.read-others", "usage", "see what others used, and what it costs"),
         Permission("audit.read", "audit", "read the audit trail"),
         Permission("audit.verify", "audit", "verify its chain"),
         Permission("audit.export", "audit", "take a signed copy of the trail, and report on it"),
@@ -76,7 +77,10 @@ BUILTIN: dict[str, Role] = {
             builtin=True,
         ),
         Role(
-            name="auditor", allows=(*_SEE, "audit.read", "audit.verify", "audit.export", "access.read", "keys.read"),
+            name="auditor",
+            allows=(
+                *_SEE, "usage.read-others", "audit.read", "audit.verify", "audit.export", "access.read", "keys.read",
+            ),
             words="reads the trail, the rights and what runs; changes nothing", builtin=True,
         ),
         Role(

@@ -16,6 +16,7 @@ from core.api.audit import add_audit
 from core.api.keys import add_keys
 from core.api.server import LARGEST, Call, Server, event_stream
 from core.api.sight import Sight
+from core.api.usage import UsageReader, add_usage
 from core.audit import Audit, Exporter, Signer
 from core.catalog import Catalog
 from core.chats import Chats
@@ -106,6 +107,7 @@ class Services:
         engines: EngineRegistry,
         chats: Chats,
         sampler: Sampler,
+        usage: UsageReader,
         facts: Callable[[], Awaitable[NodeFacts]],
         status: Callable[[], Awaitable[Status]],
         shutdown: Callable[[Call, bool], Awaitable[list[Replica]]],
@@ -115,6 +117,7 @@ class Services:
         self.bus, self.gate, self.access, self.keys, self.store = bus, gate, access, keys, store
         self.audit, self.signer, self.exporter, self.catalog = audit, signer, exporter, catalog
         self.deployments, self.engines, self.chats, self.sampler = deployments, engines, chats, sampler
+        self.usage = usage
         self.facts, self.status, self.shutdown, self.reload = facts, status, shutdown, reload
         self.owner_uid = owner_uid
 
@@ -134,10 +137,11 @@ def add_routes(server: Server, s: Services) -> None:
     async def objects() -> list[str]:
         deployments = [f"deployment:{each.spec.name}" for each in s.deployments.ls()]
         models = [f"model:{each.name}" for each in await s.catalog.ls()]
-        return ["daemon:local", "node:local", "audit:chain", "access:all", *deployments, *models]
+        return ["daemon:local", "node:local", "audit:chain", "access:all", "usage:all", *deployments, *models]
 
     add_access(server, s.access, objects)
     add_keys(server, s.keys)
+    add_usage(server, s.usage)
 
 
 def _daemon(server: Server, s: Services) -> None:

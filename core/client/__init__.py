@@ -20,6 +20,7 @@ from core import http, outbox, starting
 from core.client.access import AccessCalls
 from core.client.audit import ProofCalls
 from core.client.keys import KeyCalls
+from core.client.usage import UsageCalls
 from core.errors import CorralError, ErrorBody, Failed, Invalid, NoDaemon, TimedOut, from_body
 from core.nouns import (
     API_VERSION,
@@ -65,6 +66,7 @@ class Client:
         self.access = AccessCalls(self)
         self.keys = KeyCalls(self)
         self.proof = ProofCalls(self)
+        self.usage = UsageCalls(self)
 
     @classmethod
     async def connect(cls, *, start: bool = True, through: str = "cli", user: bool = False) -> Client:

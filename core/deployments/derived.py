@@ -108,6 +108,7 @@ def route_of(
         replicas=tuple(replicas),
         embedding=wanted.spec.embedding,
         stream_usage=abilities.stream_usage,
+        prompt_progress=abilities.prompt_progress,
         created_at=wanted.created_at,
         expected=expected,
         ctx_per_slot=wanted.spec.ctx // max(1, wanted.spec.parallel),

@@ -26,7 +26,8 @@ from core.nouns import CORRAL, Actor, GatewayStatus
 from core.peer import peer
 from core.settings import Paths, Settings
 from core.store import Store
-from core.telemetry.usage import UsageRow, commit_batch
+from core.telemetry.usage import commit_batch, row_of
+from core.telemetry.whose import Whose
 
 log = logging.getLogger(__name__)
 
@@ -93,6 +94,7 @@ class GatewayLink:
         self._state = "starting"
         self._reports: dict[str, asyncio.Future[wire.Report]] = {}
         self._not_before = 0.0
+        self._whose = Whose()
         self._runs: dict[str, int] = {}
         """Of each launch: the runs whose deaths are recorded, and the one that runs."""
 
@@ -442,7 +444,8 @@ class GatewayLink:
         return Actor(uid=uid, name=name, through="gateway")
 
     async def _commit(self, batch: wire.UsageBatch) -> None:
-        rows = [UsageRow(x.time, x.deployment, msgspec.json.encode(x).decode()) for x in batch.lines]
+        people = await self._whose.of({line.uid for line in batch.lines})
+        rows = [row_of(line, people) for line in batch.lines]
         denied = [(each, await self._turned_away(each.uid)) for each in batch.denied]
 
         def work(db: sqlite3.Connection) -> None:

@@ -148,6 +148,9 @@ class Runner:
             slots=max(1, self.view.parallel),
             prefix=endpoint.prefix,
             draining=launch is not None and launch.draining,
+            version=self.view.version,
+            node=self.view.node,
+            cores=self.view.threads,
         )
 
     async def count(self) -> None:

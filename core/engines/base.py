@@ -37,6 +37,8 @@ class Abilities(Noun, frozen=True, kw_only=True):
     """Serves its model under the deployment's name; else it is asked by the model's own."""
     stream_usage: bool = True
     """Understands stream_options.include_usage."""
+    prompt_progress: bool = False
+    """Tells in a stream, when asked, how much of the prompt it has read: what a stream that is cut has cost."""
     counters: bool = True
     cache_types: tuple[str, ...] = ("f16", "q8_0", "q4_0")
     program_bytes: int = 163 << 18

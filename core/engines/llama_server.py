@@ -13,7 +13,7 @@ from core.engines.llamacpp import LlamaCpp, cells, environment
 class LlamaServer(LlamaCpp):
     name = "llama-server"
     # Seen: with an answer in the making its clean-up waits for ever, and the second SIGTERM ends it at once.
-    abilities = Abilities(term_again_s=2.0, program_bytes=45 << 19)
+    abilities = Abilities(prompt_progress=True, term_again_s=2.0, program_bytes=45 << 19)
 
     def _path(self) -> str:
         """Absolute, because the engine runs in its launch folder; "" if there is none."""

@@ -17,7 +17,7 @@ CHILD = str(Path(__file__).with_name("xllamacpp_child.py"))
 
 class XLlamaCpp(LlamaCpp):
     name = "xllamacpp"
-    abilities = Abilities()
+    abilities = Abilities(prompt_progress=True)
 
     def availability(self) -> Availability:
         if importlib.util.find_spec("xllamacpp") is None:

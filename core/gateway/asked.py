@@ -4,7 +4,7 @@ and with it everybody else's answer)."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta
@@ -42,6 +42,7 @@ class Asked(msgspec.Struct, frozen=True):
     stream_options: Options | None = None
     max_tokens: float | None = None
     max_completion_tokens: float | None = None
+    return_progress: Any = None
     logprobs: bool | Likely | None = None
     top_logprobs: Likely | None = None
     n_probs: Likely | None = None

@@ -56,7 +56,7 @@ class Control:
     def tick(self) -> None:
         core = self._core
         core.tell_denials()
-        core.spool.flush()
+        core.flush()
         if not core.retired:  # else the one that serves writes it
             core.keep.write()
         core.spool.adopt()

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from core.gateway import wire
 from core.gateway.denials import Denials
+from core.gateway.folded import Folded
 from core.gateway.keys import Keep
 from core.gateway.routes import Table
 from core.gateway.turns import Turns
@@ -61,6 +62,8 @@ class Core:
         self._watch: asyncio.TimerHandle | None = None
         self._prefix = secrets.token_hex(4)
         self._ids = itertools.count()
+        self.folded = Folded(self.new_id)
+        """Requests that were refused before they reached a deployment."""
 
     def new_id(self) -> str:
         """16 hex digits for a line of usage; unlike those of any other gateway. (Random bits cost a system call.)"""
@@ -81,6 +84,13 @@ class Core:
             self.sources[source] = left
         else:
             del self.sources[source]
+
+    def flush(self) -> None:
+        """Write the usage since the last call to the spool. Refusals are few lines and wait until there is room."""
+        if not self.spool.full:
+            for line in self.folded.lines():
+                self.spool.add(line)
+        self.spool.flush()
 
     def add(self, exchange: Running) -> None:
         """Take a request that begins; its time-outs are watched until `exchanges` has lost it."""

@@ -24,6 +24,11 @@ class _Timings(msgspec.Struct, frozen=True):
     predicted_n: int | None = None
 
 
+class _Progress(msgspec.Struct, frozen=True):
+    processed: int | None = None
+    cache: int | None = None
+
+
 class _Answer(msgspec.Struct, frozen=True):
     usage: _Usage | None = None
     timings: _Timings | None = None
@@ -31,8 +36,11 @@ class _Answer(msgspec.Struct, frozen=True):
 
 class _Event(_Answer, frozen=True):
     choices: list[msgspec.Raw] | None = None
+    prompt_progress: _Progress | None = None
 
 
+MOST = 1 << 40
+"""No count is larger."""
 _TELLS = b'"prompt_'
 """Stands in every event that tells counts, as prompt_tokens or prompt_n. One search a read is a tenth of its cost."""
 _DECODE_ANSWER = msgspec.json.Decoder(_Answer).decode
@@ -40,17 +48,21 @@ _DECODE_EVENT = msgspec.json.Decoder(_Event).decode
 
 
 class Counts:
-    """Tokens of one answer; None where the engine did not say. `events` counts pieces of a stream."""
+    """Tokens of one answer; None where the engine did not say. `events` counts pieces of a stream that are answer.
 
-    __slots__ = ("_cut", "_held", "_kept", "_stream", "answer", "cached", "events", "prompt")
+    `cut`, `cut_progress`: the usage at the end of a stream, the progress at its beginning, are for us alone.
+    """
 
-    def __init__(self, stream: bool, cut: bool) -> None:
+    __slots__ = ("_cut", "_cut_progress", "_held", "_kept", "_stream", "answer", "cached", "events", "prompt")
+
+    def __init__(self, stream: bool, cut: bool, cut_progress: bool = False) -> None:
         self.prompt: int | None = None
         self.cached: int | None = None
         self.answer: int | None = None
         self.events = 0
         self._stream = stream
         self._cut = cut
+        self._cut_progress = cut_progress
         self._held = b""
         self._kept: bytearray | None = None
 
@@ -96,20 +108,26 @@ class Counts:
             end = whole.find(mark, at)
             end = len(whole) if end < 0 else end + len(mark)
             event = whole[start:end]
-            cut = event.startswith(b"data:") and self._read_event(event[5:]) and self._cut
+            cut = event.startswith(b"data:") and self._read_event(event[5:])
             kept.append(whole[done : start if cut else end])
             done = end
             at = whole.find(_TELLS, done)
         return b"".join((*kept, whole[done:]))
 
     def _read_event(self, data: bytes) -> bool:
-        """Take the counts of one event; returns whether it tells nothing else: there is usage in it and no choice."""
+        """Take the counts of one event; returns whether the client shall not have it: we asked for it, and it tells
+        nothing else (there is usage in it and no choice, or how much of the prompt was read)."""
         try:
             found = _DECODE_EVENT(data)
         except msgspec.DecodeError:
             return False
+        if found.prompt_progress is not None:
+            self.events -= 1
+            self.prompt = _count(found.prompt_progress.processed)
+            self.cached = _count(found.prompt_progress.cache)
+            return self._cut_progress
         self._take(found)
-        return found.choices is not None and not found.choices and found.usage is not None
+        return self._cut and found.choices is not None and not found.choices and found.usage is not None
 
     def _read(self, data: bytes | bytearray) -> None:
         """Take the counts of a whole answer."""
@@ -120,12 +138,18 @@ class Counts:
 
     def _take(self, found: _Answer) -> None:
         usage, timings = found.usage, found.timings
-        if timings is not None and timings.prompt_n is not None:
-            self.cached = timings.cache_n
-            self.prompt = timings.prompt_n + (timings.cache_n or 0)
-            self.answer = timings.predicted_n
-        if usage is not None and usage.prompt_tokens is not None:
-            self.prompt = usage.prompt_tokens
-            self.answer = usage.completion_tokens if usage.completion_tokens is not None else self.answer
+        if timings is not None and (prompt := _count(timings.prompt_n)) is not None:
+            self.cached = _count(timings.cache_n)
+            self.prompt = prompt + (self.cached or 0)
+            self.answer = _count(timings.predicted_n)
+        if usage is not None and (prompt := _count(usage.prompt_tokens)) is not None:
+            self.prompt = prompt
+            answer = _count(usage.completion_tokens)
+            self.answer = answer if answer is not None else self.answer
             if usage.prompt_tokens_details is not None:
-                self.cached = usage.prompt_tokens_details.cached_tokens
+                self.cached = _count(usage.prompt_tokens_details.cached_tokens)
+
+
+def _count(said: int | None) -> int | None:
+    """A count, or None for what can be none: an attached server may say anything, and nobody's bill shrinks by it."""
+    return said if said is not None and 0 <= said < MOST else None

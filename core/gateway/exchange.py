@@ -20,6 +20,9 @@ from core.gateway.routes import Seat, Target, Waiter
 from core.gateway.turns import ALONE_S, Turn
 from core.gateway.upstream import EngineConnection
 
+_NOWHERE = wire.ReplicaRoute(id="", launch="", endpoint="")
+"""Of a request that no replica took."""
+
 
 class Client(Protocol):
     """Where an answer goes."""
@@ -38,6 +41,15 @@ def with_usage(body: bytes, asked: Asked) -> bytes:
     fields = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
     options = msgspec.json.decode(fields.get("stream_options", msgspec.Raw(b"null"))) or {}
     fields["stream_options"] = msgspec.Raw(msgspec.json.encode({**options, "include_usage": True}))
+    return msgspec.json.encode(fields)
+
+
+def with_progress(body: bytes) -> bytes:
+    """The body asking how much of the prompt was read."""
+    if b'"return_progress"' not in body:
+        return body.rstrip()[:-1] + b',"return_progress":true}'
+    fields = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+    fields["return_progress"] = msgspec.Raw(b"true")
     return msgspec.json.encode(fields)
 
 
@@ -61,8 +73,8 @@ class Exchange:
 
     __slots__ = (
         "_actor", "_alone", "_began", "_body", "_client", "_connecting", "_connection", "_core", "_counts", "_done",
-        "_first", "_fresh", "_hold", "_holder", "_last", "_model", "_most", "_path", "_paused", "_prompt", "_seat",
-        "_seated", "_sse", "_status", "_target", "_tried", "_turn", "_turn_id", "_uid", "_waiter",
+        "_first", "_fresh", "_hold", "_holder", "_last", "_model", "_most", "_path", "_paused", "_prompt", "_reads",
+        "_seat", "_seated", "_sse", "_status", "_target", "_token", "_tried", "_turn", "_turn_id", "_uid", "_waiter",
     )  # fmt: skip
 
     def __init__(
@@ -88,6 +100,7 @@ class Exchange:
         self._alone: asyncio.TimerHandle | None = None
         self._seated: float | None = None
         self._first: float | None = None
+        self._token: float | None = None
         self._status = 0
         self._sse = False
         self._done = False
@@ -98,10 +111,14 @@ class Exchange:
         stream = bool(asked.stream)
         wants = asked.stream_options is not None and bool(asked.stream_options.include_usage)
         inject = stream and not wants and route.stream_usage
+        progress = stream and route.prompt_progress
         self._body = with_usage(body, asked) if inject else body
+        if progress and asked.return_progress is not True:
+            self._body = with_progress(self._body)
         if route.asks_for:
             self._body = with_model(self._body, route.asks_for)
-        self._counts = Counts(stream, inject)
+        self._reads = progress
+        self._counts = Counts(stream, inject, progress and asked.return_progress is not True)
         self._holder, self._prompt = holder, len(body) // BYTES_A_TOKEN + 1
         self._hold: Hold | None = None
         self._most: int | None = None
@@ -195,27 +212,38 @@ class Exchange:
         self._body = b""
         self._sse = content_type.startswith(b"text/event-stream")
         self._first = self._last = time.monotonic()
-        if self._seat is not None and self._seated is not None:
-            self._seat.ttft_ms = (self._first - self._seated) * 1000
+        if not self._reads:
+            self._begun()
         if self._turn is not None:
             self._turn.content_type = content_type
         if self._client is not None:
             self._client.begin(status, content_type, None if self._sse else length)
+
+    def _begun(self) -> None:
+        """The answer has begun: with its head, or where the engine tells of the prompt first, with its first token."""
+        if self._seat is not None and self._seated is not None:
+            self._seat.ttft_ms = (self._last - self._seated) * 1000
 
     def answer_part(self, data: bytes, last: bool) -> None:
         self._last = time.monotonic()
         counts, seat, client = self._counts, self._seat, self._client
         before = counts.events
         data = counts.part(data, last)
+        if self._token is None and counts.events:
+            self._token = self._last
+            if self._reads:
+                self._reads = False
+                self._begun()
         if seat is not None:
             if counts.events:
                 seat.tokens += counts.events - before
             elif last and counts.answer:
                 seat.tokens += counts.answer
-        if self._turn is None and client is not None:
-            client.part(data, last)
-        else:
-            self._pass(data, last)
+        if data or last:  # what was for us alone wakes nobody
+            if self._turn is None and client is not None:
+                client.part(data, last)
+            else:
+                self._pass(data, last)
         if last and not self._done:
             self._connection = None
             self._end("ok" if self._status < 400 else "error")
@@ -323,14 +351,15 @@ class Exchange:
         """Look whether a time-out is over. Time in the queue has one of its own."""
         if self._done or self._seated is None:
             return
-        seconds = limits.idle_timeout_s if self._status else limits.first_byte_timeout_s
+        begun = self._status and not self._reads
+        seconds = limits.idle_timeout_s if begun else limits.first_byte_timeout_s
         if now < self._last + seconds:
             return
         if self._paused and self._client is not None:
             self._client.break_off()
             self.client_gone()
             return
-        what = "nothing came" if self._status else "the first byte did not come"
+        what = "nothing came" if begun else "the first byte did not come"
         self._cut(Refusal(504, f"{what} from replica {self._replica()} for {seconds:g} s", "timeout"), "timeout")
 
     def _used(self) -> int:
@@ -365,6 +394,8 @@ class Exchange:
         if self._holder is not None and self._hold is not None:
             self._holder.meter.settle(self._hold, self._used())
         guessed = counts.answer is None and counts.events > 0
+        route = seat.route if seat is not None else _NOWHERE
+        in_slot = now - self._seated if self._seated is not None else 0.0
         self._core.spool.add(
             wire.UsageLine(  # by place: by name it would cost a microsecond more
                 self._core.new_id(),
@@ -372,8 +403,8 @@ class Exchange:
                 self._uid,
                 self._model,
                 self._target.route.model,
-                seat.route.id if seat is not None else "",
-                seat.route.launch if seat is not None else "",
+                route.id,
+                route.launch,
                 self._path,
                 self._status,
                 outcome,
@@ -386,6 +417,11 @@ class Exchange:
                 now - self._began,
                 self._actor,
                 self._turn_id,
+                self._token - self._began if self._token is not None else None,
+                route.version,
+                route.node,
+                in_slot * route.cores / max(1, route.slots),
+                1,
                 self._holder.key.id if self._holder is not None else "",
             )
         )

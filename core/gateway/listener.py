@@ -227,11 +227,25 @@ class ClientConnection(asyncio.Protocol):
             if path:
                 self._post(request, path, body)
         except Refusal as refusal:
-            self.refuse(refusal)
+            self._turn_away(request, refusal)
         except httptools.HttpParserError:
-            self.refuse(Refusal(400, "the URL is malformed", "bad_request"))
+            self._turn_away(request, Refusal(400, "the URL is malformed", "bad_request"))
         except RecursionError:  # how deep the JSON reader follows depends on where it is called from
-            self.refuse(Refusal(400, "the body is nested too deeply", "bad_request"))
+            self._turn_away(request, Refusal(400, "the body is nested too deeply", "bad_request"))
+
+    def _turn_away(self, request: Request, refusal: Refusal, deployment: str = "") -> None:
+        """Refuse what no exchange has begun for."""
+        path = ROUTES.get(request.target.partition(b"?")[0], "")
+        key = request.holder.key.id if request.holder is not None else ""
+        self._core.folded.add(self._uid_of(request), deployment, path, refusal.status, key)
+        self.refuse(refusal)
+
+    def _uid_of(self, request: Request) -> int:
+        """On whose behalf it is asked."""
+        if request.holder is not None:
+            return request.holder.key.uid
+        said = request.actor.partition(":")[0]
+        return int(said) if said.isascii() and said.isdigit() else self._uid
 
     def _path(self, request: Request) -> str:
         """Where a request goes whose target is no plain route; an empty string for what is answered here."""
@@ -258,13 +272,14 @@ class ClientConnection(asyncio.Protocol):
             raise Refusal(403, f"the key {holder.key.name} may not ask {path}", "not_allowed")
         if not self.may_use(asked.model):  # as if it were not there: whoever may not use it need not know of it
             raise unknown(asked.model)
-        uid = self._uid
-        if request.actor:
-            said = request.actor.partition(":")[0]
-            uid = int(said) if said.isascii() and said.isdigit() else uid
-        exchange = Exchange(self._core, self, path, body, asked, uid, request.actor, request.turn, holder)
-        self._answering = exchange
-        exchange.start()
+        try:
+            exchange = Exchange(
+                self._core, self, path, body, asked, self._uid_of(request), request.actor, request.turn, holder
+            )  # fmt: skip
+            self._answering = exchange
+            exchange.start()
+        except Refusal as refusal:
+            self._turn_away(request, refusal, asked.model if asked.model in self._core.table.targets else "")
 
     def _probe(self, request: Request, path: bytes) -> None:
         """For load balancers: it lives, and it knows what to route."""
@@ -387,6 +402,7 @@ class ClientConnection(asyncio.Protocol):
         """Refuse and close: what follows cannot be framed."""
         if self._closed or self._last:
             return
+        self._core.folded.add(self._uid, "", "", refusal.status)
         if self._busy:
             self._transport.abort()
             return

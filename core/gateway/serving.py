@@ -261,5 +261,5 @@ class Serving:
             self._private.close()
             self._turns_path.unlink(missing_ok=True)
             core.tell_denials(all=True)
-            core.spool.flush()
+            core.flush()
             successor.close()

@@ -33,6 +33,11 @@ class ReplicaRoute(msgspec.Struct, frozen=True, kw_only=True):
     draining: bool = False
     """It ends what it answers and gets nothing new."""
     prefix: str = ""
+    version: int = 0
+    """Of its model; 0 where nobody says."""
+    node: str = ""
+    cores: int = 0
+    """That it computes with; 0 for a server of somebody else."""
 
 
 class Route(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,6 +55,8 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     ctx_per_slot: int = 0
     expected: bool = False
     """A replica is on its way: who asks meanwhile waits for it as for a slot."""
+    prompt_progress: bool = False
+    """The engine understands return_progress in a stream: how much of the prompt it has read, before its answer."""
     asks_for: str = ""
     """The name that its servers know the model by, where it is not the deployment's."""
 
@@ -196,8 +203,16 @@ class UsageLine(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     total_s: float = 0.0
     actor: str = ""
     turn: str = ""
+    first_token_s: float | None = None
+    """Of a stream: from the request to the first event of its answer."""
+    version: int = 0
+    node: str = ""
+    core_s: float = 0.0
+    """Its share of the replica's cores: seconds in a slot, times the cores, by the slots."""
+    requests: int = 1
+    """More than one where refusals of a second that are alike are folded."""
     key: str = ""
-    """Id of the API key."""
+    """Id of the API key that the request came with."""
 
 
 SEVERAL = -2

@@ -44,6 +44,7 @@ from core.nouns.keys import Key, KeyLimits, NewKey
 from core.nouns.models import ImportJob, Model, ModelFile, ModelShape
 from core.nouns.nodes import Counters, NodeFacts, NodeSample, ProcessSample
 from core.nouns.report import AuditReport
+from core.nouns.usage import UsageReport, UsageRow, UsageSums
 
 API_VERSION = 1
 """Of the control interface; its routes lie under /api/v1. A terminal refuses a daemon with another one."""
@@ -105,5 +106,8 @@ __all__ = [
     "Subject",
     "Team",
     "Turn",
+    "UsageReport",
+    "UsageRow",
+    "UsageSums",
     "Whoami",
 ]

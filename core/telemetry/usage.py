@@ -3,17 +3,64 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
+from core.gateway.wire import UsageLine
+
+MOST = 1 << 40
+"""No count of a request is larger: an attached server, or a spool that was tampered with, may say anything."""
+
 
 class UsageRow(msgspec.Struct, frozen=True):
-    """One request: when, of which deployment, and the rest as JSON."""
+    """One request, as it is kept: the columns of `usage_lines` but `seq`, in their order. Times in seconds; tokens
+    None where nobody could say."""
 
+    id: str
     time: float
+    uid: int
+    user: str
+    groupname: str
+    key: str
     deployment: str
-    data: str
+    model: str
+    version: int
+    node: str
+    replica: str
+    launch: str
+    path: str
+    status: int
+    outcome: str
+    requests: int
+    prompt_tokens: int | None
+    cached_tokens: int | None
+    answer_tokens: int | None
+    estimated: int
+    queue_s: float
+    first_byte_s: float | None
+    first_token_s: float | None
+    total_s: float
+    core_s: float
+
+
+COLUMNS = UsageRow.__struct_fields__
+_INSERT = f"INSERT INTO usage_lines ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))})"  # noqa: S608
+
+
+def row_of(line: UsageLine, people: Mapping[int, tuple[str, str]]) -> UsageRow:
+    """A line with the user's name and group, which `people` has by uid."""
+    user, group = people.get(line.uid, (f"uid:{line.uid}", ""))
+    return UsageRow(
+        line.id, line.time, line.uid, user, group, line.key, line.deployment, line.model, line.version, line.node,
+        line.replica, line.launch, line.path, line.status, line.outcome, _count(line.requests) or 1,
+        _count(line.prompt_tokens), _count(line.cached_tokens), _count(line.answer_tokens), int(line.estimated),
+        line.queue_s, line.first_byte_s, line.first_token_s, line.total_s, line.core_s,
+    )  # fmt: skip
+
+
+def _count(said: int | None) -> int | None:
+    return said if said is not None and 0 <= said < MOST else None
 
 
 def commit_batch(db: sqlite3.Connection, gateway: str, n: int, rows: Sequence[UsageRow]) -> bool:
@@ -21,10 +68,7 @@ def commit_batch(db: sqlite3.Connection, gateway: str, n: int, rows: Sequence[Us
     mark = db.execute("SELECT n FROM usage_mark WHERE gateway = ?", (gateway,)).fetchone()
     if mark is not None and n <= mark[0]:
         return False
-    db.executemany(
-        "INSERT INTO usage (gateway, batch, line, time, deployment, data) VALUES (?, ?, ?, ?, ?, ?)",
-        [(gateway, n, i, row.time, row.deployment, row.data) for i, row in enumerate(rows)],
-    )
+    db.executemany(_INSERT, [msgspec.structs.astuple(row) for row in rows])
     db.execute(
         "INSERT INTO usage_mark (gateway, n) VALUES (?, ?) ON CONFLICT (gateway) DO UPDATE SET n = excluded.n",
         (gateway, n),

@@ -98,9 +98,11 @@ def test_a_role_of_ones_own_stands_for_its_patterns() -> None:
 
 
 def test_an_auditor_changes_nothing_and_an_admin_does_not_touch_the_trail() -> None:
-    changing = {p for p in PERMISSIONS if not p.endswith((".read", ".verify", ".export"))}
+    changing = {p for p in PERMISSIONS if not p.endswith((".read", ".verify", ".export", ".read-others"))}
     auditor = system(grant("auditor", user(ALICE)))
     assert not {p for p in changing if may(auditor, ALICE, p, "x:y")}
+    assert may(auditor, ALICE, "usage.read-others", "usage:all")
+    assert not may(auditor, ALICE, "chats.read-others", "chat:x")
     admin = system(grant("admin", user(ALICE)))
     assert {p for p in PERMISSIONS if not may(admin, ALICE, p, "x:y")} == {"audit.accept", "chats.read-others"}
 

@@ -87,6 +87,8 @@ def test_the_documents_hold_what_is_promised_and_nothing_else(home: Path, sample
     check("keys ls", made)
     check("keys ls", ask("keys", "ls"))
     check("keys ls", ask("keys", "limit", "ci", "--rpm", "9"))
+    check("usage", ask("usage"))
+    check("usage", ask("usage", "--by", "day", "--mine"))
     check("whoami", ask("whoami"))
     check("access grants", ask("access", "grant", "operator", "user:bin", "--scope", "deployment:chat"))
     check("access grants", ask("access", "grants"))

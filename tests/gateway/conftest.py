@@ -42,6 +42,9 @@ class Stub:
         self.stalled = asyncio.Event()
         self.size = 1
         self.silent = False
+        self.late: asyncio.Event | None = None
+        """Events come when it is set, and the head before that: `headed`."""
+        self.headed = asyncio.Event()
         self.slams = 0
         self.die = False
         self.connections = 0
@@ -79,10 +82,17 @@ class Stub:
                 writer.write(
                     b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
                 )
+                if self.late is not None:
+                    await writer.drain()
+                    self.headed.set()
+                    await self.late.wait()
                 if self.flood:
                     await self._flood(writer)
                     continue
                 events = [b'data: {"choices":[{"delta":{"content":"%d"}}]}\n\n' % i for i in range(3)]
+                if asked.get("return_progress"):
+                    read = b'data: {"choices":[{}],"prompt_progress":{"total":7,"cache":2,"processed":%d}}\n\n'
+                    events = [read % 2, read % 7, *events]
                 if asked.get("stream_options", {}).get("include_usage"):
                     events.append(b'data: {"choices":[],"usage":{"prompt_tokens":7,"completion_tokens":3}}\n\n')
                 events.append(b"data: [DONE]\n\n")

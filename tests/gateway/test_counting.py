@@ -71,3 +71,25 @@ def test_only_events_are_counted_as_events(cuts):
     counts = Counts(True, False)
     parted(stream(b"\n\n", *[b"data: " + said] * 3, b": ping", DONE), cuts, counts)
     assert counts.events == 3
+
+
+def test_a_server_that_says_nonsense_is_billed_nothing_and_shrinks_no_bill():
+    counts = Counts(False, False)
+    counts.part(b'{"usage":{"prompt_tokens":-5,"completion_tokens":' + b"9" * 30 + b"}}", True)
+    assert (counts.prompt, counts.answer, counts.cached) == (None, None, None)
+    counts = Counts(False, False)
+    told = b'{"usage":{"prompt_tokens":5,"completion_tokens":-2,"prompt_tokens_details":{"cached_tokens":-1}}}'
+    counts.part(told, True)
+    assert (counts.prompt, counts.answer, counts.cached) == (5, None, None)
+
+
+@given(cuts=st.lists(st.integers(0, 900), max_size=8), mark=st.sampled_from([b"\n\n", b"\r\n\r\n"]))
+def test_how_much_of_the_prompt_was_read_is_taken_and_kept_from_the_client(cuts, mark):
+    read = [b'data: {"choices":[{}],"prompt_progress":{"total":9,"cache":5,"processed":%d}}' % n for n in (5, 9)]
+    counts = Counts(True, True, True)
+    assert parted(stream(mark, *read, *PIECES), cuts, counts) == stream(mark, *PIECES)
+    assert (counts.prompt, counts.cached, counts.answer, counts.events) == (9, 5, None, len(PIECES))
+    counts = Counts(True, False, False)
+    whole = stream(mark, *read, *PIECES)
+    assert parted(whole, cuts, counts) == whole
+    assert (counts.prompt, counts.cached, counts.events) == (9, 5, len(PIECES))

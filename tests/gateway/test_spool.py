@@ -40,7 +40,7 @@ async def acknowledge(gateway, count: int) -> None:
     while len(gateway.usage) < count:
         await gateway.expect(wire.UsageBatch)
     gateway.send(wire.UsageAck(launch="launch0000", n=count))
-    await gateway.told(lambda live: live.spooled == 0)
+    await gateway.told(lambda live: live.spooled < count)  # what was refused meanwhile has a line too
 
 
 async def test_requests_are_refused_until_there_is_room(filled, stub, full):
@@ -51,6 +51,8 @@ async def test_requests_are_refused_until_there_is_room(filled, stub, full):
     await acknowledge(filled, full)
     assert b"[DONE]" in await filled.post(ASK)
     assert (await filled.line(lambda line: line.model == "m")).outcome == "ok"
+    refused = await filled.line(lambda line: line.outcome == "refused")
+    assert (refused.status, refused.deployment, refused.requests) == (503, "chat", 1)
 
 
 async def test_requests_are_served_uncounted_by_setting(filled, stub, full):

@@ -398,7 +398,10 @@ async def left_by_an_older_program(program: Program, folder: Path) -> Life:
     """As one that had not the last migration yet."""
     life = await left_by_a_killed_daemon(program, folder)
     db = sqlite3.connect(life.paths.database)
-    db.executescript("DROP TABLE usage; DROP TABLE usage_mark; DELETE FROM migrations WHERE name = 'usage'")
+    db.executescript(
+        "DROP TABLE usage_lines; DROP TABLE usage_rollups; DROP TABLE usage_state; DROP TABLE usage_mark;"
+        " DELETE FROM migrations WHERE name LIKE 'usage%'"
+    )
     db.close()
     return life
 

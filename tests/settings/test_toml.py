@@ -130,6 +130,42 @@ def test_no_text_gives_anything_but_settings_or_a_reason(text: str) -> None:
 def test_the_example_of_each_key_is_right(table: str, key: str) -> None:
     with pytest.raises(Invalid) as caught:
         parse(f"[{table}]\n{key} = 1979-05-27\n")
-    shown = re.search(r"for example `(.+)`;", caught.value.todo)
+    shown = re.search(r"(?:for example|write) `?(.+?)(?:`| on a line)", caught.value.todo)
     assert shown is not None
     parse(f"[{table}]\n{shown[1]}\n")
+
+
+PRICED = """
+[usage]
+currency = "EUR"
+[usage.prices."phi-3.5*"]
+per_million_in = 0.5
+per_million_out = 1
+[usage.prices."*"]
+per_core_hour = 0.02
+"""
+
+
+def test_prices_are_tables_by_patterns_of_models() -> None:
+    usage = parse(PRICED).usage
+    assert usage.currency == "EUR" and list(usage.prices) == ["phi-3.5*", "*"]
+    assert (usage.prices["phi-3.5*"].per_million_in, usage.prices["*"].per_core_hour) == (0.5, 0.02)
+    assert parse("").usage.prices == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "what"),
+    [
+        (PRICED.replace("per_million_out = 1", "per_million_out = -1"), 6, "per_million_out"),
+        (PRICED.replace("per_core_hour", "per_hour"), 8, "unknown key"),
+        (PRICED.replace("per_core_hour = 0.02", 'per_core_hour = "2 cents"'), 8, "per_core_hour"),
+        (PRICED.replace('."*"', ""), 8, "per_core_hour is the number"),
+        ("[usage]\nprices = 5\n", 2, "prices is the whole number"),
+        ('[usage.prices]\n"a*b" = 5\n', 2, "a*b is the whole number"),
+        (PRICED.replace('"*"', '"a*b"'), 7, "a*b"),
+    ],
+)
+def test_a_price_that_is_wrong_is_told_with_its_line(text: str, line: int, what: str) -> None:
+    with pytest.raises(Invalid) as caught:
+        parse(text)
+    assert caught.value.what.startswith(f"corral.toml:{line}:") and what in caught.value.what

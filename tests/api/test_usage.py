@@ -1,0 +1,123 @@
+"""Who sees whose usage: everybody his own, by uid and name; others' with the permission alone."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestClient, TestServer
+
+from core.access import Gate, Rights
+from core.api.peer import Names
+from core.api.server import Server
+from core.api.usage import UsageReader, add_usage
+from core.audit import Audit
+from core.gateway.wire import UsageLine
+from core.nouns import Actor, Grant, Subject
+from core.settings import Paths, PriceTable, UsageTable
+from core.store import Store
+from core.telemetry.report import ROWS
+from core.telemetry.usage import commit_batch, row_of
+
+ADA = Actor(uid=1000, name="ada")
+PEOPLE = {1000: ("ada", "staff"), 1001: ("ben", "staff")}
+
+
+class Asking:
+    """`get` as ada, who has `role`."""
+
+    def __init__(self, client: TestClient, gate: Gate) -> None:
+        self._client, self._gate = client, gate
+        self.table = UsageTable()
+
+    def role(self, *roles: str, deny: bool = False) -> None:
+        subject = Subject(kind="user", name="ada", id=1000)
+        effect = "deny" if deny else "allow"
+        grants = [Grant(id=f"g{role}", what=role, subject=subject, by="root", at=0.0, effect=effect) for role in roles]
+        self._gate.rights = Rights(mode="system", owner_uid=0, grants=grants)
+
+    async def get(self, path: str, status: int = 200) -> Any:
+        async with self._client.get("/api/v1" + path) as answer:
+            assert answer.status == status, await answer.text()
+            return await answer.json()
+
+
+@pytest.fixture
+async def asking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Asking]:
+    paths = Paths(tmp_path, tmp_path / "corral.toml", "0badcafe")
+    paths.state.mkdir()
+    store = await Store.open(paths, packages=("core.store", "core.audit", "core.access", "core.telemetry"))
+    gate = Gate(store, Audit(store, paths), Rights(mode="system", owner_uid=0))
+
+    async def ada(names: Names, peer: object, through: str) -> Actor:
+        return ADA
+
+    monkeypatch.setattr(Names, "actor", ada)
+    rows = [
+        row_of(UsageLine(id="i", time=5.0, uid=uid, deployment="chat", model="m", replica="chat/0", launch="l",
+                         path="/", status=200, outcome="ok", prompt_tokens=10**6, answer_tokens=1), PEOPLE)
+        for uid in (1000, 1001, 1001)
+    ]  # fmt: skip
+    await store.transact(lambda db: commit_batch(db, "gw", 1, rows))
+    server = Server(gate, "the log")
+    client: TestClient[web.Request, web.Application] = TestClient(TestServer(server.app))
+    made = Asking(client, gate)
+    add_usage(server, UsageReader(store, lambda: made.table))
+    await client.start_server()
+    yield made
+    await client.close()
+    server.close()
+    await store.close()
+
+
+async def test_a_user_sees_his_own_and_cannot_ask_for_another_s(asking: Asking) -> None:
+    asking.role("user")
+    found = await asking.get("/usage?by=user")
+    assert found["mine"] and [row["group"]["user"] for row in found["rows"]] == ["ada"]
+    assert found["total"]["requests"] == 1
+    assert (await asking.get("/usage?user=ben"))["total"]["requests"] == 0
+    await asking.get("/usage/all", 403)
+
+
+async def test_an_auditor_sees_everybody_s_and_a_viewer_nobody_s(asking: Asking) -> None:
+    asking.role("auditor")
+    found = await asking.get("/usage/all?by=user")
+    assert not found["mine"] and found["total"]["requests"] == 3
+    await asking.get("/usage", 403)
+    asking.role("viewer")
+    await asking.get("/usage", 403)
+    await asking.get("/usage/all", 403)
+    asking.role("admin")
+    assert (await asking.get("/usage/all?user=ben&user=x"))["total"]["requests"] == 2
+
+
+async def test_prices_are_those_of_now(asking: Asking) -> None:
+    asking.role("user")
+    assert (await asking.get("/usage"))["total"]["cost"] is None
+    asking.table = UsageTable(currency="EUR", prices={"m": PriceTable(per_million_in=2)})
+    found = await asking.get("/usage")
+    assert (found["total"]["cost"], found["currency"]) == (2, "EUR")
+
+
+@pytest.mark.parametrize(
+    ("query", "words"),
+    [
+        ("by=prompt", "not kept by"),
+        ("since=yesterday", "no number"),
+        ("limit=x", "no whole"),
+        ("until=nan", "no number"),
+    ],
+)
+async def test_what_is_asked_wrongly_is_told(asking: Asking, query: str, words: str) -> None:
+    asking.role("user")
+    assert words in (await asking.get(f"/usage?{query}", 400))["what"]
+
+
+async def test_rows_are_bounded(asking: Asking) -> None:
+    asking.role("auditor")
+    found = await asking.get("/usage/all?by=user&limit=1")
+    assert (len(found["rows"]), found["left_out"]) == (1, 1)
+    assert len((await asking.get(f"/usage/all?by=user&limit={ROWS * 10}"))["rows"]) == 2
