@@ -6,17 +6,13 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-from textual.timer import Timer
-
-from core.errors import CorralError
 from core.nouns import Decision, Difference
 from tui.amounts import moment_ahead
 from tui.plain import plain
+from tui.widgets.asking import Asking
 from tui.widgets.form import Field, Form
 from tui.words import moment
 
-TYPING_PAUSE = 0.2
-"""Seconds without a key before the daemon is asked what it would mean."""
 SHOWN = 12
 """Differences that a form shows one by one."""
 
@@ -34,38 +30,8 @@ def told(found: Sequence[Difference]) -> str:
     return "\n".join(lines)
 
 
-class Asking(Form):
-    """A form whose consequence the daemon works out while one types."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._timer: Timer | None = None
-
-    def weigh(self) -> None:
-        if self._timer is not None:
-            self._timer.stop()
-        self._timer = self.set_timer(TYPING_PAUSE, self._ask)
-
-    def _ask(self) -> None:
-        try:
-            work = self.question()
-        except ValueError as error:
-            self.show(plain(error))
-            return
-        if self.corral.client is None:
-            self.show("This needs the daemon, which does not answer now")
-            return
-        self.run_worker(self._answer(work), group="asking", exclusive=True)
-
-    async def _answer(self, work: Callable[[Any], Awaitable[str]]) -> None:
-        try:
-            self.show(plain(await work(self.corral.client)))
-        except (CorralError, OSError, TimeoutError) as error:
-            self.show(plain(error))
-
-    def question(self) -> Callable[[Any], Awaitable[str]]:
-        """What to ask for what is typed; raises ValueError with what is wrong or missing."""
-        raise NotImplementedError
+class OfAccess(Asking):
+    """One that goes back to the Access screen when it is done."""
 
     def leave(self, words: str) -> None:
         """Done: back to the screen, with a sentence on it."""
@@ -73,7 +39,7 @@ class Asking(Form):
         self.corral.go("access", say=words)
 
 
-class GrantForm(Asking):
+class GrantForm(OfAccess):
     """Grant or deny."""
 
     HEADLINE = "Grant or deny: nobody gives what he does not hold himself"
@@ -127,7 +93,7 @@ class GrantForm(Asking):
         )
 
 
-class ExplainForm(Asking):
+class ExplainForm(OfAccess):
     """Yes or no, and by which grant."""
 
     HEADLINE = "Explain a decision"
@@ -155,7 +121,7 @@ class ExplainForm(Asking):
         self._ask()
 
 
-class TeamForm(Asking):
+class TeamForm(OfAccess):
     """Who is in a team."""
 
     HEADLINE = "Define a team: those that are named are in it, and nobody else"
@@ -192,7 +158,7 @@ class TeamForm(Asking):
         )
 
 
-class RoleForm(Asking):
+class RoleForm(OfAccess):
     """What a role allows."""
 
     HEADLINE = "Define a role of your own, or define it anew for all who have it"

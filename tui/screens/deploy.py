@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
-from textual.timer import Timer
 
-from core.errors import CorralError
 from core.nouns import Deployment, DeploymentSpec, Plan
 from tui.plain import plain
 from tui.spoken import FIELDS, spoken
+from tui.widgets.asking import Asking
 from tui.widgets.form import Field, Form
 from tui.words import size
 
 MIB = 1 << 20
 MOST_REPLICAS = 64
 """Of a deployment; the daemon refuses more."""
-TYPING_PAUSE = 0.15
-"""Seconds without a key before the plan is asked for."""
 
 
 def left_of(plan: Plan) -> int:
@@ -50,7 +48,7 @@ def told(plan: Plan) -> str:
     return plain("\n".join([*words, *plan.notes]))
 
 
-class DeployForm(Form):
+class DeployForm(Asking):
     """Dismisses itself when the daemon took the spec."""
 
     HEADLINE = "Deploy a model"
@@ -59,8 +57,6 @@ class DeployForm(Form):
     def __init__(self, model: str = "") -> None:
         super().__init__()
         self.model = model
-        self._timer: Timer | None = None
-        self._asked = 0
 
     def fields(self) -> list[Field]:
         model = self.model or next(iter(sorted(self.corral.state.models)), "")
@@ -95,28 +91,13 @@ class DeployForm(Form):
             told, _, field = str(error).partition(" - at `$.")
             raise ValueError(f"{FIELDS.get(field.rstrip('`'), 'A field')}: {told}") from None
 
-    def weigh(self) -> None:
-        if self._timer is not None:
-            self._timer.stop()
-        self._timer = self.set_timer(TYPING_PAUSE, self._ask)
+    def question(self) -> Callable[[Any], Awaitable[str]]:
+        spec = self.spec()
 
-    def _ask(self) -> None:
-        try:
-            spec = self.spec()
-        except ValueError as error:
-            self.show(plain(error))
-            return
-        if self.corral.client is None:
-            self.show("The plan needs the daemon, which does not answer now")
-            return
-        self._asked += 1
-        self.run_worker(self._fit(spec), group="fit", exclusive=True)
+        async def ask(client: Any) -> str:
+            return told(await client.fit(spec))
 
-    async def _fit(self, spec: DeploymentSpec) -> None:
-        try:
-            self.show(told(await self.corral.client.fit(spec)))
-        except (CorralError, OSError, TimeoutError) as error:
-            self.show(plain(spoken(error)))
+        return ask
 
     def action_send(self) -> None:
         from core.errors import Conflict
