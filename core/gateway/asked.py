@@ -4,7 +4,7 @@ and with it everybody else's answer)."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 from msgspec import Meta
@@ -40,9 +40,9 @@ class Asked(msgspec.Struct, frozen=True):
     model: str
     stream: bool | None = None
     stream_options: Options | None = None
+    return_progress: msgspec.Raw = _NOTHING
     max_tokens: float | None = None
     max_completion_tokens: float | None = None
-    return_progress: Any = None
     logprobs: bool | Likely | None = None
     top_logprobs: Likely | None = None
     n_probs: Likely | None = None

@@ -20,6 +20,8 @@ from core.gateway.routes import Seat, Target, Waiter
 from core.gateway.turns import ALONE_S, Turn
 from core.gateway.upstream import EngineConnection
 
+READ_ALOUD = ("/v1/chat/completions", "/v1/completions")
+"""Whose streams can tell how much of the prompt was read."""
 _NOWHERE = wire.ReplicaRoute(id="", launch="", endpoint="")
 """Of a request that no replica took."""
 
@@ -111,14 +113,15 @@ class Exchange:
         stream = bool(asked.stream)
         wants = asked.stream_options is not None and bool(asked.stream_options.include_usage)
         inject = stream and not wants and route.stream_usage
-        progress = stream and route.prompt_progress
+        progress = stream and route.prompt_progress and path in READ_ALOUD
+        wants_progress = bytes(asked.return_progress) == b"true"
         self._body = with_usage(body, asked) if inject else body
-        if progress and asked.return_progress is not True:
+        if progress and not wants_progress:
             self._body = with_progress(self._body)
         if route.asks_for:
             self._body = with_model(self._body, route.asks_for)
         self._reads = progress
-        self._counts = Counts(stream, inject, progress and asked.return_progress is not True)
+        self._counts = Counts(stream, inject, progress and not wants_progress)
         self._holder, self._prompt = holder, len(body) // BYTES_A_TOKEN + 1
         self._hold: Hold | None = None
         self._most: int | None = None
