@@ -87,7 +87,7 @@ async def test_an_export_that_is_cut_off_leaves_no_file(tmp_path: Path, whole: b
         if not whole:
             raise Failed("the daemon went away")
 
-    context = click.Context(click.Command("x"), obj=Options(json=False, quiet=False, user=False, yes=False))
+    context = click.Context(click.Command("x"), obj=Options(json=False, quiet=False, user=False, yes=False, wide=False))
     with context, pytest.raises(Failed):
         await proof.write(pieces(), tmp_path / "trail")
     assert not list(tmp_path.iterdir())
