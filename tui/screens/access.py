@@ -193,7 +193,11 @@ class Access(Room):
     def action_explain(self) -> None:
         from tui.screens.accessforms import ExplainForm
 
-        self.app.push_screen(ExplainForm())
+        grant = self.grants.get(self.table().key)
+        if grant is None or grant.subject.kind != "user":
+            self.app.push_screen(ExplainForm())
+            return
+        self.app.push_screen(ExplainForm(grant.subject.name, "" if "*" in grant.scope else grant.scope))
 
     def action_team(self) -> None:
         from tui.screens.accessforms import TeamForm

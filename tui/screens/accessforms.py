@@ -99,11 +99,15 @@ class ExplainForm(OfAccess):
     HEADLINE = "Explain a decision"
     SENDS = "Explain"
 
+    def __init__(self, user: str = "", object: str = "") -> None:
+        super().__init__()
+        self.user, self.object = user, object
+
     def fields(self) -> list[Field]:
         return [
-            Field("user", "user", "", "a user of this host"),
+            Field("user", "user", self.user, "a user of this host"),
             Field("permission", "may", "deployments.use", "a permission"),
-            Field("object", "on", "", "deployment:chat, model:tiny, audit:chain"),
+            Field("object", "on", self.object, "deployment:chat, model:tiny, audit:chain"),
         ]
 
     def question(self) -> Callable[[Any], Awaitable[str]]:
