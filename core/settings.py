@@ -296,7 +296,7 @@ class ChatsTable(_Table, frozen=True, kw_only=True):
 class SinksTable(_Table, frozen=True, kw_only=True):
     file: str = ""
     """File of JSON lines that records are appended to."""
-    journald: Literal["off", "on"] = "off"
+    journald: bool = False
     syslog: str = ""
     """host:port of a collector that speaks syslog over TLS (RFC 5425)."""
     syslog_ca: str = ""

@@ -101,6 +101,8 @@ def _table(data: dict[str, Any], type: inspect.StructType, keys: list[str], refu
 
 def example(key: str, default: object) -> str:
     """A right value of a key, as TOML."""
+    if isinstance(default, bool):
+        return "false" if default else "true"
     if isinstance(default, tuple):
         return "[" + ", ".join(f"{each:g}" for each in default) + "]"
     if isinstance(default, str):
@@ -119,6 +121,10 @@ def _value(value: Any, type: inspect.Type, size: bool) -> Any:
         return _size(value, type) if size else _whole(value, type)
     if isinstance(type, inspect.FloatType):
         return _number(value, type)
+    if isinstance(type, inspect.BoolType):
+        if not isinstance(value, bool):
+            raise _Wrong(_said(value), "`true` or `false`, without quotes")
+        return value
     if isinstance(type, inspect.LiteralType):
         if not isinstance(value, str) or value not in type.values:
             raise _Wrong(_said(value), _listed([json.dumps(each) for each in type.values]))

@@ -591,11 +591,11 @@ def test_a_target_is_host_and_port() -> None:
 async def test_settings_name_sinks_and_a_wrong_one_is_said(place: Place) -> None:
     from core.settings import parse
 
-    table = parse('[audit.sinks]\nfile = "/x/y"\njournald = "on"\nsyslog = "h:1"\n').audit.sinks
+    table = parse('[audit.sinks]\nfile = "/x/y"\njournald = true\nsyslog = "h:1"\n').audit.sinks
     assert [sink.name for sink in sinks_of(table)] == ["file", "journald", "syslog"]
     assert sinks_of(SinksTable()) == []
-    with pytest.raises(Invalid, match='"off" or "on"'):
-        parse("[audit.sinks]\njournald = true\n")
+    with pytest.raises(Invalid, match="`true` or `false`.*`journald = true`"):
+        parse('[audit.sinks]\njournald = "on"\n')
     found = Sinks(place.store, place.audit, place.paths, lambda: place.settings, pause=soon)
     task = asyncio.create_task(found.run())
     place.settings = AuditTable(sinks=SinksTable(file="relative"))

@@ -53,7 +53,7 @@ def sinks_of(table: SinksTable) -> list[Sink]:
     found: list[Sink] = []
     if table.file:
         found.append(JsonFile(table.file))
-    if table.journald == "on":
+    if table.journald:
         found.append(Journal())
     if table.syslog:
         found.append(Syslog(table.syslog, ca=table.syslog_ca, cert=table.syslog_cert, key=table.syslog_key))
