@@ -594,7 +594,7 @@ async def test_settings_name_sinks_and_a_wrong_one_is_said(place: Place) -> None
     table = parse('[audit.sinks]\nfile = "/x/y"\njournald = true\nsyslog = "h:1"\n').audit.sinks
     assert [sink.name for sink in sinks_of(table)] == ["file", "journald", "syslog"]
     assert sinks_of(SinksTable()) == []
-    with pytest.raises(Invalid, match="`true` or `false`.*`journald = true`"):
+    with pytest.raises(Invalid, match=r"`true` or `false`.*`journald = true`"):
         parse('[audit.sinks]\njournald = "on"\n')
     found = Sinks(place.store, place.audit, place.paths, lambda: place.settings, pause=soon)
     task = asyncio.create_task(found.run())
