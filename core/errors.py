@@ -40,7 +40,7 @@ class CorralError(Exception):
         self.details = details
 
     def __str__(self) -> str:
-        return ". ".join(part.rstrip(".") for part in (self.what, self.why, self.todo) if part)
+        return "; ".join(part.rstrip(".") for part in (self.what, self.why, self.todo) if part)
 
     def body(self) -> ErrorBody:
         return ErrorBody(self.code, self.what, self.why, self.todo, self.details)

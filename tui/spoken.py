@@ -38,4 +38,4 @@ def spoken(error: Exception | ErrorBody) -> str:
     for pattern, place in _SAID:
         todo = pattern.sub(place, todo)
     todo = _OPTION.sub(lambda found: FIELDS[found[1]], todo)
-    return ". ".join(part.rstrip(".") for part in (what, error.why, todo) if part)
+    return "; ".join(part.rstrip(".") for part in (what, error.why, todo) if part)

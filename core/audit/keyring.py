@@ -52,7 +52,7 @@ class Keyring:
                 key = load(place, self._environ)
             except Invalid as error:
                 if not isinstance(error.__cause__, FileNotFoundError):
-                    why = why or ". ".join(part for part in (error.what, error.why) if part)
+                    why = why or "; ".join(part for part in (error.what, error.why) if part)
                 continue
             if key.id == known.id:
                 if place == self._next:  # the daemon died between the record of it and this

@@ -153,7 +153,7 @@ async def test_a_refusal_rolls_back_and_is_recorded(place: tuple[Paths, Store, A
         await gate.act(ALICE, "test.act", "thing:x", "r", work)
     assert await store.read(lambda db: db.execute("SELECT 1 FROM meta WHERE key = 'half'").fetchone()) is None
     (record,) = await audit.ls()
-    assert (record.outcome, record.actor, record.reason) == ("refused", "alice", "no. because")
+    assert (record.outcome, record.actor, record.reason) == ("refused", "alice", "no; because")
 
 
 async def test_a_stranger_is_refused_and_recorded_and_nothing_runs(place: tuple[Paths, Store, Audit, Gate]) -> None:

@@ -153,7 +153,7 @@ def test_a_disk_that_became_read_only(home: Path) -> None:
 def test_a_new_home_on_a_full_disk(home: Path) -> None:
     said = on_a_disk(home, "4m", FILL, "corral ps || echo code $?", "alone || echo code $?")
     assert "code 6" in said and "is full: make room, then try again" in said
-    assert "cannot be opened. the disk with the database is full" in said and "code 1" in said
+    assert "cannot be opened; the disk with the database is full" in said and "code 1" in said
 
 
 @ROOT

@@ -63,7 +63,7 @@ def test_state_and_config_follow_xdg() -> None:
 @pytest.mark.parametrize("name", ["CORRAL_HOME", "HOME", "XDG_STATE_HOME"])
 def test_a_folder_whose_name_is_no_text_is_refused(name: str) -> None:
     """It was a UnicodeEncodeError of whatever wrote it down first."""
-    with pytest.raises(Invalid, match=rf"{name} is /srv/\\xff\. it is not UTF-8"):
+    with pytest.raises(Invalid, match=rf"{name} is /srv/\\xff; it is not UTF-8"):
         user_paths({"HOME": "/home/x"} | {name: os.fsdecode(b"/srv/\xff")})
 
 

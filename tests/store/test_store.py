@@ -184,7 +184,7 @@ async def test_a_full_disk_at_the_start_takes_the_ballast_too(tmp_path: Path, mo
 
 async def test_a_folder_that_is_not_there_is_a_sentence(tmp_path: Path) -> None:
     paths = Paths(tmp_path / "gone", tmp_path / "corral.toml", "0badcafe")
-    with pytest.raises(StoreError, match=r"corral\.db cannot be opened\. .*unable to open database file"):
+    with pytest.raises(StoreError, match=r"corral\.db cannot be opened; .*unable to open database file"):
         await Store.open(paths, packages=("core.store",))
 
 
@@ -243,8 +243,8 @@ def test_every_error_is_a_sentence_of_the_family() -> None:
     short.sqlite_errorcode = faults.IOERR_SHMSIZE
     quota = OSError(errno.EDQUOT, "Disk quota exceeded", "/x")
     for error in (full, short):
-        assert "the disk with the database is full. make room" in str(faults.store_error(error))
-    assert "on the disk with the database is used up. remove files of yours" in str(faults.store_error(quota))
+        assert "the disk with the database is full; make room" in str(faults.store_error(error))
+    assert "on the disk with the database is used up; remove files of yours" in str(faults.store_error(quota))
     broken = OSError(errno.EIO, "Input/output error", "/x/corral.db")
     assert "/x/corral.db: Input/output error" in str(faults.store_error(broken))
     assert "the database says: locked" in str(faults.store_error(sqlite3.OperationalError("locked")))

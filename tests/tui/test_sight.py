@@ -57,7 +57,7 @@ async def test_a_new_daemon_with_another_interface_is_said_and_ends_the_waiting(
         fake.picture = picture
         fake.push("resync", "", None)
         await it.until("failed")
-        told = "they speak different versions. `corral shutdown` (models run on), then any verb"
+        told = "they speak different versions; `corral shutdown` (models run on), then any verb"
         await it.until(lambda: told in " ".join(it.text.split()))
 
 

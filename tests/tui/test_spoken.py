@@ -14,7 +14,7 @@ from tui.spoken import spoken
         (Conflict("a model 'x' exists", todo="give the new one another --name"), "give the new one another name"),
         (NotFound("no model 'x'", "", "see `corral models ls`, or import one"), "see screen 3, or import one"),
         (NotFound("no deployment 'x'", "", "see `corral deployments`"), "see screen 2"),
-        (Invalid("parallel is 999", "it may be 1 to 256", "change --parallel"), "slots is 999. it may be 1 to 256"),
+        (Invalid("parallel is 999", "it may be 1 to 256", "change --parallel"), "slots is 999; it may be 1 to 256"),
         (
             Conflict("x", "", "what would fit: --ctx 512 --parallel 2 --cache-type q8_0"),
             "what would fit: ctx 512 slots 2 cache type q8_0",
@@ -26,7 +26,7 @@ from tui.spoken import spoken
         ),
         (
             Conflict("/a/--name.gguf is bad", "see `corral models ls`.gguf"),
-            "/a/--name.gguf is bad. see `corral models ls`",
+            "/a/--name.gguf is bad; see `corral models ls`",
         ),
         (OSError(5, "broken"), "broken"),
     ],
