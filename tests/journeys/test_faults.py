@@ -289,8 +289,8 @@ class Life:
                 if each.state == ("stopped" if each.wanted == "stopped" or not each.spec.replicas else "ready")
             }
             replicas = {each.id for each in await self.client.replicas()}
-            # What was found at the start is said for as long as this daemon runs.
-            said = ("set aside", "is gone", "the daemon died")
+            # What was found at the start is said for as long as this daemon runs; other tests' gateways take ports.
+            said = ("set aside", "is gone", "the daemon died", "Address already in use")
             warnings = [each for each in status.daemon.warnings if not any(words in each for words in said)]
             self.last = f"{warnings} {left} wanted {wanted} are {replicas}"
             ready = status.gateway_status.state == "ready"
