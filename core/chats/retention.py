@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import secrets
 import sqlite3
 import time
@@ -12,14 +11,11 @@ from typing import Any
 
 from core.access import Gate
 from core.chats import tables
-from core.errors import CorralError
 from core.events import Bus
 from core.nouns import CORRAL
 from core.store import Store
+from core.store.hourly import hourly
 
-log = logging.getLogger(__name__)
-
-EVERY_S = 3600.0
 DAY_S = 86400.0
 
 
@@ -35,13 +31,8 @@ class Retention:
         """The copies of the database were gone through: a daemon that was killed may have left something there."""
 
     async def run(self, pause: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
-        """Until cancelled. A store that cannot be written is tried again with the next hour."""
-        while True:
-            try:
-                await self.sweep()
-            except CorralError as error:
-                log.error("chats that are over could not be removed: %s", error)
-            await pause(EVERY_S)
+        """Until cancelled."""
+        await hourly(self.sweep, "chats that are over", pause)
 
     async def sweep(self) -> int:
         """Remove what is over now; how many chats. One record says the number and no more. A chat that is being

@@ -1,10 +1,8 @@
-"""The service of chats: asks the gateway on behalf of the person, publishes pieces, stores the answer as it grows."""
+"""The service of chats: keeps them for their owners, and says what of a conversation goes along with a question."""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import logging
 import secrets
 import sqlite3
 import time
@@ -14,46 +12,22 @@ from typing import Any
 
 import msgspec
 
-from core import http
 from core.access import Gate
-from core.access.people import actor_named
 from core.chats import tables
 from core.chats.answer import Answer
+from core.chats.asking import Answers
 from core.chats.context import fitting, messages, overfull, too_long
 from core.chats.retention import DAY_S
-from core.errors import Conflict, CorralError, Invalid, NotFound, missing
+from core.errors import Conflict, Invalid, NotFound, missing
 from core.events import Bus
 from core.nouns import Actor, Chat, ChatDetail, ChatOptions, Deployment, Turn
 from core.store import Store
 
-log = logging.getLogger(__name__)
-
-SAVE_S = 1.0
-SAVE_BYTES = 1024
 QUESTION_LIMIT = 1 << 20
 TITLE = 200
 """Characters of a title that are kept."""
-TURN_TIMEOUT_S = 900.0
 OWN = "chats.own"
 """The permission to keep chats; which deployment they may be with is asked for apart from it."""
-LOOK_S = 1.0
-"""How often it is looked what an answer waits for."""
-HEARD_S = 2.0
-"""From a question on, until the gateway has told of it for certain."""
-
-
-class _Live:
-    """A turn in flight: its answer so far, and who waits for more of it."""
-
-    def __init__(self, answer: Answer, actor: Actor, deployment: str) -> None:
-        self.answer = answer
-        self.actor = actor
-        self.deployment = deployment
-        self.news = asyncio.Event()
-        self.task: asyncio.Task[None] | None = None
-        self.stopped = False
-        self.why = ""
-        """Why it was stopped, where its owner did not."""
 
 
 class Chats:
@@ -73,13 +47,10 @@ class Chats:
     ) -> None:
         """`queued`: whether a turn has no slot yet; None if the gateway does not say."""
         self._store, self._gate, self._bus = store, gate, bus
-        self._socket = gateway_socket
         self._deployment = deployment
         self._clock = clock
         self._keep_days = keep_days
-        self._queued = queued
-        self._live: dict[str, _Live] = {}
-        self._obeying: set[asyncio.Task[None]] = set()
+        self._answers = Answers(gate, bus, gateway_socket=gateway_socket, clock=clock, queued=queued)
 
     # ---------------------------------------------------------------------------------------- its life
 
@@ -87,17 +58,15 @@ class Chats:
         """Go on with the turns that were in flight when the daemon before ended."""
         for turn, offset, uid, owner, deployment in await self._store.read(tables.unfinished):
             actor = Actor(uid=uid, name=owner, through="daemon")
-            answer = Answer(turn, offset, clock_ms=turn.asked_at * 1000)
-            live = _Live(answer, actor, deployment)
-            self._live[turn.id] = live
-            live.task = asyncio.create_task(self._resume(live, actor))
+            self._answers.resume(actor, turn, offset, deployment, self._save)
 
     async def close(self) -> None:
         """Leave the turns to the gateway; the next daemon goes on with them."""
-        tasks = [*self._obeying, *(live.task for live in self._live.values() if live.task is not None)]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._answers.close()
+
+    def obey(self) -> None:
+        """Rights have changed: end the answers of those who may not use the deployment any more."""
+        self._answers.obey()
 
     # ---------------------------------------------------------------------------------------- chats
 
@@ -142,8 +111,7 @@ class Chats:
         """A chat and its turns, with what has come of the one in flight. Raises `NotFound`."""
         chat = await self._with_room(await self._mine(actor, id))
         turns = await self._store.read(lambda db: tables.turns_of(db, chat.id))
-        shown = tuple(live.answer.turn if (live := self._live.get(turn.id)) else turn for turn in turns)
-        return ChatDetail(chat=chat, messages=shown)
+        return ChatDetail(chat=chat, messages=tuple(map(self._answers.so_far, turns)))
 
     async def update(self, actor: Actor, request: str, id: str, **fields: Any) -> Chat:
         """Change title, options, on_full or deployment."""
@@ -169,7 +137,7 @@ class Chats:
     async def rm(self, actor: Actor, request: str, id: str) -> None:
         """Delete for good: pages are overwritten, in copies of the database too, and the write-ahead log is cut."""
         chat = await self._mine(actor, id)
-        await self._stop_all(chat.id, actor)
+        await self._answers.stop_all(chat.id, actor)
 
         def work(db: sqlite3.Connection) -> tuple[None, Any, Any]:
             turns = _there(db, actor, chat.id).turns
@@ -177,13 +145,9 @@ class Chats:
             return None, {"turns": turns}, None
 
         await self._gate.act(actor, "chats.rm", f"chat:{chat.id}", request, work, permission=OWN, on="*")
-        await self._stop_all(chat.id, actor)  # what was asked between the first look and the deletion
+        await self._answers.stop_all(chat.id, actor)  # what was asked between the first look and the deletion
         await self._store.erase(lambda db: tables.delete_chat(db, chat.id))
         self._bus.publish("chat.gone", f"chat:{chat.id}", to=chat.owner)
-
-    async def _stop_all(self, chat: str, actor: Actor) -> None:
-        for live in [live for live in self._live.values() if live.answer.turn.chat == chat]:
-            await self._stop(live, actor)
 
     async def export(self, actor: Actor, id: str, format: str) -> str:
         detail = await self.get(actor, id)
@@ -286,9 +250,6 @@ class Chats:
         return turn
 
     def _begin(self, actor: Actor, chat: Chat, turn: Turn, told: list[dict[str, str]]) -> None:
-        live = _Live(Answer(turn, 0, clock_ms=self._clock() * 1000), actor, chat.deployment)
-        self._live[turn.id] = live
-        self._tell(live)
         options = chat.options
         body: dict[str, Any] = {
             "model": chat.deployment,
@@ -299,47 +260,16 @@ class Chats:
         for key in ("temperature", "top_p", "max_tokens", "seed"):
             if (value := getattr(options, key)) is not None:
                 body[key] = value
-        live.task = asyncio.create_task(self._carry_out(live, actor, body))
+        self._answers.ask(actor, turn, body, self._save)
 
     async def stop(self, actor: Actor, chat: str, turn: str, *, request: str = "") -> None:
         """End an answer; what came is kept. One that has ended stays as it is. Raises `NotFound`."""
         found = await self._mine(actor, chat)
-        live = self._live.get(turn)
+        live = self._answers.get(turn)
         if live is not None:
             effect = await self._gate.intent(actor, "chats.stop", f"chat:{found.id}", request or turn)
-            await self._stop(live, actor)
+            await self._answers.stop(live, actor)
             await self._gate.outcome(effect, "done", after={"turn": live.answer.turn.n})
-
-    def obey(self) -> None:
-        """Rights have changed: end the answers of those who may not use the deployment any more."""
-        for live in list(self._live.values()):
-            task = asyncio.create_task(self._obey(live))
-            self._obeying.add(task)
-            task.add_done_callback(self._obeying.discard)
-
-    async def _obey(self, live: _Live) -> None:
-        actor = live.actor
-        if not actor.groups and actor.uid > 0:  # taken over from the daemon before, which kept no groups
-            try:
-                actor = await actor_named(actor.name)
-            except CorralError as error:
-                log.warning("%s", error)
-        if not self._gate.may(actor, "deployments.use", f"deployment:{live.deployment}"):
-            live.why = "the right to use the deployment was taken away"
-            await self._stop(live, live.actor)
-
-    async def _stop(self, live: _Live, actor: Actor) -> None:
-        live.stopped = True
-        try:
-            headers = self._headers(actor, "")
-            target = f"/corral/turns/{live.answer.turn.id}"
-            async with await http.request(self._socket, "DELETE", target, headers=headers, timeout=5):
-                pass
-        except (OSError, TimeoutError) as error:
-            log.warning("turn could not be stopped at the gateway: %s", error)
-        if live.task is not None:
-            live.task.cancel()
-            await asyncio.wait({live.task}, timeout=5)
 
     async def stream(
         self, actor: Actor, chat: str, turn: str, offset: int = 0, *, ping_s: float = 0
@@ -350,23 +280,10 @@ class Chats:
         known or the answer has begun), and after so many seconds in which nothing else came.
         """
         found = await self._mine(actor, chat)
-        live = self._live.get(turn)
-        waits, told = None, self._clock()
-        while live is not None and self._live.get(turn) is live:
-            live.news.clear()
-            text = live.answer.turn.answer[offset:]
-            if text:
-                yield {"offset": offset, "text": text}
-                offset += len(text)
-                told = self._clock()
-                continue
-            if ping_s and ((now := self._waits(live)) != waits or not 0 <= self._clock() - told < ping_s):
-                waits, told = now, self._clock()
-                yield {"offset": offset, "text": "", "waits": waits}
-                continue
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(LOOK_S if ping_s else None):
-                    await live.news.wait()
+        async with contextlib.aclosing(self._answers.follow(turn, offset, ping_s)) as pieces:
+            async for piece in pieces:
+                yield piece
+                offset = piece["offset"] + len(piece["text"])
         last = await self._store.read(lambda db: tables.one_turn(db, turn))
         if last is None or last.chat != found.id:
             raise NotFound(f"chat {chat} has no turn {turn!r}")
@@ -375,97 +292,15 @@ class Chats:
         if last.state not in ("waiting", "streaming"):  # else this daemon ends, and the next one goes on with it
             yield {"turn": last}
 
-    def _waits(self, live: _Live) -> str:
-        """What an answer that has not begun waits for, as the gateway tells it each second."""
-        turn = live.answer.turn
-        queued = self._queued(turn.id) if turn.state == "waiting" else None
-        if queued is None or not self._clock() - turn.asked_at > HEARD_S:
-            return ""
-        return "queued" if queued else "prompt"
-
-    # ---------------------------------------------------------------------------------------- the answer
-
-    async def _carry_out(self, live: _Live, actor: Actor, body: dict[str, Any]) -> None:
-        headers = {**self._headers(actor, live.answer.turn.id), "Content-Type": "application/json"}
-        raw = msgspec.json.encode(body)
-        await self._relay(
-            live, actor, http.request(
-                self._socket, "POST", "/v1/chat/completions", body=raw, headers=headers, timeout=TURN_TIMEOUT_S
-            ),
-        )  # fmt: skip
-
-    async def _resume(self, live: _Live, actor: Actor) -> None:
-        target = f"/corral/turns/{live.answer.turn.id}?offset={live.answer.raw}"
-        asked = http.request(self._socket, "GET", target, headers=self._headers(actor, ""), timeout=15)
-        await self._relay(live, actor, asked)
-
-    async def _relay(self, live: _Live, actor: Actor, asked: Awaitable[http.Response]) -> None:
-        state, reason = "cut", "the connection to the gateway broke"
-        leaving = False
-        try:
-            async with asyncio.timeout(TURN_TIMEOUT_S), await asked as response:
-                state, reason = await self._take(live, response)
-        except asyncio.CancelledError:
-            if not live.stopped:
-                leaving = True  # the daemon ends; the gateway finishes the turn and the next daemon takes it up
-                raise
-        except (OSError, TimeoutError, ValueError) as error:
-            state, reason = "cut", str(error) or "no answer in time"
-        except Exception:
-            log.exception("turn %s ended by an error of ours", live.answer.turn.id)
-            state, reason = "cut", "an error in the daemon, told in its log"
-        finally:
-            if live.stopped:
-                state, reason = "stopped", live.why  # the gateway's last event may have come before we were cancelled
-            if not leaving:
-                live.answer.finish(state, reason, self._clock() * 1000)
-            await asyncio.shield(self._end(live, leaving))
-
-    async def _end(self, live: _Live, leaving: bool) -> None:
-        """Store the last of it and let the readers go, also when it cannot be stored."""
-        turn = live.answer.turn
-        try:
-            await self._save(live.answer)
-        finally:
-            self._live.pop(turn.id, None)
-            live.news.set()
-        if not leaving:
-            self._tell(live)
-
-    async def _take(self, live: _Live, response: http.Response) -> tuple[str, str]:
-        answer = live.answer
-        if response.status != 200:
-            if response.status == 404 and answer.raw:
-                return "cut", "the gateway no longer has the rest of it"
-            return "failed", _message(await response.read(1 << 20), response.status)
-        saved, size = self._clock(), len(answer.turn.answer)
-        async for piece in response.pieces():
-            if answer.feed(piece, self._clock() * 1000):
-                live.news.set()
-            if self._clock() - saved >= SAVE_S or len(answer.turn.answer) - size >= SAVE_BYTES:
-                await self._save(answer)
-                saved, size = self._clock(), len(answer.turn.answer)
-        if answer.error:
-            return "cut", answer.error
-        return ("done", "") if answer.ended else ("cut", "the answer broke off")
-
     async def _save(self, answer: Answer) -> None:
-        """Store what has come. A store that cannot be written ends no answer: the next try has all of it."""
         turn, raw = answer.turn, answer.raw
-        try:
-            await self._store.transact(lambda db: tables.put_turn(db, turn, raw_offset=raw))
-        except CorralError as error:
-            log.error("turn %s could not be stored: %s", turn.id, error)
+        await self._store.transact(lambda db: tables.put_turn(db, turn, raw_offset=raw))
 
     # ---------------------------------------------------------------------------------------- inside
 
     def _may_use(self, actor: Actor, deployment: str) -> None:
         """Raises `NotAllowed`, or `NotFound` for one that the actor may not see."""
         self._gate.require(actor, "deployments.use", f"deployment:{deployment}")
-
-    def _headers(self, actor: Actor, turn: str) -> dict[str, str]:
-        name = actor.name.encode("ascii", "replace").decode()
-        return {"X-Corral-Actor": f"{actor.uid}:{name}"} | ({"X-Corral-Turn": turn} if turn else {})
 
     async def _mine(self, actor: Actor, id: str) -> Chat:
         chat = await self._store.read(lambda db: tables.one_chat(db, actor, id))
@@ -496,10 +331,6 @@ class Chats:
         """For its owner alone, and yet: no title, no prompt, no question, no answer."""
         bare = msgspec.structs.replace(chat, title="", options=msgspec.structs.replace(chat.options, system=""))
         self._bus.publish("chat", f"chat:{chat.id}", bare, to=chat.owner)
-
-    def _tell(self, live: _Live) -> None:
-        bare = msgspec.structs.replace(live.answer.turn, question="", answer="")
-        self._bus.publish("turn", f"chat:{bare.chat}", bare, to=live.actor.name)
 
 
 def _there(db: sqlite3.Connection, actor: Actor, id: str) -> Chat:
@@ -544,10 +375,3 @@ def _check(options: ChatOptions) -> None:
         value = getattr(options, field)
         if value is not None and not low <= value <= high:
             raise Invalid(f"{field} is {value}", f"it may be {low} to {high}")
-
-
-def _message(raw: bytes, status: int) -> str:
-    try:
-        return str(msgspec.json.decode(raw)["error"]["message"])[:500]
-    except (msgspec.MsgspecError, KeyError, TypeError):
-        return f"the gateway answered {status}"

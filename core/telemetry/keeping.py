@@ -15,14 +15,13 @@ from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
 from core.access import Gate
-from core.errors import CorralError
 from core.nouns import CORRAL
 from core.store import Store
+from core.store.hourly import hourly
 from core.telemetry.rollups import DAY, KEPT_FROM, LOOKED, ROLLED, set_state, state
 
 log = logging.getLogger(__name__)
 
-EVERY_S = 3600.0
 PIECE = 20_000
 """Lines of one transaction and of one record."""
 JUMP_S = 300.0
@@ -30,7 +29,7 @@ JUMP_S = 300.0
 AWAY_S = 2.0 * DAY
 """Who was away for longer looks whether the clock is right."""
 WAIT_S = 3000.0
-"""For how long a clock that has jumped must run on; less than `EVERY_S`, so that the next look is late enough."""
+"""For how long a clock that has jumped must run on; less than an hour, so that the next look is late enough."""
 
 
 class Days(NamedTuple):
@@ -68,13 +67,8 @@ class UsageRetention:
         """The copies of the database were gone through."""
 
     async def run(self, pause: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
-        """Until cancelled. A store that cannot be written is tried again with the next hour."""
-        while True:
-            try:
-                await self.sweep()
-            except CorralError as error:
-                log.error("usage that is over could not be removed: %s", error)
-            await pause(EVERY_S)
+        """Until cancelled."""
+        await hourly(self.sweep, "usage that is over", pause)
 
     async def sweep(self) -> int:
         """Remove what is over now; how many lines and sums. Each piece is one record. Raises `StoreError`."""

@@ -68,14 +68,14 @@ async def test_an_answer_asked_for_while_its_chat_is_removed_is_ended(house, cha
     """The question comes between the removal's look at what runs and its deletion."""
     house.gateway.script = [event("a"), None]
     chat = await new(chats)
-    real, turns = chats._stop_all, []
+    real, turns = chats._answers.stop_all, []
 
     async def look(*args) -> None:
         await real(*args)
         if not turns:
             turns.append(await chats.ask(ALICE, "r", chat.id, "q"))
 
-    monkeypatch.setattr(chats, "_stop_all", look)
+    monkeypatch.setattr(chats._answers, "stop_all", look)
     await chats.rm(ALICE, "r", chat.id)
     assert await chats.ls(ALICE) == []
     assert turns and turns[0].id in house.gateway.ended

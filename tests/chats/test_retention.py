@@ -8,10 +8,10 @@ from contextlib import closing
 import pytest
 
 from core.chats import Chats, Retention
-from core.chats.retention import EVERY_S
 from core.errors import StoreError
 from core.nouns import Actor, Chat, ChatOptions, Turn
 from core.store import copies
+from core.store.hourly import EVERY_S
 
 ALICE = Actor(uid=1000, name="alice")
 BOB = Actor(uid=0, name="root")

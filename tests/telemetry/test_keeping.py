@@ -7,7 +7,8 @@ import pytest
 from metered import NOON, Usage, line
 
 from core.store import copies
-from core.telemetry.keeping import AWAY_S, EVERY_S, WAIT_S, Days, UsageRetention
+from core.store.hourly import EVERY_S
+from core.telemetry.keeping import AWAY_S, WAIT_S, Days, UsageRetention
 from core.telemetry.rollups import DAY, KEPT_FROM, state
 
 

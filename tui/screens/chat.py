@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
@@ -11,17 +10,16 @@ from textual.binding import Binding
 from textual.containers import Horizontal, Vertical
 from textual.widgets import Static, TextArea
 
-from core.errors import Conflict, CorralError, NoDaemon
+from core.errors import Conflict
 from core.nouns import Chat, ChatDetail, ChatOptions, Turn
 from tui.keymap import ASK
-from tui.plain import line
 from tui.screens import FOLDER
 from tui.screens.room import LOW, Line, Note, Room
-from tui.spoken import spoken
+from tui.screens.talk import about, hindered, stream
 from tui.widgets.question import Question
 from tui.widgets.scroll import Scroll
 from tui.widgets.table import Column, Row, Table
-from tui.widgets.turn import IN_FLIGHT, TurnView, can_go_on, crowded, figures, filled, settings
+from tui.widgets.turn import IN_FLIGHT, TurnView, crowded
 
 if TYPE_CHECKING:
     from textual.widget import Widget
@@ -31,13 +29,9 @@ NARROW = 100
 """Columns under which the list of chats and the conversation take turns."""
 TURNS_SHOWN = 40
 """Answers are drawn as Markdown, some 10 ms each; older ones are a key away."""
-DRAW_S = 0.1
-"""Seconds between two looks of a streaming answer: faster is not read better and costs bytes."""
 FIELD_KEYS = "enter Send; esc Leave; ctrl+j Line; ctrl+n New chat; ctrl+o Settings; up Earlier; alt+1-9 Screens"
 NEW = "new"
 """Key in the list of a chat that is not the daemon's yet; an id is longer."""
-TRIES = 60
-"""How often a stream that lost its daemon is taken up again, a second apart."""
 
 
 class Ask(Question):
@@ -126,16 +120,8 @@ class ChatRoom(Room):
         chat = self.chat
         if self._sought and isinstance(self.focused, Table):
             words = f"{len(self.chats)} chats hold {self._sought!r}; esc shows all"
-        elif chat is None:
-            words = "enter opens a chat, n begins one"
-        elif not chat.id:
-            words = f"a new chat with {chat.deployment} | {settings(chat.options)}"
         else:
-            (used, guessed), room = filled(self.turns, self._growing), chat.ctx_per_slot
-            told = f"{'~' if guessed else ''}{used}"
-            share = f"context {told}/{room} ({100 * used // room} %)" if room else f"context {told}"
-            full = "forgets the oldest" if chat.on_full == "forget-oldest" else "asks"
-            words = f"{share}, when full {full} | {chat.deployment} | {chat.title or 'untitled'}"
+            words = about(chat, self.turns, self._growing)
         self.query_one("#about", Line).set(f"-- {words}")
         self.query_one("#ask", Ask).asked = [turn.question for turn in self.turns]
         self._mind_full()
@@ -164,8 +150,6 @@ class ChatRoom(Room):
         return self.chat or self.chats.get(self.table().key)
 
     def hindered(self, action: str) -> str:
-        last = self.turns[-1] if self.turns else None
-        busy = last is not None and last.state in IN_FLIGHT
         if action == "new" and not self._ready():
             return "No deployment is ready. Screen 2 shows why; d there deploys a model"
         if action in ("rename", "export", "remove") and self.target() is None:
@@ -173,18 +157,7 @@ class ChatRoom(Room):
         meant = self.chat if action == "full" else self.target()
         if action in ("rename", "export", "remove", "full") and meant is not None and not meant.id:
             return "This chat begins with its first question: write one and press enter"
-        if action in ("full", "options", "stop_turn", "regenerate", "edit", "go_on", "copy"):
-            if self.chat is None:
-                return "Open a chat first: enter opens one, n begins one"
-            if action == "stop_turn" and not busy:
-                return "No answer is being made"
-            if action in ("regenerate", "edit", "go_on", "copy") and last is None:
-                return "There is no answer yet: i lets you write a question"
-            if action in ("regenerate", "edit", "go_on") and busy:
-                return "An answer is being made: s stops it"
-            if action == "go_on" and last is not None and not can_go_on(last):
-                return "The last answer is complete: there is nothing to go on with"
-        return super().hindered(action)
+        return hindered(action, self.chat, self.turns) or super().hindered(action)
 
     def field_keys(self, field: Widget) -> list[str]:
         if field.id == "needle":
@@ -269,37 +242,16 @@ class ChatRoom(Room):
         self.call_after_refresh(talk.anchor)
 
     async def _stream(self, turn: Turn) -> None:
-        """Draw what comes, and the figures at the end. A daemon that goes is waited for."""
+        """Draw what comes, and the figures at the end."""
+
+        def grown(text: str) -> None:
+            self._growing = text
+            self._about()
+
         view = self.query(TurnView).last()
-        text, done, failures, failed, drawn = turn.answer, turn, 0, 0, 0.0
-        clock = asyncio.get_running_loop().time
-        while True:
-            client = self.corral.client
-            try:
-                if client is None:
-                    raise ConnectionError("the daemon does not answer")
-                async for piece in client.stream_turn(turn.chat, turn.id, len(text)):
-                    if "turn" in piece:
-                        done = piece["turn"]
-                        break
-                    text = text[: piece["offset"]] + piece["text"]
-                    if failed != failures:
-                        failed = failures
-                        view.foot(figures(turn))  # instead of the words about the lost connection
-                    if clock() - drawn >= DRAW_S:
-                        drawn, self._growing = clock(), text
-                        await view.grow(text)
-                        self._about()
-                break
-            except (NoDaemon, OSError, EOFError, TimeoutError) as error:
-                failures += 1
-                view.foot(f"connection lost ({line(error)}), the answer goes on in the daemon; trying again")
-                if failures > TRIES:
-                    return
-                await asyncio.sleep(1)
-            except CorralError as error:
-                self.say(spoken(error))
-                return
+        done = await stream(self.corral, view, turn, grown, self.say)
+        if done is None:
+            return
         self._growing = ""
         self.turns = [done if each.id == done.id else each for each in self.turns]
         await view.end(done)

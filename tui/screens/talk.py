@@ -1,0 +1,89 @@
+"""The open chat: the line that says how it stands, what hinders a key, and an answer on its way to the screen."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from core.errors import CorralError, NoDaemon
+from core.nouns import Chat, Turn
+from tui.plain import line
+from tui.spoken import spoken
+from tui.widgets.turn import IN_FLIGHT, TurnView, can_go_on, figures, filled, settings
+
+if TYPE_CHECKING:
+    from tui.front import Front
+
+DRAW_S = 0.1
+"""Seconds between two looks of a streaming answer: faster is not read better and costs bytes."""
+TRIES = 60
+"""How often a stream that lost its daemon is taken up again, a second apart."""
+
+
+def about(chat: Chat | None, turns: Sequence[Turn], growing: str) -> str:
+    """How full its context is and what happens then, on a line."""
+    if chat is None:
+        return "enter opens a chat, n begins one"
+    if not chat.id:
+        return f"a new chat with {chat.deployment} | {settings(chat.options)}"
+    (used, guessed), room = filled(turns, growing), chat.ctx_per_slot
+    told = f"{'~' if guessed else ''}{used}"
+    share = f"context {told}/{room} ({100 * used // room} %)" if room else f"context {told}"
+    full = "forgets the oldest" if chat.on_full == "forget-oldest" else "asks"
+    return f"{share}, when full {full} | {chat.deployment} | {chat.title or 'untitled'}"
+
+
+def hindered(action: str, chat: Chat | None, turns: Sequence[Turn]) -> str:
+    """Why a key that is about the open chat does nothing now; "" where it does something."""
+    last = turns[-1] if turns else None
+    busy = last is not None and last.state in IN_FLIGHT
+    if action not in ("full", "options", "stop_turn", "regenerate", "edit", "go_on", "copy"):
+        return ""
+    if chat is None:
+        return "Open a chat first: enter opens one, n begins one"
+    if action == "stop_turn" and not busy:
+        return "No answer is being made"
+    if action in ("regenerate", "edit", "go_on", "copy") and last is None:
+        return "There is no answer yet: i lets you write a question"
+    if action in ("regenerate", "edit", "go_on") and busy:
+        return "An answer is being made: s stops it"
+    if action == "go_on" and last is not None and not can_go_on(last):
+        return "The last answer is complete: there is nothing to go on with"
+    return ""
+
+
+async def stream(
+    corral: Front, view: TurnView, turn: Turn, grown: Callable[[str], object], say: Callable[[str], object]
+) -> Turn | None:
+    """Draw in `view` what comes of `turn`, telling `grown` of it, until its end, which is the answer. A daemon that
+    goes is waited for; None if that was in vain."""
+    text, done, failures, failed, drawn = turn.answer, turn, 0, 0, 0.0
+    clock = asyncio.get_running_loop().time
+    while True:
+        client = corral.client
+        try:
+            if client is None:
+                raise ConnectionError("the daemon does not answer")
+            async for piece in client.stream_turn(turn.chat, turn.id, len(text)):
+                if "turn" in piece:
+                    done = piece["turn"]
+                    break
+                text = text[: piece["offset"]] + piece["text"]
+                if failed != failures:
+                    failed = failures
+                    view.foot(figures(turn))  # instead of the words about the lost connection
+                if clock() - drawn >= DRAW_S:
+                    drawn = clock()
+                    await view.grow(text)
+                    grown(text)
+            return done
+        except (NoDaemon, OSError, EOFError, TimeoutError) as error:
+            failures += 1
+            view.foot(f"connection lost ({line(error)}), the answer goes on in the daemon; trying again")
+            if failures > TRIES:
+                return None
+            await asyncio.sleep(1)
+        except CorralError as error:
+            say(spoken(error))
+            return None
