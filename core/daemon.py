@@ -19,7 +19,7 @@ import msgspec
 from aiohttp import web
 
 from core import fulldisk, program_version, systemd
-from core.access import Access, Gate, Keys, Rights, accounts
+from core.access import Access, Gate, Keys, Rights, ServiceAccounts, accounts
 from core.access.accounts import Accounts
 from core.access.rights import Use
 from core.api.peer import Names, user_name
@@ -87,6 +87,7 @@ class Daemon:
             await self.access.start(self._first_admins())
             self.keys = Keys(self.store, self.gate)
             await self.keys.start()
+            self.service_accounts = ServiceAccounts(self.gate, self.access, self.keys)
             await self._build()
             await self._run()
             with contextlib.suppress(CorralError):
@@ -147,7 +148,8 @@ class Daemon:
         add_routes(
             server,
             Services(
-                bus=self.bus, gate=self.gate, access=self.access, keys=self.keys, store=self.store, audit=self.audit,
+                bus=self.bus, gate=self.gate, access=self.access, keys=self.keys,
+                service_accounts=self.service_accounts, store=self.store, audit=self.audit,
                 signer=self.signer,
                 exporter=Exporter(self.audit, self.signer, self.paths, self.store.database_id), catalog=self.catalog,
                 deployments=self.deployments,
@@ -365,7 +367,8 @@ class Daemon:
         """The keys for programs, each secret one."""
         return tuple(
             wire.Key(
-                id=key.id, name=key.name, hash=hash, owner=key.owner.name, uid=key.owner.id, until=until,
+                id=key.id, name=key.name, hash=hash, uid=key.owner.id, until=until,
+                owner=key.owner.name if key.owner.kind == "user" else str(key.owner),
                 rules=None if uses is None else tuple(map(_rule, uses)), deployments=key.deployments,
                 endpoints=key.endpoints, sources=key.sources,
                 limits=wire.KeyLimits(**msgspec.structs.asdict(key.limits)),

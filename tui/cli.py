@@ -29,7 +29,8 @@ VERBS = {
     "logs": "deployments", "explain": "deployments",
     "chat": "chat", "chats": "chat",
     "audit": "audit",
-    "access": "access", "whoami": "access", "keys": "keys", "usage": "usage",
+    "access": "access", "whoami": "access", "accounts": "accounts",
+    "keys": "keys", "usage": "usage",
 }  # fmt: skip
 """Verb to module under tui/verbs: only the one that is used is imported (a read verb answers in under 0.3 s)."""
 

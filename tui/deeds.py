@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from core.nouns import Chat, Deployment
 from tui.keymap import EVERYWHERE, FROM_ANYWHERE, PALETTE, ROOMS, SCREENS, Key
+from tui.rights import lacks
 from tui.state import State
 
 
@@ -25,7 +26,7 @@ class Deed(NamedTuple):
 _DIGITS = {mode: digit for digit, mode in SCREENS.items()}
 _ALONE = {
     "deployments": ("deploy",), "models": ("import_model", "sample"), "chat": ("new",),
-    "access": ("new", "key", "explain", "team", "role"), "audit": ("verify",),
+    "access": ("new", "key", "account", "explain", "team", "role"), "audit": ("verify",),
 }  # fmt: skip
 """What a screen's keys do without a row."""
 _OF_DEPLOYMENT = ("logs", "explain", "stop", "restart", "scale", "remove")
@@ -40,19 +41,20 @@ def deeds(here: str, choices: Sequence[tuple[Key, str]], state: State) -> list[D
     found += [Deed(f"go to {mode.capitalize()}", digit, "", mode) for digit, mode in SCREENS.items() if mode != here]
     for mode, actions in _ALONE.items():
         found += [
-            _deed(f"{key.words} ({mode.capitalize()})", key, mode, why=gone)
+            _deed(f"{key.words} ({mode.capitalize()})", key, mode, why=gone or _lacks(state, key.needs))
             for key in _keys(mode, actions)
             if mode != here
         ]
     for name, deployment in sorted(state.deployments.items()):
-        found += _of_deployment(name, deployment, gone)
+        found += _of_deployment(name, deployment, gone, state)
     used = {deployment.spec.model for deployment in state.deployments.values()}
     for name in sorted(state.models):
         found.append(Deed(f"{name}: show the model", _DIGITS["models"], "", "models", name))
         for key in _keys("models", _OF_MODEL):
             why = gone or ("a deployment uses it" if key.action == "remove" and name in used else "")
+            why = why or _lacks(state, key.needs, f"model:{name}" if key.action == "remove" else "")
             found.append(_deed(f"{name}: {key.words.lower()} the model", key, "models", name, why))
-    found += [Deed(k.words, k.shown, k.action, why=gone) for k in PALETTE]
+    found += [Deed(k.words, k.shown, k.action, why=gone or _lacks(state, k.needs, "daemon:local")) for k in PALETTE]
     if state.connection == "ended":
         found.append(Deed("start the daemon", "f5", "reload"))
     known = {key.action: key for key in (*EVERYWHERE, *FROM_ANYWHERE)}
@@ -69,17 +71,24 @@ def of_chats(chats: Iterable[Chat]) -> list[Deed]:
     ]
 
 
-def _of_deployment(name: str, deployment: Deployment, gone: str) -> Iterator[Deed]:
+def _lacks(state: State, needs: str, object: str = "") -> str:
+    return lacks(state.me, needs, object) if needs else ""
+
+
+def _of_deployment(name: str, deployment: Deployment, gone: str, state: State) -> Iterator[Deed]:
+    object = f"deployment:{name}"
     yield Deed(f"{name}: details", _DIGITS["deployments"], "", "deployments", name)
     why = gone or ("" if deployment.ready else f"{name} is {deployment.state}: explain it")
+    why = why or _lacks(state, "chats.own") or _lacks(state, "deployments.use", object)
     yield Deed(f"{name}: chat with it", _DIGITS["chat"], "talk", "chat", name, why)
     stopped = deployment.wanted == "stopped"
     for key in _keys("deployments", _OF_DEPLOYMENT):
-        words = key.words.lower()
+        words, needs = key.words.lower(), key.needs
         if key.action == "stop":
             words = "start" if stopped else "stop"
+            needs = f"deployments.{words}"
         why = "it is stopped" if stopped and key.action == "restart" else ""
-        yield _deed(f"{name}: {words}", key, "deployments", name, gone or why)
+        yield _deed(f"{name}: {words}", key, "deployments", name, gone or why or _lacks(state, needs, object))
 
 
 def _keys(mode: str, actions: Sequence[str]) -> list[Key]:

@@ -53,9 +53,9 @@ FROM_ANYWHERE = (
 """Also from within a text field. F5 refreshes on every screen, so Chat, screen 5, has alt+5 and no F key."""
 
 PALETTE = (
-    Key("", "settings", "reload: read corral.toml again"),
-    Key("", "shutdown(False)", "shut down the daemon; models run on"),
-    Key("", "shutdown(True)", "shut down the daemon and stop all models"),
+    Key("", "settings", "reload: read corral.toml again", needs="daemon.reload"),
+    Key("", "shutdown(False)", "shut down the daemon; models run on", needs="daemon.shutdown"),
+    Key("", "shutdown(True)", "shut down the daemon and stop all models", needs="daemon.shutdown"),
 )
 """What is done too seldom for a key: only the palette has it."""
 
@@ -125,6 +125,14 @@ ROOMS: dict[str, tuple[Key, ...]] = {
     "access": (
         Key("n", "new", "Grant or deny", "access", short="Grant", needs="access.grant"),
         Key("a", "key", "Make an API key", "access", short="API key", needs="keys.own"),
+        Key(
+            "s",
+            "account",
+            "Service account: make; on one, disable or enable",
+            "access",
+            short="Account",
+            needs="accounts.own",
+        ),
         Key("x", "remove", "Revoke the grant or key", "access", short="Revoke", needs="access.grant"),
         Key("e", "explain", "Explain a decision", "access", short="Explain", needs="access.read"),
         Key("t", "team", "Define a team", "access", short="Team", needs="access.teams"),

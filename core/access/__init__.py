@@ -4,5 +4,6 @@ from core.access.gate import Effect, Gate
 from core.access.keys import Keys
 from core.access.rights import Rights
 from core.access.service import Access
+from core.access.serviceaccounts import ServiceAccounts
 
-__all__ = ["Access", "Effect", "Gate", "Keys", "Rights"]
+__all__ = ["Access", "Effect", "Gate", "Keys", "Rights", "ServiceAccounts"]

@@ -1,7 +1,8 @@
 """API keys: made, limited, rotated, revoked; and what the gateway is told of them.
 
-A key belongs to a user or a team and never may more than its owner may at that moment: the owner's rights are looked
-up when the gateway is told, each time that rights change and each minute. Of a user who has left the host no key works.
+A key belongs to a user, a team or a service account and never may more than its owner may at that moment: the owner's
+rights are looked up when the gateway is told, each time that rights change and each minute. Of a user who has left the
+host no key works, and none of his service accounts'.
 """
 
 from __future__ import annotations
@@ -13,24 +14,24 @@ import re
 import secrets as random
 import sqlite3
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import msgspec
 
 from core.access import keytables
+from core.access.accountrights import USE, owns
 from core.access.gate import Gate
 from core.access.keytables import KeyRow
 from core.access.people import actor_named, subject_named
-from core.access.rights import Use
+from core.access.rights import Use, both
 from core.access.secrets import SHOWN, hash_of, new_secret, well_formed
-from core.errors import Conflict, CorralError, Invalid, NotAllowed, NotFound
-from core.nouns import Actor, Key, KeyLimits, NewKey, Subject
+from core.errors import Conflict, CorralError, Invalid, NotAllowed, NotFound, missing
+from core.nouns import Actor, Grant, Key, KeyLimits, NewKey, Subject
 from core.store import Store
 
 log = logging.getLogger(__name__)
 
-USE = "deployments.use"
 ENDPOINTS = ("chat/completions", "completions", "embeddings", "models")
 LOOK_EVERY_S = 60.0
 GRACE_S = 30 * 86400.0
@@ -85,9 +86,10 @@ class Keys:
 
     async def _look(self) -> None:
         found: dict[Subject, Actor | None] = {}
-        for owner in {row.key.owner for row in self._rows.values() if row.key.revoked_at is None}:
-            if owner.kind != "user":
-                continue
+        accounts = self._gate.rights.accounts
+        owners = {row.key.owner for row in self._rows.values() if row.key.revoked_at is None}
+        owners |= {account.owner for account in accounts.values()}
+        for owner in (each for each in owners if each.kind == "user"):
             try:
                 actor = await actor_named(owner.name)
             except NotFound:
@@ -98,6 +100,19 @@ class Keys:
             else:
                 found[owner] = actor if actor.uid == owner.id else None
         self._owners = found
+
+    async def follow(self, rows: Iterable[KeyRow] = ()) -> None:
+        """Owners have changed, and with them these keys: look at them anew, and tell."""
+        for row in rows:
+            self._keep(row)
+        await self._look()
+        self._tell()
+
+    def _keep(self, row: KeyRow) -> None:
+        used = self._used.get(row.key.id)
+        if used is not None:
+            row = row._replace(key=msgspec.structs.replace(row.key, used_at=used[0], used_from=used[1]))
+        self._rows[row.key.id] = row
 
     def _tell(self) -> None:
         for tell in self.on_change:
@@ -112,7 +127,7 @@ class Keys:
             key = row.key
             if key.revoked_at is not None or (key.until is not None and now >= key.until):
                 continue
-            uses, there = self._uses(key.owner)
+            uses, there = self.uses(key.owner)
             if not there:
                 continue
             found.append(Told(key, row.hash, key.until, uses))
@@ -121,26 +136,31 @@ class Keys:
                 found.append(Told(key, row.old_hash, until, uses))
         return found
 
-    def _uses(self, owner: Subject) -> tuple[tuple[Use, ...] | None, bool]:
-        """What an owner may use (None: everything), and whether he is there."""
+    def uses(self, owner: Subject) -> tuple[tuple[Use, ...] | None, bool]:
+        """What an owner may use (None: everything), and whether he is there. A service account may what it was granted,
+        as far as its own owner may."""
         rights = self._gate.rights
+        if owner.kind == "account":
+            account = rights.accounts.get(owner.name)
+            if account is None or account.disabled_at is not None:
+                return (), False
+            his, there = self.uses(account.owner)
+            return (both(self._granted(owner), his), True) if there else ((), False)
         if owner.kind == "team":
             if owner.name not in rights.teams:
                 return (), False
-            grants = [(g, rights.permissions_of(g.what)) for g in rights.grants if g.subject == owner]
-        else:
-            actor = self._owners.get(owner)
-            if actor is None:
-                return (), False
-            if rights.almighty(actor):
-                return None, True
-            grants = rights.of(actor, self._clock())
-        uses = [
-            Use("user", owner.id, grant.effect == "deny", grant.scope, grant.until)
-            for grant, means in grants
-            if USE in means
-        ]
-        return tuple(uses), True
+            return self._granted(owner), True
+        actor = self._owners.get(owner)
+        if actor is None:
+            return (), False
+        if rights.almighty(actor):
+            return None, True
+        return _uses(owner, rights.of(actor, self._clock())), True
+
+    def _granted(self, owner: Subject) -> tuple[Use, ...]:
+        """What was granted or denied to a team or an account by name."""
+        rights = self._gate.rights
+        return _uses(owner, [(g, rights.permissions_of(g.what)) for g in rights.grants if g.subject == owner])
 
     def used(self, when: Mapping[str, float], sources: Mapping[str, str]) -> None:
         """The gateway tells when keys were used last, and from where."""
@@ -176,24 +196,29 @@ class Keys:
         return self._owns(actor, key.owner) or self._gate.may(actor, "keys.read", _object(key))
 
     def _owns(self, actor: Actor, owner: Subject) -> bool:
-        """His own, or a team's that he is in."""
-        if owner.kind == "user":
-            return (actor.uid, actor.name) == (owner.id, owner.name)
-        team = self._gate.rights.teams.get(owner.name)
-        return team is not None and self._gate.rights.meant(owner, actor)
+        """His own, a team's that he is in, or a service account's of either."""
+        rights = self._gate.rights
+        return owns(rights, actor, owner) if owner.kind == "account" else rights.meant(owner, actor)
 
     def _state(self, key: Key) -> Key:
         if key.revoked_at is not None:
             state = "revoked"
         elif key.until is not None and self._clock() >= key.until:
             state = "expired"
+        elif self.uses(key.owner)[1]:
+            state = "active"
         else:
-            state = "active" if self._uses(key.owner)[1] else "owner gone"
+            account = self._gate.rights.accounts.get(key.owner.name) if key.owner.kind == "account" else None
+            state = "owner disabled" if account is not None and account.disabled_at is not None else "owner gone"
         return msgspec.structs.replace(key, state=state)
 
     def ls(self, actor: Actor) -> list[Key]:
         """Those that `actor` sees, oldest first."""
         return [self._state(row.key) for row in self._rows.values() if self._sees(actor, row.key)]
+
+    def of(self, owner: Subject) -> list[Key]:
+        """All of an owner, oldest first."""
+        return [self._state(row.key) for row in self._rows.values() if row.key.owner == owner]
 
     def get(self, actor: Actor, name: str) -> Key:
         """By its id, its name, or OWNER/NAME. Raises `NotFound`, `Conflict` for a name of several."""
@@ -233,7 +258,8 @@ class Keys:
         whose = await subject_named(owner) if owner else Subject(kind="user", name=actor.name, id=actor.uid)
         if whose.kind == "group":
             raise Invalid(
-                "a key belongs to a user or a team", todo="make a team of that group: corral access teams set"
+                "a key belongs to a user, a team or a service account",
+                todo="make a team of that group: corral access teams set",
             )
         limits = limits or KeyLimits()
         _check(deployments, endpoints, sources, limits, until, self._clock())
@@ -250,6 +276,8 @@ class Keys:
             self._holds(actor, key)
             if whose.kind == "team" and whose.name not in self._gate.rights.teams:
                 raise NotFound(f"there is no team {whose.name}", todo="corral access teams")
+            if whose.kind == "account" and whose.name not in self._gate.rights.accounts:
+                raise missing("account", whose.name)
             for other in keytables.all_keys(db):
                 if (other.key.owner, other.key.name) == (whose, name) and other.key.revoked_at is None:
                     raise Conflict(
@@ -344,13 +372,16 @@ class Keys:
         needs = "keys.own" if self._owns(actor, key.owner) else "keys.manage"
         on = "*" if needs == "keys.own" else _object(key)
         row = await self._gate.act(actor, verb, _object(key), request, work, reason=reason, permission=needs, on=on)
-        used = self._used.get(row.key.id)
-        if used is not None:
-            row = row._replace(key=msgspec.structs.replace(row.key, used_at=used[0], used_from=used[1]))
-        self._rows[row.key.id] = row
-        await self._look()
-        self._tell()
-        return row
+        await self.follow([row])
+        return self._rows[row.key.id]
+
+
+def _uses(owner: Subject, grants: Iterable[tuple[Grant, frozenset[str]]]) -> tuple[Use, ...]:
+    return tuple(
+        Use("user", owner.id, grant.effect == "deny", grant.scope, grant.until)
+        for grant, means in grants
+        if USE in means
+    )
 
 
 def _object(key: Key) -> str:

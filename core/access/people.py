@@ -15,17 +15,20 @@ from core.nouns import Actor, Subject
 
 T = TypeVar("T")
 LOOK_UP_S = 10.0
-_SUBJECT = re.compile(r"(?:(?P<kind>user|group|team):)?(?P<name>[^\s:*/\x00-\x1f]{1,128})")
+_SUBJECT = re.compile(r"(?:(?P<kind>user|group|team|account):)?(?P<name>[^\s:*/\x00-\x1f]{1,128})")
 
 
 async def subject_named(text: str) -> Subject:
-    """`user:alice`, `group:staff` or `team:ml` with its uid or gid. Raises `Invalid`, `NotFound`, `TimedOut`."""
+    """`user:alice`, `group:staff`, `team:ml` or `account:ci`, with its uid or gid. Raises `Invalid`, `NotFound`,
+    `TimedOut`."""
     match = _SUBJECT.fullmatch(text)
     if match is None or match["kind"] is None:
-        raise Invalid(f"{text!r} is nobody", todo="say user:NAME, group:NAME or team:NAME")
+        raise Invalid(f"{text!r} is nobody", todo="say user:NAME, group:NAME, team:NAME or account:NAME")
     kind, name = match["kind"], match["name"]
     if kind == "team":
         return Subject(kind="team", name=name)
+    if kind == "account":
+        return Subject(kind="account", name=name)
     if kind == "user":
         return Subject(kind="user", name=name, id=(await _look_up(_user, name)).uid)
     return Subject(kind="group", name=name, id=await _look_up(_group, name))
@@ -37,6 +40,11 @@ async def actor_named(text: str) -> Actor:
     if match is None or match["kind"] not in (None, "user"):
         raise Invalid(f"{text!r} is no user", todo="say NAME or user:NAME")
     return await _look_up(_user, match["name"])
+
+
+async def group_of(name: str) -> int:
+    """The gid of a group. Raises `NotFound`, `TimedOut`."""
+    return await _look_up(_group, name)
 
 
 async def names_of(uids: Iterable[int]) -> dict[int, str]:

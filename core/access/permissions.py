@@ -45,6 +45,11 @@ PERMISSIONS: dict[str, Permission] = {
         Permission("audit.export", "audit", "take a signed copy of the trail, and report on it"),
         Permission("audit.keys", "audit", "go over to another signing key"),
         Permission("audit.accept", "audit", "accept a fault of the chain that was cleared up"),
+        Permission(
+            "accounts.own", "account", "make service accounts of one's own and of one's teams, grant, disable them"
+        ),
+        Permission("accounts.read", "account", "see everybody's service accounts"),
+        Permission("accounts.manage", "account", "make, disable and remove everybody's service accounts"),
         Permission("keys.own", "key", "make, limit, rotate and revoke API keys of one's own and of one's teams"),
         Permission("keys.read", "key", "see everybody's API keys (never their secrets)"),
         Permission("keys.manage", "key", "make, limit, rotate and revoke everybody's API keys"),
@@ -57,6 +62,7 @@ PERMISSIONS: dict[str, Permission] = {
 """By name, in the order in which they are shown."""
 
 _SEE = ("daemon.read", "nodes.read", "models.read", "deployments.read")
+_HAVE = ("chats.own", "accounts.own", "keys.own")
 _OPERATE = tuple(name for name in PERMISSIONS if name.startswith("deployments."))
 
 BUILTIN: dict[str, Role] = {
@@ -65,11 +71,11 @@ BUILTIN: dict[str, Role] = {
         Role(name="viewer", allows=_SEE, words="sees what there is and what runs", builtin=True),
         Role(
             name="user",
-            allows=("daemon.read", "models.read", "deployments.read", "deployments.use", "chats.own", "keys.own"),
-            words="uses what is deployed, keeps chats and has API keys", builtin=True,
+            allows=("daemon.read", "models.read", "deployments.read", "deployments.use", *_HAVE),
+            words="uses what is deployed, keeps chats, has API keys and service accounts", builtin=True,
         ),
         Role(
-            name="operator", allows=(*_SEE, *(p for p in _OPERATE if p != "deployments.read"), "chats.own", "keys.own"),
+            name="operator", allows=(*_SEE, *(p for p in _OPERATE if p != "deployments.read"), *_HAVE),
             words="deploys, starts, stops, scales and removes, and uses it", builtin=True,
         ),
         Role(
@@ -79,7 +85,8 @@ BUILTIN: dict[str, Role] = {
         Role(
             name="auditor",
             allows=(
-                *_SEE, "usage.read-others", "audit.read", "audit.verify", "audit.export", "access.read", "keys.read",
+                *_SEE, "usage.read-others", "audit.read", "audit.verify", "audit.export", "access.read",
+                "accounts.read", "keys.read",
             ),
             words="reads the trail, the rights and what runs; changes nothing", builtin=True,
         ),

@@ -53,6 +53,7 @@ def changed(
     rights: Rights, *, grant: Grant | None = None, revoke: str = "", role: Role | None = None, team: Team | None = None
 ) -> Rights:
     """The rights as they would be with one more grant, one less, a role defined (anew), or a team of other members."""
+    accounts = rights.accounts.values()
     grants = [each for each in rights.grants if each.id != revoke]
     roles = {name: each for name, each in rights.roles.items() if not each.builtin}
     teams = dict(rights.teams)
@@ -63,8 +64,9 @@ def changed(
     if team is not None:
         teams[team.name] = team
     return Rights(
-        mode=rights.mode, owner_uid=rights.owner_uid, roles=roles.values(), grants=grants, teams=teams.values()
-    )
+        mode=rights.mode, owner_uid=rights.owner_uid, roles=roles.values(), grants=grants, teams=teams.values(),
+        accounts=accounts,
+    )  # fmt: skip
 
 
 def differences(
@@ -91,7 +93,7 @@ def differences(
 
 
 def concerned(rights: Rights) -> list[Subject]:
-    """The users and groups that grants and teams name."""
+    """The users, groups and service accounts that grants and teams name."""
     subjects = [grant.subject for grant in rights.grants] + [m for team in rights.teams.values() for m in team.members]
     return list(dict.fromkeys(each for each in subjects if each.kind != "team"))
 

@@ -11,10 +11,13 @@ from functools import cached_property
 from typing import Literal, NamedTuple
 
 from core.access.permissions import BUILTIN, PERMISSIONS, covers, matches, overlap
-from core.nouns import Actor, Decision, Grant, Role, Subject, Team
+from core.access.tables import Rows
+from core.nouns import Actor, Decision, Grant, Role, ServiceAccount, Subject, Team
 
 ITSELF = -1
 """The uid of Corral itself."""
+ACCOUNT = -3
+"""Stands for the uid of a service account, where it is asked what one may: none ever calls."""
 UNKNOWN = "uid:"
 """So begins the name of an actor whose uid has none on this host."""
 
@@ -35,6 +38,8 @@ def includes(subject: Subject, actor: Actor, teams: Mapping[str, Team]) -> bool:
         return actor.uid == subject.id and actor.name == subject.name
     if subject.kind == "group":
         return subject.id in actor.groups
+    if subject.kind == "account":
+        return actor.uid == ACCOUNT and actor.name == subject.name
     team = teams.get(subject.name)
     return team is not None and any(includes(each, actor, {}) for each in team.members)
 
@@ -50,12 +55,21 @@ class Rights:
         roles: Iterable[Role] = (),
         grants: Sequence[Grant] = (),
         teams: Iterable[Team] = (),
+        accounts: Iterable[ServiceAccount] = (),
     ) -> None:
         self.mode = mode
         self.owner_uid = owner_uid
         self.roles: dict[str, Role] = {**BUILTIN, **{role.name: role for role in roles}}
         self.grants = tuple(grants)
         self.teams: dict[str, Team] = {team.name: team for team in teams}
+        self.accounts: dict[str, ServiceAccount] = {account.name: account for account in accounts}
+
+    def of_rows(self, rows: Rows) -> Rights:
+        """The rights of the same daemon by what is written down."""
+        return Rights(
+            mode=self.mode, owner_uid=self.owner_uid, roles=rows.roles, grants=rows.grants, teams=rows.teams,
+            accounts=rows.accounts,
+        )  # fmt: skip
 
     def almighty(self, actor: Actor) -> str:
         """Why this actor needs no grant; "" if he does."""
@@ -112,6 +126,25 @@ class Rights:
             )
         why = f"{_said(allowing)} gives it to {allowing.subject}" + _because(allowing)
         return Decision(allowed=True, permission=permission, object=object, why=why, grant=allowing)
+
+    def decide_team(self, team: str, permission: str, object: str, now: float) -> Decision:
+        """May who acts for the whole of `team` do it: by what was granted to the team itself?"""
+        found = Decision(
+            allowed=False,
+            permission=permission,
+            object=object,
+            why=f"no grant gives team:{team} {permission} on {object}",
+        )
+        for grant, means in self._meant:
+            if (grant.subject.kind, grant.subject.name) != ("team", team) or permission not in means:
+                continue
+            if matches(grant.scope, object) and (grant.until is None or now < grant.until):
+                allowed = grant.effect == "allow"
+                why = f"{_said(grant)} {'gives it to' if allowed else 'denies it to'} team:{team}" + _because(grant)
+                found = Decision(allowed=allowed, permission=permission, object=object, why=why, grant=grant)
+                if not allowed:
+                    return found
+        return found
 
     def anywhere(self, actor: Actor, permission: str, now: float) -> bool:
         """May `actor` do `permission` on anything at all? What a list then shows is decided for each of its objects."""
@@ -189,8 +222,26 @@ class Rights:
             grant
             for grant, means in self._meant
             if grant.effect == "allow" and grant.scope == "*" and grant.until is None and means >= needed
+            and grant.subject.kind != "account"
             and (grant.subject.kind != "team" or self.teams.get(grant.subject.name, Team(name="")).members)
         ]  # fmt: skip
+
+
+def both(one: Iterable[Use], other: Iterable[Use] | None) -> tuple[Use, ...]:
+    """What both of two lists allow and neither denies (None: everything). Of two patterns with a star at their end only
+    one holds the other, or they have nothing in common."""
+    if other is None:
+        return tuple(one)
+    one, other = tuple(one), tuple(other)
+    found = [use for use in (*one, *other) if use.deny]
+    for mine in (use for use in one if not use.deny):
+        for his in (use for use in other if not use.deny):
+            ends = [use.until for use in (mine, his) if use.until is not None]
+            if covers(his.scope, mine.scope):
+                found.append(mine._replace(until=min(ends, default=None)))
+            elif covers(mine.scope, his.scope):
+                found.append(mine._replace(scope=his.scope, until=min(ends, default=None)))
+    return tuple(dict.fromkeys(found))
 
 
 def _said(grant: Grant) -> str:

@@ -16,11 +16,11 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
 
-from core.access import questions, tables
+from core.access import accountrights, questions, tables
 from core.access.gate import Gate
 from core.access.people import actor_named, group_names, names_of, subject_named
 from core.access.permissions import BUILTIN, PERMISSIONS
-from core.access.rights import Rights, Use
+from core.access.rights import ACCOUNT, Rights, Use
 from core.errors import Conflict, CorralError, Invalid, NotAllowed, NotFound
 from core.nouns import CORRAL, Actor, Decision, Difference, Grant, Held, Role, Subject, Team, Whoami
 from core.store import Store
@@ -60,13 +60,13 @@ class Access:
             grant = self._made(CORRAL, "allow", "admin", admins, "*", "the first admins", None) if admins else None
             if grant is not None:
                 tables.put_grant(db, grant)
-            self._put_in_force(db)
+            self.put_in_force(db)
             return None, None, grant
 
         if admins is not None and not await self._store.read(tables.seeded):
             await self._gate.act(CORRAL, "access.grant", f"access:{admins}", "first-admins", work)
         else:
-            await self._store.transact(self._put_in_force)
+            await self._store.transact(self.put_in_force)
 
         await self._look()
 
@@ -89,13 +89,9 @@ class Access:
         """Who has `permission` on what, for those that decide elsewhere (the gateway)."""
         return self.rights.uses(permission, self._names)
 
-    def _put_in_force(self, db: sqlite3.Connection) -> None:
+    def put_in_force(self, db: sqlite3.Connection) -> None:
         """What this transaction leaves behind is in force from its commit on: also for the next one in the queue."""
-        rows = tables.everything(db)
-        old = self._gate.rights
-        new = Rights(
-            mode=old.mode, owner_uid=old.owner_uid, roles=rows.roles, grants=rows.grants, teams=rows.teams
-        )  # fmt: skip
+        new = self._gate.rights.of_rows(tables.everything(db))
 
         def put() -> None:
             self._gate.rights = new
@@ -108,8 +104,8 @@ class Access:
         self, actor: Actor, request: str, *, what: str, subject: str, scope: str = "*", deny: bool = False,
         reason: str = "", until: float | None = None,
     ) -> Grant:  # fmt: skip
-        """Allow or deny `what` to `subject` (`user:alice`, `group:staff`, `team:ml`). Raises `Invalid`, `NotFound`,
-        `NotAllowed`, `Conflict`."""
+        """Allow or deny `what` to `subject` (`user:alice`, `group:staff`, `team:ml`, `account:ci`). Raises `Invalid`,
+        `NotFound`, `NotAllowed`, `Conflict`."""
         whom = await self._subject(subject)
         self._check(what, scope, reason, until)
 
@@ -118,6 +114,8 @@ class Access:
             self._check_what(rights, what)
             if whom.kind == "team" and whom.name not in rights.teams:
                 raise NotFound(f"there is no team {whom.name}", todo="corral access teams set NAME --member user:...")
+            if whom.kind == "account":
+                accountrights.check_grant(rights, whom, what, scope)
             made = self._made(actor, "deny" if deny else "allow", what, whom, scope, reason, until)
             same = [g for g in rights.grants if _alike(g, made)]
             if same:
@@ -125,11 +123,13 @@ class Access:
             # A denial gives nothing away, but whoever denies must be above it: else a clerk could lock the admins out.
             self._hold(rights, actor, what, scope, until if not deny else None)
             tables.put_grant(db, made)
-            self._put_in_force(db)
+            self.put_in_force(db)
             return made, None, made
 
-        verb = "access.grant"
-        made = await self._gate.act(actor, verb, f"access:{subject}", request, work, reason=reason)
+        verb, (needs, on) = "access.grant", self._needs(actor, whom)
+        made = await self._gate.act(
+            actor, verb, f"access:{whom}", request, work, reason=reason, permission=needs, on=on
+        )  # fmt: skip
         await self._changed()
         return made
 
@@ -145,14 +145,24 @@ class Access:
                 self._hold(rights, actor, grant.what, grant.scope, None if grant.effect == "deny" else grant.until)
             tables.delete_grant(db, id)
             self._keep_an_admin(db, rights)
-            self._put_in_force(db)
+            self.put_in_force(db)
             return grant, grant, None
 
         found = next((each for each in self.rights.grants if each.id == id), None)
         object = f"access:{found.subject}" if found else f"access:{id[:32]}"
-        grant = await self._gate.act(actor, "access.grant", object, request, work, reason=reason)
+        others_denial = found is not None and found.effect == "deny" and found.by != actor.name
+        needs, on = self._needs(actor, found.subject) if found and not others_denial else ("access.grant", "")
+        grant = await self._gate.act(
+            actor, "access.grant", object, request, work, reason=reason, permission=needs, on=on
+        )  # fmt: skip
         await self._changed()
         return grant
+
+    def _needs(self, actor: Actor, whom: Subject) -> tuple[str, str]:
+        """The permission to grant something to `whom`, and on what: owners manage their own service accounts."""
+        if accountrights.owns(self.rights, actor, whom):
+            return "accounts.own", "*"
+        return "access.grant", ""
 
     def _made(
         self, actor: Actor, effect: str, what: str, subject: Subject, scope: str, reason: str, until: float | None
@@ -207,7 +217,7 @@ class Access:
             for role in made:
                 now = self._define(db, actor, now, role)
             self._keep_an_admin(db, before)
-            self._put_in_force(db)
+            self.put_in_force(db)
             return made, [old for role in made if (old := before.roles.get(role.name)) is not None], made
 
         object = f"access:role:{made[0].name}" if len(made) == 1 else "access:roles"
@@ -241,7 +251,7 @@ class Access:
             if used:
                 raise Conflict(f"the role {name} is used", f"by {', '.join(used[:5])}", "revoke these first")
             tables.delete_role(db, name)
-            self._put_in_force(db)
+            self.put_in_force(db)
             return None, rights.roles[name], None
 
         await self._gate.act(actor, "access.roles", f"access:role:{name[:63]}", request, work)
@@ -261,7 +271,7 @@ class Access:
             self._hold_of_team(rights, actor, name)
             tables.put_team(db, team)
             self._keep_an_admin(db, rights)
-            self._put_in_force(db)
+            self.put_in_force(db)
             return team, rights.teams.get(name), team
 
         made = await self._gate.act(actor, "access.teams", f"access:team:{name}", request, work)
@@ -278,8 +288,11 @@ class Access:
             used = [g.id for g in rights.grants if g.subject.kind == "team" and g.subject.name == name]
             if used:
                 raise Conflict(f"the team {name} has grants", ", ".join(used[:5]), "revoke these first")
+            owned = [a.name for a in rights.accounts.values() if (a.owner.kind, a.owner.name) == ("team", name)]
+            if owned:
+                raise Conflict(f"the team {name} has service accounts", ", ".join(owned[:5]), "remove these first")
             tables.delete_team(db, name)
-            self._put_in_force(db)
+            self.put_in_force(db)
             return None, rights.teams[name], None
 
         await self._gate.act(actor, "access.teams", f"access:team:{name[:63]}", request, work)
@@ -288,11 +301,16 @@ class Access:
     # ---------------------------------------------------------------------------------------- questions
 
     async def explain(self, subject: str, permission: str, object: str) -> Decision:
-        """Whether the user `subject` (`alice` or `user:alice`) may do it now, and by which grant."""
+        """Whether a user (`alice` or `user:alice`) or a service account (`account:ci`) may do it now, and by which
+        grant."""
         if permission not in PERMISSIONS:
             raise Invalid(f"there is no permission {permission!r}", todo="corral access permissions")
         if not _SCOPE.fullmatch(object) or object.endswith("*"):
             raise Invalid(f"{object!r} is no object", todo="for example deployment:chat")
+        if subject.startswith("account:"):
+            return await accountrights.decide(
+                self.rights, await self._subject(subject), permission, object, self._clock()
+            )
         actor = await actor_named(subject)
         return self.rights.decide(actor, permission, object, self._clock())
 
@@ -332,6 +350,8 @@ class Access:
         """The user with his groups, or for a group somebody who is in no other."""
         if subject.kind == "group":
             return Actor(uid=NOBODY, name=f"a member of {subject.name}", groups=(subject.id,))
+        if subject.kind == "account":
+            return Actor(uid=ACCOUNT, name=subject.name)
         try:
             return await actor_named(subject.name)
         except CorralError:
@@ -359,10 +379,7 @@ class Access:
         """Raises `Conflict` if there was a lasting admin and there would be none."""
         if before.mode != "system" or not before.admins(self._clock()):
             return
-        rows = tables.everything(db)
-        after = Rights(
-            mode=before.mode, owner_uid=before.owner_uid, roles=rows.roles, grants=rows.grants, teams=rows.teams
-        )  # fmt: skip
+        after = before.of_rows(tables.everything(db))
         if not after.admins(self._clock()):
             raise Conflict("the last admin stays", "nobody but root could grant anything after that",
                            "make somebody else an admin first")  # fmt: skip

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from core.nouns import Grant, Role, Team
+from core.nouns import Grant, Role, ServiceAccount, Team
 
 SEEDED = "access_seeded"
 """Key in `meta`: the first grants were written; whoever revokes them does not find them again."""
@@ -19,13 +19,18 @@ class Rows(NamedTuple):
     roles: list[Role]
     grants: list[Grant]
     teams: list[Team]
+    accounts: list[ServiceAccount]
 
 
 def everything(db: sqlite3.Connection) -> Rows:
     roles = [msgspec.json.decode(row[0], type=Role) for row in db.execute("SELECT data FROM roles ORDER BY name")]
     grants = [msgspec.json.decode(row[0], type=Grant) for row in db.execute("SELECT data FROM grants ORDER BY at, id")]
     teams = [msgspec.json.decode(row[0], type=Team) for row in db.execute("SELECT data FROM teams ORDER BY name")]
-    return Rows(roles, grants, teams)
+    accounts = [
+        msgspec.json.decode(row[0], type=ServiceAccount)
+        for row in db.execute("SELECT data FROM service_accounts ORDER BY name")
+    ]
+    return Rows(roles, grants, teams, accounts)
 
 
 def put_role(db: sqlite3.Connection, role: Role) -> None:
@@ -52,6 +57,14 @@ def delete_team(db: sqlite3.Connection, name: str) -> None:
     db.execute("DELETE FROM teams WHERE name = ?", (name,))
 
 
+def put_account(db: sqlite3.Connection, account: ServiceAccount) -> None:
+    db.execute("INSERT OR REPLACE INTO service_accounts (name, data) VALUES (?, ?)", (account.name, _json(account)))
+
+
+def delete_account(db: sqlite3.Connection, name: str) -> None:
+    db.execute("DELETE FROM service_accounts WHERE name = ?", (name,))
+
+
 def seeded(db: sqlite3.Connection) -> bool:
     return db.execute("SELECT 1 FROM meta WHERE key = ?", (SEEDED,)).fetchone() is not None
 
@@ -60,5 +73,5 @@ def mark_seeded(db: sqlite3.Connection) -> None:
     db.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?, '1')", (SEEDED,))
 
 
-def _json(noun: Role | Grant | Team) -> str:
+def _json(noun: Role | Grant | Team | ServiceAccount) -> str:
     return msgspec.json.encode(noun).decode()

@@ -10,8 +10,9 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from core.access import Access, Gate, Keys
+from core.access import Access, Gate, Keys, ServiceAccounts
 from core.api.access import add_access
+from core.api.accounts import add_accounts
 from core.api.audit import add_audit
 from core.api.keys import add_keys
 from core.api.server import LARGEST, Call, Server, event_stream
@@ -98,6 +99,7 @@ class Services:
         gate: Gate,
         access: Access,
         keys: Keys,
+        service_accounts: ServiceAccounts,
         store: Store,
         audit: Audit,
         signer: Signer,
@@ -115,6 +117,7 @@ class Services:
         owner_uid: int,
     ) -> None:
         self.bus, self.gate, self.access, self.keys, self.store = bus, gate, access, keys, store
+        self.service_accounts = service_accounts
         self.audit, self.signer, self.exporter, self.catalog = audit, signer, exporter, catalog
         self.deployments, self.engines, self.chats, self.sampler = deployments, engines, chats, sampler
         self.usage = usage
@@ -140,6 +143,7 @@ def add_routes(server: Server, s: Services) -> None:
         return ["daemon:local", "node:local", "audit:chain", "access:all", "usage:all", *deployments, *models]
 
     add_access(server, s.access, objects)
+    add_accounts(server, s.service_accounts)
     add_keys(server, s.keys)
     add_usage(server, s.usage)
 

@@ -18,6 +18,7 @@ import msgspec
 
 from core import http, outbox, starting
 from core.client.access import AccessCalls
+from core.client.accounts import AccountCalls
 from core.client.audit import ProofCalls
 from core.client.keys import KeyCalls
 from core.client.usage import UsageCalls
@@ -64,6 +65,7 @@ class Client:
         self.daemon_version = ""
         """As the daemon's last answer said; empty before the first one."""
         self.access = AccessCalls(self)
+        self.accounts = AccountCalls(self)
         self.keys = KeyCalls(self)
         self.proof = ProofCalls(self)
         self.usage = UsageCalls(self)

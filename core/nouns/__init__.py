@@ -7,7 +7,7 @@ they don't know (a newer daemon may have more states), so states are strings and
 
 from __future__ import annotations
 
-from core.nouns.access import Decision, Difference, Grant, Held, Role, Subject, Team, Whoami
+from core.nouns.access import Decision, Difference, Grant, Held, Role, ServiceAccount, Subject, Team, Whoami
 from core.nouns.actors import CORRAL, Actor
 from core.nouns.audit import (
     AcceptedFault,
@@ -40,7 +40,7 @@ from core.nouns.deployments import (
     PlanParts,
     Replica,
 )
-from core.nouns.keys import Key, KeyLimits, NewKey
+from core.nouns.keys import AccountDetail, Key, KeyLimits, NewKey
 from core.nouns.models import ImportJob, Model, ModelFile, ModelShape
 from core.nouns.nodes import Counters, NodeFacts, NodeSample, ProcessSample
 from core.nouns.report import AuditReport
@@ -53,6 +53,7 @@ __all__ = [
     "API_VERSION",
     "CORRAL",
     "AcceptedFault",
+    "AccountDetail",
     "Actor",
     "AuditKey",
     "AuditKeys",
@@ -101,6 +102,7 @@ __all__ = [
     "ReportRefusal",
     "ReportUse",
     "Role",
+    "ServiceAccount",
     "SinkStatus",
     "Status",
     "Subject",

@@ -17,11 +17,11 @@ class Role(Noun, frozen=True, kw_only=True):
 
 
 class Subject(Noun, frozen=True, kw_only=True):
-    """Whom a grant is for. `kind` is `user` or `group` (of the host) or `team` (Corral's own group). `id` is the uid or
-    gid that the name had when it was written down, -1 for a team: a name or a number alone proves nothing, since users
-    are renamed and numbers are given out again."""
+    """Whom a grant is for. `kind` is `user` or `group` (of the host), `team` (Corral's own group) or `account` (a
+    service account). `id` is the uid or gid that the name had when it was written down, -1 for a team or an account: a
+    name or a number alone proves nothing, since users are renamed and numbers are given out again."""
 
-    kind: Literal["user", "group", "team"]
+    kind: Literal["user", "group", "team", "account"]
     name: str
     id: int = -1
 
@@ -51,6 +51,29 @@ class Team(Noun, frozen=True, kw_only=True):
 
     name: str
     members: tuple[Subject, ...] = ()
+
+
+class ServiceAccount(Noun, frozen=True, kw_only=True):
+    """A program with a name of its own. It acts through API keys alone, may what it was granted, and never more than
+    its owner may at that moment."""
+
+    name: str
+    owner: Subject
+    """A user or a team."""
+    words: str = ""
+    created_at: float
+    created_by: str
+    disabled_at: float | None = None
+    disabled_by: str = ""
+    disabled_for: str = ""
+    """The reason."""
+    state: str = "active"
+    """active, disabled, or `owner gone`: the host no longer knows the user, or the team is no more."""
+
+    @property
+    def subject(self) -> Subject:
+        """As grants and keys name it."""
+        return Subject(kind="account", name=self.name)
 
 
 class Decision(Noun, frozen=True, kw_only=True):

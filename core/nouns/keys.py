@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from core.nouns.access import Subject
+from core.nouns.access import Grant, ServiceAccount, Subject
 from core.nouns.base import Noun
 
 
@@ -16,7 +16,7 @@ class KeyLimits(Noun, frozen=True, kw_only=True):
 
 
 class Key(Noun, frozen=True, kw_only=True):
-    """An API key of a user or a team. It may never do more than its owner."""
+    """An API key of a user, a team or a service account. It may never do more than its owner."""
 
     id: str
     name: str
@@ -42,7 +42,19 @@ class Key(Noun, frozen=True, kw_only=True):
     used_from: str = ""
     """`unix` or an address."""
     state: str = "active"
-    """active, expired, revoked, or `owner gone`: the host no longer knows the user."""
+    """active, expired, revoked, `owner gone` (the host no longer knows the user) or `owner disabled` (the account)."""
+
+
+class AccountDetail(Noun, frozen=True, kw_only=True):
+    """A service account with what it was granted, its keys, and what comes of it now."""
+
+    account: ServiceAccount
+    grants: tuple[Grant, ...]
+    keys: tuple[Key, ...]
+    uses: tuple[str, ...]
+    """Scopes of deployments that it may use now: what it was granted, as far as its owner may."""
+    barred: tuple[str, ...] = ()
+    """Scopes that are denied to it or to its owner, whatever `uses` says."""
 
 
 class NewKey(Key, frozen=True, kw_only=True):

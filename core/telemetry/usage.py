@@ -49,8 +49,9 @@ _INSERT = f"INSERT INTO usage_lines ({', '.join(COLUMNS)}) VALUES ({', '.join('?
 
 
 def row_of(line: UsageLine, people: Mapping[int, tuple[str, str]]) -> UsageRow:
-    """A line with the user's name and group, which `people` has by uid."""
-    user, group = people.get(line.uid, (f"uid:{line.uid}", ""))
+    """A line with the user's name and group, which `people` has by uid. A key of a team or a service account is no
+    user's: its line has the owner as the gateway was told of it (`account:ci`)."""
+    user, group = people.get(line.uid, (f"uid:{line.uid}", "")) if line.uid >= 0 else (line.actor or "nobody", "")
     return UsageRow(
         line.id, line.time, line.uid, user, group, line.key, line.deployment, line.model, line.version, line.node,
         line.replica, line.launch, line.path, line.status, line.outcome, _count(line.requests) or 1,

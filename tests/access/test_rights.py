@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterable
 from itertools import product
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.access.permissions import BUILTIN, PERMISSIONS, covers, matches, overlap
-from core.access.rights import Rights
+from core.access.rights import Rights, Use
 from core.nouns import Actor, Grant, Role, Subject, Team
 
 ALICE = Actor(uid=1000, name="alice", groups=(100, 2000))
@@ -117,6 +118,12 @@ def test_the_built_in_roles_name_permissions_that_there_are() -> None:
 NAMES = st.text("ab", max_size=3)
 PATTERNS = st.builds(lambda name, star: name + star, NAMES, st.sampled_from(["", "*"]))
 ALL = ["".join(letters) for n in range(6) for letters in product("ab", repeat=n)]
+
+
+def may_use(uses: Iterable[Use], name: str) -> bool:
+    """As the gateway decides it: a denial wins."""
+    fits = [use.deny for use in uses if matches(use.scope, f"deployment:{name}")]
+    return bool(fits) and not any(fits)
 
 
 @given(PATTERNS, PATTERNS)

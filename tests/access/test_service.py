@@ -4,75 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
+from house import FIRST, NOW, ROOT, House
 
 from core.access import Access, Gate, Rights
-from core.access.people import actor_named
-from core.audit import Audit
 from core.errors import Conflict, CorralError, Invalid, NotAllowed, NotFound, Unseen
-from core.nouns import Actor, AuditRecord, Role, Subject
-from core.settings import Paths
-from core.store import Store
-
-ROOT = Actor(uid=0, name="root", through="cli", groups=(0,))
-NOW = 1_000_000.0
-FIRST = Subject(kind="group", name="sys", id=3)
-"""In force in each test: this group's members are the first admins."""
-
-
-class House:
-    """Access over a real store, in system mode. `bin` and `daemon` are users that every host has."""
-
-    def __init__(self, store: Store, paths: Paths) -> None:
-        self.now = NOW
-        self.store = store
-        self.audit = Audit(store, paths)
-        self.gate = Gate(store, self.audit, Rights(mode="system", owner_uid=0), clock=lambda: self.now)
-        self.access = Access(store, self.gate, clock=lambda: self.now)
-        self.told = 0
-        self.access.on_change.append(self._told)
-
-    def _told(self) -> None:
-        self.told += 1
-
-    async def grant(self, actor: Actor, what: str, subject: str, scope: str = "*", **more: Any) -> str:
-        return (await self.access.grant(actor, "r", what=what, subject=subject, scope=scope, **more)).id
-
-    async def records(self) -> list[AuditRecord]:
-        return await self.audit.ls(limit=1000)
-
-    async def refusals(self) -> list[str]:
-        return [record.reason for record in await self.records() if record.outcome == "refused"]
-
-    def may(self, actor: Actor, permission: str, object: str = "deployment:chat") -> bool:
-        return self.gate.may(actor, permission, object)
-
-
-@pytest.fixture
-async def house(tmp_path: Path) -> AsyncIterator[House]:
-    paths = Paths(tmp_path, tmp_path / "corral.toml", "0badcafe")
-    paths.state.mkdir(parents=True, exist_ok=True)
-    store = await Store.open(paths, packages=("core.store", "core.audit", "core.access"))
-    house = House(store, paths)
-    await house.access.start(FIRST)
-    yield house
-    await store.close()
-
-
-@pytest.fixture
-async def ada() -> Actor:
-    """The user `bin`."""
-    return await actor_named("bin")
-
-
-@pytest.fixture
-async def bob() -> Actor:
-    """The user `daemon`."""
-    return await actor_named("user:daemon")
+from core.nouns import Actor, Role
 
 
 async def test_the_first_admins_are_a_grant_that_is_recorded_and_written_once(house: House) -> None:

@@ -37,6 +37,7 @@ from core.nouns import (
     PlanParts,
     Replica,
     Role,
+    ServiceAccount,
     Status,
     Subject,
     Team,
@@ -234,6 +235,39 @@ class Keys:
         return self.there[0]
 
 
+class Accounts:
+    """Of the double: what `client.accounts` answers."""
+
+    def __init__(self, double: Double) -> None:
+        self._double = double
+        ann = Subject(kind="user", name="ann", id=1000)
+        self.there = [
+            ServiceAccount(name="nightly", owner=ann, words="batch", created_at=NOW, created_by="ann"),
+            ServiceAccount(
+                name="paused", owner=Subject(kind="user", name="bob", id=7), created_at=NOW, created_by="bob",
+                disabled_at=NOW, disabled_by="eve", disabled_for="abuse", state="disabled",
+            ),
+        ]  # fmt: skip
+
+    async def ls(self) -> list[ServiceAccount]:
+        return self.there
+
+    async def create(self, name: str, **fields: Any) -> ServiceAccount:
+        self._double.calls.append(("create_account", name, fields))
+        return self.there[0]
+
+    async def disable(self, name: str, reason: str = "") -> ServiceAccount:
+        self._double.calls.append(("disable_account", name))
+        return self.there[0]
+
+    async def enable(self, name: str, reason: str = "") -> ServiceAccount:
+        self._double.calls.append(("enable_account", name))
+        return self.there[1]
+
+    async def rm(self, name: str, reason: str = "") -> None:
+        self._double.calls.append(("rm_account", name))
+
+
 class Double:
     """Not the real client. `calls` has what was asked; `push` sends an event; `drop` cuts the connection."""
 
@@ -262,6 +296,7 @@ class Double:
         self.me: Whoami | None = None
         self.access = Access(self)
         self.keys = Keys(self)
+        self.accounts = Accounts(self)
         self._news: asyncio.Queue[Event | None] = asyncio.Queue()
 
     async def connect(self) -> Double:

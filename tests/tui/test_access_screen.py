@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.tui.test_keys import dimmed
+from tui.deeds import deeds
 
 
 async def test_grants_roles_and_teams_stand_on_the_screen(console, fake):
@@ -116,7 +117,7 @@ async def test_a_key_is_made_in_a_form_and_its_secret_shown_once(console, fake):
         await it.press("a")
         await it.until("Make an API key")
         await it.type("nightly")
-        await it.press("tab", "tab")
+        await it.press("tab", "tab", "tab")
         await it.type("sixty")
         await it.until("whole number")
         await it.press(*["backspace"] * 5)
@@ -140,6 +141,66 @@ async def test_x_revokes_the_key_under_the_cursor_of_the_lower_table(console, fa
         await it.until(lambda: ("revoke_key", "k1") in fake.calls)
         await it.press("j", "x")
         await it.until("old was revoked")
+
+
+async def test_a_service_account_is_made_disabled_enabled_and_removed(console, fake):
+    async with console("8") as it:
+        await it.until("active, user:ann, batch")
+        assert "disabled by eve: abuse, user:bob" in it.text
+        await it.press("s")
+        await it.until("Make a service account")
+        await it.type("ci")
+        await it.until("It may nothing until something is granted to account:ci")
+        await it.press("tab")
+        await it.type("team:ml")
+        await it.press("ctrl+s")
+        await it.until(lambda: ("create_account", "ci", {"owner": "team:ml", "words": ""}) in fake.calls)
+        await it.until("grant it something with n")
+        await it.press("tab", "j", "j", "s")
+        await it.until("Disable nightly?")
+        await it.press("y")
+        await it.until(lambda: ("disable_account", "nightly") in fake.calls)
+        await it.press("j", "s")
+        await it.until("eve disabled it")
+        await it.press("y")
+        await it.until(lambda: ("enable_account", "paused") in fake.calls)
+        await it.press("x")
+        await it.until("Remove the service account paused of user:bob?")
+        await it.press("y")
+        await it.until(lambda: ("rm_account", "paused") in fake.calls)
+
+
+async def test_of_keys_and_accounts_ones_own_are_not_dim_and_others_are(console, fake, doubles):
+    fake.me = doubles.somebody(("keys.own", "*"), ("accounts.own", "*"))
+    async with console("8") as it:
+        await it.until("60 requests/min")
+        await it.press("tab")
+        await it.until(lambda: "x" not in dimmed(it))  # his key
+        await it.press("j", "j")
+        await it.until(lambda: not {"x", "s"} & dimmed(it))  # his account
+        await it.press("j")
+        await it.until(lambda: {"x", "s"} <= dimmed(it))
+        await it.press("x")
+        await it.until("ann may not accounts.manage")
+
+
+async def test_the_palette_says_what_one_may_not_do_before_one_tries(console, fake, doubles):
+    fake.me = doubles.somebody(("deployments.read", "*"), ("deployments.stop", "deployment:embed"))
+    async with console("9") as it:
+        await it.until(lambda: it.app.state.me is not None)
+        there = deeds(it.app.screen.ROOM, it.app.screen.choices(), it.app.state)
+        said = {deed.words: deed.why for deed in there}
+        assert said["embed: stop"] == "" and "ann may deployments.stop on deployment:embed only" in said["chat: stop"]
+        for words, permission in (
+            ("chat: remove", "deployments.rm"),
+            ("chat: chat with it", "chats.own"),
+            ("Deploy (Deployments)", "deployments.create"),
+            ("gemma: remove the model", "models.rm"),
+            ("shut down the daemon; models run on", "daemon.shutdown"),
+            ("reload: read corral.toml again", "daemon.reload"),
+            ("Make an API key (Access)", "keys.own"),
+        ):
+            assert f"ann may not {permission}" in said[words], words
 
 
 async def test_teams_and_roles_are_not_taken_for_keys(console, fake):

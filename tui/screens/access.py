@@ -1,4 +1,4 @@
-"""Who may do what: grants with their ends, API keys, teams, roles, and what you yourself may do."""
+"""Who may do what: grants with their ends, API keys, service accounts, teams, roles, and what you may do."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ from typing import Any, ClassVar
 
 from textual.app import ComposeResult
 
-from core.nouns import Grant, Key, KeyLimits, Role, Team, Whoami
+from core.nouns import Grant, Key, KeyLimits, Role, ServiceAccount, Subject, Team, Whoami
+from tui.rights import lacks
 from tui.screens import FOLDER
 from tui.screens.room import Line, Note, Room
 from tui.widgets.table import Column, Row, Table
 from tui.words import age, moment
+
+Found = tuple[list[Grant], list[Role], list[Team], list[Key], list[ServiceAccount]]
 
 
 def said(me: Whoami | None) -> str:
@@ -35,11 +38,17 @@ def about_key(key: Key) -> str:
     return f"{key.state}, {key.owner}, on {on}, {', '.join(limits) or 'no limits'}, {used.replace('now', 'just now')}"
 
 
+def about_account(account: ServiceAccount) -> str:
+    """Whose it is, whether it works, and what it is for."""
+    why = f" by {account.disabled_by}: {account.disabled_for or 'no reason given'}" if account.disabled_at else ""
+    return f"{account.state}{why}, {account.owner}" + (f", {account.words}" if account.words else "")
+
+
 class Access(Room):
-    """Screen 8: grants above, keys, teams and roles below; tab goes from one table to the other."""
+    """Screen 8: grants above; keys, service accounts, teams and roles below; tab goes from one table to the other."""
 
     ROOM = "access"
-    ASKS = frozenset({"new", "remove", "explain", "team", "role", "key"})
+    ASKS = frozenset({"new", "remove", "explain", "team", "role", "key", "account"})
     CSS_PATH: ClassVar = [*Room.CSS_PATH, FOLDER / "access.tcss"]
 
     def __init__(self) -> None:
@@ -48,6 +57,7 @@ class Access(Room):
         self.roles: list[Role] = []
         self.teams: list[Team] = []
         self.keys_there: dict[str, Key] = {}
+        self.accounts: dict[str, ServiceAccount] = {}
 
     def fill(self) -> ComposeResult:
         yield Note(id="me")
@@ -61,7 +71,7 @@ class Access(Room):
         )  # fmt: skip
         yield Line(id="detail")
         yield Table(
-            [Column("name", 14, fit=True), Column("kind", 6, 1), Column("is", 20, flex=True)],
+            [Column("name", 14, fit=True), Column("kind", 7, 1), Column("is", 20, flex=True)],
             empty="No key: a makes one", id="roles",
         )  # fmt: skip
 
@@ -83,19 +93,22 @@ class Access(Room):
         """Read roles and grants; one who may not read all of them sees his own."""
         all_of_it = me is None or bool(me.because) or any(each.permission == "access.read" for each in me.holds)
         keys = me is None or bool(me.because) or any(each.permission.startswith("keys.") for each in me.holds)
+        accounts = me is None or bool(me.because) or any(each.permission.startswith("accounts.") for each in me.holds)
 
-        async def read(client: Any) -> tuple[list[Grant], list[Role], list[Team], list[Key]]:
+        async def read(client: Any) -> Found:
             mine = await client.keys.ls() if keys else []
+            programs = await client.accounts.ls() if accounts else []
             if not all_of_it:
-                return list(me.grants) if me else [], [], [], mine
+                return list(me.grants) if me else [], [], [], mine, programs
             access = client.access
             grants, roles, teams = await asyncio.gather(access.grants(), access.roles(), access.teams())
-            return grants, roles, teams, mine
+            return grants, roles, teams, mine, programs
 
         self.corral.act(read, self._take)
 
-    def _take(self, found: tuple[list[Grant], list[Role], list[Team], list[Key]]) -> None:
-        grants, self.roles, self.teams, keys = found
+    def _take(self, found: Found) -> None:
+        grants, self.roles, self.teams, keys, accounts = found
+        self.accounts = {each.name: each for each in accounts}
         self.keys_there = {each.id: each for each in keys}
         self.grants = {each.id: each for each in grants}
         rows = sorted(grants, key=lambda each: (str(each.subject), each.effect, each.what))
@@ -109,6 +122,10 @@ class Access(Room):
         meant = [
             Row(f"key:{k.id}", (k.name, "key", about_key(k)), dim=k.state != "active")
             for k in sorted(keys, key=lambda each: (each.state != "active", each.name))
+        ]
+        meant += [
+            Row(f"account:{a.name}", (a.name, "account", about_account(a)), dim=a.state != "active")
+            for a in sorted(accounts, key=lambda each: each.name)
         ]
         meant += [
             Row(f"team:{t.name}", (t.name, "team", ", ".join(map(str, t.members)) or "nobody")) for t in self.teams
@@ -139,16 +156,39 @@ class Access(Room):
         below = self.query_one("#roles", Table)
         return self.keys_there.get(below.key.removeprefix("key:")) if below.has_focus else None
 
+    def chosen_account(self) -> ServiceAccount | None:
+        """The service account under the cursor of the lower table, if that has the focus."""
+        below = self.query_one("#roles", Table)
+        kind, _, name = below.key.partition(":")
+        return self.accounts.get(name) if below.has_focus and kind == "account" else None
+
     def hindered(self, action: str) -> str:
         if action == "remove":
             key = self.chosen_key()
             if key is not None:
-                return "" if key.state != "revoked" else f"{key.name} was revoked"
+                return (
+                    f"{key.name} was revoked" if key.state == "revoked" else self._not_mine("keys", key.owner, key.name)
+                )
+            account = self.chosen_account()
+            if account is not None:
+                return self._not_mine("accounts", account.owner, account.name)
             if self.query_one("#roles", Table).has_focus:
-                return "Teams and roles are removed by `corral access teams rm` and `roles rm`; a key by x on its row"
+                return "Teams and roles are removed by `corral access teams rm` and `roles rm`; keys and accounts by x"
             if not self.table().key:
                 return "No grant is selected"
+        if action == "account" and (account := self.chosen_account()) is not None:
+            return self._not_mine("accounts", account.owner, account.name)
         return super().hindered(action)
+
+    def _not_mine(self, noun: str, owner: Subject, name: str) -> str:
+        """Why the one at the terminal may not change this key or account; "" where he may, or a team may decide it."""
+        me = self.corral.state.me
+        if me is None or owner.kind != "user":
+            return ""
+        if (owner.id, owner.name) == (me.uid, me.name):
+            return lacks(me, f"{noun}.own")
+        object = f"key:{owner.name}/{name}" if noun == "keys" else f"account:{name}"
+        return lacks(me, f"{noun}.manage", object)
 
     def about(self, action: str) -> str:
         grant = self.grants.get(self.table().key)
@@ -167,6 +207,26 @@ class Access(Room):
 
         self.app.push_screen(KeyForm())
 
+    def action_account(self) -> None:
+        """Make a service account; on one, turn its keys away or let them work again."""
+        from tui.screens.accessforms import AccountForm
+
+        account = self.chosen_account()
+        if account is None:
+            self.app.push_screen(AccountForm())
+            return
+        name = account.name
+        if account.disabled_at is None:
+            self.confirmed(
+                f"Disable {name}? Programs that use its keys are refused until it is enabled",
+                lambda client: client.accounts.disable(name),
+            )
+        else:
+            self.confirmed(
+                f"Enable {name}? Its keys work again; {account.disabled_by} disabled it",
+                lambda client: client.accounts.enable(name),
+            )
+
     def action_remove(self) -> None:
         key = self.chosen_key()
         if key is not None:
@@ -174,6 +234,14 @@ class Access(Room):
             self.confirmed(
                 f"Revoke the key {key.name} of {key.owner}? Programs that use it are refused from now on",
                 lambda client: client.keys.revoke(id),
+            )
+            return
+        account = self.chosen_account()
+        if account is not None:
+            name = account.name
+            self.confirmed(
+                f"Remove the service account {name} of {account.owner}? Its keys are revoked for good",
+                lambda client: client.accounts.rm(name),
             )
             return
         grant = self.grants.get(self.table().key)

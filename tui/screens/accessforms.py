@@ -51,7 +51,7 @@ class GrantForm(OfAccess):
 
     def fields(self) -> list[Field]:
         return [
-            Field("subject", "who", self.subject, "user:alice, group:staff or team:ml"),
+            Field("subject", "who", self.subject, "user:alice, group:staff, team:ml or account:ci"),
             Field("effect", "may", "may", "may, or not"),
             Field("what", "what", "", "a role (viewer, user, operator, ...) or deployments.st*"),
             Field("scope", "on", "*", "*, deployment:chat, model:phi-*"),
@@ -62,7 +62,7 @@ class GrantForm(OfAccess):
     def typed(self) -> dict[str, Any]:
         """The grant; raises ValueError."""
         if not self.value("subject"):
-            raise ValueError("Say who: user:NAME, group:NAME or team:NAME")
+            raise ValueError("Say who: user:NAME, group:NAME, team:NAME or account:NAME")
         if not self.value("what"):
             raise ValueError("Say what: a role, a permission or a pattern")
         if self.value("effect") not in ("may", "not"):
@@ -193,16 +193,50 @@ class RoleForm(OfAccess):
         )
 
 
+class AccountForm(OfAccess):
+    """A service account."""
+
+    HEADLINE = "Make a service account: a program that has keys, and never may more than its owner"
+    SENDS = "Make"
+
+    def fields(self) -> list[Field]:
+        return [
+            Field("name", "name", "", "of the program, for example ci"),
+            Field("owner", "owner", "", "default: you; team:ml outlives the people in it"),
+            Field("words", "for", "", "what it is for"),
+        ]
+
+    def question(self) -> Callable[[Any], Awaitable[str]]:
+        name, owner = self.value("name"), self.value("owner") or "you"
+        if not name:
+            raise ValueError("Name it after the program")
+
+        async def ask(client: Any) -> str:
+            if any(each.name == name for each in await client.accounts.ls()):
+                return f"There is a service account {name} already"
+            return f"It may nothing until something is granted to account:{name}, and never more than {owner} may then"
+
+        return ask
+
+    def action_send(self) -> None:
+        name, owner, words = (self.value(each) for each in ("name", "owner", "words"))
+        self.corral.act(
+            lambda client: client.accounts.create(name, owner=owner, words=words),
+            lambda made: self.leave(f"Service account {made.name} is made: grant it something with n"),
+        )
+
+
 class KeyForm(Form):
     """A key of one's own. Its secret is shown once, to be copied."""
 
-    HEADLINE = "Make an API key; it never may more than you"
+    HEADLINE = "Make an API key; it never may more than its owner"
     SENDS = "Make"
     LIMITS = ("rpm", "tpm", "concurrency", "daily_tokens")
 
     def fields(self) -> list[Field]:
         return [
             Field("name", "name", "", "of the program, for example ci"),
+            Field("owner", "owner", "", "default: you; account:ci or team:ml"),
             Field("deployments", "deployments", "*", "names, a star at the end: team-a-* chat"),
             Field("rpm", "requests/min", "", "default: no limit"),
             Field("tpm", "tokens/min", "", "in and out; default: no limit"),
@@ -223,7 +257,8 @@ class KeyForm(Form):
             raise ValueError("Name it after the program that will use it")
         until = self.value("until")
         return {
-            "name": self.value("name"), "deployments": self.value("deployments").split(), "limits": limits,
+            "name": self.value("name"), "owner": self.value("owner"),
+            "deployments": self.value("deployments").split(), "limits": limits,
             "until": moment_ahead(until, time.time()) if until else None,
         }  # fmt: skip
 

@@ -111,7 +111,8 @@ def _grant_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @_grant_options
 @with_options
 def grant(what: str, subject: str, scope: str, until: float | None, reason: str) -> None:
-    """Let SUBJECT (user:alice, group:staff, team:ml) do WHAT: a role, or permissions like deployments.st*."""
+    """Let SUBJECT (user:alice, group:staff, team:ml, account:ci) do WHAT: a role, or permissions like
+    deployments.st*."""
     made = run(lambda client: client.access.grant(what=what, subject=subject, scope=scope, until=until, reason=reason))
     tell(made, f"{made.subject} may {line(made.what)} on {line(made.scope)}: grant {made.id}")
 
@@ -164,7 +165,8 @@ def matrix(subject: str | None) -> None:
 @click.argument("object")
 @with_options
 def explain(who: str, permission: str, object: str) -> None:
-    """May USER do PERMISSION on OBJECT (deployment:chat)? Yes or no and by which grant; exit 4 for no."""
+    """May USER (or account:NAME) do PERMISSION on OBJECT (deployment:chat)? Yes or no and by which grant; exit 4 for
+    no."""
     decision = run(lambda client: client.access.explain(who, permission, object))
     if options().json:
         as_json(decision)

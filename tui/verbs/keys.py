@@ -126,7 +126,7 @@ def _shown_once(made: NewKey, base: str, what: str) -> None:
 
 @keys.command("create")
 @click.argument("name")
-@click.option("--owner", default="", help="user:alice or team:ml; default: you")
+@click.option("--owner", default="", help="user:alice, team:ml or account:ci; default: you")
 @_scope_options
 @with_options
 def create(
