@@ -19,7 +19,7 @@ import msgspec
 from aiohttp import web
 
 from core import fulldisk, program_version, systemd
-from core.access import Access, Gate, Keys, Rights, ServiceAccounts, accounts
+from core.access import Access, Gate, Glass, Keys, Rights, ServiceAccounts, accounts
 from core.access.accounts import Accounts
 from core.access.rights import Use
 from core.api.peer import Names, user_name
@@ -85,6 +85,7 @@ class Daemon:
             self._died_often = await record_start(self.store, self.gate, self.audit, paths)
             self.access = Access(self.store, self.gate)
             await self.access.start(self._first_admins())
+            self.glass = Glass(self.gate, self.access)
             self.keys = Keys(self.store, self.gate)
             await self.keys.start()
             self.service_accounts = ServiceAccounts(self.gate, self.access, self.keys)
@@ -138,6 +139,7 @@ class Daemon:
         if said := systemd.logout_ends(user_name(os.getuid())):
             self._warnings.append(said)
         self.access.on_change += [self.deployments.link.touch, self.chats.obey, self._tell_of_access]
+        self.glass.on_ring.append(lambda words: self.bus.publish("warning", "access:glass", words))
         self.keys.on_change += [self.deployments.link.touch, self._tell_of_access]
         self.deployments.link.on_used = self.keys.used
         await self.catalog.start()
@@ -148,7 +150,7 @@ class Daemon:
         add_routes(
             server,
             Services(
-                bus=self.bus, gate=self.gate, access=self.access, keys=self.keys,
+                bus=self.bus, gate=self.gate, access=self.access, glass=self.glass, keys=self.keys,
                 service_accounts=self.service_accounts, store=self.store, audit=self.audit,
                 signer=self.signer,
                 exporter=Exporter(self.audit, self.signer, self.paths, self.store.database_id), catalog=self.catalog,
@@ -219,6 +221,7 @@ class Daemon:
             group.create_task(self.usage_retention.run())
             group.create_task(self._reload_on_hangup())
             group.create_task(self.access.run())
+            group.create_task(self.glass.run())
             group.create_task(self.keys.run())
 
     async def _verify(self) -> None:
@@ -249,7 +252,7 @@ class Daemon:
     async def status(self) -> Status:
         """`corral status`."""
         chain = self.audit.status
-        warnings = list(self._warnings)
+        warnings = [*self.glass.troubles(), *self._warnings]
         if self._died_often and time.monotonic() - self._began < SAID_S:
             warnings.append(self._died_often)
         if not chain.ok:
@@ -361,7 +364,7 @@ class Daemon:
     def _allowed(self) -> wire.Allowed:
         """Who may use the gateway's socket without a key."""
         rules = tuple(map(_rule, self.access.uses("deployments.use")))
-        return wire.Allowed(uids=(0,) if self.accounts else tuple({0, os.getuid()}), rules=rules)
+        return wire.Allowed(uids=() if self.accounts else tuple({0, os.getuid()}), rules=rules)
 
     def _keys(self) -> tuple[wire.Key, ...]:
         """The keys for programs, each secret one."""

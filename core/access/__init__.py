@@ -1,9 +1,10 @@
 """Who may do what, and the one gate that every action passes."""
 
 from core.access.gate import Effect, Gate
+from core.access.glass import Glass
 from core.access.keys import Keys
 from core.access.rights import Rights
 from core.access.service import Access
 from core.access.serviceaccounts import ServiceAccounts
 
-__all__ = ["Access", "Effect", "Gate", "Keys", "Rights", "ServiceAccounts"]
+__all__ = ["Access", "Effect", "Gate", "Glass", "Keys", "Rights", "ServiceAccounts"]

@@ -67,7 +67,7 @@ class Gate:
         if not self.anywhere(actor, permission):
             raise NotAllowed(
                 f"{actor.name} may not {permission}", f"no grant gives {actor.name} that on anything",
-                "ask an admin: `corral access grant`",
+                self._glass(actor) or "ask an admin: `corral access grant`",
             )  # fmt: skip
 
     def require(self, actor: Actor, permission: str, object: str) -> None:
@@ -81,8 +81,15 @@ class Gate:
             raise missing(kind, name, reason=f"{actor.name} may not {permission} on {object}: {decision.why}")
         raise NotAllowed(
             f"{actor.name} may not {permission} on {object}", decision.why,
-            f"ask an admin, who sees why with `corral access explain {actor.name} {permission} {object}`",
+            self._glass(actor)
+            or f"ask an admin, who sees why with `corral access explain {actor.name} {permission} {object}`",
         )  # fmt: skip
+
+    def _glass(self, actor: Actor) -> str:
+        """What somebody who may break the glass can do; "" for all others."""
+        if not self.may(actor, "access.break-glass", "access:all"):
+            return ""
+        return "in an emergency: `corral access break-glass --reason ...`, which everybody is told of"
 
     async def act(
         self, actor: Actor, verb: str, object: str, request: str,

@@ -40,6 +40,11 @@ def whoami(rights: Rights, actor: Actor, groups: Sequence[str], now: float) -> W
         for grant, means in mine
         if permission in means
     ]  # fmt: skip
+    lines += [
+        Held(subject="root on this host", permission=permission, scope="*")
+        for permission in PERMISSIONS
+        if permission in rights.root(actor)
+    ]
     if because:
         lines = [Held(subject=f"user:{actor.name}", permission=permission, scope="*") for permission in PERMISSIONS]
     return Whoami(

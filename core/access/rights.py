@@ -1,7 +1,8 @@
 """The rights in force, as one immutable picture: who may do what, decided without asking anybody.
 
-Deny by default; a grant that denies wins over every grant that allows. Root and, in a per-user daemon, its owner may do
-everything: they could read and write the files anyway.
+Deny by default; a grant that denies wins over every grant that allows. In a per-user daemon its owner and root may do
+everything: they could read and write the files anyway. In a shared one root reads what an auditor reads and
+may end it; for more he breaks the glass, which everybody hears, and which denials do not hold against.
 """
 
 from __future__ import annotations
@@ -30,6 +31,10 @@ class Use(NamedTuple):
     deny: bool
     scope: str
     until: float | None
+
+
+_OF_ROOT = frozenset({*BUILTIN["auditor"].allows, "daemon.reload", "daemon.shutdown", "access.break-glass"})
+"""He reads the files and could signal the process anyway."""
 
 
 def includes(subject: Subject, actor: Actor, teams: Mapping[str, Team]) -> bool:
@@ -77,7 +82,12 @@ class Rights:
             return "Corral itself"
         if self.mode == "user" and actor.uid == self.owner_uid:
             return "the owner of this daemon"
-        return "root on this host" if actor.uid == 0 else ""
+        return "root on this host" if self.mode == "user" and actor.uid == 0 else ""
+
+    def root(self, actor: Actor) -> frozenset[str]:
+        """What somebody may on everything for being root on the host of a shared daemon: read, reload, end it,
+        and break the glass."""
+        return _OF_ROOT if self.mode == "system" and actor.uid == 0 else frozenset()
 
     def meant(self, subject: Subject, actor: Actor) -> bool:
         """Is `actor` meant by `subject`?"""
@@ -112,14 +122,22 @@ class Rights:
         if actor.name.startswith(UNKNOWN):
             why = f"this host knows no user with the uid {actor.uid}"
             return Decision(allowed=False, permission=permission, object=object, why=why)
+        mine = self.of(actor, now)
+        for grant, means in mine:
+            if grant.glass and permission in means and matches(grant.scope, object):
+                why = f"{actor.name} broke the glass ({grant.id}): {grant.reason}"
+                return Decision(allowed=True, permission=permission, object=object, why=why, grant=grant)
         allowing: Grant | None = None
-        for grant, means in self.of(actor, now):
+        for grant, means in mine:
             if permission not in means or not matches(grant.scope, object):
                 continue
             if grant.effect == "deny":
                 why = f"{_said(grant)} denies it to {grant.subject}" + _because(grant)
                 return Decision(allowed=False, permission=permission, object=object, why=why, grant=grant)
             allowing = allowing or grant
+        if allowing is None and permission in self.root(actor):
+            why = f"{actor.name} is root on this host, who reads what an auditor does, and may end it"
+            return Decision(allowed=True, permission=permission, object=object, why=why)
         if allowing is None:
             return Decision(
                 allowed=False, permission=permission, object=object, why=self._why_not(actor, permission, object, now)
@@ -148,7 +166,7 @@ class Rights:
 
     def anywhere(self, actor: Actor, permission: str, now: float) -> bool:
         """May `actor` do `permission` on anything at all? What a list then shows is decided for each of its objects."""
-        if self.almighty(actor):
+        if self.almighty(actor) or permission in self.root(actor):
             return True
         return any(permission in means for grant, means in self.of(actor, now) if grant.effect == "allow")
 
@@ -201,6 +219,8 @@ class Rights:
             return ""
         mine = self.of(actor, now)
         for permission in sorted(self.permissions_of(what)):
+            if any(grant.glass and permission in means and covers(grant.scope, scope) for grant, means in mine):
+                continue  # to mend the rights is what it is broken for; what is granted meanwhile may last
             for grant, means in mine:
                 if grant.effect == "deny" and permission in means and overlap(grant.scope, scope):
                     return f"{_said(grant)} denies {permission} on {grant.scope} to {actor.name}"

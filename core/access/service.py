@@ -107,11 +107,11 @@ class Access:
         """Allow or deny `what` to `subject` (`user:alice`, `group:staff`, `team:ml`, `account:ci`). Raises `Invalid`,
         `NotFound`, `NotAllowed`, `Conflict`."""
         whom = await self._subject(subject)
-        self._check(what, scope, reason, until)
+        self.check(what, scope, reason, until)
 
         def work(db: sqlite3.Connection) -> tuple[Grant, object, object]:
             rights = self._gate.rights
-            self._check_what(rights, what)
+            self.check_what(rights, what)
             if whom.kind == "team" and whom.name not in rights.teams:
                 raise NotFound(f"there is no team {whom.name}", todo="corral access teams set NAME --member user:...")
             if whom.kind == "account":
@@ -130,7 +130,7 @@ class Access:
         made = await self._gate.act(
             actor, verb, f"access:{whom}", request, work, reason=reason, permission=needs, on=on
         )  # fmt: skip
-        await self._changed()
+        await self.changed()
         return made
 
     async def revoke(self, actor: Actor, request: str, id: str, *, reason: str = "") -> Grant:
@@ -141,7 +141,7 @@ class Access:
             grant = next((each for each in rights.grants if each.id == id), None)
             if grant is None:
                 raise NotFound(f"there is no grant {id}", todo="corral access grants")
-            if grant.by != actor.name or grant.effect == "deny":
+            if not grant.glass and (grant.by != actor.name or grant.effect == "deny"):
                 self._hold(rights, actor, grant.what, grant.scope, None if grant.effect == "deny" else grant.until)
             tables.delete_grant(db, id)
             self._keep_an_admin(db, rights)
@@ -152,10 +152,14 @@ class Access:
         object = f"access:{found.subject}" if found else f"access:{id[:32]}"
         others_denial = found is not None and found.effect == "deny" and found.by != actor.name
         needs, on = self._needs(actor, found.subject) if found and not others_denial else ("access.grant", "")
+        verb = "access.grant"
+        if found is not None and found.glass:
+            verb = "access.glass-whole"
+            needs = "access.break-glass" if self.rights.meant(found.subject, actor) else needs
         grant = await self._gate.act(
-            actor, "access.grant", object, request, work, reason=reason, permission=needs, on=on
+            actor, verb, object, request, work, reason=reason, permission=needs, on=on
         )  # fmt: skip
-        await self._changed()
+        await self.changed()
         return grant
 
     def _needs(self, actor: Actor, whom: Subject) -> tuple[str, str]:
@@ -172,7 +176,8 @@ class Access:
             scope=scope, reason=reason, by=actor.name, at=self._clock(), until=until,
         )  # fmt: skip
 
-    def _check(self, what: str, scope: str, reason: str, until: float | None) -> None:
+    def check(self, what: str, scope: str, reason: str, until: float | None) -> None:
+        """Raises `Invalid` for a grant that would mean nothing."""
         match = _SCOPE.fullmatch(scope)
         if scope != "*" and (match is None or match["kind"] not in KINDS):
             kinds = ", ".join(sorted(KINDS))
@@ -188,7 +193,8 @@ class Access:
         if named is not None and match is not None and match["kind"] != named.kind:
             raise Invalid(f"{what} is about {named.kind}:..., so on {scope} it would mean nothing")
 
-    def _check_what(self, rights: Rights, what: str) -> None:
+    def check_what(self, rights: Rights, what: str) -> None:
+        """Raises `Invalid`, `NotFound` where there is no such permission or role."""
         if "." in what or what == "*":
             if not rights.permissions_of(what):
                 raise Invalid(f"there is no permission {what!r}", todo="corral access permissions")
@@ -222,7 +228,7 @@ class Access:
 
         object = f"access:role:{made[0].name}" if len(made) == 1 else "access:roles"
         await self._gate.act(actor, "access.roles", object, request, work)
-        await self._changed()
+        await self.changed()
         return made
 
     def _define(self, db: sqlite3.Connection, actor: Actor, rights: Rights, role: Role) -> Rights:
@@ -230,7 +236,7 @@ class Access:
         for each in role.allows:
             if "." not in each and each != "*":
                 raise Invalid(f"{each!r} is no permission", "a role is made of permissions, not of roles")
-            self._check_what(rights, each)
+            self.check_what(rights, each)
         had = rights.permissions_of(role.name) if role.name in rights.roles else frozenset[str]()
         new = questions.changed(rights, role=role)
         for permission in sorted(had ^ new.permissions_of(role.name)):
@@ -255,7 +261,7 @@ class Access:
             return None, rights.roles[name], None
 
         await self._gate.act(actor, "access.roles", f"access:role:{name[:63]}", request, work)
-        await self._changed()
+        await self.changed()
 
     async def put_team(self, actor: Actor, request: str, name: str, members: Sequence[str]) -> Team:
         """Say who is in a team. Whoever changes it must hold all that the team was granted or denied."""
@@ -275,7 +281,7 @@ class Access:
             return team, rights.teams.get(name), team
 
         made = await self._gate.act(actor, "access.teams", f"access:team:{name}", request, work)
-        await self._changed()
+        await self.changed()
         return made
 
     async def rm_team(self, actor: Actor, request: str, name: str) -> None:
@@ -296,7 +302,7 @@ class Access:
             return None, rights.teams[name], None
 
         await self._gate.act(actor, "access.teams", f"access:team:{name[:63]}", request, work)
-        await self._changed()
+        await self.changed()
 
     # ---------------------------------------------------------------------------------------- questions
 
@@ -334,11 +340,11 @@ class Access:
                 raise NotFound(f"there is no grant {revoke}", todo="corral access grants")
         elif role is not None:
             for each in role.allows:
-                self._check_what(rights, each)
+                self.check_what(rights, each)
         else:
             whom = await self._subject(subject)
-            self._check(what, scope, "", until)
-            self._check_what(rights, what)
+            self.check(what, scope, "", until)
+            self.check_what(rights, what)
             grant = self._made(CORRAL, "deny" if deny else "allow", what, whom, scope, "", until)
             concerned = list(dict.fromkeys([*concerned, *([whom] if whom.kind != "team" else [])]))
         after = questions.changed(rights, grant=grant, revoke=revoke, role=role)
@@ -384,7 +390,8 @@ class Access:
             raise Conflict("the last admin stays", "nobody but root could grant anything after that",
                            "make somebody else an admin first")  # fmt: skip
 
-    async def _changed(self) -> None:
+    async def changed(self) -> None:
+        """What follows each change of the rights."""
         await self._look()
         self._tell()
 

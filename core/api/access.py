@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from core.access import Access
+from core.access import Access, Glass
 from core.access.permissions import PERMISSIONS
 from core.api.server import ANYBODY, Call, Server
 from core.errors import Invalid
@@ -40,6 +40,13 @@ class NamedRole(msgspec.Struct, forbid_unknown_fields=True):
     words: str = ""
 
 
+class GlassBody(msgspec.Struct, forbid_unknown_fields=True):
+    reason: str
+    what: str = "admin"
+    scope: str = "*"
+    seconds: float = 3600.0
+
+
 class SimulateBody(msgspec.Struct, forbid_unknown_fields=True):
     what: str = ""
     subject: str = ""
@@ -50,7 +57,7 @@ class SimulateBody(msgspec.Struct, forbid_unknown_fields=True):
     role: NamedRole | None = None
 
 
-def add_access(server: Server, access: Access, objects: Callable[[], Awaitable[list[str]]]) -> None:
+def add_access(server: Server, access: Access, glass: Glass, objects: Callable[[], Awaitable[list[str]]]) -> None:
     """`objects` tells everything that there is, as `kind:name`."""
 
     async def permissions(call: Call) -> Any:
@@ -96,6 +103,10 @@ def add_access(server: Server, access: Access, objects: Callable[[], Awaitable[l
     async def revoke(call: Call) -> Any:
         return await access.revoke(call.actor, call.request, call.path("id"), reason=call.text("reason", "") or "")
 
+    async def break_glass(call: Call) -> Any:
+        body = await call.body(GlassBody)
+        return await glass.take(call.actor, call.request, **msgspec.structs.asdict(body))
+
     async def matrix(call: Call) -> Any:
         return access.matrix()
 
@@ -125,6 +136,7 @@ def add_access(server: Server, access: Access, objects: Callable[[], Awaitable[l
     server.add("GET", "/access/grants", "access.read", grants, on=ALL)
     server.add("POST", "/access/grants", "access.grant", grant, status=201, or_else="accounts.own")
     server.add("DELETE", "/access/grants/{id}", "access.grant", revoke, or_else="accounts.own")
+    server.add("POST", "/access/break-glass", "access.break-glass", break_glass, on=ALL, status=201)
     server.add("GET", "/access/matrix", "access.read", matrix, on=ALL)
     server.add("GET", "/access/explain", "access.read", explain, on=ALL)
     server.add("POST", "/access/simulate", "access.read", simulate, on=ALL)

@@ -116,8 +116,9 @@ def add_audit(
         await gate.act(call.actor, "audit.report", CHAIN, call.request, work, permission="audit.export")
         found = await exporter.report(since)
         chain, now, rights = await audit.verify(), await status(), access.rights
-        almighty = ["root on this host"] + ([f"uid {rights.owner_uid}, who owns the daemon"] if rights.mode == "user"
-                                            else [])  # fmt: skip
+        almighty = ["root on this host, who reads and ends the daemon and for more breaks the glass"]
+        if rights.mode == "user":
+            almighty = ["root on this host", f"uid {rights.owner_uid}, who owns the daemon"]
         return AuditReport(
             host=socket.gethostname(), version=now.daemon.version, mode=rights.mode, made_by=call.actor.name,
             made_at=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"), since=since, chain=chain,

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from core.access import Access, Gate, Keys, ServiceAccounts
+from core.access import Access, Gate, Glass, Keys, ServiceAccounts
 from core.api.access import add_access
 from core.api.accounts import add_accounts
 from core.api.audit import add_audit
@@ -98,6 +98,7 @@ class Services:
         bus: Bus,
         gate: Gate,
         access: Access,
+        glass: Glass,
         keys: Keys,
         service_accounts: ServiceAccounts,
         store: Store,
@@ -117,7 +118,7 @@ class Services:
         owner_uid: int,
     ) -> None:
         self.bus, self.gate, self.access, self.keys, self.store = bus, gate, access, keys, store
-        self.service_accounts = service_accounts
+        self.service_accounts, self.glass = service_accounts, glass
         self.audit, self.signer, self.exporter, self.catalog = audit, signer, exporter, catalog
         self.deployments, self.engines, self.chats, self.sampler = deployments, engines, chats, sampler
         self.usage = usage
@@ -142,7 +143,7 @@ def add_routes(server: Server, s: Services) -> None:
         models = [f"model:{each.name}" for each in await s.catalog.ls()]
         return ["daemon:local", "node:local", "audit:chain", "access:all", "usage:all", *deployments, *models]
 
-    add_access(server, s.access, objects)
+    add_access(server, s.access, s.glass, objects)
     add_accounts(server, s.service_accounts)
     add_keys(server, s.keys)
     add_usage(server, s.usage)

@@ -65,6 +65,10 @@ class AccessCalls:
         query = f"?{urlencode({'reason': reason})}" if reason else ""
         return await self._client.call("DELETE", f"/access/grants/{quote(id, safe='')}{query}", Grant)
 
+    async def break_glass(self, **fields: Any) -> Grant:
+        """`reason`, and of `what`, `scope`, `seconds` what is meant."""
+        return await self._client.call("POST", "/access/break-glass", Grant, fields)
+
     async def matrix(self) -> list[Held]:
         return await self._client.call("GET", "/access/matrix", list[Held])
 

@@ -44,6 +44,8 @@ class Grant(Noun, frozen=True, kw_only=True):
     at: float
     until: float | None = None
     """When it ends by itself (epoch seconds); None: when somebody revokes it."""
+    glass: bool = False
+    """Taken in an emergency by breaking the glass: everybody is told as long as it lasts."""
 
 
 class Team(Noun, frozen=True, kw_only=True):

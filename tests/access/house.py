@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from core.access import Access, Gate, Keys, Rights, ServiceAccounts
+from core.access import Access, Gate, Glass, Keys, Rights, ServiceAccounts
 from core.audit import Audit
 from core.nouns import Actor, AuditRecord, Subject
 from core.settings import Paths
 from core.store import Store
 
-ROOT = Actor(uid=0, name="root", through="cli", groups=(0,))
+ROOT = Actor(uid=-1, name="root", through="cli")
+"""Above all rights, as Corral itself is: whom the tests begin with."""
 NOW = 1_000_000.0
 FIRST = Subject(kind="group", name="sys", id=3)
 """In force in each test: this group's members are the first admins."""
@@ -25,6 +26,7 @@ class House:
         self.audit = Audit(store, paths)
         self.gate = Gate(store, self.audit, Rights(mode="system", owner_uid=0), clock=self.clock)
         self.access = Access(store, self.gate, clock=self.clock)
+        self.glass = Glass(self.gate, self.access, clock=self.clock)
         self.keys = Keys(store, self.gate, clock=self.clock)
         self.accounts = ServiceAccounts(self.gate, self.access, self.keys, clock=self.clock)
         self.told = self.keys_told = 0

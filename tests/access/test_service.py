@@ -194,7 +194,7 @@ async def test_explain_and_whoami_say_by_which_grant(house: House, ada: Actor) -
     assert not no.allowed and "no grant gives bin models.rm on model:x" in no.why
     me = await house.access.whoami(ada)
     assert {each.permission for each in me.holds} >= {"deployments.stop", "chats.own"} and not me.because
-    assert (await house.access.whoami(ROOT)).because == "root on this host"
+    assert (await house.access.whoami(ROOT)).because == "Corral itself"
 
 
 async def test_simulate_says_who_would_gain_and_lose_and_changes_nothing(house: House, ada: Actor) -> None:

@@ -56,6 +56,9 @@ def test_grants_roles_and_teams_from_the_command_line(home: Path) -> None:
         (("roles", "set", "admin", "--allow", "*"), 1, "built in"),
         (("roles", "set", "Bad Name", "--allow", "models.*"), 2, "no name of a role"),
         (("rolls",), 2, "did you mean"),
+        (("break-glass", "--reason", "x", "--yes"), 1, "no glass to break"),
+        (("break-glass", "--reason", "x"), 2, "--yes"),
+        (("break-glass", "--yes"), 2, "--reason"),
     ],
 )
 def test_what_is_wrong_is_said_with_its_exit_code(home: Path, args: tuple[str, ...], code: int, words: str) -> None:

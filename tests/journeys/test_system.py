@@ -308,6 +308,36 @@ def test_a_user_with_one_narrow_grant_does_and_sees_that_and_nothing_else(host: 
     host.admin("shutdown", "--all")
 
 
+def test_root_reads_and_breaks_the_glass_for_more_and_it_rings(host: Host) -> None:
+    host.start()
+    assert "As root on this host" in host.run("whoami").stdout and host.run("audit", "verify").returncode == 0
+    for verb in (("models", "sample"), ("access", "grant", "admin", "user:root"), ("keys", "create", "x")):
+        assert "break-glass" in host.run(*verb, code=4).stderr, verb
+    host.admin("models", "sample")
+    host.admin("deploy", "smollm2-135m", "--name", "chat", "--ctx", "1024", "--wait")
+    ask = b"GET /v1/models HTTP/1.1\r\nHost: x\r\n\r\n"
+    speak = SPEAK.format(path=host.ask("status")["gateway_socket"], request=ask)
+    assert "403" in host.python(speak, 0, 0)
+    assert host.admin("chat", "chat", "Say hello.").stdout.strip()  # the daemon asks on her behalf, being root itself
+
+    host.admin("access", "break-glass", "--reason", "me too", "--yes", code=4)
+    taken = json.loads(host.run("access", "break-glass", "--reason", "no admin here", "--yes", "--json").stdout)
+    assert taken["glass"] and taken["what"] == "admin"
+    (warning,) = [each for each in host.ask("status")["daemon"]["warnings"] if "glass" in each]
+    assert warning.endswith("no admin here") and "the glass is broken" in (host.scratch / "daemon.log").read_text()
+    until(lambda: "200" in host.python(speak, 0, 0))
+    host.run("access", "grant", "viewer", "user:stranger")
+    host.run("access", "revoke", taken["id"])
+    assert not [each for each in host.ask("status")["daemon"]["warnings"] if "glass" in each]
+    until(lambda: "403" in host.python(speak, 0, 0))
+    host.run("access", "grant", "admin", "user:root", code=4)
+    verbs = [(each["verb"], each["actor"], each["outcome"]) for each in host.ask("audit", "ls", "--verb", "access.*")]
+    assert ("access.break-glass", "root", "done") in verbs and ("access.glass-whole", "root", "done") in verbs
+    report = host.run("audit", "report").stdout
+    assert "access.break-glass" in report and "no admin here" in report
+    host.run("shutdown", "--all")
+
+
 def test_what_a_hostile_engine_leaves_in_its_folder_is_not_followed(host: Host, sample: Path) -> None:
     """Its log made a link to a file of root's: the log is empty, not the file."""
     host.start()

@@ -25,8 +25,14 @@ def said(me: Whoami | None) -> str:
         return f"You are {me.name}, {me.because}: you may do everything"
     if not me.holds:
         return f"You are {me.name} and may do nothing yet: ask an admin for a grant"
+    if not me.grants:
+        return f"You are {me.name}, root on this host: you read; `corral access break-glass` is for emergencies"
     roles = ", ".join(f"{each.what} on {each.scope}" for each in me.grants if each.effect == "allow")
     return f"You are {me.name}: {roles}"
+
+
+def _may(grant: Grant) -> str:
+    return "GLASS" if grant.glass else "may" if grant.effect == "allow" else "MAY NOT"
 
 
 def about_key(key: Key) -> str:
@@ -114,7 +120,7 @@ class Access(Room):
         rows = sorted(grants, key=lambda each: (str(each.subject), each.effect, each.what))
         self.table().set_rows(
             [
-                Row(g.id, (str(g.subject), "may" if g.effect == "allow" else "MAY NOT", g.what, g.scope,
+                Row(g.id, (str(g.subject), _may(g), g.what, g.scope,
                            moment(g.until) if g.until is not None else "-", g.by, g.reason, g.id))
                 for g in rows
             ]

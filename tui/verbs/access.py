@@ -11,7 +11,7 @@ import click
 
 from core.errors import Invalid
 from core.nouns import Difference, Grant, Held, Role
-from tui.amounts import MomentAhead
+from tui.amounts import MomentAhead, Span
 from tui.command import Nouns, Told, options, run, with_options
 from tui.lines import as_json, ask, say, table, tell
 from tui.plain import line
@@ -34,6 +34,10 @@ def whoami() -> None:
         return
     if not me.holds:
         say("may do nothing yet: ask an admin, who uses `corral access grant`")
+        return
+    if not me.grants:
+        say("holds no grant. As root on this host:")
+        table(("MAY", "ON"), _merged(me.holds))
         return
     say("roles and permissions:")
     table(("GRANT", "WHAT", "TO", "ON", "UNTIL", "REASON"), [_row(each) for each in me.grants])
@@ -138,6 +142,26 @@ def revoke(grant: str, reason: str) -> None:
     """Take a grant back, by its id."""
     gone = run(lambda client: client.access.revoke(grant, reason))
     tell(gone, f"grant {gone.id} ({line(gone.what)} for {line(str(gone.subject))}) is revoked")
+
+
+@access.command("break-glass")
+@click.option("--reason", required=True, help="why; everybody is told, and it stands in the audit trail")
+@click.option("--for", "seconds", type=Span(), default="1h", show_default=True, help="it ends by itself: 1m to 8h")
+@click.option("--what", default="admin", show_default=True, help="a role, or permissions like audit.accept")
+@click.option("--scope", default="*", show_default=True, help="on what: deployment:chat, model:phi-*")
+@with_options
+def break_glass(reason: str, seconds: float, what: str, scope: str) -> None:
+    """In an emergency, as root of a shared daemon: take what you do not hold, for a while. It rings.
+
+    It has a record of its own, a line at alert level in the sinks of the trail, and a warning in every console.
+    """
+    ask(f"Break the glass and take {line(what)} on {line(scope)}? Everybody is told")
+    made = run(lambda client: client.access.break_glass(reason=reason, what=what, scope=scope, seconds=seconds))
+    until = moment(made.until) if made.until is not None else "-"
+    tell(
+        made,
+        f"you hold {line(made.what)} on {line(made.scope)} until {until}; before that: corral access revoke {made.id}",
+    )
 
 
 # ------------------------------------------------------------------------------------------------ questions

@@ -16,7 +16,6 @@ from core.audit.sinks.lines import Item
 
 SOCKET = Path("/run/systemd/journal/socket")
 SEND_S = 10.0
-_WARNING, _INFO = "4", "6"
 _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
 
 
@@ -46,9 +45,8 @@ class Journal:
 
 def datagram(item: Item) -> bytes:
     """The fields of a line. A value with a newline goes in the form with its length, so that none becomes a field."""
-    refused = item.kind == "broken" or item.fields.get("outcome") in ("refused", "failed", "interrupted")
     fields = {
-        "MESSAGE": item.text, "PRIORITY": _WARNING if refused else _INFO, "SYSLOG_IDENTIFIER": "corral-audit",
+        "MESSAGE": item.text, "PRIORITY": str(item.severity), "SYSLOG_IDENTIFIER": "corral-audit",
         "CORRAL_KIND": item.kind, **{f"CORRAL_{name.upper()}": value for name, value in item.fields.items()},
     }  # fmt: skip
     out = b""

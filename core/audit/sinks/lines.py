@@ -17,6 +17,10 @@ BATCH = 200
 """Records that are sent at once."""
 
 
+ALERT, WARNING, INFO = 1, 4, 6
+"""Severities of syslog."""
+
+
 class Cursor(msgspec.Struct, frozen=True):
     """How far a sink is: the last record that it has, and the numbers of the last key and checkpoint."""
 
@@ -35,6 +39,14 @@ class Item(msgspec.Struct, frozen=True):
     kind: str
     """record, key, checkpoint or broken."""
     fields: dict[str, str] = {}
+
+    @property
+    def severity(self) -> int:
+        """Alert where somebody broke the glass, warning for what was refused or failed."""
+        if self.fields.get("verb") == "access.break-glass" and self.fields.get("outcome") == "done":
+            return ALERT
+        wrong = self.kind == "broken" or self.fields.get("outcome") in ("refused", "failed", "interrupted")
+        return WARNING if wrong else INFO
 
 
 class Batch(msgspec.Struct, frozen=True):

@@ -136,9 +136,8 @@ def split(target: str) -> tuple[str, int]:
 
 def frame(item: Item, hostname: str) -> bytes:
     """LEN SP MSG. The message is ASCII, so that it needs no byte order mark."""
-    refused = item.kind == "broken" or item.fields.get("outcome") in ("refused", "failed", "interrupted")
     time = item.time if re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:]{8}\.[0-9]{6}Z", item.time) else "-"
-    head = f"<{FACILITY * 8 + (4 if refused else 6)}>1 {time} {hostname} corral - {item.kind} - "
+    head = f"<{FACILITY * 8 + item.severity}>1 {time} {hostname} corral - {item.kind} - "
     message = head.encode("ascii", "replace") + item.text.encode("ascii", "replace")
     return b"%d %b" % (len(message), message)
 
