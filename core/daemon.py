@@ -374,7 +374,7 @@ class Daemon:
                 owner=key.owner.name if key.owner.kind == "user" else str(key.owner),
                 rules=None if uses is None else tuple(map(_rule, uses)), deployments=key.deployments,
                 endpoints=key.endpoints, sources=key.sources,
-                limits=wire.KeyLimits(**msgspec.structs.asdict(key.limits)),
+                limits=wire.Limits(**msgspec.structs.asdict(key.limits)),
             )
             for key, hash, until, uses in self.keys.told()
         )  # fmt: skip

@@ -27,7 +27,7 @@ from core.access.people import actor_named, subject_named
 from core.access.rights import Use, both
 from core.access.secrets import SHOWN, hash_of, new_secret, well_formed
 from core.errors import Conflict, CorralError, Invalid, NotAllowed, NotFound, missing
-from core.nouns import Actor, Grant, Key, KeyLimits, NewKey, Subject
+from core.nouns import Actor, Grant, Key, Limits, NewKey, Subject
 from core.store import Store
 
 log = logging.getLogger(__name__)
@@ -249,7 +249,7 @@ class Keys:
 
     async def create(
         self, actor: Actor, request: str, name: str, *, owner: str = "", deployments: tuple[str, ...] = ("*",),
-        endpoints: tuple[str, ...] = (), sources: tuple[str, ...] = (), limits: KeyLimits | None = None,
+        endpoints: tuple[str, ...] = (), sources: tuple[str, ...] = (), limits: Limits | None = None,
         until: float | None = None,
     ) -> NewKey:  # fmt: skip
         """Make a key. Its secret is in the answer and nowhere else. Raises `Invalid`, `Conflict`, `NotAllowed`."""
@@ -261,7 +261,7 @@ class Keys:
                 "a key belongs to a user, a team or a service account",
                 todo="make a team of that group: corral access teams set",
             )
-        limits = limits or KeyLimits()
+        limits = limits or Limits()
         _check(deployments, endpoints, sources, limits, until, self._clock())
         secret = new_secret()
         key = Key(
@@ -294,7 +294,7 @@ class Keys:
         `sources`, `until`. What is not named stays."""
         row = self._find(actor, name)
         limits = msgspec.structs.replace(
-            row.key.limits, **{k: v for k, v in changes.items() if k in KeyLimits.__struct_fields__}
+            row.key.limits, **{k: v for k, v in changes.items() if k in Limits.__struct_fields__}
         )
         others = {k: v for k, v in changes.items() if k in ("deployments", "endpoints", "sources", "until")}
         wanted = msgspec.structs.replace(row.key, limits=limits, **others)
@@ -393,7 +393,7 @@ def _with_secret(key: Key, secret: str) -> NewKey:
 
 
 def _check(
-    deployments: tuple[str, ...], endpoints: tuple[str, ...], sources: tuple[str, ...], limits: KeyLimits,
+    deployments: tuple[str, ...], endpoints: tuple[str, ...], sources: tuple[str, ...], limits: Limits,
     until: float | None, now: float,
 ) -> None:  # fmt: skip
     """Raises `Invalid`."""
@@ -410,7 +410,7 @@ def _check(
             ipaddress.ip_network(source, strict=False)
         except ValueError as error:
             raise Invalid(f"{source!r} is no network", str(error), "for example 10.1.0.0/16") from None
-    for field in KeyLimits.__struct_fields__:
+    for field in Limits.__struct_fields__:
         if not 0 <= getattr(limits, field) <= _MOST:
             raise Invalid(f"{field} is {getattr(limits, field)}", f"it may be 0 (no limit) to {_MOST}")
     if until is not None and until <= now:

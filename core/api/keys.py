@@ -8,7 +8,7 @@ import msgspec
 
 from core.access import Keys
 from core.api.server import Call, Server
-from core.nouns import KeyLimits
+from core.nouns import Limits
 
 
 class KeyBody(msgspec.Struct, forbid_unknown_fields=True):
@@ -17,7 +17,7 @@ class KeyBody(msgspec.Struct, forbid_unknown_fields=True):
     deployments: tuple[str, ...] = ("*",)
     endpoints: tuple[str, ...] = ()
     sources: tuple[str, ...] = ()
-    limits: KeyLimits = KeyLimits()
+    limits: Limits = Limits()
     until: float | None = None
 
 

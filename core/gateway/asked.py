@@ -43,6 +43,8 @@ class Asked(msgspec.Struct, frozen=True):
     return_progress: msgspec.Raw = _NOTHING
     max_tokens: float | None = None
     max_completion_tokens: float | None = None
+    n_predict: float | None = None
+    """llama.cpp's word for max_tokens, and there it wins."""
     logprobs: bool | Likely | None = None
     top_logprobs: Likely | None = None
     n_probs: Likely | None = None

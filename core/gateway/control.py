@@ -173,7 +173,9 @@ class Control:
                 if self._group is not None:
                     self._group.create_task(self._replace(message))
             case wire.Ask():
-                self._send(wire.Report(what=message.what, request=message.request, ok=message.what == "ping"))
+                spent = core.table.subjects.spent(message) if message.what == "spent" else ()
+                known = message.what in ("ping", "spent")
+                self._send(wire.Report(what=message.what, request=message.request, ok=known, spent=spent))
 
     def _hello(self, message: wire.Hello, writer: asyncio.StreamWriter) -> None:
         if message.version not in (wire.WIRE_VERSION, wire.WIRE_VERSION + 1):

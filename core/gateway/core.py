@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from core.gateway import wire
 from core.gateway.denials import Denials
 from core.gateway.folded import Folded
-from core.gateway.keys import Keep
+from core.gateway.keep import Keep
 from core.gateway.routes import Table
 from core.gateway.turns import Turns
 from core.gateway.upstream import Pool
@@ -46,7 +46,7 @@ class Core:
         self.table = table
         self.spool = spool
         self.owner = owner
-        self.keep = Keep(spool.folder.parent / "keys.json", table.keys)
+        self.keep = Keep(spool.folder.parent, table.subjects)
         self.turns = Turns()
         self.denials = Denials()
         self.tasks: set[asyncio.Task[None]] = set()

@@ -10,12 +10,13 @@ from typing import Protocol
 import msgspec
 
 from core.gateway import wire
+from core.gateway.admission import admit
 from core.gateway.asked import Asked
 from core.gateway.core import Core
 from core.gateway.counting import Counts
 from core.gateway.errors import Refusal
 from core.gateway.keys import Holder
-from core.gateway.limits import BYTES_A_TOKEN, Hold
+from core.gateway.limits import BYTES_A_TOKEN, Hold, Meter
 from core.gateway.routes import Seat, Target, Waiter
 from core.gateway.turns import ALONE_S, Turn
 from core.gateway.upstream import EngineConnection
@@ -75,7 +76,7 @@ class Exchange:
 
     __slots__ = (
         "_actor", "_alone", "_began", "_body", "_client", "_connecting", "_connection", "_core", "_counts", "_done",
-        "_first", "_fresh", "_hold", "_holder", "_last", "_model", "_most", "_path", "_paused", "_prompt", "_reads",
+        "_first", "_fresh", "_hold", "_holder", "_last", "_model", "_path", "_paused", "_prompt", "_reads",
         "_seat", "_seated", "_sse", "_status", "_target", "_token", "_tried", "_turn", "_turn_id", "_uid", "_waiter",
     )  # fmt: skip
 
@@ -124,21 +125,19 @@ class Exchange:
         self._counts = Counts(stream, inject, progress and not wants_progress)
         self._holder, self._prompt = holder, len(body) // BYTES_A_TOKEN + 1
         self._hold: Hold | None = None
-        self._most: int | None = None
-        """Tokens that the answer may have, if it says."""
         if holder is not None:
             self._uid, self._actor = holder.key.uid, holder.key.owner
-            answer = asked.max_completion_tokens if asked.max_completion_tokens is not None else asked.max_tokens
-            self._most = None if answer is None else int(answer)
 
-    def start(self) -> None:
-        """Find a seat, or queue. Raises `Refusal`."""
+    def start(self, asked: Asked, meters: tuple[Meter, ...] = ()) -> None:
+        """Reserve what it may use by all `meters`, and find a seat, or queue. Raises `Refusal`."""
         if self._turn_id:
             self._turn = self._core.turns.begin(self._turn_id, self.stop)
             if self._turn is None:
                 raise Refusal(409, f"turn {self._turn_id[:64]} is known already", "turn_exists")
-        if self._holder is not None:
-            self._hold = self._holder.admit(len(self._body), self._most, self._target.route.ctx_per_slot)
+        if meters:
+            subjects, ctx = self._core.table.subjects, self._target.route.ctx_per_slot
+            self._hold, self._body = admit(subjects, meters, self._path, self._body, asked, ctx)
+            self._hold.used = self._used
         self._core.add(self)
         self._find()
 
@@ -365,13 +364,13 @@ class Exchange:
         what = "nothing came" if begun else "the first byte did not come"
         self._cut(Refusal(504, f"{what} from replica {self._replica()} for {seconds:g} s", "timeout"), "timeout")
 
-    def _used(self) -> int:
-        """Tokens that a key pays for: as the engine counted, else what came; nothing where nothing was made."""
+    def _used(self) -> tuple[int, int]:
+        """Tokens in and out that count: as the engine counted, else what came; nothing where nothing was made."""
         counts = self._counts
         if self._first is None or (self._status >= 400 and not counts.answer):
-            return 0
-        answer = counts.answer if counts.answer is not None else counts.events
-        return (counts.prompt if counts.prompt is not None else self._prompt) + answer
+            return 0, 0
+        prompt = counts.prompt if counts.prompt is not None else self._prompt
+        return prompt, counts.answer if counts.answer is not None else counts.events
 
     def _replica(self) -> str:
         return self._seat.route.id if self._seat is not None else ""
@@ -394,8 +393,8 @@ class Exchange:
         if self._turn is not None and self._turn.ended is None:
             self._turn.add(b"", True)
         counts, seat = self._counts, self._seat
-        if self._holder is not None and self._hold is not None:
-            self._holder.meter.settle(self._hold, self._used())
+        if self._hold is not None:
+            self._core.table.subjects.settle(self._hold, *self._used())
         guessed = counts.answer is None and counts.events > 0
         route = seat.route if seat is not None else _NOWHERE
         in_slot = now - self._seated if self._seated is not None else 0.0

@@ -13,6 +13,7 @@ import httptools
 from core.gateway.errors import Refusal
 from core.gateway.heads import LastHead
 from core.gateway.keys import Holder
+from core.gateway.limits import Meter
 from core.gateway.routes import Table
 
 HEAD_BYTES = 32 << 10
@@ -24,8 +25,8 @@ class Request:
     """One request; whole when it stands in `Framer.ready`."""
 
     __slots__ = (
-        "actor", "body", "expects", "frozen", "holder", "hosts", "keep", "key", "length", "method", "old", "target",
-        "turn",
+        "actor", "body", "expects", "frozen", "groups", "holder", "hosts", "keep", "key", "length", "meters", "method",
+        "old", "target", "turn",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -40,6 +41,10 @@ class Request:
         self.key = b""
         """The secret that it came with, as it came."""
         self.holder: Holder | None = None
+        self.groups: frozenset[int] | None = None
+        """Of the actor, as the daemon says."""
+        self.meters: tuple[Meter, ...] = ()
+        """What limits it."""
 
 
 class Framer:
@@ -127,6 +132,8 @@ class Framer:
             request.expects = value.lower() == b"100-continue"
         elif name == b"x-corral-actor":
             request.actor = value.decode("utf-8", "replace") or "?"
+        elif name == b"x-corral-groups":
+            request.groups = frozenset(int(gid) for gid in value.split(b",") if gid.isdigit() and len(gid) < 11)
         elif name == b"x-corral-turn":
             request.turn = value.decode("ascii", "replace") or "?"
 

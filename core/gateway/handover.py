@@ -21,6 +21,7 @@ from core.gateway import wire
 ANSWER_S = 5.0
 """How long a successor may take to serve; after that the old one goes on as if it had never been asked."""
 _FIRST_BYTES = 4096
+_LINE_LIMIT = 16 << 20
 _DECODE: msgspec.json.Decoder[wire.ToSuccessor] = msgspec.json.Decoder(wire.ToSuccessor)
 
 
@@ -129,7 +130,7 @@ class Predecessor:
 
     async def follow(self, hold: Callable[[wire.Busy], None]) -> None:
         """Say that we serve, then tell `hold` what the old one still has in flight, until it has ended."""
-        reader, writer = await asyncio.open_unix_connection(sock=self._sock)
+        reader, writer = await asyncio.open_unix_connection(sock=self._sock, limit=_LINE_LIMIT)
         writer.write(msgspec.json.encode(wire.Report(what="handover")) + b"\n")
         try:
             while True:

@@ -4,19 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
-import logging
-import os
 import time
 from collections.abc import Callable, Iterable
-from pathlib import Path
-
-import msgspec
 
 from core.gateway import wire
 from core.gateway.errors import Refusal
-from core.gateway.limits import Hold, Meter, Short, estimate
-
-log = logging.getLogger("gateway")
+from core.gateway.limits import Meter
+from core.gateway.subjects import Subjects
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 LOCAL = "unix"
@@ -29,13 +23,13 @@ def matches(pattern: str, name: str) -> bool:
 
 
 class Holder:
-    """One key. `meter` outlives the snapshots."""
+    """One key, and what limits it: its own meters and those of its owner."""
 
-    __slots__ = ("_networks", "key", "meter", "source", "used_at")
+    __slots__ = ("_networks", "key", "meters", "source", "used_at")
 
-    def __init__(self, key: wire.Key, meter: Meter) -> None:
+    def __init__(self, key: wire.Key, meters: tuple[Meter, ...] = ()) -> None:
         self.key = key
-        self.meter = meter
+        self.meters = meters
         self.used_at = 0.0
         self.source = ""
         self._networks: tuple[Network, ...] = tuple(ipaddress.ip_network(each, strict=False) for each in key.sources)
@@ -62,36 +56,6 @@ class Holder:
             return False
         return self.key.rules is None or allowed(self.key.rules, deployment, now)
 
-    def admit(self, body: int, answer: int | None, ctx_per_slot: int) -> Hold:
-        """Reserve for a request. Raises `Refusal` (429) that names the limit and when to come again."""
-        limits, tokens = self.key.limits, 0
-        if limits.tpm or limits.daily_tokens:
-            tokens = estimate(body, answer, ctx_per_slot)
-        short = self.meter.short(limits, tokens)
-        if short is not None:
-            raise self._refusal(short)
-        return self.meter.take(tokens)
-
-    def _refusal(self, short: Short) -> Refusal:
-        seconds = max(1, round(short.seconds + 0.5))
-        again = f"in {seconds} s" if short.limit != "concurrency" else "when an answer has ended"
-        unit = {"concurrency": "requests at once", "requests": "requests a minute", "tokens": "tokens a minute"}
-        message = (
-            f"the key {self.key.name} of {self.key.owner} has reached its limit of {short.most}"
-            f" {unit.get(short.limit, short.limit)}; there is room again {again}"
-        )
-        headers = b"Retry-After: %d\r\n" % seconds + self.headers()
-        return Refusal(429, message, "rate_limit_exceeded", headers=headers)
-
-    def headers(self) -> bytes:
-        """x-ratelimit-* as OpenAI's clients read them; nothing for a key without limits."""
-        out = b""
-        for name, most, left, reset in self.meter.left(self.key.limits):
-            out += b"x-ratelimit-limit-%b: %d\r\nx-ratelimit-remaining-%b: %d\r\nx-ratelimit-reset-%b: %.1fs\r\n" % (
-                name.encode(), most, name.encode(), left, name.encode(), reset,
-            )  # fmt: skip
-        return out
-
 
 def allowed(rules: Iterable[wire.Rule], deployment: str, now: float) -> bool:
     """By rules that are somebody's: a denial wins."""
@@ -105,72 +69,25 @@ def allowed(rules: Iterable[wire.Rule], deployment: str, now: float) -> bool:
     return found
 
 
-class Keep:
-    """What keys have used of their day, in a file: after a kill -9 what was used in the last second or so is free."""
-
-    def __init__(self, file: Path, keys: Keys) -> None:
-        self._file = file
-        self._keys = keys
-        self._written: dict[str, wire.KeyUse] = {}
-
-    def load(self) -> None:
-        """Go on from the file; one that cannot be read is as none, and said."""
-        try:
-            self._written = msgspec.json.decode(self._file.read_bytes(), type=dict[str, wire.KeyUse])
-        except FileNotFoundError:
-            return
-        except (OSError, msgspec.DecodeError) as error:
-            log.error("what keys have used today is not known, so it counts from now on: %s", error)
-            return
-        self._keys.restore(self._written)
-
-    def write(self) -> None:
-        """Called each second and at the end; a disk that refuses is said and tried again."""
-        now = self._keys.kept()
-        if now == self._written:
-            return
-        temporary = self._file.with_suffix(".new")
-        try:
-            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(msgspec.json.encode(now))
-            temporary.replace(self._file)
-        except OSError as error:
-            log.error("what keys have used is not on the disk: %s", error.strerror)
-        else:
-            self._written = now
-
-
 class Keys:
     """All keys of the snapshot in force."""
 
-    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, subjects: Subjects, clock: Callable[[], float] = time.time) -> None:
+        self._subjects = subjects
         self._clock = clock
         self._by_hash: dict[str, Holder] = {}
-        self._meters: dict[str, Meter] = {}
-        self._kept: dict[str, wire.KeyUse] = {}
 
     def use(self, keys: Iterable[wire.Key]) -> None:
-        """Put these in force; what a key has used stays counted."""
+        """Put these in force, after the limits of the same snapshot."""
         before = {holder.key.id: holder for holder in self._by_hash.values()}
         found: dict[str, Holder] = {}
         for key in keys:
-            holder = Holder(key, self._meter(key.id))
+            holder = Holder(key, self._subjects.of_key(key))
             old = before.get(key.id)
             if old is not None:
                 holder.used_at, holder.source = old.used_at, old.source
             found[key.hash] = holder
         self._by_hash = found
-        there = {holder.key.id for holder in found.values()}
-        self._meters = {id: meter for id, meter in self._meters.items() if id in there or meter.busy}
-
-    def _meter(self, id: str) -> Meter:
-        meter = self._meters.get(id)
-        if meter is None:
-            meter = self._meters[id] = Meter()
-            if id in self._kept:
-                meter.restore(self._kept.pop(id))
-        return meter
 
     def find(self, secret: bytes, source: str) -> Holder:
         """The key with this secret. Raises `Refusal`: 401 for none, an ended or a revoked one, which look the same."""
@@ -187,28 +104,3 @@ class Keys:
         """Of keys that were ever used: when, and from where, last."""
         used = [holder for holder in self._by_hash.values() if holder.used_at]
         return {h.key.id: round(h.used_at, 3) for h in used}, {h.key.id: h.source for h in used}
-
-    def hold(self, busy: dict[str, int], settled: dict[str, int]) -> None:
-        """Take what a gateway before this one still has in flight, and by how much its reservations were wrong."""
-        for id, meter in self._meters.items():
-            meter.elsewhere = busy.get(id, 0)
-            meter.day_tokens = max(0, meter.day_tokens + settled.get(id, 0))
-
-    def in_flight(self) -> tuple[dict[str, int], dict[str, int]]:
-        """For the gateway after this one: requests by key, and what `Meter.drift` has come to since the last call."""
-        busy = {id: meter.busy for id, meter in self._meters.items() if meter.busy}
-        settled = {id: drift for id, meter in self._meters.items() if (drift := meter.take_drift())}
-        return busy, settled
-
-    def kept(self) -> dict[str, wire.KeyUse]:
-        """What the next gateway goes on from."""
-        return {**self._kept, **{id: meter.kept() for id, meter in self._meters.items() if meter.day_tokens}}
-
-    def restore(self, kept: dict[str, wire.KeyUse]) -> None:
-        """Go on from what an earlier gateway has kept, also for keys that come with a later snapshot."""
-        for id, use in kept.items():
-            meter = self._meters.get(id)
-            if meter is not None:
-                meter.restore(use)
-            else:
-                self._kept[id] = use

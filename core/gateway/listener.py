@@ -20,6 +20,7 @@ from core.gateway.exchange import Exchange
 from core.gateway.following import Following, Relayed
 from core.gateway.framing import AHEAD_BYTES, Framer, Request
 from core.gateway.keys import LOCAL
+from core.gateway.limits import Meter, headers
 from core.gateway.outbox import OUT
 from core.gateway.routes import unknown
 from core.peer import peer
@@ -193,14 +194,14 @@ class ClientConnection(asyncio.Protocol):
         back to who is at the other end."""
         if request.key:
             request.holder = self._core.table.keys.find(request.key, self._source)
-            if request.actor or request.turn:
+            if request.actor or request.turn or request.groups is not None:
                 raise Refusal(403, "X-Corral headers are the daemon's", "not_allowed")
             return
         if self._source != LOCAL:
             if request.target in PROBES:
                 return
             raise Refusal(401, "an API key is needed: Authorization: Bearer KEY", "invalid_api_key", headers=NEEDS_KEY)
-        if request.actor or request.turn:
+        if request.actor or request.turn or request.groups is not None:
             if self._uid in (self._core.owner, 0):
                 return  # the daemon has looked at the rights of the one on whose behalf it asks
             raise Refusal(403, "X-Corral headers are the daemon's", "not_allowed")
@@ -281,9 +282,22 @@ class ClientConnection(asyncio.Protocol):
                 self._core, self, path, body, asked, self._uid_of(request), request.actor, request.turn, holder
             )  # fmt: skip
             self._answering = exchange
-            exchange.start()
+            request.meters = self._limiting(request, asked.model)
+            exchange.start(asked, request.meters)
         except Refusal as refusal:
             self._turn_away(request, refusal, asked.model if asked.model in self._core.table.targets else "")
+
+    def _limiting(self, request: Request, deployment: str) -> tuple[Meter, ...]:
+        """Whose limits apply: those of the key and its owner or of the person, and those of the deployment."""
+        table = self._core.table
+        if not table.subjects.any:
+            return ()
+        if request.holder is not None:
+            whose = request.holder.meters
+        else:
+            groups = self._groups if request.groups is None else request.groups
+            whose = table.subjects.of_person(self._uid_of(request), groups)
+        return whose + table.target(deployment).meters
 
     def _probe(self, request: Request, path: bytes) -> None:
         """For load balancers: it lives, and it knows what to route."""
@@ -345,8 +359,8 @@ class ClientConnection(asyncio.Protocol):
         self._framed = length is None and not request.old
         head = answer_head(status, content_type, self._framed, request.keep)
         more, self._more = self._more, b""
-        if not more and request.holder is not None:
-            more = request.holder.headers()
+        if not more and request.meters:
+            more = headers(request.meters, self._core.table.subjects.clock)
         if more:
             head += more
         self._head = head + (b"\r\n" if length is None else b"Content-Length: %d\r\n\r\n" % length)

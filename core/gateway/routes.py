@@ -13,12 +13,14 @@ import msgspec
 from core.gateway import wire
 from core.gateway.errors import Refusal
 from core.gateway.keys import Keys
+from core.gateway.limits import Meter
+from core.gateway.subjects import Subjects
 from core.gateway.upstream import Pool
 from core.gateway.users import Users
 
 SHUN_S = 1.0
 """How long a replica that did not take a request gets none while another one is there."""
-FEATURES: frozenset[str] = frozenset()
+FEATURES: frozenset[str] = frozenset({"limits"})
 """What a snapshot may `need` of this gateway."""
 
 
@@ -69,6 +71,8 @@ class Target:
         self.route = route
         self.seats: list[Seat] = []
         self.queue: deque[Waiter] = deque()
+        self.meters: tuple[Meter, ...] = ()
+        """Of its own limits, and its model's."""
 
     @property
     def ready(self) -> bool:
@@ -92,7 +96,8 @@ class Table:
         self.blocked = ""
         self._elsewhere: dict[str, int] = {}
         self.users = Users(wire.Allowed())
-        self.keys = Keys()
+        self.subjects = Subjects()
+        self.keys = Keys(self.subjects)
         self.changed = asyncio.Event()
         self._applying = asyncio.Lock()
         """Set when a request ends; a drain waits for it."""
@@ -181,7 +186,10 @@ class Table:
                     self.withdrawn[key] = seat
         self.snapshot, self.limits, self.targets, self.seats, self.blocked = new, new.limits, targets, seats, ""
         self.users = Users(new.allowed)
+        self.subjects.use(new.limited, new.keys)
         self.keys.use(new.keys)
+        for name, target in targets.items():
+            target.meters = self.subjects.of_target(name, target.route.model)
         for target in gone:
             self._refuse_all(target, Refusal(404, f"deployment {target.route.name} was removed", "model_not_found"))
         for target in targets.values():

@@ -31,6 +31,8 @@ KEEP: dict[str, Any] = {"cleanup_socket": False} if sys.version_info >= (3, 13) 
 """Since 3.13 a loop looks up a listener's path and removes it at its end: ours was renamed, or handed over, by then."""
 GUARD_S = 2.0
 """Between two looks whether the sockets are still there."""
+FEW = 40
+"""Keys whose use has room in the first line of a hand-over."""
 WAIT_S = 30.0
 """How long a gateway that finds another one serving waits to be handed the listener."""
 
@@ -131,13 +133,13 @@ class Serving:
         loop, core = asyncio.get_running_loop(), self._core
         core.table.load()
         core.spool.adopt()
-        await self._listen_on(listener)
-        if predecessor is not None:
-            core.table.keys.restore(predecessor.handed.keys)
-            if predecessor.door is not None:
-                await self._door.take(predecessor.door, predecessor.handed.listens)
+        if predecessor is not None and not predecessor.handed.kept:  # one of the release before
+            core.table.subjects.restore({f"key:{id}": use for id, use in predecessor.handed.keys.items()})
         else:
             core.keep.load()
+        await self._listen_on(listener)
+        if predecessor is not None and predecessor.door is not None:
+            await self._door.take(predecessor.door, predecessor.handed.listens)
         await self._door.follow(core.table.limits.listen)
         await self._listen_for_daemon()
         log.info("serves on %s", self._listen)
@@ -200,7 +202,11 @@ class Serving:
     async def _follow(self, predecessor: Predecessor) -> None:
         def hold(busy: wire.Busy) -> None:
             self._core.table.hold(busy.in_flight)
-            self._core.table.keys.hold(busy.keys, busy.settled)
+            subjects = self._core.table.subjects
+            if busy.held or not (busy.keys or busy.settled):
+                subjects.beside(busy.held)
+            else:
+                subjects.beside_older(busy.keys, busy.settled)
 
         await predecessor.follow(hold)
         self._core.elsewhere = None
@@ -222,10 +228,12 @@ class Serving:
             raise Wrong("it was handed over before")
         turns = self._folder / f"turns-{self._launch}.sock"
         core, door = self._core, self._door.listener
-        core.table.keys.in_flight()  # what differs from now on is told to the other one
+        subjects = core.table.subjects
+        kept = core.keep.write(whole=True)
+        subjects.hand_over(True)  # what differs from now on is told to the other one
         handed = wire.Handed(
             version=wire.WIRE_VERSION, launch=self._launch, turns=str(turns),
-            listens=core.table.limits.listen if door else "", keys=core.table.keys.kept(),
+            listens=core.table.limits.listen if door else "", keys=_few(subjects.uses), kept=kept,
         )  # fmt: skip
         private = await asyncio.get_running_loop().create_unix_server(
             lambda: ClientConnection(core), sock=bind(turns, 0o600), **KEEP
@@ -234,6 +242,7 @@ class Serving:
             listeners = (self._listener, door) if door else (self._listener,)
             self._successor = await Successor.give(path, handed, listeners, self._lock)
         except BaseException:
+            subjects.hand_over(False)
             private.close()
             turns.unlink(missing_ok=True)
             raise
@@ -253,9 +262,10 @@ class Serving:
         try:
             while core.exchanges or core.turns or (following is not None and not following.done()):
                 seats = core.table.living()
-                keys, settled = core.table.keys.in_flight()
+                held = core.table.subjects.in_flight()
+                keys = {id[4:]: each.requests for id, each in held.items() if id.startswith("key:") and each.requests}
                 in_flight = {f"{x.route.id} {x.route.launch}": x.busy for x in seats if x.busy}
-                successor.tell(wire.Busy(in_flight=in_flight, keys=keys, settled=settled))
+                successor.tell(wire.Busy(in_flight=in_flight, keys=keys, held=held))
                 await asyncio.sleep(0.2)
         finally:
             self._private.close()
@@ -263,3 +273,9 @@ class Serving:
             core.tell_denials(all=True)
             core.flush()
             successor.close()
+
+
+def _few(uses: dict[str, wire.Use]) -> dict[str, wire.Use]:
+    """What keys have used of their day, for a gateway of one release back: as many as its first line has room for."""
+    keys = {id[4:]: use for id, use in uses.items() if id.startswith("key:") and use.tokens}
+    return {id: wire.Use(day=use.day, tokens=use.tokens) for id, use in list(keys.items())[:FEW]}

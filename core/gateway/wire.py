@@ -83,20 +83,95 @@ class Allowed(msgspec.Struct, frozen=True, kw_only=True):
     rules: tuple[Rule, ...] = ()
 
 
-class KeyLimits(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What a key may use; 0: no limit. A minute slides, a day is one in UTC."""
+class Limits(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a subject may use. 0: not said; -1: no limit, whatever a default for each says. A minute slides; a day and a
+    month are those of UTC. (A gateway of one release back knows the first four, of keys.)"""
 
     rpm: int = 0
     tpm: int = 0
     concurrency: int = 0
     daily_tokens: int = 0
+    tpm_in: int = 0
+    tpm_out: int = 0
+    daily_in: int = 0
+    daily_out: int = 0
+    monthly_tokens: int = 0
+    monthly_in: int = 0
+    monthly_out: int = 0
+    longest_prompt: int = 0
+    longest_answer: int = 0
+    hours: str = ""
+    """As core.hours reads them; `always`: at any time, whatever a default for each says."""
 
 
-class KeyUse(msgspec.Struct, frozen=True, kw_only=True):
-    """What a key has used of its day, for the gateway that starts next."""
+class Limited(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Limits of a subject: `user:1000`, `group:100`, `team:ml`, `key:k1a2b3c4d`, `model:tiny`, `deployment:chat`. All
+    that it means count together; of `each:user`, `each:group:100`, `each:team:ml` and `each:key` every one by itself.
+    """
 
-    day: str
-    tokens: int
+    subject: str
+    name: str
+    """Of the user, group or team."""
+    limits: Limits
+    uids: tuple[int, ...] = ()
+    gids: tuple[int, ...] = ()
+    """Whom it means, for users, groups and teams."""
+
+
+class Use(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a subject has used, for the gateway that starts next; without what is reserved. `tokens` are those of the
+    `day`, in and out. (A gateway of one release back knows these two alone, of keys.)"""
+
+    day: str = ""
+    tokens: int = 0
+    daily_in: int = 0
+    daily_out: int = 0
+    month: str = ""
+    monthly_tokens: int = 0
+    monthly_in: int = 0
+    monthly_out: int = 0
+    minutes: dict[str, dict[int, int]] = {}
+    """By kind of limit: how much in which second since the boot."""
+
+
+class Kept(msgspec.Struct, frozen=True, kw_only=True):
+    """`counts.json`: what all subjects have used, and the clock by which they did."""
+
+    version: int = 1
+    boot: str
+    offset: float
+    """From seconds since the boot to unix time."""
+    at: float
+    """Unix time by this clock."""
+    uses: dict[str, Use]
+
+
+Four = tuple[int, int, int, int]
+"""Tokens that are reserved beyond what was used, in and out; and used since the hand-over, in and out."""
+
+
+class Held(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a gateway that was replaced still does for one subject: requests in flight, those let in since the hand-over
+    that count in a minute, and tokens of the last minute, of the day and of the month that it is now."""
+
+    requests: int = 0
+    asked: int = 0
+    minute: Four = (0, 0, 0, 0)
+    day: Four = (0, 0, 0, 0)
+    month: Four = (0, 0, 0, 0)
+
+
+class Spent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a subject has used of one limit (`kind`: a field of `Limits`). `seconds`: until all of it is free, for hours
+    until they begin, 0 while they are. Hours have `words` and no number."""
+
+    subject: str
+    whose: str
+    kind: str
+    most: int
+    used: int
+    seconds: float = 0.0
+    words: str = ""
 
 
 class Key(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -116,7 +191,12 @@ class Key(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     sources: tuple[str, ...] = ()
     """CIDR networks that it may come from; empty: from everywhere. The Unix socket is no network."""
     until: float | None = None
-    limits: KeyLimits = KeyLimits()
+    limits: Limits = Limits()
+    """Its owner's word; what `Limited` says of the key holds beside it."""
+    groups: tuple[int, ...] = ()
+    """Of the user who owns it, as numbers."""
+    team: str = ""
+    """The team that owns it."""
 
 
 class GatewayLimits(msgspec.Struct, frozen=True, kw_only=True):
@@ -168,6 +248,7 @@ class Snapshot(Message, frozen=True, kw_only=True):
     allowed: Allowed
     limits: GatewayLimits
     keys: tuple[Key, ...] = ()
+    limited: tuple[Limited, ...] = ()
     needs: tuple[str, ...] = ()
     """Features that a gateway must have to obey this snapshot; it refuses what it lacks (fails closed)."""
 
@@ -296,8 +377,10 @@ class Handed(Message, frozen=True, kw_only=True):
     """Path of a socket where the turns that it still holds can be followed."""
     listens: str = ""
     """What the third descriptor listens on, as the settings name it."""
-    keys: dict[str, KeyUse] = {}
-    """What keys have used of their day, with what is reserved for requests in flight."""
+    keys: dict[str, Use] = {}
+    """What keys have used of their day, for a gateway of one release back; as many as the line has room for."""
+    kept: bool = False
+    """What all subjects have used stands in `counts.json`, but for what is in flight."""
 
 
 class Busy(Message, frozen=True, kw_only=True):
@@ -307,14 +390,21 @@ class Busy(Message, frozen=True, kw_only=True):
     keys: dict[str, int] = {}
     """Requests in flight by key."""
     settled: dict[str, int] = {}
-    """By key, the tokens of today by which what ended since the last time differs from what was reserved for it."""
+    """From a gateway of one release back: by key, the tokens of today by which what ended since the last time differs
+    from what was reserved for it."""
+    held: dict[str, Held] = {}
+    """By subject; all of it each time."""
 
 
 class Ask(Message, frozen=True, kw_only=True):
-    """`what` = `ping`: answered with `Report`."""
+    """Answered with `Report`. `what` = `ping`; or `spent`: what `subjects` have used of their limits (for a key, a
+    deployment and a model that of all who count with it), and whoever has this uid and groups."""
 
     what: str
     request: str
+    subjects: tuple[str, ...] = ()
+    uid: int | None = None
+    groups: tuple[int, ...] = ()
 
 
 class Report(Message, frozen=True, kw_only=True):
@@ -324,6 +414,7 @@ class Report(Message, frozen=True, kw_only=True):
     request: str = ""
     ok: bool = True
     reason: str = ""
+    spent: tuple[Spent, ...] = ()
 
 
 class Refused(Message, frozen=True, kw_only=True):

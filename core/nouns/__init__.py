@@ -40,7 +40,8 @@ from core.nouns.deployments import (
     PlanParts,
     Replica,
 )
-from core.nouns.keys import AccountDetail, Key, KeyLimits, NewKey
+from core.nouns.keys import AccountDetail, Key, NewKey
+from core.nouns.limits import Left, Limit, Limits, LimitView
 from core.nouns.models import ImportJob, Model, ModelFile, ModelShape
 from core.nouns.nodes import Counters, NodeFacts, NodeSample, ProcessSample
 from core.nouns.report import AuditReport
@@ -81,8 +82,11 @@ __all__ = [
     "Held",
     "ImportJob",
     "Key",
-    "KeyLimits",
     "LaunchStory",
+    "Left",
+    "Limit",
+    "LimitView",
+    "Limits",
     "LogText",
     "Model",
     "ModelFile",

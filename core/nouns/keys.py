@@ -4,15 +4,7 @@ from __future__ import annotations
 
 from core.nouns.access import Grant, ServiceAccount, Subject
 from core.nouns.base import Noun
-
-
-class KeyLimits(Noun, frozen=True, kw_only=True):
-    """What a key may use; 0: no limit. A minute slides; a day is one in UTC."""
-
-    rpm: int = 0
-    tpm: int = 0
-    concurrency: int = 0
-    daily_tokens: int = 0
+from core.nouns.limits import Limits
 
 
 class Key(Noun, frozen=True, kw_only=True):
@@ -30,7 +22,7 @@ class Key(Noun, frozen=True, kw_only=True):
     """Routes like `chat/completions`; empty: all."""
     sources: tuple[str, ...] = ()
     """CIDR networks; empty: everywhere."""
-    limits: KeyLimits = KeyLimits()
+    limits: Limits = Limits()
     until: float | None = None
     created_at: float
     created_by: str

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from core.access import Keys, Rights
 from core.access.secrets import hash_of, new_secret, well_formed
 from core.errors import Conflict, CorralError, Invalid, NotAllowed, NotFound
-from core.nouns import Actor, KeyLimits
+from core.nouns import Actor, Limits
 
 
 async def test_only_the_hash_of_a_secret_is_kept(house: House, ada: Actor, tmp_path: Path) -> None:
@@ -143,9 +143,9 @@ async def test_a_revoked_key_is_told_no_more_and_still_found_by_its_secret(house
 
 async def test_limits_change_and_what_is_not_named_stays(house: House, ada: Actor) -> None:
     await house.grant(ROOT, "user", "user:bin")
-    await house.keys.create(ada, "r", "ci", limits=KeyLimits(rpm=5, tpm=100), until=NOW + 100)
+    await house.keys.create(ada, "r", "ci", limits=Limits(rpm=5, tpm=100), until=NOW + 100)
     key = await house.keys.limit(ada, "r", "ci", {"rpm": 9, "deployments": ("a*",)})
-    assert (key.limits, key.deployments, key.until) == (KeyLimits(rpm=9, tpm=100), ("a*",), NOW + 100)
+    assert (key.limits, key.deployments, key.until) == (Limits(rpm=9, tpm=100), ("a*",), NOW + 100)
     house.now += 100
     assert house.keys.told() == [] and house.keys.get(ada, "ci").state == "expired"
 
@@ -174,7 +174,7 @@ async def test_when_a_key_was_used_is_written_down_and_known_after_a_restart(hou
         ({"deployments": ("a*b",)}, Invalid, "star stands at the end"),
         ({"endpoints": ("admin",)}, Invalid, "no endpoint"),
         ({"sources": ("10.0.0.0/99",)}, Invalid, "is no network"),
-        ({"limits": KeyLimits(rpm=-1)}, Invalid, "rpm is -1"),
+        ({"limits": Limits(rpm=-1)}, Invalid, "rpm is -1"),
         ({"until": NOW}, Invalid, "lies ahead"),
     ],
 )

@@ -25,7 +25,7 @@ def port() -> int:
 
 
 def key(secret: str = SECRET, **fields) -> wire.Key:
-    limits = wire.KeyLimits(**{name: fields.pop(name) for name in wire.KeyLimits.__struct_fields__ if name in fields})
+    limits = wire.Limits(**{name: fields.pop(name) for name in wire.Limits.__struct_fields__ if name in fields})
     base = {"id": "k1", "name": "ci", "owner": "ann", "uid": 4242}
     return wire.Key(hash=hashlib.sha256(secret.encode()).hexdigest(), limits=limits, **(base | fields))
 
@@ -166,9 +166,9 @@ async def test_what_was_used_today_is_known_after_kill_9(gateway, stub):
     await gateway.route(stub, keys=[key(daily_tokens=45)])
     assert b" 200 " in await gateway.post(ask, bearer())
     assert b" 200 " in await gateway.post(ask, bearer())
-    kept = gateway.folder / "keys.json"
+    kept = gateway.folder / "counts.json"
     async with asyncio.timeout(5):
-        while not kept.exists() or json.loads(kept.read_bytes())["k1"]["tokens"] != 14:
+        while not kept.exists() or json.loads(kept.read_bytes())["uses"].get("key:k1", {}).get("tokens") != 14:
             await asyncio.sleep(0.02)
     gateway.stop(signal.SIGKILL)
     gateway.hang_up()

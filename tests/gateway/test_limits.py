@@ -1,31 +1,38 @@
-"""Limits of a key against a model with a clock of its own: never one too many, never refused while there is room."""
+"""Limits against a model with a clock of its own: with several subjects at once there is never one too many, and never
+a refusal while all of them have room; also over kill -9, a hand-over and a clock that is set."""
 
 from __future__ import annotations
 
-import math
+from dataclasses import dataclass
+from datetime import UTC, datetime
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from core.gateway import wire
-from core.gateway.limits import Hold, Meter, Window, estimate
+from core.gateway.clock import Clock
+from core.gateway.limits import KINDS, Hold, Window, headers
+from core.gateway.subjects import Subjects
 
 DAY = 86400.0
 
 
-class Clock:
-    """Seconds that go on evenly, and a wall clock that somebody may set."""
+class Host:
+    """Seconds since its boot that go on evenly, and a wall clock that somebody may set. It begins on the last day but
+    one of a month."""
 
     def __init__(self) -> None:
-        self.now, self.set = 5_000.0, 1_790_000_000.0
+        self.now, self.set = 5_000.0, datetime(2026, 11, 29, 12, tzinfo=UTC).timestamp()
 
-    def even(self) -> float:
+    def boot(self) -> float:
         return self.now
 
     def wall(self) -> float:
         return self.now + self.set
+
+    def clock(self) -> Clock:
+        return Clock(self.boot, self.wall)
 
 
 @given(st.lists(st.tuples(st.floats(0, 40), st.integers(0, 9)), max_size=60))
@@ -76,107 +83,215 @@ def test_a_correction_changes_what_counts_still_and_nothing_else(steps: list[tup
         assert had >= 0
 
 
+LIMITED = ("user:1000", "each:user", "group:100", "key:k1", "deployment:d", "model:m")
+GROUP = frozenset({100})
+SMALL = {
+    "rpm": st.integers(1, 4), "concurrency": st.integers(1, 3),
+    **{kind: st.integers(1, 90) for kind in KINDS if kind != "rpm"},
+}  # fmt: skip
+
+
+def limited(subject: str, **limits: int | str) -> wire.Limited:
+    """Limits of the user 1000 and of the group 100, who alone are meant by name."""
+    uids, gids = (1000,) if subject == "user:1000" else (), (100,) if "group:100" in subject else ()
+    return wire.Limited(subject=subject, name="x", limits=wire.Limits(**limits), uids=uids, gids=gids)
+
+
+@dataclass
+class Entry:
+    """One request that was let in; `used` as it counts now."""
+
+    at: float
+    meters: tuple[str, ...]
+    used: tuple[int, int, int, int]
+    day: str
+    month: str
+    hold: Hold
+    runs: bool = True
+    made: tuple[int, int] = (0, 0)
+    late: float | None = None
+    """Since when it may count as if it had been asked then: a gateway that follows does not know its second."""
+
+
 class Keeping(RuleBasedStateMachine):
-    """Requests come, end and pause; the model keeps a list of all that was let in."""
+    """Requests of three kinds of callers come, go on, end and pause; gateways die and are replaced; the model keeps a
+    list of all that was let in."""
 
-    @initialize(rpm=st.integers(0, 5), tpm=st.integers(0, 60), at_once=st.integers(0, 3), daily=st.integers(0, 90))
-    def begin(self, rpm: int, tpm: int, at_once: int, daily: int) -> None:
-        self.clock = Clock()
-        self.limits = wire.KeyLimits(rpm=rpm, tpm=tpm, concurrency=at_once, daily_tokens=daily)
-        self.meter = Meter(self.clock.even, self.clock.wall)
-        self.asked: list[float] = []
-        self.used: list[list[float]] = []
-        """[when, tokens as they count now, day]"""
-        self.running: list[tuple[Hold, list[float]]] = []
+    @initialize(
+        limits=st.fixed_dictionaries({}, optional={
+            subject: st.fixed_dictionaries({}, optional=SMALL) for subject in LIMITED
+        }), own=st.fixed_dictionaries({}, optional=SMALL),
+    )  # fmt: skip
+    def begin(self, limits: dict[str, dict[str, int]], own: dict[str, int]) -> None:
+        self.host = Host()
+        self.limits = limits
+        self.own = own
+        self.snapshot = [limited(subject, **each) for subject, each in limits.items()]
+        self.key = wire.Key(id="k1", name="ci", hash="", owner="x", uid=1000, groups=(100,), limits=wire.Limits(**own))
+        self.entries: list[Entry] = []
+        self.before: Subjects | None = None
+        self.subjects = self.start()
 
-    def day(self) -> int:
-        return math.floor(self.clock.wall() / DAY)
+    def start(self) -> Subjects:
+        subjects = Subjects(self.host.clock())
+        subjects.use(self.snapshot, [self.key])
+        return subjects
 
-    def tokens(self, seconds: float) -> float:
-        return sum(n for at, n, _ in self.used if self.clock.now - at < seconds)
+    def applying(self, who: str) -> dict[tuple[str, str], int]:
+        """By meter and kind, what a caller of this kind has to keep."""
+        found: dict[tuple[str, str], list[int]] = {}
 
-    def today(self) -> float:
-        return sum(n for _, n, day in self.used if day == self.day())
+        def apply(meter: str, *layers: dict[str, int]) -> None:
+            for kind in SMALL:
+                said = next((layer[kind] for layer in layers if kind in layer), 0)
+                if said:
+                    found.setdefault((meter, kind), []).append(said)
 
-    @rule(tokens=st.integers(1, 30))
-    def ask(self, tokens: int) -> None:
-        limits, now = self.limits, self.clock.now
-        short = self.meter.short(limits, tokens)
-        requests = [sum(now - at < span for at in self.asked) for span in (60, 61)]
-        full = {
-            "concurrency": (limits.concurrency > 0 and len(self.running) >= limits.concurrency,) * 2,
-            "requests": tuple(limits.rpm > 0 and n >= limits.rpm for n in requests),
-            "tokens": tuple(
-                limits.tpm > 0 and self.tokens(s) > 0 and self.tokens(s) + tokens > limits.tpm for s in (60, 61)
-            ),
-            "tokens a day": (
-                limits.daily_tokens > 0 and self.today() > 0 and self.today() + tokens > limits.daily_tokens,
-            ) * 2,
-        }  # fmt: skip
-        if short is None:
+        get = {subject: self.limits.get(subject, {}) for subject in LIMITED}
+        if who == "key":
+            apply("key:k1", self.own)
+            apply("key:k1", get["key:k1"])
+        uid = 1001 if who == "other" else 1000
+        apply(f"user:{uid}", get["user:1000"] if uid == 1000 else {}, get["each:user"])
+        for each in ("group:100", "deployment:d", "model:m"):
+            apply(each, get[each])
+        return {place: min(said) for place, said in found.items()}
+
+    def counted(self, meter: str, kind: str, seconds: int) -> int:
+        """What counts of a kind: in the last 60 seconds for certain, in 61 at most."""
+        now, found = self.host.now, 0
+        if kind == "concurrency":
+            return sum(entry.runs for entry in self.entries if meter in entry.meters)
+        what, per, _ = KINDS[kind]
+        clock = self.subjects.clock
+        for entry in self.entries:
+            since = entry.at if seconds == 60 or entry.late is None else max(entry.at, entry.late)
+            there = {
+                "minute": now - since < seconds, "day": entry.day == clock.day, "month": entry.month == clock.month,
+            }  # fmt: skip
+            if meter in entry.meters and there[per]:
+                found += entry.used[what]
+        return found
+
+    @rule(who=st.sampled_from(["key", "person", "other"]), tokens_in=st.integers(0, 30), tokens_out=st.integers(0, 30))
+    def ask(self, who: str, tokens_in: int, tokens_out: int) -> None:
+        subjects = self.subjects
+        whose = (
+            subjects.of_key(self.key) if who == "key" else subjects.of_person(1001 if who == "other" else 1000, GROUP)
+        )
+        meters = whose + subjects.of_target("d", "m")
+        subjects.clock.turn(self.host.now)
+        wanted = (1, tokens_in, tokens_out, tokens_in + tokens_out)
+        full: dict[tuple[str, str], list[bool]] = {}
+        for (meter, kind), most in self.applying(who).items():
+            amount = 1 if kind == "concurrency" else wanted[KINDS[kind].what]
+            counted = [self.counted(meter, kind, seconds) for seconds in (60, 61)]
+            full[meter, kind] = [n > 0 and n + amount > most for n in counted]
+        hold = subjects.admit(meters, tokens_in, tokens_out)
+        if isinstance(hold, Hold):
             assert not any(certain for certain, _ in full.values()), "one too many"
-            hold = self.meter.take(tokens)
-            entry = [now, float(tokens), float(self.day())]
-            self.asked.append(now)
-            self.used.append(entry)
-            self.running.append((hold, entry))
+            clock = subjects.clock
+            entry = Entry(
+                self.host.now, tuple(meter.id for meter in meters), wanted, clock.day, clock.month, hold
+            )  # fmt: skip
+            hold.used = lambda: entry.made
+            self.entries.append(entry)
         else:
-            assert full[short.limit][1], "refused while there is room"
-            assert short.seconds >= 0 and short.most > 0
+            assert full[hold.meter.id, hold.kind][1], "refused while there is room"
+            assert hold.seconds >= 0 and hold.most > 0
 
-    @precondition(lambda self: getattr(self, "running", None))
-    @rule(used=st.integers(0, 30), which=st.integers(0, 9))
-    def end(self, used: int, which: int) -> None:
-        hold, entry = self.running.pop(which % len(self.running))
-        self.meter.settle(hold, used)
-        entry[1] = float(used)
+    def one_that_runs(self, which: int) -> Entry:
+        running = [entry for entry in self.entries if entry.runs]
+        return running[which % len(running)]
+
+    @precondition(lambda self: any(entry.runs for entry in getattr(self, "entries", ())))
+    @rule(which=st.integers(0, 9), tokens_in=st.integers(0, 30), tokens_out=st.integers(0, 30))
+    def go_on(self, which: int, tokens_in: int, tokens_out: int) -> None:
+        entry = self.one_that_runs(which)
+        if not sum(entry.made):
+            entry.made = (min(tokens_in, entry.used[1]), min(tokens_out, entry.used[2]))
+
+    @precondition(lambda self: any(entry.runs for entry in getattr(self, "entries", ())))
+    @rule(which=st.integers(0, 9), more=st.integers(0, 30))
+    def end(self, which: int, more: int) -> None:
+        entry = self.one_that_runs(which)
+        tokens_in, tokens_out = entry.made[0], entry.made[1] + more
+        (self.subjects if entry.late is None else self.before or self.subjects).settle(
+            entry.hold, tokens_in, tokens_out
+        )
+        entry.runs = False
+        entry.used = (1, tokens_in, tokens_out, tokens_in + tokens_out)
+        if entry.late is not None:
+            entry.late = self.host.now
+        self.tell()
+
+    def tell(self) -> None:
+        """The gateway that was replaced says what it still does, as it does five times a second."""
+        if self.before is not None:
+            self.subjects.beside(self.before.in_flight())
+
+    @precondition(lambda self: getattr(self, "before", None) is None)
+    @rule()
+    def kill_9(self) -> None:
+        """Right after the file was written: what running requests had made by then counts, and nothing else of them."""
+        kept = self.subjects.kept() or self.subjects.uses
+        self.subjects = self.start()
+        self.subjects.restore(kept)
+        for entry in self.entries:
+            if entry.runs:
+                entry.runs, entry.used = False, (1, *entry.made, sum(entry.made))
+
+    @precondition(lambda self: getattr(self, "before", None) is None)
+    @rule()
+    def hand_over(self) -> None:
+        kept = self.subjects.kept() or self.subjects.uses
+        self.subjects.hand_over(True)
+        self.before, self.subjects = self.subjects, self.start()
+        self.subjects.restore(kept)
+        for entry in self.entries:
+            if entry.runs:
+                entry.late = self.host.now
+        self.tell()
+
+    @precondition(lambda self: getattr(self, "before", None) is not None)
+    @rule()
+    def see_the_former_out(self) -> None:
+        for entry in list(self.entries):
+            if entry.runs and entry.late is not None:
+                self.end_of(entry)
+        self.tell()
+        self.subjects.beside({})
+        self.before = None
+
+    def end_of(self, entry: Entry) -> None:
+        assert self.before is not None
+        self.before.settle(entry.hold, *entry.made)
+        entry.runs, entry.used = False, (1, *entry.made, sum(entry.made))
 
     @rule(seconds=st.sampled_from([0.0, 0.3, 1.0, 20.0, 59.0, 60.0, 61.0, 4000.0, DAY]))
     def wait(self, seconds: float) -> None:
-        self.clock.now += seconds
+        self.host.now += seconds
+        for entry in self.entries:
+            if entry.late is not None and self.before is not None:
+                entry.late = self.host.now
+        self.subjects.clock.turn(self.host.now)
+        self.tell()
 
-    @rule(by=st.sampled_from([-3 * DAY, -3600.0, 3600.0, 3 * DAY]))
+    @rule(by=st.sampled_from([-3 * DAY, -3600.0, 3600.0, 40 * DAY]))
     def somebody_sets_the_clock(self, by: float) -> None:
-        had = self.meter._today()
-        self.clock.set += by
-        assert self.meter._today() == had
-        self.clock.set -= by
+        clock = self.subjects.clock
+        had = clock.day, clock.month
+        self.host.set += by
+        clock.turn(self.host.now)
+        assert (clock.day, clock.month) == had
+        self.host.set -= by
 
     @invariant()
-    def what_runs_is_what_was_let_in(self) -> None:
-        assert not hasattr(self, "meter") or self.meter.busy == len(self.running)
+    def the_headers_never_say_more_than_is_left(self) -> None:
+        if hasattr(self, "subjects"):
+            meters = self.subjects.of_person(1000, GROUP) + self.subjects.of_target("d", "m")
+            for line in headers(meters, self.subjects.clock).split(b"\r\n"):
+                assert not line.startswith(b"x-ratelimit-remaining") or int(line.split(b": ")[1]) >= 0
 
 
 TestKeeping = Keeping.TestCase
-
-
-def test_a_day_goes_on_after_a_restart_and_one_that_is_over_does_not() -> None:
-    clock = Clock()
-    first = Meter(clock.even, clock.wall)
-    first.settle(first.take(30), 50)
-    kept = first.kept()
-    second = Meter(clock.even, clock.wall)
-    second.restore(kept)
-    assert second.short(wire.KeyLimits(daily_tokens=60), 20) is not None
-    clock.now += DAY
-    third = Meter(clock.even, clock.wall)
-    third.restore(kept)
-    assert third.day_tokens == 0
-
-
-def test_a_wall_clock_that_was_set_back_over_a_restart_does_not_free_the_day_before() -> None:
-    clock = Clock()
-    first = Meter(clock.even, clock.wall)
-    first.settle(first.take(30), 50)
-    clock.set -= 2 * DAY
-    second = Meter(clock.even, clock.wall)
-    second.restore(first.kept())
-    assert second.day_tokens == 50 and second.day == first.day
-
-
-@pytest.mark.parametrize(
-    ("body", "answer", "ctx", "tokens"),
-    [(400, 100, 4096, 201), (400, None, 4096, 4096), (400, -1, 4096, 4096), (40, 9999, 4096, 4107), (40, 7, 0, 18)],
-)
-def test_what_is_reserved(body: int, answer: int | None, ctx: int, tokens: int) -> None:
-    assert estimate(body, answer, ctx) == tokens

@@ -26,7 +26,7 @@ from core.nouns import (
     Grant,
     Held,
     Key,
-    KeyLimits,
+    Limits,
     LogText,
     Model,
     ModelShape,
@@ -219,7 +219,7 @@ class Keys:
 
     def __init__(self, double: Double) -> None:
         self._double = double
-        used = key("k1", "ci", limits=KeyLimits(rpm=60), used_at=NOW, used_from="10.0.0.7")
+        used = key("k1", "ci", limits=Limits(rpm=60), used_at=NOW, used_from="10.0.0.7")
         self.there = [used, key("k2", "old", state="revoked")]
 
     async def ls(self) -> list[Key]:

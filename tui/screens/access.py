@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from textual.app import ComposeResult
 
-from core.nouns import Grant, Key, KeyLimits, Role, ServiceAccount, Subject, Team, Whoami
+from core.nouns import Grant, Key, Limits, Role, ServiceAccount, Subject, Team, Whoami
 from tui.rights import lacks
 from tui.screens import FOLDER
 from tui.screens.room import Line, Note, Room
@@ -38,7 +38,7 @@ def _may(grant: Grant) -> str:
 def about_key(key: Key) -> str:
     """What a key may and when it was used."""
     words = {"rpm": "requests/min", "tpm": "tokens/min", "concurrency": "at once", "daily_tokens": "tokens/day"}
-    limits = [f"{n} {words[f]}" for f in KeyLimits.__struct_fields__ if (n := getattr(key.limits, f))]
+    limits = [f"{n} {words[f]}" for f in Limits.__struct_fields__ if (n := getattr(key.limits, f))]
     used = "never used" if key.used_at is None else f"used {age(key.used_at)} from {key.used_from}"
     on = ", ".join(key.deployments)
     return f"{key.state}, {key.owner}, on {on}, {', '.join(limits) or 'no limits'}, {used.replace('now', 'just now')}"

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from core.errors import Invalid
-from core.nouns import Key, KeyLimits, NewKey
+from core.nouns import Key, Limits, NewKey
 from tui.amounts import MomentAhead, Span, Whole
 from tui.command import Nouns, Told, note, options, run, with_options
 from tui.lines import as_json, ask, say, table, tell
@@ -36,11 +36,11 @@ def _ls() -> None:
         say("there is no key: `corral keys create NAME`")
 
 
-def _limits(limits: KeyLimits) -> str:
+def _limits(limits: Limits) -> str:
     words = {
         "rpm": "requests/min", "tpm": "tokens/min", "concurrency": "at once", "daily_tokens": "tokens/day",
     }  # fmt: skip
-    return ", ".join(f"{n} {words[f]}" for f in KeyLimits.__struct_fields__ if (n := getattr(limits, f))) or "-"
+    return ", ".join(f"{n} {words[f]}" for f in Limits.__struct_fields__ if (n := getattr(limits, f))) or "-"
 
 
 def _used(key: Key) -> str:

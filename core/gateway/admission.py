@@ -1,0 +1,106 @@
+"""Whether a request may begin by the limits that apply to it: hours, lengths, and room in all that is counted."""
+
+from __future__ import annotations
+
+import msgspec
+
+from core.gateway.asked import Asked
+from core.gateway.errors import Refusal
+from core.gateway.limits import BYTES_A_TOKEN, Hold, Meter, Short, estimate, headers
+from core.gateway.subjects import Subjects
+
+NO_ANSWER = ("/v1/embeddings",)
+"""Routes whose answer has no tokens."""
+_FIELDS = ("max_tokens", "max_completion_tokens", "n_predict")
+"""Those that bound an answer; where several stand, engines differ in which they believe."""
+
+
+def admit(
+    subjects: Subjects, meters: tuple[Meter, ...], path: str, body: bytes, asked: Asked, ctx_per_slot: int
+) -> tuple[Hold, bytes]:
+    """Reserve for a request; with it the body, in which the longest answer is set where it does not say one. Raises
+    `Refusal`: 400 for what is too long in itself, 429 with the limit, whose it is and when to come again."""
+    _open(subjects, meters)
+    prompt = len(body) // BYTES_A_TOKEN + 1
+    longest_prompt = _least(meters, "longest_prompt")
+    if longest_prompt is not None and prompt > longest_prompt.longest_prompt:
+        raise Refusal(
+            400, f"the prompt has some {prompt} tokens (4 bytes of the request are taken for one), and"
+            f" {longest_prompt.whose} may ask {longest_prompt.longest_prompt}", "context_length_exceeded",
+        )  # fmt: skip
+    answer, several = _answer(asked), max(1, *(int(n or 1) for n in (asked.n, asked.n_cmpl, asked.best_of)))
+    if path in NO_ANSWER:
+        answer = 0
+    elif (longest := _least(meters, "longest_answer")) is not None:
+        answer, body = _bounded(asked, body, longest)
+    tokens = estimate(len(body), answer, ctx_per_slot, several)
+    hold = subjects.admit(meters, *tokens)
+    if isinstance(hold, Short):
+        raise _refusal(subjects, meters, hold)
+    return hold, body
+
+
+def _open(subjects: Subjects, meters: tuple[Meter, ...]) -> None:
+    """Raises `Refusal` outside the hours of one of them."""
+    for meter in meters:
+        for hours in meter.hours:
+            seconds = 3600.0 if hours is None else hours.closed_for(subjects.clock.unix(subjects.clock.boot()))
+            if seconds:
+                text = "hours that cannot be read on this host" if hours is None else hours.text
+                raise Refusal(
+                    429, f"{meter.whose} is served at {text} only; come again in {_span(seconds)}", "outside_hours",
+                    headers=b"Retry-After: %d\r\n" % max(1, round(seconds + 0.5)),
+                )  # fmt: skip
+
+
+def _least(meters: tuple[Meter, ...], name: str) -> Meter | None:
+    """The one that allows the least, of those that say something."""
+    there = (each for each in meters if getattr(each, name))
+    return min(there, key=lambda each: int(getattr(each, name)), default=None)
+
+
+def _answer(asked: Asked) -> int | None:
+    """The most tokens that an answer may have by what is asked; None: it does not say."""
+    said = [int(n) for n in (asked.max_tokens, asked.max_completion_tokens, asked.n_predict) if n is not None]
+    return max(said) if said and min(said) >= 0 else None
+
+
+def _bounded(asked: Asked, body: bytes, longest: Meter) -> tuple[int, bytes]:
+    """What the answer may have, and the body that says so. Raises `Refusal` for one that asks for more."""
+    most = longest.longest_answer
+    said = [int(n) for n in (asked.max_tokens, asked.max_completion_tokens, asked.n_predict) if n is not None]
+    if said and max(said) > most:
+        raise Refusal(
+            400, f"max_tokens is too large: {max(said)}. {longest.whose} may have answers of {most} tokens at most",
+            "invalid_value",
+        )  # fmt: skip
+    if said and min(said) >= 0:
+        return max(said), body
+    bound = max((n for n in said if n >= 0), default=most)
+    if not said and not any(name.encode() in body for name in _FIELDS):
+        return bound, body.rstrip()[:-1] + b',"max_tokens":%d}' % bound
+    fields = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+    kept = {name: value for name, value in fields.items() if name not in _FIELDS}
+    return bound, msgspec.json.encode({**kept, "max_tokens": bound})
+
+
+def _refusal(subjects: Subjects, meters: tuple[Meter, ...], short: Short) -> Refusal:
+    seconds = max(1, round(short.seconds + 0.5))
+    again = f"in {_span(seconds)}" if short.kind != "concurrency" else "when an answer has ended"
+    message = f"{short.meter.whose} has reached its limit of {short.most} {short.words}; there is room again {again}"
+    more = b"Retry-After: %d\r\n" % seconds + headers(meters, subjects.clock)
+    return Refusal(429, message, "rate_limit_exceeded", headers=more)
+
+
+def _span(seconds: float) -> str:
+    """`12 s`, `3 h 20 min`, `4 d 2 h`."""
+    whole = int(seconds)
+    if whole < 120:
+        return f"{whole} s"
+    minutes = -(-whole // 60)
+    if minutes < 120:
+        return f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    if hours < 48:
+        return f"{hours} h {minutes} min" if minutes else f"{hours} h"
+    return f"{hours // 24} d {hours % 24} h"
