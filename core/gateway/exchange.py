@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import math
 import time
 from typing import Protocol
 
@@ -17,7 +18,9 @@ from core.gateway.counting import Counts
 from core.gateway.errors import Refusal
 from core.gateway.keys import Holder
 from core.gateway.limits import BYTES_A_TOKEN, Hold, Meter
-from core.gateway.routes import Seat, Target, Waiter
+from core.gateway.queue import Caller, Waiter
+from core.gateway.routes import Seat, Target
+from core.gateway.sessions import session
 from core.gateway.turns import ALONE_S, Turn
 from core.gateway.upstream import EngineConnection
 
@@ -30,9 +33,9 @@ _NOWHERE = wire.ReplicaRoute(id="", launch="", endpoint="")
 class Client(Protocol):
     """Where an answer goes."""
 
-    def begin(self, status: int, content_type: bytes, length: int | None) -> None: ...
+    def begin(self, status: int, content_type: bytes, length: int | None, queued: bytes = b"") -> None: ...
     def part(self, data: bytes, last: bool) -> None: ...
-    def refuse(self, refusal: Refusal) -> None: ...
+    def refuse(self, refusal: Refusal, queued: bytes = b"") -> None: ...
     def break_off(self) -> None: ...
     def may_use(self, deployment: str) -> bool: ...
 
@@ -75,15 +78,17 @@ class Exchange:
     """One request. The client may go while a turn goes on."""
 
     __slots__ = (
-        "_actor", "_alone", "_began", "_body", "_client", "_connecting", "_connection", "_core", "_counts", "_done",
-        "_first", "_fresh", "_hold", "_holder", "_last", "_model", "_path", "_paused", "_prompt", "_reads",
-        "_seat", "_seated", "_sse", "_status", "_target", "_token", "_tried", "_turn", "_turn_id", "_uid", "_waiter",
+        "_actor", "_alone", "_began", "_body", "_client", "_connecting", "_connection", "_core", "_counts", "_deadline",
+        "_done", "_first", "_fresh", "_hold", "_holder", "_last", "_model", "_path", "_paused", "_prompt",
+        "_queued", "_reads", "_seat", "_seated", "_sent", "_session", "_sse", "_status", "_target", "_token", "_tried",
+        "_turn", "_turn_id", "_uid", "_waiter",
     )  # fmt: skip
 
     def __init__(
         self, core: Core, client: Client, path: str, body: bytes, asked: Asked, uid: int, actor: str, turn: str,
-        holder: Holder | None = None,
+        holder: Holder | None = None, deadline: float = math.inf,
     ) -> None:  # fmt: skip
+        """`deadline`: seconds after which its client wants no answer any more that has not begun."""
         self._core = core
         self._client: Client | None = client
         self._path = path
@@ -94,12 +99,16 @@ class Exchange:
         self._turn: Turn | None = None
         self._seat: Seat | None = None
         self._tried: Seat | None = None
-        self._waiter: Waiter | None = None
+        self._waiter: Waiter[Seat] | None = None
+        """Its place in the queue."""
+        self._queued: Waiter[Seat] | None = None
+        """The place that it had there last."""
         self._connection: EngineConnection | None = None
         self._connecting: asyncio.Task[None] | None = None
-        self._fresh = False
+        self._fresh = self._sent = False
         self._paused = False
         self._began = self._last = time.monotonic()
+        self._deadline = self._began + deadline
         self._alone: asyncio.TimerHandle | None = None
         self._seated: float | None = None
         self._first: float | None = None
@@ -127,6 +136,8 @@ class Exchange:
         self._hold: Hold | None = None
         if holder is not None:
             self._uid, self._actor = holder.key.uid, holder.key.owner
+        several = len(self._target.seats) > 1 and not route.embedding
+        self._session = session(self._caller, body) if several else 0
 
     def start(self, asked: Asked, meters: tuple[Meter, ...] = ()) -> None:
         """Reserve what it may use by all `meters`, and find a seat, or queue. Raises `Refusal`."""
@@ -141,14 +152,20 @@ class Exchange:
         self._core.add(self)
         self._find()
 
+    @property
+    def _caller(self) -> Caller:
+        """In whose line it waits."""
+        return self._holder.key.id if self._holder is not None else self._uid
+
     def _find(self) -> None:
         table, target = self._core.table, self._target
         try:
-            seat = table.take(target)
+            seat = table.take(target, self._session)
             if seat is None:
-                waiter = Waiter(self._sit, self._refused, self._turn_id)
-                table.wait(target, waiter)
-                self._waiter = waiter
+                waiter = Waiter(self._caller, self._sit, self._refused, self._turn_id, self._session)
+                left = self._deadline - time.monotonic()
+                table.wait(target, waiter, left, again=self._tried is not None)
+                self._waiter = self._queued = waiter
                 return
         except Refusal as refusal:
             self._refused(refusal)
@@ -187,21 +204,23 @@ class Exchange:
         assert self._seat is not None
         seat = self._seat
         route = seat.route
-        self._connection, self._fresh = connection, fresh
+        self._connection, self._fresh, self._sent = connection, fresh, True
         head = request_head(route.prefix, self._path, seat.pool.host, route.secret)
         connection.send(self, head + b"%d\r\n\r\n" % len(self._body), self._body)
         if self._paused:
             connection.pause()
 
     def _no_engine(self) -> None:
-        """The replica did not take the request: try another one once."""
+        """The replica could not be reached: another one is asked once, unless the request was sent. What was may have
+        begun, and may be what ended the replica."""
         seat, self._seat = self._seat, None
         assert seat is not None
         seat.errors += 1
         table = self._core.table
         table.shun(self._target, seat)
-        table.give_back(self._target, seat)
-        if self._tried is None and any(each is not seat and not each.route.draining for each in self._target.seats):
+        self._give_back(seat, time.monotonic())
+        others = any(each is not seat and not each.route.draining for each in self._target.seats)
+        if self._tried is None and not self._sent and others:
             self._tried, self._seated = seat, None
             self._find()
         else:
@@ -219,7 +238,7 @@ class Exchange:
         if self._turn is not None:
             self._turn.content_type = content_type
         if self._client is not None:
-            self._client.begin(status, content_type, None if self._sse else length)
+            self._client.begin(status, content_type, None if self._sse else length, self._told())
 
     def _begun(self) -> None:
         """The answer has begun: with its head, or where the engine tells of the prompt first, with its first token."""
@@ -255,7 +274,8 @@ class Exchange:
             return
         fresh, self._connection = self._fresh, None
         if not self._status:
-            # An engine closes idle connections: what was never answered is asked again on a new one.
+            # An engine closes idle connections, which may cross a request: that is asked again on a new one, of the
+            # same replica. On a new one there is no such excuse.
             if fresh:
                 self._no_engine()
             else:
@@ -333,9 +353,16 @@ class Exchange:
             self._turn.content_type = b"application/json"
             self._turn.add(refusal.body(), True)
         client = self._client
+        told = self._told()
         self._end(outcome)
         if client is not None:
-            client.refuse(refusal)
+            client.refuse(refusal, told)
+
+    def _told(self) -> bytes:
+        """Headers about its time in the queue, if it had one."""
+        if self._queued is None:
+            return b""
+        return self._queued.headers((self._seated or time.monotonic()) - self._began)
 
     def _cut(self, refusal: Refusal, outcome: str) -> None:
         """End an answer early: an error event in a stream, a closed connection else."""
@@ -356,7 +383,9 @@ class Exchange:
         begun = self._status and not self._reads
         seconds = limits.idle_timeout_s if begun else limits.first_byte_timeout_s
         if now < self._last + seconds:
-            return
+            if now < self._deadline or self._status:
+                return
+            seconds = self._deadline - self._began
         if self._paused and self._client is not None:
             self._client.break_off()
             self.client_gone()
@@ -428,4 +457,9 @@ class Exchange:
             )
         )
         if seat is not None:
-            self._core.table.give_back(self._target, seat)
+            self._give_back(seat, now)
+
+    def _give_back(self, seat: Seat, now: float) -> None:
+        seconds = now - self._seated if self._seated is not None else 0.0
+        charged = self._queued.charged if self._queued is not None else 0.0
+        self._core.table.give_back(self._target, seat, self._caller, seconds, charged)

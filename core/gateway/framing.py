@@ -4,6 +4,7 @@ is read."""
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -25,8 +26,8 @@ class Request:
     """One request; whole when it stands in `Framer.ready`."""
 
     __slots__ = (
-        "actor", "body", "expects", "frozen", "groups", "holder", "hosts", "keep", "key", "length", "meters", "method",
-        "old", "target", "turn",
+        "actor", "body", "deadline", "expects", "frozen", "groups", "holder", "hosts", "keep", "key", "length",
+        "meters", "method", "old", "target", "turn",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -38,6 +39,8 @@ class Request:
         self.expects = self.frozen = self.old = False
         self.keep = True
         self.actor = self.turn = ""
+        self.deadline = math.inf
+        """Seconds within which its answer shall begin."""
         self.key = b""
         """The secret that it came with, as it came."""
         self.holder: Holder | None = None
@@ -136,6 +139,8 @@ class Framer:
             request.groups = frozenset(int(gid) for gid in value.split(b",") if gid.isdigit() and len(gid) < 11)
         elif name == b"x-corral-turn":
             request.turn = value.decode("ascii", "replace") or "?"
+        elif name == b"x-corral-deadline":
+            request.deadline = _seconds(value)
 
     def on_headers_complete(self) -> None:
         request = self._request
@@ -169,6 +174,16 @@ class Framer:
         limit = self._table.limits.body_bytes
         if length > limit:
             raise Refusal(413, f"a body has at most {limit} bytes", "body_too_large")
+
+
+def _seconds(value: bytes) -> float:
+    try:
+        seconds = float(value)
+    except ValueError:
+        seconds = -1.0
+    if not 0 < seconds <= 1e6:
+        raise Refusal(400, "X-Corral-Deadline is a number of seconds above 0, 1e6 at most", "bad_request")
+    return seconds
 
 
 _MALFORMED = "the request is malformed"

@@ -279,7 +279,8 @@ class ClientConnection(asyncio.Protocol):
             raise unknown(asked.model)
         try:
             exchange = Exchange(
-                self._core, self, path, body, asked, self._uid_of(request), request.actor, request.turn, holder
+                self._core, self, path, body, asked, self._uid_of(request), request.actor, request.turn, holder,
+                request.deadline,
             )  # fmt: skip
             self._answering = exchange
             request.meters = self._limiting(request, asked.model)
@@ -345,14 +346,15 @@ class ClientConnection(asyncio.Protocol):
 
     # -------------------------------------------------------------------------------- the answer
 
-    def _json(self, status: int, body: bytes, headers: bytes = b"") -> None:
+    def _json(self, status: int, body: bytes, headers: bytes = b"", queued: bytes = b"") -> None:
         """A whole answer. One to HEAD has no body: a strict client would take it for the next answer."""
         self._more = headers
-        self.begin(status, b"application/json", len(body))
+        self.begin(status, b"application/json", len(body), queued)
         self.part(b"" if self._current.method == b"HEAD" else body, True)
 
-    def begin(self, status: int, content_type: bytes, length: int | None) -> None:
-        """The head of an answer; without a length it is chunked, or ends with the connection in HTTP/1.0."""
+    def begin(self, status: int, content_type: bytes, length: int | None, queued: bytes = b"") -> None:
+        """The head of an answer; without a length it is chunked, or ends with the connection in HTTP/1.0. `queued`:
+        headers about its time in the queue."""
         request = self._current
         if self._core.retired:
             request.keep = False
@@ -361,8 +363,8 @@ class ClientConnection(asyncio.Protocol):
         more, self._more = self._more, b""
         if not more and request.meters:
             more = headers(request.meters, self._core.table.subjects.clock)
-        if more:
-            head += more
+        if more or queued:
+            head += more + queued
         self._head = head + (b"\r\n" if length is None else b"Content-Length: %d\r\n\r\n" % length)
 
     def part(self, data: bytes, last: bool) -> None:
@@ -403,13 +405,13 @@ class ClientConnection(asyncio.Protocol):
         self._timer = asyncio.get_running_loop().call_later(LINGER_S, self._transport.abort)
         self._transport.write_eof()
 
-    def refuse(self, refusal: Refusal) -> None:
+    def refuse(self, refusal: Refusal, queued: bytes = b"") -> None:
         """Answer with an error. Whoever is turned away for who he is goes into the audit trail."""
         if refusal.status in (401, 403):
             source = "" if self._source == LOCAL else f", from {self._source}"
             self._core.denials.note(self._uid, refusal.message + source, time.time())
         if not self._closed:
-            self._json(refusal.status, refusal.body(), refusal.headers)
+            self._json(refusal.status, refusal.body(), refusal.headers, queued)
 
     def break_off(self) -> None:
         """The answer cannot be completed: the missing end tells it."""

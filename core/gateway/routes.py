@@ -1,11 +1,12 @@
-"""The routing table: snapshots in, the least busy replica out, and a bounded queue when all slots are taken."""
+"""The routing table: snapshots in, the least busy replica out (or the one that knows the conversation), and a bounded
+queue when all slots are taken."""
 
 from __future__ import annotations
 
 import asyncio
+import math
 import os
-from collections import deque
-from collections.abc import Callable
+import time
 from pathlib import Path
 
 import msgspec
@@ -14,6 +15,8 @@ from core.gateway import wire
 from core.gateway.errors import Refusal
 from core.gateway.keys import Keys
 from core.gateway.limits import Meter
+from core.gateway.queue import Caller, Queue, Waiter
+from core.gateway.sessions import STAY, Sessions
 from core.gateway.subjects import Subjects
 from core.gateway.upstream import Pool
 from core.gateway.users import Users
@@ -52,25 +55,14 @@ class Seat:
         return self.in_flight + self.elsewhere
 
 
-class Waiter:
-    """A request in the queue, `turn` if it is one. `ready` is called with its seat, `refuse` when there is none."""
-
-    __slots__ = ("ready", "refuse", "timer", "turn")
-
-    def __init__(self, ready: Callable[[Seat], None], refuse: Callable[[Refusal], None], turn: str = "") -> None:
-        self.turn = turn
-        self.ready = ready
-        self.refuse = refuse
-        self.timer: asyncio.TimerHandle | None = None
-
-
 class Target:
-    """A deployment: its route, its seats, its queue."""
+    """A deployment: its route, its seats, its queue, and which seat has had which conversation."""
 
     def __init__(self, route: wire.Route) -> None:
         self.route = route
         self.seats: list[Seat] = []
-        self.queue: deque[Waiter] = deque()
+        self.queue: Queue[Seat] = Queue(time.monotonic)
+        self.sessions: Sessions[Seat] = Sessions()
         self.meters: tuple[Meter, ...] = ()
         """Of its own limits, and its model's."""
 
@@ -78,6 +70,11 @@ class Target:
     def ready(self) -> bool:
         """Whether any replica takes requests."""
         return not all(seat.route.draining for seat in self.seats)
+
+    @property
+    def slots(self) -> int:
+        """Of all its replicas that take requests."""
+        return sum(seat.route.slots for seat in self.seats if not seat.route.draining)
 
 
 class Table:
@@ -177,6 +174,7 @@ class Table:
                 seat.elsewhere = self._elsewhere.get(f"{replica.id} {replica.launch}", 0)
                 seats[key] = seat
                 target.seats.append(seat)
+            target.sessions.keep(target.seats)
             targets[route.name] = target
         gone = [target for name, target in self.targets.items() if name not in targets]
         for key, seat in self.seats.items():
@@ -209,12 +207,14 @@ class Table:
     def _not_ready(self, target: Target) -> Refusal:
         return Refusal(503, f"deployment {target.route.name} is not ready: {target.route.state}", "not_ready")
 
-    def take(self, target: Target) -> Seat | None:
+    def take(self, target: Target, session: int = 0) -> Seat | None:
         """The least busy free seat, taken; None if all are busy, or one is still to come. Raises `Refusal` if there is
-        none at all. Shunned ones count only where all are."""
+        none at all. Shunned ones count only where all are. The seat that had `session` last is as good as one with
+        fewer than `STAY` requests less."""
         best: Seat | None = None
         least = 0
         some = well = False
+        knows = target.sessions.get(session) if session else None
         for seat in target.seats:
             if seat.route.draining or (well and seat.shunned):
                 continue
@@ -222,11 +222,20 @@ class Table:
             if not seat.shunned and not well:
                 best, well = None, True
             busy = seat.in_flight + seat.elsewhere
-            if busy < seat.route.slots and (best is None or busy < least):
+            if seat is knows:
+                busy_there = busy
+                busy -= STAY - 1
+                if busy_there >= seat.route.slots:
+                    continue
+            elif busy >= seat.route.slots:
+                continue
+            if best is None or busy < least:
                 best, least = seat, busy
         if best is not None:
             best.in_flight += 1
             best.requests += 1
+            if session:
+                target.sessions.put(session, best)
         elif not some and not target.route.expected:
             raise self._not_ready(target)
         return best
@@ -242,45 +251,62 @@ class Table:
         seat.shunned = False
         self._feed(target)
 
-    def wait(self, target: Target, waiter: Waiter) -> None:
-        """Queue for a seat. Raises `Refusal` (429) when the queue is full."""
-        if len(target.queue) >= self.limits.queue:
-            raise Refusal(
-                429, f"{len(target.queue)} requests already wait for deployment {target.route.name}", "queue_full"
-            )
-        target.queue.append(waiter)
-        seconds = self.limits.queue_timeout_s
+    def wait(self, target: Target, waiter: Waiter[Seat], seconds: float = math.inf, *, again: bool = False) -> None:
+        """Queue for a seat, for `seconds` at most; `again`: it had one already that took nothing. When the queue is
+        full, the newest of the longest line makes room. Raises `Refusal` (429) if that is its own line."""
+        queue = target.queue
+        if len(queue) >= self.limits.queue and not again:
+            other = queue.last_of_longest(waiter.caller)
+            if other is None:
+                raise self._full(target)
+            self.leave(target, other)
+            other.refuse(self._full(target))
+        queue.add(waiter, first=again)
+        slots = target.slots
+        if slots:
+            waiter.estimate_s = queue.mean_s * waiter.place / slots
+        seconds = min(seconds, self.limits.queue_timeout_s)
         waiter.timer = asyncio.get_running_loop().call_later(seconds, self._too_long, target, waiter, seconds)
 
-    def leave(self, target: Target, waiter: Waiter) -> None:
+    def _full(self, target: Target) -> Refusal:
+        waiting, slots = len(target.queue), target.slots
+        again = max(1, math.ceil(target.queue.mean_s * waiting / slots)) if slots else 1
+        message = f"{waiting} requests wait for deployment {target.route.name}, and no caller has more of them than you"
+        return Refusal(429, message, "queue_full", headers=b"Retry-After: %d\r\n" % again)
+
+    def leave(self, target: Target, waiter: Waiter[Seat]) -> None:
         """Leave the queue."""
         if waiter.timer is not None:
             waiter.timer.cancel()
-        if waiter in target.queue:
-            target.queue.remove(waiter)
+        target.queue.remove(waiter)
 
-    def give_back(self, target: Target, seat: Seat) -> None:
-        """Free a seat and let the next in the queue have it."""
+    def give_back(self, target: Target, seat: Seat, caller: Caller, seconds: float, charged: float) -> None:
+        """Free a seat that `caller` has had for `seconds`, and let the next in the queue have it. `charged`: what the
+        queue has charged for it (`Waiter.charged`)."""
         seat.in_flight -= 1
         self.changed.set()
         self.changed.clear()
-        if target.queue:
+        queue = target.queue
+        queue.note(seconds)
+        if queue:
+            queue.ended(caller, seconds, charged)
             self._feed(target)
 
-    def _too_long(self, target: Target, waiter: Waiter, seconds: float) -> None:
+    def _too_long(self, target: Target, waiter: Waiter[Seat], seconds: float) -> None:
         self.leave(target, waiter)
         what = f"no slot of {target.route.name} was free" if target.ready else f"{target.route.name} was not ready"
         waiter.refuse(Refusal(503, f"{what} for {seconds:g} s", "queue_timeout"))
 
     def _feed(self, target: Target) -> None:
         while target.queue:
+            waiter = target.queue.next()
             try:
-                seat = self.take(target)
+                seat = self.take(target, waiter.session)
             except Refusal:
                 return
             if seat is None:
                 return
-            waiter = target.queue[0]
+            target.queue.take(waiter)
             self.leave(target, waiter)
             waiter.ready(seat)
 

@@ -27,7 +27,8 @@ class Stub:
 
     `flood` = so many large events in a stream; `sent` counts them, and `stalled` is set when the other end takes
     none. `size` = bytes of an answer that is not streamed. `silent` = it never answers. `slams` = so many of its
-    connections it closes, without an answer, when a second request comes on them.
+    connections it closes, without an answer, when a second request comes on them. `drops` = it takes a request
+    whole and closes the connection.
     """
 
     def __init__(self, path: Path) -> None:
@@ -46,6 +47,7 @@ class Stub:
         """Events come when it is set, and the head before that: `headed`."""
         self.headed = asyncio.Event()
         self.slams = 0
+        self.drops = False
         self.die = False
         self.connections = 0
         self.serving: dict[asyncio.Task, asyncio.StreamWriter] = {}
@@ -67,6 +69,8 @@ class Stub:
                     return
                 self.heads.append(head)
                 self.bodies.append(body)
+                if self.drops:
+                    return
                 if self.silent:
                     await reader.read()
                     self.gone.set()

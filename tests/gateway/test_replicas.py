@@ -83,6 +83,29 @@ async def test_when_no_replica_answers_the_client_is_told(gateway, stubs):
     assert (await gateway.line()).outcome == "replica-died"
 
 
+@pytest.mark.parametrize("before", [0, 1], ids=["new connection", "used connection"])
+async def test_what_a_replica_took_and_may_have_begun_is_asked_of_no_other_one(gateway, stubs, before):
+    first, second, _ = stubs
+    await gateway.route(first, second)
+    for _ in range(before):
+        assert b"200 OK" in await gateway.post(ASK)
+    first.drops = True
+    answer = await gateway.post(ASK)
+    assert answer.startswith(b"HTTP/1.1 502") and b"replica_died" in answer
+    assert (len(first.bodies), len(second.bodies)) == (1 + 2 * before, 0)
+
+
+async def test_what_a_replica_took_before_it_died_is_asked_of_no_other_one(gateway, stubs):
+    first, second, _ = stubs
+    await gateway.route(first, second)
+    assert b"200 OK" in await gateway.post(ASK)
+    first.drops = True
+    first.path.unlink()  # as of a replica that the request has ended: nothing new connects
+    answer = await gateway.post(ASK)
+    assert answer.startswith(b"HTTP/1.1 502") and b"replica_died" in answer
+    assert (len(first.bodies), len(second.bodies)) == (2, 0)
+
+
 async def test_connections_to_an_engine_are_used_again(gateway, stub):
     await gateway.route(stub)
     for fields in [ASK, {"model": "chat"}] * 5:
