@@ -272,6 +272,8 @@ class Table:
         waiting, slots = len(target.queue), target.slots
         again = max(1, math.ceil(target.queue.mean_s * waiting / slots)) if slots else 1
         message = f"{waiting} requests wait for deployment {target.route.name}, and no caller has more of them than you"
+        if not waiting:
+            message = f"every slot of deployment {target.route.name} is taken, and nothing may wait for one"
         return Refusal(429, message, "queue_full", headers=b"Retry-After: %d\r\n" % again)
 
     def leave(self, target: Target, waiter: Waiter[Seat]) -> None:

@@ -115,21 +115,40 @@ def test_who_floods_a_full_queue_is_refused_and_the_others_are_not():
     assert house.refused.pop("flood") > 1000 and not any(house.refused.values())
 
 
+def served(queue: Queue[int], count: int) -> list[str]:
+    """Whose turn it was, so many times."""
+    found = []
+    for _ in range(count):
+        found.append(str(queue.next().caller))
+        queue.take(queue.next())
+    return found
+
+
 def test_nobody_saves_up_by_staying_away():
-    clock = [0.0]
+    queue: Queue[int] = Queue(lambda: 0.0)
+    queue.mean_s = 1.0
+    for caller in ("a",) * 100 + ("away",):
+        queue.add(waiter(caller))
+    assert served(queue, 60).count("away") == 1
+    for caller in ("away", "new") * 30:
+        queue.add(waiter(caller))
+    told = served(queue, 30)
+    assert all(9 <= told.count(caller) <= 11 for caller in ("a", "away", "new"))
+
+
+def test_what_ran_before_the_queue_began_counts_from_its_beginning():
+    clock = [100.0]
     queue: Queue[int] = Queue(lambda: clock[0])
     queue.mean_s = 1.0
-    for _ in range(100):
+    for _ in range(40):
+        queue.add(waiter("b"))
+    served(queue, 20)
+    clock[0] = 110.0
+    queue.ended("a", 60.0, 0.0)  # 50 of them before anybody waited
+    for _ in range(5):
         queue.add(waiter("a"))
-    for _ in range(60):
-        queue.take(queue.next())
-    for _ in range(30):
-        queue.add(waiter("late"))
-    served = []
-    for _ in range(20):
-        served.append(queue.next().caller)
-        queue.take(queue.next())
-    assert 9 <= served.count("late") <= 11
+    told = served(queue, 12)
+    assert 9 <= told.index("a") <= 11
 
 
 def test_requests_of_one_caller_are_served_in_their_order():
@@ -154,6 +173,15 @@ def test_places_count_what_is_served_before_at_even_shares():
     for caller, place in (("b", 2), ("b", 4), ("c", 3), ("c", 6), ("c", 8)):
         queue.add(each := waiter(caller))
         assert each.place == place
+
+
+def test_memory_does_not_grow_with_what_is_settled_while_others_wait():
+    queue: Queue[int] = Queue(lambda: 0.0)
+    for caller in "ab":
+        queue.add(waiter(caller))
+    for _ in range(1000):
+        queue.ended("b", 0.0, -1.0)
+    assert len(queue._heap) < 2 * STALE
 
 
 def test_memory_is_that_of_callers_who_wait_or_are_ahead_of_those():
@@ -313,6 +341,12 @@ async def test_when_the_queue_is_full_the_longest_line_gives_up_its_newest(gatew
     for each in (first, second, other):
         assert b"[DONE]" in await each
     assert [json.loads(body).get("n") for body in stub.bodies[1:]] == [1, 4, 2]
+
+
+async def test_where_nothing_may_wait_it_is_told_at_once(gateway, stub):
+    async with taken(gateway, stub, queue=0):
+        answer = await gateway.post(ASK)
+        assert answer.startswith(b"HTTP/1.1 429") and b"nothing may wait for one" in answer
 
 
 async def test_a_client_that_goes_frees_its_place(gateway, stub):
