@@ -27,12 +27,11 @@ from core.access.people import actor_named, subject_named
 from core.access.rights import Use, both
 from core.access.secrets import SHOWN, hash_of, new_secret, well_formed
 from core.errors import Conflict, CorralError, Invalid, NotAllowed, NotFound, missing
-from core.nouns import Actor, Grant, Key, Limits, NewKey, Subject
+from core.nouns import ENDPOINTS, Actor, Grant, Key, Limits, NewKey, Subject
 from core.store import Store
 
 log = logging.getLogger(__name__)
 
-ENDPOINTS = ("chat/completions", "completions", "embeddings", "models")
 LOOK_EVERY_S = 60.0
 GRACE_S = 30 * 86400.0
 """The longest time for which a secret works beside the one that replaced it."""
@@ -411,10 +410,10 @@ def _check(
         except ValueError as error:
             raise Invalid(f"{source!r} is no network", str(error), "for example 10.1.0.0/16") from None
     for field in Limits.__struct_fields__:
-        if not 0 <= getattr(limits, field) <= _MOST:
+        if field != "hours" and not 0 <= getattr(limits, field) <= _MOST:
             raise Invalid(f"{field} is {getattr(limits, field)}", f"it may be 0 (no limit) to {_MOST}")
     if until is not None and until <= now:
         raise Invalid("the key would end before it begins", todo="give an end that lies ahead")
 
 
-__all__ = ["ENDPOINTS", "Keys", "Told", "hash_of", "well_formed"]
+__all__ = ["Keys", "Told", "hash_of", "well_formed"]

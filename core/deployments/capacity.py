@@ -11,8 +11,9 @@ import msgspec
 from core.budgets import Room, room
 from core.budgets.admission import Holding
 from core.catalog import Catalog, sizing
-from core.engines.base import EngineRegistry
+from core.engines.base import Abilities, EngineRegistry
 from core.errors import Invalid, NoRoom
+from core.gateway import apis
 from core.nodes.base import Node
 from core.nouns import DeploymentSpec, Model, Plan, PlanParts
 from core.settings import Settings
@@ -65,6 +66,8 @@ class Capacity:
         if spec.cache_type not in engine.abilities.cache_types:
             known = ", ".join(engine.abilities.cache_types)
             raise Invalid(f"{spec.engine} does not take cache type {spec.cache_type}", f"it takes {known}")
+        if spec.rerank:
+            _check_rerank(spec, engine.abilities)
         _check_ctx(spec, model)
         await self._check_threads(spec)
         ctx = spec.ctx or sizing.default_ctx(model.shape, spec.parallel)
@@ -106,6 +109,18 @@ class Capacity:
         if _limit_too_small(spec, plan):
             return msgspec.structs.replace(plan, fits=False, reason=_limit_reason(spec, plan))
         return plan
+
+
+def _check_rerank(spec: DeploymentSpec, abilities: Abilities) -> None:
+    """Raises `Invalid` where the engine cannot, or is asked for what excludes it."""
+    if apis.RERANK.path not in abilities.routes:
+        raise Invalid(f"{spec.engine} does not rerank", todo="name another engine, see docs/gateway.md")
+    if spec.embedding:
+        raise Invalid(
+            "--rerank and --embedding are asked for together",
+            "an engine pools what it reads in one way",
+            "make two deployments of the two models",
+        )
 
 
 def _check_ctx(spec: DeploymentSpec, model: Model) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from core.deployments import tables
-from core.engines.base import Abilities
+from core.engines.base import Abilities, serves
 from core.events import Bus
 from core.gateway import wire
 from core.nouns import Deployment, Replica
@@ -113,4 +113,5 @@ def route_of(
         expected=expected,
         ctx_per_slot=wanted.spec.ctx // max(1, wanted.spec.parallel),
         asks_for="" if abilities.alias else wanted.spec.model,
+        serves=serves(abilities, wanted.spec),
     )

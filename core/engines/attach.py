@@ -9,6 +9,7 @@ import msgspec
 from core.engines import probe
 from core.engines.base import Abilities, Availability, Command, Endpoint, Engine, Failure, Health, LaunchPlan
 from core.errors import Invalid
+from core.gateway import apis
 from core.nouns import Counters
 
 
@@ -27,7 +28,9 @@ _decode = msgspec.json.Decoder(_List).decode
 
 class Attach(Engine):
     name = "attach"
-    abilities = Abilities(starts=False, unix_socket=False, counters=False, alias=False)
+    abilities = Abilities(
+        starts=False, unix_socket=False, counters=False, alias=False, routes=tuple(api.path for api in apis.APIS)
+    )  # fmt: skip
 
     def availability(self) -> Availability:
         return Availability(found=True, reason="it starts nothing: give a URL with --url")

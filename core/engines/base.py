@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 from core.errors import Invalid
+from core.gateway import apis
 from core.nouns import Counters, DeploymentSpec, ModelShape, Noun
 from core.settings import EnginesTable
 
@@ -32,7 +33,8 @@ class Abilities(Noun, frozen=True, kw_only=True):
     unix_socket: bool = True
     parallel: bool = True
     """Serves several requests at once (slots)."""
-    embeddings: bool = True
+    routes: tuple[str, ...] = (apis.CHAT.path, apis.COMPLETIONS.path, apis.EMBEDDINGS.path)
+    """Those of core.gateway.apis that its server has; `serves` says which of them a deployment serves."""
     alias: bool = True
     """Serves its model under the deployment's name; else it is asked by the model's own."""
     stream_usage: bool = True
@@ -49,6 +51,18 @@ class Abilities(Noun, frozen=True, kw_only=True):
     term_again_s: float = 0.0
     """Seconds after which a second SIGTERM ends an engine that may hang in its clean-up after the first; 0 = the
     first one suffices."""
+
+
+def serves(abilities: Abilities, spec: DeploymentSpec) -> tuple[str, ...]:
+    """The routes of a deployment. What an engine is started for decides; a server of somebody else is asked for
+    everything, and says itself what it lacks."""
+    if not abilities.starts:
+        return abilities.routes
+    if spec.rerank:
+        kept = {apis.RERANK, apis.TOKENIZE, apis.DETOKENIZE}
+    else:
+        kept = {*apis.APIS} - {apis.RERANK} - (set() if spec.embedding else {apis.EMBEDDINGS})
+    return tuple(api.path for api in apis.APIS if api in kept and api.path in abilities.routes)
 
 
 class LaunchPlan(Noun, frozen=True, kw_only=True):

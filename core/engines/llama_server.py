@@ -7,13 +7,13 @@ import shutil
 from pathlib import Path
 
 from core.engines.base import Abilities, Availability, Command, LaunchPlan
-from core.engines.llamacpp import LlamaCpp, cells, environment
+from core.engines.llamacpp import ROUTES, LlamaCpp, cells, environment
 
 
 class LlamaServer(LlamaCpp):
     name = "llama-server"
     # Seen: with an answer in the making its clean-up waits for ever, and the second SIGTERM ends it at once.
-    abilities = Abilities(prompt_progress=True, term_again_s=2.0, program_bytes=45 << 19)
+    abilities = Abilities(routes=ROUTES, prompt_progress=True, term_again_s=2.0, program_bytes=45 << 19)
 
     def _path(self) -> str:
         """Absolute, because the engine runs in its launch folder; "" if there is none."""
@@ -47,7 +47,7 @@ class LlamaServer(LlamaCpp):
             "--ctx-size", str(cells(plan)), "--parallel", str(plan.parallel),
             "--threads", threads, "--threads-batch", threads, "--metrics",
             "--cache-type-k", spec.cache_type, "--cache-type-v", spec.cache_type,
-            *(("--embedding",) if spec.embedding else ()),
+            *(("--embedding",) if spec.embedding else ()), *(("--reranking",) if spec.rerank else ()),
         )  # fmt: skip
         # By environment and not as options: an older build ignores what it does not know.
         told = {

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from core.engines import probe
 from core.engines.base import Endpoint, Engine, Failure, Health, LaunchPlan
+from core.gateway import apis
 from core.nouns import Counters
 
 KEEP = (
@@ -19,6 +20,8 @@ KEEP = (
 )  # fmt: skip
 """All that an engine inherits: HOST=0.0.0.0 in the environment has made one listen on every interface."""
 
+ROUTES = tuple(api.path for api in apis.APIS)
+"""All: tests/engines asks real ones."""
 LINE_CHARACTERS = 300
 _MARKED = re.compile(r"^[\d.]+ E |\sE\s")
 _SPOKEN = re.compile(r"error|failed|exception|insufficient|invalid|assert|no module named", re.IGNORECASE)

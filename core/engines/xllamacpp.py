@@ -10,14 +10,14 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from core.engines.base import Abilities, Availability, Command, LaunchPlan
-from core.engines.llamacpp import LlamaCpp, cells, environment
+from core.engines.llamacpp import ROUTES, LlamaCpp, cells, environment
 
 CHILD = str(Path(__file__).with_name("xllamacpp_child.py"))
 
 
 class XLlamaCpp(LlamaCpp):
     name = "xllamacpp"
-    abilities = Abilities(prompt_progress=True)
+    abilities = Abilities(routes=ROUTES, prompt_progress=True)
 
     def availability(self) -> Availability:
         if importlib.util.find_spec("xllamacpp") is None:
@@ -44,6 +44,7 @@ class XLlamaCpp(LlamaCpp):
             "cache_type": plan.spec.cache_type,
             "cache_ram_mib": plan.cache_ram_mib,
             "embedding": plan.spec.embedding,
+            "rerank": plan.spec.rerank,
         }
         return Command(
             argv=(sys.executable, "-I", CHILD, json.dumps(told)),

@@ -27,7 +27,9 @@ def parameters(told: dict) -> xllamacpp.CommonParams:  # type: ignore[type-arg]
     params.endpoint_metrics = True
     params.endpoint_slots = True
     params.fit_params = False
-    params.embedding = told["embedding"]
+    params.embedding = told["embedding"] or told["rerank"]
+    if told["rerank"]:
+        params.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_RANK
     params.api_keys = [os.environ["LLAMA_API_KEY"]]
     kind = {"f16": "F16", "q8_0": "Q8_0", "q4_0": "Q4_0"}[told["cache_type"]]
     if kind != "F16":

@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import msgspec
 
+from core.gateway.apis import Api
 from core.gateway.asked import Asked
 from core.gateway.errors import Refusal
 from core.gateway.limits import BYTES_A_TOKEN, Hold, Meter, Short, estimate, headers
 from core.gateway.subjects import Subjects
 
-NO_ANSWER = ("/v1/embeddings",)
-"""Routes whose answer has no tokens."""
-_FIELDS = ("max_tokens", "max_completion_tokens", "n_predict")
+_FIELDS = ("max_tokens", "max_completion_tokens", "max_output_tokens", "n_predict")
 """Those that bound an answer; where several stand, engines differ in which they believe."""
 
 
 def admit(
-    subjects: Subjects, meters: tuple[Meter, ...], path: str, body: bytes, asked: Asked, ctx_per_slot: int
+    subjects: Subjects, meters: tuple[Meter, ...], api: Api, body: bytes, asked: Asked, ctx_per_slot: int
 ) -> tuple[Hold, bytes]:
     """Reserve for a request; with it the body, in which the longest answer is set where it does not say one. Raises
     `Refusal`: 400 for what is too long in itself, 429 with the limit, whose it is and when to come again."""
     _open(subjects, meters)
+    if not api.costs:
+        return _held(subjects, meters, (0, 0)), body
     prompt = len(body) // BYTES_A_TOKEN + 1
     longest_prompt = _least(meters, "longest_prompt")
     if longest_prompt is not None and prompt > longest_prompt.longest_prompt:
@@ -29,15 +30,20 @@ def admit(
             f" {longest_prompt.whose} may ask {longest_prompt.longest_prompt}", "context_length_exceeded",
         )  # fmt: skip
     answer, several = _answer(asked), max(1, *(int(n or 1) for n in (asked.n, asked.n_cmpl, asked.best_of)))
-    if path in NO_ANSWER:
+    if not api.answers:
         answer = 0
     elif (longest := _least(meters, "longest_answer")) is not None:
-        answer, body = _bounded(asked, body, longest)
+        answer, body = _bounded(api, asked, body, longest)
     tokens = estimate(len(body), answer, ctx_per_slot, several)
+    return _held(subjects, meters, tokens), body
+
+
+def _held(subjects: Subjects, meters: tuple[Meter, ...], tokens: tuple[int, int]) -> Hold:
+    """Raises `Refusal` (429) where there is no room for so many tokens in and out."""
     hold = subjects.admit(meters, *tokens)
     if isinstance(hold, Short):
         raise _refusal(subjects, meters, hold)
-    return hold, body
+    return hold
 
 
 def _open(subjects: Subjects, meters: tuple[Meter, ...]) -> None:
@@ -61,27 +67,28 @@ def _least(meters: tuple[Meter, ...], name: str) -> Meter | None:
 
 def _answer(asked: Asked) -> int | None:
     """The most tokens that an answer may have by what is asked; None: it does not say."""
-    said = [int(n) for n in (asked.max_tokens, asked.max_completion_tokens, asked.n_predict) if n is not None]
+    said = asked.bounds()
     return max(said) if said and min(said) >= 0 else None
 
 
-def _bounded(asked: Asked, body: bytes, longest: Meter) -> tuple[int, bytes]:
+def _bounded(api: Api, asked: Asked, body: bytes, longest: Meter) -> tuple[int, bytes]:
     """What the answer may have, and the body that says so. Raises `Refusal` for one that asks for more."""
     most = longest.longest_answer
-    said = [int(n) for n in (asked.max_tokens, asked.max_completion_tokens, asked.n_predict) if n is not None]
+    said = asked.bounds()
+    field = "max_output_tokens" if api.shape == "responses" else "max_tokens"
     if said and max(said) > most:
         raise Refusal(
-            400, f"max_tokens is too large: {max(said)}. {longest.whose} may have answers of {most} tokens at most",
+            400, f"{field} is too large: {max(said)}. {longest.whose} may have answers of {most} tokens at most",
             "invalid_value",
         )  # fmt: skip
     if said and min(said) >= 0:
         return max(said), body
     bound = max((n for n in said if n >= 0), default=most)
     if not said and not any(name.encode() in body for name in _FIELDS):
-        return bound, body.rstrip()[:-1] + b',"max_tokens":%d}' % bound
+        return bound, body.rstrip()[:-1] + b',"%b":%d}' % (field.encode(), bound)
     fields = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
     kept = {name: value for name, value in fields.items() if name not in _FIELDS}
-    return bound, msgspec.json.encode({**kept, "max_tokens": bound})
+    return bound, msgspec.json.encode({**kept, field: bound})
 
 
 def _refusal(subjects: Subjects, meters: tuple[Meter, ...], short: Short) -> Refusal:

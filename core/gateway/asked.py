@@ -9,12 +9,13 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from core.gateway.apis import COUNTED_BYTES, Api
 from core.gateway.errors import Refusal
 
 ITEMS = 10_000
 """Of the arrays of a request's schemas in all: an engine writes a grammar of them, element by element."""
-COMPLETION_LOGPROBS = 5
-"""What OpenAI's /v1/completions takes at most."""
+MOST_TOKENS = 1 << 40
+"""No bound is taken for more: JSON has larger numbers than any answer."""
 
 Likely = Annotated[float, Meta(ge=-1, le=20)]
 """So many alternatives to each token: OpenAI's most. A float, because llama.cpp takes 1e5 for a whole number too."""
@@ -43,6 +44,7 @@ class Asked(msgspec.Struct, frozen=True):
     return_progress: msgspec.Raw = _NOTHING
     max_tokens: float | None = None
     max_completion_tokens: float | None = None
+    max_output_tokens: float | None = None
     n_predict: float | None = None
     """llama.cpp's word for max_tokens, and there it wins."""
     logprobs: bool | Likely | None = None
@@ -58,22 +60,34 @@ class Asked(msgspec.Struct, frozen=True):
     json_schema: msgspec.Raw = _NOTHING
     response_format: msgspec.Raw = _NOTHING
     tools: msgspec.Raw = _NOTHING
+    text: msgspec.Raw = _NOTHING
+    output_format: msgspec.Raw = _NOTHING
+    output_config: msgspec.Raw = _NOTHING
+
+    def bounds(self) -> list[int]:
+        """What it says of how long an answer may be, in tokens. Which of several counts is the engine's to say."""
+        every = (self.max_tokens, self.max_completion_tokens, self.max_output_tokens, self.n_predict)
+        return [int(min(bound, MOST_TOKENS)) for bound in every if bound is not None]
 
 
 _DECODE = msgspec.json.Decoder(Asked).decode
 
 
-def read(path: str, body: bytes) -> Asked:
-    """What a body asks for. Raises `Refusal` (400) for one that cannot be read or that asks for too much."""
+def read(api: Api, body: bytes) -> Asked:
+    """What a body asks for. Raises `Refusal` (400, 413) for one that cannot be read or that asks for too much."""
+    if not api.costs and len(body) > COUNTED_BYTES:
+        raise Refusal(413, f"a body has at most {COUNTED_BYTES} bytes here", "body_too_large")
     try:
         asked = _DECODE(body)
     except msgspec.ValidationError as error:
         raise Refusal(400, f"the body cannot be read: {error}", "bad_request") from None
     except msgspec.DecodeError:
         raise Refusal(400, "the body cannot be read: it is not JSON", "bad_request") from None
-    if asked.logprobs is not None and asked.logprobs > COMPLETION_LOGPROBS and path == "/v1/completions":
-        raise Refusal(400, f"logprobs is at most {COMPLETION_LOGPROBS} here", "bad_request")
-    for schema in (asked.json_schema, asked.response_format, asked.tools):
+    if asked.logprobs is not None and asked.logprobs > api.logprobs:
+        raise Refusal(400, f"logprobs is at most {api.logprobs} here", "bad_request")
+    for schema in (
+        asked.json_schema, asked.response_format, asked.tools, asked.text, asked.output_format, asked.output_config,
+    ):  # fmt: skip
         if schema and _items(msgspec.json.decode(schema)) > ITEMS:
             raise Refusal(400, f"the arrays of a schema have at most {ITEMS} items in all", "bad_request")
     return asked

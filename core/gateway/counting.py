@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import json
+from typing import ClassVar
+
 import msgspec
+
+from core.gateway.apis import Api
 
 KEEP = 1 << 20
 """Bytes of an answer that are searched for usage, and of one event that is held back."""
+
+
+TAIL = 4 << 10
+"""Of a longer answer this much of its end is searched too: some engines say its usage first, others last."""
 
 
 class _Details(msgspec.Struct, frozen=True):
@@ -13,9 +22,17 @@ class _Details(msgspec.Struct, frozen=True):
 
 
 class _Usage(msgspec.Struct, frozen=True):
+    """Of any API: the first three are OpenAI's, `input_tokens` and what follows are of Responses and Messages."""
+
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     prompt_tokens_details: _Details | None = None
+    total_tokens: int | None = None
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    input_tokens_details: _Details | None = None
+    cache_read_input_tokens: int | None = None
+    cache_creation_input_tokens: int | None = None
 
 
 class _Timings(msgspec.Struct, frozen=True):
@@ -39,11 +56,21 @@ class _Event(_Answer, frozen=True):
     prompt_progress: _Progress | None = None
 
 
+class _Told(msgspec.Struct, frozen=True):
+    """An event of Responses or Messages: of `message_start` the usage is the message's, of `response.completed` the
+    response's, of `message_delta` its own."""
+
+    usage: _Usage | None = None
+    message: _Answer | None = None
+    response: _Answer | None = None
+
+
 MOST = 1 << 40
 """No count is larger."""
-_TELLS = b'"prompt_'
-"""Stands in every event that tells counts, as prompt_tokens or prompt_n. One search a read is a tenth of its cost."""
+_USAGE = b'"usage":'
+"""In a string it would be escaped, so it is never what an answer says."""
 _DECODE_ANSWER = msgspec.json.Decoder(_Answer).decode
+_DECODE_TOLD = msgspec.json.Decoder(_Told).decode
 _DECODE_EVENT = msgspec.json.Decoder(_Event).decode
 
 
@@ -53,7 +80,10 @@ class Counts:
     `cut`, `cut_progress`: the usage at the end of a stream, the progress at its beginning, are for us alone.
     """
 
-    __slots__ = ("_cut", "_cut_progress", "_held", "_kept", "_stream", "answer", "cached", "events", "prompt")
+    __slots__ = ("_cut", "_cut_progress", "_end", "_held", "_kept", "_stream", "answer", "cached", "events", "prompt")
+    _tells: ClassVar[bytes] = b'"prompt_'
+    """Stands in every event that tells counts, here as prompt_tokens or prompt_n. One search a read is a tenth of its
+    cost."""
 
     def __init__(self, stream: bool, cut: bool, cut_progress: bool = False) -> None:
         self.prompt: int | None = None
@@ -65,6 +95,7 @@ class Counts:
         self._cut_progress = cut_progress
         self._held = b""
         self._kept: bytearray | None = None
+        self._end = b""
 
     def part(self, data: bytes, last: bool) -> bytes:
         """Take a part of the answer; returns what the client shall have of it."""
@@ -78,6 +109,10 @@ class Counts:
                 self._kept += data
                 if last:
                     self._read(self._kept)
+            else:
+                self._end = (self._end + data)[-TAIL:]
+                if last:
+                    self._search()
             return data
         if self._held:
             data = self._held + data
@@ -85,10 +120,15 @@ class Counts:
             whole, self._held = data, b""
         else:
             whole, self._held = self._split(data)
-        # A piece begins a line; in an answer that speaks of events the same bytes stand within one.
-        self.events += whole.count(b"\ndata: {") + whole.startswith(b"data: {")
-        at = whole.find(_TELLS)
+        self.events += self._pieces(whole)
+        at = whole.find(self._tells)
         return whole if at < 0 else self._events(whole, at)
+
+    @staticmethod
+    def _pieces(whole: bytes) -> int:
+        """Events that are answer. A piece begins a line; in an answer that speaks of events the same bytes stand
+        within one."""
+        return whole.count(b"\ndata: {") + whole.startswith(b"data: {")
 
     def _split(self, data: bytes) -> tuple[bytes, bytes]:
         """Whole events, and the beginning of the next one; what is too long to be held back counts as whole."""
@@ -108,17 +148,19 @@ class Counts:
             end = whole.find(mark, at)
             end = len(whole) if end < 0 else end + len(mark)
             event = whole[start:end]
-            cut = event.startswith(b"data:") and self._read_event(event[5:])
+            cut = self._told(event)
             kept.append(whole[done : start if cut else end])
             done = end
-            at = whole.find(_TELLS, done)
+            at = whole.find(self._tells, done)
         return b"".join((*kept, whole[done:]))
 
-    def _read_event(self, data: bytes) -> bool:
+    def _told(self, event: bytes) -> bool:
         """Take the counts of one event; returns whether the client shall not have it: we asked for it, and it tells
         nothing else (there is usage in it and no choice, or how much of the prompt was read)."""
+        if not event.startswith(b"data:"):
+            return False
         try:
-            found = _DECODE_EVENT(data)
+            found = _DECODE_EVENT(event[5:])
         except msgspec.DecodeError:
             return False
         if found.prompt_progress is not None:
@@ -126,28 +168,127 @@ class Counts:
             self.prompt = _count(found.prompt_progress.processed)
             self.cached = _count(found.prompt_progress.cache)
             return self._cut_progress
-        self._take(found)
+        self._take(found.usage, found.timings)
         return self._cut and found.choices is not None and not found.choices and found.usage is not None
 
     def _read(self, data: bytes | bytearray) -> None:
         """Take the counts of a whole answer."""
         try:
-            self._take(_DECODE_ANSWER(data))
+            found = _DECODE_ANSWER(data)
         except msgspec.DecodeError:
             return
+        self._take(found.usage, found.timings)
 
-    def _take(self, found: _Answer) -> None:
-        usage, timings = found.usage, found.timings
+    def _search(self) -> None:
+        """Take the usage of an answer that is too long to be kept: a hundred embeddings are."""
+        kept = self._kept or b""
+        for part in ((bytes(kept[-TAIL:]) + self._end)[-TAIL:], bytes(kept[:TAIL])):
+            at = part.rfind(_USAGE)
+            if at < 0:
+                continue
+            try:
+                found, _ = json.JSONDecoder().raw_decode(part[at + len(_USAGE) :].decode("utf-8", "replace").lstrip())
+                self._take(msgspec.convert(found, _Usage), None)
+            except (ValueError, RecursionError):
+                continue
+            return
+
+    def _take(self, usage: _Usage | None, timings: _Timings | None) -> None:
         if timings is not None and (prompt := _count(timings.prompt_n)) is not None:
             self.cached = _count(timings.cache_n)
             self.prompt = prompt + (self.cached or 0)
             self.answer = _count(timings.predicted_n)
-        if usage is not None and (prompt := _count(usage.prompt_tokens)) is not None:
+        if usage is None:
+            return
+        prompt, answer = _count(usage.prompt_tokens), _count(usage.completion_tokens)
+        if prompt is None and answer is None:
+            prompt = _count(usage.total_tokens)  # of what only reads, some servers say no more
+        if prompt is not None:
             self.prompt = prompt
-            answer = _count(usage.completion_tokens)
             self.answer = answer if answer is not None else self.answer
             if usage.prompt_tokens_details is not None:
                 self.cached = _count(usage.prompt_tokens_details.cached_tokens)
+
+
+class ResponsesCounts(Counts):
+    """Of OpenAI's Responses: a piece is an event whose name ends in `.delta`; usage comes with the last event."""
+
+    __slots__ = ()
+    _tells = _USAGE
+
+    @staticmethod
+    def _pieces(whole: bytes) -> int:
+        return whole.count(b".delta\ndata:") + whole.count(b".delta\r\ndata:")
+
+    def _told(self, event: bytes) -> bool:
+        found = _event(event)
+        if found is not None:
+            said = found.response if found.response is not None else found
+            self._take(said.usage, None)
+        return False
+
+    def _take(self, usage: _Usage | None, timings: _Timings | None) -> None:
+        if usage is None or (prompt := _count(usage.input_tokens)) is None:
+            return
+        self.prompt, self.answer = prompt, _count(usage.output_tokens)
+        if usage.input_tokens_details is not None:
+            self.cached = _count(usage.input_tokens_details.cached_tokens)
+
+
+class MessagesCounts(Counts):
+    """Of Anthropic's Messages: input that was cached is told apart from the rest; a stream tells of the prompt first,
+    and of the answer at its end."""
+
+    __slots__ = ()
+    _tells = _USAGE
+
+    @staticmethod
+    def _pieces(whole: bytes) -> int:
+        return whole.count(b"content_block_delta\ndata:") + whole.count(b"content_block_delta\r\ndata:")
+
+    def _told(self, event: bytes) -> bool:
+        found = _event(event)
+        if found is None:
+            return False
+        if found.message is not None:
+            self._take_prompt(found.message.usage)  # its output_tokens are what was made by then: nothing, or one
+        elif found.usage is not None:
+            self._take_prompt(found.usage)
+            self.answer = _count(found.usage.output_tokens)
+        return False
+
+    def _take(self, usage: _Usage | None, timings: _Timings | None) -> None:
+        if usage is not None:
+            self._take_prompt(usage)
+            self.answer = _count(usage.output_tokens)
+
+    def _take_prompt(self, usage: _Usage | None) -> None:
+        if usage is None or (new := _count(usage.input_tokens)) is None:
+            return
+        read = _count(usage.cache_read_input_tokens)
+        if read is not None or self.cached is None:
+            self.cached = read
+        self.prompt = new + (self.cached or 0) + (_count(usage.cache_creation_input_tokens) or 0)
+
+
+def counts_of(api: Api, *, stream: bool, cut: bool, cut_progress: bool) -> Counts:
+    """What reads the answers of an API."""
+    if api.shape == "messages":
+        return MessagesCounts(stream, False)
+    if api.shape == "responses":
+        return ResponsesCounts(stream, False)
+    return Counts(stream, cut, cut_progress)
+
+
+def _event(event: bytes) -> _Told | None:
+    """What an event of several lines says."""
+    for line in event.splitlines():
+        if line.startswith(b"data:"):
+            try:
+                return _DECODE_TOLD(line[5:])
+            except msgspec.DecodeError:
+                return None
+    return None
 
 
 def _count(said: int | None) -> int | None:

@@ -1,15 +1,23 @@
-"""Error answers as OpenAI's clients expect them."""
+"""Error answers as each API's clients expect them."""
 
 from __future__ import annotations
 
 import msgspec
 
+from core.gateway.apis import Shape
+
 PHRASES = {
-    200: b"OK", 400: b"Bad Request", 401: b"Unauthorized", 403: b"Forbidden", 404: b"Not Found",
+    200: b"OK", 204: b"No Content", 400: b"Bad Request", 401: b"Unauthorized", 403: b"Forbidden", 404: b"Not Found",
     405: b"Method Not Allowed", 408: b"Request Timeout", 413: b"Content Too Large", 429: b"Too Many Requests",
     431: b"Request Header Fields Too Large", 500: b"Internal Server Error", 501: b"Not Implemented",
-    502: b"Bad Gateway", 503: b"Service Unavailable", 504: b"Gateway Timeout",
+    502: b"Bad Gateway", 503: b"Service Unavailable", 504: b"Gateway Timeout", 529: b"Overloaded",
 }  # fmt: skip
+_MESSAGES_KINDS = {
+    400: "invalid_request_error", 401: "authentication_error", 403: "permission_error", 404: "not_found_error",
+    413: "request_too_large", 429: "rate_limit_error", 504: "timeout_error", 529: "overloaded_error",
+}  # fmt: skip
+_SAID = 2000
+"""Characters of an engine's words that are passed on."""
 
 
 class Refusal(Exception):
@@ -24,16 +32,62 @@ class Refusal(Exception):
         self.headers = headers + (f"Allow: {allow}\r\n".encode() if allow else b"")
         """More of them, each with its line end."""
 
-    def body(self) -> bytes:
+    def status_in(self, shape: Shape) -> int:
+        """The status as `shape` has it: Messages says 529 for what has no room or no replica now."""
+        if shape == "messages" and (self.status == 503 or self.code == "queue_full"):
+            return 529
+        return self.status
+
+    def body(self, shape: Shape = "openai") -> bytes:
         """The JSON error object."""
+        if shape == "messages":
+            return _messages_body(self.status_in(shape), self.message)
+        return msgspec.json.encode({"error": self._fields()})
+
+    def event(self, shape: Shape = "openai") -> bytes:
+        """The same as a server-sent event, for a stream that has begun."""
+        if shape == "messages":
+            return b"event: error\ndata: " + self.body(shape) + b"\n\n"
+        if shape == "responses":
+            # As documented, and with `error`: OpenAI's clients raise for that alone.
+            fields = self._fields()
+            told = {"type": "error", "code": self.code, "message": self.message, "param": None, "sequence_number": 0}
+            return b"event: error\ndata: " + msgspec.json.encode({**told, "error": fields}) + b"\n\n"
+        return b"data: " + self.body() + b"\n\n"
+
+    def _fields(self) -> dict[str, str | None]:
         if self.status == 429:
             kind = "rate_limit_error"
         elif self.status == 403:
             kind = "permission_error"
         else:
             kind = "invalid_request_error" if self.status < 500 else "server_error"
-        return msgspec.json.encode({"error": {"message": self.message, "type": kind, "param": None, "code": self.code}})
+        return {"message": self.message, "type": kind, "param": None, "code": self.code}
 
-    def event(self) -> bytes:
-        """The same as a server-sent event, for a stream that has begun."""
-        return b"data: " + self.body() + b"\n\n"
+
+def _messages_body(status: int, message: str) -> bytes:
+    kind = _MESSAGES_KINDS.get(status, "invalid_request_error" if status < 500 else "api_error")
+    return msgspec.json.encode({"type": "error", "error": {"type": kind, "message": message}})
+
+
+class _Error(msgspec.Struct):
+    message: str = ""
+
+
+class _Said(msgspec.Struct):
+    type: str = ""
+    error: _Error | str | None = None
+    message: str = ""
+    detail: msgspec.Raw = msgspec.Raw(b"")
+
+
+def as_messages(status: int, body: bytes) -> bytes:
+    """An engine's error in the shape of Messages; engines answer there as they do elsewhere."""
+    try:
+        said = msgspec.json.decode(body, type=_Said)
+    except (msgspec.DecodeError, RecursionError):
+        return _messages_body(status, body.decode("utf-8", "replace")[:_SAID])
+    if said.type == "error" and isinstance(said.error, _Error):
+        return body
+    words = said.error.message if isinstance(said.error, _Error) else said.error or said.message
+    return _messages_body(status, (words or bytes(said.detail).decode("utf-8", "replace"))[:_SAID])

@@ -12,20 +12,22 @@ import msgspec
 
 from core.gateway import wire
 from core.gateway.admission import admit
+from core.gateway.apis import Api
 from core.gateway.asked import Asked
 from core.gateway.core import Core
-from core.gateway.counting import Counts
-from core.gateway.errors import Refusal
+from core.gateway.counting import counts_of
+from core.gateway.errors import Refusal, as_messages
 from core.gateway.keys import Holder
 from core.gateway.limits import BYTES_A_TOKEN, Hold, Meter
+from core.gateway.opening import opened
 from core.gateway.queue import Caller, Waiter
 from core.gateway.routes import Seat, Target
 from core.gateway.sessions import session
 from core.gateway.turns import ALONE_S, Turn
 from core.gateway.upstream import EngineConnection
 
-READ_ALOUD = ("/v1/chat/completions", "/v1/completions")
-"""Whose streams can tell how much of the prompt was read."""
+ERROR_BYTES = 64 << 10
+"""Of an engine's error that is put into another shape."""
 _NOWHERE = wire.ReplicaRoute(id="", launch="", endpoint="")
 """Of a request that no replica took."""
 
@@ -74,24 +76,30 @@ def request_head(prefix: str, path: str, host: str, secret: str) -> bytes:
     return head.encode("latin-1")
 
 
+def _not_served(route: wire.Route, api: Api) -> Refusal:
+    there = ", ".join(route.serves) or "nothing"
+    return Refusal(404, f"deployment {route.name} does not serve {api.path}; it serves {there}", "route_not_served")
+
+
 class Exchange:
     """One request. The client may go while a turn goes on."""
 
     __slots__ = (
-        "_actor", "_alone", "_began", "_body", "_client", "_connecting", "_connection", "_core", "_counts", "_deadline",
-        "_done", "_first", "_fresh", "_hold", "_holder", "_last", "_model", "_path", "_paused", "_prompt",
-        "_queued", "_reads", "_seat", "_seated", "_sent", "_session", "_sse", "_status", "_target", "_token", "_tried",
-        "_turn", "_turn_id", "_uid", "_waiter",
+        "_actor", "_alone", "_api", "_began", "_body", "_client", "_connecting", "_connection", "_core", "_counts",
+        "_deadline", "_done", "_error", "_first", "_fresh", "_hold", "_holder", "_id", "_last", "_model", "_paused",
+        "_prompt", "_queued", "_reads", "_seat", "_seated", "_sent", "_session", "_sse", "_status", "_target", "_token",
+        "_tried", "_turn", "_turn_id", "_uid", "_unopened", "_waiter",
     )  # fmt: skip
 
     def __init__(
-        self, core: Core, client: Client, path: str, body: bytes, asked: Asked, uid: int, actor: str, turn: str,
-        holder: Holder | None = None, deadline: float = math.inf,
+        self, core: Core, client: Client, api: Api, body: bytes, asked: Asked, uid: int, actor: str, turn: str,
+        holder: Holder | None = None, id: str = "", deadline: float = math.inf,
     ) -> None:  # fmt: skip
         """`deadline`: seconds after which its client wants no answer any more that has not begun."""
         self._core = core
         self._client: Client | None = client
-        self._path = path
+        self._api = api
+        self._id = id or core.new_id()
         self._model = asked.model  # not `asked`: its raw parts would keep the body
         self._uid = uid
         self._actor = actor
@@ -118,12 +126,14 @@ class Exchange:
         self._done = False
         self._target: Target = core.table.target(asked.model)
         route = self._target.route
+        if api.path not in route.serves:
+            raise _not_served(route, api)
         if core.spool.full and not core.table.limits.serve_uncounted:
             raise Refusal(503, "usage cannot be recorded: the spool is full; start the daemon", "spool_full")
-        stream = bool(asked.stream)
+        stream = bool(asked.stream) and api.answers
         wants = asked.stream_options is not None and bool(asked.stream_options.include_usage)
-        inject = stream and not wants and route.stream_usage
-        progress = stream and route.prompt_progress and path in READ_ALOUD
+        inject = stream and not wants and route.stream_usage and api.options
+        progress = stream and route.prompt_progress and api.options
         wants_progress = bytes(asked.return_progress) == b"true"
         self._body = with_usage(body, asked) if inject else body
         if progress and not wants_progress:
@@ -131,7 +141,10 @@ class Exchange:
         if route.asks_for:
             self._body = with_model(self._body, route.asks_for)
         self._reads = progress
-        self._counts = Counts(stream, inject, progress and not wants_progress)
+        self._counts = counts_of(api, stream=stream, cut=inject, cut_progress=progress and not wants_progress)
+        self._unopened = stream and api.shape != "openai"
+        self._error: bytearray | None = None
+        """What came of an engine's error that is not in the client's shape."""
         self._holder, self._prompt = holder, len(body) // BYTES_A_TOKEN + 1
         self._hold: Hold | None = None
         if holder is not None:
@@ -147,7 +160,7 @@ class Exchange:
                 raise Refusal(409, f"turn {self._turn_id[:64]} is known already", "turn_exists")
         if meters:
             subjects, ctx = self._core.table.subjects, self._target.route.ctx_per_slot
-            self._hold, self._body = admit(subjects, meters, self._path, self._body, asked, ctx)
+            self._hold, self._body = admit(subjects, meters, self._api, self._body, asked, ctx)
             self._hold.used = self._used
         self._core.add(self)
         self._find()
@@ -205,7 +218,7 @@ class Exchange:
         seat = self._seat
         route = seat.route
         self._connection, self._fresh, self._sent = connection, fresh, True
-        head = request_head(route.prefix, self._path, seat.pool.host, route.secret)
+        head = request_head(route.prefix, self._api.path, seat.pool.host, route.secret)
         connection.send(self, head + b"%d\r\n\r\n" % len(self._body), self._body)
         if self._paused:
             connection.pause()
@@ -237,7 +250,9 @@ class Exchange:
             self._begun()
         if self._turn is not None:
             self._turn.content_type = content_type
-        if self._client is not None:
+        if status >= 400 and self._api.shape == "messages":
+            self._error = bytearray()
+        elif self._client is not None:
             self._client.begin(status, content_type, None if self._sse else length, self._told())
 
     def _begun(self) -> None:
@@ -250,6 +265,10 @@ class Exchange:
         counts, seat, client = self._counts, self._seat, self._client
         before = counts.events
         data = counts.part(data, last)
+        if self._unopened and data and self._sse:
+            data = self._opened(data)
+        if self._error is not None:
+            data = self._other_error(data, last)
         if self._token is None and counts.events:
             self._token = self._last
             if self._reads:
@@ -268,6 +287,26 @@ class Exchange:
         if last and not self._done:
             self._connection = None
             self._end("ok" if self._status < 400 else "error")
+
+    def _opened(self, data: bytes) -> bytes:
+        """The beginning of a stream with the event that its clients wait for first."""
+        made = opened(self._api.shape, self._model, self._id, data)
+        if made is None:
+            return data
+        self._unopened = False
+        return made
+
+    def _other_error(self, data: bytes, last: bool) -> bytes:
+        """An engine's error, at its end, as the client's API has it."""
+        assert self._error is not None
+        if len(self._error) < ERROR_BYTES:
+            self._error += data
+        if not last:
+            return b""
+        made = as_messages(self._status, bytes(self._error))
+        if self._client is not None:
+            self._client.begin(self._status, b"application/json", len(made))
+        return made
 
     def answer_lost(self) -> None:
         if self._done:
@@ -371,7 +410,7 @@ class Exchange:
             return
         client = self._client
         if self._sse:
-            self._pass(refusal.event(), True)
+            self._pass(refusal.event(self._api.shape), True)
         elif client is not None:
             client.break_off()
         self._end(outcome)
@@ -396,7 +435,7 @@ class Exchange:
     def _used(self) -> tuple[int, int]:
         """Tokens in and out that count: as the engine counted, else what came; nothing where nothing was made."""
         counts = self._counts
-        if self._first is None or (self._status >= 400 and not counts.answer):
+        if not self._api.costs or self._first is None or (self._status >= 400 and not counts.answer):
             return 0, 0
         prompt = counts.prompt if counts.prompt is not None else self._prompt
         return prompt, counts.answer if counts.answer is not None else counts.events
@@ -429,14 +468,14 @@ class Exchange:
         in_slot = now - self._seated if self._seated is not None else 0.0
         self._core.spool.add(
             wire.UsageLine(  # by place: by name it would cost a microsecond more
-                self._core.new_id(),
+                self._id,
                 time.time(),
                 self._uid,
                 self._model,
                 self._target.route.model,
                 route.id,
                 route.launch,
-                self._path,
+                self._api.path,
                 self._status,
                 outcome,
                 counts.prompt,

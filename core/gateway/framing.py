@@ -11,6 +11,7 @@ from typing import Any
 
 import httptools
 
+from core.gateway.apis import Shape
 from core.gateway.errors import Refusal
 from core.gateway.heads import LastHead
 from core.gateway.keys import Holder
@@ -26,8 +27,8 @@ class Request:
     """One request; whole when it stands in `Framer.ready`."""
 
     __slots__ = (
-        "actor", "body", "deadline", "expects", "frozen", "groups", "holder", "hosts", "keep", "key", "length",
-        "meters", "method", "old", "target", "turn",
+        "actor", "body", "deadline", "expects", "frozen", "groups", "holder", "hosts", "id", "keep", "key", "length",
+        "meters", "method", "old", "shape", "target", "turn",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -48,6 +49,10 @@ class Request:
         """Of the actor, as the daemon says."""
         self.meters: tuple[Meter, ...] = ()
         """What limits it."""
+        self.id = ""
+        """Told with the answer; of a request that is counted, the id of its line of usage too."""
+        self.shape: Shape = "openai"
+        """How it wants to be answered."""
 
 
 class Framer:
@@ -69,13 +74,19 @@ class Framer:
         self.waits = False
         """The client waits for `100 Continue`."""
 
+    @property
+    def target(self) -> bytes:
+        """What the request that is being read, or was read last, is for."""
+        return self._request.target
+
     def again(self, data: bytes) -> Request | None:
         """The request that `data` is, if its head is that of the one before, but for its length. Only between two
         requests."""
         body = None if self.begun else self._last.body(data)
         if body is None or len(body) > self._table.limits.body_bytes:
             return None
-        self._may(request := self._like)
+        self._request = request = self._like
+        self._may(request)
         request.body = body
         return request
 

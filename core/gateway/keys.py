@@ -45,10 +45,10 @@ class Holder:
                 raise Refusal(403, f"the key {key.name} may not be used from {source}", "not_allowed")
         self.used_at, self.source = now, source
 
-    def may_ask(self, path: str) -> bool:
-        """May it ask this route (`/v1/chat/completions`)?"""
+    def may_ask(self, scope: str) -> bool:
+        """May it ask routes of this name (`chat/completions`)?"""
         endpoints = self.key.endpoints
-        return not endpoints or path.removeprefix("/v1/") in endpoints
+        return not endpoints or scope in endpoints
 
     def may_use(self, deployment: str, now: float) -> bool:
         """May it, and may its owner, use `deployment`?"""

@@ -9,10 +9,12 @@ import os
 import socket
 import time
 from typing import Protocol
+from urllib.parse import unquote_to_bytes
 
 import httptools
 import msgspec
 
+from core.gateway.apis import APIS, ROUTES, Api, shape_of
 from core.gateway.asked import read
 from core.gateway.core import Core
 from core.gateway.errors import PHRASES, Refusal
@@ -22,7 +24,7 @@ from core.gateway.framing import AHEAD_BYTES, Framer, Request
 from core.gateway.keys import LOCAL
 from core.gateway.limits import Meter, headers
 from core.gateway.outbox import OUT
-from core.gateway.routes import unknown
+from core.gateway.routes import Target, unknown
 from core.peer import peer
 
 HEAD_S = 30.0
@@ -32,7 +34,8 @@ LINGER_S = 5.0
 PROBES = (b"/healthz", b"/readyz")
 """What a load balancer may ask without a key."""
 NEEDS_KEY = b"WWW-Authenticate: Bearer\r\n"
-ROUTES = {path.encode(): path for path in ("/v1/chat/completions", "/v1/completions", "/v1/embeddings")}
+MODELS = b"/v1/models"
+_NO_ROUTE = f"no such route; there are {', '.join(api.path for api in APIS)} and {MODELS.decode()}"
 
 
 @functools.lru_cache(maxsize=128)
@@ -224,13 +227,13 @@ class ClientConnection(asyncio.Protocol):
     def _serve(self, request: Request) -> None:
         self._busy = True
         self._current = request
+        request.id = self._core.new_id()
         body, request.body = request.body, b""
         try:
-            path = ROUTES.get(request.target)
-            if path is None:
-                path = self._path(request)
-            if path:
-                self._post(request, path, body)
+            api = ROUTES.get(request.target) or self._path(request)
+            if api is not None:
+                request.shape = api.shape
+                self._post(request, api, body)
         except Refusal as refusal:
             self._turn_away(request, refusal)
         except httptools.HttpParserError:
@@ -240,9 +243,9 @@ class ClientConnection(asyncio.Protocol):
 
     def _turn_away(self, request: Request, refusal: Refusal, deployment: str = "") -> None:
         """Refuse what no exchange has begun for."""
-        path = ROUTES.get(request.target.partition(b"?")[0], "")
+        api = ROUTES.get(request.target.partition(b"?")[0])
         key = request.holder.key.id if request.holder is not None else ""
-        self._core.folded.add(self._uid_of(request), deployment, path, refusal.status, key)
+        self._core.folded.add(self._uid_of(request), deployment, api.path if api else "", refusal.status, key)
         self.refuse(refusal)
 
     def _uid_of(self, request: Request) -> int:
@@ -252,35 +255,36 @@ class ClientConnection(asyncio.Protocol):
         said = request.actor.partition(":")[0]
         return int(said) if said.isascii() and said.isdigit() else self._uid
 
-    def _path(self, request: Request) -> str:
-        """Where a request goes whose target is no plain route; an empty string for what is answered here."""
+    def _path(self, request: Request) -> Api | None:
+        """Where a request goes whose target is no plain route; None for what is answered here."""
         url = httptools.parse_url(request.target)
         path = url.path or b"/"
         if path in ROUTES:
             return ROUTES[path]
-        if path == b"/v1/models":
-            self._models(request)
+        if path == MODELS or path.startswith(MODELS + b"/"):
+            self._models(request, path[len(MODELS) + 1 :])
         elif path in PROBES:
             self._probe(request, path)
         elif path.startswith(b"/corral/turns/"):
             self._turns(request, path[14:].decode("ascii", "replace"), url.query or b"")
         else:
-            raise Refusal(404, "no such route", "not_found")
-        return ""
+            raise Refusal(404, _NO_ROUTE, "not_found")
+        return None
 
-    def _post(self, request: Request, path: str, body: bytes) -> None:
+    def _post(self, request: Request, api: Api, body: bytes) -> None:
         if request.method != b"POST":
-            raise Refusal(405, "POST a JSON body here", "method", allow="POST")
-        asked = read(path, body)
+            self._other_method(request, "POST", "POST a JSON body here")
+            return
         holder = request.holder
-        if holder is not None and not holder.may_ask(path):
-            raise Refusal(403, f"the key {holder.key.name} may not ask {path}", "not_allowed")
+        if holder is not None and not holder.may_ask(api.scope):
+            raise Refusal(403, f"the key {holder.key.name} may not ask {api.path}", "not_allowed")
+        asked = read(api, body)
         if not self.may_use(asked.model):  # as if it were not there: whoever may not use it need not know of it
             raise unknown(asked.model)
         try:
             exchange = Exchange(
-                self._core, self, path, body, asked, self._uid_of(request), request.actor, request.turn, holder,
-                request.deadline,
+                self._core, self, api, body, asked, self._uid_of(request), request.actor, request.turn, holder,
+                request.id, request.deadline,
             )  # fmt: skip
             self._answering = exchange
             request.meters = self._limiting(request, asked.model)
@@ -289,33 +293,53 @@ class ClientConnection(asyncio.Protocol):
             self._turn_away(request, refusal, asked.model if asked.model in self._core.table.targets else "")
 
     def _limiting(self, request: Request, deployment: str) -> tuple[Meter, ...]:
-        """Whose limits apply: those of the key and its owner or of the person, and those of the deployment."""
-        table = self._core.table
-        if not table.subjects.any:
+        """What limits apply: those of whoever asks, and those of the deployment."""
+        if not self._core.table.subjects.any:
             return ()
+        return self._whose(request) + self._core.table.target(deployment).meters
+
+    def _whose(self, request: Request) -> tuple[Meter, ...]:
+        """The limits of the key and its owner, or of the person."""
         if request.holder is not None:
-            whose = request.holder.meters
-        else:
-            groups = self._groups if request.groups is None else request.groups
-            whose = table.subjects.of_person(self._uid_of(request), groups)
-        return whose + table.target(deployment).meters
+            return request.holder.meters
+        groups = self._groups if request.groups is None else request.groups
+        return self._core.table.subjects.of_person(self._uid_of(request), groups)
 
     def _probe(self, request: Request, path: bytes) -> None:
         """For load balancers: it lives, and it knows what to route."""
         if request.method not in (b"GET", b"HEAD"):
-            raise Refusal(405, "GET this", "method", allow="GET, HEAD")
+            self._other_method(request, "GET, HEAD", "GET this")
+            return
         table = self._core.table
         ready = path == b"/healthz" or (table.snapshot.n > 0 and not table.blocked)
         self._json(200 if ready else 503, b'{"status":"ok"}' if ready else b'{"status":"not ready"}')
 
-    def _models(self, request: Request) -> None:
+    def _other_method(self, request: Request, allow: str, todo: str) -> None:
+        """OPTIONS says what a route takes; anything else is 405. Raises `Refusal`."""
+        if request.method != b"OPTIONS":
+            raise Refusal(405, todo, "method", allow=allow)
+        self._more = f"Allow: {allow}, OPTIONS\r\n".encode()
+        self.begin(200, b"application/json", 0)
+        self.part(b"", True)
+
+    def _models(self, request: Request, name: bytes) -> None:
+        """The deployments that whoever asks may use, or the one of this name."""
         if request.method not in (b"GET", b"HEAD"):
-            raise Refusal(405, "GET this", "method", allow="GET, HEAD")
-        rows = [
-            {"id": name, "object": "model", "created": int(target.route.created_at), "owned_by": "corral"}
-            for name, target in sorted(self._core.table.targets.items())
-            if self.may_use(name)
-        ]
+            self._other_method(request, "GET, HEAD", "GET this")
+            return
+        holder = request.holder
+        if holder is not None and not holder.may_ask("models"):
+            raise Refusal(403, f"the key {holder.key.name} may not ask /v1/models", "not_allowed")
+        if self._core.table.subjects.any:
+            request.meters = self._whose(request)
+        targets = self._core.table.targets
+        if name:
+            wanted = unquote_to_bytes(name).decode("utf-8", "replace")
+            if wanted not in targets or not self.may_use(wanted):
+                raise unknown(wanted)
+            self._json(200, msgspec.json.encode(_model(wanted, targets[wanted])))
+            return
+        rows = [_model(name, target) for name, target in sorted(targets.items()) if self.may_use(name)]
         self._json(200, msgspec.json.encode({"object": "list", "data": rows}))
 
     def _turns(self, request: Request, id: str, query: bytes) -> None:
@@ -365,6 +389,9 @@ class ClientConnection(asyncio.Protocol):
             more = headers(request.meters, self._core.table.subjects.clock)
         if more or queued:
             head += more + queued
+        head += b"x-request-id: %b\r\n" % (id := request.id.encode())
+        if request.shape == "messages":
+            head += b"request-id: %b\r\n" % id
         self._head = head + (b"\r\n" if length is None else b"Content-Length: %d\r\n\r\n" % length)
 
     def part(self, data: bytes, last: bool) -> None:
@@ -411,7 +438,8 @@ class ClientConnection(asyncio.Protocol):
             source = "" if self._source == LOCAL else f", from {self._source}"
             self._core.denials.note(self._uid, refusal.message + source, time.time())
         if not self._closed:
-            self._json(refusal.status, refusal.body(), refusal.headers, queued)
+            shape = self._current.shape
+            self._json(refusal.status_in(shape), refusal.body(shape), refusal.headers, queued)
 
     def break_off(self) -> None:
         """The answer cannot be completed: the missing end tells it."""
@@ -431,4 +459,11 @@ class ClientConnection(asyncio.Protocol):
         self._ahead.clear()
         self._current = Request()
         self._current.keep = False
+        self._current.id = self._core.new_id()
+        self._current.shape = shape_of(self._framer.target)
         self.refuse(refusal)
+
+
+def _model(name: str, target: Target) -> dict[str, str | int]:
+    """A deployment as OpenAI's clients read a model."""
+    return {"id": name, "object": "model", "created": int(target.route.created_at), "owned_by": "corral"}

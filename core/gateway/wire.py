@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import msgspec
 
+from core.gateway.apis import FIRST
+
 WIRE_VERSION = 1
 
 
@@ -59,6 +61,8 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     """The engine understands return_progress in a stream: how much of the prompt it has read, before its answer."""
     asks_for: str = ""
     """The name that its servers know the model by, where it is not the deployment's."""
+    serves: tuple[str, ...] = FIRST
+    """The routes (core.gateway.apis) that its engine has."""
 
 
 class Rule(msgspec.Struct, frozen=True, kw_only=True):

@@ -40,7 +40,7 @@ from core.nouns.deployments import (
     PlanParts,
     Replica,
 )
-from core.nouns.keys import AccountDetail, Key, NewKey
+from core.nouns.keys import ENDPOINTS, AccountDetail, Key, NewKey
 from core.nouns.limits import Left, Limit, Limits, LimitView
 from core.nouns.models import ImportJob, Model, ModelFile, ModelShape
 from core.nouns.nodes import Counters, NodeFacts, NodeSample, ProcessSample
@@ -53,6 +53,7 @@ API_VERSION = 1
 __all__ = [
     "API_VERSION",
     "CORRAL",
+    "ENDPOINTS",
     "AcceptedFault",
     "AccountDetail",
     "Actor",

@@ -27,6 +27,9 @@ class DeploymentSpec(Noun, frozen=True, kw_only=True):
     url: str = ""
     """Engine `attach` only: base URL of the server, without /v1."""
     embedding: bool = False
+    """Serves /v1/embeddings."""
+    rerank: bool = False
+    """Serves /v1/rerank, and makes no answers: MODEL is a reranker."""
 
 
 class PlanParts(Noun, frozen=True, kw_only=True):

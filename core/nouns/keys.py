@@ -6,6 +6,12 @@ from core.nouns.access import Grant, ServiceAccount, Subject
 from core.nouns.base import Noun
 from core.nouns.limits import Limits
 
+ENDPOINTS = (
+    "chat/completions", "completions", "embeddings", "responses", "messages", "rerank", "tokenize", "detokenize",
+    "models",
+)  # fmt: skip
+"""What a key may be bound to. With `responses` and `messages` go the routes that count their tokens."""
+
 
 class Key(Noun, frozen=True, kw_only=True):
     """An API key of a user, a team or a service account. It may never do more than its owner."""

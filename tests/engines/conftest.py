@@ -226,6 +226,7 @@ class Yard:
         spec = DeploymentSpec(
             name="herd", model="sample", engine=engine.name,
             cache_type=changes.pop("cache_type", "f16"), embedding=changes.pop("embedding", False),
+            rerank=changes.pop("rerank", False),
         )  # fmt: skip
         plan = LaunchPlan(
             spec=spec, alias="herd", model_path=str(self.sample), shape=self.shape, ctx=2048,

@@ -16,6 +16,7 @@ import psutil
 import pytest
 
 from core.gateway import wire
+from core.gateway.apis import APIS
 from core.gateway.control import LINE_LIMIT
 
 PIECE = b'data: {"choices":[{"delta":{"content":"%b"}}]}\n\n' % (b"x" * 16_000)
@@ -28,7 +29,8 @@ class Stub:
     `flood` = so many large events in a stream; `sent` counts them, and `stalled` is set when the other end takes
     none. `size` = bytes of an answer that is not streamed. `silent` = it never answers. `slams` = so many of its
     connections it closes, without an answer, when a second request comes on them. `drops` = it takes a request
-    whole and closes the connection.
+    whole and closes the connection. `scripts` = what it answers on other paths: status, and JSON in one piece or
+    events in several.
     """
 
     def __init__(self, path: Path) -> None:
@@ -50,6 +52,7 @@ class Stub:
         self.drops = False
         self.die = False
         self.connections = 0
+        self.scripts: dict[bytes, tuple[int, bytes | list[bytes]]] = {}
         self.serving: dict[asyncio.Task, asyncio.StreamWriter] = {}
 
     async def serve(self, reader, writer) -> None:
@@ -76,11 +79,12 @@ class Stub:
                     self.gone.set()
                     return
                 asked = json.loads(body)
-                if not asked.get("stream"):
+                status, script = self.scripts.get(head.split(b" ")[1], (200, None))
+                if isinstance(script, bytes) or (script is None and not asked.get("stream")):
                     usage = {"prompt_tokens": 5, "completion_tokens": 2}
-                    answer = json.dumps({"choices": [{"x": "y" * self.size}], "usage": usage}).encode()
+                    answer = script or json.dumps({"choices": [{"x": "y" * self.size}], "usage": usage}).encode()
                     kind = b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(answer)
-                    writer.write(b"HTTP/1.1 200 OK\r\n" + kind + answer)
+                    writer.write(b"HTTP/1.1 %d X\r\n" % status + kind + answer)
                     await writer.drain()
                     continue
                 writer.write(
@@ -100,7 +104,7 @@ class Stub:
                 if asked.get("stream_options", {}).get("include_usage"):
                     events.append(b'data: {"choices":[],"usage":{"prompt_tokens":7,"completion_tokens":3}}\n\n')
                 events.append(b"data: [DONE]\n\n")
-                for event in events:
+                for event in script or events:
                     writer.write(b"%x\r\n%b\r\n" % (len(event), event))
                     await writer.drain()
                     if self.die:
@@ -210,7 +214,16 @@ class Gateway:
             database="d",
             epoch=1,
             n=self.n,
-            routes=(wire.Route(name="chat", model="m", state="ready", replicas=replicas, ctx_per_slot=512),),
+            routes=(
+                wire.Route(
+                    name="chat",
+                    model="m",
+                    state="ready",
+                    replicas=replicas,
+                    ctx_per_slot=512,
+                    serves=tuple(api.path for api in APIS),
+                ),
+            ),
             allowed=wire.Allowed(uids=(os.getuid(),) if uids is None else uids, gids=gids, rules=tuple(rules)),
             limits=wire.GatewayLimits(**limits),
             keys=tuple(keys),
@@ -252,9 +265,9 @@ class Gateway:
             finally:
                 writer.close()
 
-    async def post(self, fields: dict, headers: str = "") -> bytes:
+    async def post(self, fields: dict, headers: str = "", path: str = "/v1/chat/completions") -> bytes:
         body = json.dumps(fields).encode()
-        head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{headers}"
+        head = f"POST {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{headers}"
         return await self.raw(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
 
     def stop(self, number: int = signal.SIGTERM) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from core.gateway import exchange, wire
+from core.gateway.apis import CHAT
 from core.gateway.asked import read
 from core.gateway.core import Core
 from core.gateway.routes import Table
@@ -62,9 +63,9 @@ async def test_only_a_turn_that_nobody_follows_is_stopped(
     await core.table.apply(
         wire.Snapshot(database="d", epoch=1, n=1, routes=(route,), allowed=allowed, limits=wire.GatewayLimits())
     )
-    asked = read("/v1/chat/completions", b'{"model": "chat", "stream": true}')
-    one = exchange.Exchange(core, None, "/v1/chat/completions", b"{}", asked, os.getuid(), f"{os.getuid()}:a", "t1")
-    one.start()
+    asked = read(CHAT, b'{"model": "chat", "stream": true}')
+    one = exchange.Exchange(core, None, CHAT, b"{}", asked, os.getuid(), f"{os.getuid()}:a", "t1")
+    one.start(asked)
     turn = core.turns.get("t1")
     assert turn is not None
     ear = Ear()

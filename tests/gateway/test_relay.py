@@ -61,7 +61,10 @@ REFUSALS = {
                             b"405 Method Not Allowed", "POST a JSON body here", "method"),
     "post instead of get": (b"POST /v1/models HTTP/1.0\r\nContent-Length: 2\r\n\r\n{}",
                             b"405 Method Not Allowed", "GET this", "method"),
-    "no route": (b"GET /v2/models HTTP/1.0\r\n\r\n", b"404 Not Found", "no such route", "not_found"),
+    "no route": (b"GET /v2/models HTTP/1.0\r\n\r\n", b"404 Not Found",
+                 "no such route; there are /v1/chat/completions, /v1/completions, /v1/embeddings, /v1/responses, "
+                 "/v1/responses/input_tokens, /v1/messages, /v1/messages/count_tokens, /v1/rerank, /tokenize, "
+                 "/detokenize and /v1/models", "not_found"),
     "no url": (b"GET x:y:z HTTP/1.0\r\n\r\n", b"400 Bad Request", "the request is malformed", "bad_request"),
     "no deployment": (b'POST /v1/completions HTTP/1.0\r\nContent-Length: 13\r\n\r\n{"model":"x"}',
                       b"404 Not Found", "there is no deployment 'x'", "model_not_found"),

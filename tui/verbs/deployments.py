@@ -40,20 +40,22 @@ PIECE = 1 << 20
 @click.option("--replicas", default=1, show_default=True)
 @click.option("--url", callback=filled, help="attach to this OpenAI-compatible server, which knows MODEL by that name")
 @click.option("--embedding", is_flag=True, help="serve /v1/embeddings")
+@click.option("--rerank", is_flag=True, help="serve /v1/rerank: MODEL is a reranker")
 @click.option("--replace", is_flag=True, help="change a deployment that exists, without asking")
 @click.option("--wait", is_flag=True, help="return when it is ready, or with the reason")
 @click.option("--timeout", type=SECONDS, default=300.0, show_default=True, help="seconds that --wait waits")
 @with_options
 def deploy(
     model: str, name: str | None, ctx: int, parallel: int, engine: str | None, threads: int, memory: int,
-    cache_type: str, replicas: int, url: str | None, embedding: bool, replace: bool, wait: bool, timeout: float,
+    cache_type: str, replicas: int, url: str | None, embedding: bool, rerank: bool, replace: bool, wait: bool,
+    timeout: float,
 ) -> None:  # fmt: skip
     """Run MODEL. Under a name that exists the difference is shown and asked about; without a terminal, and with --yes,
     it needs --replace."""
     spec = DeploymentSpec(
         name=name or model, model=model, ctx=ctx, parallel=parallel,
         engine=engine or ("attach" if url else "xllamacpp"), threads=threads, memory=memory,
-        cache_type=cache_type, replicas=replicas, url=url or "", embedding=embedding,  # type: ignore[arg-type]
+        cache_type=cache_type, replicas=replicas, url=url or "", embedding=embedding, rerank=rerank,  # type: ignore[arg-type]
     )  # fmt: skip
 
     async def work(client: Client) -> Deployment:

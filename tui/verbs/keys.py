@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from core.errors import Invalid
-from core.nouns import Key, Limits, NewKey
+from core.nouns import ENDPOINTS, Key, Limits, NewKey
 from tui.amounts import MomentAhead, Span, Whole
 from tui.command import Nouns, Told, note, options, run, with_options
 from tui.lines import as_json, ask, say, table, tell
@@ -92,6 +92,10 @@ def _show(key: Key) -> None:
         say(f"{name:12} {line(value)}")
 
 
+def _endpoints(context: click.Context, option: click.Parameter, typed: str) -> list[str]:
+    return [endpoint for endpoint in ENDPOINTS if endpoint.startswith(typed)]
+
+
 def _scope_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in (
         click.option(
@@ -103,7 +107,10 @@ def _scope_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--tpm", type=Whole(0, 10**12), help="tokens a minute, in and out; 0: no limit"),
         click.option("--rpm", type=Whole(0, 10**9), help="requests a minute; 0: no limit"),
         click.option(
-            "--endpoints", multiple=True, help="chat/completions, embeddings ... (repeat for more; default all)"
+            "--endpoints",
+            multiple=True,
+            shell_complete=_endpoints,
+            help="chat/completions, messages, models ... (repeat for more; default all)",
         ),
         click.option("--models", "deployments", multiple=True, help="deployments, like team-a-* (repeat; default all)"),
     ):
