@@ -29,6 +29,8 @@ from core.api.usage import UsageReader
 from core.audit import Audit, Exporter, Signer, Sinks
 from core.catalog import Catalog
 from core.chats import Chats, Retention
+from core.deployments.certificates import Certificates
+from core.deployments.doors import door_warnings
 from core.deployments.service import Deployments
 from core.engines.registry import registry
 from core.errors import Conflict, CorralError, Failed
@@ -157,7 +159,9 @@ class Daemon:
                 deployments=self.deployments,
                 engines=self.engines, chats=self.chats, sampler=self.sampler, facts=self.node.facts,
                 usage=UsageReader(self.store, lambda: self.settings.usage),
-                status=self.status, shutdown=self._asked_to_stop, reload=self._asked_to_reload, owner_uid=os.getuid(),
+                status=self.status, shutdown=self._asked_to_stop, reload=self._asked_to_reload,
+                certificates=Certificates(self.gate, self.paths, self.accounts.gateway.uid if self.accounts else None),
+                owner_uid=os.getuid(),
             ),
         )  # fmt: skip
         runner = web.AppRunner(server.app, access_log=None, shutdown_timeout=1.0, handle_signals=False)
@@ -257,8 +261,8 @@ class Daemon:
             warnings.append(self._died_often)
         if not chain.ok:
             warnings.append(f"the audit chain does not verify: {chain.message}; see `corral audit verify`")
-        if trouble := self.deployments.link.trouble:
-            warnings.append(f"programs cannot reach the gateway: {trouble}")
+        gateway = self.deployments.link.status()
+        warnings += door_warnings(gateway.doors, time.time())
         warnings += [*self.store.troubles(), *self.audit.troubles(), *self.gate.troubles()]
         warnings += [*self.signer.troubles(), *self.sinks.troubles()]
         return Status(
@@ -277,7 +281,7 @@ class Daemon:
             ),
             gateway=self.deployments.link.url,
             gateway_socket=str(self.paths.gateway_socket),
-            gateway_status=self.deployments.link.status(),
+            gateway_status=gateway,
             nodes=(self.sampler.last,) if self.sampler.last else (),
             deployments=dict(collections.Counter(each.state for each in self.deployments.ls())),
             replicas=dict(collections.Counter(each.state for each in self.deployments.replicas())),
@@ -344,7 +348,7 @@ class Daemon:
         self.logfile.follow(self.settings.daemon)
         self.engines.follow(self.settings.engines)
         self.sampler.touch()
-        self.deployments.link.touch()
+        await self.deployments.link.renew()
         await self.signer.follow()
         self.sinks.follow()
         log.info("%s is in force", self.paths.config)

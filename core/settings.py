@@ -18,6 +18,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from core.errors import Invalid
+from core.listen import EXAMPLE, Listen, listens
 
 SYSTEM_SOCKET = Path("/run/corral/corral.sock")
 TOML_LIMIT = 1 << 20
@@ -135,6 +136,16 @@ class Paths(msgspec.Struct, frozen=True):
     @property
     def gateway_control(self) -> Path:
         return self.gateway / "control.sock"
+
+    @property
+    def gateway_certificate(self) -> Path:
+        """The certificate of the gateway's listeners (PEM), unless corral.toml names another."""
+        return self.state / "gateway.crt"
+
+    @property
+    def gateway_key(self) -> Path:
+        """Its private key."""
+        return self.state / "gateway.key"
 
     @property
     def keys(self) -> Path:
@@ -258,10 +269,27 @@ class ReplicasTable(_Table, frozen=True, kw_only=True):
     log_files: Annotated[int, msgspec.Meta(ge=1, le=100)] = 3
 
 
+Program = Annotated[str, msgspec.Meta(pattern="^(/|~|$)")]
+"""An absolute path; ~ is the home folder, and empty none."""
+File = Program
+PLAIN_HTTP = "I accept that keys, prompts and answers can be read on the network"
+"""What `gateway.insecure_plain_http` says, and nothing shorter."""
+
+
 class GatewayTable(_Table, frozen=True, kw_only=True):
-    listen: Annotated[str, msgspec.Meta(pattern=r"^$|^(127(\.[0-9]{1,3}){3}|\[::1\]):[0-9]{1,5}$")] = "127.0.0.1:8620"
-    """Where programs with an API key are served: loopback alone; the next free port if that one is taken at first.
-    Empty: nowhere but on the Unix socket."""
+    listen: str | tuple[str, ...] = "127.0.0.1:8620"
+    """Where programs with an API key are served, each the next free port if that one is taken at first. Other addresses
+    than loopback speak TLS. Empty: nowhere but on the Unix socket."""
+    certificate: File = ""
+    """File of the certificate (PEM, with those between it and the CA); empty = that of `corral gateway certificate`."""
+    certificate_key: File = ""
+    """File of its private key, which nobody else may read; empty = the same one as the certificate's."""
+    insecure_plain_http: Literal["", "I accept that keys, prompts and answers can be read on the network"] = ""
+    """Said so, addresses beyond loopback speak plain HTTP, but for those that are written with https://."""
+    connections_per_address: Annotated[int, msgspec.Meta(ge=1, le=1000000)] = 512
+    """Connections that one address (of IPv6 a /64, on the Unix socket a user) may have; more are closed at once."""
+    connections_per_key: Annotated[int, msgspec.Meta(ge=1, le=1000000)] = 512
+    """Connections that one API key may use at a time."""
     queue: Annotated[int, msgspec.Meta(ge=0, le=100000)] = 64
     """Requests that may wait for a slot of a deployment."""
     queue_timeout_s: Seconds = 60
@@ -270,9 +298,10 @@ class GatewayTable(_Table, frozen=True, kw_only=True):
     body_bytes: Annotated[int, msgspec.Meta(ge=1024)] = 16 << 20
     when_spool_full: Literal["refuse", "serve-uncounted"] = "refuse"
 
-
-Program = Annotated[str, msgspec.Meta(pattern="^(/|~|$)")]
-"""An absolute path; ~ is the home folder, and empty none."""
+    def listens(self) -> tuple[Listen, ...]:
+        """The addresses of `listen`. Raises ValueError with what is wrong."""
+        texts = (self.listen,) if isinstance(self.listen, str) else self.listen
+        return listens([text for text in texts if text], plain=bool(self.insecure_plain_http))
 
 
 class EnginesTable(_Table, frozen=True, kw_only=True):
@@ -390,6 +419,15 @@ def _refuse_foreign(path: Path, found: os.stat_result) -> None:
 
 def parse(text: str, name: str = "corral.toml") -> Settings:
     """Check the text of a corral.toml. Raises `Invalid`: `name:line: reason`."""
-    from core.toml import read  # 6 ms, and no terminal reads the file
+    from core.toml import read, refusal  # 6 ms, and no terminal reads the file
 
-    return read(text, name, Settings)
+    found = read(text, name, Settings)
+    try:
+        found.gateway.listens()
+    except ValueError as error:
+        why, todo = f"it may be {EXAMPLE}", ""
+        if "plain HTTP" in str(error):
+            why = "whoever reads along has the keys"
+            todo = f'write https:// (`corral gateway certificate`), or set insecure_plain_http = "{PLAIN_HTTP}"'
+        raise refusal(text, name, ["gateway", "listen"], f"gateway.listen: {error}", why, todo) from None
+    return found

@@ -8,6 +8,7 @@ import re
 import tomllib
 from collections.abc import Callable, Sequence
 from datetime import date, datetime, time
+from functools import partial
 from typing import Any, TypeVar
 
 import msgspec
@@ -54,12 +55,14 @@ def read(text: str, name: str, type: type[T]) -> T:
     found = inspect.type_info(type)
     assert isinstance(found, inspect.StructType)
 
-    def refuse(keys: list[str], what: str, why: str, todo: str) -> Invalid:
-        number = _line_of(text, keys)
-        where = ".".join(keys)
-        return Invalid(f"{name}:{number}: {what}", why, f"{todo}; {TODO}" if todo else TODO, line=number, key=where)
+    return msgspec.convert(_table(data, found, [], partial(refusal, text, name)), type)
 
-    return msgspec.convert(_table(data, found, [], refuse), type)
+
+def refusal(text: str, name: str, keys: list[str], what: str, why: str, todo: str) -> Invalid:
+    """The error that names the line of `text` on which `keys` (table, key) is set."""
+    number = _line_of(text, keys)
+    where = ".".join(keys)
+    return Invalid(f"{name}:{number}: {what}", why, f"{todo}; {TODO}" if todo else TODO, line=number, key=where)
 
 
 Refuse = Callable[[list[str], str, str, str], Invalid]
@@ -95,7 +98,7 @@ def _table(data: dict[str, Any], type: inspect.StructType, keys: list[str], refu
             out[key] = _value(value, field.type, key.endswith("_bytes"))
         except _Wrong as wrong:
             raise refuse(here, f"{'.'.join(here)} is {wrong.found}", f"it may be {wrong.allowed}",
-                         f"for example `{key} = {example(key, field.default)}`{_none(key)}") from None  # fmt: skip
+                         f"for example `{key} = {example(key, _usual(field))}`{_none(key)}") from None  # fmt: skip
     return out
 
 
@@ -110,6 +113,13 @@ def example(key: str, default: object) -> str:
     if key.endswith("_bytes") and isinstance(default, int):
         return f'"{as_typed(default or 4 << 30)}"'
     return f"{USUAL.get(key, default)}"
+
+
+def _usual(field: inspect.Field) -> object:
+    """The default; where that is an empty word out of several, one that says something."""
+    if isinstance(field.type, inspect.LiteralType) and not field.default:
+        return field.type.values[-1]
+    return field.default
 
 
 def _none(key: str) -> str:
@@ -135,6 +145,10 @@ def _value(value: Any, type: inspect.Type, size: bool) -> Any:
         if not isinstance(value, list):
             raise _Wrong(_said(value), f"a list, each {_range('a number', item)}")
         return tuple(_number(each, item) for each in value)
+    if isinstance(type, inspect.UnionType):  # one text, or a list of them
+        if not isinstance(value, list):
+            return _value(value, inspect.StrType(), size)
+        return tuple(_value(each, inspect.StrType(), size) for each in value)
     assert isinstance(type, inspect.StrType)
     if not isinstance(value, str) or _CONTROL.search(value):
         raise _Wrong(_said(value), "text on one line, in quotes")

@@ -31,6 +31,7 @@ VERBS = {
     "audit": "audit",
     "access": "access", "whoami": "access", "accounts": "accounts",
     "keys": "keys", "usage": "usage",
+    "gateway": "gateway",
 }  # fmt: skip
 """Verb to module under tui/verbs: only the one that is used is imported (a read verb answers in under 0.3 s)."""
 

@@ -24,6 +24,7 @@ PERMISSIONS: dict[str, Permission] = {
         Permission("daemon.read", "daemon", "see its status and what happens"),
         Permission("daemon.reload", "daemon", "have it read corral.toml again"),
         Permission("daemon.shutdown", "daemon", "end it, with or without its models"),
+        Permission("gateway.certificate", "daemon", "make the certificate of the gateway's listeners"),
         Permission("nodes.read", "node", "see hosts and what was measured on them"),
         Permission("models.read", "model", "see models and plan their memory"),
         Permission("models.import", "model", "store a model under a name"),

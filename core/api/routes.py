@@ -22,6 +22,7 @@ from core.audit import Audit, Exporter, Signer
 from core.catalog import Catalog
 from core.chats import Chats
 from core.deployments import tables
+from core.deployments.certificates import Certificates
 from core.deployments.service import Deployments
 from core.engines.base import EngineRegistry
 from core.errors import Invalid, NotFound
@@ -65,6 +66,12 @@ class UploadBody(msgspec.Struct, forbid_unknown_fields=True):
 
 class ShutdownBody(msgspec.Struct, forbid_unknown_fields=True):
     models: bool = False
+
+
+class CertificateBody(msgspec.Struct, forbid_unknown_fields=True):
+    names: tuple[str, ...] = ()
+    days: int = 365
+    replace: bool = False
 
 
 class ChatBody(msgspec.Struct, forbid_unknown_fields=True):
@@ -115,6 +122,7 @@ class Services:
         status: Callable[[], Awaitable[Status]],
         shutdown: Callable[[Call, bool], Awaitable[list[Replica]]],
         reload: Callable[[Call], Awaitable[None]],
+        certificates: Certificates,
         owner_uid: int,
     ) -> None:
         self.bus, self.gate, self.access, self.keys, self.store = bus, gate, access, keys, store
@@ -123,6 +131,7 @@ class Services:
         self.deployments, self.engines, self.chats, self.sampler = deployments, engines, chats, sampler
         self.usage = usage
         self.facts, self.status, self.shutdown, self.reload = facts, status, shutdown, reload
+        self.certificates = certificates
         self.owner_uid = owner_uid
 
     def sight(self, call: Call) -> Sight:
@@ -175,6 +184,10 @@ def _daemon(server: Server, s: Services) -> None:
         await s.reload(call)
         return {"reloaded": True}
 
+    async def certificate(call: Call) -> Any:
+        body = await call.body(CertificateBody)
+        return await s.certificates.make(call.actor, call.request, body.names, body.days, replace=body.replace)
+
     async def samples(call: Call) -> Any:
         return s.sampler.since(call.number("seconds", 60))
 
@@ -183,6 +196,7 @@ def _daemon(server: Server, s: Services) -> None:
     server.add("GET", "/events", "daemon.read", events)
     server.add("POST", "/shutdown", "daemon.shutdown", shutdown, on=DAEMON)
     server.add("POST", "/reload", "daemon.reload", reload, on=DAEMON)
+    server.add("POST", "/gateway/certificate", "gateway.certificate", certificate, on=DAEMON)
     server.add("GET", "/samples", "nodes.read", samples, on="node:local")
 
 

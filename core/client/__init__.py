@@ -35,6 +35,7 @@ from core.nouns import (
     DeploymentSpec,
     Event,
     Explanation,
+    GatewayCertificate,
     ImportJob,
     LogText,
     Model,
@@ -192,6 +193,10 @@ class Client:
 
     async def reload(self) -> None:
         await self.call("POST", "/reload", dict)
+
+    async def make_certificate(self, names: Sequence[str], days: int, *, replace: bool) -> GatewayCertificate:
+        body = {"names": list(names), "days": days, "replace": replace}
+        return await self.call("POST", "/gateway/certificate", GatewayCertificate, body)
 
     async def samples(self, seconds: float) -> list[NodeSample]:
         return await self.call("GET", "/samples" + _query(seconds=seconds), list[NodeSample])

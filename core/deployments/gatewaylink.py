@@ -18,6 +18,7 @@ import msgspec
 from core import program_version
 from core.access import Gate
 from core.deployments import tables
+from core.deployments.doors import DoorRecords, files_of, for_the_one_before, statuses
 from core.deployments.ending import signal_name
 from core.errors import CorralError, Failed
 from core.gateway import wire
@@ -36,6 +37,8 @@ STOP_S = 15.0
 """From SIGTERM on, in which it closes its listeners and ends its streams."""
 REPLACE_S = 20.0
 """What a new gateway may take to start and to be handed the listener."""
+IN_FORCE_S = 2.0
+"""What `corral reload` waits for the gateway."""
 RETRY_S = 60.0
 """Between two tries to replace a gateway of another version."""
 _SHOUT = asyncio.IncompleteReadError, asyncio.LimitOverrunError, OSError, msgspec.DecodeError
@@ -95,6 +98,7 @@ class GatewayLink:
         self._reports: dict[str, asyncio.Future[wire.Report]] = {}
         self._not_before = 0.0
         self._whose = Whose()
+        self._doors = DoorRecords(store, gate)
         self._runs: dict[str, int] = {}
         """Of each launch: the runs whose deaths are recorded, and the one that runs."""
 
@@ -112,17 +116,13 @@ class GatewayLink:
             in_flight=live.in_flight if live else 0,
             queued=sum(live.queued.values()) if live else 0,
             spooled=live.spooled if live else 0,
+            doors=statuses(live),
         )
 
     @property
     def url(self) -> str:
         """The base URL for programs, without /v1; "" while the gateway does not listen for them."""
         return self._live.listens if self._live else ""
-
-    @property
-    def trouble(self) -> str:
-        """Why it does not though it should."""
-        return self._live.trouble if self._live else ""
 
     def set_routes(self, routes: Sequence[wire.Route]) -> int:
         """Say what the gateway shall route; returns the number of the snapshot that will carry it."""
@@ -135,6 +135,12 @@ class GatewayLink:
         """Send the snapshot again (settings or rights have changed)."""
         self._n += 1
         self._changed.set()
+
+    async def renew(self) -> None:
+        """Send the snapshot again, and give a gateway that answers a moment to put it in force."""
+        self.touch()
+        if self._state == "ready":
+            await self.acknowledged(self._n, IN_FORCE_S)
 
     async def acknowledged(self, n: int, timeout: float) -> bool:
         """Wait until snapshot `n` is in force; False after `timeout` seconds."""
@@ -406,7 +412,11 @@ class GatewayLink:
                         idle_timeout_s=table.idle_timeout_s,
                         body_bytes=table.body_bytes,
                         serve_uncounted=table.when_spool_full == "serve-uncounted",
-                        listen=table.listen,
+                        listen=for_the_one_before(table),
+                        doors=table.listens(),
+                        files=files_of(table, self._paths),
+                        connections_per_address=table.connections_per_address,
+                        connections_per_key=table.connections_per_key,
                     ),
                     keys=self._keys(),
                 )
@@ -428,6 +438,7 @@ class GatewayLink:
                 case wire.Live():
                     self._live = message
                     self._on_live(message)
+                    await self._doors.told(message)
                     if message.used and self.on_used is not None:
                         self.on_used(message.used, message.sources)
                 case wire.Report():

@@ -13,7 +13,7 @@ import msgspec
 from core import program_version
 from core.gateway import wire
 from core.gateway.core import Core
-from core.gateway.doors import Door
+from core.gateway.doors import Doors
 from core.gateway.handover import Wrong
 from core.peer import peer
 
@@ -29,9 +29,9 @@ _DECODE: msgspec.json.Decoder[wire.FromDaemon] = msgspec.json.Decoder(wire.FromD
 class Control:
     """Speaks with one daemon at a time; the newest connection wins."""
 
-    def __init__(self, core: Core, hand_over: Callable[[str], Awaitable[None]], door: Door) -> None:
+    def __init__(self, core: Core, hand_over: Callable[[str], Awaitable[None]], doors: Doors) -> None:
         self._core = core
-        self._door = door
+        self._doors = doors
         self._told: dict[str, float] = {}
         """When each key was used last, as the daemon knows it."""
         self._hand_over = hand_over
@@ -93,8 +93,9 @@ class Control:
             connections=len(core.clients),
             spooled=len(core.spool),
             waiting=tuple(each.turn for target in core.table.targets.values() for each in target.queue if each.turn),
-            listens=self._door.url,
-            trouble=self._door.trouble,
+            listens=self._doors.url,
+            trouble=self._doors.trouble,
+            doors=self._doors.told(),
             used={id: at for id, at in used.items() if self._told.get(id) != at},
             sources={id: source for id, source in sources.items() if self._told.get(id) != used[id]},
         )
@@ -159,7 +160,7 @@ class Control:
                 if reason:
                     self._send(wire.Refused(reason=reason))
                 else:
-                    await self._door.follow(core.table.limits.listen)
+                    await self._doors.follow(core.table.limits)
                     core.obey()
                     # The figures first: from the acknowledgement on a withdrawn replica gets nothing that they lack.
                     self._last_live = live = self._live()

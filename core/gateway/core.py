@@ -10,6 +10,7 @@ from collections.abc import Coroutine
 from typing import Any, Protocol
 
 from core.gateway import wire
+from core.gateway.crowd import Crowd
 from core.gateway.denials import Denials
 from core.gateway.folded import Folded
 from core.gateway.keep import Keep
@@ -18,8 +19,6 @@ from core.gateway.turns import Turns
 from core.gateway.upstream import Pool
 from core.gateway.usage import Spool
 
-A_SOURCE = 512
-"""Connections that one address may have: more are closed at once."""
 WATCH_S = 0.2
 """How often the time-outs of all requests are looked at: one timer for all is cheaper than one each."""
 
@@ -52,8 +51,10 @@ class Core:
         self.tasks: set[asyncio.Task[None]] = set()
         self.exchanges: set[Running] = set()
         self.clients: set[Caller] = set()
-        self.sources: dict[str, int] = {}
-        """Connections by the address that they come from."""
+        self.places = Crowd()
+        """Connections by the address, or user, that they come from."""
+        self.holders = Crowd()
+        """Connections by the key that was used last on them."""
         self.retired = False
         self.elsewhere: Pool | None = None
         """Where the turns of the gateway before this one can be followed, while it lives."""
@@ -68,22 +69,6 @@ class Core:
     def new_id(self) -> str:
         """16 hex digits for a line of usage; unlike those of any other gateway. (Random bits cost a system call.)"""
         return f"{self._prefix}{next(self._ids) & 0xFFFFFFFF:08x}"
-
-    def enter(self, source: str) -> bool:
-        """Count a connection from an address; False if it has too many."""
-        there = self.sources.get(source, 0)
-        if there >= A_SOURCE:
-            return False
-        self.sources[source] = there + 1
-        return True
-
-    def leave(self, source: str) -> None:
-        """A connection that `enter` let in has ended."""
-        left = self.sources[source] - 1
-        if left:
-            self.sources[source] = left
-        else:
-            del self.sources[source]
 
     def flush(self) -> None:
         """Write the usage since the last call to the spool. Refusals are few lines and wait until there is room."""

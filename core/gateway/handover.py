@@ -17,11 +17,14 @@ from pathlib import Path
 import msgspec
 
 from core.gateway import wire
+from core.listen import MOST as LISTENS
+from core.listen import Listen
 
 ANSWER_S = 5.0
 """How long a successor may take to serve; after that the old one goes on as if it had never been asked."""
 _FIRST_BYTES = 4096
-_LINE_LIMIT = 16 << 20
+MOST = 16 << 20
+"""Bytes of the first line: it has what each key has used."""
 _DECODE: msgspec.json.Decoder[wire.ToSuccessor] = msgspec.json.Decoder(wire.ToSuccessor)
 
 
@@ -41,8 +44,8 @@ class Successor:
 
     @classmethod
     async def give(cls, path: str, handed: wire.Handed, listeners: Sequence[socket.socket], lock: int) -> Successor:
-        """Hand over and wait until the other one serves. `listeners`: that of the Unix socket, and if there is one that
-        for programs. Raises OSError, TimeoutError or `Wrong`; then nothing has changed and they are still ours."""
+        """Hand over and wait until the other one serves. `listeners`: that of the Unix socket, then those for programs.
+        Raises OSError, TimeoutError or `Wrong`; then nothing has changed and they are still ours."""
         loop = asyncio.get_running_loop()
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         sock.setblocking(False)
@@ -52,9 +55,10 @@ class Successor:
                 await loop.sock_connect(sock, f"/proc/self/fd/{folder}/{Path(path).name}")
                 if _uid(sock) != os.getuid():
                     raise Wrong(f"the successor runs as uid {_uid(sock)}")
-                # A few hundred bytes into an empty buffer: the kernel takes them whole.
                 first, *others = (listener.fileno() for listener in listeners)
-                socket.send_fds(sock, [msgspec.json.encode(handed) + b"\n"], [first, lock, *others])
+                line = msgspec.json.encode(handed) + b"\n"
+                sent = socket.send_fds(sock, [line[:_FIRST_BYTES]], [first, lock, *others])
+                await loop.sock_sendall(sock, line[sent:])
                 reader, writer = await asyncio.open_unix_connection(sock=sock)
                 answer = msgspec.json.decode(await reader.readuntil(b"\n"), type=wire.Report)
                 if not answer.ok:
@@ -81,12 +85,13 @@ class Predecessor:
     """The new gateway's end: what it was given, and how to follow what the old one still does."""
 
     def __init__(
-        self, handed: wire.Handed, listener: socket.socket, door: socket.socket | None, lock: int, sock: socket.socket
-    ) -> None:
+        self, handed: wire.Handed, listener: socket.socket, doors: dict[Listen, socket.socket], lock: int,
+        sock: socket.socket,
+    ) -> None:  # fmt: skip
         self.handed = handed
         self.listener = listener
-        self.door = door
-        """The listener for programs, if there was one."""
+        self.doors = doors
+        """The listeners for programs."""
         self.lock = lock
         self._sock = sock
 
@@ -106,7 +111,10 @@ class Predecessor:
                     await readable.wait()
             finally:
                 loop.remove_reader(sock.fileno())
-            data, descriptors, _, _ = socket.recv_fds(sock, _FIRST_BYTES, 4, socket.MSG_CMSG_CLOEXEC)
+            data, descriptors, _, _ = socket.recv_fds(sock, _FIRST_BYTES, 2 + LISTENS, socket.MSG_CMSG_CLOEXEC)
+            async with asyncio.timeout(ANSWER_S):
+                while not data.endswith(b"\n") and len(data) < MOST and (more := await loop.sock_recv(sock, 1 << 16)):
+                    data += more
         except BaseException:
             sock.close()
             raise
@@ -116,21 +124,21 @@ class Predecessor:
             handed = msgspec.json.decode(data, type=wire.Handed)
         except msgspec.DecodeError as error:
             reason = str(error)
-        if handed is None or handed.version != wire.WIRE_VERSION or len(descriptors) not in (2, 3):
+        named = _named(handed) if handed is not None else ()
+        if handed is None or handed.version != wire.WIRE_VERSION or len(descriptors) != 2 + len(named):
             for each in descriptors:
                 os.close(each)
             sock.close()
             raise Wrong(f"the hand-over was not understood: {reason}")
-        listener = socket.socket(fileno=descriptors[0])
-        listener.setblocking(False)
-        door = socket.socket(fileno=descriptors[2]) if len(descriptors) > 2 else None
-        if door is not None:
-            door.setblocking(False)
-        return cls(handed, listener, door, descriptors[1], sock)
+        lock = descriptors.pop(1)
+        listener, *doors = (socket.socket(fileno=each) for each in descriptors)
+        for end in (listener, *doors):
+            end.setblocking(False)
+        return cls(handed, listener, dict(zip(named, doors, strict=True)), lock, sock)
 
     async def follow(self, hold: Callable[[wire.Busy], None]) -> None:
         """Say that we serve, then tell `hold` what the old one still has in flight, until it has ended."""
-        reader, writer = await asyncio.open_unix_connection(sock=self._sock, limit=_LINE_LIMIT)
+        reader, writer = await asyncio.open_unix_connection(sock=self._sock, limit=MOST)
         writer.write(msgspec.json.encode(wire.Report(what="handover")) + b"\n")
         try:
             while True:
@@ -142,3 +150,8 @@ class Predecessor:
         finally:
             hold(wire.Busy(in_flight={}))
             writer.close()
+
+
+def _named(handed: wire.Handed) -> tuple[Listen, ...]:
+    """A gateway of one release back had one listener for programs at most."""
+    return handed.doors or ((Listen(handed.listens),) if handed.listens else ())

@@ -17,11 +17,12 @@ import msgspec
 from core.gateway.apis import APIS, ROUTES, Api, shape_of
 from core.gateway.asked import read
 from core.gateway.core import Core
+from core.gateway.crowd import place
 from core.gateway.errors import PHRASES, Refusal
 from core.gateway.exchange import Exchange
 from core.gateway.following import Following, Relayed
 from core.gateway.framing import AHEAD_BYTES, Framer, Request
-from core.gateway.keys import LOCAL
+from core.gateway.keys import LOCAL, Holder
 from core.gateway.limits import Meter, headers
 from core.gateway.outbox import OUT
 from core.gateway.routes import Target, unknown
@@ -29,6 +30,8 @@ from core.peer import peer
 
 HEAD_S = 30.0
 """A request that has begun must be whole within this and the idle time-out."""
+BUFFER_BYTES = 64 << 10
+"""What is written and not taken may come to before an engine is paused."""
 LINGER_S = 5.0
 """How long what a refused client still sends is dropped before its connection is closed."""
 PROBES = (b"/healthz", b"/readyz")
@@ -75,38 +78,54 @@ class ClientConnection(asyncio.Protocol):
         """Nothing has come since the last sweep."""
         self._head = self._more = b""
         self._source = LOCAL
+        self._place = self._holds = ""
+        """Under which name it is counted as a connection, and of which key."""
         self._timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment]
         self._uid, self._groups = -1, frozenset[int]()
         end = transport.get_extra_info("socket")
+        where = ""
         if end.family == socket.AF_UNIX:
-            self._source = LOCAL
             with contextlib.suppress(OSError):
                 _, self._uid, self._groups = peer(end)
+            if self._uid not in (self._core.owner, 0):
+                where = f"uid:{self._uid}"
         else:
-            source = transport.get_extra_info("peername")[0]
-            if not self._core.enter(source):
-                self._transport.abort()
-                return
-            self._source = source
+            self._source = transport.get_extra_info("peername")[0]
+            where = place(self._source)
+            # Over TLS it is eight times as much, and each connection may be left with it.
+            self._transport.set_write_buffer_limits(high=BUFFER_BYTES)
+        if where and not self._core.places.enter(where, self._core.table.limits.connections_per_address):
+            self._closed = True
+            self._transport.abort()
+            return
+        self._place = where
         self._core.clients.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._closed = True
         self._core.clients.discard(self)
-        if self._source != LOCAL:
-            self._core.leave(self._source)
+        if self._place:
+            self._core.places.leave(self._place)
+        if self._holds:
+            self._core.holders.leave(self._holds)
         if self._timer is not None:
             self._timer.cancel()
+        self._gone()
+
+    def _gone(self) -> None:
         answering, self._answering = self._answering, None
         if answering is not None:
             answering.client_gone()
 
     def unused(self) -> None:
-        """A sweep: close if nothing has come since the one before and nothing is being answered."""
-        if self._unused and not self._busy and not self._refused:
+        """A sweep: close if nothing has come since the one before and nothing is being answered. What was closed at an
+        earlier sweep, and still has an answer that its client does not take, is cut."""
+        if self._unused and self._last:
+            self._transport.abort()
+        elif self._unused and not self._busy and not self._refused:
             self._last = True
             self._transport.close()
         self._unused = True
@@ -118,7 +137,9 @@ class ClientConnection(asyncio.Protocol):
             self._transport.close()
 
     def eof_received(self) -> bool:
-        """Whoever says that he sends no more has gone: decision 0002."""
+        """Whoever says that he sends no more has gone: decision 0002. At once: the transport tells that the connection
+        is lost only when its client has taken what was written, or never."""
+        self._gone()
         return False
 
     def pause_writing(self) -> None:
@@ -196,7 +217,9 @@ class ClientConnection(asyncio.Protocol):
         """Raises `Refusal` for who may ask nothing at all. A key decides, wherever it comes from; a bad one never falls
         back to who is at the other end."""
         if request.key:
-            request.holder = self._core.table.keys.find(request.key, self._source)
+            request.holder = holder = self._core.table.keys.find(request.key, self._source)
+            if holder.key.id != self._holds:
+                self._hold(holder)
             if request.actor or request.turn or request.groups is not None:
                 raise Refusal(403, "X-Corral headers are the daemon's", "not_allowed")
             return
@@ -210,6 +233,18 @@ class ClientConnection(asyncio.Protocol):
             raise Refusal(403, "X-Corral headers are the daemon's", "not_allowed")
         if not self._core.table.users.some(self._uid, self._groups):
             raise Refusal(403, f"uid {self._uid} may not use this gateway", "not_allowed")
+
+    def _hold(self, holder: Holder) -> None:
+        """Count this connection as one of the key's, and as none any more of the key before. Raises `Refusal`."""
+        core, most = self._core, self._core.table.limits.connections_per_key
+        if not core.holders.enter(holder.key.id, most):
+            raise Refusal(
+                429, f"the key {holder.key.name} has {most} connections open: close one", "too_many_connections",
+                headers=b"Retry-After: 1\r\n",
+            )  # fmt: skip
+        if self._holds:
+            core.holders.leave(self._holds)
+        self._holds = holder.key.id
 
     def may_use(self, deployment: str) -> bool:
         """By the keys and rules of now."""
@@ -430,7 +465,8 @@ class ClientConnection(asyncio.Protocol):
         if self._timer is not None:
             self._timer.cancel()
         self._timer = asyncio.get_running_loop().call_later(LINGER_S, self._transport.abort)
-        self._transport.write_eof()
+        if self._transport.can_write_eof():  # not over TLS, where the answer's length has to do
+            self._transport.write_eof()
 
     def refuse(self, refusal: Refusal, queued: bytes = b"") -> None:
         """Answer with an error. Whoever is turned away for who he is goes into the audit trail."""

@@ -10,18 +10,20 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from core.gateway import wire
 from core.gateway.control import LINE_LIMIT, Control
 from core.gateway.core import Core
-from core.gateway.doors import Door
+from core.gateway.doors import Doors
 from core.gateway.handover import Predecessor, Successor, Wrong
 from core.gateway.listener import ClientConnection
 from core.gateway.routes import Table
 from core.gateway.upstream import Pool
 from core.gateway.usage import Spool
+from core.listen import Listen
 
 log = logging.getLogger("gateway")
 
@@ -68,8 +70,8 @@ class Serving:
         self._listen = listen
         self._launch = launch
         self._core = Core(Table(folder / "snapshot.json"), Spool(folder / "spool", launch), owner=owner)
-        self._door = Door(folder, lambda: ClientConnection(self._core))
-        self._control = Control(self._core, self._hand_over, self._door)
+        self._doors = Doors(folder, lambda: ClientConnection(self._core))
+        self._control = Control(self._core, self._hand_over, self._doors)
         self._lock = os.open(folder / "serving.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self._ending = asyncio.Event()
         self._successor: Successor | None = None
@@ -138,9 +140,9 @@ class Serving:
         else:
             core.keep.load()
         await self._listen_on(listener)
-        if predecessor is not None and predecessor.door is not None:
-            await self._door.take(predecessor.door, predecessor.handed.listens)
-        await self._door.follow(core.table.limits.listen)
+        if predecessor is not None:
+            await self._doors.take(predecessor.doors, core.table.limits)
+        await self._doors.follow(core.table.limits)
         await self._listen_for_daemon()
         log.info("serves on %s", self._listen)
         ticking = loop.create_task(self._control.run())
@@ -192,7 +194,7 @@ class Serving:
                     if self._listener is not None:
                         self._listener.close()
                     await self._listen_on(made)
-                await self._door.follow(self._core.table.limits.listen)
+                await self._doors.follow(self._core.table.limits)
                 if not (self._folder / "control.sock").exists():
                     self._control_server.close()
                     await self._listen_for_daemon()
@@ -214,7 +216,7 @@ class Serving:
     async def _drain(self) -> None:
         """SIGTERM: nothing new, and a while for what runs."""
         self._server.close()
-        self._door.close()
+        self._doors.close()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(GRACE_S):
                 while self._core.exchanges:
@@ -227,20 +229,19 @@ class Serving:
         if self._successor is not None or self._listener is None:
             raise Wrong("it was handed over before")
         turns = self._folder / f"turns-{self._launch}.sock"
-        core, door = self._core, self._door.listener
+        core, doors = self._core, self._doors.listeners()
         subjects = core.table.subjects
         kept = core.keep.write(whole=True)
         subjects.hand_over(True)  # what differs from now on is told to the other one
         handed = wire.Handed(
             version=wire.WIRE_VERSION, launch=self._launch, turns=str(turns),
-            listens=core.table.limits.listen if door else "", keys=_few(subjects.uses), kept=kept,
+            listens=_for_the_one_before(doors), doors=tuple(doors), keys=_few(subjects.uses), kept=kept,
         )  # fmt: skip
         private = await asyncio.get_running_loop().create_unix_server(
             lambda: ClientConnection(core), sock=bind(turns, 0o600), **KEEP
         )
         try:
-            listeners = (self._listener, door) if door else (self._listener,)
-            self._successor = await Successor.give(path, handed, listeners, self._lock)
+            self._successor = await Successor.give(path, handed, (self._listener, *doors.values()), self._lock)
         except BaseException:
             subjects.hand_over(False)
             private.close()
@@ -250,7 +251,7 @@ class Serving:
         self._server.close()
         self._control_server.close()
         self._listener.close()
-        self._door.close()
+        self._doors.hand_over()
         os.close(self._lock)
         log.info("handed over; ending what runs")
         self._ending.set()
@@ -279,3 +280,8 @@ def _few(uses: dict[str, wire.Use]) -> dict[str, wire.Use]:
     """What keys have used of their day, for a gateway of one release back: as many as its first line has room for."""
     keys = {id[4:]: use for id, use in uses.items() if id.startswith("key:") and use.tokens}
     return {id: wire.Use(day=use.day, tokens=use.tokens) for id, use in list(keys.items())[:FEW]}
+
+
+def _for_the_one_before(doors: Mapping[Listen, socket.socket]) -> str:
+    """What a successor of one release back is told, which takes one listener and would serve plain HTTP on it."""
+    return "".join(each.address for each in doors if not each.tls) if len(doors) == 1 else ""

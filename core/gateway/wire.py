@@ -14,6 +14,7 @@ from __future__ import annotations
 import msgspec
 
 from core.gateway.apis import FIRST
+from core.listen import Listen
 
 WIRE_VERSION = 1
 
@@ -203,6 +204,13 @@ class Key(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The team that owns it."""
 
 
+class Files(msgspec.Struct, frozen=True):
+    """Paths of a certificate and of its private key, which stay where they are: no snapshot holds a key."""
+
+    certificate: str
+    key: str
+
+
 class GatewayLimits(msgspec.Struct, frozen=True, kw_only=True):
     """corral.toml's [gateway], as numbers (seconds, bytes)."""
 
@@ -213,7 +221,13 @@ class GatewayLimits(msgspec.Struct, frozen=True, kw_only=True):
     body_bytes: int = 16 << 20
     serve_uncounted: bool = False
     listen: str = ""
-    """host:port on which programs with a key are served; "": on the Unix socket alone."""
+    """host:port on loopback on which programs with a key are served, for a gateway of one release back; "": none."""
+    doors: tuple[Listen, ...] = ()
+    """All on which they are served; empty: `listen` alone."""
+    files: Files | None = None
+    """Of the certificate of those that speak TLS."""
+    connections_per_address: int = 512
+    connections_per_key: int = 512
 
 
 class Hello(Message, frozen=True, kw_only=True):
@@ -342,6 +356,24 @@ class RouteLive(msgspec.Struct, frozen=True, kw_only=True):
     """Of all answers so far: the events of streams as they pass, the counts of others at their end."""
 
 
+class DoorLive(msgspec.Struct, frozen=True, kw_only=True):
+    """One listener for programs."""
+
+    address: str
+    """As the settings name it."""
+    url: str = ""
+    """The base URL, without /v1; "" while it is closed."""
+    tls: bool = False
+    fingerprint: str = ""
+    """SHA-256 of its certificate, 64 hex digits."""
+    until: float | None = None
+    """Epoch seconds at which the certificate ends."""
+    trouble: str = ""
+    """Why it is closed, or what is wrong with the certificate that it goes on with."""
+    failed: int = 0
+    """Clients whose TLS handshake failed."""
+
+
 class Live(Message, frozen=True, kw_only=True):
     """Each second while requests run or something changes, once when it becomes idle, and before each `SnapshotAck`:
     a replica that was withdrawn is told of until its last request has ended."""
@@ -362,6 +394,8 @@ class Live(Message, frozen=True, kw_only=True):
     """Of keys that were used since the last time: id to when."""
     sources: dict[str, str] = {}
     """Where these came from last."""
+    doors: tuple[DoorLive, ...] | None = None
+    """Each listener for programs; None from a gateway of the release before, and from one that has handed them over."""
 
 
 class HandOver(Message, frozen=True, kw_only=True):
@@ -372,15 +406,17 @@ class HandOver(Message, frozen=True, kw_only=True):
 
 
 class Handed(Message, frozen=True, kw_only=True):
-    """The first line from a gateway to its successor; beside it come two descriptors: the listener and the lock of
-    the one that serves."""
+    """The first line from a gateway to its successor; beside it come descriptors: the listener and the lock of the one
+    that serves, then its listeners for programs."""
 
     version: int
     launch: str
     turns: str
     """Path of a socket where the turns that it still holds can be followed."""
     listens: str = ""
-    """What the third descriptor listens on, as the settings name it."""
+    """What the third descriptor listens on, from a gateway of the release before; it had one at most."""
+    doors: tuple[Listen, ...] = ()
+    """What the descriptors from the third on listen on, as the settings name it."""
     keys: dict[str, Use] = {}
     """What keys have used of their day, for a gateway of one release back; as many as the line has room for."""
     kept: bool = False

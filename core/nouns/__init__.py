@@ -27,7 +27,7 @@ from core.nouns.audit import (
 )
 from core.nouns.base import Noun
 from core.nouns.chats import Chat, ChatDetail, ChatOptions, Turn
-from core.nouns.daemon import DaemonStatus, Event, GatewayStatus, Picture, Status
+from core.nouns.daemon import DaemonStatus, DoorStatus, Event, GatewayCertificate, GatewayStatus, Picture, Status
 from core.nouns.deployments import (
     Change,
     Deployment,
@@ -73,11 +73,13 @@ __all__ = [
     "Deployment",
     "DeploymentSpec",
     "Difference",
+    "DoorStatus",
     "EngineName",
     "Event",
     "Explanation",
     "FileKey",
     "FileReport",
+    "GatewayCertificate",
     "GatewayStatus",
     "Grant",
     "Held",

@@ -27,6 +27,38 @@ class DaemonStatus(Noun, frozen=True, kw_only=True):
     """Sentences that must be seen: a broken chain, a set-aside database, KillUserProcesses, a nearly full disk."""
 
 
+class DoorStatus(Noun, frozen=True, kw_only=True):
+    """One listener of the gateway for programs."""
+
+    address: str
+    """As corral.toml names it."""
+    url: str
+    """The base URL, without /v1; "" while it is closed."""
+    tls: bool
+    fingerprint: str
+    """SHA-256 of its certificate, 64 hex digits; "" without TLS."""
+    until: float | None
+    """When the certificate ends."""
+    trouble: str
+    """Why it is closed, or what is wrong with its certificate."""
+    failed: int
+    """TLS handshakes that failed."""
+
+
+class GatewayCertificate(Noun, frozen=True, kw_only=True):
+    """What `corral gateway certificate` made."""
+
+    certificate: str
+    """Path of the file that clients need."""
+    key: str
+    """Path of the private key, which stays where it is."""
+    fingerprint: str
+    """SHA-256, 64 hex digits."""
+    names: tuple[str, ...]
+    """Host names and addresses under which clients may reach it."""
+    until: float
+
+
 class GatewayStatus(Noun, frozen=True, kw_only=True):
     state: str
     pid: int | None
@@ -37,6 +69,7 @@ class GatewayStatus(Noun, frozen=True, kw_only=True):
     in_flight: int = 0
     queued: int = 0
     spooled: int = 0
+    doors: tuple[DoorStatus, ...] = ()
 
 
 class Status(Noun, frozen=True, kw_only=True):

@@ -15,7 +15,7 @@ from core.access import Gate, Rights
 from core.api import routes
 from core.api.server import Server
 from core.audit import Audit
-from core.chats import Chats, service
+from core.chats import Chats, asking
 from core.client import Client
 from core.errors import NotFound
 from core.events import Bus
@@ -50,7 +50,7 @@ class House:
 
 @pytest.fixture
 async def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[House]:
-    monkeypatch.setattr(service, "LOOK_S", 0.01)
+    monkeypatch.setattr(asking, "LOOK_S", 0.01)
     house = House()
     gateway = await asyncio.start_unix_server(house.gateway, tmp_path / "g.sock")
     paths = Paths(tmp_path, tmp_path / "corral.toml", "0badcafe")

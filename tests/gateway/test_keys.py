@@ -11,7 +11,6 @@ import socket
 import pytest
 
 from core.gateway import wire
-from core.gateway.doors import parse
 
 SECRET = "corral_right"
 ASK = {"model": "chat", "messages": []}
@@ -215,14 +214,3 @@ async def test_a_port_that_is_taken_gives_way_to_the_next_which_is_kept(gateway,
     gateway.start()
     await gateway.connect()
     assert b" 200 " in await over_tcp(mine, ASK, bearer()), "though the wanted one is free now"
-
-
-@pytest.mark.parametrize("listen", ["0.0.0.0:80", "127.0.0.1", "127.0.0.1:0", "127.0.0.1:99999", "host:80", "::1"])
-def test_what_is_no_address_on_loopback_is_refused(listen):
-    with pytest.raises(ValueError):
-        parse(listen)
-
-
-def test_both_kinds_of_loopback_are_taken():
-    assert parse("127.0.0.1:8620") == ("127.0.0.1", 8620)
-    assert parse("[::1]:8620") == ("::1", 8620)

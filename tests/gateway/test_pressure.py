@@ -1,8 +1,10 @@
 """Clients and engines that are slower than the other side: memory stays bounded, and nothing waits for ever."""
 
 import asyncio
+import hashlib
 import json
 import resource
+import socket
 
 import psutil
 import pytest
@@ -17,6 +19,12 @@ MIB = 1 << 20
 def request(fields: dict, path: str = "/v1/chat/completions") -> bytes:
     body = json.dumps(fields).encode()
     return f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
 
 
 async def test_a_client_that_reads_slowly_pauses_the_engine(gateway, stub):
@@ -163,6 +171,81 @@ async def test_a_connection_on_which_nothing_is_asked_is_closed_and_no_other(gat
         assert closed.result() == b""
         assert (await busy.read()).endswith(b"0\r\n\r\n")  # its stream says nothing: another time-out, which is told
     for writer in (asking, using, waiting):
+        writer.close()
+
+
+async def test_a_client_that_never_takes_its_last_answer_is_cut(gateway, stub):
+    await gateway.route(stub, idle_timeout_s=1)
+    stub.size = 150_000  # each answer comes in one read, before anybody can pause it
+    _, writer = await gateway.open()
+    writer.transport.pause_reading()
+    writer.write(request({"model": "chat"}) * 10)
+    async with asyncio.timeout(20):
+        assert (await gateway.line()).outcome == "ok"
+        await gateway.told(lambda live: live.connections == 0)
+    assert 0 < len(stub.bodies) < 10
+    writer.close()
+
+
+async def test_a_key_has_so_many_connections_and_no_more(gateway, stub):
+    secret = "corral_test"
+    keys = [
+        wire.Key(id=name, name=name, hash=hashlib.sha256(text.encode()).hexdigest(), owner="ann", uid=4242)
+        for name, text in (("one", secret), ("two", "corral_other"))
+    ]
+    await gateway.route(stub, keys=keys, connections_per_key=2)
+
+    def asks(text: str) -> bytes:
+        return f"GET /v1/models HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {text}\r\n\r\n".encode()
+
+    async def on(pair, text: str) -> bytes:
+        reader, writer = pair
+        writer.write(asks(text))
+        async with asyncio.timeout(10):
+            head = await reader.readuntil(b"\r\n\r\n")
+            return head + await reader.readexactly(int(head.split(b"Content-Length: ")[1].split(b"\r\n")[0]))
+
+    first, second, third = [await gateway.open() for _ in range(3)]
+    for _ in range(3):  # the same connection counts once
+        assert b" 200 " in await on(first, secret)
+    assert b" 200 " in await on(second, secret)
+    assert b" 200 " in await on(third, "corral_other"), "each key has its own"
+    refused = await on(third, secret)
+    assert b" 429 " in refused and b"too_many_connections" in refused and b"Retry-After: 1\r\n" in refused
+    assert b" 200 " in await on(first, "corral_other"), "it is the other key's connection now"
+    fourth = await gateway.open()
+    assert b" 200 " in await on(fourth, secret)
+    second[1].close()
+    more = []
+    async with asyncio.timeout(10):
+        while not more or b" 200 " not in await on(more[-1], secret):
+            more.append(await gateway.open())
+    for each in (first, third, fourth, *more):
+        each[1].close()
+
+
+async def test_an_address_has_so_many_connections_and_no_more(gateway, stub):
+    live = await gateway.route(stub, listen=f"127.0.0.1:{free_port()}", connections_per_address=2)
+    at = int(live.listens.rpartition(":")[2])
+
+    async def healthy(*, source: str = "127.0.0.1"):
+        reader, writer = await asyncio.open_connection("127.0.0.1", at, local_addr=(source, 0))
+        writer.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+        async with asyncio.timeout(10):
+            try:
+                return b" 200 " in await reader.read(1000), writer
+            except ConnectionError:
+                return False, writer
+
+    both = [await healthy() for _ in range(2)]
+    third, other = await healthy(), await healthy(source="127.0.0.2")
+    assert [ok for ok, _ in (*both, third, other)] == [True, True, False, True]
+    both[0][1].close()
+    more = [await healthy()]
+    async with asyncio.timeout(10):
+        while not more[-1][0]:
+            more.append(await healthy())
+    for _, writer in (*both, third, other, *more):
         writer.close()
 
 

@@ -24,7 +24,7 @@ ITSELF = {
     ("daemon.start", "done"): 3, ("daemon.stop", "done"): 1, ("daemon.died", "done"): 1,
     ("gateway.start", "intent"): 2, ("gateway.start", "done"): 2, ("gateway.died", "done"): 1,
     ("gateway.stop", "intent"): 1, ("gateway.stop", "done"): 1, ("gateway.ended", "done"): 1,
-    ("replica.died", "done"): 1, ("audit.key-made", "done"): 1,
+    ("gateway.listens", "done"): 1, ("replica.died", "done"): 1, ("audit.key-made", "done"): 1,
 }  # fmt: skip
 """Beside the starts and stops of replicas, whose number is a matter of moments."""
 

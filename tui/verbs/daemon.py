@@ -13,7 +13,7 @@ import msgspec
 
 from core.client import Client
 from core.errors import NoDaemon
-from core.nouns import API_VERSION, Event
+from core.nouns import API_VERSION, DoorStatus, Event
 from tui.command import Nouns, Told, again, note, note_answers, options, run, with_options
 from tui.lines import as_json, say, table, tell
 from tui.plain import line
@@ -86,15 +86,19 @@ def shutdown(everything: bool) -> None:
 def reload() -> None:
     """Read corral.toml again; it is refused whole if it is wrong."""
 
-    async def work(client: Client) -> list[dict[str, Any]]:
+    async def work(client: Client) -> tuple[list[dict[str, Any]], tuple[DoorStatus, ...]]:
         await client.reload()
-        return [each for each in await client.engines() if each["path"] and not each["found"]]
+        wrong = [each for each in await client.engines() if each["path"] and not each["found"]]
+        return wrong, (await client.status()).gateway_status.doors
 
-    wrong = run(work)
+    wrong, doors = run(work)
     tell({"reloaded": True}, "corral.toml is in force")
     if not options().json and not options().quiet:
         for each in wrong:  # it may be a disk that is not mounted yet: no reason to refuse the rest
             note(f"{each['name']} cannot be started: {each['reason']}")
+        for door in doors:
+            if door.trouble:
+                note(f"programs on {door.address}: {door.trouble}")
 
 
 @click.command()

@@ -1,0 +1,96 @@
+"""Where clients stand until their TLS handshake is done. A connection counts only from then on, so those that stand
+here are counted, bounded and timed apart: half-open ones by the thousand cost a fixed amount and stall nobody."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import logging
+import socket
+import ssl
+from collections.abc import Callable
+
+from core.gateway.crowd import Crowd, place
+
+log = logging.getLogger("gateway")
+
+HANDSHAKE_S = 10.0
+SHUTDOWN_S = 30.0
+"""What a client may take to take the rest of its answer once the connection is to be closed."""
+HANDSHAKES = 1024
+"""At a time; one more ends the oldest. Each costs some 30 KiB."""
+AN_ADDRESS = 64
+"""Handshakes that one address may have under way: more are closed at once."""
+AT_ONCE = 64
+"""Connections that are accepted in one turn of the loop."""
+FULL_S = 0.5
+"""Pause where there is no descriptor left: without one the loop would turn as fast as it can."""
+_FULL = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+
+
+class Porch:
+    """Accepts on `listener`, shakes hands by `context`, and hands over to the protocol that `serve` makes."""
+
+    def __init__(self, listener: socket.socket, serve: Callable[[], asyncio.Protocol], context: ssl.SSLContext) -> None:
+        self.context = context
+        self.failed = 0
+        """Handshakes that failed or took too long."""
+        self._listener = listener.dup()
+        self._serve = serve
+        self._crowd = Crowd()
+        self._guests: dict[asyncio.Task[None], None] = {}
+        """The oldest first."""
+        self._loop = asyncio.get_running_loop()
+        self._again: asyncio.TimerHandle | None = None
+
+    def open(self) -> None:
+        """Begin to accept."""
+        self._listener.setblocking(False)
+        self._loop.add_reader(self._listener, self._accept)
+
+    def close(self) -> None:
+        """Accept nobody new. Whoever stands here is let in, or told off by the time-out."""
+        if self._again is not None:
+            self._again.cancel()
+        if self._listener.fileno() >= 0:
+            self._loop.remove_reader(self._listener)
+            self._listener.close()
+
+    def _accept(self) -> None:
+        for _ in range(AT_ONCE):
+            try:
+                guest, address = self._listener.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:
+                if error.errno not in _FULL:
+                    raise
+                self._loop.remove_reader(self._listener)
+                self._again = self._loop.call_later(FULL_S, self.open)
+                return
+            guest.setblocking(False)
+            where = place(address[0])
+            if not self._crowd.enter(where, AN_ADDRESS):
+                guest.close()
+                continue
+            if len(self._guests) >= HANDSHAKES:
+                next(iter(self._guests)).cancel()
+            task = self._loop.create_task(self._welcome(guest, where))
+            self._guests[task] = None
+            task.add_done_callback(self._gone)
+
+    def _gone(self, task: asyncio.Task[None]) -> None:
+        self._guests.pop(task, None)
+
+    async def _welcome(self, guest: socket.socket, where: str) -> None:
+        try:
+            await self._loop.connect_accepted_socket(
+                self._serve, guest, ssl=self.context, ssl_handshake_timeout=HANDSHAKE_S, ssl_shutdown_timeout=SHUTDOWN_S
+            )
+        except (OSError, asyncio.CancelledError):  # ssl.SSLError is an OSError
+            self.failed += 1
+            with contextlib.suppress(OSError):
+                guest.close()
+        finally:
+            self._crowd.leave(where)
