@@ -43,7 +43,8 @@ async def draw_up(yard: Yard, wanted: tables.Wanted, replica: str) -> Order:
         request=f"auto-{id}",
         started_at=yard.clock(),
         plan_bytes=wanted.plan.plan_bytes,
-        rss_planned=wanted.plan.rss_bytes,
+        # Beside what is measured when it is ready; a plan of an older program has no figure for that.
+        rss_planned=wanted.plan.ready_bytes or wanted.plan.rss_bytes,
     )
     order = LaunchOrder(
         id=id,

@@ -13,7 +13,7 @@ from core.engines.llamacpp import ROUTES, LlamaCpp, cells, environment
 class LlamaServer(LlamaCpp):
     name = "llama-server"
     # Seen: with an answer in the making its clean-up waits for ever, and the second SIGTERM ends it at once.
-    abilities = Abilities(routes=ROUTES, prompt_progress=True, term_again_s=2.0, program_bytes=45 << 19)
+    abilities = Abilities(routes=ROUTES, prompt_progress=True, term_again_s=2.0, program_bytes=59 << 19, checkpoints=2)
 
     def _path(self) -> str:
         """Absolute, because the engine runs in its launch folder; "" if there is none."""
@@ -52,6 +52,7 @@ class LlamaServer(LlamaCpp):
         # By environment and not as options: an older build ignores what it does not know.
         told = {
             "LLAMA_ARG_CACHE_RAM": str(plan.cache_ram_mib),
+            "LLAMA_ARG_CTX_CHECKPOINTS": str(self.abilities.checkpoints),
             "LLAMA_ARG_SSE_PING_INTERVAL": "1",
             "LLAMA_ARG_OFFLINE": "1",
         }

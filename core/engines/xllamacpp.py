@@ -17,7 +17,7 @@ CHILD = str(Path(__file__).with_name("xllamacpp_child.py"))
 
 class XLlamaCpp(LlamaCpp):
     name = "xllamacpp"
-    abilities = Abilities(routes=ROUTES, prompt_progress=True)
+    abilities = Abilities(routes=ROUTES, prompt_progress=True, checkpoints=2)
 
     def availability(self) -> Availability:
         if importlib.util.find_spec("xllamacpp") is None:
@@ -43,6 +43,7 @@ class XLlamaCpp(LlamaCpp):
             "threads": plan.threads,
             "cache_type": plan.spec.cache_type,
             "cache_ram_mib": plan.cache_ram_mib,
+            "checkpoints": self.abilities.checkpoints,
             "embedding": plan.spec.embedding,
             "rerank": plan.spec.rerank,
         }

@@ -12,7 +12,8 @@ import xllamacpp
 
 
 def parameters(told: dict) -> xllamacpp.CommonParams:  # type: ignore[type-arg]
-    """CommonParams with the defaults that bite set: cache_ram is 8192 MiB otherwise, the SSE ping 30 s."""
+    """CommonParams with the defaults that bite set: cache_ram is 8192 MiB otherwise, the SSE ping 30 s, and a slot
+    keeps 32 states of a model with sliding windows (gemma-3-270m: 7.5 MiB each, 15 more with each turn)."""
     params = xllamacpp.CommonParams()
     params.model.path = told["model"]
     params.model_alias = {told["alias"]} if isinstance(params.model_alias, set) else told["alias"]
@@ -23,6 +24,7 @@ def parameters(told: dict) -> xllamacpp.CommonParams:  # type: ignore[type-arg]
     params.cpuparams.n_threads = told["threads"]
     params.cpuparams_batch.n_threads = told["threads"]
     params.cache_ram_mib = told["cache_ram_mib"]
+    params.n_ctx_checkpoints = told["checkpoints"]
     params.sse_ping_interval = 1
     params.endpoint_metrics = True
     params.endpoint_slots = True

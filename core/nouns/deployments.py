@@ -33,7 +33,7 @@ class DeploymentSpec(Noun, frozen=True, kw_only=True):
 
 
 class PlanParts(Noun, frozen=True, kw_only=True):
-    """Host memory by use, bytes (engines.md's formula)."""
+    """Host memory by use, bytes: their sum is the plan's `rss_bytes`."""
 
     weights: int
     kv_cache: int
@@ -41,6 +41,8 @@ class PlanParts(Noun, frozen=True, kw_only=True):
     repack: int
     output: int
     base: int
+    checkpoints: int = 0
+    """What a conversation keeps of the layers that see a window, to be able to go back."""
 
 
 class Plan(Noun, frozen=True, kw_only=True):
@@ -52,9 +54,9 @@ class Plan(Noun, frozen=True, kw_only=True):
     parallel: int
     cache_type: str
     rss_bytes: int
-    """Predicted resident set."""
+    """Expected resident set in use: after a prompt of a whole batch."""
     plan_bytes: int
-    """What admission reserves: rss with 5 %, 32 MiB and the engine's prompt cache."""
+    """What admission reserves: `full_bytes` with 5 %, 32 MiB and the engine's prompt cache."""
     parts: PlanParts
     free_bytes: int
     reserve_bytes: int
@@ -66,6 +68,10 @@ class Plan(Noun, frozen=True, kw_only=True):
     nearest: DeploymentSpec | None = None
     """The nearest thing that would fit."""
     notes: tuple[str, ...] = ()
+    ready_bytes: int = 0
+    """Expected resident set just ready: compute buffers are untouched until a prompt is read."""
+    full_bytes: int = 0
+    """The most that it takes beside the prompt cache: every slot busy and each context full."""
 
 
 class Deployment(Noun, frozen=True, kw_only=True):

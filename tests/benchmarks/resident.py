@@ -10,11 +10,17 @@ import socket
 import subprocess
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
+
+from core.catalog import sizing
 from core.catalog.files import header_of
 from core.catalog.shape import shape_of
+from core.catalog.sizing import CacheType
 from core.engines.base import Engine, LaunchPlan
 from core.nouns import DeploymentSpec, ModelShape
 
@@ -28,18 +34,20 @@ class Resident(NamedTuple):
     ready: int
     used: int
     """After a prompt of a whole batch, which touches the compute buffers."""
+    full: int = 0
+    """After every slot at once had a context filled and a conversation gone on; without the prompt cache."""
 
 
 class _Local(http.client.HTTPConnection):
     """HTTP over a Unix socket."""
 
     def __init__(self, path: Path) -> None:
-        super().__init__("localhost", timeout=120)
+        super().__init__("localhost", timeout=600)
         self.path = path
 
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(120)
+        self.sock.settimeout(600)
         self.sock.connect(str(self.path))
 
 
@@ -52,15 +60,27 @@ def shape(model: Path) -> ModelShape:
         os.close(fd)
 
 
-def measure(engine: Engine, model: Path, shape: ModelShape, ctx: int, parallel: int, kind: str) -> Resident:
-    """Start it, ask it once, end it. Raises `RuntimeError` with its last lines when it does not start."""
-    spec = DeploymentSpec(name="m", model="m", ctx=ctx, parallel=parallel, cache_type=kind)
-    command = engine.command(
-        LaunchPlan(
-            spec=spec, alias="m", model_path=str(model), shape=shape, ctx=ctx, parallel=parallel, threads=1,
-            secret=SECRET,
-        )
+def measure(
+    engine: Engine,
+    model: Path,
+    shape: ModelShape,
+    ctx: int,
+    parallel: int,
+    kind: CacheType,
+    *,
+    embedding: bool = False,
+    fill: bool = False,
+) -> Resident:
+    """Start it, ask it once, with `fill` all slots with all that goes into them, and end it. Raises `RuntimeError` with
+    its last lines when it does not start."""
+    spec = DeploymentSpec(name="m", model="m", ctx=ctx, parallel=parallel, cache_type=kind, embedding=embedding)
+    plan = LaunchPlan(
+        spec=spec, alias="m", model_path=str(model), shape=shape, ctx=ctx, parallel=parallel, threads=2 if fill else 1,
+        secret=SECRET,
     )  # fmt: skip
+    if fill:  # the prompt cache has a limit of its own, that the plan adds
+        plan = msgspec.structs.replace(plan, cache_ram_mib=0)
+    command = engine.command(plan)
     with tempfile.TemporaryDirectory(prefix="r-") as folder:
         sock, log = Path(folder, "e.sock"), Path(folder, "log")
         with log.open("wb") as out:
@@ -70,14 +90,34 @@ def measure(engine: Engine, model: Path, shape: ModelShape, ctx: int, parallel: 
         try:
             _until_ready(process, sock, log)
             ready = _rss(process.pid)
-            words = max(1, min(600, ctx // parallel - 64))
-            status = _ask(sock, "/v1/completions", {"prompt": "word " * words, "max_tokens": 4})
-            if status != 200:
-                raise RuntimeError(f"the prompt was answered with {status}")
-            return Resident(ready, _rss(process.pid))
+            per = min(sizing.pad256(ctx / parallel), shape.ctx_train or ctx)
+            _prompt(sock, "word " * max(1, min(600 if not embedding else 448, per - 64)), embedding)
+            used = _rss(process.pid)
+            if not fill:
+                return Resident(ready, used)
+            room = max(1, (per if not embedding else min(per, sizing.N_UBATCH)) - 96)
+            for words in (room // 2, room * 3 // 4, room):  # a conversation that goes on
+                with ThreadPoolExecutor(parallel) as pool:
+                    list(pool.map(partial(_prompt, sock, embedding=embedding), _texts(parallel, words)))
+            return Resident(ready, used, _rss(process.pid))
         finally:
             process.kill()
             process.wait(timeout=30)
+
+
+def _texts(count: int, words: int) -> list[str]:
+    """One for each slot, and each begins as the shorter one of that slot did."""
+    kinds = ("tree ", "house ", "river ", "stone ")
+    return [f"{i} {kinds[i % 4] * words}" for i in range(count)]
+
+
+def _prompt(sock: Path, text: str, embedding: bool = False) -> None:
+    if embedding:
+        status = _ask(sock, "/v1/embeddings", {"input": text})
+    else:
+        status = _ask(sock, "/v1/completions", {"prompt": text, "max_tokens": 16})
+    if status != 200:
+        raise RuntimeError(f"the prompt was answered with {status}")
 
 
 def _until_ready(process: subprocess.Popen[bytes], sock: Path, log: Path) -> None:

@@ -5,6 +5,7 @@ import pytest
 
 from core.catalog import sizing
 from core.engines.llama_cpp_python import LlamaCppPython
+from core.engines.xllamacpp import XLlamaCpp
 from core.nouns import ModelShape, Plan
 
 SMOLLM2 = ModelShape(
@@ -39,17 +40,38 @@ def test_the_cache_of_layers_that_see_a_window() -> None:
 
 def test_the_compute_buffer_by_hand() -> None:
     """A batch is no longer than a slot, and gemma3's queries are wider than its embedding."""
-    assert sizing.parts(SMOLLM2, 8192, 4, "f16").compute == 512 * 4 * (2 * 1536 + 8 * 576)
-    assert sizing.parts(SMOLLM2, 1000, 4, "f16").compute == 256 * 4 * (2 * 1536 + 8 * 576)
+    assert sizing.parts(SMOLLM2, 8192, 4, "f16").compute == 512 * 4 * (2 * 1536 + 8 * 576) + 512 * 512 * 2
+    assert sizing.parts(SMOLLM2, 1000, 4, "f16").compute == 256 * 4 * (2 * 1536 + 8 * 576) + 256 * 256 * 2
     wide = msgspec.structs.replace(SMOLLM2, n_head=4, key_length=256, n_embd=640)
-    assert sizing.parts(wide, 8192, 4, "f16").compute == 512 * 4 * (2 * 1536 + 4 * 640 + 4 * 1024)
+    assert sizing.parts(wide, 8192, 4, "f16").compute == 512 * 4 * (2 * 1536 + 4 * 640 + 4 * 1024) + 512 * 512 * 2
+
+
+def test_what_a_replica_takes_grows_from_ready_to_use_to_full_and_admission_reserves_for_the_last() -> None:
+    found = plan(8 << 30)
+    assert found.rss_bytes - found.ready_bytes == found.parts.compute
+    masks = 2 * 512 * (2048 - 512)
+    assert found.full_bytes - found.rss_bytes == masks + 4 * 12 * 49152
+    assert found.plan_bytes == round(1.05 * found.full_bytes) + (32 + 256) * MIB
+
+
+def test_conversations_keep_states_of_layers_that_see_a_window() -> None:
+    """As many a slot as the engine is told to keep, each of a whole window."""
+    slides = msgspec.structs.replace(SMOLLM2, n_swa=512, swa_layers=(True,) * 29 + (False,))
+    engine = XLlamaCpp.abilities
+    one = 512 * 29 * 3 * 128 * 2
+    parts = sizing.parts(slides, 8192, 4, "f16", engine=engine)
+    assert parts.checkpoints == one
+    most = sizing.full(parts, slides, 8192, 4, engine=engine)
+    assert most - sizing.resident(parts) >= (4 * engine.checkpoints - 1) * one
+    assert sizing.parts(slides, 8192, 1, "f16", engine=LlamaCppPython.abilities).checkpoints == 0
+    assert sizing.parts(SMOLLM2, 8192, 4, "f16", engine=engine).checkpoints == 0
 
 
 def test_yes_says_the_numbers() -> None:
     found = plan(8 << 30)
     assert found.fits and found.nearest is None
     assert "8.0 GiB free" in found.reason and "512 MiB kept" in found.reason
-    assert found.rss_bytes == sizing.resident(found.parts)
+    assert found.ready_bytes < found.rss_bytes == sizing.resident(found.parts) < found.full_bytes < found.plan_bytes
 
 
 @pytest.mark.parametrize("free", range(1024, 1500, 25))

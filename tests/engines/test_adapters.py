@@ -109,6 +109,7 @@ def test_the_secret_is_in_the_environment_alone(engine: type[XLlamaCpp], monkeyp
 
 def test_the_traps_of_llama_server_are_set_and_an_old_build_is_not_stopped_by_them() -> None:
     command = LlamaServer(EnginesTable(llama_server="/opt/llama-server")).command(PLAN)
+    assert command.env["LLAMA_ARG_CTX_CHECKPOINTS"] == str(LlamaServer.abilities.checkpoints)
     assert command.env["LLAMA_ARG_CACHE_RAM"] == "256" and command.env["LLAMA_ARG_SSE_PING_INTERVAL"] == "1"
     assert not any("cache-ram" in each or "sse" in each for each in command.argv)
     assert command.argv[command.argv.index("--alias") + 1] == "chat"

@@ -78,7 +78,7 @@ class Demo:
         say("import", f"{name}, {mib(model['bytes'])}, licence {model['licence']}, {since(began)}")
 
         plan = self.json("fit", name, "--ctx", "2048", "--parallel", "1")
-        say("plan", f"{mib(plan['rss_bytes'])} resident, {mib(plan['plan_bytes'])} reserved, of which weights "
+        say("plan", f"{mib(plan['rss_bytes'])} in use, {mib(plan['plan_bytes'])} reserved, of which weights "
                     f"{mib(plan['parts']['weights'])} and KV cache {mib(plan['parts']['kv_cache'])}")  # fmt: skip
 
         began = time.monotonic()
@@ -94,8 +94,9 @@ class Demo:
                      f"{turn['prompt_tokens']} tokens in, {turn['answer_tokens']} out")  # fmt: skip
 
         replica = self._measured()
-        off = (replica["rss_bytes"] - plan["rss_bytes"]) * 100 / plan["rss_bytes"]
-        say("memory", f"planned {mib(plan['rss_bytes'])}, measured {mib(replica['rss_bytes'])} ({off:+.1f} %)")
+        off = (replica["rss_bytes"] - plan["ready_bytes"]) * 100 / plan["ready_bytes"]
+        say("memory", f"planned {mib(plan['ready_bytes'])} just ready, {mib(plan['rss_bytes'])} after a long prompt,"
+                      f" measured {mib(replica['rss_bytes'])} after this one ({off:+.1f} % to just ready)")  # fmt: skip
 
         report = self.json("audit", "verify")
         say("audit", f"{report['records']} records, {report['message']}")

@@ -377,6 +377,8 @@ class Double:
             cache_type="f16",
             rss_bytes=250 * MIB,
             plan_bytes=300 * MIB,
+            ready_bytes=240 * MIB,
+            full_bytes=260 * MIB,
             parts=parts,
             free_bytes=5000 * MIB,
             reserve_bytes=512 * MIB,

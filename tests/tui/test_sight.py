@@ -179,7 +179,8 @@ async def test_the_plan_says_what_is_set_aside_and_why_it_is_more_than_is_used(f
     plan = await fake.fit(doubles.DeploymentSpec(name="chat", model="smollm2"))
     words = told(msgspec.structs.replace(plan, reserved_bytes=1000 * doubles.MIB))
     assert "sets 300 MiB aside a replica, 3.4 GiB may be had" in words and "promised to other replicas" in words
-    assert "Expected in use are 250 MiB" in words and "the other 50.0 MiB are the engine's cache" in words
+    assert "Just ready 240 MiB, in use 250 MiB" in words and "at most 260 MiB with all slots busy" in words
+    assert "the rest is the engine's cache" in words
     assert "DOES NOT FIT" in told(msgspec.structs.replace(plan, fits=False))
 
 

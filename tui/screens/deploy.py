@@ -38,8 +38,9 @@ def told(plan: Plan) -> str:
     words = [
         f"{'Fits' if plan.fits else 'DOES NOT FIT'}: sets {size(plan.plan_bytes)} aside a replica, "
         f"{size(left)} may be had ({kept})",
-        f"Expected in use are {size(plan.rss_bytes)} ({parts}); the other {size(plan.plan_bytes - plan.rss_bytes)} are "
-        "the engine's cache of earlier prompts and some to be safe",
+        f"Just ready {size(plan.ready_bytes)}, in use {size(plan.rss_bytes)} ({parts}), "
+        f"at most {size(plan.full_bytes)} with all slots busy and full; "
+        "the rest is the engine's cache of earlier prompts and some to be safe",
         f"ctx {plan.ctx}: {plan.parallel} x {plan.ctx_per_slot} a slot, cache {plan.cache_type}",
     ]
     if plan.nearest is not None:

@@ -188,10 +188,12 @@ def print_plan(plan: Plan) -> None:
     for what, amount in (
         ("weights", parts.weights), ("KV cache", parts.kv_cache), ("compute", parts.compute),
         ("repacked", parts.repack), ("output", parts.output), ("base", parts.base),
+        *((("kept", parts.checkpoints),) if parts.checkpoints else ()),
     ):  # fmt: skip
         say(f"{what:<10} {size(amount):>10}")
-    say(f"{'resident':<10} {size(plan.rss_bytes):>10}")
-    say(f"{'reserved':<10} {size(plan.plan_bytes):>10}   with 5 %, 32 MiB and the prompt cache")
+    say(f"{'in use':<10} {size(plan.rss_bytes):>10}   after a first long prompt; {size(plan.ready_bytes)} just ready")
+    say(f"{'at most':<10} {size(plan.full_bytes):>10}   with every slot busy and each context full")
+    say(f"{'reserved':<10} {size(plan.plan_bytes):>10}   the most with 5 %, 32 MiB and the prompt cache")
     say(f"ctx {plan.ctx} = {plan.parallel} x {plan.ctx_per_slot} per conversation, cache {plan.cache_type}")
     say(("fits: " if plan.fits else "does not fit: ") + line(plan.reason))
     if plan.nearest is not None:
