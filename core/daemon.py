@@ -41,7 +41,7 @@ from core.logfile import LogFile
 from core.nodes.local import Local
 from core.nouns import API_VERSION, CORRAL, Actor, DaemonStatus, Deployment, Replica, Status, Subject
 from core.settings import Paths, Settings, load, system_paths, user_paths
-from core.starts import SAID_S, record_start
+from core.starts import SAID_S, leave_crash, record_start
 from core.store import Store
 from core.telemetry.keeping import Days, UsageRetention
 from core.telemetry.rollups import Rollups
@@ -92,7 +92,12 @@ class Daemon:
             await self.keys.start()
             self.service_accounts = ServiceAccounts(self.gate, self.access, self.keys)
             await self._build()
-            await self._run()
+            try:
+                await self._run()
+            except Exception as error:
+                log.exception("the daemon ends by an error of its own")
+                leave_crash(paths, error)
+                raise
             with contextlib.suppress(CorralError):
                 await self.keys.write_uses()
             await self.gate.record(CORRAL, "daemon.stop", "daemon:local", f"d-{os.getpid()}", "done")
@@ -262,6 +267,8 @@ class Daemon:
         if not chain.ok:
             warnings.append(f"the audit chain does not verify: {chain.message}; see `corral audit verify`")
         gateway = self.deployments.link.status()
+        if trouble := self.deployments.link.trouble:
+            warnings.append(f"programs cannot reach the gateway: {trouble}")
         warnings += door_warnings(gateway.doors, time.time())
         warnings += [*self.store.troubles(), *self.audit.troubles(), *self.gate.troubles()]
         warnings += [*self.signer.troubles(), *self.sinks.troubles()]

@@ -63,6 +63,11 @@ class Paths(msgspec.Struct, frozen=True):
         return SYSTEM_SOCKET if self.mode == "system" else self.state / "corral.sock"
 
     @property
+    def daemon_crash(self) -> Path:
+        """Left by a daemon that ended by an error of its own: which, for the next one to record."""
+        return self.state / "daemon.crash"
+
+    @property
     def daemon_lock(self) -> Path:
         """flock held by the daemon for life; its text is {"pid", "boot_id", "start_time", "machine", "host"}."""
         return self.state / "daemon.lock"

@@ -72,7 +72,9 @@ async def find_again(*, user: bool) -> Path:
     pid = await asyncio.to_thread(_holder, paths)
     if pid:
         raise NoDaemon("the daemon does not answer", f"its process {pid} is there: it ends, or is stuck")
-    if paths.socket.is_socket():  # who ends in order takes it away; looked at after the process, which does it last
+    # Who ends in order takes its socket away; looked at after the process, which does it last. Who ends by an error of
+    # its own may do so too, and leaves word.
+    if paths.socket.is_socket() or paths.daemon_crash.exists():
         return await find(start=True, user=user)
     raise NoDaemon("the daemon was shut down", f"nobody answers on {paths.socket}", "any verb starts it", ended=True)
 

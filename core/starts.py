@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sqlite3
 import time
+import traceback
+from pathlib import Path
 from typing import NamedTuple
 
 from core import program_version
@@ -20,6 +23,7 @@ log = logging.getLogger("corral")
 OFTEN = 3
 """So many deaths within `WITHIN_S` are no accident."""
 WITHIN_S = 600.0
+CRASH_CHARACTERS = 300
 SAID_S = 3600.0
 """A daemon that has lived for so long since then does not say it any more."""
 
@@ -50,22 +54,45 @@ async def record_start(store: Store, gate: Gate, audit: Audit, paths: Paths) -> 
     if before.left:
         await store.transact(settle)
     request, deaths = f"d-{os.getpid()}", before.deaths + before.died
+    crash = read_crash(paths) if before.died else ""
     if before.died:
-        await gate.record(
-            CORRAL, "daemon.died", "daemon:local", request, "done", reason="it left no record of its stop"
-        )  # fmt: skip
+        reason = f"it ended by an error of its own: {crash}" if crash else "it left no record of its stop"
+        await gate.record(CORRAL, "daemon.died", "daemon:local", request, "done", reason=reason)
     await gate.record(
         CORRAL, "daemon.start", "daemon:local", request, "done",
         after={"pid": os.getpid(), "version": program_version()}, reason="; ".join(store.warnings),
     )  # fmt: skip
+    paths.daemon_crash.unlink(missing_ok=True)  # only now: who is killed before leaves it to be found by the next one
+    if crash:
+        told = f"the daemon before ended by an error of its own ({crash}): the whole of it is in {paths.daemon_log}"
+        log.error(told)
     if deaths < OFTEN:
-        return ""
+        return told if crash else ""
     told = (
         f"the daemon died {deaths} times within {WITHIN_S / 60:.0f} minutes: see `corral audit ls --verb daemon.died`,"
         f" the kernel's log (out of memory?) and {paths.daemon_log}"
     )
     log.error(told)
     return told
+
+
+def leave_crash(paths: Paths, error: BaseException) -> None:
+    """Leave word of the error that ends this daemon: its kind and where. Its words may hold what nobody shall see."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    trace = traceback.extract_tb(error.__traceback__)
+    where = f" in {Path(trace[-1].filename).name}:{trace[-1].lineno} {trace[-1].name}" if trace else ""
+    with contextlib.suppress(OSError):
+        paths.daemon_crash.write_text(f"{type(error).__name__}{where}\n")
+
+
+def read_crash(paths: Paths) -> str:
+    """What `leave_crash` has left; empty if nothing."""
+    try:
+        with paths.daemon_crash.open(errors="replace") as file:
+            return "".join(each for each in file.read(CRASH_CHARACTERS) if each.isprintable())
+    except OSError:
+        return ""
 
 
 def _before(db: sqlite3.Connection, since: str) -> _Before:

@@ -180,15 +180,18 @@ class Client:
     async def shutdown(self, models: bool) -> None:
         """Tell the daemon to end and wait until its process is gone. Raises `Failed` with what did not end of the
         `models`, and `TimedOut`."""
-        pid = (await self.status()).daemon.pid
+        status = await self.status()
+        pid, gateway = status.daemon.pid, status.gateway_status.pid
         left = await self.call("POST", "/shutdown", list[Replica], {"models": models}, timeout=STOP_TIMEOUT_S)
         deadline = asyncio.get_running_loop().time() + 90
         while _lives(pid):
             if asyncio.get_running_loop().time() > deadline:
                 raise TimedOut("the daemon has not ended within 90 s", todo="look at its log")
             await asyncio.sleep(0.03)
-        if left:
-            names = ", ".join(f"{each.id} (pid {each.pid})" for each in left)
+        names = ", ".join(f"{each.id} (pid {each.pid})" for each in left)
+        if models and gateway is not None and _lives(gateway):  # the daemon has waited for it
+            names = ", ".join(filter(None, (names, f"the gateway (pid {gateway})")))
+        if names:
             raise Failed("the daemon is gone, but not everything has ended", names, "end it by its pid")
 
     async def reload(self) -> None:

@@ -39,6 +39,10 @@ REPLACE_S = 20.0
 """What a new gateway may take to start and to be handed the listener."""
 IN_FORCE_S = 2.0
 """What `corral reload` waits for the gateway."""
+PING_S = 2.0
+"""Between two questions whether it is there: who is stopped keeps its socket."""
+SILENT_S = 5.0
+"""Without an answer for so long, it is said to be not answering."""
 RETRY_S = 60.0
 """Between two tries to replace a gateway of another version."""
 _SHOUT = asyncio.IncompleteReadError, asyncio.LimitOverrunError, OSError, msgspec.DecodeError
@@ -95,6 +99,9 @@ class GatewayLink:
         self._welcome: wire.Welcome | None = None
         self._live: wire.Live | None = None
         self._state = "starting"
+        self._pid: int | None = None
+        self._silent = 0.0
+        """Since when (on the loop's clock) it has not answered; 0: it does."""
         self._reports: dict[str, asyncio.Future[wire.Report]] = {}
         self._not_before = 0.0
         self._whose = Whose()
@@ -107,8 +114,8 @@ class GatewayLink:
     def status(self) -> GatewayStatus:
         live = self._live
         return GatewayStatus(
-            state=self._state,
-            pid=self._welcome.pid if self._welcome else None,
+            state="not answering" if self._silent else self._state,
+            pid=self._welcome.pid if self._welcome else self._pid,
             version=self._welcome.program if self._welcome else "",
             snapshot=self._n,
             acknowledged=self._acknowledged,
@@ -123,6 +130,17 @@ class GatewayLink:
     def url(self) -> str:
         """The base URL for programs, without /v1; "" while the gateway does not listen for them."""
         return self._live.listens if self._live else ""
+
+    @property
+    def trouble(self) -> str:
+        """Why it does not answer though it runs."""
+        if self._silent:
+            seconds, pid = asyncio.get_running_loop().time() - self._silent, self.status().pid
+            return (
+                f"its process {pid} has not answered for {seconds:.0f} s: it is stopped (`kill -CONT {pid}` lets it go"
+                " on) or has too much to do"
+            )
+        return ""
 
     def set_routes(self, routes: Sequence[wire.Route]) -> int:
         """Say what the gateway shall route; returns the number of the snapshot that will carry it."""
@@ -206,8 +224,8 @@ class GatewayLink:
     async def _ensure(self) -> None:
         """Adopt the gateway that runs, else start one."""
         await self._sweep()
-        if not any(each.alive for each in await self._mine()):
-            await self._start("gateway.start")
+        living = [each for each in await self._mine() if each.alive]
+        self._pid = (living[-1] if living else await self._start("gateway.start")).pid
 
     async def _sweep(self) -> None:
         """Record the gateways that have ended, those that their keeper has started again too; remove the former."""
@@ -298,6 +316,23 @@ class GatewayLink:
             await self._sweep()
             await asyncio.sleep(2)
 
+    async def _listen(self) -> None:
+        """Ask it again and again whether it is there, and say so when it is not."""
+        while True:
+            await asyncio.sleep(PING_S)
+            asked = asyncio.get_running_loop().time()
+            try:
+                async with asyncio.timeout(SILENT_S):
+                    await self._ask(wire.Ask(what="ping", request=""), "ping")
+                self._silent = 0.0
+            except TimeoutError:
+                self._mute(asked)
+
+    def _mute(self, since: float) -> None:
+        if not self._silent:
+            self._silent = since
+            log.warning("gateway: %s", self.trouble)
+
     def _order(self) -> LaunchOrder:
         launch = new_launch_id()
         keep = ("PATH", "LANG", "LC_ALL", "TZ", "PYTHONPATH")
@@ -331,8 +366,14 @@ class GatewayLink:
                     version=wire.WIRE_VERSION, daemon_uid=os.getuid(), daemon_pid=os.getpid(), program=program_version()
                 )
             )
-            async with asyncio.timeout(10):
-                first = await self._receive(reader)
+            asked = asyncio.get_running_loop().time()
+            try:
+                async with asyncio.timeout(10):
+                    first = await self._receive(reader)
+            except TimeoutError:
+                self._mute(asked)
+                raise
+            self._silent = 0.0
             if not isinstance(first, wire.Welcome):
                 raise Failed("the gateway did not welcome the daemon", getattr(first, "reason", ""))
             self._welcome = first
@@ -346,6 +387,7 @@ class GatewayLink:
                 group.create_task(self._push())
                 group.create_task(self._pull(reader))
                 group.create_task(self._tend())
+                group.create_task(self._listen())
         except* _Replaced:
             log.info("the gateway was replaced by one of version %s", program_version())
         except* (CorralError, *_SHOUT, TimeoutError) as errors:
