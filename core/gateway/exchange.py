@@ -28,6 +28,11 @@ from core.gateway.upstream import EngineConnection
 
 ERROR_BYTES = 64 << 10
 """Of an engine's error that is put into another shape."""
+AGAIN_S = 3.0
+"""For so long a request that no replica took is tried again: within it the daemon withdraws one that died."""
+PAUSE_S = 0.25
+LOSSES = 2
+"""So many replicas may a request be sent to that end before they answer: it may be what ends them."""
 _NOWHERE = wire.ReplicaRoute(id="", launch="", endpoint="")
 """Of a request that no replica took."""
 
@@ -85,10 +90,10 @@ class Exchange:
     """One request. The client may go while a turn goes on."""
 
     __slots__ = (
-        "_actor", "_alone", "_api", "_began", "_body", "_client", "_connecting", "_connection", "_core", "_counts",
-        "_deadline", "_done", "_error", "_first", "_fresh", "_hold", "_holder", "_id", "_last", "_model", "_paused",
-        "_prompt", "_queued", "_reads", "_seat", "_seated", "_sent", "_session", "_sse", "_status", "_target", "_token",
-        "_tried", "_turn", "_turn_id", "_uid", "_unopened", "_waiter",
+        "_actor", "_again", "_alone", "_api", "_began", "_body", "_client", "_connecting", "_connection", "_core",
+        "_counts", "_deadline", "_done", "_error", "_failed", "_first", "_fresh", "_hold", "_holder", "_id", "_last",
+        "_lost", "_model", "_paused", "_prompt", "_queued", "_reads", "_seat", "_seated", "_sent", "_session", "_sse",
+        "_status", "_target", "_token", "_tried", "_turn", "_turn_id", "_uid", "_unopened", "_waiter",
     )  # fmt: skip
 
     def __init__(
@@ -107,6 +112,10 @@ class Exchange:
         self._turn: Turn | None = None
         self._seat: Seat | None = None
         self._tried: Seat | None = None
+        self._again: asyncio.TimerHandle | None = None
+        self._failed = 0.0
+        """When a replica first did not take it; 0: none has."""
+        self._lost = 0
         self._waiter: Waiter[Seat] | None = None
         """Its place in the queue."""
         self._queued: Waiter[Seat] | None = None
@@ -224,18 +233,24 @@ class Exchange:
             connection.pause()
 
     def _no_engine(self) -> None:
-        """The replica could not be reached: another one is asked once, unless the request was sent. What was may have
-        begun, and may be what ended the replica."""
+        """The replica did not take the request: try another one once, then wait a moment for one that is on its way."""
         seat, self._seat = self._seat, None
         assert seat is not None
         seat.errors += 1
+        if self._sent:
+            self._sent, self._lost = False, self._lost + 1
         table = self._core.table
         table.shun(self._target, seat)
-        self._give_back(seat, time.monotonic())
-        others = any(each is not seat and not each.route.draining for each in self._target.seats)
-        if self._tried is None and not self._sent and others:
-            self._tried, self._seated = seat, None
+        now = time.monotonic()
+        self._give_back(seat, now)
+        self._failed = self._failed or now
+        first, self._tried, self._seated = self._tried is None, seat, None
+        if self._lost >= LOSSES:
+            self._refused(Refusal(502, f"replica {seat.route.id} does not answer", "replica_died"), "replica-died")
+        elif first and any(each is not seat and not each.route.draining for each in self._target.seats):
             self._find()
+        elif now < self._failed + AGAIN_S:
+            self._again = asyncio.get_running_loop().call_later(PAUSE_S, self._find)
         else:
             self._refused(Refusal(502, f"replica {seat.route.id} does not answer", "replica_died"), "replica-died")
 
@@ -451,6 +466,8 @@ class Exchange:
         now = self._last if outcome == "ok" else time.monotonic()
         if self._alone is not None:
             self._alone.cancel()
+        if self._again is not None:
+            self._again.cancel()
         if self._waiter is not None:
             self._core.table.leave(self._target, self._waiter)
         if self._connecting is not None:

@@ -43,6 +43,27 @@ async def test_where_none_is_expected_it_is_told_at_once(gateway):
     assert b"deployment chat is not ready: stopped" in await gateway.post(ASK)
 
 
+async def test_who_meets_a_dead_replica_before_it_is_withdrawn_waits_for_the_one_on_its_way(gateway, stubs):
+    """Not 502 in the second that the daemon takes to see the death."""
+    dead, coming, _ = stubs
+    dead.path.unlink()
+    await gateway.route(dead)
+    asked = asyncio.create_task(gateway.post(ASK))
+    await gateway.told(lambda live: live.replicas[0].errors > 0)
+    await gateway.change(expected=True, replicas=())
+    await gateway.told(lambda live: live.queued == {"chat": 1})
+    await gateway.route(coming)
+    assert (await asked).startswith(b"HTTP/1.1 200 OK") and len(coming.bodies) == 1
+
+
+async def test_a_request_that_ends_replicas_before_they_answer_ends_no_third(gateway, stubs):
+    for stub in stubs:
+        stub.drops = True
+    await gateway.route(*stubs)
+    assert (await gateway.post(ASK)).startswith(b"HTTP/1.1 502")
+    assert sum(len(stub.bodies) for stub in stubs) == 2
+
+
 async def test_what_waits_for_a_slot_stays_in_the_queue_while_its_replica_is_restarted(gateway, stub):
     await gateway.route(stub)
     stub.hold.clear()

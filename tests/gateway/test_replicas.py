@@ -84,26 +84,31 @@ async def test_when_no_replica_answers_the_client_is_told(gateway, stubs):
 
 
 @pytest.mark.parametrize("before", [0, 1], ids=["new connection", "used connection"])
-async def test_what_a_replica_took_and_may_have_begun_is_asked_of_no_other_one(gateway, stubs, before):
+async def test_what_a_replica_took_and_did_not_begin_to_answer_is_asked_of_another_one(gateway, stubs, before):
     first, second, _ = stubs
     await gateway.route(first, second)
     for _ in range(before):
         assert b"200 OK" in await gateway.post(ASK)
     first.drops = True
-    answer = await gateway.post(ASK)
-    assert answer.startswith(b"HTTP/1.1 502") and b"replica_died" in answer
-    assert (len(first.bodies), len(second.bodies)) == (1 + 2 * before, 0)
-
-
-async def test_what_a_replica_took_before_it_died_is_asked_of_no_other_one(gateway, stubs):
-    first, second, _ = stubs
-    await gateway.route(first, second)
     assert b"200 OK" in await gateway.post(ASK)
-    first.drops = True
-    first.path.unlink()  # as of a replica that the request has ended: nothing new connects
+    assert (len(first.bodies), len(second.bodies)) == (1 + 2 * before, 1)
+
+
+async def test_a_request_that_ends_the_replicas_it_is_sent_to_on_used_connections_ends_two_at_most(gateway, stubs):
+    await gateway.route(*stubs)
+    for stub in stubs:
+        stub.hold.clear()
+    at_once = [asyncio.create_task(gateway.post(ASK)) for _ in stubs]
+    await gateway.told(lambda live: live.in_flight == len(stubs))
+    for stub in stubs:
+        stub.hold.set()
+    assert all(b"200 OK" in answer for answer in await asyncio.gather(*at_once))
+    for stub in stubs:
+        stub.drops = True
+        stub.path.unlink()  # as of a replica that the request has ended: nothing new connects
     answer = await gateway.post(ASK)
     assert answer.startswith(b"HTTP/1.1 502") and b"replica_died" in answer
-    assert (len(first.bodies), len(second.bodies)) == (2, 0)
+    assert sorted(len(stub.bodies) for stub in stubs) == [1, 2, 2]
 
 
 async def test_connections_to_an_engine_are_used_again(gateway, stub):
