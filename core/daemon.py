@@ -120,7 +120,7 @@ class Daemon:
         self.deployments = Deployments(
             store=self.store, gate=self.gate, audit=self.audit, node=self.node, engines=self.engines,
             catalog=self.catalog, bus=self.bus, paths=paths, settings=settings, allowed=self._allowed,
-            keys=self._keys,
+            keys=self._keys, access=self.access,
             gateway_uid=self.accounts.gateway.uid if self.accounts else None, name=self.names.of,
         )  # fmt: skip
 
@@ -145,7 +145,12 @@ class Daemon:
         self._warnings += self.store.warnings
         if said := systemd.logout_ends(user_name(os.getuid())):
             self._warnings.append(said)
-        self.access.on_change += [self.deployments.link.touch, self.chats.obey, self._tell_of_access]
+        self.access.on_change += [
+            self.deployments.derive_all,
+            self.deployments.link.touch,
+            self.chats.obey,
+            self._tell_of_access,
+        ]
         self.glass.on_ring.append(lambda words: self.bus.publish("warning", "access:glass", words))
         self.keys.on_change += [self.deployments.link.touch, self._tell_of_access]
         self.deployments.link.on_used = self.keys.used

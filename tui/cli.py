@@ -29,7 +29,7 @@ VERBS = {
     "logs": "deployments", "explain": "deployments",
     "chat": "chat", "chats": "chat",
     "audit": "audit",
-    "access": "access", "whoami": "access", "accounts": "accounts",
+    "access": "access", "whoami": "access", "accounts": "accounts", "nodes": "nodes",
     "keys": "keys", "usage": "usage",
     "gateway": "gateway",
 }  # fmt: skip

@@ -148,13 +148,23 @@ class Keys:
         if owner.kind == "team":
             if owner.name not in rights.teams:
                 return (), False
-            return self._granted(owner), True
+            return (*self._granted(owner), *self._barred(owner)), True
         actor = self._owners.get(owner)
         if actor is None:
             return (), False
+        barred = self._barred(owner, actor)
         if rights.almighty(actor):
-            return None, True
-        return _uses(owner, rights.of(actor, self._clock())), True
+            return (Use("user", owner.id, False, "*", None), *barred) if barred else None, True
+        return (*_uses(owner, rights.of(actor, self._clock())), *barred), True
+
+    def _barred(self, owner: Subject, actor: Actor | None = None) -> tuple[Use, ...]:
+        """Deployments that are sensitive, and whose groups this owner is in none of. A team is in none but itself."""
+        rights = self._gate.rights
+        return tuple(
+            Use("user", owner.id, True, f"deployment:{mark.deployment}", None)
+            for mark in rights.marks.values()
+            if not any(group == owner or (actor is not None and rights.meant(group, actor)) for group in mark.groups)
+        )
 
     def _granted(self, owner: Subject) -> tuple[Use, ...]:
         """What was granted or denied to a team or an account by name."""

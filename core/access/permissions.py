@@ -26,6 +26,7 @@ PERMISSIONS: dict[str, Permission] = {
         Permission("daemon.shutdown", "daemon", "end it, with or without its models"),
         Permission("gateway.certificate", "daemon", "make the certificate of the gateway's listeners"),
         Permission("nodes.read", "node", "see hosts and what was measured on them"),
+        Permission("nodes.label", "node", "say what labels a host has"),
         Permission("models.read", "model", "see models and plan their memory"),
         Permission("models.import", "model", "store a model under a name"),
         Permission("models.rm", "model", "remove a model"),
@@ -38,6 +39,7 @@ PERMISSIONS: dict[str, Permission] = {
         Permission("deployments.restart", "deployment", "restart its replicas"),
         Permission("deployments.scale", "deployment", "change the number of its replicas"),
         Permission("deployments.rm", "deployment", "remove it"),
+        Permission("deployments.mark", "deployment", "say that it is sensitive, or no more"),
         Permission("chats.own", "chat", "keep chats of one's own: ask, read, rename, export, delete"),
         Permission("chats.read-others", "chat", "read what others said; each look is recorded with its reason"),
         Permission("usage.read-others", "usage", "see what others used, and what it costs"),
@@ -69,7 +71,7 @@ _SEE = ("daemon.read", "nodes.read", "models.read", "deployments.read")
 _BEYOND = ("access.break-glass", "audit.accept", "chats.read-others")
 """No role has these."""
 _HAVE = ("chats.own", "accounts.own", "keys.own")
-_OPERATE = tuple(name for name in PERMISSIONS if name.startswith("deployments."))
+_OPERATE = tuple(name for name in PERMISSIONS if name.startswith("deployments.") and name != "deployments.mark")
 
 BUILTIN: dict[str, Role] = {
     each.name: each

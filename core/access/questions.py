@@ -70,7 +70,7 @@ def changed(
         teams[team.name] = team
     return Rights(
         mode=rights.mode, owner_uid=rights.owner_uid, roles=roles.values(), grants=grants, teams=teams.values(),
-        accounts=accounts,
+        accounts=accounts, marks=rights.marks.values(),
     )  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 
 from core.access.permissions import BUILTIN, PERMISSIONS, covers, matches, overlap
 from core.access.tables import Rows
-from core.nouns import Actor, Decision, Grant, Role, ServiceAccount, Subject, Team
+from core.nouns import Actor, Decision, Grant, Mark, Role, ServiceAccount, Subject, Team
 
 ITSELF = -1
 """The uid of Corral itself."""
@@ -61,6 +61,7 @@ class Rights:
         grants: Sequence[Grant] = (),
         teams: Iterable[Team] = (),
         accounts: Iterable[ServiceAccount] = (),
+        marks: Iterable[Mark] = (),
     ) -> None:
         self.mode = mode
         self.owner_uid = owner_uid
@@ -68,12 +69,14 @@ class Rights:
         self.grants = tuple(grants)
         self.teams: dict[str, Team] = {team.name: team for team in teams}
         self.accounts: dict[str, ServiceAccount] = {account.name: account for account in accounts}
+        self.marks: dict[str, Mark] = {mark.deployment: mark for mark in marks}
+        """Deployments that are sensitive."""
 
     def of_rows(self, rows: Rows) -> Rights:
         """The rights of the same daemon by what is written down."""
         return Rights(
             mode=self.mode, owner_uid=self.owner_uid, roles=rows.roles, grants=rows.grants, teams=rows.teams,
-            accounts=rows.accounts,
+            accounts=rows.accounts, marks=rows.marks,
         )  # fmt: skip
 
     def almighty(self, actor: Actor) -> str:

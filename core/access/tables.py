@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from core.nouns import Grant, Role, ServiceAccount, Team
+from core.nouns import Grant, Mark, Role, ServiceAccount, Team
 
 SEEDED = "access_seeded"
 """Key in `meta`: the first grants were written; whoever revokes them does not find them again."""
@@ -20,6 +20,7 @@ class Rows(NamedTuple):
     grants: list[Grant]
     teams: list[Team]
     accounts: list[ServiceAccount]
+    marks: list[Mark]
 
 
 def everything(db: sqlite3.Connection) -> Rows:
@@ -30,7 +31,8 @@ def everything(db: sqlite3.Connection) -> Rows:
         msgspec.json.decode(row[0], type=ServiceAccount)
         for row in db.execute("SELECT data FROM service_accounts ORDER BY name")
     ]
-    return Rows(roles, grants, teams, accounts)
+    marks = [msgspec.json.decode(row[0], type=Mark) for row in db.execute("SELECT data FROM marks ORDER BY deployment")]
+    return Rows(roles, grants, teams, accounts, marks)
 
 
 def put_role(db: sqlite3.Connection, role: Role) -> None:
@@ -65,6 +67,14 @@ def delete_account(db: sqlite3.Connection, name: str) -> None:
     db.execute("DELETE FROM service_accounts WHERE name = ?", (name,))
 
 
+def put_mark(db: sqlite3.Connection, mark: Mark) -> None:
+    db.execute("INSERT OR REPLACE INTO marks (deployment, data) VALUES (?, ?)", (mark.deployment, _json(mark)))
+
+
+def delete_mark(db: sqlite3.Connection, deployment: str) -> None:
+    db.execute("DELETE FROM marks WHERE deployment = ?", (deployment,))
+
+
 def seeded(db: sqlite3.Connection) -> bool:
     return db.execute("SELECT 1 FROM meta WHERE key = ?", (SEEDED,)).fetchone() is not None
 
@@ -73,5 +83,5 @@ def mark_seeded(db: sqlite3.Connection) -> None:
     db.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?, '1')", (SEEDED,))
 
 
-def _json(noun: Role | Grant | Team | ServiceAccount) -> str:
+def _json(noun: Role | Grant | Team | ServiceAccount | Mark) -> str:
     return msgspec.json.encode(noun).decode()

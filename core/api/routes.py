@@ -15,6 +15,7 @@ from core.api.access import add_access
 from core.api.accounts import add_accounts
 from core.api.audit import add_audit
 from core.api.keys import add_keys
+from core.api.nodes import MarkBody, add_nodes
 from core.api.server import LARGEST, Call, Server, event_stream
 from core.api.sight import Sight
 from core.api.usage import UsageReader, add_usage
@@ -39,6 +40,8 @@ DAEMON, MODEL, DEPLOYMENT = "daemon:local", "model:{name}", "deployment:{name}"
 class DeployBody(msgspec.Struct, forbid_unknown_fields=True):
     spec: DeploymentSpec
     replace: bool = False
+    mark: MarkBody | None = None
+    """It is sensitive: the mark comes first, and stays if the rest is refused."""
 
 
 class ScaleBody(msgspec.Struct, forbid_unknown_fields=True):
@@ -153,6 +156,7 @@ def add_routes(server: Server, s: Services) -> None:
         return ["daemon:local", "node:local", "audit:chain", "access:all", "usage:all", *deployments, *models]
 
     add_access(server, s.access, s.glass, objects)
+    add_nodes(server, s.deployments.labels, s.deployments.sensitive, s.sight)
     add_accounts(server, s.service_accounts)
     add_keys(server, s.keys)
     add_usage(server, s.usage)
@@ -285,6 +289,11 @@ def _deployments(server: Server, s: Services) -> None:
         body = await call.body(DeployBody)
         if body.spec.model:  # a server of somebody else has none
             s.gate.require(call.actor, "models.read", f"model:{body.spec.model}")
+        if body.mark is not None:
+            await s.deployments.sensitive.mark(
+                call.actor, call.request, body.spec.name, labels=body.mark.labels, groups=body.mark.groups,
+                reason=body.mark.reason,
+            )  # fmt: skip
         found, changed = await s.deployments.deploy(call.actor, call.request, body.spec, replace=body.replace)
         return web.Response(
             body=msgspec.json.encode(found), content_type="application/json", status=201 if changed else 200

@@ -5,7 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from core.access import Gate
-from core.nouns import Actor, AuditRecord, Deployment, Event, ImportJob, Model, NodeFacts, Picture, Replica
+from core.nouns import (
+    Actor,
+    AuditRecord,
+    Deployment,
+    Event,
+    ImportJob,
+    Mark,
+    Model,
+    NodeFacts,
+    NodeLabels,
+    Picture,
+    Replica,
+)
 
 
 class Sight:
@@ -29,6 +41,12 @@ class Sight:
 
     def facts(self, found: Iterable[NodeFacts]) -> list[NodeFacts]:
         return [each for each in found if self._sees("nodes.read", f"node:{each.name}")]
+
+    def labels(self, found: Iterable[NodeLabels]) -> list[NodeLabels]:
+        return [each for each in found if self._sees("nodes.read", f"node:{each.node}")]
+
+    def marks(self, found: Iterable[Mark]) -> list[Mark]:
+        return [each for each in found if self._sees("deployments.read", f"deployment:{each.deployment}")]
 
     def records(self, found: Iterable[AuditRecord]) -> list[AuditRecord]:
         return list(found) if self._sees("audit.read", "audit:chain") else []

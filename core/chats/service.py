@@ -77,6 +77,7 @@ class Chats:
         """`question` is what will be asked first: one that would be refused leaves no chat behind. Raises `NotFound` if
         there is no such deployment, `Conflict` if it is down and there is a question."""
         self._may_use(actor, deployment)
+        self._may_keep(deployment)
         there = await self._deployment(deployment)
         if there is None:
             raise missing("deployment", deployment)
@@ -118,6 +119,7 @@ class Chats:
         old = await self._mine(actor, id)
         if isinstance(fields.get("deployment"), str):
             self._may_use(actor, fields["deployment"])
+            self._may_keep(fields["deployment"])
         if isinstance(fields.get("options"), ChatOptions):
             _check(fields["options"])
         if fields.get("on_full", "ask") not in ("ask", "forget-oldest"):
@@ -172,6 +174,7 @@ class Chats:
         on with an answer that was cut. Raises `Conflict` when the context is full and nobody said what to do."""
         chat = await self._with_room(await self._mine(actor, chat_id))
         self._may_use(actor, chat.deployment)
+        self._may_keep(chat.deployment)
         turns = await self._store.read(lambda db: tables.turns_of(db, chat.id))
         newest = turns[-1] if turns else None
         if cont:
@@ -206,6 +209,14 @@ class Chats:
         )
         self._begin(actor, chat, turn, messages(chat, keep, question))
         return turn
+
+    def _may_keep(self, deployment: str) -> None:
+        """Raises `Conflict` for a deployment that is sensitive: nothing that is said to it is written down."""
+        if deployment in self._gate.rights.marks:
+            raise Conflict(
+                f"{deployment} is sensitive: no chat with it is kept", "its mark says so",
+                "ask it through the gateway, which keeps nothing of what is said",
+            )  # fmt: skip
 
     async def _kept(self, chat: Chat, turns: list[Turn], question: str, forget_oldest: bool) -> list[Turn]:
         """The turns that go along: what was forgotten once stays so. Raises `Conflict` if they don't fit."""

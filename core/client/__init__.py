@@ -21,6 +21,7 @@ from core.client.access import AccessCalls
 from core.client.accounts import AccountCalls
 from core.client.audit import ProofCalls
 from core.client.keys import KeyCalls
+from core.client.nodes import NodeCalls
 from core.client.usage import UsageCalls
 from core.errors import CorralError, ErrorBody, Failed, Invalid, NoDaemon, TimedOut, from_body
 from core.nouns import (
@@ -68,6 +69,7 @@ class Client:
         self.access = AccessCalls(self)
         self.accounts = AccountCalls(self)
         self.keys = KeyCalls(self)
+        self.nodes = NodeCalls(self)
         self.proof = ProofCalls(self)
         self.usage = UsageCalls(self)
 
@@ -307,9 +309,13 @@ class Client:
     async def deploy(self, spec: DeploymentSpec, replace: bool = False) -> Deployment:
         return (await self.apply(spec, replace))[0]
 
-    async def apply(self, spec: DeploymentSpec, replace: bool = False) -> tuple[Deployment, bool]:
-        """The deployment, and whether anything changes: not, if the same runs already."""
-        status, found = await self._call("POST", "/deployments", Deployment, {"spec": spec, "replace": replace})
+    async def apply(
+        self, spec: DeploymentSpec, replace: bool = False, mark: dict[str, Any] | None = None
+    ) -> tuple[Deployment, bool]:  # fmt: skip
+        """The deployment, and whether anything changes: not, if the same runs already. `mark`: it is sensitive, with
+        `labels` and `groups`."""
+        body = {"spec": spec, "replace": replace, **({"mark": mark} if mark else {})}
+        status, found = await self._call("POST", "/deployments", Deployment, body)
         return found, status == 201
 
     async def remove_deployment(self, name: str) -> None:

@@ -8,7 +8,7 @@ from core.deployments import tables
 from core.engines.base import Abilities, serves
 from core.events import Bus
 from core.gateway import wire
-from core.nouns import Deployment, Replica
+from core.nouns import Deployment, Mark, Replica
 
 SOON_S = 30.0
 """A pause before the next try that a request waits through."""
@@ -31,7 +31,7 @@ class Derived:
         """It was removed."""
         self._shown.pop(name, None)
 
-    def derive(self, wanted: tables.Wanted, views: Sequence[Replica]) -> Deployment:
+    def derive(self, wanted: tables.Wanted, views: Sequence[Replica], mark: Mark | None) -> Deployment:
         """The deployment out of the views of its replicas; `since` moves only when the state does."""
         name = wanted.spec.name
         was = self._shown.get(name)
@@ -48,6 +48,7 @@ class Derived:
             generation=wanted.generation,
             plan_bytes=wanted.plan.plan_bytes,
             queued=max((view.queued for view in views), default=0),
+            mark=mark,
         )
         if shown != was:
             self._shown[name] = shown

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
 
-from core.access import Gate
+from core.access import Access, Gate
 from core.audit import Audit
 from core.budgets.admission import Holding
 from core.catalog import Catalog
@@ -23,6 +23,7 @@ from core.deployments.figures import Figures
 from core.deployments.gatewaylink import GatewayLink
 from core.deployments.logs import read_log
 from core.deployments.runner import Runner
+from core.deployments.sensitive import Sensitive, said
 from core.deployments.strays import Strays
 from core.deployments.yard import Yard
 from core.engines.base import EngineRegistry
@@ -30,6 +31,7 @@ from core.errors import CorralError, Invalid, NotFound, missing
 from core.events import Bus
 from core.gateway import wire
 from core.nodes.base import Node
+from core.nodes.labels import Labels
 from core.nouns import (
     Actor,
     Deployment,
@@ -65,6 +67,7 @@ class Deployments:
         keys: Callable[[], tuple[wire.Key, ...]] = tuple,
         gateway_uid: int | None = None,
         name: Callable[[int], Awaitable[str]] | None = None,
+        access: Access,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._store, self._gate, self._audit, self._node = store, gate, audit, node
@@ -80,6 +83,10 @@ class Deployments:
         self._strays = Strays(node, gate, self._changes)
         self._tasks: asyncio.TaskGroup | None = None
         self._capacity = Capacity(node, engines, catalog, settings)
+        self.labels = Labels(
+            store, gate, lambda: [node.name], lambda name, there: self.sensitive.needing(name, dict(there))
+        )
+        self.sensitive = Sensitive(gate, access, self.labels, runs=self._runs_on, spec=self._spec_of, clock=clock)
         self._admitting = asyncio.Lock()
         """Held from the look at the host to the accepted change: two may not be admitted against the same room."""
         self.link = GatewayLink(
@@ -95,6 +102,7 @@ class Deployments:
 
     async def start(self) -> None:
         """Read what is wanted, adopt what runs, explain what does not."""
+        await self.labels.start()
         rows = {row.id: row for row in await self._store.read(tables.all_replicas)}
         launches = {each.id: each for each in await self._node.launches() if each.kind == "replica"}
         known = await self._store.read(tables.open_launches)
@@ -199,6 +207,7 @@ class Deployments:
                     raise exists(old, spec)
                 if model is not None and not tables.has_model(db, model):
                     raise NotFound(f"no model {model.name!r}", "it was removed just now", "import it again")
+                self.sensitive.check(spec, self._node.name)
                 admit(spec, plan, left, replicas=spec.replicas, freed=freed)
                 new = tables.Wanted(
                     spec=spec,
@@ -227,6 +236,8 @@ class Deployments:
             def work(db: sqlite3.Connection) -> tuple[tables.Wanted, object, object]:
                 old = self._row(db, name)
                 grown = replicas - old.spec.replicas
+                if grown > 0:
+                    self.sensitive.check(old.spec, self._node.name)
                 if grown > 0 and old.wanted == "running":
                     admit(old.spec, old.plan, left, replicas=grown)
                 spec = msgspec.structs.replace(old.spec, replicas=replicas)
@@ -245,6 +256,7 @@ class Deployments:
             def work(db: sqlite3.Connection) -> tuple[tables.Wanted, object, object]:
                 old = self._row(db, name)
                 if verb != "stop":
+                    self.sensitive.check(old.spec, self._node.name)
                     admit(old.spec, old.plan, left, replicas=old.spec.replicas, freed=freed)
                 new = msgspec.structs.replace(
                     old,
@@ -313,7 +325,10 @@ class Deployments:
         records = sorted(records, key=lambda record: record.seq)[-30:]
         return Explanation(
             deployment=deployment,
-            sentences=sentences(deployment, replicas, stories, self._clock()),
+            sentences=(
+                *sentences(deployment, replicas, stories, self._clock()),
+                *([said(deployment.mark)] if deployment.mark is not None else []),
+            ),
             replicas=replicas,
             launches=stories,
             audit=tuple(records),
@@ -356,12 +371,27 @@ class Deployments:
         wanted = self._wanted.get(replica.rpartition("/")[0])
         if wanted is None:
             return ""
+        if why := self.sensitive.hinders(wanted.spec.name, self._node.name):
+            return why
         others = [
             Holding(plan_bytes=each.view.plan_bytes, anon_bytes=each.view.anon_bytes)
             for each in self._runners.values()
             if each.id != replica and each.holds
         ]
         return waits(wanted.plan, await self._capacity.look(others))
+
+    def _runs_on(self, name: str) -> list[str]:
+        """Nodes that replicas of a deployment hold something on."""
+        return [runner.view.node for runner in self._of(name) if runner.holds]
+
+    def _spec_of(self, name: str) -> DeploymentSpec | None:
+        wanted = self._wanted.get(name)
+        return wanted.spec if wanted is not None else None
+
+    def derive_all(self) -> None:
+        """Rights or marks have changed: what is shown of deployments may be different."""
+        for name in self._wanted:
+            self._derive(name)
 
     def _row(self, db: sqlite3.Connection, name: str) -> tables.Wanted:
         row = tables.one_wanted(db, name)
@@ -437,7 +467,7 @@ class Deployments:
         wanted = self._wanted.get(name)
         if wanted is None:
             return None
-        return self._derived.derive(wanted, self._views(name, wanted))
+        return self._derived.derive(wanted, self._views(name, wanted), self.sensitive.of(name))
 
     def _views(self, name: str, wanted: tables.Wanted) -> list[Replica]:
         return [r.view_for(wanted) for r in self._of(name) if r.index < wanted.spec.replicas]

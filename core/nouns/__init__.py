@@ -7,7 +7,7 @@ they don't know (a newer daemon may have more states), so states are strings and
 
 from __future__ import annotations
 
-from core.nouns.access import Decision, Difference, Grant, Held, Role, ServiceAccount, Subject, Team, Whoami
+from core.nouns.access import Decision, Difference, Grant, Held, Mark, Role, ServiceAccount, Subject, Team, Whoami
 from core.nouns.actors import CORRAL, Actor
 from core.nouns.audit import (
     AcceptedFault,
@@ -43,7 +43,7 @@ from core.nouns.deployments import (
 from core.nouns.keys import ENDPOINTS, AccountDetail, Key, NewKey
 from core.nouns.limits import Left, Limit, Limits, LimitView
 from core.nouns.models import ImportJob, Model, ModelFile, ModelShape
-from core.nouns.nodes import Counters, NodeFacts, NodeSample, ProcessSample
+from core.nouns.nodes import Counters, NodeFacts, NodeLabels, NodeSample, ProcessSample
 from core.nouns.report import AuditReport
 from core.nouns.usage import UsageReport, UsageRow, UsageSums
 
@@ -91,11 +91,13 @@ __all__ = [
     "LimitView",
     "Limits",
     "LogText",
+    "Mark",
     "Model",
     "ModelFile",
     "ModelShape",
     "NewKey",
     "NodeFacts",
+    "NodeLabels",
     "NodeSample",
     "Noun",
     "Outcome",

@@ -78,6 +78,20 @@ class ServiceAccount(Noun, frozen=True, kw_only=True):
         return Subject(kind="account", name=self.name)
 
 
+class Mark(Noun, frozen=True, kw_only=True):
+    """A deployment is sensitive: it runs only where its labels are, no conversation with it is kept or seen by others,
+    and only some groups' keys may use it. It holds for the name, whether something is deployed under it or not."""
+
+    deployment: str
+    labels: tuple[str, ...]
+    """`zone=secure`: a node must have all of them."""
+    groups: tuple[Subject, ...] = ()
+    """Groups of the host and teams whose keys may use it; none: no key may."""
+    reason: str = ""
+    by: str
+    at: float
+
+
 class Decision(Noun, frozen=True, kw_only=True):
     """Whether `actor` may do `permission` on `object`, and why."""
 

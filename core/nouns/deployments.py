@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+from core.nouns.access import Mark
 from core.nouns.audit import AuditRecord
 from core.nouns.base import Noun
 
@@ -92,6 +93,8 @@ class Deployment(Noun, frozen=True, kw_only=True):
     """A replica's reservation."""
     queued: int = 0
     """Requests that wait for a slot of any of its replicas."""
+    mark: Mark | None = None
+    """It is sensitive."""
 
 
 class Replica(Noun, frozen=True, kw_only=True):

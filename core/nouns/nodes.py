@@ -24,6 +24,14 @@ class NodeFacts(Noun, frozen=True, kw_only=True):
     gpus: tuple[str, ...] = ()
 
 
+class NodeLabels(Noun, frozen=True, kw_only=True):
+    """What people call a node by."""
+
+    node: str
+    labels: dict[str, str]
+    """zone: secure"""
+
+
 class NodeSample(Noun, frozen=True, kw_only=True):
     """One look at a host."""
 

@@ -26,6 +26,7 @@ T = TypeVar("T")
 
 PACKAGES = (
     "core.store", "core.audit", "core.catalog", "core.deployments", "core.chats", "core.telemetry", "core.access",
+    "core.nodes",
 )  # fmt: skip
 WAIT_MS = 10_000
 """How long a statement waits for a lock of somebody else (a person's own sqlite3) before it fails."""

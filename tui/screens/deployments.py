@@ -18,7 +18,16 @@ def about(chosen: Deployment) -> str:
     """A deployment's state in a sentence, with the whole reason."""
     wanted = "" if chosen.wanted == "running" else ", wanted stopped"
     reason = f": {chosen.reason}" if chosen.reason else ""
-    return f"{chosen.spec.name} is {chosen.state} since {moment(chosen.since)}{wanted}{reason}"
+    mark = ""
+    if chosen.mark is not None:
+        keys = ", ".join(map(str, chosen.mark.groups)) or "nobody"
+        mark = f"SENSITIVE, on nodes with {', '.join(chosen.mark.labels)}, keys of {keys}, no chats kept. "
+    return f"{mark}{chosen.spec.name} is {chosen.state} since {moment(chosen.since)}{wanted}{reason}"
+
+
+def _named(deployment: Deployment) -> str:
+    name = deployment.spec.name
+    return f"{name} (sensitive)" if deployment.mark is not None else name
 
 
 class Deployments(Room):
@@ -56,7 +65,7 @@ class Deployments(Room):
         known, plain_ascii = self.corral.state, self.corral.ascii
         self.table().set_rows(
             [
-                Row(n, (n, state(d.state, plain_ascii), f"{d.ready}/{d.spec.replicas}",
+                Row(n, (_named(d), state(d.state, plain_ascii), f"{d.ready}/{d.spec.replicas}",
                         age(d.since, known.clock()), d.spec.model, str(d.spec.ctx or "-"),
                         str(d.spec.ctx // max(1, d.spec.parallel) or "-"), size(d.plan_bytes), d.reason))
                 for n, d in sorted(known.deployments.items())

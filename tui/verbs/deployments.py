@@ -41,14 +41,22 @@ PIECE = 1 << 20
 @click.option("--url", callback=filled, help="attach to this OpenAI-compatible server, which knows MODEL by that name")
 @click.option("--embedding", is_flag=True, help="serve /v1/embeddings")
 @click.option("--rerank", is_flag=True, help="serve /v1/rerank: MODEL is a reranker")
+@click.option(
+    "--sensitive",
+    "labels",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="mark it: only on nodes with this label, no chats kept, no keys but --keys-of (repeat for more)",
+)
+@click.option("--keys-of", multiple=True, help="of a sensitive one: group:staff or team:ml, whose keys may use it")
 @click.option("--replace", is_flag=True, help="change a deployment that exists, without asking")
 @click.option("--wait", is_flag=True, help="return when it is ready, or with the reason")
 @click.option("--timeout", type=SECONDS, default=300.0, show_default=True, help="seconds that --wait waits")
 @with_options
 def deploy(
     model: str, name: str | None, ctx: int, parallel: int, engine: str | None, threads: int, memory: int,
-    cache_type: str, replicas: int, url: str | None, embedding: bool, rerank: bool, replace: bool, wait: bool,
-    timeout: float,
+    cache_type: str, replicas: int, url: str | None, embedding: bool, rerank: bool, labels: tuple[str, ...],
+    keys_of: tuple[str, ...], replace: bool, wait: bool, timeout: float,
 ) -> None:  # fmt: skip
     """Run MODEL. Under a name that exists the difference is shown and asked about; without a terminal, and with --yes,
     it needs --replace."""
@@ -58,9 +66,13 @@ def deploy(
         cache_type=cache_type, replicas=replicas, url=url or "", embedding=embedding, rerank=rerank,  # type: ignore[arg-type]
     )  # fmt: skip
 
+    if keys_of and not labels:
+        raise click.UsageError("--keys-of is about a sensitive deployment: say --sensitive KEY=VALUE too")
+    mark = {"labels": labels, "groups": keys_of} if labels else None
+
     async def work(client: Client) -> Deployment:
         try:
-            found, changed = await client.apply(spec, replace)
+            found, changed = await client.apply(spec, replace, mark)
         except Conflict as error:
             changes: list[dict[str, Any]] = error.details.get("changes", [])
             if not changes:
@@ -71,7 +83,7 @@ def deploy(
                 what = f"{spec.name} exists and would change"
                 raise Told(Invalid(what, error.why, "say --replace to change it", changes=changes)) from None
             ask(f"{line(spec.name)} exists and would change. Replace it?")
-            found, changed = await client.apply(spec, True)
+            found, changed = await client.apply(spec, True, mark)
         note_ctx(spec.ctx, found.spec.ctx)
         if not changed and not options().json and not options().quiet:
             say(f"{line(spec.name)} exists as it is asked for: nothing changes")
@@ -175,16 +187,66 @@ def _list() -> None:
     elif not found:
         say(NOTHING)
     else:
+        mark = ("MARK",) if any(d.mark is not None for d in found) else ()
         table(
-            ("NAME", "STATE", "SINCE", "DESIRED", "READY", "MODEL", "ENGINE", "CTX", "RESERVED", "REASON"),
+            ("NAME", "STATE", "SINCE", "DESIRED", "READY", "MODEL", "ENGINE", "CTX", "RESERVED", *mark, "REASON"),
             [
                 (d.spec.name, d.state, age(d.since), d.spec.replicas if d.wanted == "running" else 0, d.ready,
                  d.spec.model, d.spec.engine, f"{d.spec.parallel}x{d.spec.ctx // max(1, d.spec.parallel)}",
-                 size(d.plan_bytes), d.reason)
+                 size(d.plan_bytes), *(["sensitive" if d.mark is not None else "-"] if mark else []), d.reason)
                 for d in found
             ],
             spare=("ENGINE", "CTX", "RESERVED", "SINCE", "MODEL"),
         )  # fmt: skip
+
+
+@deployments.command("marks")
+@with_options
+def marks() -> None:
+    """Deployments that are sensitive: where they may run, and whose keys may use them."""
+    found = run(lambda client: client.nodes.marks())
+    if options().json:
+        as_json(found)
+    elif options().quiet:
+        for each in found:
+            say(line(each.deployment))
+    elif found:
+        table(
+            ("NAME", "ON NODES WITH", "KEYS OF", "BY", "REASON"),
+            [
+                (m.deployment, ", ".join(m.labels), ", ".join(map(str, m.groups)) or "nobody", m.by, m.reason)
+                for m in found
+            ],
+        )
+    else:
+        say("no deployment is sensitive: `corral deployments mark NAME --label zone=secure`")
+
+
+@deployments.command("mark")
+@click.argument("name", shell_complete=named("deployments"))
+@click.option("--label", "labels", multiple=True, required=True, metavar="KEY=VALUE", help="its nodes must have it")
+@click.option("--keys-of", multiple=True, help="group:staff or team:ml, whose keys may use it (default: no keys)")
+@click.option("--reason", default="", help="why; it stands in the audit trail")
+@with_options
+def mark(name: str, labels: tuple[str, ...], keys_of: tuple[str, ...], reason: str) -> None:
+    """Say that NAME is sensitive, deployed or not: it runs only where its labels are, and keeps no chats.
+
+    The mark stays when the deployment is removed.
+    """
+    made = run(lambda client: client.nodes.mark(name, labels, keys_of, reason))
+    tell(made, f"{line(name)} is sensitive: only on nodes with {line(', '.join(made.labels))}, "
+               f"keys of {line(', '.join(map(str, made.groups))) or 'nobody'}")  # fmt: skip
+
+
+@deployments.command("unmark")
+@click.argument("name", shell_complete=named("deployments"))
+@click.option("--reason", default="", help="why; it stands in the audit trail")
+@with_options
+def unmark(name: str, reason: str) -> None:
+    """Say that NAME is sensitive no more."""
+    ask(f"Take the mark of {line(name)} away? It may run anywhere then, and whoever may use it keeps chats with it")
+    run(lambda client: client.nodes.unmark(name, reason))
+    tell({"unmarked": name}, f"{line(name)} is sensitive no more")
 
 
 @click.command()
