@@ -47,6 +47,7 @@ AHEAD = (
     "audit",
     "chatforms",
     "accessforms",
+    "auditforms",
     "deploy",
     "confirm",
     "palette",

@@ -141,9 +141,12 @@ ROOMS: dict[str, tuple[Key, ...]] = {
         Key("y", "copy", "Copy", "access"),
     ),
     "audit": (
-        Key("v", "verify", "Verify chain", "audit", needs="audit.verify"),
-        Key("e", "explain", "Whole record", "audit"),
-        Key("slash", "filter", "Filter", "audit"),
+        Key("slash", "filter", "Filter the whole trail", "audit", short="Filter", needs="audit.read"),
+        Key("e", "explain", "Whole record, before and after", "audit", short="Record"),
+        Key("f", "follow", "Follow the newest", "audit", short="Follow", needs="audit.read"),
+        Key("v", "verify", "Verify chain, or end that", "audit", short="Verify", needs="audit.verify"),
+        Key("w", "export", "Write the trail to a signed file", "audit", short="Export", needs="audit.export"),
+        Key("r", "report", "Write a report to a file", "audit", short="Report", needs="audit.export"),
         Key("y", "copy", "Copy", "audit"),
     ),
     "log": (

@@ -20,7 +20,7 @@ from core.audit.log import moment
 from core.audit.signer import Work
 from core.errors import CorralError
 from core.events import Bus
-from core.nouns import AuditReport, ChainFault, Status
+from core.nouns import AuditReport, ChainFault, ChainProgress, Status
 from core.proof.statements import Key
 
 log = logging.getLogger(__name__)
@@ -28,6 +28,10 @@ log = logging.getLogger(__name__)
 CHAIN = "audit:chain"
 TAKEN_S = 60.0
 """How long a piece of an export may wait to be taken."""
+
+
+TOLD_S = 0.25
+"""How often a verification says how far it is."""
 
 
 class AcceptBody(msgspec.Struct, forbid_unknown_fields=True):
@@ -65,6 +69,42 @@ def add_audit(
         if not report.ok:
             bus.publish("warning", "audit:chain", report.message)
         return report
+
+    async def find(call: Call) -> Any:
+        return await audit.find(
+            call.text("q") or "",
+            before_seq=call.whole("before_seq", 0) if call.text("before_seq") else None,
+            after_seq=call.whole("after_seq", 0) if call.text("after_seq") else None,
+            limit=call.whole("limit", 100, 1, 1000),
+        )
+
+    async def watch(call: Call) -> web.StreamResponse:
+        """A verification that says how far it is. Who goes away ends it."""
+        response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson", "Cache-Control": "no-store"})
+        await response.prepare(call.http)
+        at = [0, 0]
+
+        def looked(done: int, of: int) -> None:
+            at[:] = done, of
+
+        work = asyncio.create_task(audit.verify(looked))
+        try:
+            while not work.done():
+                await asyncio.wait([work], timeout=TOLD_S)
+                if not work.done():
+                    await _give(call, response, _line(ChainProgress(done=at[0], of=at[1])))
+            report = work.result()
+            if not report.ok:
+                bus.publish("warning", "audit:chain", report.message)
+            await _give(call, response, _line(ChainProgress(done=report.records, of=report.records, report=report)))
+        except CorralError as error:  # its head is sent: that no report comes is all that can be said now
+            log.error("a verification ended early: %s", error)
+        except ConnectionResetError:
+            log.info("a verification was ended by who asked for it")
+        finally:
+            work.cancel()
+            await asyncio.gather(work, return_exceptions=True)
+        return response
 
     async def accept(call: Call) -> Any:
         body = await call.body(AcceptBody)
@@ -128,12 +168,18 @@ def add_audit(
         )  # fmt: skip
 
     server.add("GET", "/audit", "audit.read", audit_ls, on=CHAIN)
+    server.add("GET", "/audit/find", "audit.read", find, on=CHAIN)
+    server.add("GET", "/audit/verify", "audit.verify", watch, on=CHAIN)
     server.add("POST", "/audit/verify", "audit.verify", verify, on=CHAIN)
     server.add("POST", "/audit/accept", "audit.accept", accept, on=CHAIN)
     server.add("GET", "/audit/export", "audit.export", export, on=CHAIN)
     server.add("GET", "/audit/report", "audit.export", report, on=CHAIN)
     server.add("GET", "/audit/keys", "audit.read", keys, on=CHAIN)
     server.add("POST", "/audit/keys/rotate", "audit.keys", rotate, on=CHAIN)
+
+
+def _line(value: ChainProgress) -> bytes:
+    return msgspec.json.encode(value) + b"\n"
 
 
 async def _give(call: Call, response: web.StreamResponse, piece: bytes) -> None:

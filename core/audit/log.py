@@ -7,6 +7,7 @@ import json
 import logging
 import re
 import sqlite3
+import threading
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -15,12 +16,15 @@ from typing import Any
 import msgspec
 
 from core import fulldisk
+from core.audit import search
 from core.audit.chain import COLUMNS, GENESIS, SELECT, digest
 from core.audit.outside import Accepted, Head, read_head, write_accepted, write_head
+from core.audit.search import wanted
 from core.audit.verify import (
     ACCEPT,
     Examined,
     Fault,
+    Watch,
     end_wrong,
     examine,
     put_back_triggers,
@@ -28,8 +32,8 @@ from core.audit.verify import (
     start,
     verify_file,
 )
-from core.errors import Conflict, Invalid, StoreError
-from core.nouns import Actor, AuditRecord, ChainFault, ChainReport, Outcome
+from core.errors import Conflict, Failed, Invalid, StoreError
+from core.nouns import Actor, AuditPage, AuditRecord, ChainFault, ChainReport, Outcome
 from core.settings import Paths
 from core.store import Store
 from core.store.faults import store_error
@@ -251,11 +255,36 @@ class Audit:
         records = [to_record(row) for row in rows]
         return records if order == "ASC" else records[::-1]
 
-    async def verify(self) -> ChainReport:
+    async def find(
+        self, text: str = "", *, before_seq: int | None = None, after_seq: int | None = None, limit: int = 100
+    ) -> AuditPage:
+        """Records that fit what somebody typed (core.audit.search): the newest below `before_seq`, or the oldest above
+        `after_seq`. Raises `Invalid`."""
+        asked = wanted(text, moment)
+        found = await self._store.read(
+            lambda db: search.find(db, asked, before=before_seq, after=after_seq, limit=limit)
+        )
+        return AuditPage(
+            records=tuple(map(to_record, found.rows)), searched=found.searched, more=found.more, first=found.first,
+            last=found.last,
+        )  # fmt: skip
+
+    async def verify(self, watch: Watch | None = None) -> ChainReport:
         """Walk the whole chain and compare its end with the head outside the database: with the one in memory while
-        audit.head cannot be written."""
-        started = time.monotonic()
-        report = await asyncio.to_thread(verify_file, self._paths, self._head if self._behind else None)
+        audit.head cannot be written. `watch` is called in another thread; cancelled, the walk ends soon after."""
+        started, gone = time.monotonic(), threading.Event()
+
+        def look(done: int, of: int) -> None:
+            if gone.is_set():
+                raise Failed("the verification was ended", "nobody waits for it any more")
+            if watch is not None:
+                watch(done, of)
+
+        try:
+            report = await asyncio.to_thread(verify_file, self._paths, self._head if self._behind else None, look)
+        except asyncio.CancelledError:
+            gone.set()
+            raise
         report = msgspec.structs.replace(report, seconds=round(time.monotonic() - started, 3))
         self._told(report)
         return report

@@ -7,7 +7,7 @@ import hashlib
 import json
 import re
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from itertools import islice
 from pathlib import Path
@@ -79,10 +79,16 @@ def _told(value: object) -> bytes:
     return b"%b%d:%b" % (letter, len(raw), raw)
 
 
-def verify_file(paths: Paths, known: Head | None = None) -> ChainReport:
+Watch = Callable[[int, int], None]
+"""Told how many records of how many were looked at; what it raises ends the walk."""
+LOOKED = 2000
+"""Records between two words to it."""
+
+
+def verify_file(paths: Paths, known: Head | None = None, watch: Watch | None = None) -> ChainReport:
     """Verify on a connection of its own, in the caller's thread; a snapshot of the moment it begins. `known` stands for
     an audit.head that could not be written. Raises `StoreError`."""
-    return _verified(paths, known, False).report
+    return _verified(paths, known, False, watch).report
 
 
 def examine(paths: Paths, known: Head | None = None) -> Examined:
@@ -90,12 +96,12 @@ def examine(paths: Paths, known: Head | None = None) -> Examined:
     return _verified(paths, known, True)
 
 
-def _verified(paths: Paths, known: Head | None, with_state: bool) -> Examined:
+def _verified(paths: Paths, known: Head | None, with_state: bool, watch: Watch | None = None) -> Examined:
     try:
         with closing(sqlite3.connect(f"file:{quote(str(paths.database))}?mode=ro", uri=True, timeout=10)) as db:
             db.execute("BEGIN")
             head = known or read_head(paths)
-            report, number = _report(db, head, read_accepted(paths), paths)
+            report, number = _report(db, head, read_accepted(paths), paths, watch)
             state, last = _state(db) if with_state else (State(), LOWEST)
     except (sqlite3.Error, msgspec.MsgspecError) as error:
         raise StoreError("the chain cannot be read", str(error), "see `corral status`") from error
@@ -103,13 +109,13 @@ def _verified(paths: Paths, known: Head | None, with_state: bool) -> Examined:
 
 
 def _report(
-    db: sqlite3.Connection, head: Head | None, outside: Accepted | None, paths: Paths
+    db: sqlite3.Connection, head: Head | None, outside: Accepted | None, paths: Paths, watch: Watch | None
 ) -> tuple[ChainReport, int]:
     """The report, and the number of the last checkpoint."""
     accept = _acceptance(db, outside)
     same = accept is not None and _state(db, accept[0])[0].hex() == json.loads(accept[10]).get("state")
     begins = accept[0] if accept is not None and same else 0
-    verdict, faults = _faults(db, head, begins)
+    verdict, faults = _faults(db, head, begins, watch)
     found = vouched(db, paths, json.loads(accept[10]).get("checkpoint", 0) if accept is not None and same else 0)
     faults += found.faults
     accepted: tuple[AcceptedFault, ...] = ()
@@ -127,9 +133,11 @@ def _report(
     return report, found.number
 
 
-def _faults(db: sqlite3.Connection, head: Head | None, begins: int) -> tuple[Verdict, list[ChainFault]]:
+def _faults(
+    db: sqlite3.Connection, head: Head | None, begins: int, watch: Watch | None
+) -> tuple[Verdict, list[ChainFault]]:
     """How far the chain holds, and what is wrong, the first first. `begins`: where the walk begins, 0 for all."""
-    verdict, others = _inspect(db, head, begins)
+    verdict, others = _inspect(db, head, begins, watch)
     wrong, how, beside = verdict.wrong, verdict.how, verdict.other
     if not how:
         wrong, how = end_wrong(db, verdict.last if verdict.records else 0, head, start(db))
@@ -150,8 +158,10 @@ def _faults(db: sqlite3.Connection, head: Head | None, begins: int) -> tuple[Ver
     return verdict, [ChainFault(wrong=at, how=kind, message=told) for (at, kind), told in named.items()]
 
 
-def _inspect(db: sqlite3.Connection, head: Head | None, begins: int) -> tuple[Verdict, list[Verdict]]:
-    rows = _rows_of(db)
+def _inspect(
+    db: sqlite3.Connection, head: Head | None, begins: int, watch: Watch | None
+) -> tuple[Verdict, list[Verdict]]:
+    rows = _rows_of(db, watch)
     outside = (head.hash, head.seq) if head else ("", 0)
 
     def look() -> tuple[Verdict, list[Verdict]]:
@@ -171,9 +181,17 @@ def _inspect(db: sqlite3.Connection, head: Head | None, begins: int) -> tuple[Ve
         db.text_factory = str
 
 
-def _rows_of(db: sqlite3.Connection) -> Rows:
+def _rows_of(db: sqlite3.Connection, watch: Watch | None) -> Rows:
+    (of,) = db.execute("SELECT max(seq) FROM audit").fetchone()
+
     def rows(first: int) -> Iterator[tuple[Any, ...]]:
-        yield from db.execute(SELECT + " WHERE seq >= ? ORDER BY seq", (first,))
+        found = db.execute(SELECT + " WHERE seq >= ? ORDER BY seq", (first,))
+        if watch is None:
+            yield from found
+            return
+        while page := found.fetchmany(LOOKED):
+            yield from page
+            watch(page[-1][0], of)
 
     return rows
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
 from typing import Any, Protocol, TypeVar
+from urllib.parse import urlencode
 
-from core.nouns import AuditKeys, AuditReport
+import msgspec
+
+from core.errors import Failed
+from core.nouns import AuditKeys, AuditPage, AuditReport, ChainProgress, ChainReport
 
 T = TypeVar("T")
 
@@ -26,6 +31,28 @@ class ProofCalls:
 
     async def keys(self) -> AuditKeys:
         return await self._client.call("GET", "/audit/keys", AuditKeys)
+
+    async def find(
+        self, text: str = "", *, before_seq: int | None = None, after_seq: int | None = None, limit: int = 100
+    ) -> AuditPage:
+        """Records that fit `text` (docs/audit.md, Filter): the newest below `before_seq`, or the oldest above
+        `after_seq`."""
+        asked = {"q": text or None, "before_seq": before_seq, "after_seq": after_seq, "limit": limit}
+        query = urlencode({name: value for name, value in asked.items() if value is not None}, errors="replace")
+        return await self._client.call("GET", f"/audit/find?{query}", AuditPage)
+
+    async def verify(self, watch: Callable[[int, int], object]) -> ChainReport:
+        """Walk the whole chain; `watch` is told how many records of how many. Cancelled, it ends in the daemon too."""
+        rest = b""
+        async with aclosing(self._client.stream("/audit/verify")) as pieces:  # type: ignore[type-var]
+            async for piece in pieces:
+                *lines, rest = (rest + piece).split(b"\n")
+                for line in lines:
+                    told = msgspec.json.decode(line, type=ChainProgress)
+                    if told.report is not None:
+                        return told.report
+                    watch(told.done, told.of)
+        raise Failed("the verification ended early", "the daemon could not read the chain to its end", "see its log")
 
     async def rotate(self, reason: str = "", *, lost: bool = False) -> AuditKeys:
         """Go over to another key. Raises `Failed` if the one before cannot sign it, and with `lost` `Conflict` if it

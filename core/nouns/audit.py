@@ -33,6 +33,19 @@ class AuditRecord(Noun, frozen=True, kw_only=True):
     hash: str
 
 
+class AuditPage(Noun, frozen=True, kw_only=True):
+    """Some records that were asked for by words, newest last."""
+
+    records: tuple[AuditRecord, ...]
+    searched: int
+    """All from this seq to where the search began were looked at."""
+    more: bool
+    """There are records beyond `searched`."""
+    first: int
+    """seq of the oldest and the newest record that there is; 0 for none."""
+    last: int
+
+
 class ChainFault(Noun, frozen=True, kw_only=True):
     """One thing that is wrong with the chain. `how` is one of changed, removed, inserted, swapped, cut, lost (the
     database before this one, with its records), head (the head file itself is wrong), open (the triggers are gone),
@@ -68,6 +81,14 @@ class ChainReport(Noun, frozen=True, kw_only=True):
     seconds: float = 0.0
     faults: tuple[ChainFault, ...] = ()
     accepted: tuple[AcceptedFault, ...] = ()
+
+
+class ChainProgress(Noun, frozen=True, kw_only=True):
+    """A verification on its way: how far, and at its end the report."""
+
+    done: int
+    of: int
+    report: ChainReport | None = None
 
 
 class AuditKey(Noun, frozen=True, kw_only=True):

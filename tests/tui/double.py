@@ -10,6 +10,7 @@ import msgspec
 
 from core.errors import Conflict, NoDaemon, NoRoom
 from core.nouns import (
+    AuditPage,
     AuditRecord,
     ChainReport,
     Chat,
@@ -268,6 +269,70 @@ class Accounts:
         self._double.calls.append(("rm_account", name))
 
 
+class Proof:
+    """Of the double: what `client.proof` answers. Its search knows words and `actor:`."""
+
+    def __init__(self, double: Double) -> None:
+        self._double = double
+        self.verified: list[tuple[int, int]] = [(1, 3)]
+        self.report_made = ChainReport(
+            ok=False, records=3, head="x", wrong=2, how="changed", message="record 2 was changed"
+        )
+        self.gate = asyncio.Event()
+        """A verification and an export pause before their end until this is set."""
+        self.gate.set()
+        self.pieces = [b""]
+        self.page_report: Any = None
+        self.failing: Exception | None = None
+        self.asked: list[str] = []
+        """Each search."""
+
+    async def find(
+        self, text: str = "", *, before_seq: int | None = None, after_seq: int | None = None, limit: int = 100
+    ) -> AuditPage:
+        self.asked.append(text)
+        if self.failing is not None:
+            raise self.failing
+        known = sorted(self._double.records, key=lambda each: each.seq)
+        low, high = (known[0].seq, known[-1].seq) if known else (0, 0)
+        looked = [r for r in known if r.seq < (before_seq or 1 << 60) and r.seq > (after_seq or 0)]
+        fits = [r for r in looked if _fits(r, text)]
+        shown = fits[:limit] if after_seq is not None else fits[-limit:]
+        more = len(shown) < len(fits)
+        end = high if after_seq is not None else low
+        searched = (shown[-1] if after_seq is not None else shown[0]).seq if more else end
+        return AuditPage(records=tuple(shown), searched=searched, more=more, first=low, last=high)
+
+    async def verify(self, watch: Any) -> ChainReport:
+        for each in self.verified:
+            watch(*each)
+        try:
+            await self.gate.wait()
+        except asyncio.CancelledError:
+            self._double.calls.append(("verify ended",))
+            raise
+        return self.report_made
+
+    async def export(self, since: float | None = None) -> AsyncIterator[bytes]:
+        self._double.calls.append(("export", since))
+        for piece in self.pieces:
+            yield piece
+            await self.gate.wait()
+
+    async def report(self, since: float | None = None) -> Any:
+        self._double.calls.append(("report", since))
+        return self.page_report
+
+
+def _fits(record: AuditRecord, text: str) -> bool:
+    whole = " ".join((record.actor, record.verb, record.object, record.outcome, record.reason)).lower()
+    return all(
+        record.actor.startswith(word[6:]) if word.startswith("actor:") else word.lower() in whole
+        for word in text.split()
+        if not word.endswith(":")
+    )
+
+
 class Double:
     """Not the real client. `calls` has what was asked; `push` sends an event; `drop` cuts the connection."""
 
@@ -297,6 +362,7 @@ class Double:
         self.access = Access(self)
         self.keys = Keys(self)
         self.accounts = Accounts(self)
+        self.proof = Proof(self)
         self._news: asyncio.Queue[Event | None] = asyncio.Queue()
 
     async def connect(self) -> Double:

@@ -15,7 +15,7 @@ from core.errors import CorralError, Failed
 from core.nouns import AuditKeys, AuditRecord
 from tui.amounts import Moment, Whole
 from tui.command import Nouns, Told, again, filled, options, run, with_options
-from tui.lines import as_json, ask, local, say, table, tell
+from tui.lines import Progress, as_json, ask, local, say, table, tell
 from tui.plain import line
 
 POLL_S = 0.5
@@ -105,7 +105,11 @@ def verify(file: str | None, keys: tuple[str, ...], against: str | None) -> None
         return
     if keys or against:
         raise click.UsageError("--key and --against are for a FILE")
-    report = run(lambda client: client.verify_audit())
+    progress = Progress("verify")
+    try:
+        report = run(lambda client: client.proof.verify(progress.show))
+    finally:
+        progress.end()
     if options().json:
         as_json(report)
     else:
@@ -140,14 +144,25 @@ def export(since: float | None, out: str) -> None:
 
     It has the records, checkpoints and public keys; `corral audit verify FILE --key PUB` needs no daemon.
     """
-    from tui.verbs import proof
+    from tui import exports
 
     if out == "-" and options().json:
         raise click.UsageError("--out - writes the export itself: there is no place for --json")
-    tail = run(lambda client: proof.write(client.proof.export(since), None if out == "-" else Path(out)))
+    progress = Progress("export")
+
+    async def work(client: Client) -> bytes:
+        of = (await client.status()).audit_records  # more than comes where --since leaves some out
+        watch = lambda lines, size: progress.show(min(lines, of), of)  # noqa: E731
+        file = None if out == "-" else Path(out)
+        return await exports.write(client.proof.export(since), file, replace=options().yes, watch=watch)
+
+    try:
+        tail = run(work)
+    finally:
+        progress.end()
     if out == "-":
         return
-    end = proof.ended(tail)
+    end = exports.ended(tail)
     told = {"file": out, "records": end.records, "last": end.last, "head": end.hash, "checkpoints": end.checkpoints,
             "key": end.key}  # fmt: skip
     signed = f"signed by key {end.key}" if end.key else "NOT SIGNED (see `corral audit key show`)"
@@ -165,9 +180,8 @@ def report(since: float | None, html: bool, out: str | None) -> None:
     With the verification, and who was given what by whom. Exit 1 if the chain does not verify; the page is written
     all the same.
     """
-    from tui import page
+    from tui import exports, page
     from tui import report as made
-    from tui.verbs import proof
 
     found = run(lambda client: client.proof.report(since))
     if options().json:
@@ -179,7 +193,7 @@ def report(since: float | None, html: bool, out: str | None) -> None:
             say(text)
         else:
             try:
-                proof.make(Path(out), text.encode())
+                exports.make(Path(out), text.encode(), replace=options().yes)
             except CorralError as error:
                 raise Told(error) from error
             tell(found, f"the report is in {line(out)}")
