@@ -47,6 +47,7 @@ def parts(
     cache_type: CacheType,
     n_ubatch: int = N_UBATCH,
     engine: Abilities = DEFAULT,
+    embedding: bool = False,
 ) -> PlanParts:
     """Bytes by use, in use; `engine` says what its program takes, and whether it keeps a window or all."""
     slots = max(1, parallel)
@@ -63,12 +64,15 @@ def parts(
     wide = max(shape.n_embd, shape.n_head * shape.key_length)  # gemma3's queries are wider than its embedding
     batch = min(n_ubatch, per)
     compute = batch * 4 * (2 * shape.n_ff + 4 * shape.n_embd + 4 * wide) + _mask(batch, batch)
+    # With embeddings every token of a batch has scores, once where they are computed and once where they are kept.
+    scores = 4 * shape.n_vocab * batch if embedding else 0
+    early = scores // 2 if engine.early_scores else 0
     return PlanParts(
         weights=shape.tensor_bytes,
         kv_cache=round(kv),
-        compute=compute,
+        compute=compute + 2 * scores - early,
         repack=shape.repack_bytes,
-        output=(4 * shape.n_vocab + SLOT_BYTES) * slots,  # scores of the next token
+        output=(4 * shape.n_vocab + SLOT_BYTES) * slots + early,  # scores of the next token
         base=engine.program_bytes + 150 * shape.n_vocab,
         checkpoints=_checkpoint(shape, per, row) if engine.checkpoints else 0,
     )
@@ -126,9 +130,10 @@ def plan(
     reserved_bytes: int,
     n_ubatch: int = N_UBATCH,
     engine: Abilities = DEFAULT,
+    embedding: bool = False,
 ) -> Plan:
     """The plan of one replica against what is free (bytes), with the nearest thing that would fit if it does not."""
-    found = parts(shape, ctx, parallel, cache_type, n_ubatch, engine)
+    found = parts(shape, ctx, parallel, cache_type, n_ubatch, engine, embedding)
     most = full(found, shape, ctx, parallel, n_ubatch, engine)
     need = reserved(most, cache_ram_mib)
     left = free_bytes - reserve_bytes - reserved_bytes
@@ -155,7 +160,9 @@ def plan(
         reason=f"needs {human(need)} of {human(max(0, left))}: {beside}"
         if fits
         else f"needs {human(need)} and {human(max(0, left))} is left: {beside}",
-        nearest=None if fits else nearest(shape, model, ctx, parallel, cache_type, cache_ram_mib, left, engine),
+        nearest=None
+        if fits
+        else nearest(shape, model, ctx, parallel, cache_type, cache_ram_mib, left, engine, embedding),
         notes=tuple(notes),
     )
 
@@ -169,6 +176,7 @@ def nearest(
     cache_ram_mib: int,
     left: int,
     engine: Abilities = DEFAULT,
+    embedding: bool = False,
 ) -> DeploymentSpec | None:
     """The nearest thing that fits, the least harmful change first: a smaller cache type (a little quality), then fewer
     slots (others wait), then a shorter conversation (what one came for)."""
@@ -179,7 +187,7 @@ def nearest(
         slots = max(1, parallel)
         while slots:
             for kind in kinds:
-                found = parts(shape, per * slots, slots, kind, engine=engine)
+                found = parts(shape, per * slots, slots, kind, engine=engine, embedding=embedding)
                 most = full(found, shape, per * slots, slots, engine=engine)
                 if reserved(most, cache_ram_mib) <= left:
                     return DeploymentSpec(name="nearest", model=model, ctx=per * slots, parallel=slots, cache_type=kind)

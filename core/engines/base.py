@@ -47,6 +47,8 @@ class Abilities(Noun, frozen=True, kw_only=True):
     """Resident memory of the program itself, just ready: a part of the plan, measured."""
     checkpoints: int = 0
     """States that a slot keeps of layers that see a window, so that its conversation can go back: `command` says so."""
+    early_scores: bool = False
+    """With embeddings, it touches half of the scores of a batch when it loads (measured)."""
     whole_window: bool = False
     """Keeps the cache of the whole context for layers, too, that see a window of it alone."""
     term_again_s: float = 0.0

@@ -115,7 +115,7 @@ def chance(engine: Engine, model: Path, count: int, seed: int) -> float:
     for ctx, parallel, kind, embedding in chances(random.Random(seed), count, known.ctx_train, engine):
         found = measure(engine, model, known, ctx, parallel, kind, embedding=embedding, fill=True)
         able = engine.abilities
-        plan = sizing.parts(known, ctx, parallel, kind, engine=able)
+        plan = sizing.parts(known, ctx, parallel, kind, engine=able, embedding=embedding)
         most = sizing.full(plan, known, ctx, parallel, engine=able)
         errors = {
             "ready": sizing.ready(plan) / found.ready - 1,
@@ -127,7 +127,7 @@ def chance(engine: Engine, model: Path, count: int, seed: int) -> float:
         row |= {f"error_{key}": round(value, 4) for key, value in errors.items()}
         row["reserved"] = sizing.reserved(most, 0) // MIB
         print(json.dumps(row), flush=True)
-        worst = max(worst, -errors["full"], *(abs(errors[key]) for key in ("ready", "used") if not embedding))
+        worst = max(worst, -errors["full"], *(abs(errors[key]) for key in ("ready", "used")))
     return worst
 
 

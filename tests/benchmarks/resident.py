@@ -26,6 +26,8 @@ from core.nouns import DeploymentSpec, ModelShape
 
 SECRET = "measured"
 READY_S = 90
+POOLED = {"LLAMA_ARG_POOLING": "mean"}
+"""As a model that is made for embeddings says itself: llama-server embeds no other."""
 
 
 class Resident(NamedTuple):
@@ -85,7 +87,7 @@ def measure(
         sock, log = Path(folder, "e.sock"), Path(folder, "log")
         with log.open("wb") as out:
             process = subprocess.Popen(
-                command.argv, env=command.env, cwd=folder, stdin=subprocess.DEVNULL, stdout=out, stderr=out
+                command.argv, env=command.env | POOLED, cwd=folder, stdin=subprocess.DEVNULL, stdout=out, stderr=out
             )
         try:
             _until_ready(process, sock, log)

@@ -67,6 +67,19 @@ def test_conversations_keep_states_of_layers_that_see_a_window() -> None:
     assert sizing.parts(SMOLLM2, 8192, 4, "f16", engine=engine).checkpoints == 0
 
 
+def test_embeddings_have_scores_for_every_token_of_a_batch() -> None:
+    """It was not planned for: with gemma-3-270m and llama-cpp-python 1421 MiB were in use beside 534."""
+    scores = 4 * 49152 * 512
+    asked = sizing.parts(SMOLLM2, 8192, 4, "f16")
+    embeds = sizing.parts(SMOLLM2, 8192, 4, "f16", embedding=True)
+    assert sizing.resident(embeds) - sizing.resident(asked) == 2 * scores
+    assert sizing.ready(embeds) == sizing.ready(asked)
+    early = sizing.parts(SMOLLM2, 8192, 1, "f16", engine=LlamaCppPython.abilities, embedding=True)
+    plain = sizing.parts(SMOLLM2, 8192, 1, "f16", engine=LlamaCppPython.abilities)
+    assert sizing.ready(early) - sizing.ready(plain) == scores // 2
+    assert sizing.resident(early) - sizing.resident(plain) == 2 * scores
+
+
 def test_yes_says_the_numbers() -> None:
     found = plan(8 << 30)
     assert found.fits and found.nearest is None

@@ -163,15 +163,16 @@ async def _follow(client: Client, job: ImportJob) -> None:
     show_default=True,
 )  # fmt: skip
 @click.option("--memory", type=Size(), default="0", help="hard limit, e.g. 2G")
+@click.option("--embedding", is_flag=True, help="as a deployment that serves /v1/embeddings")
 @with_options
-def fit(model: str, ctx: int, parallel: int, cache_type: str, engine: str, memory: int) -> None:
+def fit(model: str, ctx: int, parallel: int, cache_type: str, engine: str, memory: int, embedding: bool) -> None:
     """The memory a replica would need, and whether it fits.
 
     Exit 5 if it does not fit now.
     """
     spec = DeploymentSpec(
         name="fit", model=model, ctx=ctx, parallel=parallel, cache_type=cache_type,  # type: ignore[arg-type]
-        engine=engine, memory=memory,
+        engine=engine, memory=memory, embedding=embedding,
     )  # fmt: skip
     plan = run(lambda client: client.fit(spec))
     note_ctx(ctx, plan.ctx)
