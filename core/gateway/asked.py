@@ -14,6 +14,13 @@ from core.gateway.errors import Refusal
 
 ITEMS = 10_000
 """Of the arrays of a request's schemas in all: an engine writes a grammar of them, element by element."""
+PROMPTS = 128
+"""Of a request to complete: each is one of its own for the engine, and all are waited for. 3,000 ended a replica."""
+INPUTS = 2048
+"""Of a request for embeddings (OpenAI's most), and documents of one to rank."""
+CHOICES = 48
+"""Of a grammar's parts that may be left out: with each the ways through it multiply. 64 in a row took 0.6 s a token
+with the sample, 128 held up everybody else for longer than anybody waits; schemas do not."""
 MOST_TOKENS = 1 << 40
 """No bound is taken for more: JSON has larger numbers than any answer."""
 
@@ -63,6 +70,9 @@ class Asked(msgspec.Struct, frozen=True):
     text: msgspec.Raw = _NOTHING
     output_format: msgspec.Raw = _NOTHING
     output_config: msgspec.Raw = _NOTHING
+    prompt: msgspec.Raw = _NOTHING
+    input: msgspec.Raw = _NOTHING
+    documents: msgspec.Raw = _NOTHING
 
     def bounds(self) -> list[int]:
         """What it says of how long an answer may be, in tokens. Which of several counts is the engine's to say."""
@@ -71,6 +81,7 @@ class Asked(msgspec.Struct, frozen=True):
 
 
 _DECODE = msgspec.json.Decoder(Asked).decode
+_LIST = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
 
 def read(api: Api, body: bytes) -> Asked:
@@ -85,12 +96,28 @@ def read(api: Api, body: bytes) -> Asked:
         raise Refusal(400, "the body cannot be read: it is not JSON", "bad_request") from None
     if asked.logprobs is not None and asked.logprobs > api.logprobs:
         raise Refusal(400, f"logprobs is at most {api.logprobs} here", "bad_request")
+    if len(body) > 3 * PROMPTS:  # what is shorter holds no more
+        _count("prompt", asked.prompt, PROMPTS)
+        _count("input", asked.input, INPUTS)
+        _count("documents", asked.documents, INPUTS)
+    if asked.grammar and (count := sum(map(asked.grammar.count, ("?", "*", "{0")))) > CHOICES:
+        why = f"grammar has {count} parts that may be left out (`?`, `*`, `{{0`) and may have {CHOICES}"
+        raise Refusal(400, f"{why}: json_schema has no such limit", "bad_request")
     for schema in (
         asked.json_schema, asked.response_format, asked.tools, asked.text, asked.output_format, asked.output_config,
     ):  # fmt: skip
         if schema and _items(msgspec.json.decode(schema)) > ITEMS:
             raise Refusal(400, f"the arrays of a schema have at most {ITEMS} items in all", "bad_request")
     return asked
+
+
+def _count(name: str, texts: msgspec.Raw, most: int) -> None:
+    """Raises `Refusal` for a list of more than `most` texts or lists of tokens. A list of numbers is one text."""
+    if not texts or bytes(memoryview(texts)[:1]) != b"[":
+        return
+    count = sum(bytes(memoryview(each)[:1]) in (b'"', b"[", b"{") for each in _LIST(texts))
+    if count > most:
+        raise Refusal(400, f"{name} has {count} entries and may have {most}: send several requests", "bad_request")
 
 
 def _items(schema: object) -> float:

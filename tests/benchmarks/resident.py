@@ -97,7 +97,8 @@ def measure(
             used = _rss(process.pid)
             if not fill:
                 return Resident(ready, used)
-            room = max(1, (per if not embedding else min(per, sizing.N_UBATCH)) - 96)
+            each = min(ctx // parallel, per)
+            room = max(1, (each if not embedding else min(each, sizing.N_UBATCH)) - 96)
             for words in (room // 2, room * 3 // 4, room):  # a conversation that goes on
                 with ThreadPoolExecutor(parallel) as pool:
                     list(pool.map(partial(_prompt, sock, embedding=embedding), _texts(parallel, words)))

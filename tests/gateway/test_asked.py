@@ -21,6 +21,11 @@ TOO_MUCH = [
     (COMPLETION, {"best_of": 129}),
     (COMPLETION, {"grammar": "root ::= " + "(" * 100_000}),
     (COMPLETION, {"dry_sequence_breakers": ["a"] * 17}),
+    (COMPLETION, {"grammar": "root ::= " + '"a"? ' * 49}),
+    (COMPLETION, {"grammar": "root ::= " + '("a" | "b"){0,3} ' * 49}),
+    (COMPLETION, {"prompt": ["hi"] * 129}),
+    (COMPLETION, {"prompt": [[1, 2]] * 3000}),
+    ("/v1/embeddings", {"input": ["hi"] * 2049}),
 ]
 ENOUGH = [
     (CHAT, {"logprobs": True, "top_logprobs": 20}),
@@ -31,6 +36,10 @@ ENOUGH = [
     (COMPLETION, {"grammar": 'root ::= "yes" | "no"', "dry_sequence_breakers": ["\n", ":"]}),
     (COMPLETION, {"json_schema": {"type": "array", "minItems": 2, "maxItems": 5}}),
     (COMPLETION, {"json_schema": None}),
+    (COMPLETION, {"prompt": "hi"}),
+    (COMPLETION, {"prompt": ["hi"] * 128}),
+    (COMPLETION, {"prompt": [*range(3000)]}),
+    ("/v1/embeddings", {"input": ["hi"] * 2048}),
     (CHAT, {"tools": [{"type": "function", "function": {"name": "maxItems", "parameters": {}}}]}),
     (CHAT, {"tools": [], "response_format": {"type": "json_object"}}),
 ]
