@@ -105,7 +105,7 @@ class Capacity:
             reserve_bytes=left.reserve_bytes,
             reserved_bytes=left.reserved_bytes,
             engine=self._engines.get(spec.engine).abilities,
-            embedding=spec.embedding,
+            embedding=spec.embedding or spec.rerank,
         )
         if _limit_too_small(spec, plan):
             return msgspec.structs.replace(plan, fits=False, reason=_limit_reason(spec, plan))
