@@ -19,7 +19,8 @@ def lacks(me: Whoami | None, permission: str, object: str = "") -> str:
     if not held:
         return f"{me.name} may not {permission}: no grant gives it (screen 8 shows yours)"
     if not object:
-        return ""
+        whole = next((d for d in me.denied if d.permission == permission and d.scope == "*"), None)
+        return f"{me.name} may not {permission}: grant {whole.grant} denies it" if whole is not None else ""
     denial = next((each for each in me.denied if each.permission == permission and fits(each, object)), None)
     if denial is not None:
         return f"{me.name} may not {permission} on {object}: grant {denial.grant} denies it"

@@ -114,6 +114,7 @@ class Glass:
 
 
 def said(grant: Grant) -> str:
-    """A sentence for everybody."""
+    """A sentence for everybody, on one line: it goes to logs too."""
+    reason = "".join(letter if letter.isprintable() else " " for letter in grant.reason)
     until = datetime.fromtimestamp(grant.until or 0.0, UTC).strftime("%H:%M UTC")
-    return f"the glass is broken: {grant.subject} took {grant.what} on {grant.scope} until {until}: {grant.reason}"
+    return f"the glass is broken: {grant.subject} took {grant.what} on {grant.scope} until {until}: {reason}"

@@ -168,10 +168,18 @@ class Rights:
         return found
 
     def anywhere(self, actor: Actor, permission: str, now: float) -> bool:
-        """May `actor` do `permission` on anything at all? What a list then shows is decided for each of its objects."""
+        """May `actor` do `permission` on anything at all: no denial takes the whole of it? What a list then shows is
+        decided for each of its objects."""
         if self.almighty(actor) or permission in self.root(actor):
             return True
-        return any(permission in means for grant, means in self.of(actor, now) if grant.effect == "allow")
+        mine = [grant for grant, means in self.of(actor, now) if permission in means]
+        kind = PERMISSIONS[permission].kind
+        denied = [_whole(grant.scope, kind) for grant in mine if grant.effect == "deny"]
+        return any(
+            grant.glass or not any(covers(scope, _whole(grant.scope, kind)) for scope in denied)
+            for grant in mine
+            if grant.effect == "allow"
+        )
 
     def _why_not(self, actor: Actor, permission: str, object: str, now: float) -> str:
         """The nearest reason why no grant gives it."""
@@ -265,6 +273,11 @@ def both(one: Iterable[Use], other: Iterable[Use] | None) -> tuple[Use, ...]:
             elif covers(mine.scope, his.scope):
                 found.append(mine._replace(scope=his.scope, until=min(ends, default=None)))
     return tuple(dict.fromkeys(found))
+
+
+def _whole(scope: str, kind: str) -> str:
+    """The scope as one of objects of this kind: of `*` these are all."""
+    return f"{kind}:*" if scope == "*" else scope
 
 
 def _said(grant: Grant) -> str:

@@ -164,7 +164,7 @@ class Access:
 
     def _needs(self, actor: Actor, whom: Subject) -> tuple[str, str]:
         """The permission to grant something to `whom`, and on what: owners manage their own service accounts."""
-        if accountrights.owns(self.rights, actor, whom):
+        if accountrights.owns(self.rights, actor, whom) and self._gate.anywhere(actor, "accounts.own"):
             return "accounts.own", "*"
         return "access.grant", ""
 

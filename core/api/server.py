@@ -178,7 +178,7 @@ class Server:
                 )
             response = await handler(request)
         except CorralError as error:
-            if isinstance(error, NotAllowed | Unseen):
+            if isinstance(error, NotAllowed | Unseen) or _tricky(request):
                 await self._record_refusal(request, error)
             response = _error(error)
         except web.HTTPException as error:
@@ -206,6 +206,13 @@ class Server:
         verb, route = f"{request.method.lower()}.refused", f"route:{request.path[:200]}"
         why = error.reason if isinstance(error, Unseen) else str(error)
         await self.refusals.record(call.actor, verb, route, call.request, why)
+
+
+def _tricky(request: web.Request) -> bool:
+    """Has a name in the path what no name has, and what leads elsewhere where a name becomes part of one?"""
+    return any(
+        "/" in name or name in (".", "..") or not name.isprintable() for name in request.match_info.values()
+    )  # fmt: skip
 
 
 def _error(error: CorralError, status: int | None = None) -> web.Response:

@@ -15,10 +15,10 @@ import msgspec
 from core.access import Gate
 from core.chats import tables
 from core.chats.answer import Answer
-from core.chats.asking import Answers
+from core.chats.asking import Answers, Live
 from core.chats.context import fitting, messages, overfull, too_long
 from core.chats.retention import DAY_S
-from core.errors import Conflict, Invalid, NotFound, missing
+from core.errors import Conflict, Invalid, NotFound, Unseen, missing
 from core.events import Bus
 from core.nouns import Actor, Chat, ChatDetail, ChatOptions, Deployment, Turn
 from core.store import Store
@@ -276,7 +276,7 @@ class Chats:
     async def stop(self, actor: Actor, chat: str, turn: str, *, request: str = "") -> None:
         """End an answer; what came is kept. One that has ended stays as it is. Raises `NotFound`."""
         found = await self._mine(actor, chat)
-        live = self._answers.get(turn)
+        live = self._in_flight(found, turn)
         if live is not None:
             effect = await self._gate.intent(actor, "chats.stop", f"chat:{found.id}", request or turn)
             await self._answers.stop(live, actor)
@@ -291,6 +291,7 @@ class Chats:
         known or the answer has begun), and after so many seconds in which nothing else came.
         """
         found = await self._mine(actor, chat)
+        self._in_flight(found, turn)
         async with contextlib.aclosing(self._answers.follow(turn, offset, ping_s)) as pieces:
             async for piece in pieces:
                 yield piece
@@ -316,8 +317,16 @@ class Chats:
     async def _mine(self, actor: Actor, id: str) -> Chat:
         chat = await self._store.read(lambda db: tables.one_chat(db, actor, id))
         if chat is None:
-            raise NotFound(f"no chat {id!r}", todo="see `corral chats ls`")
+            whose = await self._store.read(lambda db: tables.whose(db, id))
+            raise missing("chat", id, reason=f"{actor.name} asked for a chat of {whose}" if whose else "")
         return chat
+
+    def _in_flight(self, chat: Chat, turn: str) -> Live | None:
+        """A turn of this chat that is being answered. Raises `NotFound` for one of another chat."""
+        live = self._answers.get(turn)
+        if live is not None and live.answer.turn.chat != chat.id:
+            raise Unseen(f"chat {chat.id} has no turn {turn[:64]!r}", reason="that turn is one of another chat")
+        return live
 
     async def _with_room(self, chat: Chat) -> Chat:
         return (await self._with_rooms([chat]))[0]

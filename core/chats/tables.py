@@ -64,6 +64,12 @@ def one_chat(db: sqlite3.Connection, actor: Actor, id: str) -> Chat | None:
     return _chat(rows[0]) if len(rows) == 1 else None
 
 
+def whose(db: sqlite3.Connection, id: str) -> str:
+    """Whose the chat with this id is, for the trail; "" if there is none."""
+    row = db.execute("SELECT owner FROM chats WHERE id = ?", (id,)).fetchone()
+    return str(row[0]) if row else ""
+
+
 def search(db: sqlite3.Connection, actor: Actor, text: str) -> list[Chat]:
     """Chats whose title, question or answer holds `text`, in any case of any script (LIKE folds ASCII alone)."""
     db.create_function("folded", 1, str.casefold, deterministic=True)

@@ -50,6 +50,12 @@ async def test_it_rings(house: House, caplog: pytest.LogCaptureFixture) -> None:
     assert made in house.glass.broken()
 
 
+async def test_a_reason_makes_no_lines_of_its_own_in_a_log(house: House) -> None:
+    await house.glass.take(SUPERUSER, "r", reason="x\n2026-01-01 nothing happened\x1b[2J")
+    (said,) = house.glass.troubles()
+    assert "\n" not in said and "\x1b" not in said and said.endswith("x 2026-01-01 nothing happened [2J")
+
+
 async def test_it_ends_by_itself_and_that_is_recorded(house: House) -> None:
     await house.glass.take(SUPERUSER, "r", reason="for a moment", seconds=90)
     pauses: list[float] = []

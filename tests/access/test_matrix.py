@@ -27,7 +27,7 @@ assert _spec is not None and _spec.loader is not None
 matrix = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(matrix)
 
-ADA = Actor(uid=1000, name="ada")
+ADA = Actor(uid=1000, name="ada", groups=(100,))
 REACHED = {"reached": True}
 
 
@@ -77,7 +77,11 @@ async def walk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator
 
     async def go(role: str, method: str, path: str) -> int:
         subject = Subject(kind="user", name="ada", id=1000)
+        role, _, denied = role.partition(", ")
         grants = [Grant(id="g1", what=role, subject=subject, by="root", at=0.0)] if role else []
+        if denied:
+            everybody = Subject(kind="group", name="users", id=100)
+            grants.append(Grant(id="g2", effect="deny", what="*", subject=everybody, by="root", at=1.0))
         gate.rights = Rights(mode="system", owner_uid=0, grants=grants)
         found = re.sub(r"\{n:[^/]*\}", "1", path)
         async with client.request(method, "/api/v1" + re.sub(r"\{\w+\}", "name", found)) as answer:
@@ -99,6 +103,41 @@ async def test_a_route_is_open_to_the_roles_that_have_its_permission_and_to_nobo
         may = right.permission == ANYBODY or {right.permission, right.or_else} & set(allowed)
         assert (status < 300) == bool(may), (role, right, status)
         assert may or status in (403, 404)
+
+
+async def reached(walk: Walk, role: str) -> set[tuple[str, str]]:
+    """The routes that a user with this role alone gets to."""
+    return {
+        (right.method, right.path)
+        for right in matrix.server().rights
+        if await walk(role, right.method, right.path) < 300
+    }  # fmt: skip
+
+
+async def test_an_auditor_gets_to_whatever_can_be_read_and_to_nothing_that_changes_anything(walk: Walk) -> None:
+    found = await reached(walk, "auditor")
+    assert {each for each in found if each[0] != "GET"} == {
+        ("POST", "/audit/verify"), ("POST", "/access/simulate"), ("POST", "/keys/whose"), ("POST", "/fit"),
+    }  # fmt: skip
+    reads = {(right.method, right.path) for right in matrix.server().rights if right.method == "GET"}
+    conversations = {each for each in reads if each[1].startswith("/chats")}
+    own = {
+        ("GET", "/usage"),
+        ("GET", "/deployments/{name}/logs"),
+    }  # his own usage he has none of; logs are the operators'
+    assert reads - found == conversations | own
+
+
+async def test_an_admin_gets_to_no_route_that_alters_the_trail_or_breaks_the_glass(walk: Walk) -> None:
+    found = await reached(walk, "admin")
+    trail = {(right.method, right.path) for right in matrix.server().rights if right.path.startswith("/audit")}
+    assert trail - found == {("POST", "/audit/accept")} and ("POST", "/access/break-glass") not in found
+    changing = {each for each in trail & found if each[0] != "GET"}
+    assert changing == {("POST", "/audit/verify"), ("POST", "/audit/keys/rotate")}  # a rotation is itself chained
+
+
+async def test_whatever_a_role_gives_a_denial_takes_on_every_route(walk: Walk) -> None:
+    assert {path for _, path in await reached(walk, "admin, denied")} == {"/whoami", "/access/permissions"}
 
 
 def test_every_route_needs_a_permission_but_those_that_tell_a_stranger_who_he_is() -> None:

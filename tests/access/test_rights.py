@@ -65,6 +65,15 @@ def test_a_grant_holds_on_its_scope_for_its_role_until_it_ends() -> None:
     assert "has ended" in said.why
 
 
+@pytest.mark.parametrize("scope", ["*", "key:*"])
+def test_a_denial_of_what_needs_no_object_leaves_nothing_of_it(scope: str) -> None:
+    allowed, denied = grant("user", user(ALICE)), grant("keys.own", user(ALICE), scope, deny=True)
+    rights = system(allowed, denied)
+    assert not rights.anywhere(ALICE, "keys.own", NOW) and rights.anywhere(ALICE, "chats.own", NOW)
+    narrow = system(allowed, grant("deployments.use", user(ALICE), "deployment:a*", deny=True))
+    assert narrow.anywhere(ALICE, "deployments.use", NOW)
+
+
 def test_a_denial_wins_whatever_stands_beside_it() -> None:
     allowed, denied = grant("admin", user(ALICE)), grant("deployments.rm", STAFF, "deployment:chat", deny=True)
     for grants in ((allowed, denied), (denied, allowed)):

@@ -7,7 +7,7 @@ import sqlite3
 import pytest
 
 from core.chats import Chats
-from core.errors import Conflict, Invalid, NotFound
+from core.errors import Conflict, Invalid, NotFound, Unseen
 from core.nouns import Actor, Chat, ChatOptions, Turn
 
 ALICE = Actor(uid=1000, name="alice")
@@ -216,6 +216,20 @@ async def test_a_refusal_of_the_gateway_is_the_turns_reason(house, chats) -> Non
     turn = await chats.ask(ALICE, "r", (await new(chats)).id, "q")
     _, last = await whole(chats, turn)
     assert (last.state, last.reason, last.answer) == ("failed", "no room for it", "")
+
+
+async def test_a_turn_is_neither_followed_nor_stopped_through_another_chat(house, chats) -> None:
+    house.gateway.script = [event("half"), None]
+    own = await new(chats)
+    turn = await chats.ask(ALICE, "r", (await new(chats)).id, "q")
+    await first_piece(chats, turn)
+    with pytest.raises(Unseen, match="has no turn"):
+        await anext(chats.stream(ALICE, own.id, turn.id))
+    with pytest.raises(Unseen, match="has no turn"):
+        await chats.stop(ALICE, own.id, turn.id)
+    assert (await chats.get(ALICE, turn.chat)).messages[0].state == "streaming"
+    await chats.stop(ALICE, turn.chat, turn.id)
+    await whole(chats, turn)
 
 
 async def test_stop_keeps_what_came(house, chats) -> None:

@@ -102,6 +102,16 @@ async def test_what_the_actor_may_not_do_is_dim_and_the_key_says_why(console, fa
         await it.until(words)
 
 
+async def test_a_form_says_which_names_one_may_deploy_under(console, fake, doubles):
+    fake.me = doubles.somebody(("deployments.create", "deployment:team-*"), ("deployments.read", "*"))
+    async with console("2") as it:
+        await it.until("replica")
+        await it.press("d")
+        await it.until("ann may deployments.create on deployment:team-* only")
+        await it.press("ctrl+s")
+        assert not [call for call in fake.calls if call[0] == "deploy"]
+
+
 async def test_what_he_may_do_is_not_dim(console, fake, doubles):
     fake.me = doubles.somebody(("deployments.rm", "deployment:ch*"), ("deployments.stop", "*"))
     async with console("2") as it:

@@ -9,6 +9,7 @@ import msgspec
 
 from core.nouns import Deployment, DeploymentSpec, Plan
 from tui.plain import plain
+from tui.rights import lacks
 from tui.spoken import FIELDS, spoken
 from tui.widgets.asking import Asking
 from tui.widgets.form import Field, Form
@@ -87,10 +88,13 @@ class DeployForm(Asking):
         words = {key: self.value(key) for key in ("model", "engine", "cache_type", "url")}
         name = self.value("name") or self.value("model")
         try:
-            return msgspec.convert({**words, **numbers, "name": name}, DeploymentSpec)
+            found = msgspec.convert({**words, **numbers, "name": name}, DeploymentSpec)
         except msgspec.ValidationError as error:
             told, _, field = str(error).partition(" - at `$.")
             raise ValueError(f"{FIELDS.get(field.rstrip('`'), 'A field')}: {told}") from None
+        if why := lacks(self.corral.state.me, "deployments.create", f"deployment:{name}"):
+            raise ValueError(why)
+        return found
 
     def question(self) -> Callable[[Any], Awaitable[str]]:
         spec = self.spec()

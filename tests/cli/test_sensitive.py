@@ -1,0 +1,64 @@
+"""A sensitive deployment with the real daemon, engine and gateway: where it runs, who gets at it, what is kept."""
+
+import json
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+from command import ask, corral, until
+
+pytestmark = [pytest.mark.journey, pytest.mark.timeout(240)]
+
+
+def asked(secret: str, deployment: str) -> int:
+    """The status that a program with this key gets."""
+    body = {"model": deployment, "max_tokens": 3, "messages": [{"role": "user", "content": "Hi"}]}
+    request = urllib.request.Request(
+        ask("status")["gateway"] + "/v1/chat/completions", json.dumps(body).encode(),
+        {"Authorization": f"Bearer {secret}", "Content-Type": "application/json"},
+    )  # fmt: skip
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+def test_it_runs_where_its_label_is_keeps_no_chats_and_takes_keys_of_its_groups(home: Path, sample: Path) -> None:
+    corral("models", "sample")
+    deploy = ("deploy", "smollm2-135m", "--name", "chat", "--ctx", "512", "--wait")
+    told = corral(*deploy, "--sensitive", "zone=secure", "--keys-of", "group:daemon", code=1)
+    assert "the node local lacks zone=secure" in told and "corral nodes label local" in told
+    assert ask("deployments", "ls") == [] and corral("deployments", "marks", "-q") == "chat\n"
+    corral(*deploy, code=1)  # the mark is of the name: without the option it is marked all the same
+    corral("nodes", "label", "local", "zone=secure")
+    corral(*deploy)
+    assert "sensitive" in corral("deployments", "ls")
+    assert "It is sensitive" in corral("explain", "chat") and "group:daemon alone" in corral("explain", "chat")
+    assert "chat runs on local and is sensitive" in corral("nodes", "label", "local", "--rm", "zone", code=1)
+
+    told = corral("chat", "chat", "Say hello.", code=1)
+    assert "is sensitive: no chat with it is kept" in told and ask("chats", "ls") == []
+
+    secret = ask("keys", "create", "ci")["key"]
+    corral("deploy", "smollm2-135m", "--name", "open", "--ctx", "512", "--wait")
+    assert asked(secret, "open") == 200
+    assert asked(secret, "chat") in (403, 404)
+    corral("access", "teams", "set", "mine", "--member", f"user:{ask('whoami')['name']}")
+    corral("deployments", "mark", "chat", "--label", "zone=secure", "--keys-of", "team:mine", "--reason", "patients")
+    until(lambda: asked(secret, "chat") == 200)
+    corral("deployments", "mark", "chat", "--label", "zone=secure")
+    until(lambda: asked(secret, "chat") in (403, 404))
+
+    corral("stop", "chat", "--wait")
+    corral("nodes", "label", "local", "--rm", "zone")
+    assert "lacks zone=secure" in corral("start", "chat", code=1)
+    corral("rm", "chat", "--yes")
+    corral(*deploy, code=1)
+    corral("deployments", "unmark", "chat", "--reason", "over", "--yes")
+    corral(*deploy)
+    marks = [(each["outcome"], each["reason"]) for each in ask("audit", "ls", "--verb", "deployments.mark")]
+    assert marks == [("done", ""), ("done", "patients"), ("done", ""), ("done", "over")]
+    refused = ask("audit", "ls", "--verb", "deployments.*", "--outcome", "refused")
+    assert len([each for each in refused if "zone=secure" in each["reason"]]) == 4
