@@ -92,6 +92,10 @@ class Rights:
         and break the glass."""
         return _OF_ROOT if self.mode == "system" and actor.uid == 0 else frozenset()
 
+    def accounts_of(self, actor: Actor) -> list[ServiceAccount]:
+        """The service accounts of this actor's own and of his teams."""
+        return [account for account in self.accounts.values() if self.meant(account.owner, actor)]
+
     def meant(self, subject: Subject, actor: Actor) -> bool:
         """Is `actor` meant by `subject`?"""
         return includes(subject, actor, self.teams)

@@ -101,6 +101,9 @@ class ServiceAccounts:
                                  f"no grant gives accounts.manage on account:{name}", "ask an admin")  # fmt: skip
             if name in rights.accounts:
                 raise Conflict(f"there is a service account {name} already", todo="take another name")
+            if any(row.key.owner == account.subject for row in keytables.all_keys(db)):
+                raise Conflict(f"{name} was a service account before", "its revoked keys and its usage bear that name",
+                               "take another name")  # fmt: skip
             if name in rights.teams:
                 raise Conflict(f"there is a team {name}", "one would be taken for the other", "take another name")
             tables.put_account(db, account)

@@ -159,7 +159,7 @@ def add_routes(server: Server, s: Services) -> None:
     add_nodes(server, s.deployments.labels, s.deployments.sensitive, s.sight)
     add_accounts(server, s.service_accounts)
     add_keys(server, s.keys)
-    add_usage(server, s.usage)
+    add_usage(server, s.usage, s.gate)
 
 
 def _daemon(server: Server, s: Services) -> None:

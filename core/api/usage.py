@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from core.access import Gate
 from core.api.server import Call, Server
 from core.nouns import UsageReport
 from core.settings import UsageTable
@@ -26,15 +27,16 @@ class UsageReader:
         return await self._store.read(lambda db: report(db, asked, prices, table.currency))
 
 
-def add_usage(server: Server, usage: UsageReader) -> None:
-    def asked(call: Call, own: tuple[int, str] | None) -> Asked:
+def add_usage(server: Server, usage: UsageReader, gate: Gate) -> None:
+    def asked(call: Call, own: tuple[int, str] | None, also: tuple[str, ...] = ()) -> Asked:
         by = tuple(word for word in (call.text("by", "") or "").split(",") if word)
         only = tuple((word, tuple(texts)) for word in FILTERS if (texts := call.http.query.getall(word, [])))
         since, until = (call.number(name, 0, -1e11, 1e11) if call.text(name) else None for name in ("since", "until"))
-        return Asked(by, since, until, only, own, call.whole("limit", ROWS, 1, ROWS))
+        return Asked(by, since, until, only, own, also, call.whole("limit", ROWS, 1, ROWS))
 
     async def mine(call: Call) -> Any:
-        return await usage.report(asked(call, (call.actor.uid, call.actor.name)))
+        also = tuple(str(account.subject) for account in gate.rights.accounts_of(call.actor))
+        return await usage.report(asked(call, (call.actor.uid, call.actor.name), also))
 
     async def everybody(call: Call) -> Any:
         return await usage.report(asked(call, None))

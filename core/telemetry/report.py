@@ -35,13 +35,15 @@ ROWS = 10_000
 
 class Asked(NamedTuple):
     """What is asked. `since` and `until` are epoch seconds, from and before; `only` has texts for words of `FILTERS`, a
-    star at their end only; `own` = (uid, name) of whose usage alone it is."""
+    star at their end only; `own` = (uid, name) of whose usage alone it is, with that of `also`: his service accounts,
+    by the names that usage has for them."""
 
     by: tuple[str, ...] = ()
     since: float | None = None
     until: float | None = None
     only: tuple[tuple[str, tuple[str, ...]], ...] = ()
     own: tuple[int, str] | None = None
+    also: tuple[str, ...] = ()
     limit: int = ROWS
 
 
@@ -124,8 +126,9 @@ class _Choice:
         self.where: list[str] = []
         self.values: list[Any] = []
         if asked.own is not None:
-            self.where.append("uid = ? AND user = ?")
-            self.values += asked.own
+            accounts = "".join(", ?" for _ in asked.also)
+            self.where.append(f"((uid = ? AND user = ?) OR (uid < 0 AND user IN (''{accounts})))")
+            self.values += (*asked.own, *asked.also)
         for word, texts in asked.only:
             self.where.append("(" + " OR ".join(self._one(WORDS[word], text) for text in texts) + ")")
 

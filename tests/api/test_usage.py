@@ -16,7 +16,7 @@ from core.api.server import Server
 from core.api.usage import UsageReader, add_usage
 from core.audit import Audit
 from core.gateway.wire import UsageLine
-from core.nouns import Actor, Grant, Subject
+from core.nouns import Actor, Grant, ServiceAccount, Subject
 from core.settings import Paths, PriceTable, UsageTable
 from core.store import Store
 from core.telemetry.report import ROWS
@@ -29,15 +29,16 @@ PEOPLE = {1000: ("ada", "staff"), 1001: ("ben", "staff")}
 class Asking:
     """`get` as ada, who has `role`."""
 
-    def __init__(self, client: TestClient, gate: Gate) -> None:
-        self._client, self._gate = client, gate
+    def __init__(self, client: TestClient, gate: Gate, store: Store) -> None:
+        self._client, self._gate, self.store = client, gate, store
+        self.accounts: tuple[ServiceAccount, ...] = ()
         self.table = UsageTable()
 
     def role(self, *roles: str, deny: bool = False) -> None:
         subject = Subject(kind="user", name="ada", id=1000)
         effect = "deny" if deny else "allow"
         grants = [Grant(id=f"g{role}", what=role, subject=subject, by="root", at=0.0, effect=effect) for role in roles]
-        self._gate.rights = Rights(mode="system", owner_uid=0, grants=grants)
+        self._gate.rights = Rights(mode="system", owner_uid=0, grants=grants, accounts=self.accounts)
 
     async def get(self, path: str, status: int = 200) -> Any:
         async with self._client.get("/api/v1" + path) as answer:
@@ -64,8 +65,8 @@ async def asking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterat
     await store.transact(lambda db: commit_batch(db, "gw", 1, rows))
     server = Server(gate, "the log")
     client: TestClient[web.Request, web.Application] = TestClient(TestServer(server.app))
-    made = Asking(client, gate)
-    add_usage(server, UsageReader(store, lambda: made.table))
+    made = Asking(client, gate, store)
+    add_usage(server, UsageReader(store, lambda: made.table), gate)
     await client.start_server()
     yield made
     await client.close()
@@ -80,6 +81,24 @@ async def test_a_user_sees_his_own_and_cannot_ask_for_another_s(asking: Asking) 
     assert found["total"]["requests"] == 1
     assert (await asking.get("/usage?user=ben"))["total"]["requests"] == 0
     await asking.get("/usage/all", 403)
+
+
+async def test_a_user_sees_what_his_service_accounts_used_and_no_other(asking: Asking) -> None:
+    owners = {"nightly": Subject(kind="user", name="ada", id=1000), "other": Subject(kind="user", name="ben", id=1001)}
+    asking.accounts = tuple(
+        ServiceAccount(name=name, owner=owner, created_at=0, created_by="x") for name, owner in owners.items()
+    )
+    asking.role("user")
+    lines = [
+        row_of(UsageLine(id="i", time=6.0, uid=-1, actor=f"account:{name}", key="k1", deployment="chat", model="m",
+                         replica="chat/0", launch="l", path="/", status=200, outcome="ok", prompt_tokens=7), {})
+        for name in owners
+    ]  # fmt: skip
+    await asking.store.transact(lambda db: commit_batch(db, "gw", 2, lines))
+    found = await asking.get("/usage?by=user")
+    assert {row["group"]["user"]: row["sums"]["requests"] for row in found["rows"]} == {"ada": 1, "account:nightly": 1}
+    asking.role("auditor")
+    assert "account:other" in {row["group"]["user"] for row in (await asking.get("/usage/all?by=user"))["rows"]}
 
 
 async def test_an_auditor_sees_everybody_s_and_a_viewer_nobody_s(asking: Asking) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from core.nouns import Mark
 from tests.tui.test_keys import dimmed
 from tui.deeds import deeds
 
@@ -110,6 +111,17 @@ async def test_a_form_says_which_names_one_may_deploy_under(console, fake, doubl
         await it.until("ann may deployments.create on deployment:team-* only")
         await it.press("ctrl+s")
         assert not [call for call in fake.calls if call[0] == "deploy"]
+
+
+async def test_a_sensitive_deployment_is_marked_in_the_table_and_said_below_it(console, fake, doubles):
+    mark = Mark(
+        deployment="chat", labels=("zone=secure",), groups=(doubles.Subject(kind="team", name="ml"),), by="eve", at=0.0
+    )
+    fake.deployed = [doubles.deployment("chat", mark=mark), doubles.deployment("embed")]
+    async with console("2") as it:
+        await it.until("chat (sensitive)")
+        assert "SENSITIVE, on nodes with zone=secure, keys of team:ml, no chats kept." in it.text
+        assert "embed (sensitive)" not in it.text
 
 
 async def test_what_he_may_do_is_not_dim(console, fake, doubles):

@@ -268,10 +268,11 @@ class Access(Room):
         from tui.screens.accessforms import ExplainForm
 
         grant = self.grants.get(self.table().key)
-        if grant is None or grant.subject.kind != "user":
+        if grant is None or grant.subject.kind not in ("user", "account"):
             self.app.push_screen(ExplainForm())
             return
-        self.app.push_screen(ExplainForm(grant.subject.name, "" if "*" in grant.scope else grant.scope))
+        who = grant.subject.name if grant.subject.kind == "user" else str(grant.subject)
+        self.app.push_screen(ExplainForm(who, "" if "*" in grant.scope else grant.scope))
 
     def action_team(self) -> None:
         from tui.screens.accessforms import TeamForm

@@ -105,7 +105,7 @@ class ExplainForm(OfAccess):
 
     def fields(self) -> list[Field]:
         return [
-            Field("user", "user", self.user, "a user of this host"),
+            Field("user", "user", self.user, "a user of this host, or account:ci"),
             Field("permission", "may", "deployments.use", "a permission"),
             Field("object", "on", self.object, "deployment:chat, model:tiny, audit:chain"),
         ]
