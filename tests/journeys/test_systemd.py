@@ -168,8 +168,8 @@ def host() -> Iterator[Host]:
 
 def test_a_unit_that_is_stopped_killed_and_booted_again_keeps_its_promises(host: Host) -> None:
     assert host.run("id", "-u").stdout == "0\n" and host.run("cat", "/proc/1/comm").stdout == "systemd\n"
-    host.corral("models", "import", "/opt/sample.gguf", "--name", "smol")
-    host.corral("deploy", "smol", "--name", "chat", "--ctx", "2048", "--wait")
+    host.corral("models", "import", "/opt/sample.gguf", "--name", "smol", user="alice")
+    host.corral("deploy", "smol", "--name", "chat", "--ctx", "2048", "--wait", user="alice")
     engine = host.replica()["pid"]
     assert host.run("corral", "chat", "chat", "Say hi", user="alice").stdout.strip(), "a member of the group may ask"
     assert host.corral("ps", user="bob", code=4)["code"] == "not_allowed"
@@ -217,7 +217,7 @@ def test_the_signing_key_may_be_an_encrypted_credential_and_the_journal_gets_eve
     shown = host.run("corral", "audit", "key", "show", "-q")
     key = shown.stdout.strip()
     assert key.startswith("ed25519:"), host.run("corral", "status").stdout
-    host.corral("models", "import", "/opt/sample.gguf", "--name", "smol")
+    host.corral("models", "import", "/opt/sample.gguf", "--name", "smol", user="alice")
     out = host.run("corral", "audit", "export", "--out", "/tmp/trail.corral")
     assert out.returncode == 0, out.stderr
     proved = host.run("corral", "audit", "verify", "/tmp/trail.corral", "--key", key)
@@ -230,3 +230,5 @@ def test_the_signing_key_may_be_an_encrypted_credential_and_the_journal_gets_eve
 
     assert until(lambda: journal("models.add"))[-1]["CORRAL_OBJECT"] == "model:smol"
     assert until(lambda: journal("get.refused"))[-1]["PRIORITY"] == "4"
+    host.corral("access", "break-glass", "--reason", "a drill", "--yes")
+    assert until(lambda: journal("access.break-glass"))[-1]["PRIORITY"] == "1", "it rings"
