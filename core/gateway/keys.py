@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
+import math
 import time
 from collections.abc import Callable, Iterable
 
@@ -13,6 +14,9 @@ from core.gateway.limits import Meter
 from core.gateway.subjects import Subjects
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+MAY = 256
+"""Deployments of which a key remembers that it may use them."""
+NEVER = (math.inf, math.inf)
 LOCAL = "unix"
 """The source of a request on the Unix socket."""
 
@@ -25,13 +29,15 @@ def matches(pattern: str, name: str) -> bool:
 class Holder:
     """One key, and what limits it: its own meters and those of its owner."""
 
-    __slots__ = ("_networks", "key", "meters", "source", "used_at")
+    __slots__ = ("_may", "_networks", "key", "meters", "source", "used_at")
 
     def __init__(self, key: wire.Key, meters: tuple[Meter, ...] = ()) -> None:
         self.key = key
         self.meters = meters
         self.used_at = 0.0
         self.source = ""
+        self._may: dict[str, tuple[float, float]] = {}
+        """Deployments that it may use, and between which unix times that need not be looked at again."""
         self._networks: tuple[Network, ...] = tuple(ipaddress.ip_network(each, strict=False) for each in key.sources)
 
     def come_from(self, source: str, now: float) -> None:
@@ -52,9 +58,19 @@ class Holder:
 
     def may_use(self, deployment: str, now: float) -> bool:
         """May it, and may its owner, use `deployment`?"""
+        since, until = self._may.get(deployment, NEVER)
+        if since <= now < until:
+            return True
         if not any(matches(pattern, deployment) for pattern in self.key.deployments):
             return False
-        return self.key.rules is None or allowed(self.key.rules, deployment, now)
+        rules = self.key.rules or ()
+        if self.key.rules is not None and not allowed(rules, deployment, now):
+            return False
+        if len(self._may) >= MAY:  # names that are there nowhere count too
+            self._may.clear()
+        ends = (rule.until for rule in rules if rule.until is not None and rule.until > now)
+        self._may[deployment] = now, min(ends, default=math.inf)
+        return True
 
 
 def allowed(rules: Iterable[wire.Rule], deployment: str, now: float) -> bool:

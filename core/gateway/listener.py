@@ -314,7 +314,12 @@ class ClientConnection(asyncio.Protocol):
         if holder is not None and not holder.may_ask(api.scope):
             raise Refusal(403, f"the key {holder.key.name} may not ask {api.path}", "not_allowed")
         asked = read(api, body)
-        if not self.may_use(asked.model):  # as if it were not there: whoever may not use it need not know of it
+        table = self._core.table
+        if holder is not None:  # found for this very request: not looked for again
+            may = holder.may_use(asked.model, table.keys.now())
+        else:
+            may = table.users.may(self._uid, self._groups, asked.model)
+        if not may:  # as if it were not there: whoever may not use it need not know of it
             raise unknown(asked.model)
         try:
             exchange = Exchange(
@@ -325,7 +330,7 @@ class ClientConnection(asyncio.Protocol):
             request.meters = self._limiting(request, asked.model)
             exchange.start(asked, request.meters)
         except Refusal as refusal:
-            self._turn_away(request, refusal, asked.model if asked.model in self._core.table.targets else "")
+            self._turn_away(request, refusal, asked.model if asked.model in table.targets else "")
 
     def _limiting(self, request: Request, deployment: str) -> tuple[Meter, ...]:
         """What limits apply: those of whoever asks, and those of the deployment."""

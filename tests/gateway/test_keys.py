@@ -9,8 +9,11 @@ import signal
 import socket
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from core.gateway import wire
+from core.gateway.keys import MAY, Holder, allowed
 
 SECRET = "corral_right"
 ASK = {"model": "chat", "messages": []}
@@ -98,6 +101,36 @@ async def test_a_key_may_what_it_and_its_owner_may(gateway, stub):
     assert not stub.bodies
     await gateway.route(stub, keys=[key(deployments=("ch*",), endpoints=("chat/completions",), rules=(mine,))])
     assert b" 200 " in await gateway.post(ASK, bearer())
+
+
+SCOPES = st.sampled_from(["*", "deployment:*", "deployment:chat", "deployment:c*", "deployment:mail"])
+
+
+def rule(scope: str, *, deny: bool = False, until: float | None = None) -> wire.Rule:
+    return wire.Rule(user=True, id=1, scope=scope, deny=deny, until=until)
+
+
+RULES = st.builds(rule, SCOPES, deny=st.booleans(), until=st.none() | st.floats(0, 10))
+
+
+@given(
+    st.none() | st.lists(RULES, max_size=5),
+    st.lists(st.tuples(st.floats(0, 12), st.sampled_from(["chat", "mail", "other"])), max_size=20),
+)
+@example([rule("*", until=5.0)], [(1.0, "chat"), (6.0, "chat")])
+@example([rule("*"), rule("*", deny=True, until=5.0)], [(6.0, "chat"), (1.0, "chat")])
+def test_what_a_key_may_is_remembered_for_no_longer_than_it_holds(rules, moments):
+    holder = Holder(key(rules=None if rules is None else tuple(rules), deployments=("c*", "mail")))
+    for now, name in moments:  # also in clocks that are set back
+        may = name != "other" and (rules is None or allowed(rules, name, now))
+        assert holder.may_use(name, now) == may
+
+
+def test_names_that_are_asked_for_are_not_remembered_without_end():
+    holder = Holder(key())
+    for n in range(3 * MAY):
+        assert holder.may_use(f"none{n}", 1.0)
+    assert len(holder._may) <= MAY
 
 
 async def test_a_key_may_come_from_its_networks_alone(gateway, stub):
