@@ -1,16 +1,20 @@
-"""What the gateway passes on, beside HAProxy in the same run: requests/s, streams, events/s.
+"""What the gateway passes on, beside HAProxy in the same run: requests/s, streams, events/s, latency, memory.
+
+The gateway does all that it does for a program: it looks up the key (one of 200), its owner's rights and its four
+limits, settles tokens and writes usage.
 
 Both listen on a Unix socket, stand before the same stub engines and are pinned to one core; the stubs and the load
 have the other cores. They are measured in turns, and the median of the rounds is told. `ratio` compares what came
 through; where the load's core was full before the server's, that flatters the slower one, so `ratio_per_core` beside
 it compares the rates per CPU second that the server itself used. Prints one JSON object a measurement. Without
 haproxy it says so and measures the gateway alone; wrk is not used, for it speaks no Unix sockets. `--quick` takes
-short looks.
+short looks. `--litellm` installs LiteLLM's proxy from PyPI into a temporary folder (some 300 MB) and measures it too.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import resource
@@ -35,6 +39,9 @@ HERE = Path(__file__).parent
 LAUNCH = "benchmark1"
 AIMS = {"requests": 0.5, "streams": 0.8}
 """Of HAProxy's rate."""
+P50_MS, P99_TIMES, STREAMS, STREAMS_MIB = 0.3, 2.0, 2000, 200
+"""At most so much more than HAProxy at one client, so many times its p99 at 32, so much memory for so many streams."""
+SECRET = "sk-corral-benchmark"
 PACED = (250, 500, 1000, 1500, 2000, 2500, 3000, 3500, 4000)
 """Streams at once that are tried, each 20 events/s."""
 LAG_MS = 50
@@ -89,15 +96,29 @@ def process(argv: list[str], cores: set[int], **more: Any) -> Iterator[subproces
         started.wait()
 
 
-def until_listening(path: Path) -> None:
-    for _ in range(500):
-        with socket.socket(socket.AF_UNIX) as probe:
+def until_listening(path: Path | str, seconds: float = 10) -> None:
+    """`path`: of a Unix socket, or tcp:PORT."""
+    deadline = time.monotonic() + seconds
+    tcp = isinstance(path, str)
+    while time.monotonic() < deadline:
+        with socket.socket(socket.AF_INET if tcp else socket.AF_UNIX) as probe:
             try:
-                probe.connect(str(path))
+                probe.connect(("127.0.0.1", int(str(path)[4:])) if tcp else str(path))
                 return
             except OSError:
                 time.sleep(0.02)
-    raise TimeoutError(f"nothing listens at {path.name}")
+    raise TimeoutError(f"nothing listens at {path}")
+
+
+def key(n: int) -> wire.Key:
+    """The first one is asked with; all have limits that nothing reaches."""
+    secret = SECRET if n == 0 else f"other{n}"
+    rules = tuple(wire.Rule(user=True, id=4242, scope=f"deployment:{name}") for name in ("team-a-*", "mail", "chat"))
+    return wire.Key(
+        id=f"key{n:05}", name=f"program{n}", hash=hashlib.sha256(secret.encode()).hexdigest(), owner="ann", uid=4242,
+        rules=rules, deployments=("mail", "cha*"), endpoints=("chat/completions", "completions"),
+        limits=wire.KeyLimits(rpm=10**12, tpm=10**15, concurrency=10**6, daily_tokens=10**15),
+    )  # fmt: skip
 
 
 class Daemon(threading.Thread):
@@ -118,10 +139,12 @@ class Daemon(threading.Thread):
             for n, path in enumerate(stubs)
         )
         route = wire.Route(name="chat", model="m", state="ready", replicas=replicas)
-        allowed = wire.Allowed(uids=(os.getuid(),))
         self._say(
-            wire.Snapshot(database="d", epoch=1, n=1, routes=(route,), allowed=allowed, limits=wire.GatewayLimits())
-        )
+            wire.Snapshot(
+                database="d", epoch=1, n=1, routes=(route,), allowed=wire.Allowed(), limits=wire.GatewayLimits(),
+                keys=tuple(key(n) for n in range(200)),
+            )
+        )  # fmt: skip
         while b'"snapshotack"' not in self._lines.readline():
             pass
 
@@ -163,21 +186,60 @@ def haproxy(folder: Path, stubs: list[Path], cores: set[int]) -> Iterator[tuple[
         yield started.pid, listen
 
 
-def measure(server: tuple[int, Path], kind: str, clients: int, seconds: float, cores: list[set[int]]) -> dict[str, Any]:
+@contextmanager
+def litellm(folder: Path, stub_cores: set[int], cores: set[int]) -> Iterator[tuple[int, str]]:
+    """Pid and address of LiteLLM's proxy, one worker, before a stub of its own."""
+    home, ports = folder / "litellm", [free_port(), free_port()]
+    for argv in (["-m", "venv", str(home)], ["-m", "pip", "install", "-q", "litellm[proxy]"]):
+        python = sys.executable if argv[1] == "venv" else str(home / "bin/python")
+        subprocess.run([python, *argv], check=True, timeout=900, stdout=subprocess.DEVNULL)
+    config = {"model_list": [{"model_name": "chat", "litellm_params": {
+        "model": "openai/chat", "api_base": f"http://127.0.0.1:{ports[0]}/v1", "api_key": "none",
+    }}]}  # fmt: skip
+    (folder / "litellm.yaml").write_text(json.dumps(config))
+    env = {**os.environ, "HOME": str(folder), "LITELLM_MASTER_KEY": SECRET, "LITELLM_LOG": "ERROR"}
+    argv = [str(home / "bin/litellm"), "--config", str(folder / "litellm.yaml"), "--host", "127.0.0.1",
+            "--port", str(ports[1]), "--num_workers", "1", "--telemetry", "False"]  # fmt: skip
+    stub = [sys.executable, str(HERE / "relayload.py"), "stub", f"tcp:{ports[0]}"]
+    with (
+        process(stub, stub_cores), (folder / "litellm.log").open("wb") as log,
+        process(argv, cores, env=env, stdout=log, stderr=log) as started,
+    ):  # fmt: skip
+        until_listening(f"tcp:{ports[1]}", seconds=120)
+        yield started.pid, f"tcp:{ports[1]}"
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def memory_mib(pid: int) -> float:
+    """PSS of a process."""
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1024
+
+
+def measure(
+    server: tuple[int, Path | str], kind: str, clients: int, seconds: float, cores: list[set[int]]
+) -> dict[str, Any]:
     """Put a load on a server; its figures are summed over the generators, times and lags are the worst one's."""
     pid, listen = server
-    order = json.dumps({"kind": kind, "clients": max(1, clients // len(cores)), "seconds": seconds})
+    order = json.dumps({"kind": kind, "clients": max(1, clients // len(cores)), "seconds": seconds, "key": SECRET})
     argv = [sys.executable, str(HERE / "relayload.py"), "load", str(listen), order]
     with ExitStack() as stack:
         loads = [stack.enter_context(process(argv, each, stdout=subprocess.PIPE)) for each in cores]
         for each in loads:
             each.stdout.readline()  # type: ignore[union-attr]
         started, used = time.monotonic(), cpu_seconds(pid)
+        time.sleep(seconds / 2)
+        memory = memory_mib(pid)
         told = [json.loads(each.stdout.readline()) for each in loads]  # type: ignore[union-attr]
         busy = (cpu_seconds(pid) - used) / (time.monotonic() - started)
     summed = {key: sum(each[key] for each in told) for key in ("requests_s", "events_s", "wrong", "lost")}
     worst = {key: max((each[key] or 0) for each in told) for key in told[0] if key.endswith("_ms")}
-    return {**summed, **worst, "core": busy, "load_core": max(each["load_core"] for each in told)}
+    return {**summed, **worst, "pss_mib": memory, "core": busy, "load_core": max(each["load_core"] for each in told)}
 
 
 def middle(found: list[dict[str, Any]]) -> dict[str, Any]:
@@ -194,7 +256,7 @@ class Bench:
     """The servers side by side."""
 
     def __init__(
-        self, servers: dict[str, tuple[int, Path]], cores: list[set[int]], rounds: int, seconds: float
+        self, servers: dict[str, tuple[int, Path | str]], cores: list[set[int]], rounds: int, seconds: float
     ) -> None:
         self._servers = servers
         self._cores = cores
@@ -217,13 +279,22 @@ class Bench:
                 "ratio": ours[figure] / theirs[figure], "ratio_per_core": ours["per_core"] / theirs["per_core"],
                 "aim": aim, "met": ours[figure] >= aim * theirs[figure],
             })  # fmt: skip
+            if kind == "small" and clients == 1:
+                more = ours["p50_ms"] - theirs["p50_ms"]
+                report("p50, 1 client", {"more_ms": round(more, 3), "aim": P50_MS, "met": more <= P50_MS})
+            elif kind == "small":
+                times = ours["p99_ms"] / max(theirs["p99_ms"], 0.001)
+                report(f"p99, {clients} clients", {"times": times, "aim": P99_TIMES, "met": times <= P99_TIMES})
+        if "litellm" in medians:
+            report(what, {"times_litellm": medians["corral"]["requests_s"] / max(1, medians["litellm"]["requests_s"])})
 
     def streams(self, steps: tuple[int, ...], aim: float) -> None:
         """Paced streams at once, more and more, until a server does not keep up."""
-        kept = dict.fromkeys(self._servers, 0)
-        costs: dict[str, dict[int, float]] = {name: {} for name in self._servers}
+        servers = {name: server for name, server in self._servers.items() if name != "litellm"}
+        kept = dict.fromkeys(servers, 0)
+        costs: dict[str, dict[int, float]] = {name: {} for name in servers}
         for clients in steps:
-            for name, server in self._servers.items():
+            for name, server in servers.items():
                 if kept[name] < max((each for each in steps if each < clients), default=0):
                     continue
                 for _ in range(TRIES):
@@ -240,11 +311,18 @@ class Bench:
             told |= {"ratio": ratio, "ratio_per_core": per_core, "aim": aim, "met": ratio >= aim}
         report("paced streams", told)
 
+    def memory(self) -> None:
+        """So many open streams, and what they take of the gateway's memory."""
+        took = measure(self._servers["corral"], "paced", STREAMS, self._seconds, self._cores)
+        met = took["pss_mib"] < STREAMS_MIB and not took["lost"] and not took["wrong"]
+        report("memory", {"streams": STREAMS, "pss_mib": took["pss_mib"], "aim": STREAMS_MIB, "met": met})
+
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="short looks, for a first impression")
-    parser.add_argument("--only", choices=("small", "burst", "paced"), help="one kind of load")
+    parser.add_argument("--only", choices=("small", "burst", "paced", "memory"), help="one kind of load")
+    parser.add_argument("--litellm", action="store_true", help="install LiteLLM's proxy and measure it too")
     given = parser.parse_args()
     rounds, seconds = (1, 2.0) if given.quick else (3, 4.0)
     usable = sorted(os.sched_getaffinity(0))
@@ -262,11 +340,15 @@ def main() -> int:
         for path, each in zip(stubs, stub_cores, strict=True):
             stack.enter_context(process([sys.executable, str(HERE / "relayload.py"), "stub", str(path)], each))
             until_listening(path)
-        servers = {"corral": stack.enter_context(gateway(folder, stubs, mine))}
+        servers: dict[str, tuple[int, Path | str]] = {"corral": stack.enter_context(gateway(folder, stubs, mine))}
         if shutil.which("haproxy"):
             servers["haproxy"] = stack.enter_context(haproxy(folder, stubs, mine))
         else:
             report("haproxy", {"reason": "it is not installed: the gateway is measured alone"})
+        if given.litellm:
+            servers["litellm"] = stack.enter_context(litellm(folder, stub_cores[0], mine))
+        else:
+            report("litellm", {"reason": "not asked for: --litellm"})
         os.sched_setaffinity(0, others)
         report("machine", {
             "machine": machine(), "aims": AIMS, "server_core": usable[0], "load_cores": others,
@@ -281,6 +363,8 @@ def main() -> int:
             bench.rate("streams of 64 events", "burst", 32, "events_s", AIMS["streams"])
         if given.only in (None, "paced"):
             bench.streams(PACED, AIMS["streams"])
+        if given.only in (None, "memory"):
+            bench.memory()
     return 0
 
 

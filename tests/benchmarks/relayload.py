@@ -1,6 +1,7 @@
 """A stub engine and a load generator for `bench_gateway.py`, each a process of its own on uvloop.
 
     relayload.py stub SOCKET                answers as an engine does, at once
+    relayload.py stub tcp:PORT              the same on loopback
     relayload.py load SOCKET JSON           asks what the JSON object says (see `Order`), prints two JSON lines:
                                             {"begun": true} when the measured time begins, and the figures at its end
 
@@ -46,6 +47,8 @@ class Order(msgspec.Struct, frozen=True):
     clients: int
     seconds: float
     """Of the measured time; one second before it is for warming up."""
+    key: str = ""
+    """Sent as an API key."""
 
 
 def chunk(data: bytes) -> bytes:
@@ -108,7 +111,10 @@ class Engine(asyncio.Protocol):
 async def stub(path: str) -> None:
     paced: list[set[Engine]] = [set() for _ in range(TICKS)]
     loop = asyncio.get_running_loop()
-    await loop.create_unix_server(lambda: Engine(paced), path, backlog=4096)
+    if path.startswith("tcp:"):
+        await loop.create_server(lambda: Engine(paced), "127.0.0.1", int(path[4:]), backlog=4096)
+    else:
+        await loop.create_unix_server(lambda: Engine(paced), path, backlog=4096)
     due = loop.time()
     while True:
         for group in paced:
@@ -185,7 +191,7 @@ class Tally:
 
 
 def share(ordered: list[float], part: float) -> float | None:
-    return round(1000 * ordered[int(part * (len(ordered) - 1))], 2) if ordered else None
+    return round(1000 * ordered[int(part * (len(ordered) - 1))], 3) if ordered else None
 
 
 def requests(order: Order) -> Iterator[bytes]:
@@ -197,6 +203,8 @@ def requests(order: Order) -> Iterator[bytes]:
         fields["user"] = "paced"
     body = json.dumps(fields).encode()
     head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: corral\r\nContent-Type: application/json\r\n"
+    if order.key:
+        head += b"Authorization: Bearer %b\r\n" % order.key.encode()
     for _ in range(order.clients):
         yield head + b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
 
@@ -205,7 +213,10 @@ async def connected(path: str, made: Callable[[], Asker]) -> None:
     """Connect; a full backlog is waited for."""
     for _ in range(1000):
         try:
-            await asyncio.get_running_loop().create_unix_connection(made, path)
+            if path.startswith("tcp:"):
+                await asyncio.get_running_loop().create_connection(made, "127.0.0.1", int(path[4:]))
+            else:
+                await asyncio.get_running_loop().create_unix_connection(made, path)
             return
         except BlockingIOError:
             await asyncio.sleep(0.01)

@@ -1,7 +1,8 @@
 """A double of llama-server that is ready at once: what the kill rounds run beside the real engine, by its path.
 
 It speaks what Corral asks of llama.cpp's server (health, metrics, streamed chat) on `e.sock` in its working folder. Its
-answer is always the same, so that a lost or doubled piece shows.
+answer is always the same, so that a lost or doubled piece shows. Into the file DOUBLE_COUNTS, if one is named, it
+writes a line for each request: how many pieces it made, and whether that was all.
 """
 
 import json
@@ -14,6 +15,7 @@ import time
 
 PIECES = [f"w{n} " for n in range(24)]
 PAUSE_S = float(os.environ.get("DOUBLE_PAUSE_S", "0.01"))
+COUNTS = os.environ.get("DOUBLE_COUNTS")
 
 
 def answer(connection):
@@ -41,14 +43,27 @@ def serve(reader, connection):
         return True
     assert json.loads(body)["stream"]
     connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
-    for piece in PIECES:
-        event(connection, {"choices": [{"index": 0, "delta": {"content": piece}, "finish_reason": None}]})
-        time.sleep(PAUSE_S)
-    usage = {"prompt_tokens": 4, "completion_tokens": len(PIECES)}
-    event(connection, {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}], "usage": usage})
-    chunk(connection, b"data: [DONE]\n\n")
-    chunk(connection, b"")
+    made, whole = 0, False
+    try:
+        for piece in PIECES:
+            event(connection, {"choices": [{"index": 0, "delta": {"content": piece}, "finish_reason": None}]})
+            made += 1
+            time.sleep(PAUSE_S)
+        usage = {"prompt_tokens": 4, "completion_tokens": len(PIECES)}
+        event(connection, {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}], "usage": usage})
+        whole = True
+        chunk(connection, b"data: [DONE]\n\n")
+        chunk(connection, b"")
+    finally:
+        if COUNTS:
+            count(made, whole)
     return True
+
+
+def count(made, whole):
+    descriptor = os.open(COUNTS, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    os.write(descriptor, b"%d %d\n" % (made, whole))
+    os.close(descriptor)
 
 
 def event(connection, told):

@@ -25,11 +25,11 @@ backoff_s = [0.05, 600]
 """
 
 
-def install(home: Path, *, more: str = "", program: str = "", pause: float = 0.01) -> None:
-    """Make llama-server the double, which pauses so many seconds after each of its 24 pieces, or a shell script; `more`
-    lines for [replicas]."""
+def install(home: Path, *, more: str = "", program: str = "", pause: float = 0.01, counts: str = "") -> None:
+    """Make llama-server the double, which pauses so many seconds after each of its 24 pieces and counts what it made in
+    the file `counts`, or a shell script; `more` lines for [replicas]."""
     engine = home / "llama-server"
-    double = f'DOUBLE_PAUSE_S={pause} exec "{sys.executable}" -I -S "{DOUBLE}" "$@"'
+    double = f'DOUBLE_COUNTS="{counts}" DOUBLE_PAUSE_S={pause} exec "{sys.executable}" -I -S "{DOUBLE}" "$@"'
     engine.write_text(f"#!/bin/sh\n{program or double}\n")
     engine.chmod(0o755)
     user_paths().config.write_text(CONFIG.format(engine=engine) + more)
