@@ -517,5 +517,7 @@ class Exchange:
 
     def _give_back(self, seat: Seat, now: float) -> None:
         seconds = now - self._seated if self._seated is not None else 0.0
-        charged = self._queued.charged if self._queued is not None else 0.0
+        charged = 0.0
+        if self._queued is not None:  # once: a second seat is charged anew
+            charged, self._queued.charged = self._queued.charged, 0.0
         self._core.table.give_back(self._target, seat, self._caller, seconds, charged)
