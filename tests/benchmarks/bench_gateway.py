@@ -346,7 +346,10 @@ def main() -> int:
         else:
             report("haproxy", {"reason": "it is not installed: the gateway is measured alone"})
         if given.litellm:
-            servers["litellm"] = stack.enter_context(litellm(folder, stub_cores[0], mine))
+            try:
+                servers["litellm"] = stack.enter_context(litellm(folder, stub_cores[0], mine))
+            except (OSError, subprocess.SubprocessError) as error:
+                report("litellm", {"reason": f"it is not measured: {error}"})
         else:
             report("litellm", {"reason": "not asked for: --litellm"})
         os.sched_setaffinity(0, others)

@@ -1,10 +1,10 @@
 """First-token time of conversations at two replicas: sent back to the replica that has read them, and not.
 
-The real engine with the sample model. So many people chat at once, five turns each; what was said before is sent again
-with each turn, as clients do. Without: each request says that it is a conversation of its own, by `prompt_cache_key`.
-Pinned: also each person has a slot of the engine for her own (`id_slot`).
-Turns from the second on count. In turns, two rounds each; prints one JSON object a round, the medians, and which
-share of the prompts the engine had in its cache by its own count.
+The real engine with the sample model. So many people chat, five turns each, and think between them; with each turn they
+send again what was said, as clients do. Without: each request is said to be a conversation of its own, by
+`prompt_cache_key`. Pinned: also each person has a slot of the engine for her own (`id_slot`). Turns from the second on
+count. Prints a JSON object a round, the medians, and which share of the prompts the engine had in its cache, which no
+busy machine changes.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import asyncio
 import itertools
 import json
 import os
+import random
 import statistics
 import sys
 import tempfile
@@ -28,7 +29,9 @@ sys.path[:0] = [str(HERE.parents[2]), str(HERE.parents[1] / "journeys")]
 from bench_gateway import machine  # noqa: E402
 from command import ask, corral  # type: ignore[import-not-found]  # noqa: E402
 
-PEOPLE, TURNS, ROUNDS, SLOTS = int(sys.argv[1]) if len(sys.argv) > 1 else 3, 5, 2, 2
+PEOPLE, TURNS, ROUNDS, SLOTS = int(sys.argv[1]) if len(sys.argv) > 1 else 4, 5, 2, 2
+THINK_S = float(sys.argv[2]) if len(sys.argv) > 2 else 3.0
+"""That a person thinks, on average."""
 SAID = "The llama walks over the hill and looks at the clouds above the village. " * 30
 _unique = itertools.count()
 
@@ -36,8 +39,9 @@ _unique = itertools.count()
 async def chat(client: openai.AsyncOpenAI, name: str, sent: str, slot: int) -> list[float]:
     """Milliseconds to the first token of each turn."""
     messages: list[Any] = [{"role": "user", "content": f"{name}: {SAID}"}]
-    found = []
+    found, pauses = [], random.Random(name.split()[-1])
     for turn in range(TURNS):
+        await asyncio.sleep(pauses.uniform(0, 2) * THINK_S)
         began = time.monotonic()
         more: dict[str, Any] = {"prompt_cache_key": f"alone-{next(_unique)}"} if sent == "anywhere" else {}
         if sent == "pinned":
@@ -85,9 +89,17 @@ def main() -> None:
                 for name, rounds in found.items()
             }
             time.sleep(2)  # the gateway's usage is on its way
-            sums = {row["group"]["key"]: row["sums"] for row in ask("usage", "--by", "key")["rows"]}
+            names = {row["id"]: row["name"] for row in ask("keys", "ls")}
+            sums = {names[row["group"]["key"]]: row["sums"] for row in ask("usage", "--by", "key")["rows"]}
             cached = {name: round(n["cached_tokens"] / n["prompt_tokens"], 2) for name, n in sums.items()}
-            report = {"bench": "sessions", "machine": machine(), "people": PEOPLE, **middles, "cached": cached}
+            report = {
+                "bench": "sessions",
+                "machine": machine(),
+                "people": PEOPLE,
+                "think_s": THINK_S,
+                **middles,
+                "cached": cached,
+            }
             print(json.dumps(report))
         finally:
             corral("shutdown", "--all")

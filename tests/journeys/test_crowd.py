@@ -2,7 +2,8 @@
 
 Without a kill of the gateway all counts agree exactly: what clients got, the lines of usage, and what the engines made.
 With one, what ended in its last second or so may lack its line. Nothing is left taken, waiting or open afterwards, and
-equal keys have had equal shares. `CORRAL_SOAK_S` is how long each part takes in `make soak`.
+equal keys have had equal shares. Replicas that are taken away end what they answer. `CORRAL_SOAK_S` is how long each
+part takes in `make soak`.
 """
 
 from __future__ import annotations
@@ -89,6 +90,7 @@ class House:
         each = max(SLOTS * REPLICAS, clients // (len(EQUAL) + 2))
         self.clients = {name: each for name in (*EQUAL, "few", "narrow")}
         self.row = 0
+        self._replicas = REPLICAS
         self.killed: list[tuple[str, float]] = []
 
     async def part(self, seconds: float, victims: tuple[str, ...], every: float) -> tuple[Crowd, Crowd]:
@@ -114,6 +116,10 @@ class House:
                 await asyncio.to_thread(self._kill, next(order))
 
     def _kill(self, what: str) -> None:
+        if what == "scale":
+            self._replicas = REPLICAS - 1 if self._replicas == REPLICAS else REPLICAS
+            corral("scale", "one", str(self._replicas))
+            return
         there = [each["pid"] for each in ask("ps") if each["state"] == "ready" and each["deployment"] == what]
         status = ask("status")
         match what:
@@ -219,6 +225,10 @@ async def soak(home: Path, seconds: float, clients: int, every: float, memory: i
     grown = gateway.memory_info().rss - before
     print({"gateway_grew_mib": round(grown / MIB, 1), "descriptors": (files, gateway.num_fds())})
     assert grown < memory
+    drained, _ = await house.part(seconds / 2, ("scale",), 2)
+    told = Counter((each.outcome, each.status) for each in drained.heard)
+    assert set(told) == {("whole", 200), ("refused", 429)}, told  # replicas that go end what they answer
+    house.settle()
     house.begin()
     one, _ = await house.part(seconds, ("gateway", "one", "daemon"), every)
     house.settle()
