@@ -29,7 +29,10 @@ def admit(
             400, f"the prompt has some {prompt} tokens (4 bytes of the request are taken for one), and"
             f" {longest_prompt.whose} may ask {longest_prompt.longest_prompt}", "context_length_exceeded",
         )  # fmt: skip
-    answer, several = _answer(asked), max(1, *(int(n or 1) for n in (asked.n, asked.n_cmpl, asked.best_of)))
+    answer, several = _answer(asked), 1
+    for n in (asked.n, asked.n_cmpl, asked.best_of):
+        if n is not None and n > several:
+            several = int(n)
     if not api.answers:
         answer = 0
     elif (longest := _least(meters, "longest_answer")) is not None:
@@ -61,8 +64,12 @@ def _open(subjects: Subjects, meters: tuple[Meter, ...]) -> None:
 
 def _least(meters: tuple[Meter, ...], name: str) -> Meter | None:
     """The one that allows the least, of those that say something."""
-    there = (each for each in meters if getattr(each, name))
-    return min(there, key=lambda each: int(getattr(each, name)), default=None)
+    found, least = None, 0
+    for each in meters:
+        most = getattr(each, name)
+        if most and (found is None or most < least):
+            found, least = each, most
+    return found
 
 
 def _answer(asked: Asked) -> int | None:

@@ -26,6 +26,10 @@ SLOTS = 60
 BYTES_A_TOKEN = 4
 """English text has some four bytes a token; settled by the engine's own count afterwards."""
 
+_REQUESTS, _TOKENS = (
+    b"x-ratelimit-limit-%b: %%d\r\nx-ratelimit-remaining-%b: %%d\r\nx-ratelimit-reset-%b: %%.1fs\r\n" % ((name,) * 3)
+    for name in (b"requests", b"tokens")
+)
 REQUEST, IN, OUT, BOTH = range(4)
 Amounts = tuple[int, int, int, int]
 """1 request, its tokens in, out, and both."""
@@ -78,12 +82,14 @@ class Window:
         self._at = at
 
     def count(self, now: float) -> int:
-        self._move(now)
+        if now >= self._at + 1:  # else a call for nothing, several times a request
+            self._move(now)
         return self.sum
 
     def add(self, now: float, amount: int, *, held: bool = False) -> int:
         """Add, or reserve (`held`); the slot, for `correct`."""
-        self._move(now)
+        if now >= self._at + 1:
+            self._move(now)
         index = self._at % len(self._slots)
         self._slots[index] += amount
         if held:
@@ -102,7 +108,8 @@ class Window:
     def correct(self, now: float, slot: int, amount: int, held: int = 0) -> None:
         """Add `amount` (it may be below zero) to what was added in `slot`, of which so much was `held` until now;
         nothing if that is over."""
-        self._move(now)
+        if now >= self._at + 1:
+            self._move(now)
         if self._at - slot < len(self._slots):
             index = slot % len(self._slots)
             self._slots[index] += amount
@@ -467,18 +474,25 @@ def headers(meters: Iterable[Meter], clock: Clock) -> bytes:
     """x-ratelimit-* as OpenAI's clients read them, of the limit that has the least left; nothing without limits."""
     now = clock.boot()
     clock.turn(now)
-    least: dict[bytes, tuple[int, Gauge]] = {}
+    requests: Gauge | None = None
+    tokens: Gauge | None = None
+    requests_left = tokens_left = 0
     for meter in meters:
-        for gauge in filter(_limits, meter.gauges):
-            name = b"requests" if gauge.what == REQUEST else b"tokens"
-            left = gauge.most - gauge.used(now)
-            if name not in least or left < least[name][0]:
-                least[name] = left, gauge
+        for gauge in meter.gauges:
+            most = gauge.most
+            if most <= 0:
+                continue
+            left = most - gauge.used(now)
+            if gauge.what == REQUEST:
+                if requests is None or left < requests_left:
+                    requests, requests_left = gauge, left
+            elif tokens is None or left < tokens_left:
+                tokens, tokens_left = gauge, left
     out = b""
-    for name, (left, gauge) in least.items():
-        out += b"x-ratelimit-limit-%b: %d\r\nx-ratelimit-remaining-%b: %d\r\nx-ratelimit-reset-%b: %.1fs\r\n" % (
-            name, gauge.most, name, max(0, left), name, gauge.clear(now),
-        )  # fmt: skip
+    if requests is not None:
+        out = _REQUESTS % (requests.most, max(0, requests_left), requests.clear(now))
+    if tokens is not None:
+        out += _TOKENS % (tokens.most, max(0, tokens_left), tokens.clear(now))
     return out
 
 

@@ -117,7 +117,7 @@ def key(n: int) -> wire.Key:
     return wire.Key(
         id=f"key{n:05}", name=f"program{n}", hash=hashlib.sha256(secret.encode()).hexdigest(), owner="ann", uid=4242,
         rules=rules, deployments=("mail", "cha*"), endpoints=("chat/completions", "completions"),
-        limits=wire.KeyLimits(rpm=10**12, tpm=10**15, concurrency=10**6, daily_tokens=10**15),
+        limits=wire.Limits(rpm=10**12, tpm=10**15, concurrency=10**6, daily_tokens=10**15),
     )  # fmt: skip
 
 

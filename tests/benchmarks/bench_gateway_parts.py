@@ -1,13 +1,12 @@
 """What each part of a small request costs the gateway: microseconds of its own Python, each part apart.
 
 What is left of a request in `bench_gateway.py` are the event loop and the kernel: reads, writes, wake-ups. Prints
-one JSON object a part; medians of 9 rounds.
+one JSON object a part; the best of 9 rounds, since others may use the machine.
 """
 
 from __future__ import annotations
 
 import json
-import statistics
 import sys
 import tempfile
 import time
@@ -19,9 +18,11 @@ import msgspec
 from bench_gateway import SECRET, key, machine
 
 from core.gateway import asked, wire
+from core.gateway.admission import admit
+from core.gateway.apis import CHAT
 from core.gateway.counting import Counts
 from core.gateway.framing import Framer
-from core.gateway.keys import Keys
+from core.gateway.limits import headers
 from core.gateway.queue import Queue, Waiter
 from core.gateway.routes import Seat, Table
 from core.gateway.sessions import session
@@ -68,9 +69,9 @@ def table(folder: Path, replicas: int) -> Table:
 def parts(folder: Path) -> dict[str, Callable[[], object]]:
     """By what is told."""
     one, four = table(folder, 1), table(folder, 4)
-    keys, secret = Keys(), SECRET.encode()
-    keys.use(key(n) for n in range(200))
-    holder = keys.find(secret, "unix")
+    keys, subjects, secret = one.keys, one.subjects, SECRET.encode()
+    holder, question = keys.find(secret, "unix"), asked.read(CHAT, BODY)
+    meters = holder.meters
     framer, known = Framer(one, lambda request: None), Framer(one, lambda request: None)
     known.feed(REQUEST)
     known.ready.clear()
@@ -87,7 +88,8 @@ def parts(folder: Path) -> dict[str, Callable[[], object]]:
         framer.ready.clear()
 
     def limits() -> None:
-        holder.meter.settle(holder.admit(len(BODY), 64, 512), 21)
+        hold, _ = admit(subjects, meters, CHAT, BODY, question, 512)
+        subjects.settle(hold, 12, 9)
 
     def seat(table: Table, target: object, session: int = 0) -> Callable[[], None]:
         def take() -> None:
@@ -113,10 +115,10 @@ def parts(folder: Path) -> dict[str, Callable[[], object]]:
         "head and body framed, new head": frame,
         "head and body framed, the head of before": lambda: known.again(REQUEST),
         "key found (SHA-256), its source": lambda: keys.find(secret, "unix"),
-        "route and deployment allowed": lambda: (holder.may_ask(PATH), holder.may_use("chat", 1.0)),
-        "body read, its numbers bounded": lambda: asked.read(PATH, BODY),
+        "route and deployment allowed": lambda: (holder.may_ask(CHAT.scope), holder.may_use("chat", 1.0)),
+        "body read, its numbers bounded": lambda: asked.read(CHAT, BODY),
         "four limits reserved and settled": limits,
-        "headers of what the limits leave": holder.headers,
+        "headers of what the limits leave": lambda: headers(meters, subjects.clock),
         "slot taken and freed, 1 replica": seat(one, target),
         "slot taken and freed, 4 replicas": seat(four, targets),
         "conversation known, 4 replicas (beside the slot)": lambda: session("key", BODY),
@@ -137,7 +139,7 @@ def main() -> int:
                 times[what].append(timeit.timeit(part, number=TIMES) / TIMES * 1e6)
     print(json.dumps({"bench": "gateway parts", "machine": machine()}))
     for what, each in times.items():
-        print(json.dumps({"bench": "gateway parts", "what": what, "us": round(statistics.median(each), 2)}))
+        print(json.dumps({"bench": "gateway parts", "what": what, "us": round(min(each), 2)}))
     return 0
 
 
