@@ -19,7 +19,7 @@ import msgspec
 from aiohttp import web
 
 from core import fulldisk, program_version, systemd
-from core.access import Access, Gate, Glass, Keys, Rights, ServiceAccounts, accounts
+from core.access import Access, Gate, Glass, Keys, Limiter, Rights, ServiceAccounts, accounts
 from core.access.accounts import Accounts
 from core.access.rights import Use
 from core.api.peer import Names, user_name
@@ -91,6 +91,8 @@ class Daemon:
             self.keys = Keys(self.store, self.gate)
             await self.keys.start()
             self.service_accounts = ServiceAccounts(self.gate, self.access, self.keys)
+            self.limiter = Limiter(self.store, self.gate, self.keys)
+            await self.limiter.start()
             await self._build()
             try:
                 await self._run()
@@ -120,7 +122,7 @@ class Daemon:
         self.deployments = Deployments(
             store=self.store, gate=self.gate, audit=self.audit, node=self.node, engines=self.engines,
             catalog=self.catalog, bus=self.bus, paths=paths, settings=settings, allowed=self._allowed,
-            keys=self._keys, access=self.access,
+            keys=self._keys, access=self.access, limited=self.limiter.told,
             gateway_uid=self.accounts.gateway.uid if self.accounts else None, name=self.names.of,
         )  # fmt: skip
 
@@ -153,6 +155,8 @@ class Daemon:
         ]
         self.glass.on_ring.append(lambda words: self.bus.publish("warning", "access:glass", words))
         self.keys.on_change += [self.deployments.link.touch, self._tell_of_access]
+        self.limiter.on_change += [self.deployments.link.touch, self._tell_of_access]
+        self.limiter.ask = self.deployments.link.spent
         self.deployments.link.on_used = self.keys.used
         await self.catalog.start()
         await self.deployments.start()
@@ -163,7 +167,7 @@ class Daemon:
             server,
             Services(
                 bus=self.bus, gate=self.gate, access=self.access, glass=self.glass, keys=self.keys,
-                service_accounts=self.service_accounts, store=self.store, audit=self.audit,
+                service_accounts=self.service_accounts, limiter=self.limiter, store=self.store, audit=self.audit,
                 signer=self.signer,
                 exporter=Exporter(self.audit, self.signer, self.paths, self.store.database_id), catalog=self.catalog,
                 deployments=self.deployments,
@@ -237,6 +241,7 @@ class Daemon:
             group.create_task(self.access.run())
             group.create_task(self.glass.run())
             group.create_task(self.keys.run())
+            group.create_task(self.limiter.run())
 
     async def _verify(self) -> None:
         """Verify the chain beside serving: a million records take some 4 s, which no start should wait for."""
@@ -390,9 +395,11 @@ class Daemon:
                 owner=key.owner.name if key.owner.kind == "user" else str(key.owner),
                 rules=None if uses is None else tuple(map(_rule, uses)), deployments=key.deployments,
                 endpoints=key.endpoints, sources=key.sources,
-                limits=wire.Limits(**msgspec.structs.asdict(key.limits)),
+                limits=wire.Limits(**msgspec.structs.asdict(key.limits)), groups=groups,
+                team=behind.name if behind.kind == "team" else "",
+                behind=behind.id if behind.kind == "user" else -1,
             )
-            for key, hash, until, uses in self.keys.told()
+            for key, hash, until, uses, behind, groups in self.keys.told()
         )  # fmt: skip
 
 

@@ -30,7 +30,7 @@ VERBS = {
     "chat": "chat", "chats": "chat",
     "audit": "audit",
     "access": "access", "whoami": "access", "accounts": "accounts", "nodes": "nodes",
-    "keys": "keys", "usage": "usage",
+    "keys": "keys", "limits": "limits", "usage": "usage",
     "gateway": "gateway",
 }  # fmt: skip
 """Verb to module under tui/verbs: only the one that is used is imported (a read verb answers in under 0.3 s)."""

@@ -3,8 +3,9 @@
 from core.access.gate import Effect, Gate
 from core.access.glass import Glass
 from core.access.keys import Keys
+from core.access.limits import Limiter
 from core.access.rights import Rights
 from core.access.service import Access
 from core.access.serviceaccounts import ServiceAccounts
 
-__all__ = ["Access", "Effect", "Gate", "Glass", "Keys", "Rights", "ServiceAccounts"]
+__all__ = ["Access", "Effect", "Gate", "Glass", "Keys", "Limiter", "Rights", "ServiceAccounts"]

@@ -23,6 +23,7 @@ from core.access import keytables
 from core.access.accountrights import USE, owns
 from core.access.gate import Gate
 from core.access.keytables import KeyRow
+from core.access.limitrules import check
 from core.access.people import actor_named, subject_named
 from core.access.rights import Use, both
 from core.access.secrets import SHOWN, hash_of, new_secret, well_formed
@@ -37,7 +38,6 @@ GRACE_S = 30 * 86400.0
 """The longest time for which a secret works beside the one that replaced it."""
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 _PATTERN = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}\*?|\*")
-_MOST = 10**12
 
 
 class Told(NamedTuple):
@@ -47,6 +47,10 @@ class Told(NamedTuple):
     hash: str
     until: float | None
     uses: tuple[Use, ...] | None
+    behind: Subject
+    """The user or team whose limits apply too: its owner, or the owner of the service account that owns it."""
+    groups: tuple[int, ...] = ()
+    """Of that user."""
 
 
 class Keys:
@@ -129,10 +133,14 @@ class Keys:
             uses, there = self.uses(key.owner)
             if not there:
                 continue
-            found.append(Told(key, row.hash, key.until, uses))
+            account = self._gate.rights.accounts.get(key.owner.name) if key.owner.kind == "account" else None
+            behind = account.owner if account is not None else key.owner
+            owner = self._owners.get(behind)
+            groups = owner.groups if owner is not None else ()
+            found.append(Told(key, row.hash, key.until, uses, behind, groups))
             if row.old_hash is not None and key.old_until is not None and now < key.old_until:
                 until = key.old_until if key.until is None else min(key.until, key.old_until)
-                found.append(Told(key, row.old_hash, until, uses))
+                found.append(Told(key, row.old_hash, until, uses, behind, groups))
         return found
 
     def uses(self, owner: Subject) -> tuple[tuple[Use, ...] | None, bool]:
@@ -203,6 +211,14 @@ class Keys:
 
     def _sees(self, actor: Actor, key: Key) -> bool:
         return self._owns(actor, key.owner) or self._gate.may(actor, "keys.read", _object(key))
+
+    def all(self) -> list[Key]:
+        """Every one, whoever asks: for names."""
+        return [row.key for row in self._rows.values()]
+
+    def owns(self, actor: Actor, owner: Subject) -> bool:
+        """Is a key of `owner` his own, or a team's that he is in?"""
+        return self._owns(actor, owner)
 
     def _owns(self, actor: Actor, owner: Subject) -> bool:
         """His own, a team's that he is in, or a service account's of either."""
@@ -419,9 +435,7 @@ def _check(
             ipaddress.ip_network(source, strict=False)
         except ValueError as error:
             raise Invalid(f"{source!r} is no network", str(error), "for example 10.1.0.0/16") from None
-    for field in Limits.__struct_fields__:
-        if field != "hours" and not 0 <= getattr(limits, field) <= _MOST:
-            raise Invalid(f"{field} is {getattr(limits, field)}", f"it may be 0 (no limit) to {_MOST}")
+    check(limits, lifts=False)
     if until is not None and until <= now:
         raise Invalid("the key would end before it begins", todo="give an end that lies ahead")
 

@@ -56,6 +56,8 @@ PERMISSIONS: dict[str, Permission] = {
         Permission("keys.own", "key", "make, limit, rotate and revoke API keys of one's own and of one's teams"),
         Permission("keys.read", "key", "see everybody's API keys (never their secrets)"),
         Permission("keys.manage", "key", "make, limit, rotate and revoke everybody's API keys"),
+        Permission("limits.read", "limit", "see everybody's limits and what is left of them"),
+        Permission("limits.set", "limit", "set and remove limits of users, groups, teams, keys, models, deployments"),
         Permission("access.read", "access", "see roles, grants and teams, and explain decisions"),
         Permission("access.grant", "access", "grant what one holds, deny, and revoke"),
         Permission("access.roles", "access", "define and remove roles"),
@@ -94,7 +96,7 @@ BUILTIN: dict[str, Role] = {
             name="auditor",
             allows=(
                 *_SEE, "usage.read-others", "audit.read", "audit.verify", "audit.export", "access.read",
-                "accounts.read", "keys.read",
+                "accounts.read", "keys.read", "limits.read",
             ),
             words="reads the trail, the rights and what runs; changes nothing", builtin=True,
         ),

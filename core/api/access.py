@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from core.access import Access, Glass
+from core.access import Access, Glass, Limiter
 from core.access.permissions import PERMISSIONS
 from core.api.server import ANYBODY, Call, Server
 from core.errors import Invalid
@@ -57,7 +57,9 @@ class SimulateBody(msgspec.Struct, forbid_unknown_fields=True):
     role: NamedRole | None = None
 
 
-def add_access(server: Server, access: Access, glass: Glass, objects: Callable[[], Awaitable[list[str]]]) -> None:
+def add_access(
+    server: Server, access: Access, glass: Glass, limiter: Limiter, objects: Callable[[], Awaitable[list[str]]]
+) -> None:
     """`objects` tells everything that there is, as `kind:name`."""
 
     async def permissions(call: Call) -> Any:
@@ -122,7 +124,8 @@ def add_access(server: Server, access: Access, glass: Glass, objects: Callable[[
         return await access.simulate(await objects(), **fields)
 
     async def whoami(call: Call) -> Any:
-        return await access.whoami(call.actor)
+        me = await access.whoami(call.actor)
+        return msgspec.structs.replace(me, limits=await limiter.left_of(call.actor))
 
     server.add("GET", "/whoami", ANYBODY, whoami)
     server.add("GET", "/access/permissions", ANYBODY, permissions)

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from core.access import Keys
+from core.api.limits import Amounts
 from core.api.server import Call, Server
 from core.nouns import Limits
 
@@ -21,13 +22,9 @@ class KeyBody(msgspec.Struct, forbid_unknown_fields=True):
     until: float | None = None
 
 
-class LimitBody(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
+class LimitBody(Amounts, forbid_unknown_fields=True, omit_defaults=True):
     """What is not named stays."""
 
-    rpm: int | msgspec.UnsetType = msgspec.UNSET
-    tpm: int | msgspec.UnsetType = msgspec.UNSET
-    concurrency: int | msgspec.UnsetType = msgspec.UNSET
-    daily_tokens: int | msgspec.UnsetType = msgspec.UNSET
     deployments: tuple[str, ...] | msgspec.UnsetType = msgspec.UNSET
     endpoints: tuple[str, ...] | msgspec.UnsetType = msgspec.UNSET
     sources: tuple[str, ...] | msgspec.UnsetType = msgspec.UNSET
@@ -66,9 +63,7 @@ def add_keys(server: Server, keys: Keys) -> None:
         return await keys.create(call.actor, call.request, **msgspec.structs.asdict(body))
 
     async def limit(call: Call) -> Any:
-        changes = {
-            k: v for k, v in msgspec.structs.asdict(await call.body(LimitBody)).items() if v is not msgspec.UNSET
-        }
+        changes = (await call.body(LimitBody)).said()
         return await keys.limit(call.actor, call.request, call.text("name", "") or "", changes)
 
     async def rotate(call: Call) -> Any:

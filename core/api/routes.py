@@ -10,11 +10,12 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from core.access import Access, Gate, Glass, Keys, ServiceAccounts
+from core.access import Access, Gate, Glass, Keys, Limiter, ServiceAccounts
 from core.api.access import add_access
 from core.api.accounts import add_accounts
 from core.api.audit import add_audit
 from core.api.keys import add_keys
+from core.api.limits import add_limits
 from core.api.nodes import MarkBody, add_nodes
 from core.api.server import LARGEST, Call, Server, event_stream
 from core.api.sight import Sight
@@ -111,6 +112,7 @@ class Services:
         glass: Glass,
         keys: Keys,
         service_accounts: ServiceAccounts,
+        limiter: Limiter,
         store: Store,
         audit: Audit,
         signer: Signer,
@@ -130,6 +132,7 @@ class Services:
     ) -> None:
         self.bus, self.gate, self.access, self.keys, self.store = bus, gate, access, keys, store
         self.service_accounts, self.glass = service_accounts, glass
+        self.limiter = limiter
         self.audit, self.signer, self.exporter, self.catalog = audit, signer, exporter, catalog
         self.deployments, self.engines, self.chats, self.sampler = deployments, engines, chats, sampler
         self.usage = usage
@@ -155,10 +158,11 @@ def add_routes(server: Server, s: Services) -> None:
         models = [f"model:{each.name}" for each in await s.catalog.ls()]
         return ["daemon:local", "node:local", "audit:chain", "access:all", "usage:all", *deployments, *models]
 
-    add_access(server, s.access, s.glass, objects)
+    add_access(server, s.access, s.glass, s.limiter, objects)
     add_nodes(server, s.deployments.labels, s.deployments.sensitive, s.sight)
     add_accounts(server, s.service_accounts)
     add_keys(server, s.keys)
+    add_limits(server, s.limiter, objects)
     add_usage(server, s.usage, s.gate)
 
 

@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 SAVE_S = 1.0
 SAVE_BYTES = 1024
 TURN_TIMEOUT_S = 900.0
+GROUPS = 2000
+"""Of a user, that the gateway is told."""
 LOOK_S = 1.0
 """How often it is looked what an answer waits for."""
 HEARD_S = 2.0
@@ -239,7 +241,10 @@ class Answers:
 
     def _headers(self, actor: Actor, turn: str) -> dict[str, str]:
         name = actor.name.encode("ascii", "replace").decode()
-        return {"X-Corral-Actor": f"{actor.uid}:{name}"} | ({"X-Corral-Turn": turn} if turn else {})
+        headers = {"X-Corral-Actor": f"{actor.uid}:{name}"}
+        if turn:  # the limits of his groups hold for what he asks
+            headers |= {"X-Corral-Turn": turn, "X-Corral-Groups": ",".join(map(str, actor.groups[:GROUPS]))}
+        return headers
 
     def _tell(self, live: Live) -> None:
         bare = msgspec.structs.replace(live.answer.turn, question="", answer="")

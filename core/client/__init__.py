@@ -21,6 +21,7 @@ from core.client.access import AccessCalls
 from core.client.accounts import AccountCalls
 from core.client.audit import ProofCalls
 from core.client.keys import KeyCalls
+from core.client.limits import LimitCalls
 from core.client.nodes import NodeCalls
 from core.client.usage import UsageCalls
 from core.errors import CorralError, ErrorBody, Failed, Invalid, NoDaemon, TimedOut, from_body
@@ -69,6 +70,7 @@ class Client:
         self.access = AccessCalls(self)
         self.accounts = AccountCalls(self)
         self.keys = KeyCalls(self)
+        self.limits = LimitCalls(self)
         self.nodes = NodeCalls(self)
         self.proof = ProofCalls(self)
         self.usage = UsageCalls(self)

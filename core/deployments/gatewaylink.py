@@ -43,6 +43,8 @@ PING_S = 2.0
 """Between two questions whether it is there: who is stopped keeps its socket."""
 SILENT_S = 5.0
 """Without an answer for so long, it is said to be not answering."""
+SPENT_S = 2.0
+"""What the gateway may take to say what is left of limits."""
 RETRY_S = 60.0
 """Between two tries to replace a gateway of another version."""
 _SHOUT = asyncio.IncompleteReadError, asyncio.LimitOverrunError, OSError, msgspec.DecodeError
@@ -71,6 +73,7 @@ class GatewayLink:
         *,
         allowed: Callable[[], wire.Allowed],
         keys: Callable[[], tuple[wire.Key, ...]] = tuple,
+        limited: Callable[[], tuple[wire.Limited, ...]] = tuple,
         on_live: Callable[[wire.Live], None],
         gateway_uid: int | None = None,
         clock: Callable[[], float] = time.time,
@@ -84,6 +87,7 @@ class GatewayLink:
         self._settings = settings
         self._allowed = allowed
         self._keys = keys
+        self._limited = limited
         self.on_used: Callable[[dict[str, float], dict[str, str]], None] | None = None
         """Told when keys were used (epoch seconds) and from where."""
         self._on_live = on_live
@@ -178,6 +182,19 @@ class GatewayLink:
         """Whether the gateway last said that a turn has no slot yet; None if it does not say."""
         waiting = self._live.waiting if self._live else None
         return None if waiting is None else turn in waiting
+
+    async def spent(
+        self, subjects: tuple[str, ...], uid: int | None, groups: tuple[int, ...]
+    ) -> tuple[wire.Spent, ...] | None:
+        """What these subjects, and a person, have used of their limits; None if no gateway says it in time."""
+        request = secrets.token_hex(4)
+        asked = wire.Ask(what="spent", request=request, subjects=subjects, uid=uid, groups=groups)
+        try:
+            async with asyncio.timeout(SPENT_S):
+                report = await self._ask(asked, request)
+        except TimeoutError:
+            return None
+        return report.spent if report.ok else None
 
     # ---------------------------------------------------------------------------------------- its life
 
@@ -440,6 +457,7 @@ class GatewayLink:
             await self._changed.wait()
             self._changed.clear()
             table = self._settings().gateway
+            keys, limited = self._keys(), self._limited()
             self._send(
                 wire.Snapshot(
                     database=self._store.database_id,
@@ -460,7 +478,9 @@ class GatewayLink:
                         connections_per_address=table.connections_per_address,
                         connections_per_key=table.connections_per_key,
                     ),
-                    keys=self._keys(),
+                    keys=keys,
+                    limited=limited,
+                    needs=("limits",) if limited or any(map(_beyond, keys)) else (),
                 )
             )
             if self._writer is not None:
@@ -484,7 +504,7 @@ class GatewayLink:
                     if message.used and self.on_used is not None:
                         self.on_used(message.used, message.sources)
                 case wire.Report():
-                    waiting = self._reports.get(message.what)
+                    waiting = self._reports.get(message.request or message.what)
                     if waiting is not None and not waiting.done():
                         waiting.set_result(message)
                 case wire.Refused():
@@ -513,6 +533,15 @@ class GatewayLink:
 
         await self._store.transact(work)
         self._send(wire.UsageAck(launch=batch.launch, n=batch.n))
+
+
+def _beyond(key: wire.Key) -> bool:
+    """Has it limits that a gateway of one release back does not know?"""
+    limits = key.limits
+    known = wire.Limits(
+        rpm=limits.rpm, tpm=limits.tpm, concurrency=limits.concurrency, daily_tokens=limits.daily_tokens
+    )
+    return limits != known
 
 
 async def _uid(uid: int) -> str:

@@ -65,6 +65,7 @@ class Deployments:
         settings: Callable[[], Settings],
         allowed: Callable[[], wire.Allowed],
         keys: Callable[[], tuple[wire.Key, ...]] = tuple,
+        limited: Callable[[], tuple[wire.Limited, ...]] = tuple,
         gateway_uid: int | None = None,
         name: Callable[[int], Awaitable[str]] | None = None,
         access: Access,
@@ -90,8 +91,8 @@ class Deployments:
         self._admitting = asyncio.Lock()
         """Held from the look at the host to the accepted change: two may not be admitted against the same room."""
         self.link = GatewayLink(
-            node, store, gate, paths, settings, allowed=allowed, keys=keys, on_live=self._figures.live,
-            gateway_uid=gateway_uid, clock=clock, name=name,
+            node, store, gate, paths, settings, allowed=allowed, keys=keys, limited=limited,
+            on_live=self._figures.live,            gateway_uid=gateway_uid, clock=clock, name=name,
         )  # fmt: skip
         self._yard = Yard(
             store=store, gate=gate, node=node, engines=engines, catalog=catalog, link=self.link, settings=settings,

@@ -19,24 +19,16 @@ def admit(
 ) -> tuple[Hold, bytes]:
     """Reserve for a request; with it the body, in which the longest answer is set where it does not say one. Raises
     `Refusal`: 400 for what is too long in itself, 429 with the limit, whose it is and when to come again."""
-    _open(subjects, meters)
+    answer = _answer(asked) if api.answers else 0
+    for meter in meters:
+        if meter.bounds:
+            answer, body = _bound(subjects, meters, api, body, asked, answer)
+            break
     if not api.costs:
         return _held(subjects, meters, (0, 0)), body
-    prompt = len(body) // BYTES_A_TOKEN + 1
-    longest_prompt = _least(meters, "longest_prompt")
-    if longest_prompt is not None and prompt > longest_prompt.longest_prompt:
-        raise Refusal(
-            400, f"the prompt has some {prompt} tokens (4 bytes of the request are taken for one), and"
-            f" {longest_prompt.whose} may ask {longest_prompt.longest_prompt}", "context_length_exceeded",
-        )  # fmt: skip
-    answer, several = _answer(asked), 1
-    for n in (asked.n, asked.n_cmpl, asked.best_of):
-        if n is not None and n > several:
-            several = int(n)
-    if not api.answers:
-        answer = 0
-    elif (longest := _least(meters, "longest_answer")) is not None:
-        answer, body = _bounded(api, asked, body, longest)
+    several = 1
+    if asked.n is not None or asked.n_cmpl is not None or asked.best_of is not None:
+        several = max(1, *(int(n or 1) for n in (asked.n, asked.n_cmpl, asked.best_of)))
     tokens = estimate(len(body), answer, ctx_per_slot, several)
     return _held(subjects, meters, tokens), body
 
@@ -47,6 +39,25 @@ def _held(subjects: Subjects, meters: tuple[Meter, ...], tokens: tuple[int, int]
     if isinstance(hold, Short):
         raise _refusal(subjects, meters, hold)
     return hold
+
+
+def _bound(
+    subjects: Subjects, meters: tuple[Meter, ...], api: Api, body: bytes, asked: Asked, answer: int | None
+) -> tuple[int | None, bytes]:
+    """Hours and lengths: the most that the answer may have, and the body that says so. Raises `Refusal`."""
+    _open(subjects, meters)
+    if not api.costs:
+        return answer, body
+    prompt, longest = len(body) // BYTES_A_TOKEN + 1, _least(meters, "longest_prompt")
+    if longest is not None and prompt > longest.longest_prompt:
+        raise Refusal(
+            400, f"the prompt has some {prompt} tokens (4 bytes of the request are taken for one), and"
+            f" {longest.whose} may ask {longest.longest_prompt}", "context_length_exceeded",
+        )  # fmt: skip
+    longest = _least(meters, "longest_answer")
+    if longest is None or not api.answers:
+        return answer, body
+    return _bounded(api, asked, body, longest)
 
 
 def _open(subjects: Subjects, meters: tuple[Meter, ...]) -> None:

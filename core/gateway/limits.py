@@ -287,8 +287,8 @@ class Meter:
     """What one subject has used, against what it may. It outlives the snapshots."""
 
     __slots__ = (
-        "_clock", "busy", "concurrency", "day", "elsewhere", "gauges", "hours", "id", "longest_answer",
-        "longest_prompt", "made", "month", "touched", "whose",
+        "_clock", "_said", "bounds", "busy", "concurrency", "day", "elsewhere", "gauges", "hours", "id",
+        "longest_answer", "longest_prompt", "made", "month", "touched", "whose",
     )  # fmt: skip
 
     def __init__(self, id: str, clock: Clock) -> None:
@@ -296,10 +296,13 @@ class Meter:
         self.whose = id
         """In words, for whoever it stops."""
         self._clock = clock
+        self._said: tuple[wire.Limits, tuple[str, ...]] = wire.Limits(), ()
         self.gauges: tuple[Gauge, ...] = ()
         self.concurrency = self.longest_prompt = self.longest_answer = 0
         self.hours: tuple[Hours | None, ...] = ()
         """It is served while all of these are open; None: hours that cannot be read, which are never."""
+        self.bounds = False
+        """There are lengths or hours to look at."""
         self.busy = self.elsewhere = 0
         """Requests in flight here, and at a gateway that was replaced and still ends its own."""
         self.touched = False
@@ -307,7 +310,11 @@ class Meter:
         self.day, self.month = [0] * 4, [0] * 4
 
     def follow(self, limits: wire.Limits, hours: Iterable[str] = ()) -> None:
-        """Take limits that have changed; what was used of those that stay stays counted."""
+        """Take limits that may have changed; what was used of those that stay stays counted."""
+        said = limits, tuple(hours)
+        if said == self._said:
+            return
+        self._said = said
         before = {gauge.kind: gauge for gauge in self.gauges}
         found: list[Gauge] = []
         for kind, (_, per, _) in KINDS.items():
@@ -321,13 +328,17 @@ class Meter:
         self.gauges = tuple(found)
         self.concurrency = max(0, limits.concurrency)
         self.longest_prompt, self.longest_answer = max(0, limits.longest_prompt), max(0, limits.longest_answer)
-        self.hours = tuple(read_hours(each) for each in hours)
+        self.hours = tuple(read_hours(each) for each in said[1])
+        self.bounds = bool(self.longest_prompt or self.longest_answer or self.hours)
 
     @property
     def limits(self) -> bool:
         """Is there any limit?"""
-        lengths = self.longest_prompt or self.longest_answer
-        return bool(self.concurrency or lengths or self.hours or any(gauge.most for gauge in self.gauges))
+        return bool(self.concurrency or self.bounds or any(gauge.most for gauge in self.gauges))
+
+    def idle(self, now: float) -> bool:
+        """Is there nothing to remember?"""
+        return not (self.busy or self.elsewhere or any(gauge.used(now) for gauge in self.gauges))
 
     def short(self, now: float, wanted: Amounts) -> Short | None:
         """The limit that has no room for a request of these tokens the longest; None if all have."""

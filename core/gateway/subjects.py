@@ -10,8 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-import msgspec
-
 from core.gateway import wire
 from core.gateway.clock import Clock
 from core.gateway.limits import BOTH, IN, OUT, SLOTS, Hold, Meter, Period, Short, admit, amounts, settle
@@ -22,11 +20,14 @@ LATER = 120.0
 """Seconds after which what was used in a minute is of no use any more."""
 _AMOUNTS = tuple(name for name in wire.Limits.__struct_fields__ if name != "hours")
 ALWAYS = "always"
+_NONE = wire.Limits()
 
 
 def tightest(limits: Iterable[wire.Limits]) -> wire.Limits:
     """All of them at once, but for hours."""
     there = list(limits)
+    if len(there) < 2:
+        return there[0] if there else _NONE
     found: dict[str, Any] = {}
     for name in _AMOUNTS:
         said = [getattr(each, name) for each in there]
@@ -36,6 +37,8 @@ def tightest(limits: Iterable[wire.Limits]) -> wire.Limits:
 
 def over(strong: wire.Limits, weak: wire.Limits) -> wire.Limits:
     """What `strong` says, and of the rest what `weak` says; but for hours."""
+    if strong == _NONE:
+        return weak
     return wire.Limits(**{name: getattr(strong, name) or getattr(weak, name) for name in _AMOUNTS})
 
 
@@ -58,7 +61,7 @@ class Subjects:
         """Of a gateway before this one."""
         self._holds: set[Hold] = set()
         self._handing: list[Hold] | None = None
-        self._day = self.clock.day
+        self._day = self._pruned = self.clock.day
 
     # ---------------------------------------------------------------------------------------- who is meant
 
@@ -71,13 +74,13 @@ class Subjects:
         self._each_of = [
             each for kind, each in kinds if kind == "each" and each.subject not in ("each:user", "each:key")
         ]
-        self.any = bool(self._limited) or any(key.limits != wire.Limits() for key in self._keys.values())
+        self.any = bool(self._limited) or any(key.limits != _NONE for key in self._keys.values())
         self._people.clear()
-        empty = wire.Use()
-        now = self.clock.boot()
-        gone = [id for id, each in self._meters.items() if not each.busy and each.kept(now) == empty]
-        for id in gone:
-            del self._meters[id]
+        if self._pruned != self.clock.day:
+            self._pruned = self.clock.day
+            now = self.clock.boot()
+            for id in [id for id, each in self._meters.items() if each.idle(now)]:
+                del self._meters[id]
 
     def of_person(self, uid: int, groups: frozenset[int], name: str = "") -> tuple[Meter, ...]:
         """The user's own, and those of his groups and teams."""
@@ -119,8 +122,8 @@ class Subjects:
         found = [meter]
         if key.team:
             found += [self._shared_meter(of) for of in self._shared if of.subject == f"team:{key.team}"]
-        elif key.uid >= 0:
-            found += self.of_person(key.uid, frozenset(key.groups), key.owner)
+        elif key.behind >= 0:
+            found += self.of_person(key.behind, frozenset(key.groups), key.owner if key.uid == key.behind else "")
         return _limiting(found)
 
     def of_target(self, deployment: str, model: str) -> tuple[Meter, ...]:
@@ -271,7 +274,7 @@ class Subjects:
         if not held:
             for id, each in self._held.items():
                 if id not in self._meters:
-                    self.uses[id] = _with(self.uses.get(id, wire.Use()), each, self.clock)
+                    self.uses[id] = _with(self.uses.get(id, wire.Use()), each, self.clock, now)
             for meter in self._meters.values():
                 meter.alone(now)
             self._held = {}
@@ -322,12 +325,16 @@ def _held(told: dict[str, list[int]]) -> wire.Held:
     return wire.Held(requests=requests, asked=asked, minute=minute, day=day, month=month)
 
 
-def _with(use: wire.Use, held: wire.Held, clock: Clock) -> wire.Use:
+def _with(use: wire.Use, held: wire.Held, clock: Clock, now: float) -> wire.Use:
     """What a subject that has no meter yet has used, with what a gateway before this one has added."""
     day, month = use.day == clock.day, use.month == clock.month
-    (*_, day_in, day_out), (*_, month_in, month_out) = held.day, held.month
-    return msgspec.structs.replace(
-        use, day=clock.day, month=clock.month,
+    (*_, day_in, day_out), (*_, month_in, month_out), (*_, tokens_in, tokens_out) = held.day, held.month, held.minute
+    added = {"rpm": held.asked, "tpm": tokens_in + tokens_out, "tpm_in": tokens_in, "tpm_out": tokens_out}
+    minutes = {kind: dict(use.minutes.get(kind, {})) for kind in added}
+    for kind, amount in added.items():
+        minutes[kind][int(now)] = minutes[kind].get(int(now), 0) + amount
+    return wire.Use(
+        day=clock.day, month=clock.month, minutes=minutes,
         tokens=day_in + day_out + (use.tokens if day else 0),
         daily_in=day_in + (use.daily_in if day else 0), daily_out=day_out + (use.daily_out if day else 0),
         monthly_tokens=month_in + month_out + (use.monthly_tokens if month else 0),

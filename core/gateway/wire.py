@@ -198,10 +198,12 @@ class Key(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     until: float | None = None
     limits: Limits = Limits()
     """Its owner's word; what `Limited` says of the key holds beside it."""
+    behind: int = -1
+    """The uid of the user whose limits apply too, as its owner or as that of the service account that owns it."""
     groups: tuple[int, ...] = ()
-    """Of the user who owns it, as numbers."""
+    """Of this user, as numbers."""
     team: str = ""
-    """The team that owns it."""
+    """The team whose limits apply too, in his place."""
 
 
 class Files(msgspec.Struct, frozen=True):

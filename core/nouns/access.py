@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from core.nouns.base import Noun
+from core.nouns.limits import Left
 
 
 class Role(Noun, frozen=True, kw_only=True):
@@ -139,3 +140,5 @@ class Whoami(Noun, frozen=True, kw_only=True):
     grants: tuple[Grant, ...]
     holds: tuple[Held, ...]
     denied: tuple[Held, ...] = ()
+    limits: tuple[Left, ...] | None = ()
+    """What is left of those that apply to him and his keys; None: the gateway does not say."""

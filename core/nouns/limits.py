@@ -65,5 +65,6 @@ class LimitView(Noun, frozen=True, kw_only=True):
     """A limit, with what is left of it: nothing for what counts everyone by himself, None while the gateway does not
     say."""
 
-    limit: Limit
+    limit: Limit | None
+    """None: nothing is set for it by name, but defaults apply."""
     left: tuple[Left, ...] | None = ()

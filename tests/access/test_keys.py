@@ -174,7 +174,9 @@ async def test_when_a_key_was_used_is_written_down_and_known_after_a_restart(hou
         ({"deployments": ("a*b",)}, Invalid, "star stands at the end"),
         ({"endpoints": ("admin",)}, Invalid, "no endpoint"),
         ({"sources": ("10.0.0.0/99",)}, Invalid, "is no network"),
-        ({"limits": Limits(rpm=-1)}, Invalid, "rpm is -1"),
+        ({"limits": Limits(rpm=-2)}, Invalid, "rpm is -2"),
+        ({"limits": Limits(rpm=-1)}, Invalid, "rpm cannot be unlimited"),
+        ({"limits": Limits(hours="noon")}, Invalid, "hours are not understood"),
         ({"until": NOW}, Invalid, "lies ahead"),
     ],
 )

@@ -204,7 +204,9 @@ class Gateway:
         """Bytes that the process has in memory."""
         return psutil.Process(self.process.pid).memory_info().rss
 
-    async def route(self, *stubs: Stub, uids=None, gids=(), rules=(), keys=(), slots=1, **limits) -> wire.Live:
+    async def route(
+        self, *stubs: Stub, uids=None, gids=(), rules=(), keys=(), limited=(), slots=1, **limits
+    ) -> wire.Live:
         """Put a snapshot in force; the live figures that came with its acknowledgement."""
         replicas = tuple(
             wire.ReplicaRoute(id=f"chat/{i}", launch=f"l{i}", endpoint=f"unix:{stub.path}", slots=slots)
@@ -227,6 +229,7 @@ class Gateway:
             allowed=wire.Allowed(uids=(os.getuid(),) if uids is None else uids, gids=gids, rules=tuple(rules)),
             limits=wire.GatewayLimits(**limits),
             keys=tuple(keys),
+            limited=tuple(limited),
         )
         return (await self._put())[-1]
 

@@ -28,7 +28,7 @@ def port() -> int:
 
 def key(secret: str = SECRET, **fields) -> wire.Key:
     limits = wire.Limits(**{name: fields.pop(name) for name in wire.Limits.__struct_fields__ if name in fields})
-    base = {"id": "k1", "name": "ci", "owner": "ann", "uid": 4242}
+    base = {"id": "k1", "name": "ci", "owner": "ann", "uid": 4242, "behind": 4242}
     return wire.Key(hash=hashlib.sha256(secret.encode()).hexdigest(), limits=limits, **(base | fields))
 
 

@@ -127,7 +127,9 @@ class Keeping(RuleBasedStateMachine):
         self.limits = limits
         self.own = own
         self.snapshot = [limited(subject, **each) for subject, each in limits.items()]
-        self.key = wire.Key(id="k1", name="ci", hash="", owner="x", uid=1000, groups=(100,), limits=wire.Limits(**own))
+        self.key = wire.Key(
+            id="k1", name="ci", hash="", owner="x", uid=1000, behind=1000, groups=(100,), limits=wire.Limits(**own)
+        )
         self.entries: list[Entry] = []
         self.before: Subjects | None = None
         self.subjects = self.start()

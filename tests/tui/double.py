@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from core.errors import Conflict, NoDaemon, NoRoom
+from core.errors import Conflict, NoDaemon, NoRoom, NotFound
 from core.nouns import (
     AuditPage,
     AuditRecord,
@@ -27,7 +27,10 @@ from core.nouns import (
     Grant,
     Held,
     Key,
+    Left,
+    Limit,
     Limits,
+    LimitView,
     LogText,
     Model,
     ModelShape,
@@ -333,6 +336,34 @@ def _fits(record: AuditRecord, text: str) -> bool:
     )
 
 
+class LimitsOfDouble:
+    """Of the double: what `client.limits` answers."""
+
+    def __init__(self, double: Double) -> None:
+        self._double = double
+        staff = Limit(subject="group:staff", id="20", limits=Limits(rpm=100), by="root", at=NOW)
+        left = Left(subject="group:staff", kind="rpm", most=100, used=58, left=42, free_at=NOW + 30)
+        each = Limit(subject="each:user", limits=Limits(daily_tokens=5000), by="root", at=NOW)
+        self.there = [LimitView(limit=each), LimitView(limit=staff, left=(left,))]
+
+    async def ls(self) -> list[LimitView]:
+        return self.there
+
+    async def get(self, subject: str) -> LimitView:
+        for view in self.there:
+            if view.limit is not None and view.limit.subject == subject:
+                return view
+        raise NotFound(f"no limit is set for {subject}")
+
+    async def set(self, subject: str, limits: dict[str, Any], reason: str = "") -> Limit:
+        self._double.calls.append(("set_limits", subject, limits, reason))
+        return Limit(subject=subject, limits=Limits(**limits), by="ann", at=NOW)
+
+    async def rm(self, subject: str, reason: str = "") -> Limit:
+        self._double.calls.append(("rm_limits", subject))
+        return Limit(subject=subject, limits=Limits(), by="ann", at=NOW)
+
+
 class Double:
     """Not the real client. `calls` has what was asked; `push` sends an event; `drop` cuts the connection."""
 
@@ -363,6 +394,7 @@ class Double:
         self.keys = Keys(self)
         self.accounts = Accounts(self)
         self.proof = Proof(self)
+        self.limits = LimitsOfDouble(self)
         self._news: asyncio.Queue[Event | None] = asyncio.Queue()
 
     async def connect(self) -> Double:

@@ -231,3 +231,42 @@ async def test_teams_and_roles_are_not_taken_for_keys(console, fake):
         await it.press("tab", "G", "x")
         await it.until("removed by")
         assert not [call for call in fake.calls if call[0].startswith("revoke")]
+
+
+async def test_limits_stand_there_with_what_is_left_and_are_removed_by_their_row(console, fake):
+    async with console("8") as it:
+        await it.until("42 of 100 requests/min")
+        assert "5000 tokens/day, each his own" in it.text
+        await it.press("tab", *"jjjj", "x")
+        await it.until("Remove all limits of each:user")
+        await it.press("y")
+        await it.until(lambda: ("rm_limits", "each:user") in fake.calls)
+
+
+async def test_limits_are_set_in_a_form_that_has_what_is_set_now(console, fake):
+    async with console("8") as it:
+        await it.until("42 of 100 requests/min")
+        await it.press("tab", *"jjjjj", "l")
+        await it.until("Now 100 requests/min")
+        await it.until("group:staff has 42 of 100 requests/min")
+        await it.press("tab", "tab")
+        await it.type("many")
+        await it.until("whole number or `unlimited`")
+        await it.press(*["backspace"] * 4)
+        await it.type("900")
+        await it.until("Then 100 requests/min, 900 tokens/min")
+        await it.press("ctrl+s")
+        await it.until("Limits of group:staff are in force")
+        (made,) = [call for call in fake.calls if call[0] == "set_limits"]
+        assert made[1] == "group:staff" and (made[2]["rpm"], made[2]["tpm"], made[2]["hours"]) == (100, 900, "")
+
+
+async def test_who_may_not_set_limits_sees_why(console, fake, doubles):
+    fake.me = doubles.somebody(("deployments.use", "*"))
+    async with console("8") as it:
+        await it.until("42 of 100 requests/min")
+        assert "l" in dimmed(it)
+        await it.press("l")
+        await it.until("ann may not limits.set")
+        await it.press("tab", "x")  # of keys and accounts he sees none: limits come first
+        await it.until("ann may not limits.set: no grant gives it")

@@ -1,4 +1,4 @@
-"""Who may do what: grants with their ends, API keys, service accounts, teams, roles, and what you may do."""
+"""Who may do what and how much: grants with their ends, API keys, limits, service accounts, teams, roles, and you."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from typing import Any, ClassVar
 
 from textual.app import ComposeResult
 
-from core.nouns import Grant, Key, Limits, Role, ServiceAccount, Subject, Team, Whoami
+from core.nouns import Grant, Key, LimitView, Role, ServiceAccount, Subject, Team, Whoami
+from tui.limits import UNSAID, rests, told
 from tui.rights import lacks
 from tui.screens import FOLDER
 from tui.screens.room import Line, Note, Room
 from tui.widgets.table import Column, Row, Table
 from tui.words import age, moment
 
-Found = tuple[list[Grant], list[Role], list[Team], list[Key], list[ServiceAccount]]
+Found = tuple[list[Grant], list[Role], list[Team], list[Key], list[ServiceAccount], list[LimitView]]
 
 
 def said(me: Whoami | None) -> str:
@@ -37,11 +38,19 @@ def _may(grant: Grant) -> str:
 
 def about_key(key: Key) -> str:
     """What a key may and when it was used."""
-    words = {"rpm": "requests/min", "tpm": "tokens/min", "concurrency": "at once", "daily_tokens": "tokens/day"}
-    limits = [f"{n} {words[f]}" for f in Limits.__struct_fields__ if (n := getattr(key.limits, f))]
     used = "never used" if key.used_at is None else f"used {age(key.used_at)} from {key.used_from}"
     on = ", ".join(key.deployments)
-    return f"{key.state}, {key.owner}, on {on}, {', '.join(limits) or 'no limits'}, {used.replace('now', 'just now')}"
+    return f"{key.state}, {key.owner}, on {on}, {told(key.limits) or 'no limits'}, {used.replace('now', 'just now')}"
+
+
+def about_limit(view: LimitView) -> str:
+    """What is limited and what is left of it."""
+    if view.limit is None:
+        return ""
+    words = told(view.limit.limits)
+    if view.left is None:
+        return f"{words}; {UNSAID}"
+    return f"{words}; left: {rests(view.left)}" if view.left else f"{words}, each his own"
 
 
 def about_account(account: ServiceAccount) -> str:
@@ -51,10 +60,11 @@ def about_account(account: ServiceAccount) -> str:
 
 
 class Access(Room):
-    """Screen 8: grants above; keys, service accounts, teams and roles below; tab goes from one table to the other."""
+    """Screen 8: grants above; keys, limits, service accounts, teams and roles below; tab goes from one table to the
+    other."""
 
     ROOM = "access"
-    ASKS = frozenset({"new", "remove", "explain", "team", "role", "key", "account"})
+    ASKS = frozenset({"new", "remove", "explain", "team", "role", "key", "account", "limit"})
     CSS_PATH: ClassVar = [*Room.CSS_PATH, FOLDER / "access.tcss"]
 
     def __init__(self) -> None:
@@ -64,6 +74,8 @@ class Access(Room):
         self.teams: list[Team] = []
         self.keys_there: dict[str, Key] = {}
         self.accounts: dict[str, ServiceAccount] = {}
+        self.limits_there: dict[str, LimitView] = {}
+        """By subject."""
 
     def fill(self) -> ComposeResult:
         yield Note(id="me")
@@ -104,17 +116,19 @@ class Access(Room):
         async def read(client: Any) -> Found:
             mine = await client.keys.ls() if keys else []
             programs = await client.accounts.ls() if accounts else []
+            limits = await client.limits.ls()
             if not all_of_it:
-                return list(me.grants) if me else [], [], [], mine, programs
+                return list(me.grants) if me else [], [], [], mine, programs, limits
             access = client.access
             grants, roles, teams = await asyncio.gather(access.grants(), access.roles(), access.teams())
-            return grants, roles, teams, mine, programs
+            return grants, roles, teams, mine, programs, limits
 
         self.corral.act(read, self._take)
 
     def _take(self, found: Found) -> None:
-        grants, self.roles, self.teams, keys, accounts = found
+        grants, self.roles, self.teams, keys, accounts, limits = found
         self.accounts = {each.name: each for each in accounts}
+        self.limits_there = {each.limit.subject: each for each in limits if each.limit is not None}
         self.keys_there = {each.id: each for each in keys}
         self.grants = {each.id: each for each in grants}
         rows = sorted(grants, key=lambda each: (str(each.subject), each.effect, each.what))
@@ -132,6 +146,10 @@ class Access(Room):
         meant += [
             Row(f"account:{a.name}", (a.name, "account", about_account(a)), dim=a.state != "active")
             for a in sorted(accounts, key=lambda each: each.name)
+        ]
+        meant += [
+            Row(f"limit:{subject}", (subject, "limit", about_limit(view)))
+            for subject, view in sorted(self.limits_there.items())
         ]
         meant += [
             Row(f"team:{t.name}", (t.name, "team", ", ".join(map(str, t.members)) or "nobody")) for t in self.teams
@@ -168,7 +186,15 @@ class Access(Room):
         kind, _, name = below.key.partition(":")
         return self.accounts.get(name) if below.has_focus and kind == "account" else None
 
+    def chosen_limit(self) -> str:
+        """The subject of the limit under the cursor of the lower table, if that has the focus; else ""."""
+        below = self.query_one("#roles", Table)
+        subject = below.key.removeprefix("limit:") if below.key.startswith("limit:") else ""
+        return subject if below.has_focus and subject in self.limits_there else ""
+
     def hindered(self, action: str) -> str:
+        if action == "remove" and (subject := self.chosen_limit()) and self.corral.client is not None:
+            return lacks(self.corral.state.me, "limits.set", f"limit:{subject.replace(':', '/')}")
         if action == "remove":
             key = self.chosen_key()
             if key is not None:
@@ -233,7 +259,18 @@ class Access(Room):
                 lambda client: client.accounts.enable(name),
             )
 
+    def action_limit(self) -> None:
+        from tui.screens.accessforms import LimitForm
+
+        grant = self.grants.get(self.table().key)
+        subject = self.chosen_limit() or (str(grant.subject) if grant is not None else "")
+        there = self.limits_there.get(subject)
+        self.app.push_screen(LimitForm(subject, there.limit.limits if there and there.limit else None))
+
     def action_remove(self) -> None:
+        if subject := self.chosen_limit():
+            self.confirmed(f"Remove all limits of {subject}?", lambda client: client.limits.rm(subject))
+            return
         key = self.chosen_key()
         if key is not None:
             id = key.id

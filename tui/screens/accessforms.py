@@ -1,4 +1,5 @@
-"""The forms of Access: grant or deny with what it would give, explain a decision, define a role or a team."""
+"""The forms of Access: grant or deny with what it would give, explain a decision, define a role or a team, make a key,
+set limits."""
 
 from __future__ import annotations
 
@@ -6,8 +7,11 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-from core.nouns import Decision, Difference
+from core.errors import NotFound
+from core.nouns import Decision, Difference, Limits
 from tui.amounts import moment_ahead
+from tui.limits import KINDS, UNLIMITED, rest
+from tui.limits import told as limits_told
 from tui.plain import plain
 from tui.widgets.asking import Asking
 from tui.widgets.form import Field, Form
@@ -287,3 +291,72 @@ class KeyForm(Form):
             self.app.push_screen(Whole(f"{key.key}\n\nThis is key {key.name}. It is shown this once; y copies it."))
 
         self.corral.act(lambda client: client.keys.create(**fields), made)
+
+
+class LimitForm(OfAccess):
+    """What a subject may use; what it may now stands in the fields."""
+
+    HEADLINE = "Set limits: all that apply to a request hold at once"
+    SENDS = "Set"
+
+    def __init__(self, subject: str = "", limits: Limits | None = None) -> None:
+        super().__init__()
+        self.subject, self.limits = subject, limits or Limits()
+
+    def fields(self) -> list[Field]:
+        whom = "each:user, each:key, each:group:staff, user:alice, group:staff, key:alice/ci, deployment:chat ..."
+        amounts = [
+            Field(field, few, self._shown(field), f"{words}; empty: no limit") for field, (few, words) in KINDS.items()
+        ]
+        return [
+            Field("subject", "whose", self.subject, whom),
+            *amounts,
+            Field("hours", "hours", self.limits.hours, "mon-fri 08:00-18:00, sat 09:00-12:00; empty: always"),
+            Field("reason", "reason", "", "stands in the audit trail"),
+        ]
+
+    def _shown(self, field: str) -> str:
+        amount = getattr(self.limits, field)
+        return "unlimited" if amount == UNLIMITED else str(amount or "")
+
+    def typed(self) -> tuple[str, dict[str, Any]]:
+        """Whose limits, and all of them; raises ValueError."""
+        subject = self.value("subject")
+        if not subject:
+            raise ValueError("Say whose: for example each:user, group:staff or deployment:chat")
+        limits: dict[str, Any] = {"hours": self.value("hours")}
+        for field, (few, _) in KINDS.items():
+            text = self.value(field)
+            if text and text != "unlimited" and not (text.isascii() and text.isdecimal() and len(text) < 14):
+                raise ValueError(f"{few} must be a whole number or `unlimited`, not {text!r}")
+            limits[field] = UNLIMITED if text == "unlimited" else int(text or 0)
+        return subject, limits
+
+    def question(self) -> Callable[[Any], Awaitable[str]]:
+        subject, wanted = self.typed()
+        then = limits_told(Limits(**wanted)) or "nothing: x on its row removes limits"
+
+        async def ask(client: Any) -> str:
+            try:
+                view = await client.limits.get(subject)
+            except NotFound as error:
+                if not error.what.startswith("no limit is set"):
+                    raise
+                return f"Now no limit is set for it\nThen {then}"
+            now = limits_told(view.limit.limits) if view.limit is not None else "nothing by name"
+            left = [f"{each.subject} has {rest(each)}" for each in view.left or ()]
+            return "\n".join([f"Now {now}", f"Then {then}", *left[:SHOWN]])
+
+        return ask
+
+    def action_send(self) -> None:
+        try:
+            subject, limits = self.typed()
+        except ValueError as error:
+            self.say(str(error))
+            return
+        reason = self.value("reason")
+        self.corral.act(
+            lambda client: client.limits.set(subject, limits, reason),
+            lambda made: self.leave(f"Limits of {made.subject} are in force"),
+        )

@@ -13,6 +13,7 @@ from core.errors import Invalid
 from core.nouns import Difference, Grant, Held, Role
 from tui.amounts import MomentAhead, Span
 from tui.command import Nouns, Told, options, run, with_options
+from tui.limits import UNSAID, rest
 from tui.lines import as_json, ask, say, table, tell
 from tui.plain import line
 from tui.words import moment
@@ -29,6 +30,10 @@ def whoami() -> None:
     say(f"{line(me.name)} (uid {me.uid}), through {line(me.through)}")
     if me.groups:
         say(f"groups: {line(', '.join(me.groups))}")
+    if me.limits is None:
+        say(f"limits: {UNSAID}")
+    for each in me.limits or ():
+        say(f"limit of {line(each.subject)}: {line(rest(each))}")
     if me.because:
         say(f"may do everything: {line(me.because)}")
         return

@@ -10,11 +10,13 @@ from typing import Any
 import click
 
 from core.errors import Invalid
-from core.nouns import ENDPOINTS, Key, Limits, NewKey
-from tui.amounts import MomentAhead, Span, Whole
+from core.nouns import ENDPOINTS, Key, NewKey
+from tui.amounts import MomentAhead, Span
 from tui.command import Nouns, Told, note, options, run, with_options
+from tui.limits import told
 from tui.lines import as_json, ask, say, table, tell
 from tui.plain import line
+from tui.verbs.limits import limit_options, said
 from tui.words import age, moment
 
 
@@ -28,19 +30,12 @@ def _ls() -> None:
                 say(each.name)
     elif found:
         rows = [
-            (k.name, str(k.owner), k.begins + "...", k.state, ", ".join(k.deployments), _limits(k.limits), _used(k))
+            (k.name, str(k.owner), k.begins + "...", k.state, ", ".join(k.deployments), told(k.limits) or "-", _used(k))
             for k in found
         ]
         table(("KEY", "OWNER", "BEGINS", "STATE", "DEPLOYMENTS", "LIMITS", "USED"), rows)
     else:
         say("there is no key: `corral keys create NAME`")
-
-
-def _limits(limits: Limits) -> str:
-    words = {
-        "rpm": "requests/min", "tpm": "tokens/min", "concurrency": "at once", "daily_tokens": "tokens/day",
-    }  # fmt: skip
-    return ", ".join(f"{n} {words[f]}" for f in Limits.__struct_fields__ if (n := getattr(limits, f))) or "-"
 
 
 def _used(key: Key) -> str:
@@ -82,7 +77,7 @@ def _show(key: Key) -> None:
         ("key", f"{line(key.name)} ({key.id}), begins with {line(key.begins)}"), ("owner", str(key.owner)),
         ("state", key.state), ("deployments", ", ".join(key.deployments)),
         ("endpoints", ", ".join(key.endpoints) or "all"), ("from", ", ".join(key.sources) or "everywhere"),
-        ("limits", _limits(key.limits)), ("ends", moment(key.until) if key.until is not None else "never"),
+        ("limits", told(key.limits) or "-"), ("ends", moment(key.until) if key.until is not None else "never"),
         ("made", f"{moment(key.created_at)} by {key.created_by}"), ("used", _used(key)),
     ]  # fmt: skip
     if key.rotated_at is not None:
@@ -102,10 +97,7 @@ def _scope_options(command: Callable[..., Any]) -> Callable[..., Any]:
             "--from", "sources", multiple=True, help="a network it may come from: 10.1.0.0/16 (repeat for more)"
         ),
         click.option("--expires", "until", type=MomentAhead(), help="ends by itself: 30d, 2027-01-31T18:00"),
-        click.option("--daily-tokens", type=Whole(0, 10**12), help="tokens a day (UTC), in and out; 0: no limit"),
-        click.option("--concurrency", type=Whole(0, 10**6), help="requests at once; 0: no limit"),
-        click.option("--tpm", type=Whole(0, 10**12), help="tokens a minute, in and out; 0: no limit"),
-        click.option("--rpm", type=Whole(0, 10**9), help="requests a minute; 0: no limit"),
+        limit_options,
         click.option(
             "--endpoints",
             multiple=True,
@@ -137,14 +129,13 @@ def _shown_once(made: NewKey, base: str, what: str) -> None:
 @_scope_options
 @with_options
 def create(
-    name: str, owner: str, deployments: tuple[str, ...], endpoints: tuple[str, ...], rpm: int | None, tpm: int | None,
-    concurrency: int | None, daily_tokens: int | None, until: float | None, sources: tuple[str, ...],
+    name: str, owner: str, deployments: tuple[str, ...], endpoints: tuple[str, ...], until: float | None,
+    sources: tuple[str, ...], **limits: Any,
 ) -> None:  # fmt: skip
     """Make a key. Its secret is shown once; it never may more than its owner."""
-    limits = {"rpm": rpm or 0, "tpm": tpm or 0, "concurrency": concurrency or 0, "daily_tokens": daily_tokens or 0}
     fields = {
         "name": name, "owner": owner, "deployments": deployments or ("*",), "endpoints": endpoints,
-        "sources": sources, "limits": limits, "until": until,
+        "sources": sources, "limits": said(limits), "until": until,
     }  # fmt: skip
 
     async def work(client: Any) -> tuple[NewKey, str]:
@@ -160,19 +151,19 @@ def create(
 @_scope_options
 @with_options
 def limit(
-    name: str, deployments: tuple[str, ...], endpoints: tuple[str, ...], rpm: int | None, tpm: int | None,
-    concurrency: int | None, daily_tokens: int | None, until: float | None, sources: tuple[str, ...],
+    name: str, deployments: tuple[str, ...], endpoints: tuple[str, ...], until: float | None,
+    sources: tuple[str, ...], **limits: Any,
 ) -> None:  # fmt: skip
     """Change what a key may; what is not named stays."""
     wanted = {
-        "rpm": rpm, "tpm": tpm, "concurrency": concurrency, "daily_tokens": daily_tokens, "until": until,
-        "deployments": deployments or None, "endpoints": endpoints or None, "sources": sources or None,
+        "until": until, "deployments": deployments or None, "endpoints": endpoints or None,
+        "sources": sources or None, **said(limits),
     }  # fmt: skip
     changes = {field: value for field, value in wanted.items() if value is not None}
     if not changes:
         raise click.UsageError("say what to change, for example --rpm 60")
     key = run(lambda client: client.keys.limit(name, **changes))
-    tell(key, f"key {line(key.name)}: {_limits(key.limits)}")
+    tell(key, f"key {line(key.name)}: {told(key.limits) or '-'}")
 
 
 @keys.command("rotate")

@@ -1,0 +1,35 @@
+"""What may be written as a limit, for whomever it is."""
+
+from __future__ import annotations
+
+from core.errors import Invalid
+from core.hours import Hours
+from core.nouns import Limits
+
+MOST = 10**12
+UNLIMITED, ALWAYS = -1, "always"
+"""No limit, and no hours, whatever a default says."""
+
+
+def check(limits: Limits, *, lifts: bool) -> None:
+    """Raises `Invalid`. `lifts`: it may say that there is no limit, whatever a default for each says."""
+    for name in Limits.__struct_fields__:
+        value = getattr(limits, name)
+        if name == "hours":
+            _check_hours(value, lifts=lifts)
+        elif value == UNLIMITED and not lifts:
+            raise Invalid(
+                f"{name} cannot be unlimited here", "only a default for each user or key can be lifted",
+                "say it for user:NAME, key:OWNER/NAME, each:group:NAME or each:team:NAME",
+            )  # fmt: skip
+        elif not (0 <= value <= MOST or value == UNLIMITED):
+            raise Invalid(f"{name} is {value}", f"it may be 0 (not said) to {MOST}")
+
+
+def _check_hours(text: str, *, lifts: bool) -> None:
+    if not text or (text == ALWAYS and lifts):
+        return
+    try:
+        Hours(text)
+    except ValueError as error:
+        raise Invalid("the hours are not understood", str(error)) from None
