@@ -136,13 +136,17 @@ async def test_an_admin_gets_to_no_route_that_alters_the_trail_or_breaks_the_gla
     assert changing == {("POST", "/audit/verify"), ("POST", "/audit/keys/rotate")}  # a rotation is itself chained
 
 
+OPEN = {"/whoami", "/access/permissions", "/limits", "/limits/one"}
+"""What tells anybody of himself: who he is, and which limits he has."""
+
+
 async def test_whatever_a_role_gives_a_denial_takes_on_every_route(walk: Walk) -> None:
-    assert {path for _, path in await reached(walk, "admin, denied")} == {"/whoami", "/access/permissions"}
+    assert {path for _, path in await reached(walk, "admin, denied")} == OPEN
 
 
 def test_every_route_needs_a_permission_but_those_that_tell_a_stranger_who_he_is() -> None:
     open_to_all = {right.path for right in matrix.server().rights if right.permission == ANYBODY}
-    assert open_to_all == {"/whoami", "/access/permissions", "/limits", "/limits/one"}
+    assert open_to_all == OPEN
 
 
 def test_the_tables_of_the_documentation_are_those_of_the_program() -> None:
