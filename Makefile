@@ -13,7 +13,7 @@ help:
 	@echo 'make test-engines  build the other two engines and run their journeys'
 	@echo 'make test-pythons  the quick tests with every other Python that is found here, 3.11 to 3.13'
 	@echo 'make soak   the long runs: 1,000 rounds of kill -9, faults, a systemd of its own (an hour and more)'
-	@echo 'make check  ruff, mypy --strict and the import contracts'
+	@echo 'make check  ruff, mypy (--strict but for tests) and the import contracts'
 	@echo 'make bench  measure, and print figures with the machine named'
 	@echo 'make shots  write every screen to screenshots/'
 	@echo 'make clean  remove .venv and caches (no model and no state)'
@@ -45,6 +45,7 @@ check: setup-dev
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+	@$(BIN)/mypy --config-file tests/mypy.ini tests
 	@$(BIN)/lint-imports
 
 format: setup-dev

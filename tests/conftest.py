@@ -28,7 +28,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """A run that leaves something behind has failed; xdist's workers have ended by now."""
     if FOLDER in session.config.stash:
-        left = leftovers.end(session.config.stash[FOLDER], session.config._tmp_path_factory.getbasetemp())
+        left = leftovers.end(session.config.stash[FOLDER], session.config._tmp_path_factory.getbasetemp())  # type: ignore[attr-defined]
         session.config.stash[LEFT] = left
         if left and session.exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED

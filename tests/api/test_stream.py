@@ -29,6 +29,9 @@ ME = Actor(uid=os.getuid(), name=pwd.getpwuid(os.getuid()).pw_name)
 class House:
     """A daemon's chats behind their routes; the gateway (a double) takes a question and says nothing until `go`."""
 
+    chats: Chats
+    client: Client
+
     def __init__(self) -> None:
         self.go = asyncio.Event()
         self.queued: bool | None = None

@@ -29,8 +29,9 @@ def setup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.setattr(module, "VENV", str(tmp_path / ".venv"))
     monkeypatch.setattr(module, "PYTHON", str(tmp_path / ".venv/bin/python"))
     monkeypatch.setattr(sys, "argv", ["bootstrap.py"])
-    module.calls = []
-    monkeypatch.setattr(module, "pip", lambda *args: module.calls.append(args))
+    calls: list[tuple[str, ...]] = []
+    monkeypatch.setattr(module, "calls", calls, raising=False)
+    monkeypatch.setattr(module, "pip", lambda *args: calls.append(args))
 
     def create(folder: str, **_: object) -> None:
         Path(folder).mkdir(exist_ok=True)

@@ -31,9 +31,9 @@ async def test_it_is_ready_since_its_last_replica_is_whichever_daemon_looks() ->
     now = [100.0]
     for _ in range(2):  # a second daemon knows nothing of the first
         derived = Derived(Bus(), lambda: now[0])
-        derived.derive(wanted(replicas=2), [replica(0, "loading", now[0]), replica(1, "ready", 30.0)])
+        derived.derive(wanted(replicas=2), [replica(0, "loading", now[0]), replica(1, "ready", 30.0)], None)
         now[0] += 50
-        shown = derived.derive(wanted(replicas=2), [replica(0, "ready", 40.0), replica(1, "ready", 30.0)])
+        shown = derived.derive(wanted(replicas=2), [replica(0, "ready", 40.0), replica(1, "ready", 30.0)], None)
         assert (shown.state, shown.since) == ("ready", 40.0)
 
 
@@ -41,8 +41,8 @@ async def test_a_state_of_its_own_begins_when_it_is_seen() -> None:
     now = [100.0]
     derived = Derived(Bus(), lambda: now[0])
     views: list[Any] = [replica(0, "loading", 10.0)]
-    assert derived.derive(wanted(), views).since == 100.0
+    assert derived.derive(wanted(), views, None).since == 100.0
     now[0] = 150.0
-    assert derived.derive(wanted(), views).since == 100.0
-    failed = derived.derive(wanted(), [replica(0, "failed", 120.0)])
+    assert derived.derive(wanted(), views, None).since == 100.0
+    failed = derived.derive(wanted(), [replica(0, "failed", 120.0)], None)
     assert (failed.state, failed.since) == ("failed", 120.0)

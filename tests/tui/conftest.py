@@ -67,7 +67,7 @@ def console(fake):
             await it.until(lambda: app.client is not None)
             if screen:
                 await pilot.press(screen)
-                await it.until(lambda: app.current_mode == app.screen.ROOM and app.screen.query("#bar"))
+                await it.until(lambda: app.current_mode == getattr(app.screen, "ROOM", "") and app.screen.query("#bar"))
             yield it
 
     return opened

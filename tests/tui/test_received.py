@@ -1,6 +1,7 @@
 """What the terminal sends: a paste is text, whatever is in it and however it is cut into reads."""
 
 from itertools import pairwise
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,7 +11,7 @@ from textual._xterm_parser import XTermParser
 from tui.received import END, START, Received
 
 
-def read(data: bytes, cuts: list[int]) -> list[object]:
+def read(data: bytes, cuts: list[int]) -> list[Any]:
     """The events that Textual's parser makes of `data`, read in pieces."""
     decoder, parser, found = Received("utf-8"), XTermParser(), []
     marks = sorted({0, len(data), *(cut % (len(data) + 1) for cut in cuts)})
