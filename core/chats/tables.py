@@ -119,7 +119,7 @@ def over(db: sqlite3.Connection, before: float, *, running: bool = False) -> lis
     that is being answered is left out, unless `running`."""
     rows = db.execute(
         "SELECT c.id FROM chats c WHERE coalesce((SELECT max(t.asked_at) FROM turns t WHERE t.chat = c.id),"
-        " c.created_at) < ?1 AND (?2 OR NOT EXISTS (SELECT 1 FROM turns t WHERE t.chat = c.id"
+        " c.created_at) < ? AND (? OR NOT EXISTS (SELECT 1 FROM turns t WHERE t.chat = c.id"
         " AND t.state IN ('waiting', 'streaming')))",
         (before, running),
     )
