@@ -75,7 +75,7 @@ class Host:
     """Stands for a node on which one gateway runs already; it starts and ends nothing."""
 
     async def launches(self):
-        return [SimpleNamespace(id="launch0001", kind="gateway", alive=True, exit=None, before=None, runs=1)]
+        return [SimpleNamespace(id="launch0001", kind="gateway", alive=True, exit=None, before=None, runs=1, pid=1)]
 
 
 @pytest.fixture
