@@ -30,7 +30,7 @@ def _ls() -> None:
 @with_options
 @click.pass_context
 def accounts(context: click.Context) -> None:
-    """Service accounts for programs: the same as `corral accounts ls`."""
+    """Service accounts for programs (alone: `ls`)."""
     if context.invoked_subcommand is None:
         _ls()
 

@@ -203,7 +203,7 @@ def _list() -> None:
 @deployments.command("marks")
 @with_options
 def marks() -> None:
-    """Deployments that are sensitive: where they may run, and whose keys may use them."""
+    """Sensitive deployments: where they may run, and for whom."""
     found = run(lambda client: client.nodes.marks())
     if options().json:
         as_json(found)
@@ -229,9 +229,9 @@ def marks() -> None:
 @click.option("--reason", default="", help="why; it stands in the audit trail")
 @with_options
 def mark(name: str, labels: tuple[str, ...], keys_of: tuple[str, ...], reason: str) -> None:
-    """Say that NAME is sensitive, deployed or not: it runs only where its labels are, and keeps no chats.
+    """Say that NAME is sensitive: where it may run, and for whom.
 
-    The mark stays when the deployment is removed.
+    It runs only where its labels are and keeps no chats. The mark stays when the deployment is removed.
     """
     made = run(lambda client: client.nodes.mark(name, labels, keys_of, reason))
     tell(made, f"{line(name)} is sensitive: only on nodes with {line(', '.join(made.labels))}, "

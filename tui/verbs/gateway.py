@@ -43,7 +43,7 @@ def _day(at: float) -> str:
 @with_options
 @click.pass_context
 def gateway(context: click.Context) -> None:
-    """Where programs reach the gateway: the same as `corral gateway show`."""
+    """Where programs reach the gateway (alone: `show`)."""
     if context.invoked_subcommand is None:
         _show()
 
