@@ -42,6 +42,8 @@ AIMS = {"requests": 0.5, "streams": 0.8}
 P50_MS, P99_TIMES, STREAMS, STREAMS_MIB = 0.3, 2.0, 2000, 200
 """At most so much more than HAProxy at one client, so many times its p99 at 32, so much memory for so many streams."""
 SECRET = "sk-corral-benchmark"
+LIMITS = wire.GatewayLimits(connections_per_key=1_000_000, connections_per_address=1_000_000)
+"""All connections are of one key and one user."""
 PACED = (250, 500, 1000, 1500, 2000, 2500, 3000, 3500, 4000)
 """Streams at once that are tried, each 20 events/s."""
 LAG_MS = 50
@@ -141,7 +143,7 @@ class Daemon(threading.Thread):
         route = wire.Route(name="chat", model="m", state="ready", replicas=replicas)
         self._say(
             wire.Snapshot(
-                database="d", epoch=1, n=1, routes=(route,), allowed=wire.Allowed(), limits=wire.GatewayLimits(),
+                database="d", epoch=1, n=1, routes=(route,), allowed=wire.Allowed(), limits=LIMITS,
                 keys=tuple(key(n) for n in range(200)),
             )
         )  # fmt: skip

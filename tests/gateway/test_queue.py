@@ -329,6 +329,17 @@ async def test_place_and_wait_are_told_in_headers_of_a_stream_and_a_whole_answer
     assert b"x-corral-queue" not in await gateway.post(ASK)
 
 
+async def test_people_who_chat_through_the_daemon_have_a_line_each(gateway, stub):
+    async with taken(gateway, stub):
+        who = ("77:ann", "77:ann", "78:bob")
+        tasks = await queued(
+            gateway, 3, *[({**ASK, "n": n}, f"X-Corral-Actor: {each}\r\n") for n, each in enumerate(who, 1)]
+        )
+    for task in tasks:
+        assert b"[DONE]" in await task
+    assert [json.loads(body).get("n") for body in stub.bodies[1:]] == [1, 3, 2]
+
+
 async def test_when_the_queue_is_full_the_longest_line_gives_up_its_newest(gateway, stub):
     async with taken(gateway, stub, queue=3):
         first, second, third = await queued(gateway, 3, *[({**ASK, "n": n}, bearer("a")) for n in (1, 2, 3)])
