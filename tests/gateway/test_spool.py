@@ -1,12 +1,18 @@
 """A usage spool that is full: requests are refused, or served uncounted by setting, until the daemon has committed."""
 
+import asyncio
+import os
+import threading
 import time
 
 import msgspec
 import pytest
 
 from core.gateway import wire
-from core.gateway.control import LINE_LIMIT
+from core.gateway.control import LINE_LIMIT, Control
+from core.gateway.core import Core
+from core.gateway.doors import Doors
+from core.gateway.routes import Table
 from core.gateway.usage import BATCH_LINES, SPOOL_BYTES, Spool
 
 ASK = {"model": "chat", "stream": True}
@@ -74,3 +80,24 @@ def test_many_lines_become_batches_that_fit_on_the_wire(tmp_path):
     assert [(each.n, len(each.lines)) for each in found] == [(1, BATCH_LINES), (2, BATCH_LINES), (3, 1)]
     assert max(len(data) for _, _, data in spool.batches()) < LINE_LIMIT / 4
     spool.close()
+
+
+async def test_a_disk_that_does_not_sync_keeps_no_line_from_being_written(tmp_path):
+    """What was written outlives a kill -9, so that it costs the lines of the last second and no more."""
+    synced = threading.Event()
+    spool = Spool(tmp_path / "spool", "launch0001")
+    spool.sync = lambda: synced.wait(20)
+    core = Core(Table(tmp_path / "snapshot.json"), spool, owner=os.getuid())
+    control = Control(core, hand_over=None, doors=Doors(tmp_path, lambda: None))
+    running = asyncio.create_task(control.run())
+    try:
+        async with asyncio.timeout(10):
+            for n in (1, 2, 3):
+                spool.add(batch(1, 1).lines[0])
+                while spool.n < n:
+                    await asyncio.sleep(0.02)
+    finally:
+        synced.set()
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+    assert len((tmp_path / "spool" / "launch0001.jsonl").read_bytes().splitlines()) == 3
