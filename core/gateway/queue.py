@@ -1,10 +1,10 @@
 """The queue of a deployment: a line for each caller, and the slots that become free shared among the lines.
 
 It is start-time fair queueing, counted in seconds of a slot, since slots are what is waited for. The line that has had
-least is served next, one waiter at a time. A waiter is charged with what requests of this deployment took of late, and
-that is corrected when it ends, as Kubernetes' API Priority and Fairness does. A caller who comes, or comes back, begins
-with what the one served last had had: nobody saves up by staying away (decision 0010). What was used while there was no
-queue counts for nothing, and costs nothing.
+least is served next, one waiter at a time. A waiter is charged with what its caller's requests took of late (at first
+with what all did), and that is corrected when it ends, as Kubernetes' API Priority and Fairness does. A caller who
+comes, or comes back, begins with what the one served last had had: nobody saves up by staying away (decision 0010).
+What was used while there was no queue counts for nothing, and costs nothing.
 
 Where n requests wait, each call takes O(log n) at most.
 """
@@ -67,10 +67,12 @@ class Waiter(Generic[S]):
 class Line(Generic[S]):
     """The waiters of one caller, the oldest first. `used` is what the caller has had, in seconds of a slot."""
 
-    __slots__ = ("stamp", "used", "waiters")
+    __slots__ = ("mean_s", "stamp", "used", "waiters")
 
     def __init__(self, used: float) -> None:
         self.used = used
+        self.mean_s = 0.0
+        """As `Queue.mean_s`, of this caller's; 0 until one has ended."""
         self.stamp = -1
         """Of its entry in the heap; -1 while nothing waits in it."""
         self.waiters: OrderedDict[Waiter[S], None] = OrderedDict()
@@ -154,17 +156,19 @@ class Queue(Generic[S]):
         line = waiter.line
         assert line is not None
         self._served = max(self._served, line.used)
-        waiter.charged = self.mean_s
+        waiter.charged = line.mean_s or self.mean_s
         self._charge(line, waiter.charged)
         self.remove(waiter)
 
     def ended(self, caller: Caller, seconds: float, charged: float) -> None:
         """While others wait, a request has ended that had a slot for `seconds`; `charged` of them were counted when it
         left the queue."""
+        line = self._line(caller)
+        line.mean_s = _lately(line.mean_s, seconds)
         before = self._since - (self._clock() - seconds)
         if before > 0:  # it was charged in a queue that is over
             seconds, charged = seconds - before, 0.0
-        self._charge(self._line(caller), seconds - charged)
+        self._charge(line, seconds - charged)
 
     def last_of_longest(self, caller: Caller) -> Waiter[S] | None:
         """The newest waiter of the longest line, if that is longer than `caller`'s would be with one more."""
@@ -201,4 +205,8 @@ class Queue(Generic[S]):
 
     def note(self, seconds: float) -> None:
         """A request had a slot for so long."""
-        self.mean_s += (seconds - self.mean_s) / LATELY if self.mean_s else seconds
+        self.mean_s = _lately(self.mean_s, seconds)
+
+
+def _lately(mean: float, seconds: float) -> float:
+    return mean + (seconds - mean) / LATELY if mean else seconds
