@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from house import ROOT
 
 from core.access import Access, Gate, Keys, Limiter, Rights
 from core.access.people import actor_named
@@ -17,7 +18,6 @@ from core.nouns import Actor
 from core.settings import Paths
 from core.store import Store
 
-ROOT = Actor(uid=0, name="root", through="cli", groups=(0,))
 NOW = 1_000_000.0
 THERE = ("deployment:chat", "model:tiny")
 

@@ -79,7 +79,7 @@ async def test_who_may_not_read_the_grants_sees_his_own_and_every_key_is_dim(con
     fake.me = doubles.somebody(("deployments.use", "deployment:chat"), grants=(mine,))
     async with console("8") as it:
         await it.until("user:ann")
-        assert "You are ann: user on deployment:chat" in it.text and "group:staff" not in it.text
+        assert "You are ann: user on deployment:chat" in it.text and "on call" not in it.text
         assert {"n", "x", "e", "t", "o"} <= dimmed(it)
         await it.press("n")
         await it.until("ann may not access.grant")
