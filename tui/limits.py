@@ -48,5 +48,6 @@ def rest(left: Left) -> str:
 
 
 def rests(left: Iterable[Left]) -> str:
-    """What is left of several, without when it is free again."""
-    return ", ".join(rest(each).partition(", all of it")[0] for each in left)
+    """What is left of those that are used up, without when they are free again; "" where there are none."""
+    counted = (each for each in left if not each.kind.startswith("longest") and (each.kind != "hours" or each.free_at))
+    return ", ".join(rest(each).partition(", all of it")[0] for each in counted)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import re
 import sqlite3
 import time
@@ -215,7 +214,7 @@ class Limiter:
         return Left(
             subject=names.get(spent.subject, spent.subject), kind=spent.kind, most=spent.most, used=spent.used,
             left=max(0, spent.most - spent.used), words=spent.words,
-            free_at=math.ceil(self._clock() + spent.seconds) if spent.seconds else None,
+            free_at=round(self._clock() + spent.seconds) if spent.seconds else None,
         )  # fmt: skip
 
     # ---------------------------------------------------------------------------------------- changes

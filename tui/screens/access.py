@@ -50,7 +50,10 @@ def about_limit(view: LimitView) -> str:
     words = told(view.limit.limits)
     if view.left is None:
         return f"{words}; {UNSAID}"
-    return f"{words}; left: {rests(view.left)}" if view.left else f"{words}, each his own"
+    if view.limit.subject.startswith("each:"):
+        return f"{words}, each his own"
+    left = rests(view.left)
+    return f"{words}; left: {left}" if left else words
 
 
 def about_account(account: ServiceAccount) -> str:
