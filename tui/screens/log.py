@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from textual.app import ComposeResult
 
-from core.errors import CorralError
+from core.errors import CorralError, NoDaemon, TimedOut
 from core.nouns import Event, LogText
 from tui.screens.room import Line, Room
 from tui.widgets.table import Column, Row, Table
 
 LINES_KEPT = 5000
+BEGIN = -65536
+"""How much of a log is shown at first, from its end."""
+AGAIN_S, LONGEST_S = 0.5, 4.0
+"""The first and the longest pause before a log is asked for again."""
 
 
 class Log(Room):
@@ -27,6 +33,10 @@ class Log(Room):
         self._partial = ""
         self._launch, self._over = "", False
         """Whose log this is, and whether nothing more will come."""
+        self._at = 0
+        """The byte of it that comes next; negative: so many from the end."""
+        self._cut = False
+        """The connection was lost, and the log goes on when there is one again."""
 
     def fill(self) -> ComposeResult:
         yield Line(id="what")
@@ -45,21 +55,43 @@ class Log(Room):
     def _read(self) -> None:
         self._partial = ""
         self.table().set_rows([])
-        self._over = False
+        self._over = self._cut = False
+        self._launch, self._at = "", BEGIN
         which = "the launch before" if self.previous else "this launch"
         self.query_one("#what", Line).set(f"Log of {self.deployment}/{self.replica}, {which}")
-        self.run_worker(self._follow(), group="log", exclusive=True)
+        self._go_on()
+
+    def _go_on(self) -> None:
+        self.run_worker(self._follow, group="log", exclusive=True)  # type: ignore[arg-type]
+
+    def draw(self, kinds: set[str]) -> None:
+        if self._cut and kinds & {"all", "reload"} and self.corral.client is not None:
+            self._cut = False
+            self.say("")
+            self._go_on()
 
     async def _follow(self) -> None:
-        start = -65536
-        while self.corral.client is not None:
+        pause = AGAIN_S
+        while (client := self.corral.client) is not None:
             try:
-                got: LogText = await self.corral.client.logs(
-                    self.deployment, replica=self.replica, start=start, previous=self.previous,
-                    wait=0 if start < 0 else 10,
+                got: LogText = await client.logs(
+                    self.deployment, replica=self.replica, start=self._at, previous=self.previous,
+                    wait=0 if self._at < 0 else 10,
                 )  # fmt: skip
-            except (CorralError, OSError, EOFError, TimeoutError) as error:
+            except (NoDaemon, TimedOut, OSError, EOFError) as error:
                 self.say(str(error))
+                await asyncio.sleep(pause)  # only this connection may be gone, or the console does not know yet
+                pause = min(2 * pause, LONGEST_S)
+                continue
+            except CorralError as error:
+                self._cut = True
+                self.say(str(error))
+                return
+            if pause != AGAIN_S:
+                pause = AGAIN_S
+                self.say("")
+            if self._launch and got.launch != self._launch:  # another one began while nobody could say so
+                self._read()
                 return
             self._launch = got.launch
             if got.text:
@@ -67,7 +99,8 @@ class Log(Room):
             if (got.ended or self.previous) and not got.text:
                 self._over = True
                 return
-            start = got.end
+            self._at = got.end
+        self._cut = True
 
     def _add(self, text: str) -> None:
         *whole, self._partial = (self._partial + text).split("\n")
