@@ -26,7 +26,7 @@ from core.api.peer import Names, user_name
 from core.api.routes import Services, add_routes
 from core.api.server import Call, Server
 from core.api.usage import UsageReader
-from core.audit import Audit, Exporter, Signer, Sinks
+from core.audit import Archiver, Audit, Exporter, Signer, Sinks
 from core.catalog import Catalog
 from core.chats import Chats, Retention
 from core.deployments.certificates import Certificates
@@ -84,6 +84,11 @@ class Daemon:
             self.sinks = Sinks(self.store, self.audit, paths, lambda: self.settings.audit)
             self.gate = Gate(self.store, self.audit, Rights(mode=paths.mode, owner_uid=os.getuid()))
             await self.audit.compare()
+            self.exporter = Exporter(self.audit, self.signer, paths, self.store.database_id)
+            self.archiver = Archiver(
+                self.store, self.audit, self.signer, self.exporter, paths, lambda: self.settings.audit, self.sinks.sent
+            )
+            await self.archiver.tidy()  # before the record that its effect was interrupted
             self._died_often = await record_start(self.store, self.gate, self.audit, paths)
             self.access = Access(self.store, self.gate)
             await self.access.start(self._first_admins())
@@ -169,7 +174,7 @@ class Daemon:
                 bus=self.bus, gate=self.gate, access=self.access, glass=self.glass, keys=self.keys,
                 service_accounts=self.service_accounts, limiter=self.limiter, store=self.store, audit=self.audit,
                 signer=self.signer,
-                exporter=Exporter(self.audit, self.signer, self.paths, self.store.database_id), catalog=self.catalog,
+                exporter=self.exporter, archiver=self.archiver, catalog=self.catalog,
                 deployments=self.deployments,
                 engines=self.engines, chats=self.chats, sampler=self.sampler, facts=self.node.facts,
                 usage=UsageReader(self.store, lambda: self.settings.usage),
@@ -234,6 +239,7 @@ class Daemon:
             group.create_task(self._verify())
             group.create_task(self.signer.run())
             group.create_task(self.sinks.run())
+            group.create_task(self.archiver.run())
             group.create_task(self.retention.run())
             group.create_task(self.rollups.run())
             group.create_task(self.usage_retention.run())

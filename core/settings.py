@@ -101,6 +101,11 @@ class Paths(msgspec.Struct, frozen=True):
         return self.state / "audit.proof"
 
     @property
+    def audit_archive(self) -> Path:
+        """The folder of files with old records, unless corral.toml names another one."""
+        return self.state / "audit-archive"
+
+    @property
     def audit_sinks(self) -> Path:
         """How far each sink is."""
         return self.state / "audit.sinks"
@@ -330,6 +335,9 @@ class ChatsTable(_Table, frozen=True, kw_only=True):
 class SinksTable(_Table, frozen=True, kw_only=True):
     file: str = ""
     """File of JSON lines that records are appended to."""
+    file_append_only: bool = False
+    """Hold even the file's owner to appending (`chattr +a`), where the file system and our rights can; else it is said.
+    Such a file is not renamed either."""
     journald: bool = False
     syslog: str = ""
     """host:port of a collector that speaks syslog over TLS (RFC 5425)."""
@@ -349,6 +357,10 @@ class AuditTable(_Table, frozen=True, kw_only=True):
     """File of the key that `corral audit key rotate` goes over to, where `signing_key` is set."""
     checkpoint_records: Annotated[int, msgspec.Meta(ge=1, le=1000000)] = 1000
     checkpoint_every_s: Annotated[float, msgspec.Meta(ge=1, le=1e9)] = 3600
+    archive_after_days: Annotated[int, msgspec.Meta(ge=0, le=36500)] = 0
+    """Records that are older go into a signed archive file, a week's at least at a time. 0 = none does by itself."""
+    archive_folder: str = ""
+    """Where archive files go; empty = audit-archive beside the database."""
     sinks: SinksTable = SinksTable()
 
 

@@ -102,7 +102,10 @@ def _before(db: sqlite3.Connection, since: str) -> _Before:
         " ORDER BY seq DESC LIMIT 1"
     ).fetchone()
     if last is None:
-        return _Before(False, 0, [])
+        # None of either: a daemon that ran for so long that its start was archived meanwhile, and has not stopped.
+        if db.execute("SELECT 1 FROM audit_seals LIMIT 1").fetchone() is None:
+            return _Before(False, 0, [])
+        last = ("daemon.start",)
     start = db.execute("SELECT max(seq) FROM audit WHERE verb = 'daemon.start'").fetchone()[0] or 0
     left = db.execute(
         "SELECT a.effect, a.verb, a.object, a.request FROM audit a WHERE a.seq > ? AND a.outcome = 'intent'"

@@ -23,7 +23,7 @@ def sections(report: AuditReport) -> list[Section]:
     """All of it, the verdict first."""
     return [
         _summary(report), _proof(report), _rights(report), _matrix(report), _teams(report), _people(report),
-        _use(report), _changes(report), _refusals(report), _gaps(report),
+        _use(report), _changes(report), _break_glass(report), _refusals(report), _gaps(report), _archives(report),
     ]  # fmt: skip
 
 
@@ -114,6 +114,14 @@ def _changes(r: AuditReport) -> Section:
     )  # fmt: skip
 
 
+def _break_glass(r: AuditReport) -> Section:
+    return Section(
+        "Break-glass: what no grant gave", _more(r.break_glass, r.break_glass_all, "the last"),
+        head=("record", "time", "actor", "uid", "what", "object", "outcome", "reason"),
+        rows=[(c.seq, _time(c.time), c.actor, c.uid, c.verb, c.object, c.outcome, c.reason) for c in r.break_glass],
+    )  # fmt: skip
+
+
 def _refusals(r: AuditReport) -> Section:
     return Section(
         "Refusals", _more(r.refusals, r.refusals_all),
@@ -129,6 +137,22 @@ def _gaps(r: AuditReport) -> Section:
         head=("what", "object", "last sign of life", "there again", "reason"),
         rows=[(g.what, g.object, _time(g.began), _time(g.ended) if g.ended else "not known", g.reason)
               for g in r.gaps],
+    )  # fmt: skip
+
+
+def _archives(r: AuditReport) -> Section:
+    older = [each for each in r.archives if each.ended >= r.since]
+    left_out = (
+        f"Records {older[0].first} to {older[-1].last} are of the time of this page, lie in archives, and are not"
+        " counted on it: `corral audit verify FILE` reads them.",
+    ) if older else ()  # fmt: skip
+    gone = tuple(f"The archive of records {a.first} to {a.last} is not where it was put." for a in r.archives
+                 if not a.there)  # fmt: skip
+    return Section(
+        "Where older records lie", left_out, gone,
+        ("records", "from", "to", "file", "bytes", "SHA-256", "sealed at", "by key"),
+        [(f"{a.first} to {a.last}", _time(a.began), _time(a.ended), a.file, a.bytes, a.digest, _time(a.time), a.key)
+         for a in r.archives], "all records are in the database",
     )  # fmt: skip
 
 

@@ -79,6 +79,16 @@ def moment(at: float) -> str:
         return "?"
 
 
+def dated(text: str, now: float | None = None) -> str:
+    """`clock`, with the year in place of the seconds for what was in another one: `2024-11-24 03:07 UTC`."""
+    year = datetime.fromtimestamp(time.time() if now is None else now).year
+    try:
+        at = datetime.fromisoformat(text.replace("Z", "+00:00")).astimezone()
+    except (ValueError, OverflowError):
+        return text[:24]
+    return clock(text) if at.year == year else at.strftime("%Y-%m-%d %H:%M %Z")
+
+
 def clock(text: str) -> str:
     """A record's UTC time in local time with the zone: `24 Nov 03:07:12 UTC`."""
     try:

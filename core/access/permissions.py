@@ -46,6 +46,7 @@ PERMISSIONS: dict[str, Permission] = {
         Permission("audit.read", "audit", "read the audit trail"),
         Permission("audit.verify", "audit", "verify its chain"),
         Permission("audit.export", "audit", "take a signed copy of the trail, and report on it"),
+        Permission("audit.archive", "audit", "move old records into a signed file, under a seal"),
         Permission("audit.keys", "audit", "go over to another signing key"),
         Permission("audit.accept", "audit", "accept a fault of the chain that was cleared up"),
         Permission(
@@ -70,8 +71,8 @@ PERMISSIONS: dict[str, Permission] = {
 """By name, in the order in which they are shown."""
 
 _SEE = ("daemon.read", "nodes.read", "models.read", "deployments.read")
-_BEYOND = ("access.break-glass", "audit.accept", "chats.read-others")
-"""No role has these."""
+_BEYOND = ("access.break-glass", "audit.accept", "audit.archive", "chats.read-others")
+"""No role has these: an admin takes nothing out of the trail, nor out of sight."""
 _HAVE = ("chats.own", "accounts.own", "keys.own")
 _OPERATE = tuple(name for name in PERMISSIONS if name.startswith("deployments.") and name != "deployments.mark")
 
@@ -103,7 +104,7 @@ BUILTIN: dict[str, Role] = {
         Role(
             name="admin",
             allows=tuple(name for name in PERMISSIONS if name not in _BEYOND),
-            words="does everything but accept a fault of the trail and read others' chats", builtin=True,
+            words="does everything but accept faults of the trail, archive it, and read others' chats", builtin=True,
         ),
     )
 }  # fmt: skip

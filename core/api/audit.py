@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import socket
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -15,12 +17,13 @@ from aiohttp import web
 
 from core.access import Access, Gate
 from core.api.server import Call, Server
-from core.audit import Audit, Exporter, Signer
+from core.audit import Archiver, Audit, Exporter, Signer
 from core.audit.log import moment
 from core.audit.signer import Work
-from core.errors import CorralError
+from core.audit.verify import Watch
+from core.errors import CorralError, NotAllowed
 from core.events import Bus
-from core.nouns import AuditReport, ChainFault, ChainProgress, Status
+from core.nouns import AuditReport, ChainFault, ChainProgress, ChainReport, Status
 from core.proof.statements import Key
 
 log = logging.getLogger(__name__)
@@ -45,9 +48,16 @@ class RotateBody(msgspec.Struct, forbid_unknown_fields=True):
     lost: bool = False
 
 
+class ArchiveBody(msgspec.Struct, forbid_unknown_fields=True):
+    before: float
+    """Epoch seconds."""
+    folder: str = ""
+    reason: str = ""
+
+
 def add_audit(
-    server: Server, audit: Audit, signer: Signer, exporter: Exporter, gate: Gate, bus: Bus, access: Access,
-    status: Callable[[], Awaitable[Status]],
+    server: Server, audit: Audit, signer: Signer, exporter: Exporter, archiver: Archiver, gate: Gate, bus: Bus,
+    access: Access, status: Callable[[], Awaitable[Status]],
 ) -> None:  # fmt: skip
     """Declare them."""
 
@@ -64,11 +74,38 @@ def add_audit(
             limit=call.whole("limit", 100, 1, 10000),
         )
 
-    async def verify(call: Call) -> Any:
-        report = await audit.verify()
+    async def verified(watch: Watch | None, archives: bool) -> ChainReport:
+        """The chain, and with `archives` the files that older records lie in."""
+        report = await audit.verify(watch)
         if not report.ok:
             bus.publish("warning", "audit:chain", report.message)
-        return report
+        faults = await archiver.faults(watch) if archives else []
+        if not faults:
+            told = "; every archive is as it was sealed" if archives else ""
+            return msgspec.structs.replace(report, message=report.message + told) if report.ok else report
+        first = report.faults[0] if report.faults else faults[0]
+        return msgspec.structs.replace(
+            report, ok=False, wrong=first.wrong, how=first.how, message=first.message, faults=(*report.faults, *faults)
+        )
+
+    async def verify(call: Call) -> Any:
+        return await verified(None, bool(call.whole("archives", 0)))
+
+    async def archives(call: Call) -> Any:
+        return await archiver.archives()
+
+    async def archive(call: Call) -> Any:
+        body = await call.body(ArchiveBody)
+        if body.folder and call.actor.uid != os.geteuid():  # nobody's deputy: it writes where only itself may
+            raise NotAllowed(
+                "the daemon writes to no folder that you name", f"it runs as uid {os.geteuid()} and you are another",
+                "leave --to out, or have archive_folder set under [audit] in corral.toml",
+            )  # fmt: skip
+        work = archiver.archive(
+            moment(str(body.before)), call.actor, call.request, folder=Path(body.folder) if body.folder else None,
+            permitted=lambda: gate.require(call.actor, "audit.archive", CHAIN), reason=body.reason,
+        )  # fmt: skip
+        return await asyncio.shield(work)  # who goes away has asked for it all the same
 
     async def find(call: Call) -> Any:
         return await audit.find(
@@ -87,15 +124,13 @@ def add_audit(
         def looked(done: int, of: int) -> None:
             at[:] = done, of
 
-        work = asyncio.create_task(audit.verify(looked))
+        work = asyncio.create_task(verified(looked, bool(call.whole("archives", 0))))
         try:
             while not work.done():
                 await asyncio.wait([work], timeout=TOLD_S)
                 if not work.done():
                     await _give(call, response, _line(ChainProgress(done=at[0], of=at[1])))
             report = work.result()
-            if not report.ok:
-                bus.publish("warning", "audit:chain", report.message)
             await _give(call, response, _line(ChainProgress(done=report.records, of=report.records, report=report)))
         except CorralError as error:  # its head is sent: that no report comes is all that can be said now
             log.error("a verification ended early: %s", error)
@@ -174,6 +209,8 @@ def add_audit(
     server.add("POST", "/audit/accept", "audit.accept", accept, on=CHAIN)
     server.add("GET", "/audit/export", "audit.export", export, on=CHAIN)
     server.add("GET", "/audit/report", "audit.export", report, on=CHAIN)
+    server.add("GET", "/audit/archives", "audit.read", archives, on=CHAIN)
+    server.add("POST", "/audit/archive", "audit.archive", archive, on=CHAIN)
     server.add("GET", "/audit/keys", "audit.read", keys, on=CHAIN)
     server.add("POST", "/audit/keys/rotate", "audit.keys", rotate, on=CHAIN)
 

@@ -20,7 +20,7 @@ from core.api.nodes import MarkBody, add_nodes
 from core.api.server import LARGEST, Call, Server, event_stream
 from core.api.sight import Sight
 from core.api.usage import UsageReader, add_usage
-from core.audit import Audit, Exporter, Signer
+from core.audit import Archiver, Audit, Exporter, Signer
 from core.catalog import Catalog
 from core.chats import Chats
 from core.deployments import tables
@@ -117,6 +117,7 @@ class Services:
         audit: Audit,
         signer: Signer,
         exporter: Exporter,
+        archiver: Archiver,
         catalog: Catalog,
         deployments: Deployments,
         engines: EngineRegistry,
@@ -133,7 +134,7 @@ class Services:
         self.bus, self.gate, self.access, self.keys, self.store = bus, gate, access, keys, store
         self.service_accounts, self.glass = service_accounts, glass
         self.limiter = limiter
-        self.audit, self.signer, self.exporter, self.catalog = audit, signer, exporter, catalog
+        self.audit, self.signer, self.exporter, self.archiver, self.catalog = audit, signer, exporter, archiver, catalog
         self.deployments, self.engines, self.chats, self.sampler = deployments, engines, chats, sampler
         self.usage = usage
         self.facts, self.status, self.shutdown, self.reload = facts, status, shutdown, reload
@@ -148,7 +149,7 @@ class Services:
 def add_routes(server: Server, s: Services) -> None:
     """Declare every route."""
     _daemon(server, s)
-    add_audit(server, s.audit, s.signer, s.exporter, s.gate, s.bus, s.access, s.status)
+    add_audit(server, s.audit, s.signer, s.exporter, s.archiver, s.gate, s.bus, s.access, s.status)
     _models(server, s)
     _deployments(server, s)
     _chats(server, s)

@@ -1,9 +1,10 @@
 """The hash-chained log: write, read, verify, sign, export."""
 
+from core.audit.archive import Archiver
 from core.audit.chain import GENESIS, encode
 from core.audit.export import Exporter
 from core.audit.log import Audit
 from core.audit.signer import Signer
 from core.audit.sinks import Sinks
 
-__all__ = ["GENESIS", "Audit", "Exporter", "Signer", "Sinks", "encode"]
+__all__ = ["GENESIS", "Archiver", "Audit", "Exporter", "Signer", "Sinks", "encode"]

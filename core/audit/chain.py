@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from itertools import takewhile
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -47,22 +47,41 @@ class Verdict(msgspec.Struct, frozen=True):
     stopped: int = 0
 
 
-def inspect(rows: Rows, outside: str = "", ends: int = 0, begins: int = 0) -> Verdict:
+class Sealed(NamedTuple):
+    """The records up to `last`, whose hash is `hash`, lie in an archive. Some of them may not be removed yet."""
+
+    last: int = 0
+    hash: str = ""
+    aside: bool = False
+    """What is left of them is not looked at: it has a fault that was accepted."""
+
+
+NOTHING_SEALED = Sealed()
+
+
+def inspect(rows: Rows, outside: str = "", ends: int = 0, begins: int = 0, sealed: Sealed = NOTHING_SEALED) -> Verdict:
     """Walk all records and name the first one that is wrong. `outside` and `ends` are the hash and seq that audit.head
     knows. A chain that is broken takes about the time of a whole one: what happened is looked for within bounds.
-    `begins`: the seq of a record that is right, from which on is walked; 0 = all.
+    `begins`: the seq of a record that is right, from which on is walked; 0 = all. With `sealed` the first record may be
+    any up to the one after it, and the chain has to pass through its hash.
 
     changed: its content does not give its hash, or the next one does not follow it. removed: it is not there.
     inserted: it stands between two that follow each other. swapped: it and another one stand in each other's place.
     """
     first = begins or 1
     expected, head, before, last = first, "", "", 0
-    for row in rows(begins or LOWEST):
+    for row in rows(begins or (sealed.last + 1 if sealed.aside else LOWEST)):
         if expected == first:
             head = row[13]  # a new database follows the head of the one before it
-        if row[0] == expected and row[13] == head and digest(row) == row[14]:
+            if sealed.last and not begins and row[0] >= 1:
+                first = expected = min(row[0], sealed.last + 1)
+                head = row[13] if row[0] <= sealed.last else sealed.hash
+        right = row[0] != sealed.last or row[14] == sealed.hash
+        if row[0] == expected and row[13] == head and right and digest(row) == row[14]:
             before, head, last, expected = head, row[14], row[0], expected + 1
             continue
+        if sealed.last and not last and row[0] == expected and digest(row) == row[14]:  # it follows another record
+            return Verdict(expected - 1, head, last, row[0], "changed", None, row[0])
         wrong, how, other = _name(rows, row, expected, head, before, outside, ends)
         return Verdict(expected - 1, head, last, wrong, how, other, row[0])
     return Verdict(expected - 1, head or GENESIS, last)

@@ -13,9 +13,11 @@ from urllib.parse import quote
 
 from core.audit.chain import SELECT
 from core.audit.log import Audit, moment
-from core.audit.report import Found, gather
+from core.audit.report import gather
+from core.audit.seals import sealed_in
 from core.audit.signer import Signer
 from core.errors import StoreError
+from core.nouns import AuditHistory
 from core.proof.encoding import GENESIS, encode
 from core.proof.statements import End, Header
 from core.settings import Paths
@@ -46,14 +48,27 @@ class Exporter:
         except sqlite3.Error as error:
             raise StoreError("the trail cannot be read", str(error), "see `corral status`") from error
         try:
-            async for piece in self._file(db, start, last):
+            first = await asyncio.to_thread(_first, db, start, last)
+            async for piece in self._file(db, start, first, last):
                 yield piece
         except sqlite3.Error as error:
             raise StoreError("the trail cannot be read", str(error), "see `corral status`") from error
         finally:
             await asyncio.shield(asyncio.to_thread(db.close))
 
-    async def report(self, since: str) -> Found:
+    async def between(self, first: int, last: int) -> AsyncIterator[bytes]:
+        """The file with the records `first` to `last`. Raises `StoreError`."""
+        try:
+            db = await asyncio.to_thread(self._open)
+            try:
+                async for piece in self._file(db, "", first, last):
+                    yield piece
+            finally:
+                await asyncio.shield(asyncio.to_thread(db.close))
+        except sqlite3.Error as error:
+            raise StoreError("the trail cannot be read", str(error), "see `corral status`") from error
+
+    async def report(self, since: str) -> AuditHistory:
         """What the trail says of the time since `since` (as the trail writes it; "": all). Raises `StoreError`."""
         return await asyncio.to_thread(gather, self._paths, since)
 
@@ -64,8 +79,7 @@ class Exporter:
         db.text_factory = lambda raw: raw.decode("utf-8", "replace")
         return db
 
-    async def _file(self, db: sqlite3.Connection, start: str, last: int) -> AsyncIterator[bytes]:
-        first = await asyncio.to_thread(_first, db, start, last)
+    async def _file(self, db: sqlite3.Connection, start: str, first: int, last: int) -> AsyncIterator[bytes]:
         sha = hashlib.sha256()
         now = datetime.fromtimestamp(self._clock(), UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
         head = [Header(self._signer.installation, self._database, first, now, start), *self._signer.keys]
@@ -97,11 +111,16 @@ class _Page:
 
 
 def _first(db: sqlite3.Connection, start: str, last: int) -> int:
-    row = db.execute("SELECT min(seq) FROM audit WHERE time >= ? AND seq <= ?", (start, last)).fetchone()
+    # Not those that an archive has: they are being removed.
+    sql = "SELECT min(seq) FROM audit WHERE time >= ? AND seq > ? AND seq <= ?"
+    row = db.execute(sql, (start, sealed_in(db).last, last)).fetchone()
     return row[0] if row[0] is not None else last + 1
 
 
 def _hash_before(db: sqlite3.Connection, first: int) -> str:
+    sealed = sealed_in(db)
+    if sealed.last and first == sealed.last + 1:
+        return sealed.hash
     row = db.execute("SELECT hash FROM audit WHERE seq = ?", (first - 1,)).fetchone()
     return row[0] if row else GENESIS
 

@@ -42,6 +42,8 @@ log = logging.getLogger(__name__)
 
 _VERB = re.compile(r"[a-z]+(\.[a-z-]+)+")
 REASON_LIMIT = 2000
+YIELD_S = 0.001
+"""After each few hundred records a verification lets others have the interpreter."""
 LOOK = "look again: `corral audit verify`"
 NOTHING = Head(1, 0, GENESIS)
 """What audit.head says before the first record of a first chain."""
@@ -135,7 +137,7 @@ class Audit:
         if wrong is not None:
             return wrong, how
         sql = "SELECT seq FROM audit WHERE seq > ? ORDER BY seq LIMIT 1"
-        return db.execute(sql, (self._head.seq,)).fetchone()[0], "inserted"
+        return db.execute(sql, (self._head.seq,)).fetchone()[0], "appended"
 
     def _keep(self, db: sqlite3.Connection, wrong: int, how: str) -> None:
         fault = msgspec.json.encode(Fault(wrong, how, self._moment())).decode()
@@ -279,6 +281,7 @@ class Audit:
                 raise Failed("the verification was ended", "nobody waits for it any more")
             if watch is not None:
                 watch(done, of)
+            time.sleep(YIELD_S)
 
         try:
             report = await asyncio.to_thread(verify_file, self._paths, self._head if self._behind else None, look)

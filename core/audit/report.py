@@ -11,39 +11,30 @@ import msgspec
 
 from core.audit.chain import SELECT
 from core.audit.log import to_record
+from core.audit.seals import archives_in
 from core.errors import StoreError
-from core.nouns import AuditRecord, ReportGap, ReportPerson, ReportRefusal, ReportUse
+from core.nouns import AuditHistory, ReportGap, ReportPerson, ReportRefusal, ReportUse
 from core.settings import Paths
 
 MOST = 500
 """Lines of each list; how many there are in all is told."""
 RIGHTS = (
-    "(verb LIKE 'access.%' OR verb LIKE 'keys.%' OR verb IN ('audit.accept', 'audit.key-made', 'audit.keys-known',"
-    " 'audit.key-rotate', 'daemon.reload'))"
+    "(verb LIKE 'access.%' OR verb LIKE 'keys.%' OR verb LIKE 'accounts.%' OR verb LIKE 'limits.%' OR verb IN"
+    " ('audit.accept', 'audit.key-made', 'audit.keys-known', 'audit.key-rotate', 'audit.archive', 'daemon.reload',"
+    " 'deployments.mark'))"
 )
 """What changes who may do what, or what is believed."""
+BREAK_GLASS = "verb IN ('access.break-glass', 'access.glass-whole')"
+"""Root took what nobody had given him, and when that was over."""
+BACK = {
+    "daemon.stop": "daemon.start", "gateway.died": "gateway.start", "replica.died": "replica.start",
+    "audit.sink-full": "audit.sink-back",
+}  # fmt: skip
+"""What says, of the same object, that it is there again."""
 DEATHS = "verb IN ('daemon.died', 'daemon.stop', 'gateway.died', 'replica.died', 'audit.sink-full')"
 
 
-class Found(msgspec.Struct, frozen=True):
-    """Each list, and how long it would be whole."""
-
-    first: int
-    last: int
-    records: int
-    people: tuple[ReportPerson, ...]
-    people_all: int
-    use: tuple[ReportUse, ...]
-    use_all: int
-    changes: tuple[AuditRecord, ...]
-    changes_all: int
-    refusals: tuple[ReportRefusal, ...]
-    refusals_all: int
-    gaps: tuple[ReportGap, ...]
-    gaps_all: int
-
-
-def gather(paths: Paths, since: str) -> Found:
+def gather(paths: Paths, since: str) -> AuditHistory:
     """All of it, on a connection of its own, in the caller's thread. `since`: UTC as the trail writes it. Raises
     `StoreError`."""
     try:
@@ -56,7 +47,7 @@ def gather(paths: Paths, since: str) -> Found:
         raise StoreError("the trail cannot be read", str(error), "see `corral status`") from error
 
 
-def _gather(db: sqlite3.Connection, since: str) -> Found:
+def _gather(db: sqlite3.Connection, since: str) -> AuditHistory:
     first, last, records = db.execute(
         "SELECT coalesce(min(seq), 0), coalesce(max(seq), 0), count(*) FROM audit WHERE time >= ?", (since,)
     ).fetchone()
@@ -72,9 +63,12 @@ def _gather(db: sqlite3.Connection, since: str) -> Found:
     changes = [to_record(row) for row in _rows(db, f"{RIGHTS} AND outcome = 'done'", since)]
     gaps = [_gap(db, row) for row in _rows(db, DEATHS, since)]
     use = _use(db, since)
-    return Found(
-        first, last, records, tuple(people[:MOST]), len(people), tuple(use[:MOST]), len(use), tuple(changes[-MOST:]),
-        len(changes), tuple(refusals[:MOST]), len(refusals), tuple(gaps[-MOST:]), len(gaps),
+    rings = [to_record(row) for row in _rows(db, BREAK_GLASS, since)]
+    return AuditHistory(
+        first=first, last=last, records=records, people=tuple(people[:MOST]), people_all=len(people),
+        use=tuple(use[:MOST]), use_all=len(use), changes=tuple(changes[-MOST:]), changes_all=len(changes),
+        break_glass=tuple(rings[-MOST:]), break_glass_all=len(rings), refusals=tuple(refusals[:MOST]),
+        refusals_all=len(refusals), gaps=tuple(gaps[-MOST:]), gaps_all=len(gaps), archives=tuple(archives_in(db)),
     )  # fmt: skip
 
 
@@ -91,9 +85,11 @@ def _gap(db: sqlite3.Connection, row: tuple[object, ...]) -> ReportGap:
             "SELECT time FROM audit WHERE seq < ? AND outcome != 'interrupted' ORDER BY seq DESC LIMIT 1", (seq,)
         ).fetchone()
         began, ended = (before[0] if before else time), time
-    elif verb == "daemon.stop":
+    elif verb in BACK:
         after = db.execute(
-            "SELECT time FROM audit WHERE seq > ? AND verb = 'daemon.start' ORDER BY seq LIMIT 1", (seq,)
+            "SELECT time FROM audit WHERE object = ? AND seq > ? AND verb = ? AND outcome = 'done'"
+            " ORDER BY seq LIMIT 1",
+            (object, seq, BACK[verb]),
         ).fetchone()
         ended = after[0] if after else ""
     return ReportGap(what=verb, object=object, began=began, ended=ended, reason=reason)

@@ -137,7 +137,7 @@ def find(
     elif before is not None:
         high = min(high, before - 1)
     upwards = after is not None
-    where, values, source = _narrowed(db, asked)
+    where, values, quick = _narrowed(db, asked)
     began, width = clock(), FIRST
     rows: list[tuple[Any, ...]] = []
     start, end = (low, high) if upwards else (high, low)
@@ -147,10 +147,10 @@ def find(
     while low <= at <= high and len(rows) < limit:
         first, last = (at, min(high, at + width - 1)) if upwards else (max(low, at - width + 1), at)
         clause, order = " AND ".join(["seq BETWEEN ? AND ?", *where]), "ASC" if upwards else "DESC"
-        sql = f"{SELECT}{source or ''} WHERE {clause} ORDER BY seq {order} LIMIT ?"
+        sql = f"{SELECT} WHERE {clause} ORDER BY seq {order} LIMIT ?"
         rows += db.execute(sql, (first, last, *values, limit - len(rows))).fetchall()
         at = last + 1 if upwards else first - 1
-        width = min(WIDEST, width * 2) if source is None else width * 4
+        width = width * 4 if quick else min(WIDEST, width * 2)
         if clock() - began > BUDGET_S:
             break
     reached = at - 1 if upwards else at + 1
@@ -176,11 +176,10 @@ def _bounds(db: sqlite3.Connection, asked: Wanted, low: int, high: int) -> tuple
     return low, high
 
 
-def _narrowed(db: sqlite3.Connection, asked: Wanted) -> tuple[list[str] | None, list[Any], str | None]:
-    """Conditions with their values (None where an index knows of no record), and where an index gives the records: ""
-    if SQLite finds it by itself, else its name in SQL; None if there is none."""
+def _narrowed(db: sqlite3.Connection, asked: Wanted) -> tuple[list[str] | None, list[Any], bool]:
+    """Conditions with their values (None where an index knows of no record), and whether an index gives the records."""
     where, values = list(asked.where), list(asked.values)
-    by = None
+    quick = False
     for name, op in (("since", ">="), ("until", "<=")):
         if getattr(asked, name):
             where.append(f"time {op} ?")
@@ -190,14 +189,14 @@ def _narrowed(db: sqlite3.Connection, asked: Wanted) -> tuple[list[str] | None, 
         if known is None:
             continue
         if not known:
-            return None, [], by
+            return None, [], quick
         where.append(f"{column} IN ({', '.join('?' * len(known))})")
         values += known
-        by = ""
-    if by is None and asked.trouble:  # SQLite takes a partial index for no better than a range of seqs
+        quick = True
+    if not quick and asked.trouble:  # in the words of the index, or SQLite does not see that it may be used
         where += [f"outcome = {asked.trouble!r}", "outcome NOT IN ('done', 'intent')"]
-        by = " INDEXED BY audit_by_trouble"
-    return where, values, by
+        quick = True
+    return where, values, quick
 
 
 def _known(db: sqlite3.Connection, column: str, begin: str) -> list[str] | None:

@@ -16,11 +16,13 @@ from urllib.parse import quote
 
 import msgspec
 
-from core.audit.chain import LOWEST, SELECT, Rows, Verdict, digest, further, inspect
+from core.audit import seals
+from core.audit.chain import LOWEST, SELECT, Rows, Sealed, Verdict, digest, further, inspect
 from core.audit.outside import Accepted, Head, read_accepted, read_head
-from core.audit.vouched import vouched
+from core.audit.vouched import outside_of, vouched
 from core.errors import StoreError
 from core.nouns import AcceptedFault, ChainFault, ChainReport
+from core.proof.prooffile import Proofs
 from core.settings import Paths
 
 ACCEPT = "audit.accept"
@@ -81,7 +83,7 @@ def _told(value: object) -> bytes:
 
 Watch = Callable[[int, int], None]
 """Told how many records of how many were looked at; what it raises ends the walk."""
-LOOKED = 2000
+LOOKED = 500
 """Records between two words to it."""
 
 
@@ -99,9 +101,9 @@ def examine(paths: Paths, known: Head | None = None) -> Examined:
 def _verified(paths: Paths, known: Head | None, with_state: bool, watch: Watch | None = None) -> Examined:
     try:
         with closing(sqlite3.connect(f"file:{quote(str(paths.database))}?mode=ro", uri=True, timeout=10)) as db:
+            head, outside = known or read_head(paths), outside_of(paths)  # each is never ahead of the database
             db.execute("BEGIN")
-            head = known or read_head(paths)
-            report, number = _report(db, head, read_accepted(paths), paths, watch)
+            report, number = _report(db, head, read_accepted(paths), outside, watch)
             state, last = _state(db) if with_state else (State(), LOWEST)
     except (sqlite3.Error, msgspec.MsgspecError) as error:
         raise StoreError("the chain cannot be read", str(error), "see `corral status`") from error
@@ -109,14 +111,19 @@ def _verified(paths: Paths, known: Head | None, with_state: bool, watch: Watch |
 
 
 def _report(
-    db: sqlite3.Connection, head: Head | None, outside: Accepted | None, paths: Paths, watch: Watch | None
+    db: sqlite3.Connection, head: Head | None, accepted_by: Accepted | None, outside: Proofs, watch: Watch | None
 ) -> tuple[ChainReport, int]:
     """The report, and the number of the last checkpoint."""
-    accept = _acceptance(db, outside)
+    sealed, wrong = seals.check(db, outside)
+    accept = _acceptance(db, accepted_by)
+    if accepted_by is not None and accepted_by.seq <= sealed.last:  # it was archived with what it accepted
+        accept, sealed = None, sealed._replace(aside=True)
     same = accept is not None and _state(db, accept[0])[0].hex() == json.loads(accept[10]).get("state")
     begins = accept[0] if accept is not None and same else 0
-    verdict, faults = _faults(db, head, begins, watch)
-    found = vouched(db, paths, json.loads(accept[10]).get("checkpoint", 0) if accept is not None and same else 0)
+    verdict, faults = _faults(db, head, begins, sealed, watch)
+    known = json.loads(accept[10]).get("checkpoint", 0) if accept is not None and same else 0
+    found = vouched(db, outside, known, sealed)
+    faults += wrong
     faults += found.faults
     accepted: tuple[AcceptedFault, ...] = ()
     if accept is not None and same:
@@ -127,17 +134,17 @@ def _report(
     first = faults[0] if faults else None
     report = ChainReport(
         ok=first is None, records=verdict.records, head=verdict.head, wrong=first.wrong if first else None,
-        how=first.how if first else "", message=_told_of(faults, accepted, begins), faults=tuple(faults),
+        how=first.how if first else "", message=_told_of(faults, accepted, begins, sealed), faults=tuple(faults),
         accepted=accepted,
     )  # fmt: skip
     return report, found.number
 
 
 def _faults(
-    db: sqlite3.Connection, head: Head | None, begins: int, watch: Watch | None
+    db: sqlite3.Connection, head: Head | None, begins: int, sealed: Sealed, watch: Watch | None
 ) -> tuple[Verdict, list[ChainFault]]:
     """How far the chain holds, and what is wrong, the first first. `begins`: where the walk begins, 0 for all."""
-    verdict, others = _inspect(db, head, begins, watch)
+    verdict, others = _inspect(db, head, begins, sealed, watch)
     wrong, how, beside = verdict.wrong, verdict.how, verdict.other
     if not how:
         wrong, how = end_wrong(db, verdict.last if verdict.records else 0, head, start(db))
@@ -159,13 +166,13 @@ def _faults(
 
 
 def _inspect(
-    db: sqlite3.Connection, head: Head | None, begins: int, watch: Watch | None
+    db: sqlite3.Connection, head: Head | None, begins: int, sealed: Sealed, watch: Watch | None
 ) -> tuple[Verdict, list[Verdict]]:
     rows = _rows_of(db, watch)
     outside = (head.hash, head.seq) if head else ("", 0)
 
     def look() -> tuple[Verdict, list[Verdict]]:
-        first = inspect(rows, *outside, begins)
+        first = inspect(rows, *outside, begins, sealed)
         return first, list(islice(further(rows, first, *outside), NAMED - 1))
 
     try:
@@ -309,12 +316,13 @@ def end_wrong(db: sqlite3.Connection, last: int, head: Head | None, start: Head 
     return (None, "") if found is not None and found[0] == head.hash else (head.seq, "head")
 
 
-def _told_of(faults: list[ChainFault], accepted: tuple[AcceptedFault, ...], begins: int) -> str:
+def _told_of(faults: list[ChainFault], accepted: tuple[AcceptedFault, ...], begins: int, sealed: Sealed) -> str:
     if faults:
         more = len(faults) - 1
         return faults[0].message + (f"; and {more} more {'faults' if more > 1 else 'fault'}" if more else "")
     if not accepted:
-        return "every record follows from the one before"
+        before = f"; records 1 to {sealed.last} lie in archives" if sealed.last else ""
+        return f"every record follows from the one before{before}"
     told = [
         f"a fault{'' if each.wrong is None else f' at record {each.wrong}'} ({each.how}) was accepted by {each.by}"
         f" at {each.time}: {each.reason}"
@@ -332,6 +340,7 @@ def _message(wrong: int | None, how: str, other: int | None) -> str:
         "changed": f"record {wrong} was changed",
         "removed": f"record {wrong} was removed",
         "inserted": f"record {wrong} was inserted",
+        "appended": f"record {wrong} was appended by somebody else",
         "swapped": f"records {wrong} and {other} were swapped",
         "cut": f"the chain was cut: record {wrong} and what followed are missing",
         "lost": "the records before this chain are not here: the database was removed, replaced or set aside",

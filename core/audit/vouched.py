@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from typing import NamedTuple
 
+from core.audit.chain import NOTHING_SEALED, Sealed
 from core.errors import StoreError
 from core.nouns import ChainFault
 from core.proof.prooffile import Proofs, proofs_of, read_proofs
@@ -28,13 +29,23 @@ def proofs_in(db: sqlite3.Connection) -> Proofs:
     return proofs_of(rows)
 
 
-def vouched(db: sqlite3.Connection, paths: Paths, after: int) -> Vouched:
-    """Compare the records with every checkpoint of this database whose number is above `after` (those before were
-    accepted). Raises `StoreError`."""
+def outside_of(paths: Paths) -> Proofs:
+    """What audit.proof has: read it before a view of the database is taken, or a checkpoint that is signed in between
+    looks like one of records that were cut. Raises `StoreError`."""
     try:
-        outside = read_proofs(paths.audit_proof)
+        return read_proofs(paths.audit_proof)
     except OSError as error:
         raise StoreError("audit.proof cannot be read", error.strerror or str(error), "mend its mode") from error
+
+
+def keys_of(db: sqlite3.Connection, outside: Proofs) -> dict[str, Key]:
+    """All keys of the installation, by id."""
+    return _keys([*proofs_in(db).keys, *outside.keys])[0]
+
+
+def vouched(db: sqlite3.Connection, outside: Proofs, after: int, sealed: Sealed = NOTHING_SEALED) -> Vouched:
+    """Compare the records with every checkpoint of this database whose number is above `after` (those before were
+    accepted), and that no archive has. `outside`: audit.proof as it was before this view of the database."""
     inside = proofs_in(db)
     database = db.execute("SELECT value FROM meta WHERE key = 'id'").fetchone()[0]
     every = {each.line(): each for each in (*inside.checkpoints, *outside.checkpoints)}
@@ -46,13 +57,18 @@ def vouched(db: sqlite3.Connection, paths: Paths, after: int) -> Vouched:
     ]
     keys, wrong = _keys([*inside.keys, *outside.keys])
     faults += wrong
+    known = {each.line() for each in inside.checkpoints}
     unfit = []
     for each in mine:
-        if each.number > after and (told := _unfit(db, each, keys)):
-            unfit.append(ChainFault(wrong=each.seq, how="checkpoint", message=told))
+        if each.number > after and each.seq >= sealed.last and (told := _unfit(db, each, keys, sealed)):
+            how = "checkpoint"
+            if each.line() not in known and holds_of(each, keys):  # it was kept in the database first
+                how, told = "older", f"the database is an older copy: {told}"
+            unfit.append(ChainFault(wrong=each.seq, how=how, message=told))
     if len(unfit) > NAMED:
         more = f"{len(unfit) - NAMED + 1} more checkpoints do not fit either, the last for record {unfit[-1].wrong}"
-        unfit[NAMED - 1 :] = [ChainFault(wrong=unfit[NAMED - 1].wrong, how="checkpoint", message=more)]
+        last = unfit[NAMED - 1]
+        unfit[NAMED - 1 :] = [ChainFault(wrong=last.wrong, how=last.how, message=more)]
     return Vouched(faults + unfit, max((each.number for each in every.values()), default=0))
 
 
@@ -73,13 +89,19 @@ def _keys(found: list[Key]) -> tuple[dict[str, Key], list[ChainFault]]:
     return keys, faults
 
 
-def _unfit(db: sqlite3.Connection, each: Checkpoint, keys: dict[str, Key]) -> str:
+def holds_of(each: Checkpoint, keys: dict[str, Key]) -> bool:
+    """Whether a key of the installation signed it."""
     key = keys.get(each.key)
-    if key is None or not holds(each, key.key):
+    return key is not None and holds(each, key.key)
+
+
+def _unfit(db: sqlite3.Connection, each: Checkpoint, keys: dict[str, Key], sealed: Sealed) -> str:
+    if not holds_of(each, keys):
         return f"checkpoint {each.number} (record {each.seq}) is not signed by a key of this installation"
-    row = db.execute("SELECT hash FROM audit WHERE seq = ?", (each.seq,)).fetchone()
+    sql = "SELECT hash FROM audit WHERE seq = ?"
+    row = (sealed.hash,) if each.seq == sealed.last else db.execute(sql, (each.seq,)).fetchone()
     if row is None:
-        return f"checkpoint {each.number} of {each.time} signed {each.seq} records: the chain is cut, or an older copy"
+        return f"checkpoint {each.number} of {each.time} signed {each.seq} records, and that one is not here"
     if row[0] != each.hash:
         return f"record {each.seq} is not the one that checkpoint {each.number} of {each.time} signed"
     return ""

@@ -10,9 +10,10 @@ from urllib.parse import urlencode
 import msgspec
 
 from core.errors import Failed
-from core.nouns import AuditKeys, AuditPage, AuditReport, ChainProgress, ChainReport
+from core.nouns import AuditArchive, AuditArchives, AuditKeys, AuditPage, AuditReport, ChainProgress, ChainReport
 
 T = TypeVar("T")
+ARCHIVE_TIMEOUT_S = 7200.0
 
 
 class Caller(Protocol):
@@ -41,10 +42,11 @@ class ProofCalls:
         query = urlencode({name: value for name, value in asked.items() if value is not None}, errors="replace")
         return await self._client.call("GET", f"/audit/find?{query}", AuditPage)
 
-    async def verify(self, watch: Callable[[int, int], object]) -> ChainReport:
-        """Walk the whole chain; `watch` is told how many records of how many. Cancelled, it ends in the daemon too."""
+    async def verify(self, watch: Callable[[int, int], object], *, archives: bool = False) -> ChainReport:
+        """Walk the whole chain, and with `archives` the files of older records; `watch` is told how many records of how
+        many. Cancelled, it ends in the daemon too."""
         rest = b""
-        async with aclosing(self._client.stream("/audit/verify")) as pieces:  # type: ignore[type-var]
+        async with aclosing(self._client.stream(f"/audit/verify?archives={int(archives)}")) as pieces:  # type: ignore[type-var]
             async for piece in pieces:
                 *lines, rest = (rest + piece).split(b"\n")
                 for line in lines:
@@ -53,6 +55,16 @@ class ProofCalls:
                         return told.report
                     watch(told.done, told.of)
         raise Failed("the verification ended early", "the daemon could not read the chain to its end", "see its log")
+
+    async def archives(self) -> AuditArchives:
+        """The files that older records lie in."""
+        return await self._client.call("GET", "/audit/archives", AuditArchives)
+
+    async def archive(self, before: float, folder: str = "", reason: str = "") -> AuditArchive:
+        """Move the records from before `before` (epoch seconds) into a signed file in `folder` (a full path; "": where
+        corral.toml says). Raises `Conflict` with why there is nothing to do."""
+        body = {"before": before, "folder": folder, "reason": reason}
+        return await self._client.call("POST", "/audit/archive", AuditArchive, body, timeout=ARCHIVE_TIMEOUT_S)
 
     async def rotate(self, reason: str = "", *, lost: bool = False) -> AuditKeys:
         """Go over to another key. Raises `Failed` if the one before cannot sign it, and with `lost` `Conflict` if it

@@ -11,6 +11,8 @@ from core.nouns.access import Decision, Difference, Grant, Held, Mark, Role, Ser
 from core.nouns.actors import CORRAL, Actor
 from core.nouns.audit import (
     AcceptedFault,
+    AuditArchive,
+    AuditArchives,
     AuditKey,
     AuditKeys,
     AuditPage,
@@ -46,7 +48,7 @@ from core.nouns.keys import ENDPOINTS, AccountDetail, Key, NewKey
 from core.nouns.limits import Left, Limit, Limits, LimitView
 from core.nouns.models import ImportJob, Model, ModelFile, ModelShape
 from core.nouns.nodes import Counters, NodeFacts, NodeLabels, NodeSample, ProcessSample
-from core.nouns.report import AuditReport
+from core.nouns.report import AuditHistory, AuditReport
 from core.nouns.usage import UsageReport, UsageRow, UsageSums
 
 API_VERSION = 1
@@ -59,6 +61,9 @@ __all__ = [
     "AcceptedFault",
     "AccountDetail",
     "Actor",
+    "AuditArchive",
+    "AuditArchives",
+    "AuditHistory",
     "AuditKey",
     "AuditKeys",
     "AuditPage",

@@ -49,7 +49,9 @@ class AuditPage(Noun, frozen=True, kw_only=True):
 class ChainFault(Noun, frozen=True, kw_only=True):
     """One thing that is wrong with the chain. `how` is one of changed, removed, inserted, swapped, cut, lost (the
     database before this one, with its records), head (the head file itself is wrong), open (the triggers are gone),
-    accepted (what was accepted has changed), checkpoint (one that was signed does not fit)."""
+    seal (what says where older records lie is not right), archive (a file of older records is not there, or another),
+    appended (by somebody else, at the end), accepted (what was accepted has changed), checkpoint (one that was signed
+    does not fit), older (the database is an older copy)."""
 
     wrong: int | None
     how: str
@@ -89,6 +91,38 @@ class ChainProgress(Noun, frozen=True, kw_only=True):
     done: int
     of: int
     report: ChainReport | None = None
+
+
+class AuditArchive(Noun, frozen=True, kw_only=True):
+    """Records that lie in a signed file, in the export format, and no longer in the database."""
+
+    number: int
+    first: int
+    last: int
+    began: str
+    """Time of the first record, and of the last."""
+    ended: str
+    hash: str
+    """Of the last record."""
+    digest: str
+    """SHA-256 of the file."""
+    file: str
+    """Where it was put."""
+    bytes: int
+    there: bool
+    """A file of that size is there now."""
+    time: str
+    """When it was sealed."""
+    key: str
+    """Id of the key that signed the seal."""
+
+
+class AuditArchives(Noun, frozen=True, kw_only=True):
+    """`corral audit archives`, the oldest first."""
+
+    archives: tuple[AuditArchive, ...]
+    working: str = ""
+    """What is being done about one now."""
 
 
 class AuditKey(Noun, frozen=True, kw_only=True):
@@ -152,7 +186,8 @@ class FileReport(Noun, frozen=True, kw_only=True):
     ok: bool
     message: str
     faults: tuple[ChainFault, ...]
-    """`wrong` is a seq; `how` is one of form, missing, order, changed, checkpoint, key, end, cut, against."""
+    """`wrong` is a seq; `how` is one of changed, removed, inserted, reordered, appended, cut (off the end), form,
+    checkpoint, key, end; and with an earlier file older (a copy that was put back), rewritten, against."""
     installation: str
     database: str
     since: str

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from core.nouns.access import Grant, Held, Role, Team
 from core.nouns.audit import (
+    AuditArchive,
     AuditKeys,
     AuditRecord,
     ChainReport,
@@ -16,8 +17,31 @@ from core.nouns.audit import (
 from core.nouns.base import Noun
 
 
-class AuditReport(Noun, frozen=True, kw_only=True):
-    """`corral audit report`. Each list has 500 lines at most; `…_all` says how many there would be."""
+class AuditHistory(Noun, frozen=True, kw_only=True):
+    """What the trail says of a span of time. Each list has 500 lines at most; `…_all` says how many there would be."""
+
+    first: int
+    """seq of the first record of that time; 0 for none."""
+    last: int
+    records: int
+    people: tuple[ReportPerson, ...]
+    people_all: int
+    use: tuple[ReportUse, ...]
+    use_all: int
+    changes: tuple[AuditRecord, ...]
+    changes_all: int
+    break_glass: tuple[AuditRecord, ...]
+    break_glass_all: int
+    refusals: tuple[ReportRefusal, ...]
+    refusals_all: int
+    gaps: tuple[ReportGap, ...]
+    gaps_all: int
+    archives: tuple[AuditArchive, ...]
+    """Where records lie that are no longer here."""
+
+
+class AuditReport(AuditHistory, frozen=True, kw_only=True):
+    """`corral audit report`."""
 
     host: str
     version: str
@@ -26,10 +50,6 @@ class AuditReport(Noun, frozen=True, kw_only=True):
     made_at: str
     since: str
     """"" for all."""
-    first: int
-    """seq of the first record of that time; 0 for none."""
-    last: int
-    records: int
     chain: ChainReport
     keys: AuditKeys
     sinks: tuple[SinkStatus, ...]
@@ -39,13 +59,3 @@ class AuditReport(Noun, frozen=True, kw_only=True):
     matrix: tuple[Held, ...]
     roles: tuple[Role, ...]
     teams: tuple[Team, ...]
-    people: tuple[ReportPerson, ...]
-    people_all: int
-    use: tuple[ReportUse, ...]
-    use_all: int
-    changes: tuple[AuditRecord, ...]
-    changes_all: int
-    refusals: tuple[ReportRefusal, ...]
-    refusals_all: int
-    gaps: tuple[ReportGap, ...]
-    gaps_all: int

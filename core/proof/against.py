@@ -108,11 +108,12 @@ def _against(found: Verified, hashes: dict[int, str], earlier: Earlier) -> list[
         return _new_database(found, earlier)
     for each in sorted(mine, key=lambda each: each.seq):
         if each.seq > report.last:
-            return [_fault(f"the earlier file knows record {each.seq}, this one ends at {report.last}: it is the older"
-                           " one, or the chain was cut or replaced by an older copy", report.last + 1)]  # fmt: skip
+            told = "it is the older one, or the chain was cut or replaced by an older copy"
+            told = f"the earlier file knows record {each.seq}, this one ends at {report.last}: {told}"
+            return [_fault(told, report.last + 1, "older")]
         if each.seq >= report.first and hashes.get(each.seq) != each.hash:
-            return [_fault(f"record {each.seq} is not the one of the earlier file: it or one before was changed",
-                           each.seq)]  # fmt: skip
+            told = "the history was rewritten, or goes on from an older copy"
+            return [_fault(f"record {each.seq} is not the one of the earlier file: {told}", each.seq, "rewritten")]
     last = max(mine, key=lambda each: each.seq)
     if last.seq >= report.first:
         return []
@@ -132,5 +133,5 @@ def _new_database(found: Verified, earlier: Earlier) -> list[ChainFault]:
     return [_fault("the earlier file is of another database, and this one does not go on from its last record")]
 
 
-def _fault(message: str, seq: int | None = None) -> ChainFault:
-    return ChainFault(wrong=seq, how="against", message=message)
+def _fault(message: str, seq: int | None = None, how: str = "against") -> ChainFault:
+    return ChainFault(wrong=seq, how=how, message=message)

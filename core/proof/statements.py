@@ -13,7 +13,7 @@ import msgspec
 from core.proof.encoding import RECORD, encode, to_json
 from core.proof.keys import SigningKey, is_public, key_id, signed_by
 
-KEY, CHECKPOINT = "corral-key-1", "corral-checkpoint-1"
+KEY, CHECKPOINT, SEAL = "corral-key-1", "corral-checkpoint-1", "corral-seal-1"
 HEADER, END = "corral-export-1", "corral-export-end-1"
 
 
@@ -69,6 +69,29 @@ class Checkpoint(_Signed, frozen=True, tag=CHECKPOINT):
     signature: str
 
 
+class Seal(_Signed, frozen=True, tag=SEAL):
+    """The records `first` to `last` lie in an exported file and no longer in the database."""
+
+    installation: str
+    database: str
+    number: int
+    """1, 2, … in a database."""
+    first: int
+    last: int
+    hash: str
+    """Of the record `last`: the next one follows it."""
+    checkpoint: int
+    """Number of the checkpoint that signed `last`."""
+    began: str
+    """Time of the record `first`, and of `last`."""
+    ended: str
+    digest: str
+    """SHA-256 over the whole file."""
+    time: str
+    key: str
+    signature: str
+
+
 class Header(_Line, frozen=True, tag=HEADER):
     """The first line of an exported file."""
 
@@ -117,7 +140,7 @@ class Record(_Line, frozen=True, tag=RECORD):
 
 
 Line = Header | Key | Record | Checkpoint | End
-Signed = TypeVar("Signed", Key, Checkpoint, End)
+Signed = TypeVar("Signed", Key, Checkpoint, Seal, End)
 _decode: msgspec.json.Decoder[Line] = msgspec.json.Decoder(Header | Key | Record | Checkpoint | End)
 
 
@@ -134,12 +157,23 @@ def parse(raw: bytes) -> Line:
     return found
 
 
+def parse_seal(raw: bytes) -> Seal:
+    """A seal's line, which stands in no exported file. Raises `ValueError`."""
+    try:
+        found = msgspec.json.decode(raw, type=Seal)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise ValueError(str(error)) from error
+    if to_json(found) != raw:
+        raise ValueError("it is not in the form that it is signed in")
+    return found
+
+
 def sign(statement: Signed, key: SigningKey | None) -> Signed:
     """`statement` with the signature of `key`; None: with none."""
     return msgspec.structs.replace(statement, signature=key.sign(statement.message()) if key else "")
 
 
-def holds(statement: Key | Checkpoint | End, public: str) -> bool:
+def holds(statement: Key | Checkpoint | Seal | End, public: str) -> bool:
     """Whether the signature of `statement` is that of `public`."""
     return signed_by(public, statement.signature, statement.message())
 

@@ -21,6 +21,8 @@ KEYS = 1000
 """More keys than any installation goes through: a file could cost a day otherwise."""
 NAMED = 10
 """Faults that are named one by one."""
+SIGNED = ("checkpoint", "key", "end")
+"""Faults that what happened to the records may explain."""
 NAMING = ("audit.key-made", "audit.keys-known", "audit.key-rotate")
 """Verbs of records that name keys."""
 
@@ -49,6 +51,13 @@ def lines_of(file: IO[bytes]) -> Iterator[bytes]:
         yield line
 
 
+class _Gap:
+    """Records `first` to `last` were not where they belong; `seen` of them stood later in the file. `at`: its fault."""
+
+    def __init__(self, first: int, last: int, at: int) -> None:
+        self.first, self.last, self.at, self.seen = first, last, at, 0
+
+
 class Walk:
     """One pass over the lines of a file. `add` each with its newline, then `verdict`.
 
@@ -74,6 +83,9 @@ class Walk:
         self._line = 0
         self._whole = True
         self._seq, self._hash = 0, ""
+        self._before = self._twin = ""
+        """Hash of the record before the last, and of another one that follows it too."""
+        self._gaps: list[_Gap] = []
         self._records = self._checkpoints = 0
         self._number = 0
         self._vouch: Checkpoint | None = None
@@ -83,7 +95,7 @@ class Walk:
         self._line += 1
         self._whole = raw.endswith(b"\n")
         if self._end is not None:
-            self._wrong(None, "end", f"line {self._line} stands after the end of the file")
+            self._wrong(None, "appended", f"line {self._line} was appended: it stands after the end of the file")
             return
         try:
             line = parse(raw[:-1] if self._whole else raw)
@@ -139,22 +151,45 @@ class Walk:
             self._wrong(line.seq, "form", "the file has no header")
             self._header = Header("", "", line.seq, "", "")
             expected = line.seq
+        self._records += 1
+        if line.seq < expected:
+            self._astray(line, found)
+            return
         if line.seq > expected:
-            gone = f"records {expected} to {line.seq - 1} are" if line.seq - expected > 1 else f"record {expected} is"
-            self._wrong(expected, "missing", f"{gone} missing")
-        elif line.seq < expected:
-            self._wrong(line.seq, "order", f"record {line.seq} stands after record {self._seq}")
-        elif not self._records:
+            self._gaps = [*self._gaps[-NAMED:], _Gap(expected, line.seq - 1, len(self._faults))]
+            self._wrong(expected, "removed", f"{_named(expected, line.seq - 1)} removed")
+        elif self._records == 1:
             self.began = line.prev
-        elif line.prev != self._hash:
+        elif line.prev not in (self._hash, self._twin or self._hash):
             self._wrong(self._seq, "changed", f"record {line.seq} does not follow from record {self._seq}: one of the"
                         " two was changed")  # fmt: skip
-        self._seq, self._hash = line.seq, found
-        self._records += 1
+        self._before, self._seq, self._hash, self._twin = line.prev, line.seq, found, ""
         if line.seq in self._wanted:
             self.hashes[line.seq] = found
         if line.verb in NAMING and line.outcome == "done" and line.object == "audit:keys":
             self._named_in(line)
+
+    def _astray(self, line: Record, found: str) -> None:
+        """One that stands after its place: put there from a gap, or put in."""
+        for gap in self._gaps:
+            if gap.first <= line.seq <= gap.last:
+                gap.seen += 1
+                return
+        if line.seq == self._seq and line.prev == self._before:  # which of the two is right shows the next one
+            self._twin = found
+            self._wrong(line.seq, "inserted", f"record {line.seq} stands there twice: one of the two was inserted")
+        else:
+            told = f"a record {line.seq} was inserted after record {self._seq}"
+            self._wrong(line.seq, "inserted", told)
+
+    def _reorder(self) -> None:
+        """What was missing at its place and came later was moved."""
+        for gap in self._gaps:
+            if gap.at < len(self._faults) and gap.seen == gap.last - gap.first + 1:
+                told = f"{_named(gap.first, gap.last)} moved: they stand later in the file"
+                if gap.first == gap.last:
+                    told = f"record {gap.first} was moved: it stands later in the file"
+                self._faults[gap.at] = ChainFault(wrong=gap.first, how="reordered", message=told)
 
     def _named_in(self, line: Record) -> None:
         try:
@@ -200,16 +235,21 @@ class Walk:
 
     def verdict(self) -> FileReport:
         """After the last line."""
+        self._reorder()
         self._close()
         for key in self._keys:
-            if self._header is not None and self._header.first == 1 and key.line().decode() not in self._named:
+            # One that came after the last checkpoint in the file may be recorded after its last record: an archive.
+            due = key.number == 1 or key.first <= self._number
+            if self._header is not None and self._header.first == 1 and due and key.line().decode() not in self._named:
                 self._wrong(None, "key", f"key {key.number} is in no record")
         if not any(key.key in self._given for key in self._keys):
             given = ", ".join(sorted(key_id(each) for each in self._given)) or "none"
             self._wrong(None, "key", f"the key that you trust ({given}) is not among those of the file")
         header, vouch = self._header or Header("", "", 0, "", ""), self._vouch
         unvouched = self._seq - max(vouch.seq if vouch else 0, header.first - 1) if self._records else 0
-        faults = self._faults[:NAMED]
+        # Rows before signatures: a record that was moved also breaks its checkpoint and the end of the file.
+        self._faults.sort(key=lambda fault: fault.how in SIGNED)
+        faults = self._faults
         return FileReport(
             ok=not faults, message=self._message(unvouched), faults=tuple(faults), installation=header.installation,
             database=header.database, since=header.since, time=header.time, first=header.first, last=self._seq,
@@ -232,12 +272,21 @@ class Walk:
                 self._seq + 1, "cut", f"the file is cut: it ends after record {self._seq} without its last line"
             )
             return
-        if (end.last, end.records, end.checkpoints) != (self._seq, self._records, self._checkpoints):
-            self._wrong(self._seq + 1, "missing", f"it was exported with {end.records} records up to {end.last} and"
-                        f" {end.checkpoints} checkpoints")  # fmt: skip
+        if end.last < self._seq:
+            told = f"{_named(end.last + 1, self._seq)} appended: the file was exported with records up to {end.last}"
+            self._wrong(end.last + 1, "appended", told)
+        elif end.last > self._seq:
+            told = f"{_named(self._seq + 1, end.last)} cut off the end: it was exported with records up to {end.last}"
+            self._wrong(self._seq + 1, "cut", told)
+        elif end.records != self._records and not self._faults:
+            how = "inserted" if end.records < self._records else "removed"
+            self._wrong(None, how, f"it was exported with {end.records} records and has {self._records}")
+        if end.checkpoints != self._checkpoints:
+            told = f"it was exported with {end.checkpoints} checkpoints and has {self._checkpoints}"
+            self._wrong(None, "checkpoint", told)
         if not self._records:
             self.began = end.hash
-        elif end.hash != self._hash:
+        elif end.last == self._seq and end.hash != self._hash:
             self._wrong(self._seq, "changed", f"record {self._seq} is not the one that the end of the file names")
         if end.installation != header.installation:
             self._wrong(None, "end", "the end is that of another installation's file")
@@ -246,7 +295,11 @@ class Walk:
         if not end.key:
             self._wrong(None, "end", "nobody signed the end of the file: it is not proved that it is complete")
         elif not self._keys or end.key != self._keys[-1].id or not holds(end, self._keys[-1].key):
-            self._wrong(None, "end", "the end of the file is not signed by the last key in it")
+            told = "the end of the file is not signed by the last key in it"
+            after = self._vouch.seq if self._vouch else header.first - 1
+            if self._seq > after:
+                told += f": nobody vouches for records {after + 1} to {self._seq}, which may have been appended"
+            self._wrong(None, "end", told)
         elif not self._trusted[end.key]:
             self._wrong(None, "key", f"the end is signed by key {end.key}, which does not follow from the one that you"
                         " trust: the key between was lost, or it is a forgery")  # fmt: skip
@@ -271,6 +324,10 @@ class Walk:
             self._faults.append(ChainFault(wrong=seq, how=how, message=message))
         else:
             self._more += 1
+
+
+def _named(first: int, last: int) -> str:
+    return f"record {first} was" if first == last else f"records {first} to {last} were"
 
 
 def verify(lines: Iterable[bytes], trusted: Sequence[str], wanted: Iterable[int] = ()) -> tuple[Verified, Walk]:

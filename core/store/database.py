@@ -31,6 +31,12 @@ PACKAGES = (
 WAIT_MS = 10_000
 """How long a statement waits for a lock of somebody else (a person's own sqlite3) before it fails."""
 PRUNE_EVERY_S = 86400.0
+INCREMENTAL = 2
+"""What SQLite calls a database that gives pages back when it is asked to."""
+REWRITTEN = 64 << 20
+"""Bytes of content up to which a database is written anew: half a second, and as much memory."""
+PAGES = 256
+"""Pages that are given back at once."""
 
 
 class _Connection(aiosqlite.Connection):
@@ -61,6 +67,7 @@ async def _connect(path: Path, *, readonly: bool) -> _Connection:
                 db.execute("PRAGMA query_only=ON")
             else:
                 path.chmod(0o600)
+                db.execute("PRAGMA auto_vacuum=INCREMENTAL")  # of a new database; before anything is in it
                 db.execute("PRAGMA journal_mode=WAL")
                 db.execute("PRAGMA synchronous=FULL")
                 db.execute("PRAGMA secure_delete=ON")
@@ -221,6 +228,27 @@ class Store:
                 log.error("the write-ahead log could not be cut and will be tried again: %s", error)
         return not self._uncut
 
+    async def give_back(self) -> bool:
+        """Give pages that nothing uses any more to the file system, a few at a time, as others wait.
+
+        A database that was made before it could do so is written anew once, if little is left in it, else False. Raises
+        `StoreError`.
+        """
+        if await self.read(lambda db: db.execute("PRAGMA auto_vacuum").fetchone()[0]) != INCREMENTAL:
+            if await self.read(_used) > REWRITTEN:
+                log.info("an older program made the database: what is freed in it is used again, and not given back")
+                return False
+            async with self._queue:
+                try:
+                    await asyncio.shield(self._writer.run(_rewrite))
+                except sqlite3.Error as error:
+                    raise store_error(error, "the space of what was removed was not given back") from error
+        while await self.read(lambda db: db.execute("PRAGMA freelist_count").fetchone()[0]):
+            await self.transact(lambda db: db.execute(f"PRAGMA incremental_vacuum({PAGES})").fetchall())
+            await asyncio.sleep(0)
+        await self.cut_log()
+        return True
+
     # ---------------------------------------------------------------------------------------- from time to time
 
     @property
@@ -268,6 +296,19 @@ def _cut(db: sqlite3.Connection) -> bool:
     finally:
         db.execute(f"PRAGMA busy_timeout={WAIT_MS}")
     return not busy
+
+
+def _used(db: sqlite3.Connection) -> int:
+    """Bytes of the pages that hold something."""
+    names = ("page_count", "freelist_count", "page_size")
+    pages, free, size = (db.execute(f"PRAGMA {name}").fetchone()[0] for name in names)
+    return int((pages - free) * size)
+
+
+def _rewrite(db: sqlite3.Connection) -> None:
+    """Make of it a database that gives pages back; its free ones are gone with that."""
+    db.execute("PRAGMA auto_vacuum=INCREMENTAL")
+    db.execute("VACUUM")
 
 
 def _identify(db: sqlite3.Connection) -> str:

@@ -159,7 +159,7 @@ async def test_a_record_that_somebody_appends_while_it_is_accepted_is_not_accept
     with pytest.raises(Conflict, match="meanwhile"):
         await place.gate.act(ALICE, "audit.accept", "audit:chain", "r", work, reason="why")
     report = await place.audit.verify()
-    assert {(fault.wrong, fault.how) for fault in report.faults} == {(2, "changed"), (5, "inserted")}
+    assert {(fault.wrong, fault.how) for fault in report.faults} == {(2, "changed"), (5, "appended")}
 
 
 def _append(paths: Paths, seq: int = 0, **changed: object) -> None:
@@ -285,7 +285,7 @@ async def test_what_is_written_to_its_end_behind_the_daemon_s_back_is_kept_befor
     assert (await place.audit.verify()).ok  # for now: audit.head may be behind
     await place.fill(2)
     report = await place.audit.verify()
-    assert (report.ok, report.wrong, report.how) == (False, 6, "inserted")
+    assert (report.ok, report.wrong, report.how) == (False, 6, "appended")
     assert (await place.accept()).ok
     await place.again()
     await place.fill(2)

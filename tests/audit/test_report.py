@@ -65,6 +65,24 @@ async def test_a_gap_is_from_the_last_sign_of_life_to_the_next_start(place: Plac
     ]  # fmt: skip
 
 
+async def test_what_died_is_there_again_when_the_same_thing_is_and_not_another(place: Place) -> None:
+    for n, (verb, object) in enumerate(
+        [("replica.died", "replica:a/0"), ("replica.start", "replica:b/0"), ("replica.start", "replica:a/0"),
+         ("audit.sink-full", "sink:file"), ("audit.sink-back", "sink:file"), ("gateway.died", "gateway:local")]
+    ):  # fmt: skip
+        place.now = 1_790_000_000.0 + n * 10
+        await place.gate.record(CORRAL, verb, object, "r", "done")
+    gaps = [(each.what, each.ended[17:19]) for each in gather(place.paths, "").gaps]
+    assert gaps == [("replica.died", "40"), ("audit.sink-full", "00"), ("gateway.died", "")]
+
+
+async def test_whoever_broke_the_glass_is_named_with_his_reason(place: Place) -> None:
+    await place.gate.record(ALICE, "access.break-glass", "chat:x", "r", "done", reason="<b>fire</b>")
+    found = gather(place.paths, "")
+    assert [(each.actor, each.reason) for each in found.break_glass] == [("alice", "<b>fire</b>")]
+    assert found.break_glass_all == 1 and "access.break-glass" in [each.verb for each in found.changes]
+
+
 async def test_long_lists_are_cut_and_say_so(place: Place) -> None:
     def many(db: sqlite3.Connection) -> None:
         for n in range(MOST + 7):

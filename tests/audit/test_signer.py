@@ -341,20 +341,42 @@ async def test_an_older_copy_of_database_and_head_is_found_by_audit_proof(place:
         shutil.copy(aside / name, place.paths.state / name)
     await place.open()
     report = await place.audit.verify()
-    assert (report.ok, report.how, report.wrong) == (False, "checkpoint", 7) and "older copy" in report.message
+    assert (report.ok, report.how, report.wrong) == (False, "older", 7) and "older copy" in report.message
     place.now += 60
     await place.fill(9)  # grown beyond it
     report = await place.audit.verify()
-    assert (report.ok, report.how) == (False, "checkpoint") and "record 7 is not the one" in report.message
+    assert (report.ok, report.how) == (False, "older") and "record 7 is not the one" in report.message
     await place.signer.start()
     assert (await place.checkpoint()).number == 3, "no number is given twice"
-    assert await place.faults() == ["checkpoint"]
+    assert await place.faults() == ["older"]
     work = await place.audit.acceptance("restored", report.faults)
     await place.gate.act(ALICE, "audit.accept", "audit:chain", "r", work, reason="restored")
     assert await place.faults() == []
     await place.fill(1)
     await place.checkpoint()
     assert await place.faults() == []
+
+
+async def test_a_checkpoint_that_is_signed_while_a_verification_runs_is_no_fault(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One over a million records takes seconds, and reads audit.proof too."""
+    from core.audit import verify
+
+    await place.fill(3)
+    loop, look = asyncio.get_running_loop(), verify._faults
+
+    def later(*args: object) -> object:
+        asyncio.run_coroutine_threadsafe(grow(), loop).result(10)
+        return look(*args)
+
+    async def grow() -> None:
+        await place.fill(3)
+        await place.checkpoint()
+
+    monkeypatch.setattr(verify, "_faults", later)
+    report = await place.audit.verify()
+    assert report.ok, report.message
 
 
 async def test_a_chain_that_was_rewritten_whole_with_its_head_does_not_fit_its_checkpoints(place: Place) -> None:

@@ -322,6 +322,27 @@ async def test_a_full_disk_leaves_no_half_line(tmp_path: Path, monkeypatch: pyte
     assert path.read_text() == '{"a":1}\n{"a\n{"a":2}\n'
 
 
+@pytest.mark.parametrize("may", [True, False])
+async def test_a_file_is_held_to_appending_where_that_can_be_done_and_else_it_is_said(
+    tmp_path: Path, may: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fake stands for the kernel: who may set the attribute is root alone."""
+    asked = []
+
+    def ioctl(fd: int, request: int, flags: Any) -> int:
+        asked.append((request, flags[0]))
+        if request == jsonfile.SET_FLAGS and not may:
+            raise PermissionError(1, "Operation not permitted")
+        return 0
+
+    monkeypatch.setattr(jsonfile.fcntl, "ioctl", ioctl)
+    sink = JsonFile(str(tmp_path / "trail.jsonl"), append_only=True)
+    await sink.send([item()])
+    assert asked == [(jsonfile.GET_FLAGS, 0), (jsonfile.SET_FLAGS, jsonfile.APPEND)]
+    assert sink.trouble == ("" if may else "its file is not append-only: Operation not permitted")
+    assert (tmp_path / "trail.jsonl").read_text() == "{}\n", "the record is there all the same"
+
+
 async def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "target")
     os.mkfifo(tmp_path / "pipe")

@@ -81,6 +81,8 @@ def test_the_documents_hold_what_is_promised_and_nothing_else(home: Path, sample
     check("audit key show", ask("audit", "key", "show"))
     check("audit report", ask("audit", "report"))
     check("audit export", ask("audit", "export", "--out", str(home / "trail")))
+    check("audit archive", ask("audit", "archive", "--before", "0s", "--yes"))
+    check("audit archives", ask("audit", "archives"))
     key = corral("audit", "key", "show", "-q").strip()
     check("audit verify FILE", ask("audit", "verify", str(home / "trail"), "--key", key))
     check("audit key show", ask("audit", "key", "rotate"))

@@ -18,7 +18,7 @@ from tui.screens.whole import Whole
 from tui.spoken import spoken
 from tui.trail import Trail, asked
 from tui.widgets.table import Column, Row, Table
-from tui.words import clock, plural, state
+from tui.words import dated, plural, state
 
 NEAR = 30
 """Rows from the end of what is held at which the next page is asked for."""
@@ -69,7 +69,7 @@ class Audit(Room):
         yield Line(id="chain")
         yield Records(
             [
-                Column("seq", 8, 4, True), Column("time", 19, 1), Column("who", 8, 1), Column("through", 8, 6),
+                Column("seq", 8, 4, True), Column("time", 20, 1), Column("who", 8, 1), Column("through", 8, 6),
                 Column("what", 18, fit=True), Column("object", 12, fit=True), Column("outcome", 13, state=True),
                 Column("reason", 20, 5, flex=True),
             ],
@@ -104,7 +104,7 @@ class Audit(Room):
         table.empty = "No record fits" if self._trail.text else "No record yet"
         table.set_rows(
             [
-                Row(str(r.seq), (str(r.seq), clock(r.time), r.actor, r.through, r.verb, r.object,
+                Row(str(r.seq), (str(r.seq), dated(r.time), r.actor, r.through, r.verb, r.object,
                                  state(r.outcome, self.corral.ascii), r.reason))
                 for r in self._trail.records
             ]

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import sys
+import time
 from collections.abc import AsyncIterator, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +15,9 @@ import msgspec
 
 from core.client import Client
 from core.errors import CorralError, Failed
-from core.nouns import AuditKeys, AuditRecord
+from core.nouns import AuditArchive, AuditArchives, AuditKeys, AuditRecord
 from tui.amounts import Moment, Whole
-from tui.command import Nouns, Told, again, filled, options, run, with_options
+from tui.command import Nouns, Told, again, filled, note, options, run, with_options
 from tui.lines import Progress, as_json, ask, local, say, table, tell
 from tui.plain import line
 
@@ -40,21 +43,27 @@ def audit(context: click.Context) -> None:
 @click.option("--outcome", type=click.Choice(["intent", "done", "refused", "failed", "interrupted"]))
 @click.option("--since", type=Moment(), help="10m, 2h, 1d, or an ISO 8601 time (local unless it names a zone)")
 @click.option("--until", type=Moment(), help="as --since")
+@click.option("--find", callback=filled, metavar="WORDS", help="as / on screen 9: 'actor:ann refused -verb:chats'")
 @click.option("--limit", default=100, show_default=True, type=Whole(1, 10000))
 @click.option("-f", "--follow", is_flag=True, help="go on until ctrl+c")
 @with_options
 def ls(
     actor: str | None, verb: str | None, object_: str | None, outcome: str | None, since: float | None,
-    until: float | None, limit: int, follow: bool,
+    until: float | None, find: str | None, limit: int, follow: bool,
 ) -> None:  # fmt: skip
     """The last records, newest last."""
     filters: dict[str, Any] = {
         "actor": actor, "verb": verb, "object": object_, "outcome": outcome, "since": since, "until": until,
     }  # fmt: skip
 
+    if find is not None and (follow or any(value is not None for value in filters.values())):
+        raise click.UsageError("--find has words for all of that: actor: verb: object: outcome: since: until:")
+
     async def work(client: Client) -> None:
-        records = await client.audit(**filters, limit=limit)
+        records = await (_found(client, find, limit) if find is not None else client.audit(**filters, limit=limit))
         _show(records, follow)
+        if len(records) < limit and not (options().quiet or options().json):
+            _say_older(await client.proof.archives(), since)
         last = records[-1].seq if records else 0
 
         async def after() -> AsyncIterator[list[AuditRecord]]:
@@ -68,6 +77,35 @@ def ls(
                 last = news[-1].seq if news else last
 
     run(work)
+
+
+async def _found(client: Client, words: str, limit: int) -> list[AuditRecord]:
+    """The newest records that fit, by as many steps as it takes."""
+    from tui.trail import asked
+
+    try:
+        text = asked(words, time.time())
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+    found: list[AuditRecord] = []
+    before: int | None = None
+    while len(found) < limit:
+        page = await client.proof.find(text, before_seq=before, limit=min(1000, limit - len(found)))
+        found[:0] = page.records
+        if not page.more:
+            break
+        before = page.searched
+    return found
+
+
+def _say_older(found: AuditArchives, since: float | None) -> None:
+    """On standard error: where older records lie that may fit too."""
+    start = datetime.fromtimestamp(since or 0, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    older = [each for each in found.archives if each.ended >= start]
+    if older:
+        files = ", ".join(line(each.file) for each in older[-3:])
+        more = f" and {len(older) - 3} more: see `corral audit archives`" if len(older) > 3 else ""
+        note(f"records {older[0].first} to {older[-1].last} are archived and not searched here: {files}{more}")
 
 
 def _show(records: Sequence[AuditRecord], stream: bool) -> None:
@@ -93,13 +131,16 @@ def _show(records: Sequence[AuditRecord], stream: bool) -> None:
 @click.argument("file", required=False)
 @click.option("--key", "keys", multiple=True, metavar="PUB", help="with FILE: a public key that you trust, or its file")
 @click.option("--against", metavar="OLDER", help="with FILE: an earlier export, or a copy of audit.proof")
+@click.option("--archives", is_flag=True, help="also the files that older records lie in, whole")
 @with_options
-def verify(file: str | None, keys: tuple[str, ...], against: str | None) -> None:
+def verify(file: str | None, keys: tuple[str, ...], against: str | None, archives: bool) -> None:
     """Walk the whole chain; names the first record that is wrong. Exit 1 if there is one.
 
     With FILE, an export, it needs no daemon: whether the file is complete, in order and unaltered, by the public keys
     that you trust (--key), and with --against that it goes on from an earlier file.
     """
+    if file is not None and archives:
+        raise click.UsageError("--archives is for the trail of this daemon, and an archive is a FILE of its own")
     if file is not None:
         _verify_file(file, keys, against)
         return
@@ -107,7 +148,7 @@ def verify(file: str | None, keys: tuple[str, ...], against: str | None) -> None
         raise click.UsageError("--key and --against are for a FILE")
     progress = Progress("verify")
     try:
-        report = run(lambda client: client.proof.verify(progress.show))
+        report = run(lambda client: client.proof.verify(progress.show, archives=archives))
     finally:
         progress.end()
     if options().json:
@@ -167,6 +208,55 @@ def export(since: float | None, out: str) -> None:
             "key": end.key}  # fmt: skip
     signed = f"signed by key {end.key}" if end.key else "NOT SIGNED (see `corral audit key show`)"
     tell(told, f"{end.records} records up to {end.last} and {end.checkpoints} checkpoints in {line(out)}, {signed}")
+
+
+@audit.command("archive")
+@click.option("--before", required=True, type=Moment(), help="90d, 2026-01-01, or another ISO 8601 time")
+@click.option("--to", metavar="DIR", help="folder for the file; the daemon has to run as you")
+@click.option("--reason", default="", help="why; it goes into the record")
+@with_options
+def archive(before: float, to: str | None, reason: str) -> None:
+    """Move old records into a signed file, under a seal.
+
+    Up to the last checkpoint before the time that is named. The file is an export: `corral audit verify FILE` checks it
+    anywhere, and `corral audit verify --archives` both together. For the owner of a daemon of his own, and for root.
+    """
+    ask("Move the records from before that time out of the database, into a signed file?", before=before)
+    folder = str(Path(to).expanduser().absolute()) if to else ""
+
+    async def work(client: Client) -> AuditArchive:
+        doing = asyncio.create_task(client.proof.archive(before, folder, reason))
+        try:
+            while not (await asyncio.wait([doing], timeout=POLL_S))[0]:
+                if sys.stderr.isatty() and not options().quiet:
+                    told = line((await client.proof.archives()).working)
+                    click.echo(f"\r{told:60.60}", err=True, nl=False)
+            return await doing
+        finally:
+            doing.cancel()
+            await asyncio.gather(doing, return_exceptions=True)
+            if sys.stderr.isatty() and not options().quiet:
+                click.echo("\r" + " " * 60 + "\r", err=True, nl=False)
+
+    found = run(work)
+    tell(found, f"records {found.first} to {found.last} lie in {line(found.file)}, sealed by key {found.key}")
+
+
+@audit.command("archives")
+@with_options
+def archives() -> None:
+    """Which older records lie in which file."""
+    found = run(lambda client: client.proof.archives())
+    if options().json:
+        as_json(found)
+        return
+    table(
+        ("NUMBER", "RECORDS", "FROM", "TO", "BYTES", "THERE", "FILE"),
+        [(a.number, f"{a.first}-{a.last}", local(a.began), local(a.ended), a.bytes, "yes" if a.there else "NO", a.file)
+         for a in found.archives],
+    )  # fmt: skip
+    if found.working:
+        say(f"now: {line(found.working)}")
 
 
 @audit.command("report")

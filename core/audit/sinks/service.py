@@ -52,7 +52,7 @@ def sinks_of(table: SinksTable) -> list[Sink]:
     """Those that corral.toml names. Raises `Invalid`."""
     found: list[Sink] = []
     if table.file:
-        found.append(JsonFile(table.file))
+        found.append(JsonFile(table.file, append_only=table.file_append_only))
     if table.journald:
         found.append(Journal())
     if table.syslog:
@@ -170,6 +170,8 @@ class Feed:
                         f" ({self._why or 'it is slow'}); nothing is dropped")  # fmt: skip
         elif self._failures:
             told.append(f"the sink {self.sink.name} does not take audit records: {self._why}; {self.waiting} wait")
+        if weak := getattr(self.sink, "trouble", ""):
+            told.append(f"the sink {self.sink.name}: {weak}")
         if self._broken:
             told.append(f"the sink {self.sink.name} has another audit trail than this one: {self._broken}")
         return told
@@ -265,6 +267,10 @@ class Sinks:
             return msgspec.json.decode(self._paths.audit_sinks.read_bytes(), type=dict[str, Cursor])
         except (OSError, msgspec.MsgspecError):
             return {}
+
+    def sent(self) -> int | None:
+        """The last record that every sink has; None where there is no sink."""
+        return min((feed.cursor.seq if feed.cursor else 0 for feed in self._feeds), default=None)
 
     def status(self) -> tuple[SinkStatus, ...]:
         return tuple(feed.status() for feed in self._feeds)

@@ -1,0 +1,409 @@
+"""Takes old records out of the database into a signed file, and leaves a seal in their place: the chain is never torn.
+
+The file is whole and verified before the seal is committed; from then on the records are only removed, in small steps.
+Who dies before the commit leaves the old state (the next start removes what was written), who dies after it the new one
+(the next start removes the rest of the records).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import logging
+import os
+import secrets
+import sqlite3
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import IO
+
+import msgspec
+
+from core.audit import seals
+from core.audit.export import Exporter
+from core.audit.log import Audit
+from core.audit.outside import read_accepted
+from core.audit.seals import ARCHIVE, archives_in, newest, sealed_in
+from core.audit.signer import Signer
+from core.audit.verify import LOOKED, Watch
+from core.audit.vouched import outside_of
+from core.errors import Conflict, CorralError, Failed
+from core.nouns import CORRAL, Actor, AuditArchive, AuditArchives, AuditRecord, ChainFault
+from core.proof.keys import flush_folder
+from core.proof.prooffile import Proofs
+from core.proof.statements import Checkpoint, Seal, parse
+from core.proof.verify import Verified, lines_of, verify
+from core.settings import AuditTable, Paths
+from core.store import Store
+
+log = logging.getLogger(__name__)
+
+CHAIN = "audit:chain"
+EACH = 250
+"""Records that are removed in one transaction: some 10 ms, which others wait."""
+SWEEP_S = 3600.0
+SPAN_DAYS = 7
+"""By itself the daemon archives only when so many days are due: not a file each hour."""
+
+
+class Span(msgspec.Struct, frozen=True):
+    """What is to be archived: records `first` to `last`, which a checkpoint signed."""
+
+    first: int
+    last: int
+    hash: str
+    began: str
+    ended: str
+    checkpoint: int
+
+
+class Archiver:
+    """One a daemon. `sent` is the last record that every sink has; None where there are no sinks."""
+
+    def __init__(
+        self, store: Store, audit: Audit, signer: Signer, exporter: Exporter, paths: Paths,
+        settings: Callable[[], AuditTable], sent: Callable[[], int | None], *, clock: Callable[[], float] = time.time,
+    ) -> None:  # fmt: skip
+        self._store, self._audit, self._signer, self._exporter = store, audit, signer, exporter
+        self._paths, self._settings, self._sent, self._clock = paths, settings, sent, clock
+        self._lock = asyncio.Lock()
+        self.working = ""
+
+    async def archives(self) -> AuditArchives:
+        """All of them, and what is being done now. Raises `StoreError`."""
+        return AuditArchives(archives=tuple(await self._store.read(archives_in)), working=self.working)
+
+    # ---------------------------------------------------------------------------------------- make one
+
+    async def archive(
+        self, before: str, actor: Actor, request: str, *, folder: Path | None = None,
+        permitted: Callable[[], None] = lambda: None, reason: str = "",
+    ) -> AuditArchive:  # fmt: skip
+        """Archive the records whose time is below `before` (as the trail writes it), up to the last checkpoint among
+        them, to `folder` (None: the one of corral.toml, else Corral's own). `permitted` raises in each transaction if
+        `actor` may not. Raises `CorralError`; then nothing has changed."""
+        if self._lock.locked():
+            raise Conflict("another archive is being made", self.working, "wait until it is done")
+        async with self._lock:
+            try:
+                return await self._archive(before, actor, request, folder, permitted, reason)
+            finally:
+                self.working = ""
+
+    async def _archive(
+        self, before: str, actor: Actor, request: str, folder: Path | None, permitted: Callable[[], None], reason: str
+    ) -> AuditArchive:
+        span = await self.plan(before)
+        place = await asyncio.to_thread(self._folder, folder)
+        file = place / f"trail-{self._store.database_id}-{span.first}-{span.last}.corral"
+        if os.path.lexists(file):
+            raise Conflict(
+                f"{file} is there already", "nothing was overwritten", "move it away, or name another folder"
+            )
+        effect = secrets.token_hex(6)
+
+        def record(db: sqlite3.Connection, outcome: str, after: object, why: str) -> AuditRecord:
+            permitted()
+            return self._audit.append(
+                db, actor=actor, verb=ARCHIVE, object=CHAIN, request=request, effect=effect, outcome=outcome,  # type: ignore[arg-type]
+                after=after, reason=why,
+            )  # fmt: skip
+
+        planned = {"first": span.first, "last": span.last, "file": str(file)}
+        await self._store.transact(lambda db: record(db, "intent", planned, reason))
+        try:
+            digest, size, faults = await self._write(span, file)
+            seal = await self._seal(span, digest)
+            told = {**planned, "bytes": size, "seal": seal.line().decode(), "faults": faults}
+
+            def work(db: sqlite3.Connection) -> None:
+                sql = "INSERT INTO audit_seals (number, last, file, bytes, line) VALUES (?, ?, ?, ?, ?)"
+                db.execute(sql, (seal.number, seal.last, str(file), size, seal.line().decode()))
+                record(db, "done", told, reason)
+
+            await self._store.transact(work)
+        except BaseException as error:
+            if not await asyncio.shield(self._store.read(lambda db: sealed_in(db).last >= span.last)):
+                await asyncio.shield(asyncio.to_thread(_forget, file))
+                with contextlib.suppress(CorralError):  # else the next start records that it was interrupted
+                    await asyncio.shield(self._failed(actor, request, effect, planned, error))
+            raise
+        with contextlib.suppress(CorralError):  # the next one vouches for it
+            await self._signer.checkpoint()
+        await self._prune()
+        return next(each for each in (await self.archives()).archives if each.number == seal.number)
+
+    async def plan(self, before: str) -> Span:
+        """What would be archived. Raises `Conflict` with the reason if that is nothing."""
+        sent, outside = self._sent(), await asyncio.to_thread(outside_of, self._paths)
+        return await self._store.read(lambda db: self._plan(db, before, sent, outside))
+
+    def _plan(self, db: sqlite3.Connection, before: str, sent: int | None, outside: Proofs) -> Span:
+        sealed, wrong = seals.check(db, outside)
+        if wrong:
+            raise Failed("nothing is archived", wrong[0].message, "see `corral audit verify`")
+        first = sealed.last + 1
+        row = db.execute("SELECT min(+seq) FROM audit WHERE time >= ? AND seq >= ?", (before, first)).fetchone()
+        (end,) = db.execute("SELECT max(seq) FROM audit").fetchone()
+        limit, why = (row[0] - 1 if row[0] is not None else end or 0), f"no record from before {before} is here"
+        (running,) = db.execute(
+            "SELECT min(a.seq) FROM audit a WHERE a.effect != '' AND a.outcome = 'intent' AND a.seq >= ?"
+            " AND NOT EXISTS (SELECT 1 FROM audit b WHERE b.effect = a.effect AND b.seq > a.seq)", (first,)
+        ).fetchone()  # fmt: skip
+        if running is not None and running <= limit:
+            limit, why = running - 1, f"what record {running} began has not ended yet"
+        if sent is not None and sent < limit:
+            limit, why = sent, f"a sink has records up to {sent} only"
+        if limit < first:
+            raise Conflict("there is nothing to archive", why)
+        accepted = read_accepted(self._paths)
+        if accepted is not None and accepted.seq >= first and accepted.seq > limit:
+            raise Conflict(
+                "nothing is archived", f"record {accepted.seq} accepted a fault, and is archived with all before it",
+                "name a later time",
+            )  # fmt: skip
+        for line, digest, ended in db.execute(
+            "SELECT c.line, a.hash, a.time FROM audit_checkpoints c JOIN audit a ON a.seq = c.seq"
+            " WHERE c.seq >= ? AND c.seq <= ? ORDER BY c.number DESC", (first, limit)
+        ):  # fmt: skip
+            point = _checkpoint(line)
+            if point is not None and point.hash == digest and point.database == self._store.database_id:
+                began = db.execute("SELECT time FROM audit WHERE seq = ?", (first,)).fetchone()
+                if began is None:
+                    raise Conflict("nothing is archived", f"record {first} is not here", "see `corral audit verify`")
+                return Span(first, point.seq, point.hash, began[0], ended, point.number)
+        raise Conflict("there is nothing to archive", f"no checkpoint lies between records {first} and {limit}")
+
+    def _folder(self, named: Path | None) -> Path:
+        """Where the file goes. Raises `Failed`."""
+        table = self._settings()
+        place = named or (Path(table.archive_folder) if table.archive_folder else None)
+        try:
+            if place is None:
+                place = self._paths.audit_archive
+                place.mkdir(mode=0o700, exist_ok=True)
+            if not place.is_absolute() or not place.is_dir():
+                raise NotADirectoryError(None, "it is no folder that there is, written from / on")
+        except OSError as error:
+            raise Failed(
+                f"nothing can be archived to {place}", error.strerror or str(error), "name another folder"
+            ) from error
+        return place
+
+    async def _write(self, span: Span, file: Path) -> tuple[str, int, list[str]]:
+        """Write, flush, verify, and give it its name: (digest, bytes, faults that were accepted). Raises `Failed`."""
+        part = _part(file)
+        sha, size, lines = hashlib.sha256(), 0, 0
+        try:
+            out = await asyncio.to_thread(_create, part)
+            try:
+                pieces = self._exporter.between(span.first, span.last)
+                async with contextlib.aclosing(pieces):  # type: ignore[type-var]
+                    async for piece in pieces:
+                        await asyncio.to_thread(out.write, piece)
+                        sha.update(piece)
+                        size, lines = size + len(piece), lines + piece.count(b"\n")
+                        self.working = f"{min(lines, span.last)} of {span.last - span.first + 1} records are written"
+                await asyncio.to_thread(_flush, out)
+            finally:
+                await asyncio.to_thread(out.close)
+            self.working = "the file is verified"
+            faults = await self._verified(span, part)
+            await asyncio.to_thread(_name, part, file)
+        except OSError as error:
+            raise Failed(
+                f"{file} could not be written", error.strerror or str(error), "nothing was archived"
+            ) from error
+        return sha.hexdigest(), size, faults
+
+    async def _verified(self, span: Span, part: Path) -> list[str]:
+        """Look at the file as somebody elsewhere would; faults that a person accepted are named, others refuse it."""
+        public = [each.key for each in self._signer.keys]
+
+        def look() -> Verified:
+            with part.open("rb") as file:
+                return verify(lines_of(file), public)[0]
+
+        found = (await asyncio.to_thread(look)).report
+        faults = [fault.message for fault in found.faults]
+        accepted = read_accepted(self._paths)
+        if faults and not (accepted is not None and span.first <= accepted.seq <= span.last and self._audit.status.ok):
+            raise Failed("nothing is archived: these records do not verify", found.message, "see `corral audit verify`")
+        if not faults and (found.first, found.last, found.head) != (span.first, span.last, span.hash):
+            raise Failed("nothing is archived", "the file has other records than it should", "try again")
+        return faults
+
+    async def _seal(self, span: Span, digest: str) -> Seal:
+        before = await self._store.read(newest)
+        blank = Seal(
+            self._signer.installation, self._store.database_id, before.number + 1 if before else 1, span.first,
+            span.last, span.hash, span.checkpoint, span.began, span.ended, digest, self._moment(), "", "",
+        )  # fmt: skip
+        seal: Seal = await self._signer.sign_with(blank)
+        if not seal.key:
+            raise Failed("nothing is archived", "the trail is not signed", "see `corral audit key show`")
+        return seal
+
+    async def _failed(self, actor: Actor, request: str, effect: str, after: object, error: BaseException) -> None:
+        await self._store.transact(
+            lambda db: self._audit.append(
+                db, actor=actor, verb=ARCHIVE, object=CHAIN, request=request, effect=effect, outcome="failed",
+                after=after, reason=str(error) or type(error).__name__,
+            )
+        )  # fmt: skip
+
+    def _moment(self) -> str:
+        return datetime.fromtimestamp(self._clock(), UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+    # ---------------------------------------------------------------------------------------- what is left to do
+
+    async def tidy(self) -> None:
+        """Before a daemon records its start: what one before it wrote for an archive that was never sealed is removed.
+        Raises `StoreError`."""
+
+        def left(db: sqlite3.Connection) -> list[str]:
+            rows = db.execute(
+                "SELECT json_extract(a.after, '$.file') FROM audit a WHERE a.verb = ? AND a.outcome = 'intent'"
+                " AND NOT EXISTS (SELECT 1 FROM audit b WHERE b.effect = a.effect AND b.seq > a.seq)", (ARCHIVE,)
+            )  # fmt: skip
+            return [str(row[0]) for row in rows if row[0]]
+
+        for name in await self._store.read(left):
+            log.warning("an archive was never sealed: %s is removed, and its records are all here", name)
+            await asyncio.to_thread(_forget, Path(name))
+
+    async def _prune(self) -> None:
+        """Remove the records that a seal covers, and give their space back. Raises `StoreError`."""
+        outside = await asyncio.to_thread(outside_of, self._paths)
+        sealed = (await self._store.read(lambda db: seals.check(db, outside)))[0]
+        if not sealed.last:
+            return
+        sql = "DELETE FROM audit WHERE seq IN (SELECT seq FROM audit WHERE seq <= ? ORDER BY seq LIMIT ?)"
+        gone = 0
+        while count := await self._store.transact(lambda db: db.execute(sql, (sealed.last, EACH)).rowcount):
+            gone += count
+            self.working = f"{gone} records are removed from the database"
+            await asyncio.sleep(0)
+        if gone:
+            self.working = "their space is given back"
+            await self._store.give_back()
+
+    async def run(self, pause: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
+        """Finish what was left half done, then archive what is over `archive_after_days`, each hour."""
+        while True:
+            try:
+                async with self._lock:
+                    try:
+                        await self._prune()
+                    finally:
+                        self.working = ""
+                await self.sweep()
+            except CorralError as error:
+                log.error("the audit trail could not be archived: %s", error)
+            await pause(SWEEP_S)
+
+    async def sweep(self) -> AuditArchive | None:
+        """Archive what is over now, if enough of it is. Raises `CorralError`."""
+        days = self._settings().archive_after_days
+        if not days:
+            return None
+        now = datetime.fromtimestamp(self._clock(), UTC)
+        oldest = await self._store.read(lambda db: db.execute("SELECT time FROM audit ORDER BY seq LIMIT 1").fetchone())
+        due = (now - timedelta(days=days + SPAN_DAYS)).isoformat(timespec="microseconds").replace("+00:00", "Z")
+        if oldest is None or oldest[0] >= due:
+            return None
+        before = (now - timedelta(days=days)).isoformat(timespec="microseconds").replace("+00:00", "Z")
+        try:
+            return await self.archive(before, CORRAL, "archive", reason=f"archive_after_days is {days}")
+        except Conflict as error:
+            log.info("%s", error)
+            return None
+
+    # ---------------------------------------------------------------------------------------- verify them
+
+    async def faults(self, watch: Watch | None = None) -> list[ChainFault]:
+        """What is wrong with the files: each is read whole and compared with its seal, and the chain goes on from one
+        to the next. Raises `StoreError`."""
+        found = await self.archives()
+        public = [each.key for each in self._signer.keys]
+        return await asyncio.to_thread(_faults, found.archives, public, watch)
+
+
+def _faults(archives: tuple[AuditArchive, ...], public: list[str], watch: Watch | None) -> list[ChainFault]:
+    faults, before = [], ""
+    for each in archives:
+        told = _unlike(each, before, public, watch, archives[-1].last)
+        before = each.hash
+        if told:
+            message = (
+                f"the archive of records {each.first} to {each.last}, {each.file}, is not as it was sealed: {told}"
+            )
+            faults.append(ChainFault(wrong=each.first, how="archive", message=message))
+    return faults
+
+
+def _unlike(each: AuditArchive, before: str, public: list[str], watch: Watch | None, of: int) -> str:
+    """What is wrong with one file; "" for nothing."""
+    sha = hashlib.sha256()
+
+    def lines(file: IO[bytes]) -> Iterator[bytes]:
+        for n, line in enumerate(lines_of(file)):
+            sha.update(line)
+            if watch is not None and n % LOOKED == 0:
+                watch(min(each.first + n, each.last), of)
+            yield line
+
+    try:
+        with Path(each.file).open("rb") as file:
+            found, _ = verify(lines(file), public)
+    except OSError as error:
+        return error.strerror or str(error)
+    report = found.report
+    if sha.hexdigest() != each.digest:
+        return "it is another file" if report.ok else report.message
+    ends = (report.first, report.last, report.head) == (each.first, each.last, each.hash)
+    return "" if ends and before in ("", found.began) else "it does not go on from the one before"
+
+
+def _checkpoint(line: str) -> Checkpoint | None:
+    try:
+        found = parse(line.encode())
+    except ValueError:
+        return None
+    return found if isinstance(found, Checkpoint) else None
+
+
+def _part(file: Path) -> Path:
+    return file.with_name(f".{file.name}.part")
+
+
+def _create(part: Path) -> IO[bytes]:
+    """A new file, readable by its owner alone. Raises OSError."""
+    with contextlib.suppress(FileNotFoundError):
+        part.unlink()  # of one that was never finished
+    return open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600), "wb")
+
+
+def _flush(out: IO[bytes]) -> None:
+    out.flush()
+    os.fchmod(out.fileno(), 0o400)
+    os.fsync(out.fileno())
+
+
+def _name(part: Path, file: Path) -> None:
+    """Give it its name, over nothing that is there. Raises OSError."""
+    os.link(part, file)
+    part.unlink()
+    flush_folder(file.parent)
+
+
+def _forget(file: Path) -> None:
+    """Remove what was written for an archive that is not made."""
+    for each in (_part(file), file):
+        try:
+            each.unlink(missing_ok=True)
+        except OSError as error:
+            log.error("%s could not be removed: %s", each, error)
