@@ -94,7 +94,7 @@ def _left(view: LimitView) -> str:
 @with_options
 @click.pass_context
 def limits(context: click.Context) -> None:
-    """Limits beside those that keys have from their owners: the same as `corral limits ls`."""
+    """Who may use how much (alone: `ls`)."""
     if context.invoked_subcommand is None:
         _ls()
 
