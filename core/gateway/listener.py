@@ -318,7 +318,7 @@ class ClientConnection(asyncio.Protocol):
         if holder is not None:  # found for this very request: not looked for again
             may = holder.may_use(asked.model, table.keys.now())
         else:
-            may = table.users.may(self._uid, self._groups, asked.model)
+            may = self.may_use(asked.model)
         if not may:  # as if it were not there: whoever may not use it need not know of it
             raise unknown(asked.model)
         try:

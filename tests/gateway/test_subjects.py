@@ -9,7 +9,7 @@ import signal
 import time
 
 import pytest
-from test_keys import ASK, SECRET, bearer, key, streaming
+from test_keyed import ASK, SECRET, bearer, key, streaming
 
 from core.gateway import wire
 

@@ -22,7 +22,7 @@ ME = f"user:{getpass.getuser()}"
 
 def used(kind: str, subject: str = ME, whose: str = ME) -> int:
     """What the gateway says is used of it."""
-    left = ask("limits", "show", subject)["left"]
+    left = until(lambda: ask("limits", "show", subject)["left"])
     return int(next(each["used"] for each in left if (each["subject"], each["kind"]) == (whose, kind)))
 
 

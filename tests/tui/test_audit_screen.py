@@ -195,7 +195,7 @@ async def test_the_trail_is_written_to_a_new_file_of_who_sits_here(console, fake
         it.app.screen.query_one("#field-path").value = str(out)
         await it.until("That file is there already")
         await it.press("ctrl+s")
-        await it.until("nothing was overwritten")
+        await it.until("nothing was")
         assert [each.name for each in tmp_path.iterdir()] == ["trail"]
 
 
