@@ -56,8 +56,9 @@ def _gather(db: sqlite3.Connection, since: str) -> AuditHistory:
         " min(time), max(time) FROM audit WHERE time >= ? GROUP BY actor, uid ORDER BY count(*) DESC", (since,)
     )]  # fmt: skip
     refusals = [ReportRefusal(*row) for row in db.execute(
-        "SELECT actor, uid, verb, object, reason, count(*), min(time), max(time) FROM audit"
-        " WHERE time >= ? AND outcome = 'refused' GROUP BY actor, uid, verb, object, reason ORDER BY count(*) DESC",
+        "SELECT actor, uid, verb, object, reason, sum(CASE WHEN json_valid(after) THEN coalesce(json_extract(after,"
+        " '$.times'), 1) ELSE 1 END) AS often, min(time), max(time) FROM audit"
+        " WHERE time >= ? AND outcome = 'refused' GROUP BY actor, uid, verb, object, reason ORDER BY often DESC",
         (since,),
     )]  # fmt: skip
     changes = [to_record(row) for row in _rows(db, f"{RIGHTS} AND outcome = 'done'", since)]

@@ -31,6 +31,13 @@ async def test_it_tells_who_did_what_and_who_was_refused_how_often(place: Place)
     assert (refusal.actor, refusal.verb, refusal.count, refusal.reason) == ("mallory", "deployments.rm", 3, "no grant")
 
 
+async def test_refusals_that_were_folded_count_as_many(place: Place) -> None:
+    for after in ({"times": 970}, None, {"ctx": 1}):
+        await place.gate.record(MALLORY, "get.refused", "route:any", "r", "refused", after=after, reason="x")
+    (refusal,) = gather(place.paths, "").refusals
+    assert refusal.count == 972
+
+
 async def test_it_has_changes_of_rights_and_keys_and_nothing_of_before(place: Place) -> None:
     await place.gate.record(ALICE, "access.grant", "access:user:bob", "r", "done", after={"what": "admin"})
     place.now += 100
