@@ -80,6 +80,8 @@ def inspect(rows: Rows, outside: str = "", ends: int = 0, begins: int = 0, seale
         if row[0] == expected and row[13] == head and right and digest(row) == row[14]:
             before, head, last, expected = head, row[14], row[0], expected + 1
             continue
+        if row[0] == expected and not right:  # nor is it what was sealed
+            return Verdict(expected - 1, head, last, row[0], "changed", None, row[0])
         if sealed.last and not last and row[0] == expected and digest(row) == row[14]:  # it follows another record
             return Verdict(expected - 1, head, last, row[0], "changed", None, row[0])
         wrong, how, other = _name(rows, row, expected, head, before, outside, ends)
