@@ -7,7 +7,6 @@ import os
 import secrets
 import shutil
 import signal
-import struct
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -19,6 +18,7 @@ from typing import Any
 import msgspec
 import pytest
 import pytest_asyncio
+from pooled import pooled
 
 from core.catalog.shape import shape_of
 from core.engines.base import Command, Endpoint, Engine, Failure, LaunchPlan
@@ -318,21 +318,7 @@ def spoiled(sample: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[
             at = data.index(b"llama", data.index(b"general.architecture"))
             path.write_bytes(data[:at] + b"zlama" + data[at + 5 :])
         elif kind == "pooled":
-            path.write_bytes(_pooled(sample.read_bytes()))
+            path.write_bytes(pooled(sample.read_bytes()))
         return path
 
     return make
-
-
-def _pooled(data: bytes) -> bytes:
-    """The sample with llama.pooling_type = mean in place of general.size_label; the 8 bytes over go to the licence."""
-    old = _string("general.size_label") + struct.pack("<I", 8) + _string("135M")
-    new = _string("llama.pooling_type") + struct.pack("<II", 4, 1)
-    licence = _string("general.license") + struct.pack("<I", 8)
-    start = data.index(old + licence + _string("apache-2.0"))
-    end = start + len(old + licence + _string("apache-2.0"))
-    return data[:start] + new + licence + _string("apache-2.0" + 8 * " ") + data[end:]
-
-
-def _string(text: str) -> bytes:
-    return struct.pack("<Q", len(text)) + text.encode()

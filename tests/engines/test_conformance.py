@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import signal
 import time
 from collections.abc import Callable
@@ -11,8 +12,10 @@ from typing import Any
 import psutil
 import pytest
 
-from core.engines.base import Engine
+from core.engines.base import Engine, serves
 from core.engines.llamacpp import KEEP
+from core.gateway import apis
+from core.gateway.counting import counts_of
 from core.nodes.base import Limits
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(120), pytest.mark.xdist_group("measures")]
@@ -105,10 +108,66 @@ async def test_a_client_that_goes_frees_its_slot(served: Any) -> None:
     assert time.monotonic() - began < 5  # 1,900 tokens take some 20 s
 
 
+ASKED: dict[str, dict[str, Any]] = {
+    apis.CHAT.path: {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 2},
+    apis.COMPLETIONS.path: {"prompt": "hi", "max_tokens": 2},
+    apis.EMBEDDINGS.path: {"input": "a llama"},
+    apis.RESPONSES.path: {"input": "hi", "max_output_tokens": 2},
+    apis.RESPONSES_COUNT.path: {"input": "hi"},
+    apis.MESSAGES.path: {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 2},
+    apis.MESSAGES_COUNT.path: {"messages": [{"role": "user", "content": "hi"}]},
+    apis.RERANK.path: {"query": "llama", "documents": ["a llama", "a stone"]},
+    apis.TOKENIZE.path: {"content": "hi"},
+    apis.DETOKENIZE.path: {"tokens": [1]},
+}
+
+
+async def test_it_serves_the_routes_that_it_says_and_no_other(served: Any) -> None:
+    there = serves(served.engine.abilities, served.plan.spec)
+    for path, body in ASKED.items():
+        status, text = await served.call(path, {"model": "herd", **body})
+        assert (status == 200) == (path in there), (path, status, text)
+
+
+@pytest.mark.parametrize("path", [apis.MESSAGES.path, apis.RESPONSES.path])
+async def test_it_tells_usage_as_each_api_does(served: Any, path: str) -> None:
+    if path not in served.engine.abilities.routes:
+        pytest.skip(f"{served.engine.name} does not serve {path}")
+    api = next(api for api in apis.APIS if api.path == path)
+    found = []
+    for stream in (False, True):
+        status, text = await served.call(path, {"model": "herd", **ASKED[path], "stream": stream})
+        assert status == 200
+        counts = counts_of(api, stream=stream, cut=False, cut_progress=False)
+        counts.part(re.sub(r"(^|\r\n)[0-9a-f]+\r\n", "", text).encode(), True)  # without the sizes of its chunks
+        found.append((counts.prompt, counts.answer))
+        assert counts.events == (2 if stream else 0) or counts.events == 1  # a character may be more than a token
+    _, text = await served.call(f"{path}/{'count' if api is apis.MESSAGES else 'input'}_tokens", ASKED[path])
+    assert {answer for _, answer in found} == {2}
+    # Where the first token is only a part of a character llama.cpp tells no prompt in a stream of Messages.
+    assert {prompt for prompt, _ in found if prompt is not None} == {json.loads(text)["input_tokens"]}
+
+
+async def test_it_reranks_if_it_was_started_for_it(engine: Engine, yard: Any) -> None:
+    if apis.RERANK.path not in engine.abilities.routes:
+        pytest.skip(f"{engine.name} does not rerank")
+    served = await yard.ready(engine, rerank=True)
+    status, text = await served.call("/v1/rerank", {"model": "herd", **ASKED[apis.RERANK.path]})
+    assert status == 200, text
+    assert {each["index"] for each in json.loads(text)["results"]} == {0, 1}
+    assert json.loads(text)["usage"]["prompt_tokens"] > 4
+    assert set(serves(engine.abilities, served.plan.spec)) == {
+        apis.RERANK.path,
+        apis.TOKENIZE.path,
+        apis.DETOKENIZE.path,
+    }
+    await served.signal(signal.SIGKILL)
+
+
 async def test_a_wrong_secret_is_refused(served: Any) -> None:
     body = {"messages": [{"role": "user", "content": "hi"}], "prompt": "hi", "input": "hi", "max_tokens": 1}
     for path, asked in (
-        ("/v1/models", None), ("/v1/chat/completions", body), ("/v1/completions", body), ("/v1/embeddings", body),
+        ("/v1/models", None), *((path, {**body, **ASKED[path]}) for path in served.engine.abilities.routes),
     ):  # fmt: skip
         for secret in ("", "wrong", served.endpoint.secret + "x"):
             status, _ = await served.call(path, asked, secret=secret)
