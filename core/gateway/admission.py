@@ -10,6 +10,8 @@ from core.gateway.errors import Refusal
 from core.gateway.limits import BYTES_A_TOKEN, Hold, Meter, Short, estimate, headers
 from core.gateway.subjects import Subjects
 
+PATIENT_S = 120
+"""Seconds that a client may wait by itself: more is for whoever asked to know."""
 _FIELDS = ("max_tokens", "max_completion_tokens", "max_output_tokens", "n_predict")
 """Those that bound an answer; where several stand, engines differ in which they believe."""
 
@@ -69,7 +71,7 @@ def _open(subjects: Subjects, meters: tuple[Meter, ...]) -> None:
                 text = "hours that cannot be read on this host" if hours is None else hours.text
                 raise Refusal(
                     429, f"{meter.whose} is served at {text} only; come again in {_span(seconds)}", "outside_hours",
-                    headers=b"Retry-After: %d\r\n" % max(1, round(seconds + 0.5)),
+                    headers=_again(max(1, round(seconds + 0.5))),
                 )  # fmt: skip
 
 
@@ -113,8 +115,14 @@ def _refusal(subjects: Subjects, meters: tuple[Meter, ...], short: Short) -> Ref
     seconds = max(1, round(short.seconds + 0.5))
     again = f"in {_span(seconds)}" if short.kind != "concurrency" else "when an answer has ended"
     message = f"{short.meter.whose} has reached its limit of {short.most} {short.words}; there is room again {again}"
-    more = b"Retry-After: %d\r\n" % seconds + headers(meters, subjects.clock)
+    more = _again(seconds) + headers(meters, subjects.clock)
     return Refusal(429, message, "rate_limit_exceeded", headers=more)
+
+
+def _again(seconds: int) -> bytes:
+    """Headers that say when to come again. OpenAI's client for Node sleeps for as long as that is, hours too, but for
+    the second one."""
+    return b"Retry-After: %d\r\n" % seconds + (b"x-should-retry: false\r\n" if seconds > PATIENT_S else b"")
 
 
 def _span(seconds: float) -> str:

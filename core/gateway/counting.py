@@ -271,8 +271,23 @@ class MessagesCounts(Counts):
         self.prompt = new + (self.cached or 0) + (_count(usage.cache_creation_input_tokens) or 0)
 
 
+class NoCounts(Counts):
+    """Of what costs no token: nothing was read and nothing made, and that is known."""
+
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        super().__init__(False, False)
+        self.prompt = self.answer = 0
+
+    def part(self, data: bytes, last: bool) -> bytes:
+        return data
+
+
 def counts_of(api: Api, *, stream: bool, cut: bool, cut_progress: bool) -> Counts:
     """What reads the answers of an API."""
+    if not api.costs:
+        return NoCounts()
     if api.shape == "messages":
         return MessagesCounts(stream, False)
     if api.shape == "responses":

@@ -450,7 +450,7 @@ class Exchange:
     def _used(self) -> tuple[int, int]:
         """Tokens in and out that count: as the engine counted, else what came; nothing where nothing was made."""
         counts = self._counts
-        if not self._api.costs or self._first is None or (self._status >= 400 and not counts.answer):
+        if self._first is None or (self._status >= 400 and not counts.answer):
             return 0, 0
         prompt = counts.prompt if counts.prompt is not None else self._prompt
         return prompt, counts.answer if counts.answer is not None else counts.events

@@ -222,6 +222,8 @@ async def test_what_only_counts_costs_a_request_and_no_token_and_has_a_bounded_b
     assert headers["x-ratelimit-remaining-requests"] == "7"
     _, headers, _ = parted(await gateway.post(ask(path), HEADER, path))
     assert int(headers["x-ratelimit-remaining-tokens"]) >= 999
+    line = await gateway.line()
+    assert (line.prompt_tokens, line.answer_tokens, line.estimated) == (0, 0, False)
     status, _, body = parted(await gateway.post(ask(path, x="x" * (1 << 20)), HEADER, path))
     assert status == 413 and b"at most 1048576 bytes" in body
 
@@ -300,6 +302,14 @@ async def test_each_api_is_refused_in_its_own_shape(gateway, stub, path):
     assert parted(await gateway.post(ask(path), HEADER, path))[0] == 200
     status, headers, body = parted(await gateway.post(ask(path), HEADER, path))
     assert (status, fault(shape, body)[0]) == (429, "rate_limit_error") and int(headers["retry-after"]) > 0
+
+
+@pytest.mark.parametrize(("limits", "again"), [({"rpm": 1}, None), ({"daily_tokens": 1}, "false")])
+async def test_a_client_is_not_let_wait_for_hours_by_itself(gateway, stub, limits, again):
+    await gateway.route(stub, keys=[key(limits=wire.Limits(**limits))])
+    assert parted(await gateway.post(ask("/v1/embeddings"), HEADER, "/v1/embeddings"))[0] == 200
+    status, headers, _ = parted(await gateway.post(ask("/v1/embeddings"), HEADER, "/v1/embeddings"))
+    assert (status, headers.get("x-should-retry")) == (429, again)
 
 
 async def test_a_second_request_of_a_connection_is_refused_in_its_own_shape_too(gateway, stub):
