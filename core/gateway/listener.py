@@ -250,9 +250,7 @@ class ClientConnection(asyncio.Protocol):
         """By the keys and rules of now."""
         key = self._current.key
         if not key:
-            if self._current.actor or self._current.turn:
-                return True
-            return self._core.table.users.may(self._uid, self._groups, deployment)
+            return _on_behalf(self._current) or self._core.table.users.may(self._uid, self._groups, deployment)
         keys = self._core.table.keys
         try:
             return keys.find(key, self._source).may_use(deployment, keys.now())
@@ -318,7 +316,7 @@ class ClientConnection(asyncio.Protocol):
         if holder is not None:  # found for this very request: not looked for again
             may = holder.may_use(asked.model, table.keys.now())
         else:
-            may = self.may_use(asked.model)
+            may = _on_behalf(request) or table.users.may(self._uid, self._groups, asked.model)
         if not may:  # as if it were not there: whoever may not use it need not know of it
             raise unknown(asked.model)
         try:
@@ -503,6 +501,11 @@ class ClientConnection(asyncio.Protocol):
         self._current.id = self._core.new_id()
         self._current.shape = shape_of(self._framer.target)
         self.refuse(refusal)
+
+
+def _on_behalf(request: Request) -> bool:
+    """Does the daemon ask for somebody whose rights it has looked at? `_may` lets nobody else say so."""
+    return bool(request.actor or request.turn)
 
 
 def _model(name: str, target: Target) -> dict[str, str | int]:

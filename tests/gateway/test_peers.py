@@ -50,3 +50,11 @@ async def test_only_the_daemon_may_say_for_whom_it_asks(gateway, stub):
     for header in ("X-Corral-Actor: 77:ann\r\n", "X-Corral-Turn: t1\r\n", "x-corral-actor: \r\n"):
         assert "403" in await asked(gateway, 12345, [], header)
     assert "200" in await asked(gateway, 12345, [], "X-Corral-Other: x\r\n")
+
+
+async def test_the_daemon_needs_no_rule_of_its_own_to_ask_for_somebody_and_root_without_one_is_refused(gateway, stub):
+    await gateway.route(stub, uids=())
+    ask = {"model": "chat", "messages": []}
+    assert b" 403 " in await gateway.post(ask)
+    assert b" 200 " in await gateway.post(ask, "X-Corral-Actor: 77:ann\r\n")
+    assert b" 200 " in await gateway.post(ask, "X-Corral-Actor: 77:ann\r\nX-Corral-Turn: t1\r\n")
