@@ -2,37 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-from house import ROOT
+from house import NOW, ROOT, House
 
-from core.access import Access, Gate, Keys, Limiter, Rights
+from core.access import Limiter
 from core.access.people import actor_named
-from core.audit import Audit
 from core.errors import CorralError, Invalid, NotAllowed, NotFound
 from core.gateway import wire
 from core.nouns import Actor
-from core.settings import Paths
-from core.store import Store
 
-NOW = 1_000_000.0
 THERE = ("deployment:chat", "model:tiny")
 
 
-class House:
-    """Limits over a real store, in system mode. `bin` and `daemon` are users and groups that every host has. The
-    gateway is a double: it says what `spent` has and keeps what it was `asked`."""
+class Limited:
+    """Limits in a house. The gateway is a double: it says what `spent` has, and keeps what it was `asked`."""
 
-    def __init__(self, store: Store, paths: Paths) -> None:
-        self.store = store
-        self.audit = Audit(store, paths)
-        self.gate = Gate(store, self.audit, Rights(mode="system", owner_uid=0), clock=lambda: NOW)
-        self.access = Access(store, self.gate, clock=lambda: NOW)
-        self.keys = Keys(store, self.gate, clock=lambda: NOW)
-        self.limiter = Limiter(store, self.gate, self.keys, clock=lambda: NOW)
+    def __init__(self, house: House) -> None:
+        self.house = house
+        self.store, self.gate, self.audit = house.store, house.gate, house.audit
+        self.access, self.keys = house.access, house.keys
+        self.limiter = Limiter(house.store, house.gate, house.keys, clock=house.clock)
         self.limiter.ask = self.ask
         self.spent: tuple[wire.Spent, ...] | None = ()
         self.asked: list[tuple[Any, ...]] = []
@@ -49,39 +40,27 @@ class House:
         return self.spent
 
     async def grant(self, what: str, subject: str, scope: str = "*") -> None:
-        await self.access.grant(ROOT, "r", what=what, subject=subject, scope=scope)
+        await self.house.grant(ROOT, what, subject, scope)
 
-    async def set(self, subject: str, actor: Actor = ROOT, **changes: Any) -> Any:
-        return await self.limiter.set(actor, "r", subject, changes, there=THERE)
-
-
-@pytest.fixture
-async def house(tmp_path: Path) -> AsyncIterator[House]:
-    paths = Paths(tmp_path, tmp_path / "corral.toml", "0badcafe")
-    paths.state.mkdir(parents=True, exist_ok=True)
-    store = await Store.open(paths, packages=("core.store", "core.audit", "core.access"))
-    house = House(store, paths)
-    await house.access.start()
-    await house.keys.start()
-    await house.limiter.start()
-    yield house
-    await store.close()
+    async def set(self, subject: str, actor: Actor | None = None, **changes: Any) -> Any:
+        return await self.limiter.set(actor or ROOT, "r", subject, changes, there=THERE)
 
 
 @pytest.fixture
-async def ada() -> Actor:
-    """The user `bin`."""
-    return await actor_named("bin")
+async def limited(house: House) -> Limited:
+    limited = Limited(house)
+    await limited.limiter.start()
+    return limited
 
 
-async def test_the_gateway_is_told_by_numbers_and_what_was_set_lasts(house: House, ada: Actor) -> None:
-    await house.access.put_team(ROOT, "r", "ml", ["user:bin", "group:daemon"])
-    await house.grant("user", "user:bin")
-    key = await house.keys.create(ada, "r", "ci")
+async def test_the_gateway_is_told_by_numbers_and_what_was_set_lasts(limited: Limited, ada: Actor) -> None:
+    await limited.access.put_team(ROOT, "r", "ml", ["user:bin", "group:daemon"])
+    await limited.grant("user", "user:bin")
+    key = await limited.keys.create(ada, "r", "ci")
     for subject in ("user:bin", "group:bin", "team:ml", "key:bin/ci", "model:tiny", "deployment:chat", "each:user",
                     "each:key", "each:group:bin", "each:team:ml"):  # fmt: skip
-        await house.set(subject, rpm=5)
-    again = Limiter(house.store, house.gate, house.keys, clock=lambda: NOW)
+        await limited.set(subject, rpm=5)
+    again = Limiter(limited.store, limited.gate, limited.keys, clock=lambda: NOW)
     await again.start()
     told = {each.subject: each for each in again.told()}
     gid, daemons = ada.groups[0], (await actor_named("daemon")).groups[0]
@@ -92,19 +71,19 @@ async def test_the_gateway_is_told_by_numbers_and_what_was_set_lasts(house: Hous
     assert (told[f"user:{ada.uid}"].uids, told[f"user:{ada.uid}"].name) == ((ada.uid,), "bin")
     assert told[f"each:group:{gid}"].gids == (gid,)
     assert (told["team:ml"].uids, told["team:ml"].gids) == ((ada.uid,), (daemons,))
-    assert all(each.limits == wire.Limits(rpm=5) for each in told.values()) and house.told == 10
+    assert all(each.limits == wire.Limits(rpm=5) for each in told.values()) and limited.told == 10
 
 
-async def test_what_is_not_named_stays_and_the_trail_has_before_and_after(house: House) -> None:
-    await house.set("group:bin", rpm=5, hours="mon-fri 08:00-18:00")
-    limit = await house.set("group:bin", monthly_out=9, rpm=0)
+async def test_what_is_not_named_stays_and_the_trail_has_before_and_after(limited: Limited) -> None:
+    await limited.set("group:bin", rpm=5, hours="mon-fri 08:00-18:00")
+    limit = await limited.set("group:bin", monthly_out=9, rpm=0)
     assert (limit.limits.rpm, limit.limits.monthly_out, limit.limits.hours) == (0, 9, "mon-fri 08:00-18:00")
     with pytest.raises(Invalid, match="no limit would be left"):
-        await house.set("group:bin", monthly_out=0, hours="")
-    await house.limiter.rm(ROOT, "r", "group:bin", reason="over")
+        await limited.set("group:bin", monthly_out=0, hours="")
+    await limited.limiter.rm(ROOT, "r", "group:bin", reason="over")
     with pytest.raises(NotFound, match="no limit is set"):
-        await house.limiter.rm(ROOT, "r", "group:bin")
-    records = await house.audit.ls(verb="limits.*")
+        await limited.limiter.rm(ROOT, "r", "group:bin")
+    records = await limited.audit.ls(verb="limits.*")
     assert [(r.verb, r.object, r.outcome) for r in records] == [
         ("limits.set", "limit:group/bin", "done"), ("limits.set", "limit:group/bin", "done"),
         ("limits.set", "limit:group/bin", "refused"), ("limits.rm", "limit:group/bin", "done"),
@@ -115,67 +94,67 @@ async def test_what_is_not_named_stays_and_the_trail_has_before_and_after(house:
     assert removed.before["limits"]["monthly_out"] == 9 and removed.after is None and removed.reason == "over"
 
 
-async def test_only_who_may_sets_limits_also_of_himself(house: House, ada: Actor) -> None:
-    await house.grant("user", "user:bin")
+async def test_only_who_may_sets_limits_also_of_himself(limited: Limited, ada: Actor) -> None:
+    await limited.grant("user", "user:bin")
     for subject in ("user:bin", "each:user", "group:bin"):
         with pytest.raises(NotAllowed, match=r"limits\.set"):
-            await house.set(subject, ada, rpm=1000)
-    assert house.limiter.told() == ()
-    assert {r.outcome for r in await house.audit.ls(verb="limits.*")} == {"refused"}
-    await house.grant("limits.set", "user:bin", "limit:deployment/*")
-    await house.set("deployment:chat", ada, rpm=7)
+            await limited.set(subject, ada, rpm=1000)
+    assert limited.limiter.told() == ()
+    assert {r.outcome for r in await limited.audit.ls(verb="limits.*")} == {"refused"}
+    await limited.grant("limits.set", "user:bin", "limit:deployment/*")
+    await limited.set("deployment:chat", ada, rpm=7)
     with pytest.raises(NotAllowed):
-        await house.set("model:tiny", ada, rpm=7)
+        await limited.set("model:tiny", ada, rpm=7)
 
 
-async def test_everybody_sees_the_limits_that_concern_him_and_no_others(house: House, ada: Actor) -> None:
-    await house.grant("user", "user:bin", "deployment:chat")
+async def test_everybody_sees_the_limits_that_concern_him_and_no_others(limited: Limited, ada: Actor) -> None:
+    await limited.grant("user", "user:bin", "deployment:chat")
     for subject in ("user:bin", "user:daemon", "group:bin", "group:daemon", "each:user", "deployment:chat"):
-        await house.set(subject, rpm=5)
-    seen = [each.limit.subject for each in await house.limiter.ls(ada) if each.limit]
+        await limited.set(subject, rpm=5)
+    seen = [each.limit.subject for each in await limited.limiter.ls(ada) if each.limit]
     assert seen == ["deployment:chat", "each:user", "group:bin", "user:bin"]
     for subject in ("user:daemon", "group:daemon"):
         with pytest.raises(CorralError) as refused:
-            await house.limiter.get(ada, subject)
+            await limited.limiter.get(ada, subject)
         assert refused.value.exit in (3, 4)
-    assert (await house.limiter.get(ada, "user:bin")).limit is not None
-    await house.grant("auditor", "user:bin")
-    assert len(await house.limiter.ls(ada)) == 6
+    assert (await limited.limiter.get(ada, "user:bin")).limit is not None
+    await limited.grant("auditor", "user:bin")
+    assert len(await limited.limiter.ls(ada)) == 6
 
 
-async def test_what_is_left_is_asked_of_the_gateway_and_told_by_names(house: House, ada: Actor) -> None:
-    await house.grant("user", "user:bin")
-    key = await house.keys.create(ada, "r", "ci")
-    await house.set("group:bin", rpm=5)
-    house.spent = (
+async def test_what_is_left_is_asked_of_the_gateway_and_told_by_names(limited: Limited, ada: Actor) -> None:
+    await limited.grant("user", "user:bin")
+    key = await limited.keys.create(ada, "r", "ci")
+    await limited.set("group:bin", rpm=5)
+    limited.spent = (
         wire.Spent(subject=f"user:{ada.uid}", whose="", kind="rpm", most=5, used=2, seconds=30.0),
         wire.Spent(subject=f"group:{ada.groups[0]}", whose="", kind="tpm", most=9, used=12),
         wire.Spent(subject=f"key:{key.id}", whose="", kind="hours", most=0, used=0, words="08:00-09:00"),
     )
-    left = await house.limiter.left_of(ada)
+    left = await limited.limiter.left_of(ada)
     assert left is not None
     assert [(each.subject, each.kind, each.left) for each in left] == [
         ("user:bin", "rpm", 3), ("group:bin", "tpm", 0), ("key:bin/ci", "hours", 0)
     ]  # fmt: skip
     assert left[0].free_at == NOW + 30 and left[1].free_at is None
-    assert house.asked == [((f"key:{key.id}",), ada.uid, ada.groups)]
-    house.spent = None
-    assert await house.limiter.left_of(ada) is None
-    assert [each.left for each in await house.limiter.ls(ada)] == [None]
+    assert limited.asked == [((f"key:{key.id}",), ada.uid, ada.groups)]
+    limited.spent = None
+    assert await limited.limiter.left_of(ada) is None
+    assert [each.left for each in await limited.limiter.ls(ada)] == [None]
 
 
 async def test_a_limit_is_not_that_of_whoever_got_the_name_or_the_number(
-    house: House, monkeypatch: pytest.MonkeyPatch
+    limited: Limited, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await house.set("user:bin", rpm=5)
-    assert len(house.limiter.told()) == 1
+    await limited.set("user:bin", rpm=5)
+    assert len(limited.limiter.told()) == 1
 
     async def renamed(uids: Any) -> dict[int, str]:
         return dict.fromkeys(uids, "mallory")
 
     monkeypatch.setattr("core.access.limits.names_of", renamed)
-    await house.limiter._look()
-    assert house.limiter.told() == ()
+    await limited.limiter._look()
+    assert limited.limiter.told() == ()
 
 
 @pytest.mark.parametrize(
@@ -196,14 +175,14 @@ async def test_a_limit_is_not_that_of_whoever_got_the_name_or_the_number(
     ],
 )
 async def test_what_is_wrong_is_said_and_nothing_is_set(
-    house: House, subject: str, changes: dict[str, Any], error: type[CorralError], words: str
+    limited: Limited, subject: str, changes: dict[str, Any], error: type[CorralError], words: str
 ) -> None:
     with pytest.raises(error, match=words):
-        await house.set(subject, **changes)
-    assert await house.limiter.ls(ROOT) == []
+        await limited.set(subject, **changes)
+    assert await limited.limiter.ls(ROOT) == []
 
 
-async def test_a_default_for_each_is_lifted_for_one(house: House) -> None:
-    await house.set("user:bin", rpm=-1, hours="always")
-    (told,) = house.limiter.told()
+async def test_a_default_for_each_is_lifted_for_one(limited: Limited) -> None:
+    await limited.set("user:bin", rpm=-1, hours="always")
+    (told,) = limited.limiter.told()
     assert (told.limits.rpm, told.limits.hours) == (-1, "always")

@@ -341,8 +341,8 @@ class LimitsOfDouble:
 
     def __init__(self, double: Double) -> None:
         self._double = double
-        staff = Limit(subject="group:staff", id="20", limits=Limits(rpm=100), by="root", at=NOW)
-        left = Left(subject="group:staff", kind="rpm", most=100, used=58, left=42, free_at=NOW + 30)
+        staff = Limit(subject="group:people", id="21", limits=Limits(rpm=100), by="root", at=NOW)
+        left = Left(subject="group:people", kind="rpm", most=100, used=58, left=42, free_at=NOW + 30)
         each = Limit(subject="each:user", limits=Limits(daily_tokens=5000), by="root", at=NOW)
         self.there = [LimitView(limit=each), LimitView(limit=staff, left=(left,))]
 

@@ -248,7 +248,7 @@ async def test_limits_are_set_in_a_form_that_has_what_is_set_now(console, fake):
         await it.until("42 of 100 requests/min")
         await it.press("tab", *"jjjjj", "l")
         await it.until("Now 100 requests/min")
-        await it.until("group:staff has 42 of 100 requests/min")
+        await it.until("group:people has 42 of 100 requests/min")
         await it.press("tab", "tab")
         await it.type("many")
         await it.until("whole number or `unlimited`")
@@ -256,9 +256,9 @@ async def test_limits_are_set_in_a_form_that_has_what_is_set_now(console, fake):
         await it.type("900")
         await it.until("Then 100 requests/min, 900 tokens/min")
         await it.press("ctrl+s")
-        await it.until("Limits of group:staff are in force")
+        await it.until("Limits of group:people are in force")
         (made,) = [call for call in fake.calls if call[0] == "set_limits"]
-        assert made[1] == "group:staff" and (made[2]["rpm"], made[2]["tpm"], made[2]["hours"]) == (100, 900, "")
+        assert made[1] == "group:people" and (made[2]["rpm"], made[2]["tpm"], made[2]["hours"]) == (100, 900, "")
 
 
 async def test_who_may_not_set_limits_sees_why(console, fake, doubles):
