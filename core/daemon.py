@@ -28,7 +28,7 @@ from core.api.server import Call, Server
 from core.api.usage import UsageReader
 from core.audit import Archiver, Audit, Exporter, Signer, Sinks
 from core.catalog import Catalog
-from core.chats import Chats, Retention
+from core.chats import PRIVATE_S, Chats, Forgetting, Holds, Masters, Others, Retention, Rules, Sealing, Vault
 from core.deployments.certificates import Certificates
 from core.deployments.doors import door_warnings
 from core.deployments.service import Deployments
@@ -38,6 +38,7 @@ from core.events import Bus
 from core.gateway import wire
 from core.hostcheck import DaemonLock, check_socket, clear_socket, make_folders, refuse_network
 from core.logfile import LogFile
+from core.memory import no_dumps
 from core.nodes.local import Local
 from core.nouns import API_VERSION, CORRAL, Actor, DaemonStatus, Deployment, Replica, Status, Subject
 from core.settings import Paths, Settings, load, system_paths, user_paths
@@ -134,16 +135,23 @@ class Daemon:
         async def deployment(name: str) -> Deployment | None:
             return next((each for each in self.deployments.ls() if each.spec.name == name), None)
 
-        def keep_days() -> int:
-            return self.settings.chats.keep_days
-
+        self.vault = Vault(self.store, self.gate, Masters(paths, lambda: self.settings.chats, os.environ))
+        ring = self.vault.ring
+        self.rules = Rules(self.store, self.gate, time.time, lambda: self.settings.chats.keep_days)
+        self.holds = Holds(self.store, self.gate, time.time)
         self.chats = Chats(
-            self.store, self.gate, self.bus, gateway_socket=paths.gateway_socket, deployment=deployment,
-            keep_days=keep_days, queued=self.deployments.link.queued,
+            self.store, self.gate, self.bus, ring, self.rules, gateway_socket=paths.gateway_socket,
+            deployment=deployment, queued=self.deployments.link.queued,
         )  # fmt: skip
+        self.forgetting = Forgetting(self.store, self.gate, self.bus, ring, self.chats)
+        self.others = Others(self.gate, ring)
+        self.sealing = Sealing(self.store, self.gate, ring)
+        self.vault.on_open += [self.chats.opened, self.sealing.opened]
         self.rollups = Rollups(self.store)
         self.usage_retention = UsageRetention(self.store, self.gate, days=self._usage_days)
-        self.retention = Retention(self.store, self.gate, self.bus, days=keep_days)
+        self.retention = Retention(
+            self.store, self.gate, self.bus, self.rules, end_private=lambda: self.chats.end_private(PRIVATE_S)
+        )  # fmt: skip
         self.sampler = Sampler(
             self.node, self.bus, lambda: self.settings.samples,
             launches=self.deployments.launches, sink=self.deployments.sampled,
@@ -163,6 +171,8 @@ class Daemon:
         self.limiter.on_change += [self.deployments.link.touch, self._tell_of_access]
         self.limiter.ask = self.deployments.link.spent
         self.deployments.link.on_used = self.keys.used
+        await self.rules.start()
+        await self.vault.start()
         await self.catalog.start()
         await self.deployments.start()
 
@@ -176,7 +186,8 @@ class Daemon:
                 signer=self.signer,
                 exporter=self.exporter, archiver=self.archiver, catalog=self.catalog,
                 deployments=self.deployments,
-                engines=self.engines, chats=self.chats, sampler=self.sampler, facts=self.node.facts,
+                engines=self.engines, chats=self.chats, vault=self.vault, rules=self.rules, holds=self.holds,
+                forgetting=self.forgetting, others=self.others, sampler=self.sampler, facts=self.node.facts,
                 usage=UsageReader(self.store, lambda: self.settings.usage),
                 status=self.status, shutdown=self._asked_to_stop, reload=self._asked_to_reload,
                 certificates=Certificates(self.gate, self.paths, self.accounts.gateway.uid if self.accounts else None),
@@ -241,6 +252,7 @@ class Daemon:
             group.create_task(self.sinks.run())
             group.create_task(self.archiver.run())
             group.create_task(self.retention.run())
+            group.create_task(self.sealing.run())
             group.create_task(self.rollups.run())
             group.create_task(self.usage_retention.run())
             group.create_task(self._reload_on_hangup())
@@ -287,7 +299,7 @@ class Daemon:
             warnings.append(f"programs cannot reach the gateway: {trouble}")
         warnings += door_warnings(gateway.doors, time.time())
         warnings += [*self.store.troubles(), *self.audit.troubles(), *self.gate.troubles()]
-        warnings += [*self.signer.troubles(), *self.sinks.troubles()]
+        warnings += [*self.signer.troubles(), *self.sinks.troubles(), *self.vault.troubles()]
         return Status(
             daemon=DaemonStatus(
                 pid=os.getpid(),
@@ -373,6 +385,7 @@ class Daemon:
         self.sampler.touch()
         await self.deployments.link.renew()
         await self.signer.follow()
+        await self.vault.follow()
         self.sinks.follow()
         log.info("%s is in force", self.paths.config)
 
@@ -440,6 +453,7 @@ def main() -> int:
     args = parser.parse_args()
     os.umask(0o077)
     os.chdir("/")
+    no_dumps()
     lock: DaemonLock | None = None
     try:
         paths = system_paths() if args.system else user_paths()

@@ -112,6 +112,12 @@ class StoreError(Failed):
     code, http = "store", 503
 
 
+class Locked(Failed):
+    """Chats are sealed and their master key is not there."""
+
+    code, http = "locked", 423
+
+
 class VersionMismatch(Failed):
     """Terminal and daemon speak different versions of the interface."""
 
@@ -128,7 +134,7 @@ def missing(kind: str, name: str, *, reason: str = "") -> NotFound:
 BY_CODE: dict[str, type[CorralError]] = {
     cls.code: cls
     for cls in (
-        Failed, Invalid, Conflict, NotFound, NotAllowed, NoRoom, NoDaemon, TimedOut, BadModel, StoreError,
+        Failed, Invalid, Conflict, NotFound, NotAllowed, NoRoom, NoDaemon, TimedOut, BadModel, StoreError, Locked,
         VersionMismatch,
     )
 }  # fmt: skip

@@ -48,6 +48,13 @@ class Paths(msgspec.Struct, frozen=True):
     config: Path
     machine: str
     mode: Literal["user", "system"] = "user"
+    secrets: Path | None = None
+    """Folder of the master key of the chats, apart from the database; None: below `root`, beside the state."""
+
+    @property
+    def chats_key(self) -> Path:
+        """The master key of the chats, unless corral.toml names another one (core/chats/master.py says why there)."""
+        return (self.secrets or self.root / "secret") / f"chats-{self.machine}.key"
 
     @property
     def state(self) -> Path:
@@ -185,7 +192,15 @@ def user_paths(environ: dict[str, str] | None = None) -> Paths:
         return Paths(root, root / "corral.toml", machine_id())
     state = _xdg(env, "XDG_STATE_HOME", ".local/state") / "corral"
     config = _xdg(env, "XDG_CONFIG_HOME", ".config") / "corral/corral.toml"
-    return Paths(state, config, machine_id())
+    return Paths(state, config, machine_id(), "user", _secrets(env, config))
+
+
+def _secrets(env: dict[str, str], config: Path) -> Path:
+    """Beside the settings for somebody who has no home folder and named the other two."""
+    try:
+        return _xdg(env, "XDG_DATA_HOME", ".local/share") / "corral"
+    except Invalid:
+        return config.parent
 
 
 def _xdg(env: dict[str, str], name: str, below: str) -> Path:
@@ -226,7 +241,8 @@ def _refuse_bytes(name: str, value: str) -> None:
 
 def system_paths() -> Paths:
     """The shared daemon's paths."""
-    return Paths(Path("/var/lib/corral"), Path("/etc/corral/corral.toml"), machine_id(), "system")
+    etc = Path("/etc/corral")
+    return Paths(Path("/var/lib/corral"), etc / "corral.toml", machine_id(), "system", etc)
 
 
 def cache_folder(environ: dict[str, str] | None = None) -> Path:
@@ -329,7 +345,13 @@ class SamplesTable(_Table, frozen=True, kw_only=True):
 
 class ChatsTable(_Table, frozen=True, kw_only=True):
     keep_days: Annotated[int, msgspec.Meta(ge=0, le=36500)] = 0
-    """Days after its last turn that a chat is kept; then it is deleted for good. 0 = for ever."""
+    """Days after its last turn that a chat is kept; then it is deleted for good. 0 = for ever. It is the rule where
+    none of `corral chats retention` speaks."""
+    master_key: str = ""
+    """What the keys of the chats are wrapped with: a file ("$CREDENTIALS_DIRECTORY/chats.key"), "passphrase" for one
+    that is asked for at `corral chats unlock`; empty = a file that Corral makes."""
+    next_master_key: str = ""
+    """File of the key that `corral chats rekey` goes over to, where `master_key` is one."""
 
 
 class SinksTable(_Table, frozen=True, kw_only=True):

@@ -110,6 +110,7 @@ ROOMS: dict[str, tuple[Key, ...]] = {
     "chat": (
         Key("n", "new", "New chat", "chat", short="New", needs="chats.own"),
         Key("i", "write", "Write a question", "chat", short="Write"),
+        Key("v", "private", "New private chat: in memory alone", "chat", short="Private", needs="chats.own"),
         Key("s", "stop_turn", "Stop answer", "chat", short="Stop"),
         Key("r", "regenerate", "Regenerate the last answer", "chat", short="Again"),
         Key("e", "edit", "Edit and resend the last question", "chat", short="Edit"),
@@ -121,6 +122,8 @@ ROOMS: dict[str, tuple[Key, ...]] = {
         Key("w", "export", "Write to a file", "chat", short="Export"),
         Key("y", "copy", "Copy answer", "chat", short="Copy"),
         Key("x", "remove", "Delete the chat", "chat", short="Delete"),
+        Key("u", "unlock", "Unlock the chats", "chat", short="Unlock", needs="chats.keys"),
+        Key("h", "others", "Read another's chats, with a reason", "chat", short="Others", needs="chats.read-others"),
     ),
     "access": (
         Key("n", "new", "Grant or deny", "access", short="Grant", needs="access.grant"),

@@ -69,6 +69,17 @@ def ask(question: str, **details: Any) -> None:
         raise click.exceptions.Exit(1)
 
 
+def ask_typed(question: str, word: str) -> None:
+    """Ask for `word` to be typed, for what cannot be undone; `--yes` answers. Without a terminal it exits 2 and names
+    `--yes`."""
+    if options().yes:
+        return
+    if not sys.stdin.isatty():
+        raise Told(Invalid(question, "there is no terminal to ask on", "say --yes"))
+    if click.prompt(f"{question}\nType {line(word)} to go on", default="", show_default=False, err=True) != word:
+        raise Told(Invalid("nothing was done", "that was another word"))
+
+
 class Progress:
     """A bar on a terminal, nothing elsewhere."""
 

@@ -14,26 +14,27 @@ from core.access import Access, Gate, Glass, Keys, Limiter, ServiceAccounts
 from core.api.access import add_access
 from core.api.accounts import add_accounts
 from core.api.audit import add_audit
+from core.api.chats import add_chats
 from core.api.keys import add_keys
 from core.api.limits import add_limits
 from core.api.nodes import MarkBody, add_nodes
-from core.api.server import LARGEST, Call, Server, event_stream
+from core.api.privacy import add_privacy
+from core.api.server import LARGEST, PING_S, Call, Server, event_stream
 from core.api.sight import Sight
 from core.api.usage import UsageReader, add_usage
 from core.audit import Archiver, Audit, Exporter, Signer
 from core.catalog import Catalog
-from core.chats import Chats
+from core.chats import Chats, Forgetting, Holds, Others, Rules, Vault
 from core.deployments import tables
 from core.deployments.certificates import Certificates
 from core.deployments.service import Deployments
 from core.engines.base import EngineRegistry
 from core.errors import Invalid, NotFound
 from core.events import Bus
-from core.nouns import ChatOptions, DeploymentSpec, Event, NodeFacts, Picture, Replica, Status
+from core.nouns import DeploymentSpec, Event, NodeFacts, Picture, Replica, Status
 from core.store import Store
 from core.telemetry.sampler import Sampler
 
-PING_S = 15.0
 DAEMON, MODEL, DEPLOYMENT = "daemon:local", "model:{name}", "deployment:{name}"
 """What a route is about."""
 
@@ -78,28 +79,6 @@ class CertificateBody(msgspec.Struct, forbid_unknown_fields=True):
     replace: bool = False
 
 
-class ChatBody(msgspec.Struct, forbid_unknown_fields=True):
-    deployment: str
-    options: ChatOptions = ChatOptions()
-    title: str | None = None
-    question: str = ""
-    """What will be asked first: a chat whose first question would be refused isn't made."""
-
-
-class ChatPatch(msgspec.Struct, forbid_unknown_fields=True):
-    title: str | None = None
-    options: ChatOptions | None = None
-    on_full: str | None = None
-    deployment: str | None = None
-
-
-class AskBody(msgspec.Struct, forbid_unknown_fields=True):
-    question: str = ""
-    replace_turn: int | None = None
-    cont: bool = False
-    forget_oldest: bool = False
-
-
 class Services:
     """What the routes call; built by the daemon."""
 
@@ -122,6 +101,11 @@ class Services:
         deployments: Deployments,
         engines: EngineRegistry,
         chats: Chats,
+        vault: Vault,
+        rules: Rules,
+        holds: Holds,
+        forgetting: Forgetting,
+        others: Others,
         sampler: Sampler,
         usage: UsageReader,
         facts: Callable[[], Awaitable[NodeFacts]],
@@ -137,6 +121,7 @@ class Services:
         self.audit, self.signer, self.exporter, self.archiver, self.catalog = audit, signer, exporter, archiver, catalog
         self.deployments, self.engines, self.chats, self.sampler = deployments, engines, chats, sampler
         self.usage = usage
+        self.vault, self.rules, self.holds, self.forgetting, self.others = vault, rules, holds, forgetting, others
         self.facts, self.status, self.shutdown, self.reload = facts, status, shutdown, reload
         self.certificates = certificates
         self.owner_uid = owner_uid
@@ -152,7 +137,8 @@ def add_routes(server: Server, s: Services) -> None:
     add_audit(server, s.audit, s.signer, s.exporter, s.archiver, s.gate, s.bus, s.access, s.status)
     _models(server, s)
     _deployments(server, s)
-    _chats(server, s)
+    add_chats(server, s.chats)
+    add_privacy(server, s.vault, s.rules, s.holds, s.forgetting, s.others)
 
     async def objects() -> list[str]:
         deployments = [f"deployment:{each.spec.name}" for each in s.deployments.ls()]
@@ -353,76 +339,6 @@ def _deployments(server: Server, s: Services) -> None:
     server.add("GET", "/deployments/{name}/explain", "deployments.read", explain, on=DEPLOYMENT)
     server.add("GET", "/deployments/{name}/logs", "deployments.logs", logs, on=DEPLOYMENT)
     server.add("GET", "/replicas", "deployments.read", replicas)
-
-
-def _chats(server: Server, s: Services) -> None:
-    chats = s.chats
-
-    async def create(call: Call) -> Any:
-        body = await call.body(ChatBody)
-        return await chats.create(call.actor, call.request, body.deployment, body.options, body.title, body.question)
-
-    async def patch(call: Call) -> Any:
-        body = await call.body(ChatPatch)
-        fields = {k: v for k in ChatPatch.__struct_fields__ if (v := getattr(body, k)) is not None}
-        return await chats.update(call.actor, call.request, call.path("id"), **fields)
-
-    async def remove(call: Call) -> dict[str, str]:
-        await chats.rm(call.actor, call.request, call.path("id"))
-        return {"removed": call.path("id")}
-
-    async def ask(call: Call) -> Any:
-        body = await call.body(AskBody)
-        return await chats.ask(
-            call.actor,
-            call.request,
-            call.path("id"),
-            body.question,
-            replace_turn=body.replace_turn,
-            cont=body.cont,
-            forget_oldest=body.forget_oldest,
-        )
-
-    async def stop(call: Call) -> dict[str, str]:
-        await chats.stop(call.actor, call.path("id"), call.path("turn"), request=call.request)
-        return {"stopped": call.path("turn")}
-
-    async def stream(call: Call) -> web.StreamResponse:
-        pieces = chats.stream(call.actor, call.path("id"), call.path("turn"), call.whole("offset", 0), ping_s=PING_S)
-        async with contextlib.aclosing(pieces):
-            first = await anext(pieces, None)  # comes at once, whatever the answer takes, or raises
-            response = await event_stream(call.http)
-            with contextlib.suppress(ConnectionResetError):
-                if first is not None:
-                    await _send(response, first)
-                async for piece in pieces:
-                    await _send(response, piece)
-        return response
-
-    async def search(call: Call) -> Any:
-        return await chats.search(call.actor, call.text("q", "") or "")
-
-    async def export(call: Call) -> web.Response:
-        form = call.text("format", "md") or "md"
-        if form not in ("md", "json"):
-            raise Invalid(f"no format {form!r}", "there are md and json")
-        text = await chats.export(call.actor, call.path("id"), form)
-        return web.Response(text=text, content_type="application/json" if form == "json" else "text/markdown")
-
-    server.add("GET", "/chats", "chats.own", lambda call: chats.ls(call.actor))
-    server.add("POST", "/chats", "chats.own", create, status=201)
-    server.add("GET", "/chats/search", "chats.own", search)
-    server.add("GET", "/chats/{id}", "chats.own", lambda call: chats.get(call.actor, call.path("id")))
-    server.add("PATCH", "/chats/{id}", "chats.own", patch)
-    server.add("DELETE", "/chats/{id}", "chats.own", remove)
-    server.add("POST", "/chats/{id}/turns", "chats.own", ask, status=201)
-    server.add("POST", "/chats/{id}/turns/{turn}/stop", "chats.own", stop)
-    server.add("GET", "/chats/{id}/turns/{turn}/stream", "chats.own", stream)
-    server.add("GET", "/chats/{id}/export", "chats.own", export)
-
-
-async def _send(response: web.StreamResponse, data: Any) -> None:
-    await response.write(b"data: " + msgspec.json.encode(data) + b"\n\n")
 
 
 async def follow(call: Call, bus: Bus, sees: Callable[[Event], bool]) -> web.StreamResponse:

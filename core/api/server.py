@@ -6,6 +6,7 @@ import logging
 import math
 import re
 import secrets
+import traceback
 from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple, TypeVar
 
@@ -27,6 +28,8 @@ PREFIX = "/api/v1"
 T = TypeVar("T")
 Handler = Callable[["Call"], Awaitable[Any]]
 BODY_LIMIT = 1 << 20
+PING_S = 15.0
+"""How often a stream says that it lives."""
 LARGEST = 10**18
 """Of a whole query parameter: SQLite's integers end at 2^63."""
 ANYBODY = "anybody"
@@ -190,8 +193,9 @@ class Server:
                 response = _error(Invalid(error.reason), error.status)
         except ConnectionResetError:
             raise
-        except Exception:
-            log.exception("%s %s failed", request.method, request.path)
+        except Exception as error:
+            where = "".join(traceback.format_tb(error.__traceback__))  # its message may hold what was said
+            log.error("%s %s failed, %s:\n%s", request.method, request.path, type(error).__name__, where)
             response = _error(Failed("the daemon failed on this request", "this is a bug", f"see {self._log_place}"))
         if not response.prepared:
             response.headers["Corral-API"] = str(API_VERSION)

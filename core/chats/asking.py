@@ -247,7 +247,7 @@ class Answers:
         return headers
 
     def _tell(self, live: Live) -> None:
-        bare = msgspec.structs.replace(live.answer.turn, question="", answer="")
+        bare = msgspec.structs.replace(live.answer.turn, question="", answer="", reason="", finish="")
         self._bus.publish("turn", f"chat:{bare.chat}", bare, to=live.actor.name)
 
 

@@ -6,63 +6,81 @@ import contextlib
 import secrets
 import sqlite3
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from core.access import Gate
-from core.chats import tables
+from core.chats import checks, tables
 from core.chats.answer import Answer
-from core.chats.asking import Answers, Live
-from core.chats.context import fitting, messages, overfull, too_long
-from core.chats.retention import DAY_S
+from core.chats.asking import Answers, Live, Save
+from core.chats.context import fitting, messages, overfull
+from core.chats.holds import refuse_held, refused_hold
+from core.chats.rules import DAY_S, Rules
+from core.chats.sealed import Ring
+from core.chats.shelf import Shelf, Shelves, missed
 from core.errors import Conflict, Invalid, NotFound, Unseen, missing
 from core.events import Bus
-from core.nouns import Actor, Chat, ChatDetail, ChatOptions, Deployment, Turn
+from core.nouns import CORRAL, Actor, Chat, ChatDetail, ChatOptions, Deployment, Turn
+from core.nouns.written import as_json, as_markdown
 from core.store import Store
 
-QUESTION_LIMIT = 1 << 20
 TITLE = 200
 """Characters of a title that are kept."""
+PRIVATE_S = 3600.0
+"""A private chat that nobody uses goes after so long."""
 OWN = "chats.own"
 """The permission to keep chats; which deployment they may be with is asked for apart from it."""
 
 
 class Chats:
-    """Kept per user (uid). Nobody sees another's chats; not found is all that he is told."""
+    """Kept per user (uid and name), sealed with his key; private ones in memory alone. Nobody sees another's chats; not
+    found is all that he is told (core/chats/others.py is the one way around it, and it is recorded)."""
 
     def __init__(
         self,
         store: Store,
         gate: Gate,
         bus: Bus,
+        ring: Ring,
+        rules: Rules,
         *,
         gateway_socket: Path,
         deployment: Callable[[str], Awaitable[Deployment | None]],
         clock: Callable[[], float] = time.time,
-        keep_days: Callable[[], int] = lambda: 0,
         queued: Callable[[str], bool | None] = lambda turn: None,
     ) -> None:
         """`queued`: whether a turn has no slot yet; None if the gateway does not say."""
         self._store, self._gate, self._bus = store, gate, bus
         self._deployment = deployment
         self._clock = clock
-        self._keep_days = keep_days
+        self._rules = rules
+        self._shelves = Shelves(store, ring)
+        self._started = False
         self._answers = Answers(gate, bus, gateway_socket=gateway_socket, clock=clock, queued=queued)
 
     # ---------------------------------------------------------------------------------------- its life
 
     async def start(self) -> None:
-        """Go on with the turns that were in flight when the daemon before ended."""
-        for turn, offset, uid, owner, deployment in await self._store.read(tables.unfinished):
-            actor = Actor(uid=uid, name=owner, through="daemon")
-            self._answers.resume(actor, turn, offset, deployment, self._save)
+        """Go on with the turns that were in flight when the daemon before ended, if they can be read."""
+        self._started = True
+        await self.opened()
+
+    async def opened(self) -> None:
+        """The master key is there."""
+        if not self._started or not self._shelves.kept.ring.open:
+            return
+        for turn, offset, uid, owner, deployment in await self._shelves.kept.read(tables.unfinished):
+            if self._answers.get(turn.id) is None:
+                actor = Actor(uid=uid, name=owner, through="daemon")
+                self._answers.resume(actor, turn, offset, deployment, self._saved(self._shelves.kept))
 
     async def close(self) -> None:
-        """Leave the turns to the gateway; the next daemon goes on with them."""
+        """Leave the turns to the gateway; the next daemon goes on with them. Private ones end."""
         await self._answers.close()
+        self._shelves.fleeting.close()
 
     def obey(self) -> None:
         """Rights have changed: end the answers of those who may not use the deployment any more."""
@@ -72,97 +90,152 @@ class Chats:
 
     async def create(
         self, actor: Actor, request: str, deployment: str, options: ChatOptions, title: str | None = None,
-        question: str = "",
+        question: str = "", *, private: bool = False,
     ) -> Chat:  # fmt: skip
-        """`question` is what will be asked first: one that would be refused leaves no chat behind. Raises `NotFound` if
-        there is no such deployment, `Conflict` if it is down and there is a question."""
+        """`question` is what will be asked first: one that would be refused leaves no chat behind. `private`: it is
+        kept in memory alone, as it is where a rule says that nothing is kept. Raises `NotFound` if there is no such
+        deployment, `Conflict` if it is down and there is a question, or for a private one under legal hold."""
         self._may_use(actor, deployment)
-        self._may_keep(deployment)
+        if not private:
+            self._may_keep(deployment)
         there = await self._deployment(deployment)
         if there is None:
             raise missing("deployment", deployment)
         if question and there.state in ("stopped", "failed"):  # others may be ready before the answer is made
-            raise Conflict(f"{deployment} is {there.state}", there.reason, _mended(there))
-        _check(options)
+            raise Conflict(f"{deployment} is {there.state}", there.reason, checks.mended(there))
+        checks.in_range(options)
+        held = await self._store.read(lambda db: tables.held_user(db, actor))
+        private = private or (not held and self._rules.days(actor.uid, actor.name, actor.groups, deployment) == 0)
+        shelf = self._shelves.of(private)
         now = self._clock()
         chat = Chat(
             id=secrets.token_hex(5), title=(title or "")[:TITLE], deployment=deployment, options=options,
-            owner=actor.name, created_at=now, updated_at=now,
+            owner=actor.name, owner_uid=actor.uid, created_at=now, updated_at=now, private=private, held=held,
         )  # fmt: skip
         if question:
-            _admit(await self._with_room(chat), question)
+            checks.admit(await self._with_room(actor, chat), question)
 
         def work(db: sqlite3.Connection) -> tuple[None, Any, Any]:
-            tables.put_chat(db, chat, actor.uid)
-            return None, None, {"deployment": deployment}
+            if private and tables.held_user(db, actor):
+                raise Conflict(
+                    "no private chat was begun", f"what {actor.name} says is under legal hold and must be kept",
+                    "leave --private away, or ask whoever set the hold",
+                )  # fmt: skip
+            with shelf.within(db) as at:
+                tables.put_chat(at, shelf.ring, chat, actor.uid)
+            return None, None, {"deployment": deployment, "private": private}
 
         await self._gate.act(actor, "chats.create", f"chat:{chat.id}", request, work, permission=OWN, on="*")
         self._publish(chat)
-        return await self._with_room(chat)
+        return await self._with_room(actor, chat)
 
     async def ls(self, actor: Actor) -> list[Chat]:
-        return await self._with_rooms(await self._store.read(lambda db: tables.chats_of(db, actor)))
+        """His own, newest first. Raises `Locked`."""
+        return await self._with_rooms(actor, await self._shelves.ls(lambda db, ring: tables.chats_of(db, ring, actor)))
 
     async def search(self, actor: Actor, text: str) -> list[Chat]:
         if not text:
             raise Invalid("nothing to search for")
-        return await self._with_rooms(await self._store.read(lambda db: tables.search(db, actor, text)))
+        found = await self._shelves.ls(lambda db, ring: tables.search(db, ring, actor, text))
+        return await self._with_rooms(actor, found)
 
     async def get(self, actor: Actor, id: str) -> ChatDetail:
-        """A chat and its turns, with what has come of the one in flight. Raises `NotFound`."""
-        chat = await self._with_room(await self._mine(actor, id))
-        turns = await self._store.read(lambda db: tables.turns_of(db, chat.id))
-        return ChatDetail(chat=chat, messages=tuple(map(self._answers.so_far, turns)))
+        """A chat and its turns, with what has come of the one in flight. Raises `NotFound`, `Locked`."""
+        chat, shelf = await self._shelves.mine(actor, id)
+        turns = await shelf.read(lambda db, ring: tables.turns_of(db, ring, chat.id))
+        return ChatDetail(
+            chat=await self._with_room(actor, chat), messages=tuple(map(self._answers.so_far, turns))
+        )  # fmt: skip
 
     async def update(self, actor: Actor, request: str, id: str, **fields: Any) -> Chat:
         """Change title, options, on_full or deployment."""
-        old = await self._mine(actor, id)
+        old, shelf = await self._shelves.mine(actor, id)
         if isinstance(fields.get("deployment"), str):
             self._may_use(actor, fields["deployment"])
-            self._may_keep(fields["deployment"])
+            if not shelf.private:
+                self._may_keep(fields["deployment"])
         if isinstance(fields.get("options"), ChatOptions):
-            _check(fields["options"])
+            checks.in_range(fields["options"])
         if fields.get("on_full", "ask") not in ("ask", "forget-oldest"):
             raise Invalid("on_full is `ask` or `forget-oldest`")
         if isinstance(fields.get("title"), str):
             fields["title"] = fields["title"][:TITLE]
 
         def work(db: sqlite3.Connection) -> tuple[Chat, Any, Any]:
-            new = msgspec.structs.replace(_there(db, actor, old.id), **fields, updated_at=self._clock())
-            tables.change_chat(db, new)
+            with shelf.within(db) as at:
+                now = checks.there(at, shelf, actor, old.id)
+                if {"title", "options"} & fields.keys() and (now.title or now.options.system):
+                    refuse_held(now)
+                new = msgspec.structs.replace(now, **fields, updated_at=self._clock())
+                tables.change_chat(at, shelf.ring, new)
             return new, None, {"changed": sorted(fields)}
 
         new = await self._gate.act(actor, "chats.update", f"chat:{old.id}", request, work, permission=OWN, on="*")
         self._publish(new)
-        return await self._with_room(new)
+        return await self._with_room(actor, new)
 
     async def rm(self, actor: Actor, request: str, id: str) -> None:
-        """Delete for good: pages are overwritten, in copies of the database too, and the write-ahead log is cut."""
-        chat = await self._mine(actor, id)
-        await self._answers.stop_all(chat.id, actor)
+        """Delete for good: pages are overwritten, in copies of the database too, and the write-ahead log is cut. Works
+        while the chats are locked. Raises `Conflict` for one under legal hold."""
+        chat, shelf = await self._shelves.named(actor, id)
+        private = shelf.private
+        if private or not await self._store.read(lambda db: tables.held(db, chat)):
+            await self._answers.stop_all(chat, actor)
 
         def work(db: sqlite3.Connection) -> tuple[None, Any, Any]:
-            turns = _there(db, actor, chat.id).turns
-            tables.delete_chat(db, chat.id)
+            with shelf.within(db) as at:
+                if tables.owner(at, chat) != (actor.uid, actor.name):
+                    raise missed(id)
+                if not private and tables.held(at, chat):
+                    raise refused_hold(chat)
+                turns = tables.count_turns(at, chat)
+                tables.delete_chat(at, chat)
             return None, {"turns": turns}, None
 
-        await self._gate.act(actor, "chats.rm", f"chat:{chat.id}", request, work, permission=OWN, on="*")
-        await self._answers.stop_all(chat.id, actor)  # what was asked between the first look and the deletion
-        await self._store.erase(lambda db: tables.delete_chat(db, chat.id))
-        self._bus.publish("chat.gone", f"chat:{chat.id}", to=chat.owner)
+        await self._gate.act(actor, "chats.rm", f"chat:{chat}", request, work, permission=OWN, on="*")
+        await self._answers.stop_all(chat, actor)  # what was asked between the first look and the deletion
+        if not private:
+            await self._store.erase(lambda db: tables.delete_chat(db, chat))
+        self._bus.publish("chat.gone", f"chat:{chat}", to=actor.name)
 
     async def export(self, actor: Actor, id: str, format: str) -> str:
+        """One chat, as Markdown or JSON."""
         detail = await self.get(actor, id)
-        if format == "json":
-            return msgspec.json.format(msgspec.json.encode(detail), indent=2).decode() + "\n"
-        lines = [f"# {detail.chat.title or detail.chat.id}", "", f"Deployment: {detail.chat.deployment}", ""]
-        if detail.chat.options.system:
-            lines += ["> " + line for line in detail.chat.options.system.splitlines()] + [""]
-        for turn in detail.messages:
-            lines += ["## Question", "", turn.question, "", "## Answer", "", turn.answer, ""]
-            if turn.state != "done":
-                lines += [f"*({turn.state}{': ' + turn.reason if turn.reason else ''})*", ""]
-        return "\n".join(lines)
+        return as_json(detail) if format == "json" else as_markdown([detail])
+
+    async def export_all(self, actor: Actor, format: str) -> str:
+        """All of the actor's own but the private ones."""
+        found = await self._shelves.kept.read(lambda db, ring: tables.details(db, ring, actor))
+        return as_json(found) if format == "json" else as_markdown(found)
+
+    async def stop_all(self, ids: Iterable[str], actor: Actor) -> None:
+        """End the answers of these chats."""
+        for id in ids:
+            await self._answers.stop_all(id, actor)
+
+    async def forget_private(self, name: str) -> None:
+        """Let the private chats of a user go."""
+        gone = await self._shelves.fleeting.read(
+            lambda db, _: [id for owner in tables.owners(db, name) for id in tables.of_owner(db, owner)]
+        )
+        await self.stop_all(gone, CORRAL)
+        for id in gone:
+            await self._shelves.fleeting.write(lambda db, _, id=id: tables.delete_chat(db, id))  # type: ignore[misc]
+
+    async def end_private(self, idle_s: float) -> int:
+        """Let the private ones go that nobody has used for so long; how many."""
+        before = self._clock() - idle_s
+
+        def work(db: sqlite3.Connection, ring: Ring) -> list[tuple[str, tables.Owner]]:
+            over = [(id, owner) for id, owner, _, at, busy in tables.ages(db) if at < before and not busy]
+            for id, _ in over:
+                tables.delete_chat(db, id)
+            return over
+
+        gone = await self._shelves.fleeting.write(work)
+        for id, owner in gone:
+            self._bus.publish("chat.gone", f"chat:{id}", to=owner.name)
+        return len(gone)
 
     # ---------------------------------------------------------------------------------------- turns
 
@@ -172,42 +245,46 @@ class Chats:
     ) -> Turn:  # fmt: skip
         """Store the question and begin the answer. `replace_turn` drops that turn and what followed first; `cont` goes
         on with an answer that was cut. Raises `Conflict` when the context is full and nobody said what to do."""
-        chat = await self._with_room(await self._mine(actor, chat_id))
+        found, shelf = await self._shelves.mine(actor, chat_id)
+        chat = await self._with_room(actor, found)
         self._may_use(actor, chat.deployment)
-        self._may_keep(chat.deployment)
-        turns = await self._store.read(lambda db: tables.turns_of(db, chat.id))
+        if not shelf.private:
+            self._may_keep(chat.deployment)
+        turns = await shelf.read(lambda db, ring: tables.turns_of(db, ring, chat.id))
         newest = turns[-1] if turns else None
         if cont:
-            return await self._go_on(actor, request, chat, turns, forget_oldest)
+            return await self._go_on(actor, request, chat, shelf, turns, forget_oldest)
         if replace_turn is not None:
             old = next((turn for turn in turns if turn.n == replace_turn), None)
             if old is None:
                 raise NotFound(f"chat {chat.id} has no turn {replace_turn}")
             question = question or old.question
             turns = [turn for turn in turns if turn.n < replace_turn]
-        _admit(chat, question)
-        keep = await self._kept(chat, turns, question, forget_oldest)
+        checks.admit(chat, question)
+        keep = await self._along(shelf, chat, turns, question, forget_oldest)
         turn = Turn(
             id=secrets.token_hex(8), chat=chat.id, n=turns[-1].n + 1 if turns else 1, question=question, answer="",
             state="waiting", asked_at=self._clock(),
         )  # fmt: skip
 
         def work(db: sqlite3.Connection) -> tuple[Chat, Any, Any]:
-            now = _there(db, actor, chat.id)
-            _unchanged(db, chat, newest)
-            titled = msgspec.structs.replace(
-                now, updated_at=self._clock(), title=now.title or question.strip().splitlines()[0][:80]
-            )
-            if replace_turn is not None:
-                tables.drop_from(db, chat.id, replace_turn)
-            tables.change_chat(db, titled)
-            tables.put_turn(db, turn, first=keep[0].n if keep else turn.n)
+            with shelf.within(db) as at:
+                now = checks.there(at, shelf, actor, chat.id)
+                checks.unchanged(at, chat, newest)
+                titled = msgspec.structs.replace(
+                    now, updated_at=self._clock(), title=now.title or question.strip().splitlines()[0][:80]
+                )
+                if replace_turn is not None:
+                    refuse_held(now)
+                    tables.drop_from(at, chat.id, replace_turn)
+                tables.change_chat(at, shelf.ring, titled)
+                tables.put_turn(at, shelf.ring, turn, first=keep[0].n if keep else turn.n)
             return titled, None, {"turn": turn.n, "replaced": replace_turn is not None}
 
         self._publish(
             await self._gate.act(actor, "chats.ask", f"chat:{chat.id}", request, work, permission=OWN, on="*")
         )
-        self._begin(actor, chat, turn, messages(chat, keep, question))
+        self._begin(actor, chat, shelf, turn, messages(chat, keep, question))
         return turn
 
     def _may_keep(self, deployment: str) -> None:
@@ -215,15 +292,17 @@ class Chats:
         if deployment in self._gate.rights.marks:
             raise Conflict(
                 f"{deployment} is sensitive: no chat with it is kept", "its mark says so",
-                "ask it through the gateway, which keeps nothing of what is said",
+                "begin a private one (--private), or ask it through the gateway: neither keeps what is said",
             )  # fmt: skip
 
-    async def _kept(self, chat: Chat, turns: list[Turn], question: str, forget_oldest: bool) -> list[Turn]:
+    async def _along(
+        self, shelf: Shelf, chat: Chat, turns: list[Turn], question: str, forget_oldest: bool
+    ) -> list[Turn]:
         """The turns that go along: what was forgotten once stays so. Raises `Conflict` if they don't fit."""
         if not turns:
             return []  # whether the question alone fits is for the engine to say: it counts, we guess
         last = turns[-1]
-        first = await self._store.read(lambda db: tables.first_kept(db, last.id))
+        first = await shelf.read(lambda db, _: tables.first_kept(db, last.id))
         keep = [turn for turn in turns if turn.n >= first]
         full = overfull(chat, keep, question, counted=last.state == "done")
         if not full:
@@ -235,11 +314,13 @@ class Chats:
             )  # fmt: skip
         return fitting(chat, keep[1:], question)
 
-    async def _go_on(self, actor: Actor, request: str, chat: Chat, turns: list[Turn], forget_oldest: bool) -> Turn:
+    async def _go_on(
+        self, actor: Actor, request: str, chat: Chat, shelf: Shelf, turns: list[Turn], forget_oldest: bool
+    ) -> Turn:
         last = turns[-1] if turns else None
         if last is None or (last.state not in ("cut", "stopped", "failed") and last.finish != "length"):
             raise Conflict("there is nothing to go on with", "the last answer is complete")
-        keep = await self._kept(chat, turns, "", forget_oldest)
+        keep = await self._along(shelf, chat, turns, "", forget_oldest)
         if not keep:
             raise Conflict("the answer alone fills the context", todo="ask anew, or deploy with more --ctx")
         # A new id: the gateway knows an ended turn for a minute and refuses to begin it again.
@@ -248,19 +329,20 @@ class Chats:
         )
 
         def work(db: sqlite3.Connection) -> tuple[None, Any, Any]:
-            _unchanged(db, chat, last)
-            tables.drop_from(db, chat.id, turn.n)
-            tables.put_turn(db, turn, first=keep[0].n)
+            with shelf.within(db) as at:
+                checks.unchanged(at, chat, last)
+                tables.drop_from(at, chat.id, turn.n)
+                tables.put_turn(at, shelf.ring, turn, first=keep[0].n)
             return None, None, {"turn": turn.n, "goes_on": True}
 
         await self._gate.act(actor, "chats.ask", f"chat:{chat.id}", request, work, permission=OWN, on="*")
         told = messages(chat, keep[:-1], last.question)
         if last.answer:
             told.append({"role": "assistant", "content": last.answer})
-        self._begin(actor, chat, turn, told)
+        self._begin(actor, chat, shelf, turn, told)
         return turn
 
-    def _begin(self, actor: Actor, chat: Chat, turn: Turn, told: list[dict[str, str]]) -> None:
+    def _begin(self, actor: Actor, chat: Chat, shelf: Shelf, turn: Turn, told: list[dict[str, str]]) -> None:
         options = chat.options
         body: dict[str, Any] = {
             "model": chat.deployment,
@@ -271,11 +353,11 @@ class Chats:
         for key in ("temperature", "top_p", "max_tokens", "seed"):
             if (value := getattr(options, key)) is not None:
                 body[key] = value
-        self._answers.ask(actor, turn, body, self._save)
+        self._answers.ask(actor, turn, body, self._saved(shelf))
 
     async def stop(self, actor: Actor, chat: str, turn: str, *, request: str = "") -> None:
         """End an answer; what came is kept. One that has ended stays as it is. Raises `NotFound`."""
-        found = await self._mine(actor, chat)
+        found, _ = await self._shelves.mine(actor, chat)
         live = self._in_flight(found, turn)
         if live is not None:
             effect = await self._gate.intent(actor, "chats.stop", f"chat:{found.id}", request or turn)
@@ -290,13 +372,13 @@ class Chats:
         With `ping_s` a piece without text comes at once, when `waits` changes ("queued", "prompt", "" if that is not
         known or the answer has begun), and after so many seconds in which nothing else came.
         """
-        found = await self._mine(actor, chat)
+        found, shelf = await self._shelves.mine(actor, chat)
         self._in_flight(found, turn)
         async with contextlib.aclosing(self._answers.follow(turn, offset, ping_s)) as pieces:
             async for piece in pieces:
                 yield piece
                 offset = piece["offset"] + len(piece["text"])
-        last = await self._store.read(lambda db: tables.one_turn(db, turn))
+        last = await shelf.read(lambda db, ring: tables.one_turn(db, ring, turn))
         if last is None or last.chat != found.id:
             raise NotFound(f"chat {chat} has no turn {turn!r}")
         if last.answer[offset:]:
@@ -304,22 +386,18 @@ class Chats:
         if last.state not in ("waiting", "streaming"):  # else this daemon ends, and the next one goes on with it
             yield {"turn": last}
 
-    async def _save(self, answer: Answer) -> None:
-        turn, raw = answer.turn, answer.raw
-        await self._store.transact(lambda db: tables.put_turn(db, turn, raw_offset=raw))
+    def _saved(self, shelf: Shelf) -> Save:
+        async def save(answer: Answer) -> None:
+            turn, raw = answer.turn, answer.raw
+            await shelf.write(lambda db, ring: tables.put_turn(db, ring, turn, raw_offset=raw))
+
+        return save
 
     # ---------------------------------------------------------------------------------------- inside
 
     def _may_use(self, actor: Actor, deployment: str) -> None:
         """Raises `NotAllowed`, or `NotFound` for one that the actor may not see."""
         self._gate.require(actor, "deployments.use", f"deployment:{deployment}")
-
-    async def _mine(self, actor: Actor, id: str) -> Chat:
-        chat = await self._store.read(lambda db: tables.one_chat(db, actor, id))
-        if chat is None:
-            whose = await self._store.read(lambda db: tables.whose(db, id))
-            raise missing("chat", id, reason=f"{actor.name} asked for a chat of {whose}" if whose else "")
-        return chat
 
     def _in_flight(self, chat: Chat, turn: str) -> Live | None:
         """A turn of this chat that is being answered. Raises `NotFound` for one of another chat."""
@@ -328,70 +406,30 @@ class Chats:
             raise Unseen(f"chat {chat.id} has no turn {turn[:64]!r}", reason="that turn is one of another chat")
         return live
 
-    async def _with_room(self, chat: Chat) -> Chat:
-        return (await self._with_rooms([chat]))[0]
+    async def _with_room(self, actor: Actor, chat: Chat) -> Chat:
+        return (await self._with_rooms(actor, [chat]))[0]
 
-    async def _with_rooms(self, found: Sequence[Chat]) -> list[Chat]:
+    async def _with_rooms(self, actor: Actor, found: Sequence[Chat]) -> list[Chat]:
         """With the size of a slot now, each deployment looked at once, and the time at which a chat goes by the
-        settings of now."""
+        rules of now."""
         slots = {}
         for name in {chat.deployment for chat in found}:
             there = await self._deployment(name)
             slots[name] = there.spec.ctx // max(1, there.spec.parallel) if there else 0
-        days = self._keep_days()
         return [
             msgspec.structs.replace(
-                chat, ctx_per_slot=slots[chat.deployment],
-                goes_at=(chat.last_turn_at or chat.created_at) + days * DAY_S if days else None,
+                chat, ctx_per_slot=slots[chat.deployment], goes_at=None if chat.held else self._goes_at(actor, chat)
             )
             for chat in found
         ]  # fmt: skip
+
+    def _goes_at(self, actor: Actor, chat: Chat) -> float | None:
+        if chat.private:
+            return (chat.last_turn_at or chat.created_at) + PRIVATE_S
+        days = self._rules.days(actor.uid, actor.name, actor.groups, chat.deployment)
+        return None if days is None else (chat.last_turn_at or chat.created_at) + days * DAY_S
 
     def _publish(self, chat: Chat) -> None:
         """For its owner alone, and yet: no title, no prompt, no question, no answer."""
         bare = msgspec.structs.replace(chat, title="", options=msgspec.structs.replace(chat.options, system=""))
         self._bus.publish("chat", f"chat:{chat.id}", bare, to=chat.owner)
-
-
-def _there(db: sqlite3.Connection, actor: Actor, id: str) -> Chat:
-    """The chat as it is in this transaction: raises `NotFound` for one that was removed meanwhile."""
-    found = tables.one_chat(db, actor, id)
-    if found is None:
-        raise NotFound(f"no chat {id!r}", "it was removed", "see `corral chats ls`")
-    return found
-
-
-def _unchanged(db: sqlite3.Connection, chat: Chat, newest: Turn | None) -> None:
-    """Two terminals may ask at once: raises `Conflict` for the second."""
-    found = tables.newest(db, chat.id)
-    if found is not None and found[1] in ("waiting", "streaming"):
-        raise Conflict("an answer is being made in this chat", todo="wait for it, or stop it")
-    if (found[0] if found else None) != (newest.id if newest else None):
-        raise Conflict("the chat has changed meanwhile", todo="look at it again")
-
-
-def _admit(chat: Chat, question: str) -> None:
-    """Raises `Invalid` for a question that no turn of `chat` can hold."""
-    if not question.strip() or len(question.encode()) > QUESTION_LIMIT:
-        raise Invalid("the question is empty or over 1 MiB")
-    if alone := too_long(chat, question):
-        raise Invalid(
-            "the question alone is too long for this deployment", alone, "shorten it, or deploy with more --ctx"
-        )
-
-
-def _mended(deployment: Deployment) -> str:
-    name = deployment.spec.name
-    return f"corral start {name}" if deployment.state == "stopped" else f"corral explain {name}"
-
-
-def _check(options: ChatOptions) -> None:
-    for field, low, high in (
-        ("temperature", 0, 5),
-        ("top_p", 0, 1),
-        ("max_tokens", 1, 1 << 20),
-        ("seed", 0, 2**32 - 1),
-    ):
-        value = getattr(options, field)
-        if value is not None and not low <= value <= high:
-            raise Invalid(f"{field} is {value}", f"it may be {low} to {high}")

@@ -23,6 +23,7 @@ from core.client.audit import ProofCalls
 from core.client.keys import KeyCalls
 from core.client.limits import LimitCalls
 from core.client.nodes import NodeCalls
+from core.client.privacy import PrivacyCalls
 from core.client.usage import UsageCalls
 from core.errors import CorralError, ErrorBody, Failed, Invalid, NoDaemon, TimedOut, from_body
 from core.nouns import (
@@ -72,6 +73,7 @@ class Client:
         self.keys = KeyCalls(self)
         self.limits = LimitCalls(self)
         self.nodes = NodeCalls(self)
+        self.privacy = PrivacyCalls(self)
         self.proof = ProofCalls(self)
         self.usage = UsageCalls(self)
 
@@ -370,10 +372,11 @@ class Client:
         return await self.call("GET", f"/chats/{_part(id)}", ChatDetail)
 
     async def create_chat(
-        self, deployment: str, options: ChatOptions, title: str | None = None, question: str = ""
+        self, deployment: str, options: ChatOptions, title: str | None = None, question: str = "", private: bool = False
     ) -> Chat:
-        """`question`: what will be asked first; if it would be refused, no chat is made."""
-        body = {"deployment": deployment, "options": options, "title": title, "question": question}
+        """`question`: what will be asked first; if it would be refused, no chat is made. `private`: in the daemon's
+        memory alone."""
+        body = {"deployment": deployment, "options": options, "title": title, "question": question, "private": private}
         return await self.call("POST", "/chats", Chat, body)
 
     async def update_chat(self, id: str, **fields: Any) -> Chat:
@@ -413,7 +416,14 @@ class Client:
         return await self.call("GET", "/chats/search" + _query(q=text), list[Chat])
 
     async def export_chat(self, id: str, format: str) -> str:
-        response = await self._open("GET", f"/chats/{_part(id)}/export" + _query(format=format))
+        return await self._text(f"/chats/{_part(id)}/export" + _query(format=format))
+
+    async def export_chats(self, format: str) -> str:
+        """All of one's own."""
+        return await self._text("/chats/export" + _query(format=format))
+
+    async def _text(self, path: str) -> str:
+        response = await self._open("GET", path)
         async with response:
             return (await response.read()).decode()
 

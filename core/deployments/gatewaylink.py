@@ -121,6 +121,7 @@ class GatewayLink:
             state="not answering" if self._silent else self._state,
             pid=self._welcome.pid if self._welcome else self._pid,
             version=self._welcome.program if self._welcome else "",
+            swapped=self._welcome.swapped if self._welcome else None,
             snapshot=self._n,
             acknowledged=self._acknowledged,
             requests=live.requests if live else 0,

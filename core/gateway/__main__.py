@@ -11,12 +11,13 @@ from pathlib import Path
 import uvloop
 
 from core.gateway.serving import Serving
+from core.memory import keep_in_memory, no_dumps
 
 log = logging.getLogger("gateway")
 
 
-async def _serve(folder: Path, listen: Path, launch: str, owner: int) -> None:
-    await Serving(folder, listen, launch, owner).run()
+async def _serve(folder: Path, listen: Path, launch: str, owner: int, swapped: str) -> None:
+    await Serving(folder, listen, launch, owner, swapped).run()
 
 
 def main() -> int:
@@ -32,12 +33,16 @@ def main() -> int:
         log.error("the environment lacks or garbles %s", error)
         return 2
     os.umask(0o077)
+    no_dumps()
+    swapped = keep_in_memory()
+    if swapped:
+        log.warning("what passes through may be written to swap: %s", swapped)
     # Two descriptors a stream: the usual soft limit of 1024 would end at 500 streams.
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        uvloop.run(_serve(folder, listen, launch, owner))
+        uvloop.run(_serve(folder, listen, launch, owner, swapped))
     except OSError as error:
         log.error("%s: %s", error.filename or folder, error.strerror)
         return 1

@@ -29,9 +29,12 @@ _DECODE: msgspec.json.Decoder[wire.FromDaemon] = msgspec.json.Decoder(wire.FromD
 class Control:
     """Speaks with one daemon at a time; the newest connection wins."""
 
-    def __init__(self, core: Core, hand_over: Callable[[str], Awaitable[None]], doors: Doors) -> None:
+    def __init__(
+        self, core: Core, hand_over: Callable[[str], Awaitable[None]], doors: Doors, swapped: str = ""
+    ) -> None:
         self._core = core
         self._doors = doors
+        self._swapped = swapped
         self._told: dict[str, float] = {}
         """When each key was used last, as the daemon knows it."""
         self._hand_over = hand_over
@@ -207,6 +210,7 @@ class Control:
                 n=snapshot.n,
                 usage_from=spool.first,
                 usage_to=spool.n,
+                swapped=self._swapped,
             )
         )
         self._send_usage()

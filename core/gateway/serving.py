@@ -65,13 +65,13 @@ class Serving:
     """One gateway. Which one serves is who holds the lock `serving.lock`; it travels with the listener, so that
     there is never a moment with two or with none."""
 
-    def __init__(self, folder: Path, listen: Path, launch: str, owner: int) -> None:
+    def __init__(self, folder: Path, listen: Path, launch: str, owner: int, swapped: str = "") -> None:
         self._folder = folder
         self._listen = listen
         self._launch = launch
         self._core = Core(Table(folder / "snapshot.json"), Spool(folder / "spool", launch), owner=owner)
         self._doors = Doors(folder, lambda: ClientConnection(self._core))
-        self._control = Control(self._core, self._hand_over, self._doors)
+        self._control = Control(self._core, self._hand_over, self._doors, swapped)
         self._lock = os.open(folder / "serving.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self._ending = asyncio.Event()
         self._successor: Successor | None = None

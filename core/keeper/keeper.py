@@ -169,7 +169,8 @@ class Log:
 
 def apply_limits(limits):
     """In the child, before exec. What the host refuses (a lower nice, an affinity) is left out silently."""
-    core = limits.get("core_bytes", 0)
+    # Without dumps 1 and not 0: a program that core_pattern names gets the memory whatever the limit is, but for 1.
+    core = limits.get("core_bytes", 0) or 1
     resource.setrlimit(resource.RLIMIT_CORE, (core, core))
     if limits.get("data_bytes"):
         resource.setrlimit(resource.RLIMIT_DATA, (limits["data_bytes"], limits["data_bytes"]))

@@ -30,7 +30,17 @@ from core.nouns.audit import (
     SinkStatus,
 )
 from core.nouns.base import Noun
-from core.nouns.chats import Chat, ChatDetail, ChatOptions, Turn
+from core.nouns.chats import (
+    Chat,
+    ChatDetail,
+    ChatKey,
+    ChatOptions,
+    Forgotten,
+    Hold,
+    OthersChats,
+    RetentionRule,
+    Turn,
+)
 from core.nouns.daemon import DaemonStatus, DoorStatus, Event, GatewayCertificate, GatewayStatus, Picture, Status
 from core.nouns.deployments import (
     Change,
@@ -75,6 +85,7 @@ __all__ = [
     "Change",
     "Chat",
     "ChatDetail",
+    "ChatKey",
     "ChatOptions",
     "Counters",
     "DaemonStatus",
@@ -88,10 +99,12 @@ __all__ = [
     "Explanation",
     "FileKey",
     "FileReport",
+    "Forgotten",
     "GatewayCertificate",
     "GatewayStatus",
     "Grant",
     "Held",
+    "Hold",
     "ImportJob",
     "Key",
     "LaunchStory",
@@ -109,6 +122,7 @@ __all__ = [
     "NodeLabels",
     "NodeSample",
     "Noun",
+    "OthersChats",
     "Outcome",
     "Picture",
     "Plan",
@@ -119,6 +133,7 @@ __all__ = [
     "ReportPerson",
     "ReportRefusal",
     "ReportUse",
+    "RetentionRule",
     "Role",
     "ServiceAccount",
     "SinkStatus",

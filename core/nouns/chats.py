@@ -44,6 +44,7 @@ class Chat(Noun, frozen=True, kw_only=True):
     deployment: str
     options: ChatOptions
     owner: str
+    owner_uid: int = -1
     created_at: float
     updated_at: float
     turns: int = 0
@@ -54,8 +55,73 @@ class Chat(Noun, frozen=True, kw_only=True):
     """When its last question was asked; None if there was none."""
     goes_at: float | None = None
     """When it will be deleted for good, if nothing is asked before; None: it is kept."""
+    private: bool = False
+    """It is in the daemon's memory alone, and gone with it, or an hour after it was used last."""
+    held: bool = False
+    """It is under legal hold: nothing of it is deleted."""
 
 
 class ChatDetail(Noun, frozen=True, kw_only=True):
     chat: Chat
     messages: tuple[Turn, ...]
+
+
+class ChatKey(Noun, frozen=True, kw_only=True):
+    """How the chats are sealed. States: open, locked, new (a passphrase is still to be chosen)."""
+
+    state: str
+    id: str
+    """Of the master key."""
+    place: str
+    """Where it is, or is looked for."""
+    passphrase: bool
+    users: int
+    """Who have a key of their own."""
+    plain: int
+    """Chats of before they were sealed that are still to be."""
+    why: str = ""
+    todo: str = ""
+
+
+class Hold(Noun, frozen=True, kw_only=True):
+    """A legal hold: nothing of this user's chats, or of this chat, is deleted."""
+
+    id: str
+    kind: Literal["user", "chat"]
+    name: str
+    """Of the user, or the chat's id."""
+    uid: int = -1
+    """Of the user."""
+    reason: str
+    by: str
+    at: float
+
+
+class RetentionRule(Noun, frozen=True, kw_only=True):
+    """How long chats are kept: `days` after the last turn, 0: nothing is kept, None: they are kept."""
+
+    kind: Literal["user", "group", "deployment"]
+    name: str
+    number: int = -1
+    """Uid or gid."""
+    days: int | None
+    reason: str
+    by: str
+    at: float
+
+
+class Forgotten(Noun, frozen=True, kw_only=True):
+    """What forgetting a user took away."""
+
+    user: str
+    chats: int
+    turns: int
+    keys: int
+
+
+class OthersChats(Noun, frozen=True, kw_only=True):
+    """A recorded look into what another one said."""
+
+    user: str
+    reason: str
+    chats: tuple[ChatDetail, ...]

@@ -70,6 +70,8 @@ class GatewayStatus(Noun, frozen=True, kw_only=True):
     queued: int = 0
     spooled: int = 0
     doors: tuple[DoorStatus, ...] = ()
+    swapped: str | None = None
+    """Why what passes through may be written to swap, "" if it is not; None where nobody says."""
 
 
 class Status(Noun, frozen=True, kw_only=True):

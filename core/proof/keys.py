@@ -120,7 +120,7 @@ def place_of(text: str, environ: Mapping[str, str]) -> Path:
 def load(path: Path, environ: Mapping[str, str]) -> SigningKey:
     """The private key in `path`. Raises `Invalid` with a sentence for what is no key, or may be read by others; a file
     that is not there has `FileNotFoundError` as its cause."""
-    text = _read(path, environ)
+    text = read_private(path, environ, "signing key", "whoever reads it signs what he likes")
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
@@ -135,18 +135,20 @@ def load(path: Path, environ: Mapping[str, str]) -> SigningKey:
     return SigningKey(private)
 
 
-def _read(path: Path, environ: Mapping[str, str]) -> bytes:
+def read_private(path: Path, environ: Mapping[str, str], what: str, danger: str) -> bytes:
+    """The text of a small file that nobody else may read: no link, no pipe, ours or root's. Raises `Invalid`: `what` it
+    is and which `danger` there is are said."""
     try:
         # never waiting for a pipe's other end, and never through a link, which somebody else may turn
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError as error:
         why = "it is a link" if path.is_symlink() else error.strerror or str(error)
-        raise Invalid(f"the signing key {path} cannot be read", why, "see `corral audit key show`") from error
+        raise Invalid(f"the {what} {path} cannot be read", why, "mend the file, or name another one") from error
     try:
-        _refuse_foreign(path, os.fstat(fd), environ)
+        _refuse_foreign(path, os.fstat(fd), environ, what, danger)
         text = os.read(fd, FILE_LIMIT + 1)
     except OSError as error:
-        raise Invalid(f"the signing key {path} cannot be read", error.strerror or str(error)) from error
+        raise Invalid(f"the {what} {path} cannot be read", error.strerror or str(error)) from error
     finally:
         os.close(fd)
     if len(text) > FILE_LIMIT:
@@ -154,19 +156,19 @@ def _read(path: Path, environ: Mapping[str, str]) -> bytes:
     return text
 
 
-def _refuse_foreign(path: Path, found: os.stat_result, environ: Mapping[str, str]) -> None:
+def _refuse_foreign(path: Path, found: os.stat_result, environ: Mapping[str, str], what: str, danger: str) -> None:
     """systemd gives a credential to a user other than root by an access list, which shows as the group's right."""
     folder = environ.get("CREDENTIALS_DIRECTORY", "")
     credential = bool(folder) and path.parent == Path(folder) and found.st_uid == 0
     if not stat.S_ISREG(found.st_mode):
-        raise Invalid(f"{path} is no file", "it is a folder, a pipe or a device", "name the file of the signing key")
+        raise Invalid(f"{path} is no file", "it is a folder, a pipe or a device", f"name the file of the {what}")
     if found.st_uid not in (0, os.geteuid()):
         raise Invalid(
-            f"the signing key {path} belongs to uid {found.st_uid}", "he could sign, or put another one there",
+            f"the {what} {path} belongs to uid {found.st_uid}", "he knows it, or could put another one there",
             f"make a new one, as uid {os.geteuid()}",
         )  # fmt: skip
     if found.st_mode & (0o037 if credential else 0o077):
         raise Invalid(
-            f"the signing key {path} may be read by others (mode {stat.S_IMODE(found.st_mode):04o})",
-            "whoever reads it signs what he likes", f"chmod 600 {path}; if somebody did read it, make a new one",
+            f"the {what} {path} may be read by others (mode {stat.S_IMODE(found.st_mode):04o})",
+            danger, f"chmod 600 {path}; if somebody did read it, make a new one",
         )  # fmt: skip

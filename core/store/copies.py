@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+import mmap
 import os
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,7 +30,7 @@ def make(db: sqlite3.Connection, folder: Path, now: float) -> Path:
             db.backup(copy)
         flush(part)
     except BaseException:
-        _remove(part)
+        remove(part)
         raise
     part.rename(target)
     flush(folder)
@@ -42,16 +43,16 @@ def prune(folder: Path, now: float) -> None:
     A copy's age is the time in its name: a deletion that reached it has changed that of the file.
     """
     for part in _found(folder, "corral-*.part*"):
-        _remove(part)
+        remove(part)
     for copy in _found(folder, "corral-*.db"):
         with suppress(ValueError):
             made = datetime.strptime(copy.name, _NAME).replace(tzinfo=UTC).timestamp()
             if now - made > KEEP_S:
-                _remove(copy)
+                remove(copy)
 
 
-def erase(folder: Path, fn: Callable[[sqlite3.Connection], object]) -> None:
-    """Delete from each copy too: `fn` runs on it, pages are overwritten and its log is cut.
+def erase(folder: Path, fn: Callable[[sqlite3.Connection], object], temporary: Path) -> None:
+    """Delete from each copy too: `fn` runs on it, it is written anew and its log is cut.
 
     A copy from before the table existed has nothing to delete; one that can't be written is removed.
     """
@@ -61,11 +62,48 @@ def erase(folder: Path, fn: Callable[[sqlite3.Connection], object]) -> None:
                 db.execute("PRAGMA secure_delete=ON")
                 db.execute("PRAGMA temp_store=MEMORY")
                 db.execute("PRAGMA foreign_keys=ON")
+                before = db.total_changes
                 _run(fn, db)
+                if db.total_changes != before:
+                    rewrite(db, temporary)
                 db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         except sqlite3.Error as error:
             log.error("%s still held what was deleted and could not be written (%s): it is removed", path, error)
-            _remove(path)
+            remove(path)
+
+
+def rewrite(db: sqlite3.Connection, temporary: Path) -> None:
+    """VACUUM, with its temporary file in this folder: in memory it would take as much as the file is large, and /tmp
+    may be read-only or another's."""
+    os.environ["SQLITE_TMPDIR"] = str(temporary)
+    db.execute("PRAGMA temp_store=FILE")
+    try:
+        db.execute("VACUUM")
+    finally:
+        db.execute("PRAGMA temp_store=MEMORY")
+
+
+def set_aside(state: Path) -> list[Path]:
+    """What is left of databases that were corrupt, with their logs."""
+    return _found(state, "corral.db.corrupt-*")
+
+
+def scrub(state: Path, secrets: Sequence[bytes]) -> None:
+    """Overwrite `secrets` in what is left of corrupt databases, where SQLite reaches nothing; a file that can't be
+    written is removed."""
+    for path in set_aside(state):
+        try:
+            with path.open("r+b") as file:
+                if not file.seek(0, os.SEEK_END):
+                    continue
+                with mmap.mmap(file.fileno(), 0) as data:
+                    for secret in secrets:
+                        while (at := data.find(secret)) >= 0:
+                            data[at : at + len(secret)] = bytes(len(secret))
+                    data.flush()
+        except (OSError, ValueError) as error:
+            log.error("%s may hold what was destroyed and could not be written (%s): it is removed", path, error)
+            remove(path)
 
 
 def _found(folder: Path, pattern: str) -> list[Path]:
@@ -93,7 +131,8 @@ def flush(path: Path) -> None:
         os.close(fd)
 
 
-def _remove(path: Path) -> None:
+def remove(path: Path) -> None:
+    """With its log. A file that cannot be removed is told in the log."""
     for each in (path, path.with_name(path.name + "-wal"), path.with_name(path.name + "-shm")):
         try:
             each.unlink(missing_ok=True)

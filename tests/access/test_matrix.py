@@ -124,7 +124,8 @@ async def test_an_auditor_gets_to_whatever_can_be_read_and_to_nothing_that_chang
     own = {
         ("GET", "/usage"),
         ("GET", "/deployments/{name}/logs"),
-    }  # his own usage he has none of; logs are the operators'
+        ("GET", "/privacy/forget/{user}"),
+    }  # his own usage he has none of; logs are the operators', what would be forgotten is told to who may do it
     assert reads - found == conversations | own
 
 

@@ -5,17 +5,17 @@ import os
 import pwd
 from collections.abc import AsyncIterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from aiohttp import web
 
 from core.access import Gate, Rights
-from core.api import routes
-from core.api.server import Server
+from core.api.chats import add_chats
+from core.api.server import PING_S, Server
 from core.audit import Audit
-from core.chats import Chats, asking
+from core.chats import Chats, Rules, asking
+from core.chats.sealed import Master, Ring
 from core.client import Client
 from core.errors import NotFound
 from core.events import Bus
@@ -61,11 +61,12 @@ async def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
     store = await Store.open(paths, packages=("core.store", "core.audit", "core.chats"))
     gate = Gate(store, Audit(store, paths), Rights(mode="user", owner_uid=os.getuid()))
     house.chats = Chats(
-        store, gate, Bus(), gateway_socket=tmp_path / "g.sock", deployment=house.deployment, clock=lambda: house.now,
+        store, gate, Bus(), Ring(Master(b"k" * 32)), Rules(store, gate, lambda: house.now, lambda: 0),
+        gateway_socket=tmp_path / "g.sock", deployment=house.deployment, clock=lambda: house.now,
         queued=lambda turn: house.queued,
     )  # fmt: skip
     server = Server(gate, "the log")
-    routes._chats(server, SimpleNamespace(chats=house.chats))  # type: ignore[arg-type]
+    add_chats(server, house.chats)
     runner = web.AppRunner(server.app, access_log=None, shutdown_timeout=1.0, handle_signals=False)
     await runner.setup()
     await web.UnixSite(runner, str(tmp_path / "s")).start()
@@ -104,7 +105,7 @@ async def test_it_is_kept_alive_while_nothing_comes(house: House) -> None:
     pieces = house.client.stream_turn(turn.chat, turn.id)
     async with asyncio.timeout(10):
         first = await anext(pieces)
-        house.now += routes.PING_S + 1
+        house.now += PING_S + 1
         assert await anext(pieces) == first
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import sqlite3
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -11,7 +12,8 @@ import pytest
 
 from core.access import Gate, Rights
 from core.audit import Audit
-from core.chats import Chats
+from core.chats import PRIVATE_S, Chats, Forgetting, Holds, Others, Retention, Rules, Sealing
+from core.chats.sealed import Master, Ring
 from core.events import Bus
 from core.nouns import Actor, Deployment, DeploymentSpec
 from core.settings import Paths
@@ -158,6 +160,13 @@ class House:
         self.ctx = 512
         self.state = "ready"
         self.queued: bool | None = None
+        self.days = 0
+        self.master = Master(b"k" * 32)
+        self.ring = Ring(self.master)
+        self.rules = Rules(store, self.gate, lambda: self.now, lambda: self.days)
+        self.holds = Holds(store, self.gate, lambda: self.now)
+        self.others = Others(self.gate, self.ring)
+        self.sealing = Sealing(store, self.gate, self.ring)
 
     async def deployment(self, name: str) -> Deployment | None:
         if name != "chat":
@@ -169,9 +178,33 @@ class House:
 
     def chats(self) -> Chats:
         return Chats(
-            self.store, self.gate, self.bus, gateway_socket=self.gateway.path, deployment=self.deployment,
-            clock=lambda: self.now, queued=lambda turn: self.queued,
+            self.store, self.gate, self.bus, self.ring, self.rules, gateway_socket=self.gateway.path,
+            deployment=self.deployment, clock=lambda: self.now, queued=lambda turn: self.queued,
         )  # fmt: skip
+
+    def retention(self, chats: Chats, groups=None) -> Retention:
+        async def none(owner) -> frozenset[int]:
+            return frozenset()
+
+        return Retention(
+            self.store, self.gate, self.bus, self.rules, end_private=lambda: chats.end_private(PRIVATE_S),
+            groups=groups or none, clock=lambda: self.now,
+        )  # fmt: skip
+
+    def forgetting(self, chats: Chats) -> Forgetting:
+        return Forgetting(self.store, self.gate, self.bus, self.ring, chats)
+
+    def boxes(self, chat: str) -> list[bytes]:
+        """The sealed bytes of a chat, as they lie in the database."""
+        with contextlib.closing(sqlite3.connect(self.paths.database)) as db:
+            (head,) = db.execute("SELECT sealed FROM chats WHERE id = ?", (chat,)).fetchone()
+            turns = db.execute("SELECT asked, answered FROM turns WHERE chat = ?", (chat,)).fetchall()
+        return [head, *(box for turn in turns for box in turn)]
+
+    def holding(self, text: str) -> list[Path]:
+        """Files below the home in which this stands."""
+        found = [path for path in self.paths.root.rglob("*") if path.is_file()]
+        return [path for path in found if text.encode() in path.read_bytes()]
 
 
 @pytest.fixture

@@ -181,10 +181,12 @@ async def test_a_deleted_chat_is_in_no_copy_of_the_database(house, chats) -> Non
     await asked(chats, chat, f"what is {secret}?")
     with closing(sqlite3.connect(house.paths.database)) as db:
         copy = copies.make(db, house.paths.backups, house.now)
-    assert secret.encode() in copy.read_bytes()
+    boxes = house.boxes(chat.id)
+    assert len(boxes) == 3 and all(box in copy.read_bytes() for box in boxes)
     await chats.rm(ALICE, "r", chat.id)
-    holding = [p for p in house.paths.root.rglob("*") if p.is_file() and secret.encode() in p.read_bytes()]
-    assert holding == []
+    files = [path for path in house.paths.root.rglob("*") if path.is_file()]
+    assert [path for path in files for box in boxes if box[:40] in path.read_bytes()] == []
+    assert house.holding(secret) == []
     with closing(sqlite3.connect(copy)) as db:
         assert [row[0] for row in db.execute("SELECT id FROM chats")] == [other.id]
 

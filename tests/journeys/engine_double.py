@@ -14,6 +14,8 @@ import threading
 import time
 
 PIECES = [f"w{n} " for n in range(24)]
+ECHO = "DOUBLE_ECHO" in os.environ
+"""It says the last word of the question again and again."""
 PAUSE_S = float(os.environ.get("DOUBLE_PAUSE_S", "0.01"))
 COUNTS = os.environ.get("DOUBLE_COUNTS")
 
@@ -41,15 +43,17 @@ def serve(reader, connection):
         text = b"llamacpp:requests_processing 0\n" if b"/metrics" in line else b'{"status":"ok"}'
         connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(text), text))
         return True
-    assert json.loads(body)["stream"]
+    asked = json.loads(body)
+    assert asked["stream"]
+    pieces = [asked["messages"][-1]["content"].split()[-1] + " "] * 24 if ECHO else PIECES
     connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
     made, whole = 0, False
     try:
-        for piece in PIECES:
+        for piece in pieces:
             event(connection, {"choices": [{"index": 0, "delta": {"content": piece}, "finish_reason": None}]})
             made += 1
             time.sleep(PAUSE_S)
-        usage = {"prompt_tokens": 4, "completion_tokens": len(PIECES)}
+        usage = {"prompt_tokens": 4, "completion_tokens": len(pieces)}
         event(connection, {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}], "usage": usage})
         whole = True
         chunk(connection, b"data: [DONE]\n\n")

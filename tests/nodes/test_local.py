@@ -197,7 +197,7 @@ async def test_limits_and_environment_are_what_was_ordered(node: Local) -> None:
     await node.launch(order("aaaaaaaaaa", code, data_bytes=1 << 30))
     await ended(node, "aaaaaaaaaa")
     text = (await node.read_log("aaaaaaaaaa", 0, 1000)).data.decode()
-    assert text.startswith("['MARK'] 1073741824 8388608 0 True 500")
+    assert text.startswith("['MARK'] 1073741824 8388608 1 True 500")
     assert text.strip().endswith("/l/aaaaaaaaaa")
 
 

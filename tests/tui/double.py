@@ -15,6 +15,7 @@ from core.nouns import (
     ChainReport,
     Chat,
     ChatDetail,
+    ChatKey,
     ChatOptions,
     DaemonStatus,
     Decision,
@@ -36,6 +37,7 @@ from core.nouns import (
     ModelShape,
     NewKey,
     NodeSample,
+    OthersChats,
     Picture,
     Plan,
     PlanParts,
@@ -364,6 +366,35 @@ class LimitsOfDouble:
         return Limit(subject=subject, limits=Limits(), by="ann", at=NOW)
 
 
+class Privacy:
+    """Of the double: what `client.privacy` answers."""
+
+    def __init__(self, double: Double) -> None:
+        self._double = double
+        self.state = ChatKey(
+            state="locked",
+            id="k",
+            place="a passphrase",
+            passphrase=True,
+            users=1,
+            plain=0,
+            why="they wait",
+            todo="unlock",
+        )
+
+    async def key(self) -> ChatKey:
+        return self.state
+
+    async def unlock(self, passphrase: str) -> ChatKey:
+        self._double.calls.append(("unlock", passphrase))
+        self.state = msgspec.structs.replace(self.state, state="open")
+        return self.state
+
+    async def others(self, reason: str, *, user: str = "", chat: str = "", titles: bool = False) -> OthersChats:
+        self._double.calls.append(("others", user, reason))
+        return OthersChats(user=user, reason=reason, chats=(await self._double.chat("c1"),))
+
+
 class Double:
     """Not the real client. `calls` has what was asked; `push` sends an event; `drop` cuts the connection."""
 
@@ -388,6 +419,8 @@ class Double:
         """A stream pauses after its first piece until this is set."""
         self.gate.set()
         self.stopped = False
+        self.kept: dict[str, Any] = {}
+        """Of the chat: `private`, `held`, `goes_at`."""
         self.pictures = 0
         self.me: Whoami | None = None
         self.access = Access(self)
@@ -395,6 +428,7 @@ class Double:
         self.accounts = Accounts(self)
         self.proof = Proof(self)
         self.limits = LimitsOfDouble(self)
+        self.privacy = Privacy(self)
         self._news: asyncio.Queue[Event | None] = asyncio.Queue()
 
     async def connect(self) -> Double:
@@ -519,9 +553,10 @@ class Double:
         return f"# {self.title}\n"
 
     async def create_chat(
-        self, deployment: str, options: ChatOptions, title: str | None = None, question: str = ""
+        self, deployment: str, options: ChatOptions, title: str | None = None, question: str = "", private: bool = False
     ) -> Chat:
-        self.calls.append(("create_chat", deployment, options))
+        self.calls.append(("create_chat", deployment, options, *(("private",) if private else ())))
+        self.kept = {**self.kept, "private": private}
         return await self._chat()
 
     async def stop_turn(self, chat: str, turn: str) -> None:
@@ -545,6 +580,7 @@ class Double:
             ctx_per_slot=4096,
             context_tokens=1024,
             on_full=self.on_full,
+            **self.kept,
         )
 
     async def chat(self, id: str) -> ChatDetail:

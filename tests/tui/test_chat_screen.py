@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 
 import pytest
 from hypothesis import given
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 from textual.events import Paste
 from textual.widgets import Input, Markdown
 
+from core.nouns import ChatOptions
 from tui.screens.confirm import Choice, Confirm
 from tui.screens.whole import Whole
 from tui.widgets.answer import Answer, blocks
@@ -523,3 +525,65 @@ async def test_the_list_marks_the_chat_that_is_open(console, fake):
         fake.push("chat", "chat:c1", None)
         await it.until(lambda: [row.key for row in table.rows] == ["c1"])
         assert table.key == "c1" and ">new chat" not in it.text
+
+
+# ---------------------------------------------------------------------------------------- what is kept of it
+
+
+@SIZES
+async def test_v_begins_a_chat_that_is_kept_nowhere_and_says_so(console, fake, size):
+    async with console("5", size=size) as it:
+        await it.until("First")
+        await it.press("v")
+        await it.until("a new private chat, kept nowhere")
+        await it.type("hush")
+        await it.press("enter")
+        await it.until("44.5 tok/s")
+        assert [c[1:] for c in fake.calls if c[0] == "create_chat"] == [("chat", ChatOptions(), "private")]
+        await it.until("-- private, kept nowhere")
+
+
+@pytest.mark.parametrize(
+    ("kept", "words", "mark"),
+    [
+        ({"held": True}, "-- under legal hold", "held: First"),
+        ({"goes_at": time.time() + 3 * 86400 + 60}, "-- deleted in 3d", "First"),
+    ],
+)
+async def test_what_is_kept_and_how_long_stands_with_the_open_chat(console, fake, kept, words, mark):
+    fake.kept = kept
+    async with console("5") as it:
+        await opened(it)
+        await it.until(words)
+        assert mark in it.text
+
+
+async def test_locked_chats_are_unlocked_with_a_passphrase_that_is_not_shown(console, fake):
+    async with console("5") as it:
+        await it.until("First")
+        await it.press("u")
+        await it.until("they wait")
+        await it.type("correct horse")
+        assert "correct" not in it.text
+        await it.press("enter")
+        await it.until(lambda: ("unlock", "correct horse") in fake.calls)
+        await it.until(lambda: it.app.screen.ROOM == "chat")
+        await it.press("u")
+        await it.until("The chats are open")
+
+
+async def test_what_another_one_said_is_shown_for_a_reason_only(console, fake):
+    async with console("5") as it:
+        await it.until("First")
+        await it.press("h")
+        await it.until("without a reason nothing is shown")
+        await it.type("bob")
+        await it.press("enter", "enter")
+        await it.until("Say whose, and why")
+        assert not [c for c in fake.calls if c[0] == "others"]
+        await it.type("ticket 7")
+        await it.press("enter")
+        await it.until("bob, looked at because: ticket 7")
+        assert ("others", "bob", "ticket 7") in fake.calls
+        await it.press("escape")
+        await it.until(lambda: it.app.screen.ROOM == "chat")

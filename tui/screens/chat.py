@@ -11,11 +11,11 @@ from textual.containers import Horizontal, Vertical
 from textual.widgets import Static, TextArea
 
 from core.errors import Conflict
-from core.nouns import Chat, ChatDetail, ChatOptions, Turn
+from core.nouns import Chat, ChatDetail, ChatKey, ChatOptions, Turn
 from tui.keymap import ASK
 from tui.screens import FOLDER
 from tui.screens.room import LOW, Line, Note, Room
-from tui.screens.talk import about, hindered, stream
+from tui.screens.talk import about, hindered, marked, stream
 from tui.widgets.question import Question
 from tui.widgets.scroll import Scroll
 from tui.widgets.table import Column, Row, Table
@@ -46,7 +46,10 @@ class ChatRoom(Room):
     until then its id is empty."""
 
     ROOM = "chat"
-    ASKS = frozenset({"new", "stop_turn", "regenerate", "go_on", "full", "options", "rename", "export", "remove"})
+    ASKS = frozenset({
+        "new", "private", "stop_turn", "regenerate", "go_on", "full", "options", "rename", "export", "remove", "unlock",
+        "others",
+    })  # fmt: skip
     CSS_PATH: ClassVar = [*Room.CSS_PATH, FOLDER / "chat.tcss"]
 
     def __init__(self) -> None:
@@ -109,9 +112,10 @@ class ChatRoom(Room):
 
     def _list(self) -> None:
         """Draw the list; its cursor is on the open chat unless a person moves it."""
-        rows = [Row(c.id, (c.title or "untitled", c.deployment, str(c.turns))) for c in self.chats.values()]
+        rows = [Row(c.id, (marked(c), c.deployment, str(c.turns))) for c in self.chats.values()]
         if self.chat is not None and not self.chat.id:
-            rows.insert(0, Row(NEW, ("new chat", self.chat.deployment, "0")))
+            new = "new private chat" if self.chat.private else "new chat"
+            rows.insert(0, Row(NEW, (new, self.chat.deployment, "0")))
         self.table().set_rows(rows)
         if self.chat is not None and not isinstance(self.focused, Table):
             self.table().seek(self.chat.id or NEW)
@@ -150,7 +154,7 @@ class ChatRoom(Room):
         return self.chat or self.chats.get(self.table().key)
 
     def hindered(self, action: str) -> str:
-        if action == "new" and not self._ready():
+        if action in ("new", "private") and not self._ready():
             return "No deployment is ready. Screen 2 shows why; d there deploys a model"
         if action in ("rename", "export", "remove") and self.target() is None:
             return "No chat is selected: n begins one"
@@ -268,7 +272,7 @@ class ChatRoom(Room):
         async def ask(client: Any) -> Any:
             to = chat
             if not to.id:
-                to = await client.create_chat(chat.deployment, chat.options, question=question)
+                to = await client.create_chat(chat.deployment, chat.options, question=question, private=chat.private)
                 if self.chat is chat:
                     self.chat = to
             try:
@@ -319,7 +323,7 @@ class ChatRoom(Room):
             elif key == "f":
                 self._send(question, **{**how, "forget_oldest": True})
             elif key == "n" and chat is not None:
-                self.begin(chat.deployment, chat.options)
+                self.begin(chat.deployment, chat.options, private=chat.private)
                 if question:
                     self._send(question)
             else:
@@ -351,28 +355,49 @@ class ChatRoom(Room):
             return meant.deployment
         return ready[0] if len(ready) == 1 else ""
 
-    def _new(self, deployment: str, options: ChatOptions) -> Chat:
+    def _new(self, deployment: str, options: ChatOptions, private: bool = False) -> Chat:
         known = self.corral.state.deployments.get(deployment)
         room = known.spec.ctx // max(1, known.spec.parallel) if known else 0
         return Chat(id="", title="", deployment=deployment, options=options, owner="", created_at=0, updated_at=0,
-                    ctx_per_slot=room)  # fmt: skip
+                    ctx_per_slot=room, private=private)  # fmt: skip
 
-    def begin(self, deployment: str, options: ChatOptions | None = None) -> None:
+    def begin(self, deployment: str, options: ChatOptions | None = None, *, private: bool = False) -> None:
         """A new chat with `deployment`, at once; what is typed stays in the field."""
         self._to("ask")
-        self._opened(ChatDetail(chat=self._new(deployment, options or ChatOptions()), messages=()))
+        self._opened(ChatDetail(chat=self._new(deployment, options or ChatOptions(), private), messages=()))
 
-    def action_new(self) -> None:
+    def action_new(self, private: bool = False) -> None:
         from tui.screens.chatforms import NewChat
 
         def chosen(new: tuple[str, ChatOptions] | None) -> None:
             if new is not None:
-                self.begin(*new)
+                self.begin(*new, private=private)
 
         if name := self._usual():
-            self.begin(name)
+            self.begin(name, private=private)
         else:
             self.app.push_screen(NewChat(self._ready()), chosen)
+
+    def action_private(self) -> None:
+        self.action_new(private=True)
+
+    def action_unlock(self) -> None:
+        from tui.screens.privacyforms import Unlock
+
+        def asked(key: ChatKey) -> None:
+            if key.state == "open":
+                self.say("The chats are open")
+            elif not key.passphrase:
+                self.say(f"The chats are locked: {key.why}. {key.todo}")
+            else:
+                self.app.push_screen(Unlock(key), lambda _: self.draw({"chat"}))
+
+        self.corral.act(lambda client: client.privacy.key(), asked)
+
+    def action_others(self) -> None:
+        from tui.screens.privacyforms import Others
+
+        self.app.push_screen(Others())
 
     def action_stop_turn(self) -> None:
         last = self.turns[-1]

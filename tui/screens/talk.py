@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from core.nouns import Chat, Turn
 from tui.plain import line
 from tui.spoken import spoken
 from tui.widgets.turn import IN_FLIGHT, TurnView, can_go_on, figures, filled, settings
+from tui.words import age
 
 if TYPE_CHECKING:
     from tui.front import Front
@@ -26,12 +28,32 @@ def about(chat: Chat | None, turns: Sequence[Turn], growing: str) -> str:
     if chat is None:
         return "enter opens a chat, n begins one"
     if not chat.id:
-        return f"a new chat with {chat.deployment} | {settings(chat.options)}"
+        new = "a new private chat, kept nowhere," if chat.private else "a new chat"
+        return f"{new} with {chat.deployment} | {settings(chat.options)}"
     (used, guessed), room = filled(turns, growing), chat.ctx_per_slot
     told = f"{'~' if guessed else ''}{used}"
     share = f"context {told}/{room} ({100 * used // room} %)" if room else f"context {told}"
     full = "forgets the oldest" if chat.on_full == "forget-oldest" else "asks"
-    return f"{share}, when full {full} | {chat.deployment} | {chat.title or 'untitled'}"
+    kept = f"{words} | " if (words := keeping(chat)) else ""
+    return f"{kept}{share}, when full {full} | {chat.deployment} | {chat.title or 'untitled'}"
+
+
+def keeping(chat: Chat) -> str:
+    """Whether it is private or held, and when it goes; "" where it is kept as usual."""
+    if chat.held:
+        return "under legal hold"
+    if chat.private:
+        return "private, kept nowhere"
+    if chat.goes_at is None:
+        return ""
+    left = age(time.time(), chat.goes_at)
+    return "deleted within the hour" if left in ("-", "now") else f"deleted in {left}"
+
+
+def marked(chat: Chat) -> str:
+    """Its title in the list, after a word where it is not kept as others are."""
+    words = "held: " if chat.held else "private: " if chat.private else ""
+    return f"{words}{chat.title or 'untitled'}"
 
 
 def hindered(action: str, chat: Chat | None, turns: Sequence[Turn]) -> str:

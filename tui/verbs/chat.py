@@ -15,10 +15,24 @@ import click
 from core.client import Client
 from core.errors import CorralError, Failed, Invalid
 from core.nouns import Chat, ChatOptions, Turn
+from core.nouns.written import as_markdown
 from tui.amounts import Number, Whole
-from tui.command import INTERRUPTED, Nouns, Told, again, filled, named, note, options, run, with_options
+from tui.command import (
+    INTERRUPTED,
+    Nouns,
+    Told,
+    again,
+    filled,
+    named,
+    note,
+    options,
+    run,
+    with_options,
+    with_options_but,
+)
 from tui.lines import as_json, ask, say, table, tell
 from tui.plain import line, plain
+from tui.verbs.privacy import VERBS, look
 from tui.words import age, counted
 
 WAITS = {"queued": "(queued: every slot is taken, or its replica starts)", "prompt": "(reading the prompt)"}
@@ -37,10 +51,11 @@ PATIENCE_S = 30.0
 @click.option("--seed", type=Whole(0, 2**32 - 1))
 @click.option("--resume", "resume", callback=filled, shell_complete=named("chats"), help="go on with this chat")
 @click.option("--forget-oldest", is_flag=True, help="when the context is full, forget the oldest turns")
+@click.option("--private", is_flag=True, help="keep nothing: in memory alone, and gone when this ends")
 @with_options
 def chat(
     deployment: str, question: tuple[str, ...], system: str, temperature: float | None, top_p: float | None,
-    max_tokens: int | None, seed: int | None, resume: str | None, forget_oldest: bool,
+    max_tokens: int | None, seed: int | None, resume: str | None, forget_oldest: bool, private: bool,
 ) -> None:  # fmt: skip
     """Ask DEPLOYMENT. The question stands in the arguments, on standard input, or is typed (a conversation)."""
     settings = ChatOptions(system=system, temperature=temperature, top_p=top_p, max_tokens=max_tokens, seed=seed)
@@ -53,22 +68,31 @@ def chat(
     if any("\ud800" <= each <= "\udfff" for each in text):  # before there is a chat
         raise click.UsageError("the question is not UTF-8: look at the locale of the terminal")
 
+    if private and resume:
+        raise click.UsageError("--private begins a chat of its own: it cannot --resume one")
+
     async def begin(client: Client, first: str) -> Chat:
         if resume:
             return (await client.chat(resume)).chat
-        return await client.create_chat(deployment, settings, question=first)
+        return await client.create_chat(deployment, settings, question=first, private=private)
 
-    if text:
-        _answer(run(lambda client: begin(client, text)), text, forget_oldest)
-        return
-    if not resume:
-        run(lambda client: client.deployment(deployment))  # what is not there is said before anything is typed
     talk: Chat | None = None
-    while (typed := _typed()) is not None:
-        if typed.strip():
-            talk = talk or run(lambda client, first=typed: begin(client, first))  # type: ignore[misc]  # a conversation without a question leaves no chat
-            with contextlib.suppress(Stopped):
-                _answer(talk, typed, forget_oldest)
+    try:
+        if text:
+            talk = run(lambda client: begin(client, text))
+            _answer(talk, text, forget_oldest)
+            return
+        if not resume:
+            run(lambda client: client.deployment(deployment))  # what is not there is said before anything is typed
+        while (typed := _typed(private)) is not None:
+            if typed.strip():
+                talk = talk or run(lambda client, first=typed: begin(client, first))  # type: ignore[misc]  # a conversation without a question leaves no chat
+                with contextlib.suppress(Stopped):
+                    _answer(talk, typed, forget_oldest)
+    finally:
+        if talk is not None and talk.private:
+            gone = talk.id
+            run(lambda client: client.remove_chat(gone))
 
 
 class Stopped(click.exceptions.Exit):
@@ -78,12 +102,12 @@ class Stopped(click.exceptions.Exit):
         super().__init__(INTERRUPTED)
 
 
-def _typed() -> str | None:
+def _typed(private: bool) -> str | None:
     """A line from the terminal; None at its end."""
     with contextlib.suppress(ImportError):
         import readline  # noqa: F401 - input() then edits its line and remembers the ones before
     try:
-        return input("> ")
+        return input("private> " if private else "> ")
     except EOFError:
         say()
         return None
@@ -119,7 +143,11 @@ async def _ask(client: Client, talk: Chat, text: str, forget_oldest: bool) -> No
     except asyncio.CancelledError:
         await client.stop_turn(talk.id, (await asked).id)
         say()
-        note(f"stopped; what came is kept: corral chats show {talk.id}; or: corral chats go-on {talk.id}")
+        note(
+            "stopped"
+            if talk.private
+            else f"stopped; what came is kept: corral chats show {talk.id}; or: corral chats go-on {talk.id}"
+        )
         raise Stopped from None
 
 
@@ -219,7 +247,7 @@ def _list(found: list[Chat], none: str) -> None:
     if not found:
         say(none)
         return
-    when = any(c.goes_at for c in found)
+    when = any(c.goes_at or c.held or c.private for c in found)
     table(
         ("CHAT", "UPDATED", "DEPLOYMENT", "TURNS", *(("GOES",) if when else ()), "TITLE"),
         [
@@ -231,15 +259,25 @@ def _list(found: list[Chat], none: str) -> None:
 
 
 def _goes(chat: Chat) -> str:
-    """When it is deleted for good, by [chats] keep_days."""
+    """When it is deleted for good, by the rules of retention."""
+    if chat.held:
+        return "held"
+    if chat.private:
+        return "private"
     left = age(time.time(), chat.goes_at) if chat.goes_at else "-"
     return f"in {left}" if left not in ("-", "now") else left
 
 
 @chats.command("ls")
-@with_options
-def ls() -> None:
+@click.option("--user", "whose", callback=filled, help="those of another user; needs --reason")
+@click.option("--reason", default="", help="why you look at what another one said; it is recorded")
+@with_options_but("user")
+def ls(whose: str | None, reason: str) -> None:
     """Your chats, newest first."""
+    if whose:
+        found = look(reason, user=whose, titles=True)
+        _list([each.chat for each in found.chats], f"{line(whose)} has no chats")
+        return
     _list(run(lambda client: client.chats()), "no chats yet: corral chat DEPLOYMENT")
 
 
@@ -253,14 +291,18 @@ def search(text: str) -> None:
 
 @chats.command("show")
 @click.argument("chat", shell_complete=named("chats"))
+@click.option("--reason", default="", help="show another one's: why you look; it is recorded")
 @with_options
-def show(chat: str) -> None:
+def show(chat: str, reason: str) -> None:
     """A chat with its questions and answers."""
-    detail = run(lambda client: client.chat(chat))
+    if reason:
+        (detail,) = look(reason, chat=chat).chats
+    else:
+        detail = run(lambda client: client.chat(chat))
     if options().json:
         as_json(detail)
         return
-    say(f"{line(detail.chat.title) or detail.chat.id} ({line(detail.chat.deployment)})")
+    say(f"{line(detail.chat.title) or detail.chat.id} ({line(detail.chat.deployment)}{_state(detail.chat)})")
     for turn in detail.messages:
         say(f"\n> {plain(turn.question)}\n")
         say(plain(turn.answer))
@@ -270,6 +312,15 @@ def show(chat: str) -> None:
             say(f"[{line(turn.state)}{': ' + line(turn.reason) if turn.reason else ''}]")
         if told := figures(turn, detail.chat.ctx_per_slot):
             say(told)
+
+
+def _state(chat: Chat) -> str:
+    """Whether it is private or held, and when it goes."""
+    if chat.held:
+        return "; under legal hold: nothing of it is deleted"
+    if chat.private:
+        return "; private: in memory alone"
+    return f"; deleted {_goes(chat)}" if chat.goes_at else ""
 
 
 @chats.command("go-on")
@@ -292,15 +343,28 @@ def rename(chat: str, title: str) -> None:
 
 
 @chats.command("export")
-@click.argument("chat", shell_complete=named("chats"))
+@click.argument("chat", required=False, shell_complete=named("chats"))
 @click.option("--format", "format_", type=click.Choice(["md", "json"]), default="md", show_default=True)
-@with_options
-def export(chat: str, format_: str) -> None:
-    """Write a chat to standard output."""
-    if options().json or format_ == "json":
-        as_json(json.loads(run(lambda client: client.export_chat(chat, "json"))))
+@click.option("--user", "whose", callback=filled, help="all of another user; needs --reason")
+@click.option("--reason", default="", help="why you look at what another one said; it is recorded")
+@with_options_but("user")
+def export(chat: str | None, format_: str, whose: str | None, reason: str) -> None:
+    """Write a chat, or all of yours, to standard output."""
+    form = "json" if options().json else format_
+    if whose and chat:
+        raise click.UsageError("say a chat, or --user for all of somebody's")
+    if whose or (chat and reason):
+        found = look(reason, user=whose) if whose else look(reason, chat=chat)
+        if form == "json":
+            as_json(found)
+        else:
+            click.echo(plain(as_markdown(found.chats)), nl=False)
+        return
+    text = run(lambda client: client.export_chat(chat, form) if chat else client.export_chats(form))
+    if form == "json":
+        as_json(json.loads(text))
     else:  # a file that is shown on a terminal one day must not speak to it either
-        click.echo(plain(run(lambda client: client.export_chat(chat, "md"))), nl=False)
+        click.echo(plain(text), nl=False)
 
 
 @chats.command("rm")
@@ -312,3 +376,7 @@ def rm(chat: str) -> None:
     ask(f"Delete the chat {line(chat)} for good?")
     run(lambda client: client.remove_chat(chat))
     tell({"removed": chat}, f"removed {line(chat)}")
+
+
+for verb in VERBS:
+    chats.add_command(verb)

@@ -41,6 +41,8 @@ def status() -> None:
         f"gateway   {line(gateway.state)}, {pid}{gateway.in_flight} in flight, {gateway.queued} queued,"
         f" {gateway.requests} served"
     )
+    if gateway.swapped is not None:
+        say(f"memory    the gateway's {_swap(gateway.swapped)}")
     for node in found.nodes:
         say(
             f"host      {node.cpu_percent:.0f} % CPU, {size(node.free_bytes)} of {size(node.memory_bytes)} memory free,"
@@ -58,6 +60,10 @@ def status() -> None:
         warnings.append("this terminal and the daemon have different versions: corral shutdown, then start again")
     for warning in warnings:
         say(f"! {line(warning)}")
+
+
+def _swap(why: str) -> str:
+    return f"may be written to swap: {line(why)}" if why else "is not written to swap"
 
 
 @click.command()

@@ -41,7 +41,8 @@ OOMPolicy=continue
 Delegate=yes
 PrivateTmp=no
 UMask=0077
-LimitCORE=0
+# 1 and not 0: systemd-coredump and its like get a dump whatever the limit is, but for 1.
+LimitCORE=1
 NoNewPrivileges=yes
 LockPersonality=yes
 RestrictRealtime=yes
@@ -67,6 +68,11 @@ RuntimeDirectory=corral
 RuntimeDirectoryMode=0755
 # Else /run/corral goes on stop, with the sockets of what runs on.
 RuntimeDirectoryPreserve=yes
+# The gateway locks its memory, so that nothing of what passes through is written to swap.
+LimitMEMLOCK=infinity
+# The master key of the chats lies here, apart from the database, unless corral.toml names another place.
+ConfigurationDirectory=corral
+ConfigurationDirectoryMode=0755
 # For a file that audit records are appended to ([audit.sinks]).
 LogsDirectory=corral
 LogsDirectoryMode=0700
@@ -223,7 +229,8 @@ def _own() -> list[tuple[Path, str]]:
     """What is there of this user's own daemon."""
     paths = user_paths()
     unit = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "systemd/user" / systemd.UNIT
-    found = [(paths.state, STATE), (paths.config, "settings"), (paths.keys, "keys"), (cache_folder(), "cache")]
+    found = [(paths.state, STATE), (paths.config, "settings"), (paths.keys, "keys"),
+             (paths.chats_key, "master key of the chats"), (cache_folder(), "cache")]  # fmt: skip
     if not os.environ.get("CORRAL_HOME"):
         found.append((unit, THE_UNIT))
     return [(place, what) for place, what in found if place.exists()]
