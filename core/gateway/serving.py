@@ -260,15 +260,20 @@ class Serving:
         """End what runs while the successor serves; turns are kept for whoever comes back for them."""
         core = self._core
         core.retire()
+
+        def tell() -> None:
+            seats = core.table.living()
+            held = core.table.subjects.in_flight()
+            keys = {id[4:]: each.requests for id, each in held.items() if id.startswith("key:") and each.requests}
+            in_flight = {f"{x.route.id} {x.route.launch}": x.busy for x in seats if x.busy}
+            successor.tell(wire.Busy(in_flight=in_flight, keys=keys, held=held))
+
         try:
             while core.exchanges or core.turns or (following is not None and not following.done()):
-                seats = core.table.living()
-                held = core.table.subjects.in_flight()
-                keys = {id[4:]: each.requests for id, each in held.items() if id.startswith("key:") and each.requests}
-                in_flight = {f"{x.route.id} {x.route.launch}": x.busy for x in seats if x.busy}
-                successor.tell(wire.Busy(in_flight=in_flight, keys=keys, held=held))
+                tell()
                 await asyncio.sleep(0.2)
         finally:
+            tell()  # what the last ones came to
             self._private.close()
             self._turns_path.unlink(missing_ok=True)
             core.tell_denials(all=True)
