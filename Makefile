@@ -12,7 +12,7 @@ help:
 	@echo 'make test   install what tests need and run them'
 	@echo 'make test-engines  build the other two engines and run their journeys'
 	@echo 'make test-pythons  the quick tests with every other Python that is found here, 3.11 to 3.13'
-	@echo 'make soak   the long runs: 1,000 rounds of kill -9, faults, a systemd of its own (an hour and more)'
+	@echo 'make soak   the long runs: 1,000 rounds of kill -9, 100,000 fuzzed requests, faults, a systemd of its own (an hour and more)'
 	@echo 'make check  ruff, mypy (--strict but for tests) and the import contracts'
 	@echo 'make bench  measure, and print figures with the machine named'
 	@echo 'make shots  write every screen to screenshots/'

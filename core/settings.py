@@ -321,6 +321,9 @@ class GatewayTable(_Table, frozen=True, kw_only=True):
     queue_timeout_s: Seconds = 60
     first_byte_timeout_s: Seconds = 600
     idle_timeout_s: Seconds = 120
+    request_timeout_s: Annotated[float, msgspec.Meta(ge=1, le=1e9)] = 30
+    """From a connection on, until it has asked something; and, with the idle time-out, from the first byte of a request
+    to its last."""
     body_bytes: Annotated[int, msgspec.Meta(ge=1024)] = 16 << 20
     when_spool_full: Literal["refuse", "serve-uncounted"] = "refuse"
 

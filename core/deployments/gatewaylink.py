@@ -471,6 +471,7 @@ class GatewayLink:
                         queue_timeout_s=table.queue_timeout_s,
                         first_byte_timeout_s=table.first_byte_timeout_s,
                         idle_timeout_s=table.idle_timeout_s,
+                        request_timeout_s=table.request_timeout_s,
                         body_bytes=table.body_bytes,
                         serve_uncounted=table.when_spool_full == "serve-uncounted",
                         listen=for_the_one_before(table),

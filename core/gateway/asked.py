@@ -26,6 +26,8 @@ MOST_TOKENS = 1 << 40
 
 Likely = Annotated[float, Meta(ge=-1, le=20)]
 """So many alternatives to each token: OpenAI's most. A float, because llama.cpp takes 1e5 for a whole number too."""
+Tokens = Annotated[float, Meta(ge=-(1 << 31), le=(1 << 31) - 1)]
+"""An engine's 32 bits. A count of 300 digits would be reserved, and could not be written down for a key's day."""
 Answers = Annotated[float, Meta(ge=0, le=128)]
 Grammar = Annotated[str, Meta(max_length=16 << 10)]
 """An engine follows its brackets on the stack: 100,000 ended it."""
@@ -49,10 +51,10 @@ class Asked(msgspec.Struct, frozen=True):
     stream: bool | None = None
     stream_options: Options | None = None
     return_progress: msgspec.Raw = _NOTHING
-    max_tokens: float | None = None
-    max_completion_tokens: float | None = None
-    max_output_tokens: float | None = None
-    n_predict: float | None = None
+    max_tokens: Tokens | None = None
+    max_completion_tokens: Tokens | None = None
+    max_output_tokens: Tokens | None = None
+    n_predict: Tokens | None = None
     """llama.cpp's word for max_tokens, and there it wins."""
     logprobs: bool | Likely | None = None
     top_logprobs: Likely | None = None
@@ -89,10 +91,16 @@ def read(api: Api, body: bytes) -> Asked:
     if not api.costs and len(body) > COUNTED_BYTES:
         raise Refusal(413, f"a body has at most {COUNTED_BYTES} bytes here", "body_too_large")
     try:
+        if not body.isascii():
+            body.decode()  # the reader looks at no text that it skips, and an engine would answer 500
         asked = _DECODE(body)
+        schemas = (
+            asked.json_schema, asked.response_format, asked.tools, asked.text, asked.output_format, asked.output_config,
+        )  # fmt: skip
+        items = max(map(_items, schemas))
     except msgspec.ValidationError as error:
         raise Refusal(400, f"the body cannot be read: {error}", "bad_request") from None
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError):
         raise Refusal(400, "the body cannot be read: it is not JSON", "bad_request") from None
     if asked.logprobs is not None and asked.logprobs > api.logprobs:
         raise Refusal(400, f"logprobs is at most {api.logprobs} here", "bad_request")
@@ -103,11 +111,8 @@ def read(api: Api, body: bytes) -> Asked:
     if asked.grammar and (count := sum(map(asked.grammar.count, ("?", "*", "{0")))) > CHOICES:
         why = f"grammar has {count} parts that may be left out (`?`, `*`, `{{0`) and may have {CHOICES}"
         raise Refusal(400, f"{why}: json_schema has no such limit", "bad_request")
-    for schema in (
-        asked.json_schema, asked.response_format, asked.tools, asked.text, asked.output_format, asked.output_config,
-    ):  # fmt: skip
-        if schema and _items(msgspec.json.decode(schema)) > ITEMS:
-            raise Refusal(400, f"the arrays of a schema have at most {ITEMS} items in all", "bad_request")
+    if items > ITEMS:
+        raise Refusal(400, f"the arrays of a schema have at most {ITEMS} items in all", "bad_request")
     return asked
 
 
@@ -120,14 +125,18 @@ def _count(name: str, texts: msgspec.Raw, most: int) -> None:
         raise Refusal(400, f"{name} has {count} entries and may have {most}: send several requests", "bad_request")
 
 
-def _items(schema: object) -> float:
+def _items(schema: msgspec.Raw) -> float:
     """The sum of `minItems` and `maxItems` wherever they stand; without recursion, however deep it is."""
-    found, left = 0.0, [schema]
+    found, left = 0.0, [msgspec.json.decode(schema)] if schema else []
     while left:
         each = left.pop()
         if isinstance(each, dict):
             left.extend(each.values())
-            found += sum(abs(n) for key in ("minItems", "maxItems") if isinstance(n := each.get(key), int | float))
+            found += sum(
+                min(abs(n), ITEMS + 1)
+                for key in ("minItems", "maxItems")
+                if isinstance(n := each.get(key), int | float)
+            )
         elif isinstance(each, list):
             left.extend(each)
     return found

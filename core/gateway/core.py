@@ -28,6 +28,7 @@ class Caller(Protocol):
 
     def leave(self) -> None: ...
     def unused(self) -> None: ...
+    def silent(self) -> None: ...
 
 
 class Running(Protocol):
@@ -51,6 +52,8 @@ class Core:
         self.tasks: set[asyncio.Task[None]] = set()
         self.exchanges: set[Running] = set()
         self.clients: set[Caller] = set()
+        self.fresh: dict[Caller, float] = {}
+        """Those that are to ask something soon, the oldest first, and when they came (monotonic)."""
         self.places = Crowd()
         """Connections by the address, or user, that they come from."""
         self.holders = Crowd()
@@ -98,8 +101,14 @@ class Core:
 
     def sweep(self) -> None:
         """Have connections closed on which nothing was asked between two sweeps: whoever may connect could hold them
-        for ever, and with them descriptors."""
+        for ever, and with them descriptors. Those that have come and asked nothing have less time."""
         now = time.monotonic()
+        while self.fresh:
+            client, came = next(iter(self.fresh.items()))
+            if now - came < self.table.limits.request_timeout_s:
+                break
+            del self.fresh[client]
+            client.silent()
         if now - self._swept >= self.table.limits.idle_timeout_s:
             self._swept = now
             for client in tuple(self.clients):

@@ -5,6 +5,7 @@ is read."""
 from __future__ import annotations
 
 import math
+import re
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -21,6 +22,13 @@ from core.gateway.routes import Table
 HEAD_BYTES = 32 << 10
 AHEAD_BYTES = 64 << 10
 PIECE = 16 << 10
+TARGET_BYTES = 8 << 10
+"""RFC 9112 asks for 8000 at least."""
+EMPTY_BYTES = 1 << 10
+"""Of empty lines before a request: one is to be expected."""
+_HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~%!$&'()*+,;=-]*)(?::[0-9]*)?")
+_ABSOLUTE = re.compile(rb"https?://[^/?@]+(?:[/?]|$)", re.IGNORECASE)
+_LINE = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+ \S+ HTTP/1\.[01]\r\n")
 
 
 class Request:
@@ -103,15 +111,22 @@ class Framer:
                 if self._raw > HEAD_BYTES and not self._request.frozen:
                     raise Refusal(431, f"more than {HEAD_BYTES} bytes of headers", "headers_too_large")
                 self._parser.feed_data(piece)
+                if self._raw > EMPTY_BYTES and not self.begun and not self.ready:
+                    raise Refusal(400, "nothing but empty lines", "bad_request")
+                more = self._raw - self._got
+                if self._chunked and self._request.frozen and more > HEAD_BYTES + AHEAD_BYTES + self._got:
+                    raise Refusal(413, "too many bytes of chunk extensions", "bad_request")
         except httptools.HttpParserUpgrade:
             raise Refusal(501, "Upgrade is not supported", "upgrade") from None
         except httptools.HttpParserCallbackError as error:
             cause = error.__context__
             raise cause if isinstance(cause, Refusal) else Refusal(400, _MALFORMED, "bad_request") from None
+        except httptools.HttpParserInvalidMethodError:
+            if between and _LINE.match(data):
+                raise Refusal(501, "there is no such method", "method") from None
+            raise Refusal(400, _MALFORMED, "bad_request") from None
         except httptools.HttpParserError:
             raise Refusal(400, _MALFORMED, "bad_request") from None
-        if self._request.frozen and self._chunked and self._raw - self._got > HEAD_BYTES + AHEAD_BYTES + self._got:
-            raise Refusal(413, "too many bytes of chunk extensions", "bad_request")
         if between and len(self.ready) == 1 and not self.begun and self._last.learn(data, self._request.length):
             self._like = self._request
         return b""
@@ -126,6 +141,8 @@ class Framer:
 
     def on_url(self, url: bytes) -> None:
         self._request.target += url
+        if len(self._request.target) > TARGET_BYTES:
+            raise Refusal(414, f"a URL has at most {TARGET_BYTES} bytes", "url_too_long")
 
     def on_header(self, name: bytes, value: bytes) -> None:
         request = self._request
@@ -134,16 +151,22 @@ class Framer:
         name = name.lower()
         if name == b"host":
             request.hosts += 1
+            if not _HOST.fullmatch(value.strip()):
+                raise Refusal(400, "the Host header names no host", "bad_request")
         elif name == b"content-length":
-            request.length = int(value) if value.isdigit() else 0
+            request.length = int(value)  # the parser has looked at it
         elif name == b"transfer-encoding":
+            if value.strip().lower() != b"chunked":
+                raise Refusal(501, "there is no other transfer coding than chunked", "transfer_encoding")
             self._chunked = True
         elif name == b"authorization" and value[:7].lower() == b"bearer ":
             request.key = value[7:].strip() or b"?"
         elif name == b"x-api-key" and not request.key:
             request.key = value.strip() or b"?"
         elif name == b"expect":
-            request.expects = value.lower() == b"100-continue"
+            if value.strip().lower() != b"100-continue":
+                raise Refusal(417, "100-continue can be expected, and nothing else", "expectation")
+            request.expects = True
         elif name == b"x-corral-actor":
             request.actor = value.decode("utf-8", "replace") or "?"
         elif name == b"x-corral-groups":
@@ -157,16 +180,33 @@ class Framer:
         request = self._request
         request.frozen = True
         request.method = self._parser.get_method()
-        request.old = self._parser.get_http_version() != "1.1"
+        version = self._parser.get_http_version()
+        if version not in ("1.0", "1.1"):
+            raise Refusal(505, "this speaks HTTP/1.1", "http_version")
+        request.old = version == "1.0"
         request.keep = self._parser.should_keep_alive() and not request.old
         if self._parser.should_upgrade():
             raise Refusal(501, "Upgrade is not supported", "upgrade")
         if request.hosts > 1 or (request.hosts == 0 and not request.old):
             raise Refusal(400, "a request has exactly one Host header", "bad_request")
+        if request.old and self._chunked:  # whoever is before us may frame it in another way
+            raise Refusal(400, "HTTP/1.0 has no transfer coding", "bad_request")
+        if request.target[:1] != b"/":
+            self._odd_target(request)
+        elif b"#" in request.target:
+            raise Refusal(400, "the URL is malformed", "bad_request")
         self._bound(request.length)
         self._may(request)
         if request.expects and not request.old:
             self.waits = True
+
+    def _odd_target(self, request: Request) -> None:
+        """What is no path: `*` is for OPTIONS, a whole URL is ours whatever host it names."""
+        target = request.target
+        if (target == b"*" and request.method == b"OPTIONS") or (_ABSOLUTE.match(target) and b"#" not in target):
+            return
+        if request.method != b"CONNECT":  # a tunnel is refused as an upgrade
+            raise Refusal(400, "the URL is malformed", "bad_request")
 
     def on_body(self, body: bytes) -> None:
         self.waits = False

@@ -28,8 +28,6 @@ from core.gateway.outbox import OUT
 from core.gateway.routes import Target, unknown
 from core.peer import peer
 
-HEAD_S = 30.0
-"""A request that has begun must be whole within this and the idle time-out."""
 BUFFER_BYTES = 64 << 10
 """What is written and not taken may come to before an engine is paused."""
 LINGER_S = 5.0
@@ -74,8 +72,8 @@ class ClientConnection(asyncio.Protocol):
         self._closed = False
         self._last = False
         self._framed = False
-        self._unused = False
-        """Nothing has come since the last sweep."""
+        self._unused: bool | None = None
+        """Nothing has come since the last sweep; None: nothing ever."""
         self._head = self._more = b""
         self._source = LOCAL
         self._place = self._holds = ""
@@ -103,10 +101,12 @@ class ClientConnection(asyncio.Protocol):
             return
         self._place = where
         self._core.clients.add(self)
+        self._core.fresh[self] = time.monotonic()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._closed = True
         self._core.clients.discard(self)
+        self._core.fresh.pop(self, None)
         if self._place:
             self._core.places.leave(self._place)
         if self._holds:
@@ -123,12 +123,20 @@ class ClientConnection(asyncio.Protocol):
     def unused(self) -> None:
         """A sweep: close if nothing has come since the one before and nothing is being answered. What was closed at an
         earlier sweep, and still has an answer that its client does not take, is cut."""
+        if self._unused is None:
+            return  # `silent` looks after it
         if self._unused and self._last:
             self._transport.abort()
         elif self._unused and not self._busy and not self._refused:
             self._last = True
             self._transport.close()
         self._unused = True
+
+    def silent(self) -> None:
+        """It is due to have asked something: close if it has not."""
+        if self._unused is None:
+            self._last = True
+            self._transport.close()
 
     def leave(self) -> None:
         """This gateway takes nothing new: close at once if nothing is asked, else after the answer."""
@@ -191,7 +199,8 @@ class ClientConnection(asyncio.Protocol):
             self._timer.cancel()
             self._timer = None
         if framer.begun and self._timer is None:
-            seconds = HEAD_S + self._core.table.limits.idle_timeout_s
+            limits = self._core.table.limits
+            seconds = limits.request_timeout_s + limits.idle_timeout_s
             self._timer = asyncio.get_running_loop().call_later(seconds, self._late, seconds)
         self._next()
 
@@ -271,6 +280,8 @@ class ClientConnection(asyncio.Protocol):
             self._turn_away(request, refusal)
         except httptools.HttpParserError:
             self._turn_away(request, Refusal(400, "the URL is malformed", "bad_request"))
+        except msgspec.DecodeError:  # in a part that is read only when the body is changed
+            self._turn_away(request, Refusal(400, "the body cannot be read: it is not JSON", "bad_request"))
         except RecursionError:  # how deep the JSON reader follows depends on where it is called from
             self._turn_away(request, Refusal(400, "the body is nested too deeply", "bad_request"))
 
@@ -294,6 +305,8 @@ class ClientConnection(asyncio.Protocol):
         path = url.path or b"/"
         if path in ROUTES:
             return ROUTES[path]
+        if request.target == b"*":
+            raise Refusal(405, "there are no options", "method", allow="GET, HEAD, POST")
         if path == MODELS or path.startswith(MODELS + b"/"):
             self._models(request, path[len(MODELS) + 1 :])
         elif path in PROBES:

@@ -228,6 +228,9 @@ class GatewayLimits(msgspec.Struct, frozen=True, kw_only=True):
     """All on which they are served; empty: `listen` alone."""
     files: Files | None = None
     """Of the certificate of those that speak TLS."""
+    request_timeout_s: float = 30
+    """A connection that has asked nothing yet is closed after so long, and a request must be whole within it and the
+    idle time-out."""
     connections_per_address: int = 512
     connections_per_key: int = 512
 

@@ -78,7 +78,12 @@ class Stub:
                     await reader.read()
                     self.gone.set()
                     return
-                asked = json.loads(body)
+                try:
+                    asked = json.loads(body)
+                except (ValueError, RecursionError):
+                    writer.write(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 2\r\n\r\n{}")
+                    await writer.drain()
+                    continue
                 status, script = self.scripts.get(head.split(b" ")[1], (200, None))
                 if isinstance(script, bytes) or (script is None and not asked.get("stream")):
                     usage = {"prompt_tokens": 5, "completion_tokens": 2}
@@ -101,7 +106,7 @@ class Stub:
                 if asked.get("return_progress"):
                     read = b'data: {"choices":[{}],"prompt_progress":{"total":7,"cache":2,"processed":%d}}\n\n'
                     events = [read % 2, read % 7, *events]
-                if asked.get("stream_options", {}).get("include_usage"):
+                if (asked.get("stream_options") or {}).get("include_usage"):
                     events.append(b'data: {"choices":[],"usage":{"prompt_tokens":7,"completion_tokens":3}}\n\n')
                 events.append(b"data: [DONE]\n\n")
                 for event in script or events:
@@ -145,6 +150,7 @@ class Gateway:
         self.folder = folder
         self.launch = launch
         self.socket = folder / "g.sock"
+        self.log = folder / "gateway.log"
         self.n = 0
         self.usage: list[wire.UsageBatch] = []
         self.writer: asyncio.StreamWriter | None = None
@@ -157,7 +163,10 @@ class Gateway:
             "CORRAL_GATEWAY_LAUNCH": self.launch,
             "CORRAL_GATEWAY_OWNER": str(os.getuid()),
         }
-        self.process = subprocess.Popen([sys.executable, "-P", "-m", "core.gateway"], env=env, cwd=Path.cwd())
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "core.gateway"], env=env, cwd=Path.cwd(), stderr=log
+            )
 
     async def connect(self) -> wire.Welcome:
         async with asyncio.timeout(10):

@@ -13,6 +13,9 @@ TOO_MUCH = [
     (CHAT, {"top_logprobs": "100000"}),
     (CHAT, {"n_probs": 100_000}),
     (CHAT, {"n": 129}),
+    (CHAT, {"max_tokens": 1e308}),
+    (CHAT, {"max_completion_tokens": 1 << 31}),
+    (CHAT, {"max_tokens": -1e308}),
     (CHAT, {"n_cmpl": 129}),
     (CHAT, {"repeat_last_n": 1 << 24}),
     (CHAT, {"dry_penalty_last_n": 1 << 24}),
@@ -29,6 +32,7 @@ TOO_MUCH = [
 ]
 ENOUGH = [
     (CHAT, {"logprobs": True, "top_logprobs": 20}),
+    (CHAT, {"max_tokens": -1, "max_completion_tokens": (1 << 31) - 1}),
     (CHAT, {"logprobs": None, "top_logprobs": None, "n": None}),
     (CHAT, {"n": 1, "repeat_last_n": -1, "dry_penalty_last_n": -1}),
     (COMPLETION, {"logprobs": 5, "best_of": 1}),
@@ -99,3 +103,25 @@ async def test_a_body_that_is_nested_too_deeply_is_refused_and_the_connection_go
     assert (await asked(gateway, CHAT, raw)).startswith(b"HTTP/1.1 200 OK" if depth < 1000 else b"HTTP/1.1 400 ")
     assert len(stub.bodies) == (depth < 1000)
     assert gateway.process.poll() is None
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"model":"\xff"}', b'{"model":"chat","x":"\xff"}', b'{"model":"chat","\xff":1}',
+        b'{"model":"chat","tools":["\xff"]}',
+        b'{"model":"chat","tools":[1e999]}', b'{"model":"chat","tools":{"minItems":1' + b"0" * 400 + b"}}",
+        b'{"model":"chat","response_format":{"minItems":1e999}}', b'{"model":"chat","max_tokens":1e999}',
+        b'{"model":"chat","stream":true,"stream_options":{"include_usage":false,"x":1e999}}',
+        b'{"model":"chat","x":' + b"[" * 20_000 + b"]" * 20_000 + b"}", b'\xef\xbb\xbf{"model":"chat"}',
+        b'"chat"', b"[]", b"",
+    ],
+    ids=range(14),
+)  # fmt: skip
+async def test_what_cannot_be_read_is_refused_and_the_connection_goes_on(gateway, stub, body):
+    await gateway.route(stub)
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body)
+    answer = await gateway.raw(head + body + b"GET /v1/models HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    first, second = answer.index(b"HTTP/1.1 400 "), answer.index(b"HTTP/1.1 200 ")
+    assert first < second and answer.count(b"HTTP/1.1 ") == 2
+    assert stub.bodies == []

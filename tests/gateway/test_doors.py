@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import hashlib
 import json
 import os
 import socket
@@ -12,13 +11,13 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from certs import KEY, SECRET, issued, port, trusting, write
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from core.deployments.certificates import make, parted
 from core.gateway import wire
 from core.gateway.certificate import Unfit, load
 from core.gateway.certificate import _refuse_shared as refuse_shared
@@ -26,31 +25,7 @@ from core.gateway.crowd import place
 from core.gateway.doors import Kept
 from core.listen import Listen, listens
 
-SECRET = "corral_test"
-KEY = wire.Key(id="k1", name="ci", hash=hashlib.sha256(SECRET.encode()).hexdigest(), owner="ann", uid=4242)
 ASK = {"model": "chat", "stream": True}
-
-
-def port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return sock.getsockname()[1]
-
-
-def write(folder: Path, certificate: bytes, key: bytes, mode: int = 0o600) -> wire.Files:
-    files = wire.Files(str(folder / "c.crt"), str(folder / "c.key"))
-    for path, text in ((files.certificate, certificate), (files.key, key)):
-        new = Path(path + ".new")
-        new.write_bytes(text)
-        new.chmod(mode if path == files.key else 0o644)
-        new.replace(path)
-    return files
-
-
-def issued(folder: Path, days: int = 30, names=("localhost",)) -> tuple[wire.Files, str]:
-    """Files of a certificate of ours, and its fingerprint."""
-    made = make(*parted(names), days)
-    return write(folder, made.certificate, made.key), made.fingerprint
 
 
 def odd(folder: Path, *, begins: int = -9, ends: int = 9, usage=ExtendedKeyUsageOID.SERVER_AUTH, **how) -> wire.Files:
@@ -68,10 +43,6 @@ def odd(folder: Path, *, begins: int = -9, ends: int = 9, usage=ExtendedKeyUsage
         key = ec.generate_private_key(ec.SECP256R1())
     text = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, lock)
     return write(folder, certificate.public_bytes(Encoding.PEM), text)
-
-
-def trusting(files: wire.Files) -> ssl.SSLContext:
-    return ssl.create_default_context(cafile=files.certificate)
 
 
 def request(fields: dict | None, headers: str = "", path: str = "/v1/chat/completions", secret: str = SECRET) -> bytes:

@@ -18,14 +18,13 @@ from core.gateway.usage import Spool
     ids=["in its head", "in its body"],
 )  # fmt: skip
 async def test_it_is_answered_408_and_its_connection_closed(tmp_path, monkeypatch, half):
-    monkeypatch.setattr(listener, "HEAD_S", 0.1)
     monkeypatch.setattr(listener, "LINGER_S", 0.1)
     spool = Spool(tmp_path / "spool", "l1")
     table = Table(tmp_path / "snapshot.json")
     await table.apply(
         wire.Snapshot(
             database="d", epoch=1, n=1, routes=(), allowed=wire.Allowed(uids=(os.getuid(),)),
-            limits=wire.GatewayLimits(idle_timeout_s=0.1),
+            limits=wire.GatewayLimits(idle_timeout_s=0.1, request_timeout_s=0.1),
         )
     )  # fmt: skip
     core = Core(table, spool, owner=os.getuid())

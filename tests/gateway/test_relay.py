@@ -27,7 +27,7 @@ TRAPS = {
     "a tunnel": (b"CONNECT x:80 HTTP/1.1\r\nHost: x\r\n\r\n", b"501"),
     "http/2": (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"400"),
     "many small headers": (b"GET /v1/models HTTP/1.1\r\nHost: x\r\n" + b"A: b\r\n" * 8000 + b"\r\n", b"431"),
-    "an endless url": (b"GET /" + b"a" * 60000, b"431"),
+    "an endless url": (b"GET /" + b"a" * 60000, b"414"),
     "bare line feeds": (b"POST /v1/completions HTTP/1.1\nHost: x\nContent-Length: 2\n\n{}", b"400"),
     "a bare line feed in a chunk": (b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
                                     b"2\n{}\r\n0\r\n\r\n", b"400"),
@@ -35,7 +35,7 @@ TRAPS = {
                               b"Content-Length: 3\r\n\r\n{} ", b"400"),
     "a length that is no number": (b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: +2\r\n\r\n{}", b"400"),
     "chunks by another name": (b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: xchunked\r\n\r\n{}",
-                               b"400"),
+                               b"501"),
     "expect with too long a body": (b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\n"
                                               b"Content-Length: 99999999999\r\n\r\n", b"413"),
 }  # fmt: skip
