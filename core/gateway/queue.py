@@ -3,7 +3,7 @@
 It is start-time fair queueing, counted in seconds of a slot, since slots are what is waited for. The line that has had
 least is served next, one waiter at a time. A waiter is charged with what its caller's requests took of late (at first
 with what all did), and that is corrected when it ends, as Kubernetes' API Priority and Fairness does. A caller who
-comes, or comes back, begins with what the one served last had had: nobody saves up by staying away (decision 0010).
+comes, or comes back, begins with what the one served last had had: nobody saves up by staying away (decision 0009).
 What was used while there was no queue counts for nothing, and costs nothing.
 
 Where n requests wait, each call takes O(log n) at most.
