@@ -257,6 +257,7 @@ async def test_a_refused_client_over_tls_reads_why_though_it_still_sends(gateway
         writer.write(b"a" * 100_000)
         length = int(head.split(b"Content-Length: ")[1].split(b"\r\n")[0])
         assert b"body_too_large" in await reader.readexactly(length)
+    assert "Traceback" not in gateway.log.read_text()
 
 
 # ------------------------------------------------------------------------------------------------ the files

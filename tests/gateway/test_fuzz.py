@@ -23,7 +23,7 @@ from core.listen import Listen
 pytestmark = pytest.mark.xdist_group("measures")
 KEY = wire.Key(
     id="k1", name="fuzz", hash=hashlib.sha256(SECRET.encode()).hexdigest(), owner="ann", uid=4242,
-    limits=wire.KeyLimits(tpm=1 << 50, daily_tokens=1 << 50),
+    limits=wire.Limits(tpm=1 << 50, daily_tokens=1 << 50),
 )  # fmt: skip
 MIB = 1 << 20
 AT_ONCE = 48

@@ -126,7 +126,8 @@ async def test_500_that_read_nothing_keep_a_fixed_buffer_each(gateway, stub, tmp
             sent = stub.sent
             await gateway.told(lambda live: True)
     assert told.connections >= 500
-    assert gateway.rss() - before < 500 * MIB // 2, "256 KiB each, of which half is the TLS of half of them"
+    # 64 KiB and what one read of the engine's brings beyond them, up to 256 KiB; over TLS once more, sealed.
+    assert gateway.rss() - before < 320 * MIB
     stub.flood = 0
     await served(plain)
     for writer in writers:
