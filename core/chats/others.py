@@ -10,14 +10,15 @@ from core.access import Gate
 from core.chats import tables
 from core.chats.holds import with_reason
 from core.chats.sealed import Ring
-from core.errors import NotFound
+from core.errors import NotAllowed, NotFound
 from core.nouns import Actor, ChatDetail, OthersChats
 
 VERB = "chats.read-others"
 
 
 class Others:
-    """Private chats are not among them: they are nobody's but their owner's."""
+    """Private chats are not among them: they are nobody's but their owner's. Nor are those with a deployment that is
+    marked as sensitive, from before the mark: they are shared with nobody."""
 
     def __init__(self, gate: Gate, ring: Ring) -> None:
         self._gate, self._ring = gate, ring
@@ -44,6 +45,11 @@ class Others:
             self._gate.require(actor, VERB, f"user:{name}")
             found = tables.one_chat(db, self._ring, None, chat)
             assert found is not None
+            if found.deployment in self._gate.rights.marks:
+                raise NotAllowed(
+                    f"what was said to {found.deployment} is for its owner alone", "the deployment is sensitive",
+                    "its owner can export it: `corral chats export`",
+                )  # fmt: skip
             detail = ChatDetail(chat=found, messages=tuple(tables.turns_of(db, self._ring, chat)))
             return OthersChats(user=name, reason=reason, chats=(detail,)), None, {"user": name, "chat": chat}
 
@@ -64,6 +70,8 @@ class Others:
                     found += tables.details(db, self._ring, owner)
                 else:
                     found += [ChatDetail(chat=each, messages=()) for each in tables.chats_of(db, self._ring, owner)]
-            return OthersChats(user=name, reason=reason, chats=tuple(found)), None, {"read": what, "chats": len(found)}
+            shown = tuple(each for each in found if each.chat.deployment not in self._gate.rights.marks)
+            counts = {"chats": len(shown)} | ({"sensitive": len(found) - len(shown)} if len(shown) < len(found) else {})
+            return OthersChats(user=name, reason=reason, chats=shown), None, {"read": what, **counts}
 
         return await self._gate.act(actor, VERB, f"user:{name[:128]}", request, work, reason=reason)

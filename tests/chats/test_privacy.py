@@ -323,6 +323,20 @@ async def test_a_look_needs_the_right_and_a_reason_and_is_recorded(house, chats)
     assert len([r for r in await house.audit.ls(verb="chats.read-others") if r.outcome == "refused"]) == 5
 
 
+async def test_what_was_said_to_a_sensitive_deployment_is_shown_to_nobody_else(house, chats) -> None:
+    id = await said(chats, BOB)
+    grants(house, ("chats.read-others", "user:bob", ALICE))
+    house.gate.rights.marks["chat"] = Mark(deployment="chat", labels=("zone=secure",), by="root", at=0.0)
+    with pytest.raises(NotAllowed, match="sensitive"):
+        await house.others.one(ALICE, "r", id, "ticket 7")
+    assert (await house.others.titles(ALICE, "r", "bob", "ticket 8")).chats == ()
+    assert (await house.others.all(ALICE, "r", "bob", "ticket 9")).chats == ()
+    refused, *looked = await house.audit.ls(verb="chats.read-others")
+    assert refused.outcome == "refused" and [each.after for each in looked] == [
+        {"read": "titles", "chats": 0, "sensitive": 1}, {"read": "all", "chats": 0, "sensitive": 1}
+    ]  # fmt: skip
+
+
 async def test_a_look_that_cannot_be_recorded_shows_nothing(house, chats, monkeypatch) -> None:
     id = await said(chats, BOB)
 
