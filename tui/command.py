@@ -231,7 +231,13 @@ BELOW = {
 
 
 class Nouns(click.Group):
-    """A group that names what was probably meant."""
+    """A group that lists its verbs in whole sentences, and names what was probably meant."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        there = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
+        rows = [(name, each.get_short_help_str(1000)) for name, each in there if each and not each.hidden]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

@@ -116,15 +116,18 @@ def test_a_home_that_cannot_be_is_told_by_what_speaks_to_no_daemon_too(
     assert '"code": "invalid"' in corral("uninstall", "--json").stderr
 
 
-@pytest.mark.parametrize("noun", ["", "models", "chats", "deployments", "engines", "audit", "audit key"])
+@pytest.mark.parametrize(
+    "noun", ["", "models", "chats", "chats hold", "deployments", "engines", "audit", "audit key", "access", "limits"]
+)
 def test_the_list_of_verbs_has_whole_sentences_in_80_columns(
     home: Path, noun: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
-    listed = corral(*noun.split(), "--help").stdout.partition("Commands:")[2].splitlines()[1:]
-    assert listed
-    for each in listed:
-        assert each.endswith(".") and not each.endswith("...") and len(each) <= 80, each
+    listed = corral(*noun.split(), "--help").stdout.partition("Commands:")[2]
+    verbs = re.split(r"\n  (?=\S)", listed.rstrip())[1:]
+    assert verbs and all(len(line) <= 80 for line in listed.splitlines())
+    for each in verbs:
+        assert each.endswith(".") and not each.endswith("..."), each
 
 
 def test_version_without_a_daemon_and_status_exit_codes(home: Path) -> None:
