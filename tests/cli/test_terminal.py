@@ -35,7 +35,7 @@ BIG = 1 << 30
 def deployed(home: Path, sample: Path, tmp_path: Path) -> Path:
     """`d` on the double, which answers 24 words in 2 s and logs each question."""
     text = DOUBLE.read_text().replace('"DOUBLE_PAUSE_S", "0.01"', '"DOUBLE_PAUSE_S", "0.08"')
-    text = text.replace('    assert json.loads(body)["stream"]', '    print("asked " * 4, flush=True)')
+    text = text.replace('    assert asked["stream"]', '    print("asked " * 4, flush=True)')
     program = tmp_path / "llama-server"
     program.write_text(f"#!{sys.executable} -IS\n{text}")
     program.chmod(0o755)
