@@ -50,6 +50,8 @@ from core.telemetry.sampler import Sampler
 
 log = logging.getLogger("corral")
 
+WARN_S = 2.0
+"""Between two looks at what is warned of."""
 MEND_S = 2.0
 """Seconds between two tries to make good what a full or failing disk left undone."""
 
@@ -248,6 +250,7 @@ class Daemon:
             group.create_task(self.sampler.run())
             group.create_task(self._mend())
             group.create_task(self._verify())
+            group.create_task(self._tell_of_warnings())
             group.create_task(self.signer.run())
             group.create_task(self.sinks.run())
             group.create_task(self.archiver.run())
@@ -289,17 +292,6 @@ class Daemon:
     async def status(self) -> Status:
         """`corral status`."""
         chain = self.audit.status
-        warnings = [*self.glass.troubles(), *self._warnings]
-        if self._died_often and time.monotonic() - self._began < SAID_S:
-            warnings.append(self._died_often)
-        if not chain.ok:
-            warnings.append(f"the audit chain does not verify: {chain.message}; see `corral audit verify`")
-        gateway = self.deployments.link.status()
-        if trouble := self.deployments.link.trouble:
-            warnings.append(f"programs cannot reach the gateway: {trouble}")
-        warnings += door_warnings(gateway.doors, time.time())
-        warnings += [*self.store.troubles(), *self.audit.troubles(), *self.gate.troubles()]
-        warnings += [*self.signer.troubles(), *self.sinks.troubles(), *self.vault.troubles()]
         return Status(
             daemon=DaemonStatus(
                 pid=os.getpid(),
@@ -312,11 +304,11 @@ class Daemon:
                 socket=str(self.paths.socket),
                 database=str(self.paths.database),
                 database_id=self.store.database_id,
-                warnings=tuple(dict.fromkeys(warnings)),
+                warnings=self.warnings(),
             ),
             gateway=self.deployments.link.url,
             gateway_socket=str(self.paths.gateway_socket),
-            gateway_status=gateway,
+            gateway_status=self.deployments.link.status(),
             nodes=(self.sampler.last,) if self.sampler.last else (),
             deployments=dict(collections.Counter(each.state for each in self.deployments.ls())),
             replicas=dict(collections.Counter(each.state for each in self.deployments.replicas())),
@@ -326,6 +318,21 @@ class Daemon:
             audit_records=chain.records,
             audit_sinks=self.sinks.status(),
         )
+
+    def warnings(self) -> tuple[str, ...]:
+        """What must be seen for as long as it lasts, as sentences."""
+        chain = self.audit.status
+        warnings = [*self.glass.troubles(), *self._warnings]
+        if self._died_often and time.monotonic() - self._began < SAID_S:
+            warnings.append(self._died_often)
+        if not chain.ok:
+            warnings.append(f"the audit chain does not verify: {chain.message}; see `corral audit verify`")
+        if trouble := self.deployments.link.trouble:
+            warnings.append(f"programs cannot reach the gateway: {trouble}")
+        warnings += door_warnings(self.deployments.link.status().doors, time.time())
+        warnings += [*self.store.troubles(), *self.audit.troubles(), *self.gate.troubles()]
+        warnings += [*self.signer.troubles(), *self.sinks.troubles(), *self.vault.troubles()]
+        return tuple(dict.fromkeys(warnings))
 
     async def _asked_to_stop(self, call: Call, models: bool) -> list[Replica]:
         """The answer is what runs on though it should not."""
@@ -397,6 +404,15 @@ class Daemon:
 
     def _usage_days(self) -> Days:
         return Days(self.settings.usage.keep_days, self.settings.usage.keep_rollup_days)
+
+    async def _tell_of_warnings(self) -> None:
+        """Whoever draws the status reads it anew when a warning comes or goes."""
+        told = self.warnings()
+        while True:
+            await asyncio.sleep(WARN_S)
+            if (now := self.warnings()) != told:
+                told = now
+                self.bus.publish("warning", "daemon:local", "what is warned of has changed: see `corral status`")
 
     def _tell_of_access(self) -> None:
         self.bus.publish("access", "access:all")

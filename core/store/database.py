@@ -103,7 +103,8 @@ class Store:
         self._ballast = ballast
         self._pruned = clock()
         self._uncut = False
-        self._untidy = False
+        self._untidy = self._owed = False
+        """Something was deleted since the file was written anew; and that has not come in time."""
         self._tidied = -PRUNE_EVERY_S
         self._erasing = asyncio.Lock()
 
@@ -223,6 +224,7 @@ class Store:
         if self.bytes <= SMALL:
             await self.tidy()
         else:
+            self._owed = True
             await self.cut_log()
 
     async def tidy(self) -> None:
@@ -237,8 +239,9 @@ class Store:
         async with self._queue:
             try:
                 await self._writer.run(lambda db: copies.rewrite(db, self._paths.state))
-                self._untidy = False
+                self._untidy = self._owed = False
             except sqlite3.Error as error:
+                self._owed = True
                 log.error("the database was not written anew, so that it may hold what was deleted: %s", error)
         await self.cut_log()
 
@@ -312,7 +315,7 @@ class Store:
             if self._ballast.number != errno.ENOSPC:
                 full = fulldisk.why(self._ballast.number, "the disk with the database")
             told.append(f"{full}: nothing is started until there is room")
-        if self._untidy:
+        if self._owed:
             told.append("what was deleted last may still be in gaps of the database until it is written anew")
         if self._uncut:
             told.append("what was deleted last may still be in the write-ahead log: it could not be cut yet")

@@ -11,6 +11,7 @@ import pytest
 from command import ask, corral, until
 
 from core import starting
+from core.client import Client
 from core.nodes import proc
 from core.settings import user_paths
 
@@ -48,6 +49,30 @@ def test_a_stopped_gateway_is_not_called_ready_and_shutdown_all_says_that_it_run
     finally:
         os.kill(pid, signal.SIGCONT)
     until(lambda: proc.start_time(pid) is None)
+
+
+def test_whoever_shows_warnings_is_told_when_one_comes_and_when_it_goes(home: Path) -> None:
+    corral("ps")
+    until(lambda: ask("status")["gateway_status"]["state"] == "ready")
+    pid = ask("status")["gateway_status"]["pid"]
+
+    async def follow() -> None:
+        client = Client(user_paths().socket)
+        async with asyncio.timeout(30):
+            picture = await client.picture()
+            assert picture.status.daemon.warnings == ()
+            os.kill(pid, signal.SIGSTOP)
+            async for event in client.events(picture.event):
+                if event.type != "warning":
+                    continue
+                if not (await client.picture()).status.daemon.warnings:
+                    break
+                os.kill(pid, signal.SIGCONT)
+
+    try:
+        asyncio.run(follow())
+    finally:
+        os.kill(pid, signal.SIGCONT)
 
 
 def test_a_daemon_that_ended_by_an_error_of_its_own_is_said_to_and_is_started_again(home: Path) -> None:
