@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import leftovers
 import psutil
 import pytest
@@ -17,6 +18,9 @@ from core.nodes.proc import start_time
 
 FOLDER = pytest.StashKey[Path]()
 LEFT = pytest.StashKey[list[str]]()
+# How long an example takes is the machine's business.
+hypothesis.settings.register_profile("corral", deadline=None)
+hypothesis.settings.load_profile("corral")
 
 
 def pytest_configure(config: pytest.Config) -> None:

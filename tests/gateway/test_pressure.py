@@ -155,7 +155,7 @@ async def test_a_chunked_body_that_grows_too_long_is_refused(gateway, stub):
 
 
 async def test_a_connection_on_which_nothing_is_asked_is_closed_and_no_other(gateway, stub):
-    await gateway.route(stub, idle_timeout_s=1.5, slots=2)
+    await gateway.route(stub, idle_timeout_s=1.5, request_timeout_s=1.5, slots=2)
     stub.hold.clear()
     busy, asking = await gateway.open()
     asking.write(request(ASK))
