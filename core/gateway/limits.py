@@ -1,9 +1,6 @@
 """What subjects may use, and how much they have: requests and tokens a minute, requests at once, tokens a day and a
 month. Exact, all that apply at once or none, and O(1) for each.
 
-A minute is a sliding window of 60 slots of a second: what happened in a slot counts until 60 seconds after the slot's
-end. So there is never one too many in any minute, and what was used is free again at most a second late.
-
 Tokens are reserved before (the prompt estimated by its bytes, the answer by max_tokens or what a slot holds) and
 settled after by what the engine counted. One answer whose reservation would be over the whole limit is let in when
 nothing else counts: else it could never be asked for.
@@ -18,11 +15,12 @@ from typing import NamedTuple
 
 from core.gateway import wire
 from core.gateway.clock import Clock
+from core.gateway.gauges import KINDS, REQUEST, Amounts, Gauge, Minute, Period, amounts
+from core.gateway.windows import SLOTS
 from core.hours import Hours
 
 log = logging.getLogger("gateway")
 
-SLOTS = 60
 BYTES_A_TOKEN = 4
 """English text has some four bytes a token; settled by the engine's own count afterwards."""
 
@@ -30,216 +28,6 @@ _REQUESTS, _TOKENS = (
     b"x-ratelimit-limit-%b: %%d\r\nx-ratelimit-remaining-%b: %%d\r\nx-ratelimit-reset-%b: %%.1fs\r\n" % ((name,) * 3)
     for name in (b"requests", b"tokens")
 )
-REQUEST, IN, OUT, BOTH = range(4)
-Amounts = tuple[int, int, int, int]
-"""1 request, its tokens in, out, and both."""
-
-
-class Kind(NamedTuple):
-    """What a limit counts, in which time, and in words."""
-
-    what: int
-    per: str
-    words: str
-
-
-KINDS = {
-    "rpm": Kind(REQUEST, "minute", "requests a minute"),
-    "tpm": Kind(BOTH, "minute", "tokens a minute"),
-    "tpm_in": Kind(IN, "minute", "tokens in a minute"),
-    "tpm_out": Kind(OUT, "minute", "tokens out a minute"),
-    "daily_tokens": Kind(BOTH, "day", "tokens a day"),
-    "daily_in": Kind(IN, "day", "tokens in a day"),
-    "daily_out": Kind(OUT, "day", "tokens out a day"),
-    "monthly_tokens": Kind(BOTH, "month", "tokens a month"),
-    "monthly_in": Kind(IN, "month", "tokens in a month"),
-    "monthly_out": Kind(OUT, "month", "tokens out a month"),
-}
-"""Those that are counted over time, by the field of `wire.Limits`."""
-
-
-class Window:
-    """The sum of what was added in the last minute. `now` are seconds on a clock that nobody sets."""
-
-    __slots__ = ("_at", "_held", "_last", "_slots", "sum")
-
-    def __init__(self) -> None:
-        self._slots = [0] * (SLOTS + 1)
-        self._held = [0] * (SLOTS + 1)
-        """Of each slot, what is reserved only."""
-        self._at = self._last = 0
-        self.sum = 0
-
-    def _move(self, now: float) -> None:
-        at = int(now)
-        if at <= self._at:
-            return
-        slots = self._slots
-        for each in range(self._at + 1, min(at, self._at + len(slots)) + 1):
-            index = each % len(slots)
-            self.sum -= slots[index]
-            slots[index] = self._held[index] = 0
-        self._at = at
-
-    def count(self, now: float) -> int:
-        if now >= self._at + 1:  # else a call for nothing, several times a request
-            self._move(now)
-        return self.sum
-
-    def add(self, now: float, amount: int, *, held: bool = False) -> int:
-        """Add, or reserve (`held`); the slot, for `correct`."""
-        if now >= self._at + 1:
-            self._move(now)
-        index = self._at % len(self._slots)
-        self._slots[index] += amount
-        if held:
-            self._held[index] += amount
-        self.sum += amount
-        self._last = self._at
-        return self._at
-
-    def put(self, now: float, slot: int, amount: int) -> None:
-        """Add what was used in an earlier slot; nothing if that is over."""
-        self._move(now)
-        if slot <= self._at:
-            self.correct(now, slot, amount)
-            self._last = max(self._last, slot)
-
-    def correct(self, now: float, slot: int, amount: int, held: int = 0) -> None:
-        """Add `amount` (it may be below zero) to what was added in `slot`, of which so much was `held` until now;
-        nothing if that is over."""
-        if now >= self._at + 1:
-            self._move(now)
-        if self._at - slot < len(self._slots):
-            index = slot % len(self._slots)
-            self._slots[index] += amount
-            self._held[index] -= held
-            self.sum += amount
-
-    def until(self, now: float, room: int) -> float:
-        """Seconds until the sum is `room` or less, if nothing is added."""
-        self._move(now)
-        left, size = self.sum, len(self._slots)
-        for age in range(size - 1, -1, -1):
-            if left <= room:
-                break
-            left -= self._slots[(self._at - age) % size]
-            if left <= room:
-                return max(0.0, self._at - age + size - now)
-        return 0.0
-
-    def clear(self, now: float) -> float:
-        """Seconds until all of it is over."""
-        self._move(now)
-        return max(0.0, self._last + len(self._slots) - now) if self.sum else 0.0
-
-    def settled(self, now: float) -> dict[int, int]:
-        """By slot, what was used for certain: without what is reserved."""
-        self._move(now)
-        size = len(self._slots)
-        found = {}
-        for slot in range(max(0, self._at - size + 1), self._at + 1):
-            index = slot % size
-            if amount := self._slots[index] - self._held[index]:
-                found[slot] = amount
-        return found
-
-
-class Minute:
-    """What was used in the last minute. `elsewhere` counts too: what a gateway before this one has used since it handed
-    over (`added`), and what it holds in reserve."""
-
-    __slots__ = ("added", "elsewhere", "kind", "most", "what", "window", "words")
-
-    def __init__(self, kind: str) -> None:
-        self.kind = kind
-        self.what, _, self.words = KINDS[kind]
-        self.most = self.elsewhere = self.added = 0
-        self.window = Window()
-
-    def used(self, now: float) -> int:
-        return self.window.count(now) + self.elsewhere
-
-    def wait(self, now: float, room: int) -> float:
-        """Seconds until no more than `room` is used, if nothing comes."""
-        return self.window.until(now, max(0, room - self.elsewhere))
-
-    def clear(self, now: float) -> float:
-        """Seconds until all of it is free."""
-        return self.window.clear(now)
-
-    def turn(self) -> None:
-        """A minute slides by itself."""
-
-    def take(self, now: float, amount: int) -> None:
-        self.window.add(now, amount, held=self.what != REQUEST)
-
-    def settle(self, now: float, hold: Hold, used: Amounts) -> None:
-        if self.what != REQUEST:
-            reserved = hold.amounts[self.what]
-            self.window.correct(now, hold.at, used[self.what] - reserved, reserved)
-
-    def fold(self, now: float) -> None:
-        """The gateway before has ended: what it had added is ours from now on."""
-        if self.added:
-            self.window.add(now, self.added)
-        self.elsewhere = self.added = 0
-
-
-class Period:
-    """What was used in a day or a month; the next one begins at nothing."""
-
-    __slots__ = ("_clock", "_daily", "added", "elsewhere", "held", "kind", "most", "period", "sum", "what", "words")
-
-    def __init__(self, kind: str, clock: Clock) -> None:
-        self.kind = kind
-        self._clock = clock
-        self.what, per, self.words = KINDS[kind]
-        self._daily = per == "day"
-        self.most = self.elsewhere = self.added = 0
-        self.sum = self.held = 0
-        """All of it, and what of it is reserved only."""
-        self.period = ""
-
-    def turn(self) -> None:
-        now = self._clock.day if self._daily else self._clock.month
-        if now != self.period:
-            self.period = now
-            self.sum = self.held = self.elsewhere = self.added = 0
-
-    def used(self, now: float) -> int:
-        self.turn()
-        return self.sum + self.elsewhere
-
-    def wait(self, now: float, room: int) -> float:
-        return self.clear(now)
-
-    def clear(self, now: float) -> float:
-        return max(0.0, (self._clock.day_ends if self._daily else self._clock.month_ends) - now)
-
-    def take(self, now: float, amount: int) -> None:
-        self.turn()
-        self.sum += amount
-        self.held += amount
-
-    def settle(self, now: float, hold: Hold, used: Amounts) -> None:
-        self.turn()
-        if self.of(hold):
-            reserved = hold.amounts[self.what]
-            self.sum += used[self.what] - reserved
-            self.held -= reserved
-
-    def of(self, hold: Hold) -> bool:
-        """Does what `hold` uses belong to the day (month) that is counted now?"""
-        return (hold.day if self._daily else hold.month) == self.period
-
-    def fold(self, now: float) -> None:
-        self.turn()
-        self.sum += self.added
-        self.elsewhere = self.added = 0
-
-
-Gauge = Minute | Period
 
 
 class Short(NamedTuple):
@@ -277,10 +65,6 @@ def _limits(gauge: Gauge) -> bool:
 
 def _nothing() -> tuple[int, int]:
     return 0, 0
-
-
-def amounts(tokens_in: int, tokens_out: int) -> Amounts:
-    return 1, tokens_in, tokens_out, tokens_in + tokens_out
 
 
 class Meter:

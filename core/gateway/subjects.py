@@ -12,7 +12,9 @@ from typing import Any
 
 from core.gateway import wire
 from core.gateway.clock import Clock
-from core.gateway.limits import BOTH, IN, OUT, SLOTS, Hold, Meter, Period, Short, admit, amounts, settle
+from core.gateway.gauges import BOTH, IN, OUT, Period, amounts
+from core.gateway.limits import Hold, Meter, Short, admit, settle
+from core.gateway.windows import SLOTS
 
 KEPT = 4096
 """People whose limits are remembered; then all are forgotten, and looked up again."""

@@ -12,8 +12,10 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from core.gateway import wire
 from core.gateway.clock import Clock
-from core.gateway.limits import KINDS, Hold, Window, headers
+from core.gateway.gauges import KINDS
+from core.gateway.limits import Hold, headers
 from core.gateway.subjects import Subjects
+from core.gateway.windows import Window
 
 DAY = 86400.0
 
