@@ -3,40 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
-import os
-import socket
 import time
 from typing import Protocol
-from urllib.parse import unquote_to_bytes
 
 import httptools
 import msgspec
 
-from core.gateway.apis import APIS, ROUTES, Api, shape_of
+from core.gateway.answers import answer, other_method
+from core.gateway.apis import ROUTES, Api, shape_of
 from core.gateway.asked import read
+from core.gateway.asker import Asker, on_behalf
 from core.gateway.core import Core
-from core.gateway.crowd import place
 from core.gateway.errors import PHRASES, Refusal
 from core.gateway.exchange import Exchange
-from core.gateway.following import Following, Relayed
 from core.gateway.framing import AHEAD_BYTES, Framer, Request
-from core.gateway.keys import LOCAL, Holder
-from core.gateway.limits import Meter, headers
+from core.gateway.keys import LOCAL
+from core.gateway.limits import headers
 from core.gateway.outbox import OUT
-from core.gateway.routes import Target, unknown
-from core.peer import peer
+from core.gateway.routes import unknown
 
 BUFFER_BYTES = 64 << 10
 """What is written and not taken may come to before an engine is paused."""
 LINGER_S = 5.0
 """How long what a refused client still sends is dropped before its connection is closed."""
-PROBES = (b"/healthz", b"/readyz")
-"""What a load balancer may ask without a key."""
-NEEDS_KEY = b"WWW-Authenticate: Bearer\r\n"
-MODELS = b"/v1/models"
-_NO_ROUTE = f"no such route; there are {', '.join(api.path for api in APIS)} and {MODELS.decode()}"
 
 
 @functools.lru_cache(maxsize=128)
@@ -62,7 +52,8 @@ class ClientConnection(asyncio.Protocol):
     def __init__(self, core: Core) -> None:
         self._core = core
         self._transport: asyncio.Transport = None  # type: ignore[assignment]
-        self._framer = Framer(core.table, self._may)
+        self._asker = Asker(core)
+        self._framer = Framer(core.table, self._asker.may)
         self._ahead = bytearray()
         self._current = Request()
         self._answering: Answering | None = None
@@ -75,24 +66,14 @@ class ClientConnection(asyncio.Protocol):
         self._unused: bool | None = None
         """Nothing has come since the last sweep; None: nothing ever."""
         self._head = self._more = b""
-        self._source = LOCAL
-        self._place = self._holds = ""
-        """Under which name it is counted as a connection, and of which key."""
+        self._place = ""
+        """Under which name it is counted as a connection."""
         self._timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment]
-        self._uid, self._groups = -1, frozenset[int]()
-        end = transport.get_extra_info("socket")
-        where = ""
-        if end.family == socket.AF_UNIX:
-            with contextlib.suppress(OSError):
-                _, self._uid, self._groups = peer(end)
-            if self._uid not in (self._core.owner, 0):
-                where = f"uid:{self._uid}"
-        else:
-            self._source = transport.get_extra_info("peername")[0]
-            where = place(self._source)
+        where = self._asker.meet(transport)
+        if self._asker.source != LOCAL:
             # Over TLS it is eight times as much, and each connection may be left with it.
             self._transport.set_write_buffer_limits(high=BUFFER_BYTES)
         if where and not self._core.places.enter(where, self._core.table.limits.connections_per_address):
@@ -109,8 +90,7 @@ class ClientConnection(asyncio.Protocol):
         self._core.fresh.pop(self, None)
         if self._place:
             self._core.places.leave(self._place)
-        if self._holds:
-            self._core.holders.leave(self._holds)
+        self._asker.gone()
         if self._timer is not None:
             self._timer.cancel()
         self._gone()
@@ -222,49 +202,9 @@ class ClientConnection(asyncio.Protocol):
 
     # -------------------------------------------------------------------------------- one request
 
-    def _may(self, request: Request) -> None:
-        """Raises `Refusal` for who may ask nothing at all. A key decides, wherever it comes from; a bad one never falls
-        back to who is at the other end."""
-        if request.key:
-            request.holder = holder = self._core.table.keys.find(request.key, self._source)
-            if holder.key.id != self._holds:
-                self._hold(holder)
-            if request.actor or request.turn or request.groups is not None:
-                raise Refusal(403, "X-Corral headers are the daemon's", "not_allowed")
-            return
-        if self._source != LOCAL:
-            if request.target in PROBES:
-                return
-            raise Refusal(401, "an API key is needed: Authorization: Bearer KEY", "invalid_api_key", headers=NEEDS_KEY)
-        if request.actor or request.turn or request.groups is not None:
-            if self._uid in (self._core.owner, 0):
-                return  # the daemon has looked at the rights of the one on whose behalf it asks
-            raise Refusal(403, "X-Corral headers are the daemon's", "not_allowed")
-        if not self._core.table.users.some(self._uid, self._groups):
-            raise Refusal(403, f"uid {self._uid} may not use this gateway", "not_allowed")
-
-    def _hold(self, holder: Holder) -> None:
-        """Count this connection as one of the key's, and as none any more of the key before. Raises `Refusal`."""
-        core, most = self._core, self._core.table.limits.connections_per_key
-        if not core.holders.enter(holder.key.id, most):
-            raise Refusal(
-                429, f"the key {holder.key.name} has {most} connections open: close one", "too_many_connections",
-                headers=b"Retry-After: 1\r\n",
-            )  # fmt: skip
-        if self._holds:
-            core.holders.leave(self._holds)
-        self._holds = holder.key.id
-
     def may_use(self, deployment: str) -> bool:
         """By the keys and rules of now."""
-        key = self._current.key
-        if not key:
-            return _on_behalf(self._current) or self._core.table.users.may(self._uid, self._groups, deployment)
-        keys = self._core.table.keys
-        try:
-            return keys.find(key, self._source).may_use(deployment, keys.now())
-        except Refusal:
-            return False
+        return self._asker.may_use(self._current, deployment)
 
     def _serve(self, request: Request) -> None:
         self._busy = True
@@ -289,15 +229,8 @@ class ClientConnection(asyncio.Protocol):
         """Refuse what no exchange has begun for."""
         api = ROUTES.get(request.target.partition(b"?")[0])
         key = request.holder.key.id if request.holder is not None else ""
-        self._core.folded.add(self._uid_of(request), deployment, api.path if api else "", refusal.status, key)
+        self._core.folded.add(self._asker.uid_of(request), deployment, api.path if api else "", refusal.status, key)
         self.refuse(refusal)
-
-    def _uid_of(self, request: Request) -> int:
-        """On whose behalf it is asked."""
-        if request.holder is not None:
-            return request.holder.key.uid
-        said = request.actor.partition(":")[0]
-        return int(said) if said.isascii() and said.isdigit() else self._uid
 
     def _path(self, request: Request) -> Api | None:
         """Where a request goes whose target is no plain route; None for what is answered here."""
@@ -305,123 +238,42 @@ class ClientConnection(asyncio.Protocol):
         path = url.path or b"/"
         if path in ROUTES:
             return ROUTES[path]
-        if request.target == b"*":
-            raise Refusal(405, "there are no options", "method", allow="GET, HEAD, POST")
-        if path == MODELS or path.startswith(MODELS + b"/"):
-            self._models(request, path[len(MODELS) + 1 :])
-        elif path in PROBES:
-            self._probe(request, path)
-        elif path.startswith(b"/corral/turns/"):
-            self._turns(request, path[14:].decode("ascii", "replace"), url.query or b"")
-        else:
-            raise Refusal(404, _NO_ROUTE, "not_found")
+        answer(self._core, self._asker, self, request, path, url.query or b"")
         return None
 
     def _post(self, request: Request, api: Api, body: bytes) -> None:
         if request.method != b"POST":
-            self._other_method(request, "POST", "POST a JSON body here")
+            other_method(self, request, "POST", "POST a JSON body here")
             return
         holder = request.holder
         if holder is not None and not holder.may_ask(api.scope):
             raise Refusal(403, f"the key {holder.key.name} may not ask {api.path}", "not_allowed")
         asked = read(api, body)
-        table = self._core.table
+        table, asker = self._core.table, self._asker
         if holder is not None:  # found for this very request: not looked for again
             may = holder.may_use(asked.model, table.keys.now())
         else:
-            may = _on_behalf(request) or table.users.may(self._uid, self._groups, asked.model)
+            may = on_behalf(request) or table.users.may(asker.uid, asker.groups, asked.model)
         if not may:  # as if it were not there: whoever may not use it need not know of it
             raise unknown(asked.model)
         try:
             exchange = Exchange(
-                self._core, self, api, body, asked, self._uid_of(request), request.actor, request.turn, holder,
+                self._core, self, api, body, asked, asker.uid_of(request), request.actor, request.turn, holder,
                 request.id, request.deadline,
             )  # fmt: skip
             self._answering = exchange
-            request.meters = self._limiting(request, asked.model)
+            request.meters = asker.limiting(request, asked.model)
             exchange.start(asked, request.meters)
         except Refusal as refusal:
             self._turn_away(request, refusal, asked.model if asked.model in table.targets else "")
 
-    def _limiting(self, request: Request, deployment: str) -> tuple[Meter, ...]:
-        """What limits apply: those of whoever asks, and those of the deployment."""
-        if not self._core.table.subjects.any:
-            return ()
-        return self._whose(request) + self._core.table.target(deployment).meters
-
-    def _whose(self, request: Request) -> tuple[Meter, ...]:
-        """The limits of the key and its owner, or of the person."""
-        if request.holder is not None:
-            return request.holder.meters
-        groups = self._groups if request.groups is None else request.groups
-        return self._core.table.subjects.of_person(self._uid_of(request), groups)
-
-    def _probe(self, request: Request, path: bytes) -> None:
-        """For load balancers: it lives, and it knows what to route."""
-        if request.method not in (b"GET", b"HEAD"):
-            self._other_method(request, "GET, HEAD", "GET this")
-            return
-        table = self._core.table
-        ready = path == b"/healthz" or (table.snapshot.n > 0 and not table.blocked)
-        self._json(200 if ready else 503, b'{"status":"ok"}' if ready else b'{"status":"not ready"}')
-
-    def _other_method(self, request: Request, allow: str, todo: str) -> None:
-        """OPTIONS says what a route takes; anything else is 405. Raises `Refusal`."""
-        if request.method != b"OPTIONS":
-            raise Refusal(405, todo, "method", allow=allow)
-        self._more = f"Allow: {allow}, OPTIONS\r\n".encode()
-        self.begin(200, b"application/json", 0)
-        self.part(b"", True)
-
-    def _models(self, request: Request, name: bytes) -> None:
-        """The deployments that whoever asks may use, or the one of this name."""
-        if request.method not in (b"GET", b"HEAD"):
-            self._other_method(request, "GET, HEAD", "GET this")
-            return
-        holder = request.holder
-        if holder is not None and not holder.may_ask("models"):
-            raise Refusal(403, f"the key {holder.key.name} may not ask /v1/models", "not_allowed")
-        if self._core.table.subjects.any:
-            request.meters = self._whose(request)
-        targets = self._core.table.targets
-        if name:
-            wanted = unquote_to_bytes(name).decode("utf-8", "replace")
-            if wanted not in targets or not self.may_use(wanted):
-                raise unknown(wanted)
-            self._json(200, msgspec.json.encode(_model(wanted, targets[wanted])))
-            return
-        rows = [_model(name, target) for name, target in sorted(targets.items()) if self.may_use(name)]
-        self._json(200, msgspec.json.encode({"object": "list", "data": rows}))
-
-    def _turns(self, request: Request, id: str, query: bytes) -> None:
-        core = self._core
-        if request.method not in (b"GET", b"DELETE"):
-            raise Refusal(405, "GET or DELETE this", "method", allow="GET, DELETE")
-        if self._uid not in (core.owner, 0, os.getuid()):
-            raise Refusal(403, "turns are the daemon's", "not_allowed")
-        turn = core.turns.get(id)
-        if turn is None:
-            if core.elsewhere is None:
-                raise Refusal(404, "no such turn", "not_found")
-            self._answering = Relayed(core, core.elsewhere, self, request.method, request.target)
-            return
-        if request.method == b"DELETE":
-            turn.stop()
-            self._json(200, b"{}")
-            return
-        offset = query.removeprefix(b"offset=")
-        there = turn.since(int(offset) if offset.isdigit() else 0)
-        if there is None:
-            raise Refusal(404, "the beginning of this turn is no longer kept", "not_found")
-        self.begin(200, turn.content_type, None)
-        ended = turn.ended is not None
-        if not ended:
-            self._answering = Following(turn, self)
-        self.part(there, ended)
-
     # -------------------------------------------------------------------------------- the answer
 
-    def _json(self, status: int, body: bytes, headers: bytes = b"", queued: bytes = b"") -> None:
+    def follows(self, answering: Answering) -> None:
+        """The answer is a turn's that somebody else began."""
+        self._answering = answering
+
+    def json(self, status: int, body: bytes, headers: bytes = b"", queued: bytes = b"") -> None:
         """A whole answer. One to HEAD has no body: a strict client would take it for the next answer."""
         self._more = headers
         self.begin(status, b"application/json", len(body), queued)
@@ -487,11 +339,12 @@ class ClientConnection(asyncio.Protocol):
     def refuse(self, refusal: Refusal, queued: bytes = b"") -> None:
         """Answer with an error. Whoever is turned away for who he is goes into the audit trail."""
         if refusal.status in (401, 403):
-            source = "" if self._source == LOCAL else f", from {self._source}"
-            self._core.denials.note(self._uid, refusal.message + source, time.time())
+            asker = self._asker
+            source = "" if asker.source == LOCAL else f", from {asker.source}"
+            self._core.denials.note(asker.uid, refusal.message + source, time.time())
         if not self._closed:
             shape = self._current.shape
-            self._json(refusal.status_in(shape), refusal.body(shape), refusal.headers, queued)
+            self.json(refusal.status_in(shape), refusal.body(shape), refusal.headers, queued)
 
     def break_off(self) -> None:
         """The answer cannot be completed: the missing end tells it."""
@@ -502,7 +355,7 @@ class ClientConnection(asyncio.Protocol):
         """Refuse and close: what follows cannot be framed."""
         if self._closed or self._last:
             return
-        self._core.folded.add(self._uid, "", "", refusal.status)
+        self._core.folded.add(self._asker.uid, "", "", refusal.status)
         if self._busy:
             self._transport.abort()
             return
@@ -514,13 +367,3 @@ class ClientConnection(asyncio.Protocol):
         self._current.id = self._core.new_id()
         self._current.shape = shape_of(self._framer.target)
         self.refuse(refusal)
-
-
-def _on_behalf(request: Request) -> bool:
-    """Does the daemon ask for somebody whose rights it has looked at? `_may` lets nobody else say so."""
-    return bool(request.actor or request.turn)
-
-
-def _model(name: str, target: Target) -> dict[str, str | int]:
-    """A deployment as OpenAI's clients read a model."""
-    return {"id": name, "object": "model", "created": int(target.route.created_at), "owned_by": "corral"}
