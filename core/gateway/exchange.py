@@ -1,38 +1,30 @@
-"""One request from its seat to its end: queue, engine, answer, time-outs, and the line of usage."""
+"""One request from its beginning to its end: what comes back from its engine, time-outs, and the line of usage."""
 
 from __future__ import annotations
 
 import asyncio
-import functools
 import math
 import time
 from typing import Protocol
-
-import msgspec
 
 from core.gateway import wire
 from core.gateway.admission import admit
 from core.gateway.apis import Api
 from core.gateway.asked import Asked
+from core.gateway.bodies import with_model, with_progress, with_usage
 from core.gateway.core import Core
 from core.gateway.counting import counts_of
 from core.gateway.errors import Refusal, as_messages
 from core.gateway.keys import Holder
 from core.gateway.limits import BYTES_A_TOKEN, Hold, Meter
 from core.gateway.opening import opened
-from core.gateway.queue import Caller, Waiter
-from core.gateway.routes import Seat, Target
+from core.gateway.queue import Caller
+from core.gateway.seating import Seating
 from core.gateway.sessions import session
 from core.gateway.turns import ALONE_S, Turn
-from core.gateway.upstream import EngineConnection
 
 ERROR_BYTES = 64 << 10
 """Of an engine's error that is put into another shape."""
-AGAIN_S = 3.0
-"""For so long a request that no replica took is tried again: within it the daemon withdraws one that died."""
-PAUSE_S = 0.25
-LOSSES = 2
-"""So many replicas may a request be sent to that end before they answer: it may be what ends them."""
 _NOWHERE = wire.ReplicaRoute(id="", launch="", endpoint="")
 """Of a request that no replica took."""
 
@@ -47,53 +39,17 @@ class Client(Protocol):
     def may_use(self, deployment: str) -> bool: ...
 
 
-def with_usage(body: bytes, asked: Asked) -> bytes:
-    """The body with stream_options.include_usage, else unchanged."""
-    if b'"stream_options"' not in body:
-        return body.rstrip()[:-1] + b',"stream_options":{"include_usage":true}}'
-    fields = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
-    options = msgspec.json.decode(fields.get("stream_options", msgspec.Raw(b"null"))) or {}
-    fields["stream_options"] = msgspec.Raw(msgspec.json.encode({**options, "include_usage": True}))
-    return msgspec.json.encode(fields)
-
-
-def with_progress(body: bytes) -> bytes:
-    """The body asking how much of the prompt was read."""
-    if b'"return_progress"' not in body:
-        return body.rstrip()[:-1] + b',"return_progress":true}'
-    fields = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
-    fields["return_progress"] = msgspec.Raw(b"true")
-    return msgspec.json.encode(fields)
-
-
-def with_model(body: bytes, model: str) -> bytes:
-    """The body asking for another model, else as it was."""
-    fields = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
-    fields["model"] = msgspec.Raw(msgspec.json.encode(model))
-    return msgspec.json.encode(fields)
-
-
-@functools.lru_cache(maxsize=256)
-def request_head(prefix: str, path: str, host: str, secret: str) -> bytes:
-    """The head of a request to an engine, up to the number of its body's bytes."""
-    key = f"Authorization: Bearer {secret}\r\n" if secret else ""
-    head = f"POST {prefix}{path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n{key}Content-Length: "
-    return head.encode("latin-1")
-
-
 def _not_served(route: wire.Route, api: Api) -> Refusal:
     there = ", ".join(route.serves) or "nothing"
     return Refusal(404, f"deployment {route.name} does not serve {api.path}; it serves {there}", "route_not_served")
 
 
-class Exchange:
+class Exchange(Seating):
     """One request. The client may go while a turn goes on."""
 
     __slots__ = (
-        "_actor", "_again", "_alone", "_api", "_began", "_body", "_client", "_connecting", "_connection", "_core",
-        "_counts", "_deadline", "_done", "_error", "_failed", "_first", "_fresh", "_hold", "_holder", "_id", "_last",
-        "_lost", "_model", "_paused", "_prompt", "_queued", "_reads", "_seat", "_seated", "_sent", "_session", "_sse",
-        "_status", "_target", "_token", "_tried", "_turn", "_turn_id", "_uid", "_unopened", "_waiter",
+        "_actor", "_alone", "_client", "_counts", "_error", "_first", "_hold", "_holder", "_id", "_model", "_prompt",
+        "_reads", "_sse", "_status", "_token", "_turn", "_uid", "_unopened",
     )  # fmt: skip
 
     def __init__(
@@ -101,39 +57,22 @@ class Exchange:
         holder: Holder | None = None, id: str = "", deadline: float = math.inf,
     ) -> None:  # fmt: skip
         """`deadline`: seconds after which its client wants no answer any more that has not begun."""
-        self._core = core
+        caller: Caller = uid
+        if holder is not None:
+            caller, uid, actor = holder.key.id, holder.key.uid, holder.key.owner
+        # By super() each request would cost 0.1 µs more.
+        Seating.__init__(self, core, api, asked.model, body, caller, turn, deadline)
         self._client: Client | None = client
-        self._api = api
         self._id = id or core.new_id()
         self._model = asked.model  # not `asked`: its raw parts would keep the body
         self._uid = uid
         self._actor = actor
-        self._turn_id = turn
         self._turn: Turn | None = None
-        self._seat: Seat | None = None
-        self._tried: Seat | None = None
-        self._again: asyncio.TimerHandle | None = None
-        self._failed = 0.0
-        """When a replica first did not take it; 0: none has."""
-        self._lost = 0
-        self._waiter: Waiter[Seat] | None = None
-        """Its place in the queue."""
-        self._queued: Waiter[Seat] | None = None
-        """The place that it had there last."""
-        self._connection: EngineConnection | None = None
-        self._connecting: asyncio.Task[None] | None = None
-        self._fresh = self._sent = False
-        self._paused = False
-        self._began = self._last = time.monotonic()
-        self._deadline = self._began + deadline
         self._alone: asyncio.TimerHandle | None = None
-        self._seated: float | None = None
         self._first: float | None = None
         self._token: float | None = None
         self._status = 0
         self._sse = False
-        self._done = False
-        self._target: Target = core.table.target(asked.model)
         route = self._target.route
         if api.path not in route.serves:
             raise _not_served(route, api)
@@ -144,7 +83,8 @@ class Exchange:
         inject = stream and not wants and route.stream_usage and api.options
         progress = stream and route.prompt_progress and api.options
         wants_progress = bytes(asked.return_progress) == b"true"
-        self._body = with_usage(body, asked) if inject else body
+        if inject:
+            self._body = with_usage(self._body, asked)
         if progress and not wants_progress:
             self._body = with_progress(self._body)
         if route.asks_for:
@@ -156,10 +96,8 @@ class Exchange:
         """What came of an engine's error that is not in the client's shape."""
         self._holder, self._prompt = holder, len(body) // BYTES_A_TOKEN + 1
         self._hold: Hold | None = None
-        if holder is not None:
-            self._uid, self._actor = holder.key.uid, holder.key.owner
-        several = len(self._target.seats) > 1 and not route.embedding
-        self._session = session(self._caller, body) if several else 0
+        if len(self._target.seats) > 1 and not route.embedding:
+            self._session = session(caller, body)
 
     def start(self, asked: Asked, meters: tuple[Meter, ...] = ()) -> None:
         """Reserve what it may use by all `meters`, and find a seat, or queue. Raises `Refusal`."""
@@ -173,86 +111,6 @@ class Exchange:
             self._hold.used = self._used
         self._core.add(self)
         self._find()
-
-    @property
-    def _caller(self) -> Caller:
-        """In whose line it waits."""
-        return self._holder.key.id if self._holder is not None else self._uid
-
-    def _find(self) -> None:
-        table, target = self._core.table, self._target
-        try:
-            seat = table.take(target, self._session)
-            if seat is None:
-                waiter = Waiter(self._caller, self._sit, self._refused, self._turn_id, self._session)
-                left = self._deadline - time.monotonic()
-                table.wait(target, waiter, left, again=self._tried is not None)
-                self._waiter = self._queued = waiter
-                return
-        except Refusal as refusal:
-            self._refused(refusal)
-            return
-        self._sit(seat)
-
-    def _sit(self, seat: Seat) -> None:
-        self._waiter = None
-        self._seat = seat
-        self._seated = self._last = now = time.monotonic()
-        connection = seat.pool.get(now)
-        if connection is not None:
-            self._send(connection, fresh=False)
-        else:
-            self._connect()
-
-    def _connect(self) -> None:
-        self._connecting = self._core.start(self._open())
-
-    async def _open(self) -> None:
-        assert self._seat is not None
-        try:
-            connection = await self._seat.pool.connect()
-        except (OSError, TimeoutError):
-            self._connecting = None
-            if not self._done:
-                self._no_engine()
-            return
-        self._connecting = None
-        if self._done:
-            connection.abort()
-        else:
-            self._send(connection, fresh=True)
-
-    def _send(self, connection: EngineConnection, *, fresh: bool) -> None:
-        assert self._seat is not None
-        seat = self._seat
-        route = seat.route
-        self._connection, self._fresh, self._sent = connection, fresh, True
-        head = request_head(route.prefix, self._api.path, seat.pool.host, route.secret)
-        connection.send(self, head + b"%d\r\n\r\n" % len(self._body), self._body)
-        if self._paused:
-            connection.pause()
-
-    def _no_engine(self) -> None:
-        """The replica did not take the request: try another one once, then wait a moment for one that is on its way."""
-        seat, self._seat = self._seat, None
-        assert seat is not None
-        seat.errors += 1
-        if self._sent:
-            self._sent, self._lost = False, self._lost + 1
-        table = self._core.table
-        table.shun(self._target, seat)
-        now = time.monotonic()
-        self._give_back(seat, now)
-        self._failed = self._failed or now
-        first, self._tried, self._seated = self._tried is None, seat, None
-        if self._lost >= LOSSES:
-            self._refused(Refusal(502, f"replica {seat.route.id} does not answer", "replica_died"), "replica-died")
-        elif first and any(each is not seat and not each.route.draining for each in self._target.seats):
-            self._find()
-        elif now < self._failed + AGAIN_S:
-            self._again = asyncio.get_running_loop().call_later(PAUSE_S, self._find)
-        else:
-            self._refused(Refusal(502, f"replica {seat.route.id} does not answer", "replica_died"), "replica-died")
 
     # -------------------------------------------------------------------------------- what the engine says
 
@@ -412,12 +270,6 @@ class Exchange:
         if client is not None:
             client.refuse(refusal, told)
 
-    def _told(self) -> bytes:
-        """Headers about its time in the queue, if it had one."""
-        if self._queued is None:
-            return b""
-        return self._queued.headers((self._seated or time.monotonic()) - self._began)
-
     def _cut(self, refusal: Refusal, outcome: str) -> None:
         """End an answer early: an error event in a stream, a closed connection else."""
         if not self._status:
@@ -454,9 +306,6 @@ class Exchange:
             return 0, 0
         prompt = counts.prompt if counts.prompt is not None else self._prompt
         return prompt, counts.answer if counts.answer is not None else counts.events
-
-    def _replica(self) -> str:
-        return self._seat.route.id if self._seat is not None else ""
 
     def _end(self, outcome: str) -> None:
         if self._done:
@@ -514,10 +363,3 @@ class Exchange:
         )
         if seat is not None:
             self._give_back(seat, now)
-
-    def _give_back(self, seat: Seat, now: float) -> None:
-        seconds = now - self._seated if self._seated is not None else 0.0
-        charged = 0.0
-        if self._queued is not None:  # once: a second seat is charged anew
-            charged, self._queued.charged = self._queued.charged, 0.0
-        self._core.table.give_back(self._target, seat, self._caller, seconds, charged)
