@@ -1,14 +1,12 @@
-"""The daemon's end of the gateway: starts it under a keeper, sends it snapshots, commits the usage it spooled."""
+"""The daemon's end of the gateway: speaks with it, sends it snapshots, commits the usage it spooled."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import secrets
 import sqlite3
-import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
@@ -17,13 +15,14 @@ import msgspec
 
 from core import program_version
 from core.access import Gate
-from core.deployments import tables
-from core.deployments.doors import DoorRecords, files_of, for_the_one_before, statuses
-from core.deployments.ending import signal_name
+from core.deployments.doors import DoorRecords, statuses
+from core.deployments.gateways import Gateways
+from core.deployments.silence import Silence
+from core.deployments.snapshots import limits_of, needs
 from core.errors import CorralError, Failed
 from core.gateway import wire
-from core.nodes.base import ExitRecord, LaunchOrder, LaunchState, Limits, Node
-from core.nouns import CORRAL, Actor, GatewayStatus
+from core.nodes.base import Node
+from core.nouns import Actor, GatewayStatus
 from core.peer import peer
 from core.settings import Paths, Settings
 from core.store import Store
@@ -33,27 +32,13 @@ from core.telemetry.whose import Whose
 log = logging.getLogger(__name__)
 
 LINE_LIMIT = 16 << 20
-STOP_S = 15.0
-"""From SIGTERM on, in which it closes its listeners and ends its streams."""
-REPLACE_S = 20.0
-"""What a new gateway may take to start and to be handed the listener."""
 IN_FORCE_S = 2.0
 """What `corral reload` waits for the gateway."""
-PING_S = 2.0
-"""Between two questions whether it is there: who is stopped keeps its socket."""
-SILENT_S = 5.0
-"""Without an answer for so long, it is said to be not answering."""
 SPENT_S = 2.0
 """What the gateway may take to say what is left of limits."""
 RETRY_S = 60.0
 """Between two tries to replace a gateway of another version."""
 _SHOUT = asyncio.IncompleteReadError, asyncio.LimitOverrunError, OSError, msgspec.DecodeError
-
-
-def new_launch_id() -> str:
-    """10 characters of 50 random bits."""
-    alphabet = "abcdefghijklmnopqrstuvwxyz234567"
-    return "".join(alphabet[byte & 31] for byte in secrets.token_bytes(10))
 
 
 class _Replaced(Exception):
@@ -79,7 +64,7 @@ class GatewayLink:
         clock: Callable[[], float] = time.time,
         name: Callable[[int], Awaitable[str]] | None = None,
     ) -> None:
-        self._node = node
+        self._gateways = Gateways(node, store, gate, paths, settings)
         self._uid = os.getuid() if gateway_uid is None else gateway_uid
         self._store = store
         self._gate = gate
@@ -104,22 +89,19 @@ class GatewayLink:
         self._live: wire.Live | None = None
         self._state = "starting"
         self._pid: int | None = None
-        self._silent = 0.0
-        """Since when (on the loop's clock) it has not answered; 0: it does."""
+        self._silence = Silence(self._known_pid)
         self._reports: dict[str, asyncio.Future[wire.Report]] = {}
         self._not_before = 0.0
         self._whose = Whose()
         self._doors = DoorRecords(store, gate)
-        self._runs: dict[str, int] = {}
-        """Of each launch: the runs whose deaths are recorded, and the one that runs."""
 
     # ---------------------------------------------------------------------------------------- for callers
 
     def status(self) -> GatewayStatus:
         live = self._live
         return GatewayStatus(
-            state="not answering" if self._silent else self._state,
-            pid=self._welcome.pid if self._welcome else self._pid,
+            state="not answering" if self._silence.lasts else self._state,
+            pid=self._known_pid(),
             version=self._welcome.program if self._welcome else "",
             swapped=self._welcome.swapped if self._welcome else None,
             snapshot=self._n,
@@ -139,13 +121,10 @@ class GatewayLink:
     @property
     def trouble(self) -> str:
         """Why it does not answer though it runs."""
-        if self._silent:
-            seconds, pid = asyncio.get_running_loop().time() - self._silent, self.status().pid
-            return (
-                f"its process {pid} has not answered for {seconds:.0f} s: it is stopped (`kill -CONT {pid}` lets it go"
-                " on) or has too much to do"
-            )
-        return ""
+        return self._silence.trouble
+
+    def _known_pid(self) -> int | None:
+        return self._welcome.pid if self._welcome else self._pid
 
     def set_routes(self, routes: Sequence[wire.Route]) -> int:
         """Say what the gateway shall route; returns the number of the snapshot that will carry it."""
@@ -204,7 +183,7 @@ class GatewayLink:
         pause = 0.1
         while True:
             try:
-                await self._ensure()
+                self._pid = (await self._gateways.ensure()).pid
                 await self._talk()
                 pause = 0.1
             except (CorralError, TimeoutError, *_SHOUT) as error:
@@ -219,91 +198,10 @@ class GatewayLink:
 
     async def stop(self) -> None:
         """End the gateway, and one before it that still ends its streams (`corral shutdown --all`)."""
-        living = [each.id for each in await self._mine() if each.alive]
-        effects = [await self._gate.intent(CORRAL, "gateway.stop", "gateway:local", launch) for launch in living]
-        for launch in living:
-            await self._node.signal(launch, 15)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(STOP_S):
-                while any(each.alive for each in await self._mine()):  # noqa: ASYNC110
-                    await asyncio.sleep(0.05)
-        left = {each.id for each in await self._mine() if each.alive}
-        for launch, effect in zip(living, effects, strict=True):
-            if launch in left:
-                reason = f"it has not ended within {STOP_S:.0f} s"
-                log.error("the gateway of launch %s runs on: %s", launch, reason)
-                await self._gate.outcome(effect, "failed", reason=reason)
-            else:
-                await self._gate.outcome(effect, "done")
+        await self._gateways.stop()
 
-    async def _mine(self) -> list[LaunchState]:
-        return [each for each in await self._node.launches() if each.kind == "gateway"]
-
-    async def _ensure(self) -> None:
-        """Adopt the gateway that runs, else start one."""
-        await self._sweep()
-        living = [each for each in await self._mine() if each.alive]
-        self._pid = (living[-1] if living else await self._start("gateway.start")).pid
-
-    async def _sweep(self) -> None:
-        """Record the gateways that have ended, those that their keeper has started again too; remove the former."""
-        for each in await self._mine():
-            if each.alive:
-                await self._restarted(each)
-                continue
-            asked = each.exit is not None and each.exit.code == 0
-            reason = each.exit.reason if each.exit and each.exit.reason else "its keeper has gone"
-            await self._gate.record(
-                CORRAL, "gateway.ended" if asked else "gateway.died", "gateway:local", each.id, "done",
-                reason="it ended its last stream or was told to end" if asked else reason,
-            )  # fmt: skip
-            await self._node.remove(each.id)
-
-    async def _restarted(self, launch: LaunchState) -> None:
-        """Record the deaths that a keeper answered by itself, each once, whichever daemon sees them first."""
-        known = self._runs.get(launch.id, launch.runs if launch.runs == 1 else None)
-        if known is None:
-            known = 1 + await self._store.read(lambda db: tables.gateway_deaths(db, launch.id))
-        exit = launch.before or ExitRecord(reason="its keeper does not say how")
-        died = signal_name(exit.signal) or (f"exit code {exit.code}" if exit.code is not None else exit.reason)
-        for run in range(known, launch.runs):
-            how = died if run == launch.runs - 1 else "while no daemon was there"
-            reason = f"{how}; its keeper has started it again"
-            await self._gate.record(
-                CORRAL, "gateway.died", "gateway:local", launch.id, "done", reason=reason,
-                after={"launch": launch.id, "run": run, "pid": launch.pid},
-            )  # fmt: skip
-        self._runs[launch.id] = max(known, launch.runs)
-
-    async def _start(self, verb: str) -> LaunchState:
-        """Start a gateway: the first one serves, a second one waits to be handed the listener."""
-        order = self._order()
-        effect = await self._gate.intent(CORRAL, verb, "gateway:local", order.id)
-        try:
-            launch = await self._node.launch(order)
-        except CorralError as error:
-            await self._gate.outcome(effect, "failed", reason=str(error))
-            raise
-        if verb == "gateway.replace":
-            try:
-                await self._hand_over(launch)
-            except (CorralError, TimeoutError) as error:
-                await self._node.signal(launch.id, 15)
-                reason = str(error) or f"it took longer than {REPLACE_S:.0f} s"
-                await self._gate.outcome(effect, "failed", reason=reason)
-                raise Failed("the gateway was not replaced", reason, "the old one serves on") from None
-        await self._gate.outcome(effect, "done", after={"launch": order.id, "pid": launch.pid})
-        return launch
-
-    async def _hand_over(self, launch: LaunchState) -> None:
-        """Have the gateway that serves hand its listener to `launch`."""
-        path = self._paths.gateway / f"next-{launch.id}.sock"
-        async with asyncio.timeout(REPLACE_S):
-            while not path.exists():  # noqa: ASYNC110
-                await asyncio.sleep(0.02)
-            report = await self._ask(wire.HandOver(socket=str(path)), "handover")
-        if not report.ok:
-            raise Failed("the gateway did not hand over", report.reason)
+    async def _hand_over(self, path: Path) -> wire.Report:
+        return await self._ask(wire.HandOver(socket=str(path)), "handover")
 
     async def _ask(self, message: wire.FromDaemon, what: str) -> wire.Report:
         """Send a line that is answered with a `Report`; the caller has a time-out. Without a conversation, or when it
@@ -326,52 +224,13 @@ class GatewayLink:
             if old != program_version() and now >= self._not_before:
                 self._not_before = now + RETRY_S
                 try:
-                    await self._start("gateway.replace")
+                    await self._gateways.replace(self._hand_over)
                 except CorralError as error:
                     log.warning("%s", error)
                 else:
                     raise _Replaced
-            await self._sweep()
+            await self._gateways.sweep()
             await asyncio.sleep(2)
-
-    async def _listen(self) -> None:
-        """Ask it again and again whether it is there, and say so when it is not."""
-        while True:
-            await asyncio.sleep(PING_S)
-            asked = asyncio.get_running_loop().time()
-            try:
-                async with asyncio.timeout(SILENT_S):
-                    await self._ask(wire.Ask(what="ping", request=""), "ping")
-                self._silent = 0.0
-            except TimeoutError:
-                self._mute(asked)
-
-    def _mute(self, since: float) -> None:
-        if not self._silent:
-            self._silent = since
-            log.warning("gateway: %s", self.trouble)
-
-    def _order(self) -> LaunchOrder:
-        launch = new_launch_id()
-        keep = ("PATH", "LANG", "LC_ALL", "TZ", "PYTHONPATH")
-        env = {key: os.environ[key] for key in keep if key in os.environ}
-        env |= {
-            "CORRAL_GATEWAY_DIR": str(self._paths.gateway),
-            "CORRAL_GATEWAY_SOCKET": str(self._paths.gateway_socket),
-            "CORRAL_GATEWAY_LAUNCH": launch,
-            "CORRAL_GATEWAY_OWNER": str(os.getuid()),
-            "PYTHONUNBUFFERED": "1",
-        }
-        replicas = self._settings().replicas
-        return LaunchOrder(
-            id=launch,
-            kind="gateway",
-            owner="gateway",
-            argv=(sys.executable, "-P", "-m", "core.gateway"),
-            env=env,
-            limits=Limits(nice=0, oom_score_adj=0, log_bytes=replicas.log_bytes, log_files=replicas.log_files),
-            restart=True,
-        )
 
     async def _talk(self) -> None:
         """One conversation on the control socket, until it breaks."""
@@ -389,9 +248,9 @@ class GatewayLink:
                 async with asyncio.timeout(10):
                     first = await self._receive(reader)
             except TimeoutError:
-                self._mute(asked)
+                self._silence.begin(asked)
                 raise
-            self._silent = 0.0
+            self._silence.end()
             if not isinstance(first, wire.Welcome):
                 raise Failed("the gateway did not welcome the daemon", getattr(first, "reason", ""))
             self._welcome = first
@@ -405,7 +264,7 @@ class GatewayLink:
                 group.create_task(self._push())
                 group.create_task(self._pull(reader))
                 group.create_task(self._tend())
-                group.create_task(self._listen())
+                group.create_task(self._silence.watch(self._ask))
         except* _Replaced:
             log.info("the gateway was replaced by one of version %s", program_version())
         except* (CorralError, *_SHOUT, TimeoutError) as errors:
@@ -457,7 +316,6 @@ class GatewayLink:
         while True:
             await self._changed.wait()
             self._changed.clear()
-            table = self._settings().gateway
             keys, limited = self._keys(), self._limited()
             self._send(
                 wire.Snapshot(
@@ -466,23 +324,10 @@ class GatewayLink:
                     n=self._n,
                     routes=self._routes,
                     allowed=self._allowed(),
-                    limits=wire.GatewayLimits(
-                        queue=table.queue,
-                        queue_timeout_s=table.queue_timeout_s,
-                        first_byte_timeout_s=table.first_byte_timeout_s,
-                        idle_timeout_s=table.idle_timeout_s,
-                        request_timeout_s=table.request_timeout_s,
-                        body_bytes=table.body_bytes,
-                        serve_uncounted=table.when_spool_full == "serve-uncounted",
-                        listen=for_the_one_before(table),
-                        doors=table.listens(),
-                        files=files_of(table, self._paths),
-                        connections_per_address=table.connections_per_address,
-                        connections_per_key=table.connections_per_key,
-                    ),
+                    limits=limits_of(self._settings().gateway, self._paths),
                     keys=keys,
                     limited=limited,
-                    needs=("limits",) if limited or any(map(_beyond, keys)) else (),
+                    needs=needs(keys, limited),
                 )
             )
             if self._writer is not None:
@@ -535,15 +380,6 @@ class GatewayLink:
 
         await self._store.transact(work)
         self._send(wire.UsageAck(launch=batch.launch, n=batch.n))
-
-
-def _beyond(key: wire.Key) -> bool:
-    """Has it limits that a gateway of one release back does not know?"""
-    limits = key.limits
-    known = wire.Limits(
-        rpm=limits.rpm, tpm=limits.tpm, concurrency=limits.concurrency, daily_tokens=limits.daily_tokens
-    )
-    return limits != known
 
 
 async def _uid(uid: int) -> str:

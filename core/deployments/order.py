@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from core.budgets import threads_for
 from core.deployments import tables
-from core.deployments.gatewaylink import new_launch_id
+from core.deployments.gateways import new_launch_id
 from core.deployments.yard import Yard
 from core.engines.base import LaunchPlan
 from core.nodes.base import LaunchOrder, Limits
