@@ -17,14 +17,17 @@ from aiohttp import web
 
 from core.access import Access, Gate
 from core.api.server import Call, Server
+from core.api.usage import UsageReader
 from core.audit import Archiver, Audit, Exporter, Signer
 from core.audit.log import moment
+from core.audit.report import MOST
 from core.audit.signer import Work
 from core.audit.verify import Watch
 from core.errors import CorralError, NotAllowed
 from core.events import Bus
-from core.nouns import AuditReport, ChainFault, ChainProgress, ChainReport, Status
+from core.nouns import AuditReport, ChainFault, ChainProgress, ChainReport, ReportUse, Status, UsageRow
 from core.proof.statements import Key
+from core.telemetry.report import Asked
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +60,7 @@ class ArchiveBody(msgspec.Struct, forbid_unknown_fields=True):
 
 def add_audit(
     server: Server, audit: Audit, signer: Signer, exporter: Exporter, archiver: Archiver, gate: Gate, bus: Bus,
-    access: Access, status: Callable[[], Awaitable[Status]],
+    access: Access, usage: UsageReader, status: Callable[[], Awaitable[Status]],
 ) -> None:  # fmt: skip
     """Declare them."""
 
@@ -190,6 +193,9 @@ def add_audit(
         work = lambda db: (None, None, {"since": since})  # noqa: E731
         await gate.act(call.actor, "audit.report", CHAIN, call.request, work, permission="audit.export")
         found = await exporter.report(since)
+        used = await usage.report(
+            Asked(("user", "deployment"), datetime.fromisoformat(since).timestamp() if since else None, limit=MOST)
+        )
         chain, now, rights = await audit.verify(), await status(), access.rights
         almighty = ["root on this host, who reads and ends the daemon and for more breaks the glass"]
         if rights.mode == "user":
@@ -198,7 +204,9 @@ def add_audit(
             host=socket.gethostname(), version=now.daemon.version, mode=rights.mode, made_by=call.actor.name,
             made_at=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"), since=since, chain=chain,
             keys=await signer.show(), sinks=now.audit_sinks, almighty=tuple(almighty), grants=tuple(rights.grants),
-            matrix=tuple(access.matrix()), roles=tuple(rights.roles.values()), teams=tuple(rights.teams.values()),
+            matrix=tuple(access.matrix()), use=tuple(_use(row) for row in used.rows),
+            use_all=len(used.rows) + used.left_out, roles=tuple(rights.roles.values()),
+            teams=tuple(rights.teams.values()),
             **{name: getattr(found, name) for name in found.__struct_fields__},
         )  # fmt: skip
 
@@ -213,6 +221,13 @@ def add_audit(
     server.add("POST", "/audit/archive", "audit.archive", archive, on=CHAIN)
     server.add("GET", "/audit/keys", "audit.read", keys, on=CHAIN)
     server.add("POST", "/audit/keys/rotate", "audit.keys", rotate, on=CHAIN)
+
+
+def _use(row: UsageRow) -> ReportUse:
+    of, sums = row.group, row.sums
+    return ReportUse(
+        str(of["user"]), str(of["deployment"]), sums.requests, sums.prompt_tokens or 0, sums.answer_tokens or 0
+    )
 
 
 def _line(value: ChainProgress) -> bytes:

@@ -134,7 +134,7 @@ class Services:
 def add_routes(server: Server, s: Services) -> None:
     """Declare every route."""
     _daemon(server, s)
-    add_audit(server, s.audit, s.signer, s.exporter, s.archiver, s.gate, s.bus, s.access, s.status)
+    add_audit(server, s.audit, s.signer, s.exporter, s.archiver, s.gate, s.bus, s.access, s.usage, s.status)
     _models(server, s)
     _deployments(server, s)
     add_chats(server, s.chats)

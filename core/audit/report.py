@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sqlite3
 from contextlib import closing
-from datetime import datetime
 from urllib.parse import quote
 
 import msgspec
@@ -13,7 +12,7 @@ from core.audit.chain import SELECT
 from core.audit.log import to_record
 from core.audit.seals import archives_in
 from core.errors import StoreError
-from core.nouns import AuditHistory, ReportGap, ReportPerson, ReportRefusal, ReportUse
+from core.nouns import AuditHistory, ReportGap, ReportPerson, ReportRefusal
 from core.settings import Paths
 
 MOST = 500
@@ -63,11 +62,10 @@ def _gather(db: sqlite3.Connection, since: str) -> AuditHistory:
     )]  # fmt: skip
     changes = [to_record(row) for row in _rows(db, f"{RIGHTS} AND outcome = 'done'", since)]
     gaps = [_gap(db, row) for row in _rows(db, DEATHS, since)]
-    use = _use(db, since)
     rings = [to_record(row) for row in _rows(db, BREAK_GLASS, since)]
     return AuditHistory(
         first=first, last=last, records=records, people=tuple(people[:MOST]), people_all=len(people),
-        use=tuple(use[:MOST]), use_all=len(use), changes=tuple(changes[-MOST:]), changes_all=len(changes),
+        changes=tuple(changes[-MOST:]), changes_all=len(changes),
         break_glass=tuple(rings[-MOST:]), break_glass_all=len(rings), refusals=tuple(refusals[:MOST]),
         refusals_all=len(refusals), gaps=tuple(gaps[-MOST:]), gaps_all=len(gaps), archives=tuple(archives_in(db)),
     )  # fmt: skip
@@ -94,20 +92,3 @@ def _gap(db: sqlite3.Connection, row: tuple[object, ...]) -> ReportGap:
         ).fetchone()
         ended = after[0] if after else ""
     return ReportGap(what=verb, object=object, began=began, ended=ended, reason=reason)
-
-
-def _use(db: sqlite3.Connection, since: str) -> list[ReportUse]:
-    """What the gateway counted, by who asked and what answered."""
-    sql = (
-        "SELECT coalesce(nullif(json_extract(data, '$.actor'), ''), 'uid:' || json_extract(data, '$.uid')) AS who,"
-        " deployment, count(*), sum(coalesce(json_extract(data, '$.prompt_tokens'), 0)),"
-        " sum(coalesce(json_extract(data, '$.answer_tokens'), 0)) FROM usage"
-        " WHERE time >= ? GROUP BY who, deployment ORDER BY count(*) DESC"
-    )
-    try:
-        start = datetime.fromisoformat(since).timestamp() if since else 0.0
-        return [ReportUse(str(row[0]), *row[1:]) for row in db.execute(sql, (start,))]
-    except sqlite3.OperationalError as error:
-        if "no such table" in str(error):  # a store without that package
-            return []
-        raise

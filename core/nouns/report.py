@@ -26,8 +26,6 @@ class AuditHistory(Noun, frozen=True, kw_only=True):
     records: int
     people: tuple[ReportPerson, ...]
     people_all: int
-    use: tuple[ReportUse, ...]
-    use_all: int
     changes: tuple[AuditRecord, ...]
     changes_all: int
     break_glass: tuple[AuditRecord, ...]
@@ -57,5 +55,8 @@ class AuditReport(AuditHistory, frozen=True, kw_only=True):
     """Who needs no grant."""
     grants: tuple[Grant, ...]
     matrix: tuple[Held, ...]
+    use: tuple[ReportUse, ...]
+    """As the gateway counted."""
+    use_all: int
     roles: tuple[Role, ...]
     teams: tuple[Team, ...]

@@ -7,13 +7,17 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from command import ask, corral, until
 
 from core.errors import Failed
+from core.gateway.wire import UsageLine
+from core.telemetry.usage import commit_batch, row_of
 from tui import exports
 
 pytestmark = [pytest.mark.journey, pytest.mark.timeout(120)]
@@ -176,9 +180,23 @@ def test_a_file_of_json_lines_has_every_record_through_kills_and_restarts(home: 
     until(lambda: not ask("status")["audit_sinks"])
 
 
+def used(database: Path, user: str, at: float) -> None:
+    """A line of usage: 7 tokens in, 3 out, of `chat`."""
+    line = UsageLine(
+        id="a", time=at, uid=7, deployment="chat", model="m", replica="chat/0", launch="l",
+        path="/v1/completions", status=200, outcome="ok", prompt_tokens=7, answer_tokens=3, queue_s=0.0,
+        first_byte_s=0.1, total_s=1.0,
+    )  # fmt: skip
+    with closing(sqlite3.connect(database)) as db, db:
+        commit_batch(db, "a test", int(at), [row_of(line, {7: (user, "staff")})])
+
+
 def test_a_report_is_one_page_and_exits_1_where_the_chain_is_broken(home: Path, tmp_path: Path) -> None:
     corral("ps")
     corral("access", "grant", "operator", "user:bin", "--reason", "<b>x</b>|y")
+    (database,) = home.glob("*/corral.db")
+    used(database, "alice", time.time() - 7200)
+    used(database, "alice", time.time() - 60)
     out = tmp_path / "report.html"
     corral("audit", "report", "--since", "90d", "--html", "--out", str(out))
     text = out.read_text()
@@ -190,7 +208,12 @@ def test_a_report_is_one_page_and_exits_1_where_the_chain_is_broken(home: Path, 
     found = ask("audit", "report", "--since", "1h")
     assert found["records"] and found["chain"]["ok"] and found["keys"]["usable"]
     assert len(ask("audit", "ls", "--verb", "audit.report")) == 3
-    (database,) = home.glob("*/corral.db")
+    assert "| alice | chat | 2 | 14 | 6 |" in told
+    (use,) = found["use"]
+    assert use == {
+        "actor": "alice", "deployment": "chat", "requests": 1, "prompt_tokens": 7, "answer_tokens": 3,
+    }  # fmt: skip
+    assert found["use_all"] == 1
     db = sqlite3.connect(database)
     db.executescript("DROP TRIGGER audit_keeps_content; UPDATE audit SET actor = 'nobody' WHERE seq = 1")
     db.close()
