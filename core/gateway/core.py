@@ -91,6 +91,8 @@ class Core:
         now, limits = time.monotonic(), self.table.limits
         for exchange in tuple(self.exchanges):
             exchange.look(now, limits)
+        if self.table.lapsed(time.time()):
+            self.obey()
         again = asyncio.get_running_loop().call_later(WATCH_S, self._look) if self.exchanges else None
         self._watch = again
 

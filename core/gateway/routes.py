@@ -77,6 +77,12 @@ class Target:
         return sum(seat.route.slots for seat in self.seats if not seat.route.draining)
 
 
+def _ends(of: wire.Snapshot) -> list[float]:
+    rules = [*of.allowed.rules, *(rule for key in of.keys for rule in key.rules or ())]
+    ends = {rule.until for rule in rules} | {key.until for key in of.keys}
+    return sorted((end for end in ends if end is not None), reverse=True)
+
+
 class Table:
     """The snapshot in force."""
 
@@ -98,6 +104,9 @@ class Table:
         self.changed = asyncio.Event()
         self._applying = asyncio.Lock()
         """Set when a request ends; a drain waits for it."""
+
+        self._ends: list[float] = []
+        """When keys and rights end by themselves (unix times), the next one last."""
 
     def load(self) -> None:
         """Take the last snapshot from disk; one that cannot be read is as none."""
@@ -184,6 +193,7 @@ class Table:
                     self.withdrawn[key] = seat
         self.snapshot, self.limits, self.targets, self.seats, self.blocked = new, new.limits, targets, seats, ""
         self.users = Users(new.allowed)
+        self._ends = _ends(new)
         self.subjects.use(new.limited, new.keys)
         self.keys.use(new.keys)
         for name, target in targets.items():
@@ -194,6 +204,13 @@ class Table:
             if not (target.ready or target.route.expected):
                 self._refuse_all(target, self._not_ready(target))
             self._feed(target)
+
+    def lapsed(self, now: float) -> bool:
+        """Has a key or a right ended since this was asked last? No snapshot tells it: the daemon may be away."""
+        before = len(self._ends)
+        while self._ends and self._ends[-1] <= now:
+            self._ends.pop()
+        return len(self._ends) < before
 
     def target(self, name: str) -> Target:
         """Raises `Refusal` for a name that is not there."""

@@ -7,6 +7,7 @@ import hashlib
 import json
 import signal
 import socket
+import time
 
 import pytest
 from hypothesis import example, given
@@ -190,6 +191,20 @@ async def test_a_revoked_key_loses_the_answer_that_is_being_made(gateway, stub):
     async with asyncio.timeout(5):
         assert b"was taken away" in await reader.readuntil(b"0\r\n\r\n")
     assert b" 401 " in await gateway.post(ASK, bearer())
+    writer.close()
+
+
+@pytest.mark.parametrize("of", ["key", "grant"])
+async def test_a_key_or_a_grant_that_ends_takes_the_answer_along_while_the_daemon_is_away(gateway, stub, of):
+    stub.hold.clear()
+    until = time.time() + 1.5
+    rule = wire.Rule(user=True, id=0, scope="deployment:chat", until=until)
+    await gateway.route(stub, keys=[key(until=until) if of == "key" else key(rules=(rule,))])
+    reader, writer = await streaming(gateway)
+    gateway.hang_up()
+    async with asyncio.timeout(5):
+        assert b"was taken away" in await reader.readuntil(b"0\r\n\r\n")
+    assert until <= time.time() < until + 1
     writer.close()
 
 
