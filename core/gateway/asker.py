@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 import socket
 
+import httptools
+
 from core.gateway.core import Core
 from core.gateway.crowd import place
 from core.gateway.errors import Refusal
@@ -58,7 +60,7 @@ class Asker:
                 raise Refusal(403, "X-Corral headers are the daemon's", "not_allowed")
             return
         if self.source != LOCAL:
-            if request.target in PROBES:
+            if request.target in PROBES or _path(request.target) in PROBES:
                 return
             raise Refusal(401, "an API key is needed: Authorization: Bearer KEY", "invalid_api_key", headers=NEEDS_KEY)
         if request.actor or request.turn or request.groups is not None:
@@ -114,3 +116,12 @@ class Asker:
 def on_behalf(request: Request) -> bool:
     """Does the daemon ask for somebody whose rights it has looked at? `Asker.may` lets nobody else say so."""
     return bool(request.actor or request.turn)
+
+
+def _path(target: bytes) -> bytes | None:
+    """Of a whole URL, or one with a query; None for what is no URL, which is refused where it is served."""
+    try:
+        path: bytes | None = httptools.parse_url(target).path
+    except httptools.HttpParserError:
+        return None
+    return path

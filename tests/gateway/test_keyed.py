@@ -81,7 +81,10 @@ async def test_over_tcp_nothing_goes_without_a_key(gateway, stub):
     assert b" 200 " in await over_tcp(at, ASK, bearer())
     assert b'"id":"chat"' in await over_tcp(at, None, bearer(), "/v1/models")
     assert b" 403 " in await over_tcp(at, None, bearer(), "/corral/turns/x")
-    assert b'{"status":"ok"}' in await over_tcp(at, None, "", "/healthz")
+    for path in ("/healthz", "http://elsewhere/healthz", "/readyz?verbose"):
+        assert b'{"status":"ok"}' in await over_tcp(at, None, "", path)
+    for path in ("*", "//healthz", "/healthz/x", "/v1/models?/healthz"):
+        assert b" 40" in await over_tcp(at, None, "", path)
     assert b" 200 " in await over_tcp(at, None, "", "/readyz")
     await gateway.route(stub, keys=[key()], listen="")
     with pytest.raises(ConnectionRefusedError):
