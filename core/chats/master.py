@@ -70,7 +70,12 @@ class Masters:
     @property
     def place(self) -> str:
         """Where the key is looked for, for people."""
-        return "a passphrase" if self.by_passphrase else self._settings().master_key or str(self._own)
+        return "a passphrase" if self.by_passphrase else self.file
+
+    @property
+    def file(self) -> str:
+        """The same of a key that is in a file, whatever corral.toml says of a passphrase."""
+        return next(iter(self._named()), str(self._own))
 
     def _named(self) -> list[str]:
         table = self._settings()

@@ -41,6 +41,8 @@ class Vault:
         self.on_open: list[Callable[[], Awaitable[None]]] = []
         self._turn = asyncio.Lock()
         """One at a time: a passphrase takes 128 MiB to try."""
+        self._is_in_a_file = False
+        """The key that counts now."""
 
     async def start(self) -> None:
         """Open with the key that is there. Without one the chats stay locked, and all else goes on. Raises
@@ -56,6 +58,7 @@ class Vault:
 
     async def _look(self) -> None:
         known = await self._store.read(_known)
+        self._is_in_a_file = known is not None and known.salted is None
         try:
             if known is not None and known.salted is not None:
                 self.ring.lock("they wait for their passphrase", UNLOCK)
@@ -68,6 +71,7 @@ class Vault:
             else:
                 master = await asyncio.to_thread(self._masters.first)
                 await self._begin(CORRAL, "start", _Known(master.id))
+                self._is_in_a_file = True
         except CorralError as error:
             if not isinstance(error, Locked):
                 error = Locked(error.what, error.why, error.todo)
@@ -103,14 +107,27 @@ class Vault:
         )
         return ChatKey(
             state="open" if self.ring.open else "locked" if known else "new", id=known.id if known else "",
-            place=_where(known) if known and known.salted else self._masters.place, users=users, plain=plain,
+            place=self._place(known), users=users, plain=plain,
             passphrase=bool(known.salted if known else self._masters.by_passphrase),
             why="" if self.ring.open else self.ring.why, todo="" if self.ring.open else self.ring.todo,
+            wanted="passphrase" if self._masters.by_passphrase else "file",
         )  # fmt: skip
+
+    def _place(self, known: _Known | None) -> str:
+        if known and known.salted:
+            return _where(known)
+        return self._masters.file if known else self._masters.place
 
     def troubles(self) -> list[str]:
         """What a person must be told for as long as it lasts, as sentences."""
-        return [] if self.ring.open else [f"the chats are locked: {self.ring.why}; {self.ring.todo}"]
+        if not self.ring.open:
+            return [f"the chats are locked: {self.ring.why}; {self.ring.todo}"]
+        if self._masters.by_passphrase and self._is_in_a_file:
+            return [
+                "the chats are not sealed with a passphrase yet, as corral.toml says:"
+                f" the key is in {self._masters.file}; `corral chats rekey` goes over to one"
+            ]
+        return []
 
     async def unlock(self, actor: Actor, request: str, passphrase: str) -> ChatKey:
         """Open with a passphrase; the first one ever is the one that counts from then on. Raises `NotAllowed` for a
@@ -145,7 +162,7 @@ class Vault:
                 known = _Known(new.id, salted)
             elif passphrase:
                 raise Invalid(
-                    "the master key is in a file", f"it is {self._masters.place}",
+                    "the master key is in a file", f"it is {self._masters.file}",
                     'for a passphrase write master_key = "passphrase" under [chats], then `corral reload`',
                 )  # fmt: skip
             else:
@@ -165,6 +182,7 @@ class Vault:
             except BaseException:
                 await asyncio.to_thread(self._masters.give_up)
                 raise
+            self._is_in_a_file = known.salted is None
             self.ring.unlock(new)
             await self._store.erase(lambda db: rewrap(db, old, new))
             try:

@@ -81,6 +81,8 @@ class ChatKey(Noun, frozen=True, kw_only=True):
     """Chats of before they were sealed that are still to be."""
     why: str = ""
     todo: str = ""
+    wanted: str = "file"
+    """`passphrase` or `file`, as corral.toml says; where it is not so yet, `rekey` goes over to it."""
 
 
 class Hold(Noun, frozen=True, kw_only=True):

@@ -320,13 +320,21 @@ async def test_going_over_to_another_key_wraps_anew_and_ends_the_old_one(house, 
     assert await opened(house, again, box) == SECRET
     # on to a passphrase, which ends Corral's own file
     keys.set(master_key="passphrase")
+    await keys.vault.follow()
+    told = await keys.vault.status()
+    assert (told.place, told.passphrase, told.wanted) == (str(house.paths.chats_key), False, "passphrase")
+    (trouble,) = keys.vault.troubles()
+    assert str(house.paths.chats_key) in trouble and "rekey" in trouble
     await keys.vault.rekey(ALICE_ADMIN, "r", "correct horse battery")
+    assert keys.vault.troubles() == []
     assert not house.paths.chats_key.exists() and (await keys.vault.status()).passphrase
     # and to a file that is named
     named = tmp_path / "named.key"
     named.write_text("cd" * 32)
     named.chmod(0o600)
     keys.set(master_key=str(named))
+    told = await keys.vault.status()
+    assert (told.passphrase, told.wanted) == (True, "file")
     await keys.vault.rekey(ALICE_ADMIN, "r", "")
     with pytest.raises(Conflict, match="no other key"):
         await keys.vault.rekey(ALICE_ADMIN, "r", "")

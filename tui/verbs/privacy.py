@@ -44,6 +44,8 @@ def _told_key(key: ChatKey) -> None:
     say(f"chats are {line(key.state)}: master key {line(key.id) or '-'} ({line(key.place)}), keys of {key.users} users")
     if key.why:
         say(f"  {line(key.why)}; {line(key.todo)}")
+    if key.state == "open" and key.passphrase != (key.wanted == "passphrase"):
+        say(f"  corral.toml says {line(key.wanted)}: `corral chats rekey` goes over to it")
     if key.plain:
         say(f"  {key.plain} chats of before they were sealed are still to be")
 
@@ -62,11 +64,12 @@ def unlock() -> None:
 
     It is asked for, or read from standard input. The first one is chosen here.
     """
-    state = run(lambda client: client.privacy.key()).state
-    if state == "open":
-        tell({"state": "open"}, "the chats are open")
+    now = run(lambda client: client.privacy.key())
+    if now.state == "open":
+        file = "" if now.passphrase else f": the key is in {line(now.place)}"
+        tell({"state": "open"}, f"the chats are open, no passphrase was looked at{file}")
         return
-    new = state == "new"
+    new = now.state == "new"
     text = _passphrase("A new passphrase (without it nobody can read the chats)" if new else "Passphrase", new=new)
     _told_key(run(lambda client: client.privacy.unlock(text)))
 
@@ -81,7 +84,7 @@ def rekey() -> None:
     """
     now = run(lambda client: client.privacy.key())
     ask("Go over to another master key? Copies of the database elsewhere still need the old one")
-    text = _passphrase("The new passphrase", new=True) if now.passphrase or now.place == "a passphrase" else ""
+    text = _passphrase("The new passphrase", new=True) if now.wanted == "passphrase" else ""
     _told_key(run(lambda client: client.privacy.rekey(text)))
 
 
