@@ -116,7 +116,7 @@ async def test_500_that_read_nothing_keep_a_fixed_buffer_each(gateway, stub, tmp
             "127.0.0.1", tls if secure else plain, ssl=context if secure else None, limit=1 << 12,
             server_hostname="localhost" if secure else None, local_addr=(f"127.0.3.{number % 4 + 1}", 0),
         )  # fmt: skip
-        writer.transport.pause_reading()
+        writer.transport.pause_reading()  # type: ignore[attr-defined]
         writer.write(HEAD + b"Content-Length: %d\r\n\r\n%b" % (len(STREAM), STREAM))
         writers.append(writer)
     async with asyncio.timeout(120):

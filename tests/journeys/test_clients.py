@@ -247,7 +247,7 @@ def test_anthropic_s_and_langchain_s_clients_get_what_they_expect(home: Path, sa
     open_key = key_of("chain")
     for responses in (False, True):
         chain = ChatOpenAI(
-            base_url=f"{base}/v1", api_key=open_key, model="chat", max_tokens=8, max_retries=0,
+            base_url=f"{base}/v1", api_key=open_key, model="chat", max_tokens=8, max_retries=0,  # type: ignore[call-arg]
             use_responses_api=responses,
         )  # fmt: skip
         answer = chain.invoke("Say hello.")
