@@ -133,8 +133,8 @@ class Subjects:
         found = []
         for subject, whose in (
             (f"deployment:{deployment}", f"deployment {deployment}"),
-            # Its name is not for everybody who may use the deployment.
-            (f"model:{model}", f"the model of deployment {deployment}"),
+            # Neither its name nor that of another deployment with it is for everybody who may use this one.
+            (f"model:{model}", "the model of this deployment"),
         ):
             of = self._limited.get(subject)
             if of is not None:

@@ -95,7 +95,9 @@ async def test_a_model_is_limited_over_its_deployments_and_not_named(gateway, st
     await gateway.route(stub, limited=[limited("model:m", rpm=1)])
     assert b" 200 " in await gateway.post(ASK)
     refused = await gateway.post(ASK)
-    assert b"the model of deployment chat has reached" in refused
+    assert b'"the model of this deployment has reached' in refused
+    assert (await spent(gateway, subjects=("model:m",)))["model:m", "rpm"].used == 1
+    assert b'"the model of this deployment has reached' in await gateway.post(ASK)
 
 
 async def test_the_longest_answer_is_set_where_none_is_said_and_more_is_refused(gateway, stub):
