@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from core.nouns import Turn
+from core.nouns import Chat, ChatOptions, Turn
 from tui.verbs import chat
 from tui.widgets import turn
 
@@ -30,3 +30,13 @@ def test_nothing_is_said_of_tokens_that_nobody_counted() -> None:
     none = answered(state="failed", reason="the engine went")
     assert "tok" not in turn.figures(none)
     assert chat.figures(none) == ""
+
+
+@pytest.mark.parametrize("private", [False, True])
+def test_a_private_chat_that_is_gone_is_not_said_to_go_on(private: bool) -> None:
+    talk = Chat(
+        id="c1", title="", deployment="d", options=ChatOptions(), owner="ann", created_at=0, updated_at=0,
+        private=private,
+    )  # fmt: skip
+    said = chat._cut_off(answered(state="done", finish="length"), talk)
+    assert ("go-on c1" in said) is not private and "--max-tokens" in said

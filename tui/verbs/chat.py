@@ -170,7 +170,7 @@ async def _print(client: Client, talk: Chat, turn: Turn, start: int) -> None:
             click.echo(plain(piece["text"]), nl=False)
     waiting.show("")
     if last is None:
-        raise Failed("the answer broke off", todo=f"corral chats show {talk.id}")
+        raise Failed("the answer broke off", todo="" if talk.private else f"corral chats show {talk.id}")
     if options().json:
         as_json(last)
         return
@@ -178,7 +178,7 @@ async def _print(client: Client, talk: Chat, turn: Turn, start: int) -> None:
         say()
     if last.state in ("cut", "failed"):
         what = "the answer was cut" if last.state == "cut" else "the answer failed"
-        raise Failed(what, last.reason, f"corral chats go-on {talk.id}")
+        raise Failed(what, last.reason, "" if talk.private else f"corral chats go-on {talk.id}")
     if options().quiet:
         return
     if last.finish == "length":
@@ -206,7 +206,8 @@ def _cut_off(turn: Turn, talk: Chat) -> str:
     if room and turn.context_tokens is not None and turn.context_tokens >= room - 1:
         what = f"the context is full ({room} tokens): the answer ends here"
         return f"{what}; --forget-oldest goes on, or begin a new chat, or deploy with more --ctx"
-    return f"the answer has used up its tokens: --max-tokens gives it more, corral chats go-on {talk.id} goes on"
+    more = "the answer has used up its tokens: --max-tokens gives it more"
+    return more if talk.private else f"{more}, corral chats go-on {talk.id} goes on"
 
 
 def figures(turn: Turn, room: int = 0) -> str:
