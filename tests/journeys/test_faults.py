@@ -24,12 +24,14 @@ from pathlib import Path
 from typing import Any, cast
 
 import faults
+import psutil
 import pytest
 from command import until
 from faults import KILL, Disk, Program
 
 from core.client import Client
 from core.errors import CorralError, NoDaemon, NotFound, StoreError, TimedOut
+from core.nodes.proc import start_time
 from core.nouns import ChatOptions, DeploymentSpec, ImportJob
 from core.settings import Paths, user_paths
 
@@ -389,7 +391,10 @@ async def left_by_a_killed_daemon(program: Program, folder: Path) -> Life:
     gateway = (await life.client.status()).gateway_status.pid
     program.end(9)
     assert gateway
-    os.kill(gateway, 9)
+    keeper = psutil.Process(gateway).ppid()  # which would start it again, in a folder that is put back under it
+    for pid in (keeper, gateway):
+        os.kill(pid, 9)
+        until(lambda pid=pid: start_time(pid) is None)
     assert life.paths.database.with_name("corral.db-wal").stat().st_size
     return life
 

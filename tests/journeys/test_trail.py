@@ -25,6 +25,7 @@ ITSELF = {
     ("gateway.start", "intent"): 2, ("gateway.start", "done"): 2, ("gateway.died", "done"): 1,
     ("gateway.stop", "intent"): 1, ("gateway.stop", "done"): 1, ("gateway.ended", "done"): 1,
     ("gateway.listens", "done"): 1, ("replica.died", "done"): 1, ("audit.key-made", "done"): 1,
+    ("chats.key", "done"): 1,
 }  # fmt: skip
 """Beside the starts and stops of replicas, whose number is a matter of moments."""
 
@@ -80,7 +81,7 @@ def told(records: list[dict[str, Any]]) -> None:
     effects: dict[str, list[dict[str, Any]]] = {}
     for each in records:
         itself = each["verb"].split(".")[0] in ("replica", "gateway") or each["verb"] in (
-            "daemon.start", "daemon.stop", "daemon.died", "audit.key-made",
+            "daemon.start", "daemon.stop", "daemon.died", "audit.key-made", "chats.key",
         )  # fmt: skip
         assert (each["uid"] == -1, each["actor"] == "corral", each["through"] == "daemon") == (itself,) * 3, each
         assert itself or each["through"] == "cli"
