@@ -75,3 +75,16 @@ def test_roles_come_from_a_file_whole_or_not_at_all(home: Path, tmp_path: Path) 
     file.write_text('[first]\nallows = ["deployments.st*"]\nwords = "starts"\n[second]\nallows = ["models.*"]\n')
     corral("access", "roles", "import", str(file))
     assert {"first", "second"} < {each["name"] for each in ask("access", "roles")}
+
+
+def test_what_a_key_was_held_to_is_lifted_by_none(home: Path) -> None:
+    corral("keys", "create", "ci", "--from", "10.0.0.0/8", "--endpoints", "messages", "--expires", "8h")
+    key = ask("keys", "show", "ci")
+    assert key["sources"] and key["endpoints"] and key["until"]
+    corral("keys", "limit", "ci", "--from", "none")
+    key = ask("keys", "show", "ci")
+    assert key["sources"] == [] and key["endpoints"] == ["messages"] and key["until"]
+    corral("keys", "limit", "ci", "--endpoints", "none", "--expires", "none")
+    key = ask("keys", "show", "ci")
+    assert key["endpoints"] == [] and key["until"] is None
+    assert ask("keys", "create", "two", "--expires", "none")["until"] is None

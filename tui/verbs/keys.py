@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -87,22 +88,37 @@ def _show(key: Key) -> None:
         say(f"{name:12} {line(value)}")
 
 
+NONE = "none"
+NEVER = math.inf
+
+
 def _endpoints(context: click.Context, option: click.Parameter, typed: str) -> list[str]:
     return [endpoint for endpoint in ENDPOINTS if endpoint.startswith(typed)]
+
+
+class _Ends(MomentAhead):
+    """A time ahead, or NEVER for `none`."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return NEVER if value == NONE else super().convert(value, param, ctx)
+
+
+def _listed(said: tuple[str, ...]) -> tuple[str, ...]:
+    return () if said == (NONE,) else said
 
 
 def _scope_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in (
         click.option(
-            "--from", "sources", multiple=True, help="a network it may come from: 10.1.0.0/16 (repeat for more)"
+            "--from", "sources", multiple=True, help="a network it may come from: 10.1.0.0/16 (repeat for more); none"
         ),
-        click.option("--expires", "until", type=MomentAhead(), help="ends by itself: 30d, 2027-01-31T18:00"),
+        click.option("--expires", "until", type=_Ends(), help="ends by itself: 30d, 2027-01-31T18:00; none"),
         limit_options,
         click.option(
             "--endpoints",
             multiple=True,
             shell_complete=_endpoints,
-            help="chat/completions, messages, models ... (repeat for more; default all)",
+            help="chat/completions, messages, models ... (repeat for more; default, or none: all)",
         ),
         click.option("--models", "deployments", multiple=True, help="deployments, like team-a-* (repeat; default all)"),
     ):
@@ -134,8 +150,8 @@ def create(
 ) -> None:  # fmt: skip
     """Make a key. Its secret is shown once; it never may more than its owner."""
     fields = {
-        "name": name, "owner": owner, "deployments": deployments or ("*",), "endpoints": endpoints,
-        "sources": sources, "limits": said(limits), "until": until,
+        "name": name, "owner": owner, "deployments": deployments or ("*",), "endpoints": _listed(endpoints),
+        "sources": _listed(sources), "limits": said(limits), "until": None if until == NEVER else until,
     }  # fmt: skip
 
     async def work(client: Any) -> tuple[NewKey, str]:
@@ -156,10 +172,10 @@ def limit(
 ) -> None:  # fmt: skip
     """Change what a key may; what is not named stays."""
     wanted = {
-        "until": until, "deployments": deployments or None, "endpoints": endpoints or None,
-        "sources": sources or None, **said(limits),
+        "until": until, "deployments": deployments or None, "endpoints": _listed(endpoints) if endpoints else None,
+        "sources": _listed(sources) if sources else None, **said(limits),
     }  # fmt: skip
-    changes = {field: value for field, value in wanted.items() if value is not None}
+    changes = {field: None if value == NEVER else value for field, value in wanted.items() if value is not None}
     if not changes:
         raise click.UsageError("say what to change, for example --rpm 60")
     key = run(lambda client: client.keys.limit(name, **changes))
