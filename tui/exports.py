@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from core.errors import Conflict, Failed
+from core.errors import Conflict, Failed, Invalid
 
 if TYPE_CHECKING:
     from core.proof.statements import End
@@ -60,6 +60,8 @@ def make(out: Path, text: bytes, *, replace: bool = False) -> None:
 @contextlib.contextmanager
 def _part(out: Path) -> Iterator[tuple[Path, IO[bytes]]]:
     """A file of mode 0600 beside `out`, which is gone afterwards unless `_keep` gave it its name."""
+    if not out.name:
+        raise Invalid(f"'{out}' is no file", "it is a folder", "name a file in it")
     part = out.with_name(f".{out.name}.{os.getpid()}.part")
     try:
         fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)

@@ -76,6 +76,9 @@ def test_what_is_wrong_on_the_command_line_is_said(home: Path, tmp_path: Path) -
     assert "is there already" in corral("audit", "export", "--out", str(out), code=1)
     assert out.read_bytes().endswith(b"not a trail\n")
     assert "could not be written" in corral("audit", "export", "--out", "/nonexistent/x", code=1)
+    for folder in ("", ".", "/"):
+        assert "is no file" in corral("audit", "export", "--out", folder, code=2)
+        assert "is no file" in corral("audit", "report", "--out", folder, code=2)
     corral("audit", "export", "--out", str(out), "--yes")
     assert out.read_bytes().startswith(b'["corral-export-1"')
     assert corral("audit", "export", "--out", "-").startswith('["corral-export-1"')
