@@ -404,6 +404,13 @@ class Corral(App[int]):
 
         self.push_screen(Palette(deeds(room.ROOM, room.choices(), self.state)), run)
 
+    def _fatal_error(self) -> None:
+        """As Textual's, without the local variables: there may be a key or what somebody said among them."""
+        from rich.traceback import Traceback
+
+        self._exit_renderables.append(Traceback(show_locals=False, width=None))
+        self._close_messages_no_wait()
+
     def action_settings(self) -> None:
         """What `corral reload` does."""
         self.act(lambda client: client.reload(), lambda _: self.say("corral.toml is in force"))

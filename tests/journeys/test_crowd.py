@@ -248,7 +248,7 @@ def quiet(gateway: psutil.Process) -> int:
 @pytest.mark.journey
 @pytest.mark.timeout(300)
 async def test_a_crowd_for_a_while(home: Path, sample: Path) -> None:
-    await soak(home, 12, 84, 3, 32 * MIB)
+    await soak(home, 6, 84, 2, 32 * MIB)
 
 
 @pytest.mark.soak

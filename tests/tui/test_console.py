@@ -194,3 +194,19 @@ async def test_a_refused_question_stays_in_the_field_with_the_reason_below(fake)
         await pilot.press("w", "h", "y", "enter")
         await until(pilot, lambda: "the context is full" in text_of(app))
         assert app.screen.query_one("#ask", Question).value == "why" and app.focused.id == "ask"
+
+
+async def test_a_fall_of_the_console_prints_no_local_variable(fake, capsys):
+    app = console(fake)
+
+    def falls() -> None:
+        said = "".join(("hu", "sh"))
+        assert said
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        async with app.run_test() as pilot:
+            app.call_later(falls)
+            await pilot.pause()
+    told = capsys.readouterr().err
+    assert "ZeroDivisionError" in told and "hush" not in told
