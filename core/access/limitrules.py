@@ -18,10 +18,7 @@ def check(limits: Limits, *, lifts: bool) -> None:
         if name == "hours":
             _check_hours(value, lifts=lifts)
         elif value == UNLIMITED and not lifts:
-            raise Invalid(
-                f"{name} cannot be unlimited here", "only a default for each user or key can be lifted",
-                "say it for user:NAME, key:OWNER/NAME, each:group:NAME or each:team:NAME",
-            )  # fmt: skip
+            raise _nothing_to_lift(f"{name} cannot be unlimited here")
         elif not (0 <= value <= MOST or value == UNLIMITED):
             raise Invalid(f"{name} is {value}", f"it may be 0 (not said) to {MOST}")
 
@@ -29,7 +26,16 @@ def check(limits: Limits, *, lifts: bool) -> None:
 def _check_hours(text: str, *, lifts: bool) -> None:
     if not text or (text == ALWAYS and lifts):
         return
+    if text == ALWAYS:
+        raise _nothing_to_lift("hours cannot be always here")
     try:
         Hours(text)
     except ValueError as error:
         raise Invalid("the hours are not understood", str(error)) from None
+
+
+def _nothing_to_lift(what: str) -> Invalid:
+    return Invalid(
+        what, "only a default for each user or key can be lifted",
+        "say it for user:NAME, key:OWNER/NAME, each:group:NAME or each:team:NAME",
+    )  # fmt: skip

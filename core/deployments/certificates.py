@@ -54,10 +54,10 @@ class Certificates:
         if len(names) > NAMES:
             raise Invalid(f"{len(names)} names are more than {NAMES}")
         hosts, addresses = parted((*await asyncio.to_thread(own_names), *names))
-        certificate, key = self._paths.gateway_certificate, self._paths.gateway_key
+        certificate, key = self._paths.gateway_certificate, self._paths.gateway_key  # a key alone is of no use
         effect = await self._gate.intent(actor, "gateway.certificate", "gateway:local", request)
         try:
-            if not replace and (certificate.exists() or key.exists()):
+            if not replace and certificate.exists():
                 raise Conflict(
                     f"there is a certificate: {certificate}", "clients may trust it", "--force makes another one"
                 )

@@ -86,6 +86,8 @@ def test_an_address_on_the_network_speaks_tls_with_a_certificate_of_our_own(
     assert [r["outcome"] for r in ask("audit", "ls", "--verb", "gateway.certificate")] == [
         "intent", "done", "intent", "failed", "intent", "done",
     ]  # fmt: skip
+    Path(second["certificate"]).unlink()
+    assert ask("gateway", "certificate")["fingerprint"] != second["fingerprint"], "a key alone is no certificate"
     secret = private.read_bytes().splitlines()[1]
     for file in home.rglob("*"):
         if file.is_file() and file != private:

@@ -216,7 +216,7 @@ def whose() -> None:
         secret = str(click.prompt("Paste the key", hide_input=True, err=True))
     else:
         secret = sys.stdin.readline(4096)
-    secret = secret.strip()
+    secret = secret.strip().removeprefix("Authorization:").strip().removeprefix("Bearer ").strip()
     if not secret:
         raise Told(Invalid("no key was given", todo="paste it, or: corral keys whose < FILE"))
     hash = hashlib.sha256(secret.encode("utf-8", "surrogateescape")).hexdigest()
