@@ -92,12 +92,11 @@ def test_a_wait_ends_in_time_with_what_it_waits_for(double: Path) -> None:
 
 def test_a_deployment_that_is_removed_meanwhile_ends_the_wait(double: Path) -> None:
     double.write_text(f"#!{sys.executable} -IS\nimport time\ntime.sleep(600)\n")
-    deploy()
     waiting = subprocess.Popen(
         [sys.executable, "-P", "-m", "tui", "deploy", "smollm2-135m", "--name", "d", "--engine", "llama-server",
          "--wait", "--json"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
-    until(lambda: the_replica()["state"] == "loading")
+    until(lambda: [each for each in ask("ps") if each["state"] == "loading"])  # so what waits has deployed it
     corral("rm", "d", "--yes")
     told = waiting.communicate(timeout=60)[1]
     assert (waiting.returncode, json.loads(told)["code"]) == (3, "not_found")
