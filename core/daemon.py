@@ -284,6 +284,7 @@ class Daemon:
             try:
                 await self.audit.recover()
                 await self.gate.recover()
+                await self.vault.follow()
             except CorralError as error:
                 log.debug("not yet: %s", error)
 

@@ -51,7 +51,7 @@ class Vault:
             await self._look()
 
     async def follow(self) -> None:
-        """corral.toml was read again, or a key put back."""
+        """corral.toml was read again, a key was put back, or the disk has room again."""
         async with self._turn:
             if not self.ring.open:
                 await self._look()
@@ -75,8 +75,10 @@ class Vault:
         except CorralError as error:
             if not isinstance(error, Locked):
                 error = Locked(error.what, error.why, error.todo)
-            self.ring.lock(". ".join(part for part in (error.what, error.why) if part), error.todo)
-            log.error("the chats are locked: %s", error)
+            why = "; ".join(part for part in (error.what, error.why) if part)
+            if why != self.ring.why:
+                log.error("the chats are locked: %s", error)
+            self.ring.lock(why, error.todo)
             return
         await self._open(master)
 

@@ -241,8 +241,9 @@ class Store:
                 await self._writer.run(lambda db: copies.rewrite(db, self._paths.state))
                 self._untidy = self._owed = False
             except sqlite3.Error as error:
+                if not self._owed:
+                    log.error("the database was not written anew, so that it may hold what was deleted: %s", error)
                 self._owed = True
-                log.error("the database was not written anew, so that it may hold what was deleted: %s", error)
         await self.cut_log()
 
     async def scrub(self, secrets: Sequence[bytes]) -> None:
@@ -322,12 +323,14 @@ class Store:
         return told
 
     async def recover(self) -> None:
-        """Called every few seconds: the ballast is made again when there is room, a log that was busy is cut, and
-        once a day old copies are removed."""
+        """Called every few seconds: the ballast is made again when there is room, a log that was busy is cut, a small
+        database that could not be written anew is, and once a day old copies are removed."""
         if self.low:
             await asyncio.to_thread(self._ballast.load)
         if self._uncut:
             await self.cut_log()
+        if self._owed and self.bytes <= SMALL and not self.low:
+            await self.tidy()
         now = self._clock()
         if abs(now - self._pruned) > PRUNE_EVERY_S:  # abs: a clock that was set back must not end it
             self._pruned = now
