@@ -30,9 +30,9 @@ run: setup
 demo: setup
 	@$(BIN)/python tests/journeys/demo.py
 
-# Most tests wait for processes: two at a time, those that measure one after the other.
+# Most tests wait for processes (two cores are half idle with two of them): three at a time, those that measure one by one.
 test: setup-dev
-	@$(BIN)/python -m pytest -n 2 --dist loadgroup
+	@$(BIN)/python -m pytest -n 3 --dist loadgroup
 
 .PHONY: test-pythons
 test-pythons: setup-dev
