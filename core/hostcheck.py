@@ -68,12 +68,11 @@ def make_folders(paths: Paths, accounts: Accounts | None = None) -> None:
     for folder, mode, uid, gid in folders(paths, accounts):
         try:
             if not folder.exists():
-                folder.mkdir(mode=0o700, parents=True)
-                os.chown(folder, uid, gid)
-                folder.chmod(mode)
+                with contextlib.suppress(FileExistsError):  # made at this moment by another start, or a link to nothing
+                    folder.mkdir(mode=0o700, parents=True)
+                    os.chown(folder, uid, gid)
+                    folder.chmod(mode)
             found = os.lstat(folder)
-        except FileExistsError as error:
-            raise Failed(f"{folder} is not a folder", todo="move it away, or set CORRAL_HOME") from error
         except OSError as error:
             raise Failed(f"{folder} cannot be made", error.strerror or str(error), _todo(error)) from error
         if not stat.S_ISDIR(found.st_mode):

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import sys
+import time
 
 import xllamacpp
 
@@ -40,9 +41,17 @@ def parameters(told: dict) -> xllamacpp.CommonParams:  # type: ignore[type-arg]
     return params
 
 
+LOGGED_S = 0.5
+"""What the engine's own thread has to write down why it failed."""
+
+
 def main() -> None:
     told = json.loads(sys.argv[1])
-    server = xllamacpp.Server(parameters(told))
+    try:
+        server = xllamacpp.Server(parameters(told))
+    except RuntimeError:
+        time.sleep(LOGGED_S)
+        raise
     # Only now: the constructor blocks signal handling while it loads the model. Without the destructor: it waits for
     # ever for an answer in the making whose client stays, and there is nothing to save.
     signal.signal(signal.SIGTERM, lambda number, frame: os._exit(0))

@@ -547,7 +547,7 @@ async def test_v_begins_a_chat_that_is_kept_nowhere_and_says_so(console, fake, s
     ("kept", "words", "mark"),
     [
         ({"held": True}, "-- under legal hold", "held: First"),
-        ({"goes_at": time.time() + 3 * 86400 + 60}, "-- deleted in 3d", "First"),
+        ({"goes_at": time.time() + 3.5 * 86400}, "-- deleted in 3d", "First"),
     ],
 )
 async def test_what_is_kept_and_how_long_stands_with_the_open_chat(console, fake, kept, words, mark):
