@@ -234,7 +234,8 @@ def test_anthropic_s_and_langchain_s_clients_get_what_they_expect(home: Path, sa
         with pytest.raises(anthropic.RateLimitError) as limited:
             few.messages.create(**asked)
         assert 1 <= int(limited.value.response.headers["retry-after"]) <= 62
-        long = claude.messages.create(**{**asked, "max_tokens": 1500, "stream": True})
+        endless: Any = {"max_tokens": 1500, "stream": True, "extra_body": {"ignore_eos": True}}
+        long = claude.messages.create(**{**asked, **endless})
         next(iter(long))
         corral("keys", "limit", "right", "--endpoints", "messages", "--models", "other-*")
         with pytest.raises(anthropic.APIStatusError, match="was taken away") as cut:
