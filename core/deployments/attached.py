@@ -43,8 +43,10 @@ class Attached:
         if self.endpoint not in (was, None):
             self._yard.changed(picture.view)
         if self.endpoint is not None and picture.view.state != "ready":
+            if not await self._yard.link.acknowledged(self._yard.link.status().snapshot, 5):
+                picture.state("loading", "it answers; waits for the gateway")
+                return 0.2
             picture.state("ready", "")
-            await self._yard.link.acknowledged(self._yard.link.status().snapshot, 2)
         elif self.endpoint is None:
             reason = health.reason or f"{wanted.spec.url} does not answer"
             if was is not None or picture.view.state != "backoff" or picture.view.reason != reason:

@@ -138,11 +138,22 @@ async def test_a_process_ends_before_a_server_of_somebody_else_takes_its_place(w
     await world.state("ready")
     await world.want("running", fresh=True, url="http://127.0.0.1:8080/base")
     await world.until(lambda: (route := world.runner.route()) and route.endpoint == "tcp:127.0.0.1:8080")
-    assert not world.host.living() and world.runner.view.state == "ready" and world.runner.view.port == 8080
+    await world.state("ready")
+    assert not world.host.living() and world.runner.view.port == 8080
     await world.want("running", fresh=True)
     await world.until(lambda: world.host.living() and world.runner.view.state == "ready")
     route = world.runner.route()
     assert route is not None and route.endpoint.startswith("unix:")
+
+
+async def test_a_server_of_somebody_else_is_ready_when_the_gateway_has_the_way_to_it(world: World) -> None:
+    world.link.acknowledges = False
+    await world.want("running", url="http://127.0.0.1:8080")
+    await world.state("loading")
+    assert "gateway" in world.runner.view.reason and world.told[-1] == "tcp:127.0.0.1:8080"
+    world.link.acknowledges = True
+    await world.state("ready")
+    assert world.states.count("ready") == 1 and not world.runner.view.reason
 
 
 async def test_another_server_on_the_same_port_is_told_to_the_gateway(world: World) -> None:
