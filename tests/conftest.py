@@ -56,9 +56,13 @@ def home(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def end_all(folder: Path) -> None:
-    """Kill, by pid, every process whose environment or working folder names this home."""
+    """Kill, by pid, every process whose environment or working folder names this home, and what those have just
+    started: a keeper has neither for its first milliseconds."""
     for _ in range(3):
-        mine = [p for p in psutil.process_iter() if p.pid != os.getpid() and _belongs(p, str(folder))]
+        there = list(psutil.process_iter(["ppid"]))
+        mine = [p for p in there if p.pid != os.getpid() and _belongs(p, str(folder))]
+        pids = {p.pid for p in mine}
+        mine += [p for p in there if p.pid not in pids and p.info["ppid"] in pids]
         for process in mine:
             try:
                 process.send_signal(signal.SIGKILL)
