@@ -180,6 +180,7 @@ class Daemon:
 
     async def _run(self) -> None:
         server = Server(self.gate, self.logfile.place, self.names)
+        server.in_force = self.deployments.link.in_force
         add_routes(
             server,
             Services(

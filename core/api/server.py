@@ -34,6 +34,8 @@ LARGEST = 10**18
 """Of a whole query parameter: SQLite's integers end at 2^63."""
 ANYBODY = "anybody"
 """In place of a permission: whoever reaches the socket may ask it."""
+RULES = ("keys.", "access.", "limits.", "accounts.", "deployments.mark")
+"""What begins so is about who may do what."""
 ANY_VERSION = (f"{PREFIX}/status", f"{PREFIX}/shutdown")
 """What a program of another version must be able to ask: it ends this daemon to start its own."""
 
@@ -113,6 +115,8 @@ class Server:
         logging.getLogger("aiohttp.server").addFilter(NO_HTTP)
         self.rights: list[RouteRight] = []
         """What each route asks for; docs/access.md is made of it."""
+        self.in_force: Callable[[], Awaitable[object]] | None = None
+        """Awaited before a change of rules is answered: then it holds at the gateway too."""
         self.names: dict[str, Callable[[Call], Awaitable[list[str]]]] = {}
         """By kind, the names that a caller sees."""
         self.app = web.Application(client_max_size=BODY_LIMIT, middlewares=[self._outermost])
@@ -130,6 +134,7 @@ class Server:
         shows; `or_else` is another permission that will do. Deny by default: every route has a permission."""
         assert permission in PERMISSIONS or permission == ANYBODY, permission
         self.rights.append(RouteRight(method, path, permission, on, or_else))
+        rules = method != "GET" and permission.startswith(RULES)
 
         async def serve(request: web.Request) -> web.StreamResponse:
             call = await self._call(request)
@@ -141,6 +146,8 @@ class Server:
                 elif not (or_else and self._gate.anywhere(call.actor, or_else)):
                     self._gate.require_somewhere(call.actor, permission)
                 answer = await handler(call)
+                if rules and self.in_force is not None:
+                    await self.in_force()
             except NotFound as error:
                 await self._hint(call, error)
                 raise

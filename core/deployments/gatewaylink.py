@@ -32,8 +32,8 @@ from core.telemetry.whose import Whose
 log = logging.getLogger(__name__)
 
 LINE_LIMIT = 16 << 20
-IN_FORCE_S = 2.0
-"""What `corral reload` waits for the gateway."""
+IN_FORCE_S = 5.0
+"""What a change of rules or settings waits for a gateway that is busy."""
 SPENT_S = 2.0
 """What the gateway may take to say what is left of limits."""
 RETRY_S = 60.0
@@ -139,9 +139,14 @@ class GatewayLink:
         self._changed.set()
 
     async def renew(self) -> None:
-        """Send the snapshot again, and give a gateway that answers a moment to put it in force."""
+        """Send the snapshot again, and give the gateway a moment to put it in force."""
         self.touch()
-        if self._state == "ready":
+        await self.in_force()
+
+    async def in_force(self) -> None:
+        """Give a gateway that answers a moment to put in force what was said to it last: whoever is told that a key is
+        made, or revoked, finds it so."""
+        if self._state == "ready" and not self._silence.lasts and self._acknowledged < self._n:
             await self.acknowledged(self._n, IN_FORCE_S)
 
     async def acknowledged(self, n: int, timeout: float) -> bool:

@@ -31,9 +31,9 @@ def until(check: Callable[[], Any], seconds: float = 40) -> Any:
         time.sleep(0.05)
 
 
-def deployed() -> dict[str, Any]:
+def deployed(*options: str) -> dict[str, Any]:
     corral("models", "sample")
-    corral("deploy", "smollm2-135m", "--name", "chat", "--ctx", "2048", "--wait")
+    corral("deploy", "smollm2-135m", "--name", "chat", *(options or ("--ctx", "2048")), "--wait")
     (replica,) = ask("ps")
     assert replica["state"] == "ready"
     return dict(replica)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -21,7 +22,7 @@ pytestmark = [pytest.mark.journey, pytest.mark.timeout(240)]
 HERE = Path(__file__).parent
 QUESTION: Any = [{"role": "user", "content": "Say hello."}]
 CHAT = {"model": "chat", "messages": QUESTION, "max_tokens": 8}
-LONG = {**CHAT, "max_tokens": 1500, "stream": True, "logit_bias": {"0": -100, "2": -100}}  # it never ends by itself
+LONG = {**CHAT, "max_tokens": 3900, "stream": True, "logit_bias": {"0": -100, "2": -100}}  # it never ends by itself
 
 
 class Client:
@@ -204,7 +205,7 @@ def test_anthropic_s_and_langchain_s_clients_get_what_they_expect(home: Path, sa
     import openai
     from langchain_openai import ChatOpenAI
 
-    deployed()
+    engine = deployed()["pid"]
     base, key = ask("status")["gateway"], key_of("right")
 
     def messages(key: str) -> anthropic.Anthropic:
@@ -234,13 +235,17 @@ def test_anthropic_s_and_langchain_s_clients_get_what_they_expect(home: Path, sa
         with pytest.raises(anthropic.RateLimitError) as limited:
             few.messages.create(**asked)
         assert 1 <= int(limited.value.response.headers["retry-after"]) <= 62
-        endless: Any = {"max_tokens": 1500, "stream": True, "extra_body": {"ignore_eos": True}}
-        long = claude.messages.create(**{**asked, **endless})
+        story: Any = [{"role": "user", "content": "Write a long story about a llama."}]
+        long = claude.messages.create(**{**asked, "max_tokens": 1500, "messages": story, "stream": True})
         next(iter(long))
-        corral("keys", "limit", "right", "--endpoints", "messages", "--models", "other-*")
-        with pytest.raises(anthropic.APIStatusError, match="was taken away") as cut:
-            for _ in long:
-                pass
+        os.kill(engine, signal.SIGSTOP)  # of this API nothing makes an answer endless: hold it up
+        try:
+            corral("keys", "limit", "right", "--endpoints", "messages", "--models", "other-*")
+            with pytest.raises(anthropic.APIStatusError, match="was taken away") as cut:
+                for _ in long:
+                    pass
+        finally:
+            os.kill(engine, signal.SIGCONT)
         assert cut.value.body["error"]["type"] == "permission_error"
         with pytest.raises(anthropic.PermissionDeniedError):
             claude.models.list()

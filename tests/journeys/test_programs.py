@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
+from subprocess import DEVNULL
 from typing import Any
 
 import openai
 import pytest
-from command import ask, corral, deployed
+from command import ask, corral, deployed, until
 
 pytestmark = [pytest.mark.journey, pytest.mark.timeout(180)]
 
@@ -18,8 +23,22 @@ def client(key: str) -> openai.OpenAI:
     return openai.OpenAI(base_url=f"{ask('status')['gateway']}/v1", api_key=key, max_retries=0, timeout=60)
 
 
+def test_a_key_that_is_made_or_revoked_is_so_at_the_gateway_when_that_is_answered(home: Path) -> None:
+    corral("models", "ls")  # starts the daemon
+    gateway = until(lambda: (told := ask("status")["gateway_status"])["state"] == "ready" and told["pid"])
+    for verb in ("create", "revoke"):
+        os.kill(gateway, signal.SIGSTOP)  # it hears of the change when it goes on
+        try:
+            changing = subprocess.Popen([sys.executable, "-P", "-m", "tui", "-y", "keys", verb, "ci"], stdout=DEVNULL)
+            until(lambda verb=verb: ask("audit", "ls", "--verb", f"keys.{verb}"))
+            assert changing.poll() is None
+        finally:
+            os.kill(gateway, signal.SIGCONT)
+        assert changing.wait(30) == 0
+
+
 def test_the_official_client_through_right_wrong_limited_and_revoked_keys(home: Path, sample: Path) -> None:
-    deployed()
+    deployed("--ctx", "8192")
     made = ask("keys", "create", "ci")
     right = client(made["key"])
     assert [model.id for model in right.models.list()] == ["chat"]
@@ -54,7 +73,7 @@ def test_the_official_client_through_right_wrong_limited_and_revoked_keys(home: 
 
     # A revoked key loses the stream that it has, and is refused from then on.
     stream = right.chat.completions.create(
-        model="chat", messages=QUESTION, max_tokens=1500, stream=True, extra_body={"ignore_eos": True}
+        model="chat", messages=QUESTION, max_tokens=8000, stream=True, extra_body={"ignore_eos": True}
     )
     pieces = iter(stream)
     next(pieces)
