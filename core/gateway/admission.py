@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import msgspec
 
 from core.gateway.apis import Api
 from core.gateway.asked import Asked
 from core.gateway.errors import Refusal
-from core.gateway.limits import BYTES_A_TOKEN, Hold, Meter, Short, estimate, headers
+from core.gateway.limits import BYTES_A_TOKEN, Hold, Meter, Short, headers
 from core.gateway.subjects import Subjects
 
+Used = Callable[[], tuple[int, int]]
 PATIENT_S = 120
 """Seconds that a client may wait by itself: more is for whoever asked to know."""
 _FIELDS = ("max_tokens", "max_completion_tokens", "max_output_tokens", "n_predict")
@@ -17,30 +20,34 @@ _FIELDS = ("max_tokens", "max_completion_tokens", "max_output_tokens", "n_predic
 
 
 def admit(
-    subjects: Subjects, meters: tuple[Meter, ...], api: Api, body: bytes, asked: Asked, ctx_per_slot: int
+    subjects: Subjects, meters: tuple[Meter, ...], api: Api, body: bytes, asked: Asked, ctx_per_slot: int, used: Used
 ) -> tuple[Hold, bytes]:
-    """Reserve for a request; with it the body, in which the longest answer is set where it does not say one. Raises
-    `Refusal`: 400 for what is too long in itself, 429 with the limit, whose it is and when to come again."""
-    answer = _answer(asked) if api.answers else 0
+    """Reserve for a request; with it the body, in which the longest answer is set where it does not say one. `used`
+    says what it has used so far. Raises `Refusal`: 400 for what is too long in itself, 429 with the limit, whose it is
+    and when to come again."""
+    answer = asked.answer() if api.answers else 0
     for meter in meters:
         if meter.bounds:
             answer, body = _bound(subjects, meters, api, body, asked, answer)
             break
-    if not api.costs:
-        return _held(subjects, meters, (0, 0)), body
-    several = 1
-    if asked.n is not None or asked.n_cmpl is not None or asked.best_of is not None:
-        several = max(1, *(int(n or 1) for n in (asked.n, asked.n_cmpl, asked.best_of)))
-    tokens = estimate(len(body), answer, ctx_per_slot, several)
-    return _held(subjects, meters, tokens), body
-
-
-def _held(subjects: Subjects, meters: tuple[Meter, ...], tokens: tuple[int, int]) -> Hold:
-    """Raises `Refusal` (429) where there is no room for so many tokens in and out."""
-    hold = subjects.admit(meters, *tokens)
+    tokens_in, tokens_out = estimate(asked, len(body), answer, ctx_per_slot) if api.costs else (0, 0)
+    hold = subjects.admit(meters, tokens_in, tokens_out, used)
     if isinstance(hold, Short):
         raise _refusal(subjects, meters, hold)
-    return hold
+    return hold, body
+
+
+def estimate(asked: Asked, body: int, answer: int | None, ctx_per_slot: int) -> tuple[int, int]:
+    """Tokens (in, out) to reserve for a request of `body` bytes whose answers have `answer` tokens at most each (None:
+    it does not say)."""
+    prompt = body // BYTES_A_TOKEN + 1
+    if answer is None:
+        answer = max(0, ctx_per_slot - prompt)
+    elif answer > ctx_per_slot > 0:
+        answer = ctx_per_slot
+    if asked.n is not None or asked.n_cmpl is not None or asked.best_of is not None:
+        answer *= max(1, *(int(n or 1) for n in (asked.n, asked.n_cmpl, asked.best_of)))
+    return prompt, answer
 
 
 def _bound(
@@ -66,7 +73,7 @@ def _open(subjects: Subjects, meters: tuple[Meter, ...]) -> None:
     """Raises `Refusal` outside the hours of one of them."""
     for meter in meters:
         for hours in meter.hours:
-            seconds = 3600.0 if hours is None else hours.closed_for(subjects.clock.unix(subjects.clock.boot()))
+            seconds = 3600.0 if hours is None else hours.closed_for(subjects.clock.unix(subjects.clock.now()))
             if seconds:
                 text = "hours that cannot be read on this host" if hours is None else hours.text
                 raise Refusal(
@@ -83,12 +90,6 @@ def _least(meters: tuple[Meter, ...], name: str) -> Meter | None:
         if most and (found is None or most < least):
             found, least = each, most
     return found
-
-
-def _answer(asked: Asked) -> int | None:
-    """The most tokens that an answer may have by what is asked; None: it does not say."""
-    said = asked.bounds()
-    return max(said) if said and min(said) >= 0 else None
 
 
 def _bounded(api: Api, asked: Asked, body: bytes, longest: Meter) -> tuple[int, bytes]:

@@ -21,9 +21,6 @@ INPUTS = 2048
 CHOICES = 48
 """Of a grammar's parts that may be left out: with each the ways through it multiply. 64 in a row took 0.6 s a token
 with the sample, 128 held up everybody else for longer than anybody waits; schemas do not."""
-MOST_TOKENS = 1 << 40
-"""No bound is taken for more: JSON has larger numbers than any answer."""
-
 Likely = Annotated[float, Meta(ge=-1, le=20)]
 """So many alternatives to each token: OpenAI's most. A float, because llama.cpp takes 1e5 for a whole number too."""
 Tokens = Annotated[float, Meta(ge=-(1 << 31), le=(1 << 31) - 1)]
@@ -79,7 +76,24 @@ class Asked(msgspec.Struct, frozen=True):
     def bounds(self) -> list[int]:
         """What it says of how long an answer may be, in tokens. Which of several counts is the engine's to say."""
         every = (self.max_tokens, self.max_completion_tokens, self.max_output_tokens, self.n_predict)
-        return [int(min(bound, MOST_TOKENS)) for bound in every if bound is not None]
+        return [int(bound) for bound in every if bound is not None]
+
+    def answer(self) -> int | None:
+        """The most tokens that an answer may have by what is asked; None: it does not say."""
+        if self.max_completion_tokens is None and self.max_output_tokens is None and self.n_predict is None:
+            bound = self.max_tokens  # alone, as it mostly is
+            return int(bound) if bound is not None and bound >= 0 else None
+        said = self.bounds()
+        return max(said) if min(said) >= 0 else None
+
+    def schemas(self) -> tuple[msgspec.Raw, ...]:
+        """What may hold schemas; nothing where none of it is there."""
+        if not (
+            self.json_schema or self.response_format or self.tools or self.text or self.output_format
+            or self.output_config
+        ):  # fmt: skip
+            return ()
+        return self.json_schema, self.response_format, self.tools, self.text, self.output_format, self.output_config
 
 
 _DECODE = msgspec.json.Decoder(Asked).decode
@@ -94,10 +108,7 @@ def read(api: Api, body: bytes) -> Asked:
         if not body.isascii():
             body.decode()  # the reader looks at no text that it skips, and an engine would answer 500
         asked = _DECODE(body)
-        schemas = (
-            asked.json_schema, asked.response_format, asked.tools, asked.text, asked.output_format, asked.output_config,
-        )  # fmt: skip
-        items = max(map(_items, schemas))
+        items = max(map(_items, schemas)) if (schemas := asked.schemas()) else 0
     except msgspec.ValidationError as error:
         raise Refusal(400, f"the body cannot be read: {error}", "bad_request") from None
     except (msgspec.DecodeError, UnicodeDecodeError):

@@ -53,7 +53,9 @@ class Asker:
         """Raises `Refusal` for who may ask nothing at all. A key decides, wherever it comes from; a bad one never falls
         back to who is at the other end."""
         if request.key:
-            request.holder = holder = self._core.table.keys.find(request.key, self.source)
+            keys, holder = self._core.table.keys, request.holder
+            if holder is None or not keys.again(holder, self.source):
+                request.holder = holder = keys.find(request.key, self.source)
             if holder.key.id != self._holds:
                 self._hold(holder)
             if request.actor or request.turn or request.groups is not None:

@@ -284,15 +284,13 @@ class NoCounts(Counts):
         return data
 
 
-def counts_of(api: Api, *, stream: bool, cut: bool, cut_progress: bool) -> Counts:
+def counts_of(api: Api, stream: bool = False, cut: bool = False, cut_progress: bool = False) -> Counts:
     """What reads the answers of an API."""
     if not api.costs:
         return NoCounts()
-    if api.shape == "messages":
-        return MessagesCounts(stream, False)
-    if api.shape == "responses":
-        return ResponsesCounts(stream, False)
-    return Counts(stream, cut, cut_progress)
+    if api.shape == "openai":
+        return Counts(stream, cut, cut_progress)
+    return (MessagesCounts if api.shape == "messages" else ResponsesCounts)(stream, False)
 
 
 def _event(event: bytes) -> _Told | None:

@@ -13,7 +13,7 @@ from core.gateway.apis import Api
 from core.gateway.asked import Asked
 from core.gateway.bodies import with_model, with_progress, with_usage
 from core.gateway.core import Core
-from core.gateway.counting import counts_of
+from core.gateway.counting import Counts, counts_of
 from core.gateway.errors import Refusal, as_messages
 from core.gateway.keys import Holder
 from core.gateway.limits import BYTES_A_TOKEN, Hold, Meter
@@ -78,26 +78,34 @@ class Exchange(Seating):
             raise _not_served(route, api)
         if core.spool.full and not core.table.limits.serve_uncounted:
             raise Refusal(503, "usage cannot be recorded: the spool is full; start the daemon", "spool_full")
-        stream = bool(asked.stream) and api.answers
-        wants = asked.stream_options is not None and bool(asked.stream_options.include_usage)
-        inject = stream and not wants and route.stream_usage and api.options
-        progress = stream and route.prompt_progress and api.options
-        wants_progress = bytes(asked.return_progress) == b"true"
-        if inject:
-            self._body = with_usage(self._body, asked)
-        if progress and not wants_progress:
-            self._body = with_progress(self._body)
+        self._unopened = self._reads = False
+        if asked.stream and api.answers:
+            self._counts = self._streaming(api, asked)
+        else:
+            self._counts = counts_of(api)
         if route.asks_for:
             self._body = with_model(self._body, route.asks_for)
-        self._reads = progress
-        self._counts = counts_of(api, stream=stream, cut=inject, cut_progress=progress and not wants_progress)
-        self._unopened = stream and api.shape != "openai"
         self._error: bytearray | None = None
         """What came of an engine's error that is not in the client's shape."""
         self._holder, self._prompt = holder, len(body) // BYTES_A_TOKEN + 1
         self._hold: Hold | None = None
         if len(self._target.seats) > 1 and not route.embedding:
             self._session = session(caller, body)
+
+    def _streaming(self, api: Api, asked: Asked) -> Counts:
+        """What reads a stream, which the engine is asked to tell its counts in."""
+        route = self._target.route
+        wants = asked.stream_options is not None and bool(asked.stream_options.include_usage)
+        inject = not wants and route.stream_usage and api.options
+        progress = route.prompt_progress and api.options
+        add_progress = progress and bytes(asked.return_progress) != b"true"
+        if inject:
+            self._body = with_usage(self._body, asked)
+        if add_progress:
+            self._body = with_progress(self._body)
+        self._reads = progress
+        self._unopened = api.shape != "openai"
+        return counts_of(api, stream=True, cut=inject, cut_progress=add_progress)
 
     def start(self, asked: Asked, meters: tuple[Meter, ...] = ()) -> None:
         """Reserve what it may use by all `meters`, and find a seat, or queue. Raises `Refusal`."""
@@ -107,8 +115,7 @@ class Exchange(Seating):
                 raise Refusal(409, f"turn {self._turn_id[:64]} is known already", "turn_exists")
         if meters:
             subjects, ctx = self._core.table.subjects, self._target.route.ctx_per_slot
-            self._hold, self._body = admit(subjects, meters, self._api, self._body, asked, ctx)
-            self._hold.used = self._used
+            self._hold, self._body = admit(subjects, meters, self._api, self._body, asked, ctx, self._used)
         self._core.add(self)
         self._find()
 

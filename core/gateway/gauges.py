@@ -1,11 +1,15 @@
-"""How much of one limit is used: of one that counts a minute, or a day or a month."""
+"""How much of one limit is used: of one that counts a minute, or a day or a month.
+
+Each is turned to a moment first (`turn`, once a second and at the end of a day); what is asked or told then is of that
+moment. So most of what a request costs here is additions.
+"""
 
 from __future__ import annotations
 
 from typing import NamedTuple, Protocol
 
-from core.gateway.clock import Clock
-from core.gateway.windows import Window
+from core.gateway.clock import Clock, Date
+from core.gateway.windows import SLOTS, Window
 
 REQUEST, IN, OUT, BOTH = range(4)
 Amounts = tuple[int, int, int, int]
@@ -36,82 +40,81 @@ KINDS = {
 
 
 class Reserved(Protocol):
-    """What one request has reserved, and when: its slot, day and month."""
+    """When a request has reserved what it may use: its slot, its day and month."""
 
-    amounts: Amounts
     at: int
-    day: str
-    month: str
+    date: Date
 
 
-def amounts(tokens_in: int, tokens_out: int) -> Amounts:
-    return 1, tokens_in, tokens_out, tokens_in + tokens_out
+class Minute(Window):
+    """What was used in the last minute: `sum`, and `elsewhere`: what a gateway before this one has used since it handed
+    over (`added`), and what it holds in reserve. What running requests have reserved is in `sum`."""
 
-
-class Minute:
-    """What was used in the last minute. `elsewhere` counts too: what a gateway before this one has used since it handed
-    over (`added`), and what it holds in reserve."""
-
-    __slots__ = ("added", "elsewhere", "kind", "most", "what", "window", "words")
+    __slots__ = ("_open", "added", "elsewhere", "kind", "most", "what", "words")
 
     def __init__(self, kind: str) -> None:
+        super().__init__()
         self.kind = kind
         self.what, _, self.words = KINDS[kind]
         self.most = self.elsewhere = self.added = 0
-        self.window = Window()
+        self._open: dict[int, int] = {}
 
-    def used(self, now: float) -> int:
-        return self.window.count(now) + self.elsewhere
+    def used(self) -> int:
+        return self.sum + self.elsewhere
 
     def wait(self, now: float, room: int) -> float:
         """Seconds until no more than `room` is used, if nothing comes."""
-        return self.window.until(now, max(0, room - self.elsewhere))
+        return self.until(now, max(0, room - self.elsewhere))
 
-    def clear(self, now: float) -> float:
-        """Seconds until all of it is free."""
-        return self.window.clear(now)
+    def settle(self, hold: Reserved, more: int) -> None:
+        """A request has used so much more (or less, below zero) than it had reserved."""
+        self.correct(hold.at, more)
 
-    def turn(self) -> None:
-        """A minute slides by itself."""
+    def open(self, hold: Reserved, more: int) -> None:
+        """One that runs has used so much more, or less, by now: for the next `kept` alone."""
+        self._open[hold.at] = self._open.get(hold.at, 0) + more
 
-    def take(self, now: float, amount: int) -> None:
-        self.window.add(now, amount, held=self.what != REQUEST)
+    def kept(self) -> dict[int, int]:
+        """By slot, what was used for certain."""
+        slots = self.slots()
+        for slot, more in self._open.items():
+            if self.at - slot <= SLOTS:
+                slots[slot] = slots.get(slot, 0) + more
+        self._open = {}
+        if self.added:
+            slots[self.at] = slots.get(self.at, 0) + self.added
+        return {slot: amount for slot, amount in slots.items() if amount}
 
-    def settle(self, now: float, hold: Reserved, used: Amounts) -> None:
-        if self.what != REQUEST:
-            reserved = hold.amounts[self.what]
-            self.window.correct(now, hold.at, used[self.what] - reserved, reserved)
-
-    def fold(self, now: float) -> None:
+    def fold(self) -> None:
         """The gateway before has ended: what it had added is ours from now on."""
         if self.added:
-            self.window.add(now, self.added)
+            self.add(self.added)
         self.elsewhere = self.added = 0
 
 
 class Period:
-    """What was used in a day or a month; the next one begins at nothing."""
+    """What was used in a day or a month; the next one begins at nothing. `sum` and `elsewhere` as a minute's."""
 
-    __slots__ = ("_clock", "_daily", "added", "elsewhere", "held", "kind", "most", "period", "sum", "what", "words")
+    __slots__ = (
+        "_clock", "_daily", "_open", "added", "elsewhere", "kind", "most", "period", "sum", "what", "words",
+    )  # fmt: skip
 
     def __init__(self, kind: str, clock: Clock) -> None:
         self.kind = kind
         self._clock = clock
         self.what, per, self.words = KINDS[kind]
         self._daily = per == "day"
-        self.most = self.elsewhere = self.added = 0
-        self.sum = self.held = 0
-        """All of it, and what of it is reserved only."""
+        self.most = self.sum = self.elsewhere = self.added = self._open = 0
         self.period = ""
 
-    def turn(self) -> None:
-        now = self._clock.day if self._daily else self._clock.month
-        if now != self.period:
-            self.period = now
-            self.sum = self.held = self.elsewhere = self.added = 0
+    def turn(self, now: float) -> None:
+        """See that it is the period of now, as the clock has it."""
+        period = self._of(self._clock.date)
+        if period != self.period:
+            self.period = period
+            self.sum = self.elsewhere = self.added = self._open = 0
 
-    def used(self, now: float) -> int:
-        self.turn()
+    def used(self) -> int:
         return self.sum + self.elsewhere
 
     def wait(self, now: float, room: int) -> float:
@@ -120,24 +123,25 @@ class Period:
     def clear(self, now: float) -> float:
         return max(0.0, (self._clock.day_ends if self._daily else self._clock.month_ends) - now)
 
-    def take(self, now: float, amount: int) -> None:
-        self.turn()
+    def add(self, amount: int) -> None:
         self.sum += amount
-        self.held += amount
 
-    def settle(self, now: float, hold: Reserved, used: Amounts) -> None:
-        self.turn()
-        if self.of(hold):
-            reserved = hold.amounts[self.what]
-            self.sum += used[self.what] - reserved
-            self.held -= reserved
+    def settle(self, hold: Reserved, more: int) -> None:
+        if self._of(hold.date) == self.period:
+            self.sum += more
 
-    def of(self, hold: Reserved) -> bool:
-        """Does what `hold` uses belong to the day (month) that is counted now?"""
-        return (hold.day if self._daily else hold.month) == self.period
+    def open(self, hold: Reserved, more: int) -> None:
+        if self._of(hold.date) == self.period:
+            self._open += more
 
-    def fold(self, now: float) -> None:
-        self.turn()
+    def kept(self) -> int:
+        more, self._open = self._open, 0
+        return self.sum + self.added + more
+
+    def _of(self, date: Date) -> str:
+        return date.day if self._daily else date.month
+
+    def fold(self) -> None:
         self.sum += self.added
         self.elsewhere = self.added = 0
 

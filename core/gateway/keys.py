@@ -29,26 +29,29 @@ def matches(pattern: str, name: str) -> bool:
 class Holder:
     """One key, and what limits it: its own meters and those of its owner."""
 
-    __slots__ = ("_may", "_networks", "key", "meters", "source", "used_at")
+    __slots__ = ("_came", "_may", "_networks", "_until", "key", "meters", "source", "used_at")
 
     def __init__(self, key: wire.Key, meters: tuple[Meter, ...] = ()) -> None:
         self.key = key
         self.meters = meters
         self.used_at = 0.0
         self.source = ""
+        self._until = math.inf if key.until is None else key.until
+        self._came = LOCAL
+        """From where it was last found that it may come."""
         self._may: dict[str, tuple[float, float]] = {}
         """Deployments that it may use, and between which unix times that need not be looked at again."""
         self._networks: tuple[Network, ...] = tuple(ipaddress.ip_network(each, strict=False) for each in key.sources)
 
     def come_from(self, source: str, now: float) -> None:
         """Raises `Refusal` if it has ended or may not come from there (`unix`, or an address)."""
-        key = self.key
-        if key.until is not None and now >= key.until:
-            raise Refusal(401, f"the key {key.name} has expired", "invalid_api_key")
-        if self._networks and source != LOCAL:
+        if now >= self._until:
+            raise Refusal(401, f"the key {self.key.name} has expired", "invalid_api_key")
+        if self._networks and source not in (LOCAL, self._came):
             address = ipaddress.ip_address(source)
             if not any(address in network for network in self._networks):
-                raise Refusal(403, f"the key {key.name} may not be used from {source}", "not_allowed")
+                raise Refusal(403, f"the key {self.key.name} may not be used from {source}", "not_allowed")
+            self._came = source
         self.used_at, self.source = now, source
 
     def may_ask(self, scope: str) -> bool:
@@ -112,6 +115,13 @@ class Keys:
             raise Refusal(401, "this API key is not known: it is wrong, or was revoked", "invalid_api_key")
         holder.come_from(source, self._clock())
         return holder
+
+    def again(self, holder: Holder, source: str) -> bool:
+        """Is a key that was found for the same secret before in force still? Raises `Refusal` as `find` does."""
+        if self._by_hash.get(holder.key.hash) is not holder:
+            return False
+        holder.come_from(source, self._clock())
+        return True
 
     def now(self) -> float:
         return self._clock()

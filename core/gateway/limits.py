@@ -14,9 +14,8 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from core.gateway import wire
-from core.gateway.clock import Clock
-from core.gateway.gauges import KINDS, REQUEST, Amounts, Gauge, Minute, Period, amounts
-from core.gateway.windows import SLOTS
+from core.gateway.clock import Clock, Date
+from core.gateway.gauges import KINDS, Amounts, Gauge, Minute, Period
 from core.hours import Hours
 
 log = logging.getLogger("gateway")
@@ -25,7 +24,7 @@ BYTES_A_TOKEN = 4
 """English text has some four bytes a token; settled by the engine's own count afterwards."""
 
 _REQUESTS, _TOKENS = (
-    b"x-ratelimit-limit-%b: %%d\r\nx-ratelimit-remaining-%b: %%d\r\nx-ratelimit-reset-%b: %%.1fs\r\n" % ((name,) * 3)
+    b"x-ratelimit-limit-%b: %%d\r\nx-ratelimit-remaining-%b: %%d\r\nx-ratelimit-reset-%b: %%ds\r\n" % ((name,) * 3)
     for name in (b"requests", b"tokens")
 )
 
@@ -43,36 +42,41 @@ class Short(NamedTuple):
 class Hold:
     """What one request has reserved. `used`: its tokens in and out so far."""
 
-    __slots__ = ("amounts", "at", "base", "day", "final", "meters", "month", "taken", "used")
+    __slots__ = ("amounts", "at", "base", "date", "final", "meters", "taken", "used")
 
-    def __init__(self, meters: Sequence[Meter], amounts: Amounts, now: float, clock: Clock) -> None:
+    def __init__(
+        self, meters: Sequence[Meter], amounts: Amounts, now: float, date: Date, used: Callable[[], tuple[int, int]]
+    ) -> None:
         self.meters = meters
         self.taken = [meter.gauges for meter in meters]
         """On what it was taken: limits may change meanwhile."""
         self.amounts = amounts
         self.at = int(now)
-        self.day, self.month = clock.day, clock.month
-        self.used: Callable[[], tuple[int, int]] = _nothing
+        self.date = date
+        self.used = used
         self.final: tuple[int, int] | None = None
         """Once it has ended."""
         self.base: tuple[int, int] | None = None
         """What it had used when this gateway handed over, if it ran by then."""
 
-
-def _limits(gauge: Gauge) -> bool:
-    return gauge.most > 0
-
-
-def _nothing() -> tuple[int, int]:
-    return 0, 0
+    def open(self) -> None:
+        """Tell all gauges what it has used by now, in place of what it has reserved."""
+        _, *reserved, _ = self.amounts
+        more_in, more_out = (used - held for used, held in zip(self.used(), reserved, strict=True))
+        more = 0, more_in, more_out, more_in + more_out
+        for gauges in self.taken:
+            for gauge in gauges:
+                if gauge.what:
+                    gauge.open(self, more[gauge.what])
 
 
 class Meter:
-    """What one subject has used, against what it may. It outlives the snapshots."""
+    """What one subject has used, against what it may. It outlives the snapshots. `turn` it to a moment first: what is
+    asked or told then is of that moment."""
 
     __slots__ = (
-        "_clock", "_said", "bounds", "busy", "concurrency", "day", "elsewhere", "gauges", "hours", "id",
-        "longest_answer", "longest_prompt", "made", "month", "touched", "whose",
+        "_clock", "_said", "bounds", "busy", "concurrency", "elsewhere", "gauges", "hours", "id", "limiting",
+        "longest_answer", "longest_prompt", "tick", "touched", "whose",
     )  # fmt: skip
 
     def __init__(self, id: str, clock: Clock) -> None:
@@ -81,7 +85,11 @@ class Meter:
         """In words, for whoever it stops."""
         self._clock = clock
         self._said: tuple[wire.Limits, tuple[str, ...]] = wire.Limits(), ()
+        self.tick = -1
+        """The clock's, to which it was turned."""
         self.gauges: tuple[Gauge, ...] = ()
+        self.limiting: tuple[Gauge, ...] = ()
+        """Those that have a limit."""
         self.concurrency = self.longest_prompt = self.longest_answer = 0
         self.hours: tuple[Hours | None, ...] = ()
         """It is served while all of these are open; None: hours that cannot be read, which are never."""
@@ -90,8 +98,6 @@ class Meter:
         self.busy = self.elsewhere = 0
         """Requests in flight here, and at a gateway that was replaced and still ends its own."""
         self.touched = False
-        self.made: dict[int, list[int]] = {}
-        self.day, self.month = [0] * 4, [0] * 4
 
     def follow(self, limits: wire.Limits, hours: Iterable[str] = ()) -> None:
         """Take limits that may have changed; what was used of those that stay stays counted."""
@@ -110,6 +116,8 @@ class Meter:
                 gauge.most = most
                 found.append(gauge)
         self.gauges = tuple(found)
+        self.limiting = tuple(gauge for gauge in found if gauge.most)
+        self.tick = -1
         self.concurrency = max(0, limits.concurrency)
         self.longest_prompt, self.longest_answer = max(0, limits.longest_prompt), max(0, limits.longest_answer)
         self.hours = tuple(read_hours(each) for each in said[1])
@@ -118,43 +126,59 @@ class Meter:
     @property
     def limits(self) -> bool:
         """Is there any limit?"""
-        return bool(self.concurrency or self.bounds or any(gauge.most for gauge in self.gauges))
+        return bool(self.concurrency or self.bounds or self.limiting)
 
-    def idle(self, now: float) -> bool:
+    def turn(self, now: float) -> None:
+        """Leave behind what is over by `now`, which the clock has just said. While its `tick` is the clock's there is
+        nothing to do."""
+        if self.tick != self._clock.tick:
+            for gauge in self.gauges:
+                gauge.turn(now)
+            self.tick = self._clock.tick
+
+    def idle(self) -> bool:
         """Is there nothing to remember?"""
-        return not (self.busy or self.elsewhere or any(gauge.used(now) for gauge in self.gauges))
+        return not (self.busy or self.elsewhere or any(gauge.used() for gauge in self.gauges))
+
+    def full(self, wanted: Amounts) -> bool:
+        """Has any limit no room for a request of these tokens?"""
+        if self.concurrency and self.busy + self.elsewhere >= self.concurrency:
+            return True
+        for gauge in self.limiting:
+            if (used := gauge.sum + gauge.elsewhere) and used + wanted[gauge.what] > gauge.most:
+                return True
+        return False
 
     def short(self, now: float, wanted: Amounts) -> Short | None:
         """The limit that has no room for a request of these tokens the longest; None if all have."""
         found = None
         if self.concurrency and self.busy + self.elsewhere >= self.concurrency:
             found = Short(self, "concurrency", "requests at once", self.concurrency, 1.0)
-        for gauge in self.gauges:
-            if not gauge.most:
-                continue
+        for gauge in self.limiting:
             amount = wanted[gauge.what]
-            used = gauge.used(now)
+            used = gauge.used()
             if used and used + amount > gauge.most:
                 seconds = gauge.wait(now, max(0, gauge.most - amount))
                 if found is None or seconds > found.seconds:
                     found = Short(self, gauge.kind, gauge.words, gauge.most, seconds)
         return found
 
-    def take(self, now: float, wanted: Amounts) -> None:
+    def take(self, wanted: Amounts) -> None:
         self.busy += 1
         self.touched = True
         for gauge in self.gauges:
-            gauge.take(now, wanted[gauge.what])
+            gauge.add(wanted[gauge.what])
 
     # ---------------------------------------------------------------------------------------- for people
 
     def spent(self, now: float) -> list[wire.Spent]:
         """What is used of each limit, and after how many seconds all of it is free."""
+        self.turn(now)
         found = []
         if self.concurrency:
             found.append(self._spent("concurrency", self.concurrency, self.busy + self.elsewhere, 0.0))
-        for gauge in filter(_limits, self.gauges):
-            found.append(self._spent(gauge.kind, gauge.most, gauge.used(now), gauge.clear(now)))
+        for gauge in self.limiting:
+            found.append(self._spent(gauge.kind, gauge.most, gauge.used(), gauge.clear(now)))
         for kind in ("longest_prompt", "longest_answer"):
             if most := getattr(self, kind):
                 found.append(self._spent(kind, most, 0, 0.0))
@@ -172,47 +196,36 @@ class Meter:
     # ---------------------------------------------------------------------------------------- over a restart
 
     def kept(self, now: float) -> wire.Use:
-        """What a gateway that starts goes on from: without what is reserved, with what running requests have `made`."""
+        """What a gateway that starts goes on from: without what is reserved, with what running requests have made, as
+        their holds have told (`Hold.open`)."""
+        self.turn(now)
         fields: dict[str, object] = {}
         minutes: dict[str, dict[int, int]] = {}
         for gauge in self.gauges:
             if isinstance(gauge, Minute):
-                slots = gauge.window.settled(now)
-                if gauge.what != REQUEST:
-                    for slot, made in self.made.items():
-                        if now - slot <= SLOTS:
-                            slots[slot] = slots.get(slot, 0) + made[gauge.what]
-                if gauge.added:
-                    slots[int(now)] = slots.get(int(now), 0) + gauge.added
-                if slots:
+                if slots := gauge.kept():
                     minutes[gauge.kind] = slots
-            else:
-                daily = KINDS[gauge.kind].per == "day"
-                made = self.day if daily else self.month
-                sum = gauge.used(now) - gauge.elsewhere - gauge.held + gauge.added + made[gauge.what]
-                if sum:
-                    fields["day" if daily else "month"] = gauge.period
-                    fields["tokens" if gauge.kind == "daily_tokens" else gauge.kind] = sum
+            elif sum := gauge.kept():
+                fields[KINDS[gauge.kind].per] = gauge.period
+                fields["tokens" if gauge.kind == "daily_tokens" else gauge.kind] = sum
         return wire.Use(minutes=minutes, **fields)  # type: ignore[arg-type]
 
     def restore(self, use: wire.Use, now: float) -> None:
         """Go on from what was kept; a day that is over counts nothing."""
+        self.turn(now)
         for gauge in self.gauges:
             if isinstance(gauge, Minute):
                 for slot, amount in use.minutes.get(gauge.kind, {}).items():
-                    gauge.window.put(now, slot, amount)
-            else:
-                daily = KINDS[gauge.kind].per == "day"
-                gauge.period = use.day if daily else use.month
+                    gauge.put(slot, amount)
+            elif gauge.period == (use.day if KINDS[gauge.kind].per == "day" else use.month):
                 gauge.sum = use.tokens if gauge.kind == "daily_tokens" else getattr(use, gauge.kind)
-                gauge.held = 0
         self.touched = True
 
-    def beside(self, held: wire.Held) -> None:
+    def beside(self, held: wire.Held, now: float) -> None:
         """What a gateway that was replaced still has in flight of it."""
+        self.turn(now)
         self.elsewhere = held.requests
         for gauge in self.gauges:
-            gauge.turn()
             reserved_in, reserved_out, used_in, used_out = getattr(held, KINDS[gauge.kind].per)
             gauge.added = (held.asked, used_in, used_out, used_in + used_out)[gauge.what]
             gauge.elsewhere = gauge.added + (0, reserved_in, reserved_out, reserved_in + reserved_out)[gauge.what]
@@ -220,74 +233,34 @@ class Meter:
 
     def alone(self, now: float) -> None:
         """That gateway has ended."""
+        self.turn(now)
         self.elsewhere = 0
         for gauge in self.gauges:
-            gauge.fold(now)
+            gauge.fold()
         self.touched = True
-
-
-def admit(meters: Sequence[Meter], clock: Clock, tokens_in: int, tokens_out: int) -> Hold | Short:
-    """Reserve on all meters, or on none: then which limit has no room the longest."""
-    now = clock.boot()
-    clock.turn(now)
-    wanted = amounts(tokens_in, tokens_out)
-    worst: Short | None = None
-    for meter in meters:
-        short = meter.short(now, wanted)
-        if short is not None and (worst is None or short.seconds > worst.seconds):
-            worst = short
-    if worst is not None:
-        return worst
-    for meter in meters:
-        meter.take(now, wanted)
-    return Hold(meters, wanted, now, clock)
-
-
-def settle(hold: Hold, clock: Clock, tokens_in: int, tokens_out: int) -> None:
-    """The request has ended; so many tokens were used."""
-    now = clock.boot()
-    clock.turn(now)
-    hold.final = tokens_in, tokens_out
-    used = amounts(tokens_in, tokens_out)
-    for meter, gauges in zip(hold.meters, hold.taken, strict=True):
-        meter.busy -= 1
-        meter.touched = True
-        for gauge in gauges:
-            gauge.settle(now, hold, used)
-
-
-def estimate(body: int, answer: int | None, ctx_per_slot: int, answers: int = 1) -> tuple[int, int]:
-    """Tokens (in, out) to reserve for a request of `body` bytes that asks for `answers` answers of `answer` tokens at
-    most (None: it does not say)."""
-    prompt = body // BYTES_A_TOKEN + 1
-    if answer is None or answer < 0:
-        return prompt, max(0, ctx_per_slot - prompt) * answers
-    return prompt, (min(answer, ctx_per_slot) if ctx_per_slot else answer) * answers
 
 
 def headers(meters: Iterable[Meter], clock: Clock) -> bytes:
     """x-ratelimit-* as OpenAI's clients read them, of the limit that has the least left; nothing without limits."""
-    now = clock.boot()
-    clock.turn(now)
+    now, tick = clock.now(), clock.tick
     requests: Gauge | None = None
     tokens: Gauge | None = None
     requests_left = tokens_left = 0
     for meter in meters:
-        for gauge in meter.gauges:
-            most = gauge.most
-            if most <= 0:
-                continue
-            left = most - gauge.used(now)
-            if gauge.what == REQUEST:
+        if meter.tick != tick:
+            meter.turn(now)
+        for gauge in meter.limiting:
+            left = gauge.most - gauge.sum - gauge.elsewhere
+            if not gauge.what:
                 if requests is None or left < requests_left:
                     requests, requests_left = gauge, left
             elif tokens is None or left < tokens_left:
                 tokens, tokens_left = gauge, left
     out = b""
     if requests is not None:
-        out = _REQUESTS % (requests.most, max(0, requests_left), requests.clear(now))
+        out = _REQUESTS % (requests.most, requests_left if requests_left > 0 else 0, requests.clear(now) + 0.999)
     if tokens is not None:
-        out += _TOKENS % (tokens.most, max(0, tokens_left), tokens.clear(now))
+        out += _TOKENS % (tokens.most, tokens_left if tokens_left > 0 else 0, tokens.clear(now) + 0.999)
     return out
 
 

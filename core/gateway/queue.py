@@ -164,7 +164,7 @@ class Queue(Generic[S]):
         """While others wait, a request has ended that had a slot for `seconds`; `charged` of them were counted when it
         left the queue."""
         line = self._line(caller)
-        line.mean_s = _lately(line.mean_s, seconds)
+        line.mean_s = line.mean_s + (seconds - line.mean_s) / LATELY if line.mean_s else seconds
         before = self._since - (self._clock() - seconds)
         if before > 0:  # it was charged in a queue that is over
             seconds, charged = seconds - before, 0.0
@@ -205,8 +205,4 @@ class Queue(Generic[S]):
 
     def note(self, seconds: float) -> None:
         """A request had a slot for so long."""
-        self.mean_s = _lately(self.mean_s, seconds)
-
-
-def _lately(mean: float, seconds: float) -> float:
-    return mean + (seconds - mean) / LATELY if mean else seconds
+        self.mean_s = self.mean_s + (seconds - self.mean_s) / LATELY if self.mean_s else seconds

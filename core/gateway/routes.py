@@ -101,10 +101,7 @@ class Table:
         self.users = Users(wire.Allowed())
         self.subjects = Subjects()
         self.keys = Keys(self.subjects)
-        self.changed = asyncio.Event()
         self._applying = asyncio.Lock()
-        """Set when a request ends; a drain waits for it."""
-
         self._ends: list[float] = []
         """When keys and rights end by themselves (unix times), the next one last."""
 
@@ -155,8 +152,6 @@ class Table:
         self._elsewhere = in_flight
         for (replica, launch), seat in (self.seats | self.withdrawn).items():
             seat.elsewhere = in_flight.get(f"{replica} {launch}", 0)
-        self.changed.set()
-        self.changed.clear()
         for target in self.targets.values():
             self._feed(target)
 
@@ -303,8 +298,6 @@ class Table:
         """Free a seat that `caller` has had for `seconds`, and let the next in the queue have it. `charged`: what the
         queue has charged for it (`Waiter.charged`)."""
         seat.in_flight -= 1
-        self.changed.set()
-        self.changed.clear()
         queue = target.queue
         queue.note(seconds)
         if queue:

@@ -219,8 +219,8 @@ class Serving:
         self._doors.close()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(GRACE_S):
-                while self._core.exchanges:
-                    await self._core.table.changed.wait()
+                while self._core.exchanges:  # noqa: ASYNC110
+                    await asyncio.sleep(0.02)
         for exchange in tuple(self._core.exchanges):
             exchange.stop()
 

@@ -7,13 +7,13 @@ for a user so does what is said for each member of his groups and teams. Everyth
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from core.gateway import wire
 from core.gateway.clock import Clock
-from core.gateway.gauges import BOTH, IN, OUT, Period, amounts
-from core.gateway.limits import Hold, Meter, Short, admit, settle
+from core.gateway.gauges import Period
+from core.gateway.limits import Hold, Meter, Short
 from core.gateway.windows import SLOTS
 
 KEPT = 4096
@@ -80,9 +80,11 @@ class Subjects:
         self._people.clear()
         if self._pruned != self.clock.day:
             self._pruned = self.clock.day
-            now = self.clock.boot()
-            for id in [id for id, each in self._meters.items() if each.idle(now)]:
-                del self._meters[id]
+            now = self.clock.now()
+            for meter in list(self._meters.values()):
+                meter.turn(now)
+                if meter.idle():
+                    del self._meters[meter.id]
 
     def of_person(self, uid: int, groups: frozenset[int], name: str = "") -> tuple[Meter, ...]:
         """The user's own, and those of his groups and teams."""
@@ -154,33 +156,57 @@ class Subjects:
         meter.follow(limits, [each for each in hours if each not in ("", ALWAYS)])
         if new:
             if id in self.uses:
-                meter.restore(self.uses[id], self.clock.boot())
+                meter.restore(self.uses[id], self.clock.now())
             if id in self._held:
-                meter.beside(self._held[id])
+                meter.beside(self._held[id], self.clock.now())
         return meter
 
     # ---------------------------------------------------------------------------------------- one request
 
-    def admit(self, meters: tuple[Meter, ...], tokens_in: int, tokens_out: int) -> Hold | Short:
-        """Reserve on all of them, or on none and say which has no room."""
-        hold = admit(meters, self.clock, tokens_in, tokens_out)
-        if isinstance(hold, Hold):
-            self._holds.add(hold)
-            if self._handing is not None:
-                self._handing.append(hold)
+    def admit(
+        self, meters: tuple[Meter, ...], tokens_in: int, tokens_out: int, used: Callable[[], tuple[int, int]]
+    ) -> Hold | Short:
+        """Reserve on all of them, or on none: then which limit has no room the longest. `used`: what the request has
+        used so far, in and out."""
+        clock = self.clock
+        now, tick = clock.now(), clock.tick
+        wanted = 1, tokens_in, tokens_out, tokens_in + tokens_out
+        full = False
+        for meter in meters:
+            if meter.tick != tick:
+                meter.turn(now)
+            full = meter.full(wanted) or full
+        if full:
+            return max((short for each in meters if (short := each.short(now, wanted))), key=_seconds)
+        for meter in meters:
+            meter.take(wanted)
+        hold = Hold(meters, wanted, now, clock.date, used)
+        self._holds.add(hold)
+        if self._handing is not None:
+            self._handing.append(hold)
         return hold
 
     def settle(self, hold: Hold, tokens_in: int, tokens_out: int) -> None:
         """The request has ended and used so many."""
         self._holds.discard(hold)
-        settle(hold, self.clock, tokens_in, tokens_out)
+        now, tick = self.clock.now(), self.clock.tick
+        hold.final = tokens_in, tokens_out
+        _, reserved_in, reserved_out, reserved = hold.amounts
+        more = 0, tokens_in - reserved_in, tokens_out - reserved_out, tokens_in + tokens_out - reserved
+        for meter, gauges in zip(hold.meters, hold.taken, strict=True):
+            if meter.tick != tick:
+                meter.turn(now)
+            meter.busy -= 1
+            meter.touched = True
+            for gauge in gauges:
+                if gauge.what:
+                    gauge.settle(hold, more[gauge.what])
 
     # ---------------------------------------------------------------------------------------- for people
 
     def spent(self, asked: wire.Ask) -> tuple[wire.Spent, ...]:
         """What is used of the limits that the daemon asks about."""
-        now = self.clock.boot()
-        self.clock.turn(now)
+        now = self.clock.now()
         meters: dict[str, Meter] = {}
         for subject in asked.subjects:
             meters |= {each.id: each for each in self._counting(subject)}
@@ -209,19 +235,19 @@ class Subjects:
 
     def kept(self) -> dict[str, wire.Use] | None:
         """What a gateway that starts goes on from; None if that is what was given last. Called each second."""
-        now = self.clock.boot()
         self.clock.look()
-        self.clock.turn(now)
+        now = self.clock.now()
         told = {meter.id: meter for meter in self._meters.values() if meter.touched}
         for hold in self._holds:
-            _add_made(hold, self.clock)
             told |= {meter.id: meter for meter in hold.meters}
+        for meter in told.values():
+            meter.turn(now)
+        for hold in self._holds:
+            hold.open()
         changed = False
         for id, meter in told.items():
             use = meter.kept(now)
             meter.touched = False
-            if meter.made:
-                meter.made, meter.day, meter.month = {}, [0] * 4, [0] * 4
             if use != self.uses.get(id):
                 self.uses[id] = use
                 changed = True
@@ -238,7 +264,7 @@ class Subjects:
     def restore(self, uses: dict[str, wire.Use]) -> None:
         """Go on from what an earlier gateway has kept, also for subjects that come with a later snapshot."""
         self.uses = {**self.uses, **uses}
-        now = self.clock.boot()
+        now = self.clock.now()
         for id, use in uses.items():
             if id in self._meters:
                 self._meters[id].restore(use, now)
@@ -251,8 +277,7 @@ class Subjects:
 
     def in_flight(self) -> dict[str, wire.Held]:
         """What a gateway that was handed the listener has to count beside its own."""
-        now = self.clock.boot()
-        self.clock.turn(now)
+        now = self.clock.now()
         found: dict[str, dict[str, list[int]]] = {}
         for hold in self._handing or ():
             runs, later, base = hold.final is None, hold.base is None, hold.base or (0, 0)
@@ -260,7 +285,8 @@ class Subjects:
             _, *reserved, _ = hold.amounts
             four = [max(0, reserved[n] - used[n]) * runs for n in (0, 1)] + [used[n] - base[n] for n in (0, 1)]
             recent = now - hold.at < SLOTS + 1
-            counts = {"minute": recent, "day": hold.day == self.clock.day, "month": hold.month == self.clock.month}
+            today = self.clock.date
+            counts = {"minute": recent, "day": hold.date.day == today.day, "month": hold.date.month == today.month}
             for meter in hold.meters:
                 told = found.setdefault(meter.id, {"flags": [0, 0], **{per: [0] * 4 for per in counts}})
                 told["flags"][0] += runs
@@ -271,8 +297,7 @@ class Subjects:
 
     def beside(self, held: dict[str, wire.Held]) -> None:
         """Take what the gateway before this one still does; nothing: it has ended, and what it used is ours."""
-        now = self.clock.boot()
-        self.clock.turn(now)
+        now = self.clock.now()
         if not held:
             for id, each in self._held.items():
                 if id not in self._meters:
@@ -284,7 +309,7 @@ class Subjects:
         self._held = held
         for id, each in held.items():
             if id in self._meters:
-                self._meters[id].beside(each)
+                self._meters[id].beside(each, now)
 
     def beside_older(self, busy: dict[str, int], settled: dict[str, int]) -> None:
         """The same from a gateway of one release back, which speaks of keys alone."""
@@ -296,29 +321,16 @@ class Subjects:
                     gauge.sum = max(0, gauge.sum + settled.get(name, 0))
 
 
+def _seconds(short: Short) -> float:
+    return short.seconds
+
+
 def _means(of: wire.Limited, uid: int, groups: frozenset[int]) -> bool:
     return uid in of.uids or not groups.isdisjoint(of.gids)
 
 
 def _limiting(meters: Iterable[Meter]) -> tuple[Meter, ...]:
     return tuple(dict.fromkeys(meter for meter in meters if meter.limits))
-
-
-def _add_made(hold: Hold, clock: Clock) -> None:
-    """Count what a running request has used, in its second, day and month."""
-    tokens_in, tokens_out = hold.used()
-    if not tokens_in and not tokens_out:
-        return
-    made = amounts(tokens_in, tokens_out)
-    for meter in hold.meters:
-        places = [meter.made.setdefault(hold.at, [0] * 4)]
-        if hold.day == clock.day:
-            places.append(meter.day)
-        if hold.month == clock.month:
-            places.append(meter.month)
-        for place in places:
-            for n in (IN, OUT, BOTH):
-                place[n] += made[n]
 
 
 def _held(told: dict[str, list[int]]) -> wire.Held:

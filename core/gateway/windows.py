@@ -7,90 +7,68 @@ end. So there is never one too many in any minute, and what was used is free aga
 from __future__ import annotations
 
 SLOTS = 60
+_SIZE = SLOTS + 1
 
 
 class Window:
-    """The sum of what was added in the last minute. `now` are seconds on a clock that nobody sets."""
+    """The sum of what was added in the last minute. `now` are seconds on a clock that nobody sets: `turn` to it first,
+    all else is of that moment."""
 
-    __slots__ = ("_at", "_held", "_last", "_slots", "sum")
+    __slots__ = ("_index", "_last", "_slots", "at", "sum")
 
     def __init__(self) -> None:
-        self._slots = [0] * (SLOTS + 1)
-        self._held = [0] * (SLOTS + 1)
-        """Of each slot, what is reserved only."""
-        self._at = self._last = 0
+        self._slots = [0] * _SIZE
+        self._index = self._last = 0
+        self.at = 0
+        """The slot of now."""
         self.sum = 0
 
-    def _move(self, now: float) -> None:
+    def turn(self, now: float) -> None:
+        """Leave behind what is over."""
         at = int(now)
-        if at <= self._at:
+        if at <= self.at:
             return
         slots = self._slots
-        for each in range(self._at + 1, min(at, self._at + len(slots)) + 1):
-            index = each % len(slots)
+        for each in range(self.at + 1, min(at, self.at + _SIZE) + 1):
+            index = each % _SIZE
             self.sum -= slots[index]
-            slots[index] = self._held[index] = 0
-        self._at = at
+            slots[index] = 0
+        self.at, self._index = at, at % _SIZE
 
-    def count(self, now: float) -> int:
-        if now >= self._at + 1:  # else a call for nothing, several times a request
-            self._move(now)
-        return self.sum
-
-    def add(self, now: float, amount: int, *, held: bool = False) -> int:
-        """Add, or reserve (`held`); the slot, for `correct`."""
-        if now >= self._at + 1:
-            self._move(now)
-        index = self._at % len(self._slots)
-        self._slots[index] += amount
-        if held:
-            self._held[index] += amount
+    def add(self, amount: int) -> None:
+        """Add it in this second."""
+        self._slots[self._index] += amount
         self.sum += amount
-        self._last = self._at
-        return self._at
+        self._last = self.at
 
-    def put(self, now: float, slot: int, amount: int) -> None:
-        """Add what was used in an earlier slot; nothing if that is over."""
-        self._move(now)
-        if slot <= self._at:
-            self.correct(now, slot, amount)
-            self._last = max(self._last, slot)
-
-    def correct(self, now: float, slot: int, amount: int, held: int = 0) -> None:
-        """Add `amount` (it may be below zero) to what was added in `slot`, of which so much was `held` until now;
-        nothing if that is over."""
-        if now >= self._at + 1:
-            self._move(now)
-        if self._at - slot < len(self._slots):
-            index = slot % len(self._slots)
-            self._slots[index] += amount
-            self._held[index] -= held
+    def correct(self, slot: int, amount: int) -> None:
+        """Add it (it may be below zero) to what was added in an earlier slot; nothing if that is over."""
+        if self.at - slot < _SIZE:
+            self._slots[slot % _SIZE] += amount
             self.sum += amount
+
+    def put(self, slot: int, amount: int) -> None:
+        """Add what was used in an earlier slot; nothing if that is over."""
+        if slot <= self.at:
+            self.correct(slot, amount)
+            self._last = max(self._last, slot)
 
     def until(self, now: float, room: int) -> float:
         """Seconds until the sum is `room` or less, if nothing is added."""
-        self._move(now)
-        left, size = self.sum, len(self._slots)
-        for age in range(size - 1, -1, -1):
+        left = self.sum
+        for age in range(SLOTS, -1, -1):
             if left <= room:
                 break
-            left -= self._slots[(self._at - age) % size]
+            left -= self._slots[(self.at - age) % _SIZE]
             if left <= room:
-                return max(0.0, self._at - age + size - now)
+                return max(0.0, self.at - age + _SIZE - now)
         return 0.0
 
     def clear(self, now: float) -> float:
         """Seconds until all of it is over."""
-        self._move(now)
-        return max(0.0, self._last + len(self._slots) - now) if self.sum else 0.0
+        return self._last + _SIZE - now if self.sum else 0.0
 
-    def settled(self, now: float) -> dict[int, int]:
-        """By slot, what was used for certain: without what is reserved."""
-        self._move(now)
-        size = len(self._slots)
-        found = {}
-        for slot in range(max(0, self._at - size + 1), self._at + 1):
-            index = slot % size
-            if amount := self._slots[index] - self._held[index]:
-                found[slot] = amount
-        return found
+    def slots(self) -> dict[int, int]:
+        """What was added, by slot."""
+        there = range(max(0, self.at - SLOTS), self.at + 1)
+        return {slot: amount for slot in there if (amount := self._slots[slot % _SIZE])}

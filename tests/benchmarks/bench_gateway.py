@@ -3,7 +3,8 @@
 The gateway does all that it does for a program: it looks up the key (one of 200), its owner's rights and its four
 limits, settles tokens and writes usage.
 
-Both listen on a Unix socket, stand before the same stub engines and are pinned to one core; the stubs and the load
+Both listen on loopback, as programs reach them and as the sketch in engines.md was measured, and on a Unix socket
+(`over`); both stand before the same stub engines on Unix sockets and are pinned to one core; the stubs and the load
 have the other cores. They are measured in turns, and the median of the rounds is told. `ratio` compares what came
 through; where the load's core was full before the server's, that flatters the slower one, so `ratio_per_core` beside
 it compares the rates per CPU second that the server itself used. Prints one JSON object a measurement. Without
@@ -29,11 +30,12 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
 from core.gateway import wire
+from core.listen import Listen
 
 HERE = Path(__file__).parent
 LAUNCH = "benchmark1"
@@ -42,8 +44,8 @@ AIMS = {"requests": 0.5, "streams": 0.8}
 P50_MS, P99_TIMES, STREAMS, STREAMS_MIB = 0.3, 2.0, 2000, 200
 """At most so much more than HAProxy at one client, so many times its p99 at 32, so much memory for so many streams."""
 SECRET = "sk-corral-benchmark"
-LIMITS = wire.GatewayLimits(connections_per_key=1_000_000, connections_per_address=1_000_000)
-"""All connections are of one key and one user."""
+MANY = 1_000_000
+"""All connections are of one key and one user, or address."""
 PACED = (250, 500, 1000, 1500, 2000, 2500, 3000, 3500, 4000)
 """Streams at once that are tried, each 20 events/s."""
 LAG_MS = 50
@@ -62,10 +64,18 @@ defaults
     http-reuse always
 frontend clients
     bind unix@{listen}
+    bind 127.0.0.1:{port}
     default_backend engines
 backend engines
     balance leastconn
 """
+
+
+class Server(NamedTuple):
+    """One that is measured: where it listens, by `tcp` and `unix`."""
+
+    pid: int
+    listens: dict[str, str]
 
 
 class Head(msgspec.Struct):
@@ -126,7 +136,7 @@ def key(n: int) -> wire.Key:
 class Daemon(threading.Thread):
     """The daemon's end of the control socket: one snapshot, then it acknowledges usage."""
 
-    def __init__(self, control: Path, stubs: list[Path]) -> None:
+    def __init__(self, control: Path, stubs: list[Path], port: int) -> None:
         super().__init__(name="daemon", daemon=True)
         until_listening(control)
         sock = socket.socket(socket.AF_UNIX)
@@ -143,7 +153,10 @@ class Daemon(threading.Thread):
         route = wire.Route(name="chat", model="m", state="ready", replicas=replicas)
         self._say(
             wire.Snapshot(
-                database="d", epoch=1, n=1, routes=(route,), allowed=wire.Allowed(), limits=LIMITS,
+                database="d", epoch=1, n=1, routes=(route,), allowed=wire.Allowed(),
+                limits=wire.GatewayLimits(
+                    connections_per_key=MANY, connections_per_address=MANY, doors=(Listen(f"127.0.0.1:{port}"),)
+                ),
                 keys=tuple(key(n) for n in range(200)),
             )
         )  # fmt: skip
@@ -161,9 +174,9 @@ class Daemon(threading.Thread):
 
 
 @contextmanager
-def gateway(folder: Path, stubs: list[Path], cores: set[int]) -> Iterator[tuple[int, Path]]:
-    """Pid and socket of a gateway."""
-    listen = folder / "g.sock"
+def gateway(folder: Path, stubs: list[Path], cores: set[int]) -> Iterator[Server]:
+    """A gateway."""
+    listen, port = folder / "g.sock", free_port()
     env = {
         **os.environ, "CORRAL_GATEWAY_DIR": str(folder), "CORRAL_GATEWAY_SOCKET": str(listen),
         "CORRAL_GATEWAY_LAUNCH": LAUNCH, "CORRAL_GATEWAY_OWNER": str(os.getuid()),
@@ -171,26 +184,27 @@ def gateway(folder: Path, stubs: list[Path], cores: set[int]) -> Iterator[tuple[
     with (folder / "gateway.log").open("wb") as log:
         argv = [sys.executable, "-P", "-m", "core.gateway"]
         with process(argv, cores, env=env, stderr=log, cwd=HERE.parent.parent) as started:
-            Daemon(folder / "control.sock", stubs).start()
+            Daemon(folder / "control.sock", stubs, port).start()
             until_listening(listen)
-            yield started.pid, listen
+            until_listening(f"tcp:{port}")
+            yield Server(started.pid, {"tcp": f"tcp:{port}", "unix": str(listen)})
 
 
 @contextmanager
-def haproxy(folder: Path, stubs: list[Path], cores: set[int]) -> Iterator[tuple[int, Path]]:
-    """Pid and socket of an HAProxy."""
-    listen = folder / "h.sock"
+def haproxy(folder: Path, stubs: list[Path], cores: set[int]) -> Iterator[Server]:
+    """An HAProxy."""
+    listen, port = folder / "h.sock", free_port()
     maxconn = min(10_000, resource.getrlimit(resource.RLIMIT_NOFILE)[1] // 2 - 100)
     servers = "".join(f"    server s{n} unix@{path}\n" for n, path in enumerate(stubs))
-    (folder / "haproxy.cfg").write_text(HAPROXY.format(listen=listen, maxconn=maxconn) + servers)
+    (folder / "haproxy.cfg").write_text(HAPROXY.format(listen=listen, port=port, maxconn=maxconn) + servers)
     with process(["haproxy", "-db", "-q", "-f", str(folder / "haproxy.cfg")], cores) as started:
         until_listening(listen)
-        yield started.pid, listen
+        yield Server(started.pid, {"tcp": f"tcp:{port}", "unix": str(listen)})
 
 
 @contextmanager
-def litellm(folder: Path, stub_cores: set[int], cores: set[int]) -> Iterator[tuple[int, str]]:
-    """Pid and address of LiteLLM's proxy, one worker, before a stub of its own."""
+def litellm(folder: Path, stub_cores: set[int], cores: set[int]) -> Iterator[Server]:
+    """LiteLLM's proxy, one worker, before a stub of its own."""
     home, ports = folder / "litellm", [free_port(), free_port()]
     for argv in (["-m", "venv", str(home)], ["-m", "pip", "install", "-q", "litellm[proxy]"]):
         python = sys.executable if argv[1] == "venv" else str(home / "bin/python")
@@ -208,7 +222,7 @@ def litellm(folder: Path, stub_cores: set[int], cores: set[int]) -> Iterator[tup
         process(argv, cores, env=env, stdout=log, stderr=log) as started,
     ):  # fmt: skip
         until_listening(f"tcp:{ports[1]}", seconds=120)
-        yield started.pid, f"tcp:{ports[1]}"
+        yield Server(started.pid, {"tcp": f"tcp:{ports[1]}"})
 
 
 def free_port() -> int:
@@ -224,10 +238,10 @@ def memory_mib(pid: int) -> float:
 
 
 def measure(
-    server: tuple[int, Path | str], kind: str, clients: int, seconds: float, cores: list[set[int]]
+    server: Server, over: str, kind: str, clients: int, seconds: float, cores: list[set[int]]
 ) -> dict[str, Any]:
     """Put a load on a server; its figures are summed over the generators, times and lags are the worst one's."""
-    pid, listen = server
+    pid, listen = server.pid, server.listens[over]
     order = json.dumps({"kind": kind, "clients": max(1, clients // len(cores)), "seconds": seconds, "key": SECRET})
     argv = [sys.executable, str(HERE / "relayload.py"), "load", str(listen), order]
     with ExitStack() as stack:
@@ -257,20 +271,20 @@ def report(what: str, figures: dict[str, Any]) -> None:
 class Bench:
     """The servers side by side."""
 
-    def __init__(
-        self, servers: dict[str, tuple[int, Path | str]], cores: list[set[int]], rounds: int, seconds: float
-    ) -> None:
+    def __init__(self, servers: dict[str, Server], cores: list[set[int]], rounds: int, seconds: float) -> None:
         self._servers = servers
         self._cores = cores
         self._rounds = rounds
         self._seconds = seconds
 
-    def rate(self, what: str, kind: str, clients: int, figure: str, aim: float) -> None:
+    def rate(self, what: str, over: str, kind: str, clients: int, figure: str, aim: float) -> None:
         """Measure in turns and tell how the gateway compares; `figure` is what is compared."""
-        found: dict[str, list[dict[str, Any]]] = {name: [] for name in self._servers}
+        what = f"{what}, {over}"
+        servers = {name: server for name, server in self._servers.items() if over in server.listens}
+        found: dict[str, list[dict[str, Any]]] = {name: [] for name in servers}
         for _ in range(self._rounds):
-            for name, server in self._servers.items():
-                took = measure(server, kind, clients, self._seconds, self._cores)
+            for name, server in servers.items():
+                took = measure(server, over, kind, clients, self._seconds, self._cores)
                 found[name].append({**took, "per_core": took[figure] / max(took["core"], 0.01)})
         medians = {name: middle(each) for name, each in found.items()}
         for name, median in medians.items():
@@ -283,10 +297,10 @@ class Bench:
             })  # fmt: skip
             if kind == "small" and clients == 1:
                 more = ours["p50_ms"] - theirs["p50_ms"]
-                report("p50, 1 client", {"more_ms": round(more, 3), "aim": P50_MS, "met": more <= P50_MS})
+                report(f"p50, 1 client, {over}", {"more_ms": round(more, 3), "aim": P50_MS, "met": more <= P50_MS})
             elif kind == "small":
                 times = ours["p99_ms"] / max(theirs["p99_ms"], 0.001)
-                report(f"p99, {clients} clients", {"times": times, "aim": P99_TIMES, "met": times <= P99_TIMES})
+                report(f"p99, {clients} clients, {over}", {"times": times, "aim": P99_TIMES, "met": times <= P99_TIMES})
         if "litellm" in medians:
             report(what, {"times_litellm": medians["corral"]["requests_s"] / max(1, medians["litellm"]["requests_s"])})
 
@@ -300,7 +314,7 @@ class Bench:
                 if kept[name] < max((each for each in steps if each < clients), default=0):
                     continue
                 for _ in range(TRIES):
-                    took = measure(server, "paced", clients, self._seconds, self._cores)
+                    took = measure(server, "tcp", "paced", clients, self._seconds, self._cores)
                     if took["events_s"] >= 0.98 * clients * 20 and took["lag_p99_ms"] < LAG_MS and not took["lost"]:
                         kept[name] = clients
                         costs[name][clients] = took["core"] / clients
@@ -315,7 +329,7 @@ class Bench:
 
     def memory(self) -> None:
         """So many open streams, and what they take of the gateway's memory."""
-        took = measure(self._servers["corral"], "paced", STREAMS, self._seconds, self._cores)
+        took = measure(self._servers["corral"], "tcp", "paced", STREAMS, self._seconds, self._cores)
         met = took["pss_mib"] < STREAMS_MIB and not took["lost"] and not took["wrong"]
         report("memory", {"streams": STREAMS, "pss_mib": took["pss_mib"], "aim": STREAMS_MIB, "met": met})
 
@@ -342,7 +356,7 @@ def main() -> int:
         for path, each in zip(stubs, stub_cores, strict=True):
             stack.enter_context(process([sys.executable, str(HERE / "relayload.py"), "stub", str(path)], each))
             until_listening(path)
-        servers: dict[str, tuple[int, Path | str]] = {"corral": stack.enter_context(gateway(folder, stubs, mine))}
+        servers: dict[str, Server] = {"corral": stack.enter_context(gateway(folder, stubs, mine))}
         if shutil.which("haproxy"):
             servers["haproxy"] = stack.enter_context(haproxy(folder, stubs, mine))
         else:
@@ -362,10 +376,11 @@ def main() -> int:
         })  # fmt: skip
         bench = Bench(servers, load_cores, rounds, seconds)
         if given.only in (None, "small"):
-            bench.rate("requests, 1 client", "small", 1, "requests_s", AIMS["requests"])
-            bench.rate("requests, 32 clients", "small", 32, "requests_s", AIMS["requests"])
+            for over in ("tcp", "unix"):
+                bench.rate("requests, 1 client", over, "small", 1, "requests_s", AIMS["requests"])
+                bench.rate("requests, 32 clients", over, "small", 32, "requests_s", AIMS["requests"])
         if given.only in (None, "burst"):
-            bench.rate("streams of 64 events", "burst", 32, "events_s", AIMS["streams"])
+            bench.rate("streams of 64 events", "tcp", "burst", 32, "events_s", AIMS["streams"])
         if given.only in (None, "paced"):
             bench.streams(PACED, AIMS["streams"])
         if given.only in (None, "memory"):

@@ -28,7 +28,7 @@ def test_day_and_month_turn_and_say_when() -> None:
     assert (clock.day, clock.month) == ("2026-11-30", "2026-11")
     assert clock.day_ends == clock.month_ends == host.now + HOUR
     host.now += HOUR
-    clock.turn(host.now)
+    clock.now()
     assert (clock.day, clock.month) == ("2026-12-01", "2026-12")
     assert (clock.day_ends, clock.month_ends) == (host.now + DAY, host.now + 31 * DAY)
 
@@ -40,13 +40,13 @@ def test_a_clock_that_is_set_changes_nothing_and_one_that_is_set_back_has_not_be
         host.set += by
         for _ in range(23):
             clock.look()
-            clock.turn(host.now)
+            clock.now()
             assert clock.day == "2026-11-30"
         host.set -= by
         clock.look()
     host.now += STEADY_S
     clock.look()
-    clock.turn(host.now)
+    clock.now()
     assert clock.day == "2026-12-01"
 
 
@@ -57,7 +57,7 @@ def test_a_difference_that_has_lasted_a_day_is_taken_over() -> None:
     clock.look()
     host.now += STEADY_S - 1
     clock.look()
-    clock.turn(host.now)
+    clock.now()
     assert clock.day == "2026-12-01"
     host.now += 1
     clock.look()

@@ -44,28 +44,28 @@ def test_a_window_counts_all_of_the_last_minute_and_nothing_that_is_over_for_a_s
     window, now, seen = Window(), 100.0, []
     for pause, amount in steps:
         now += pause
-        window.add(now, amount)
+        window.turn(now)
+        window.add(amount)
         seen.append((now, amount))
         certain = sum(n for at, n in seen if now - at < 60)
         at_most = sum(n for at, n in seen if now - at < 61)
-        assert certain <= window.count(now) <= at_most
+        assert certain <= window.sum <= at_most
 
 
 @given(st.lists(st.tuples(st.floats(0, 40), st.integers(1, 9)), min_size=1, max_size=40), st.integers(0, 100))
 def test_until_says_when_there_is_room_to_the_second(steps: list[tuple[float, int]], room: int) -> None:
-    window, now = Window(), 100.0
+    window, other, now = Window(), Window(), 100.0
     for pause, amount in steps:
         now += pause
-        window.add(now, amount)
+        for each in (window, other):
+            each.turn(now)
+            each.add(amount)
     wait = window.until(now, room)
-    assert window.count(now + wait) <= room
+    window.turn(now + wait)
+    assert window.sum <= room
     if wait > 0.01:
-        other = Window()
-        at = 100.0
-        for pause, amount in steps:
-            at += pause
-            other.add(at, amount)
-        assert other.count(now + wait - 0.01) > room
+        other.turn(now + wait - 0.01)
+        assert other.sum > room
 
 
 @given(st.lists(st.tuples(st.floats(0, 100), st.integers(1, 9), st.integers(-5, 5)), max_size=30))
@@ -73,16 +73,18 @@ def test_a_correction_changes_what_counts_still_and_nothing_else(steps: list[tup
     window, now, slots = Window(), 100.0, []
     for pause, amount, change in steps:
         now += pause
-        slots.append((now, window.add(now, amount), amount))
-        at, slot, had = slots[0]
-        before = window.count(now)
-        window.correct(now, slot, change)
+        window.turn(now)
+        window.add(amount)
+        slots.append((now, window.at))
+        at, slot = slots[0]
+        before = window.sum
+        window.correct(slot, change)
         if now - at < 60:
-            assert window.count(now) == before + change
+            assert window.sum == before + change
         elif now - at >= 62:
-            assert window.count(now) == before
-        window.correct(now, slot, -change)
-        assert had >= 0
+            assert window.sum == before
+        window.correct(slot, -change)
+        assert window.sum == before
 
 
 LIMITED = ("user:1000", "each:user", "group:100", "key:k1", "deployment:d", "model:m")
@@ -184,21 +186,20 @@ class Keeping(RuleBasedStateMachine):
             subjects.of_key(self.key) if who == "key" else subjects.of_person(1001 if who == "other" else 1000, GROUP)
         )
         meters = whose + subjects.of_target("d", "m")
-        subjects.clock.turn(self.host.now)
+        subjects.clock.now()
         wanted = (1, tokens_in, tokens_out, tokens_in + tokens_out)
         full: dict[tuple[str, str], list[bool]] = {}
         for (meter, kind), most in self.applying(who).items():
             amount = 1 if kind == "concurrency" else wanted[KINDS[kind].what]
             counted = [self.counted(meter, kind, seconds) for seconds in (60, 61)]
             full[meter, kind] = [n > 0 and n + amount > most for n in counted]
-        hold = subjects.admit(meters, tokens_in, tokens_out)
+        hold = subjects.admit(meters, tokens_in, tokens_out, lambda: entry.made)
         if isinstance(hold, Hold):
             assert not any(certain for certain, _ in full.values()), "one too many"
             clock = subjects.clock
             entry = Entry(
                 self.host.now, tuple(meter.id for meter in meters), wanted, clock.day, clock.month, hold
             )  # fmt: skip
-            hold.used = lambda: entry.made
             self.entries.append(entry)
         else:
             assert full[hold.meter.id, hold.kind][1], "refused while there is room"
@@ -278,7 +279,7 @@ class Keeping(RuleBasedStateMachine):
         for entry in self.entries:
             if entry.late is not None and self.before is not None:
                 entry.late = self.host.now
-        self.subjects.clock.turn(self.host.now)
+        self.subjects.clock.now()
         self.tell()
 
     @rule(by=st.sampled_from([-3 * DAY, -3600.0, 3600.0, 40 * DAY]))
@@ -286,7 +287,7 @@ class Keeping(RuleBasedStateMachine):
         clock = self.subjects.clock
         had = clock.day, clock.month
         self.host.set += by
-        clock.turn(self.host.now)
+        clock.now()
         assert (clock.day, clock.month) == had
         self.host.set -= by
 
