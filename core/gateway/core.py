@@ -75,7 +75,7 @@ class Core:
 
     def flush(self) -> None:
         """Write the usage since the last call to the spool. Refusals are few lines and wait until there is room."""
-        if not self.spool.full:
+        if self.spool.left > 0:
             for line in self.folded.lines():
                 self.spool.add(line)
         self.spool.flush()
@@ -98,7 +98,7 @@ class Core:
 
     def tell_denials(self, *, all: bool = False) -> None:
         """Spool who was turned away. While the spool is full they are counted on."""
-        if not self.spool.full:
+        if self.spool.left > 0:
             self.spool.deny(self.denials.due(time.time(), all=all))
 
     def sweep(self) -> None:

@@ -33,6 +33,7 @@ class Client(Protocol):
     """Where an answer goes."""
 
     def begin(self, status: int, content_type: bytes, length: int | None, queued: bytes = b"") -> None: ...
+    def whole(self, status: int, content_type: bytes, body: bytes, queued: bytes = b"") -> None: ...
     def part(self, data: bytes, last: bool) -> None: ...
     def refuse(self, refusal: Refusal, queued: bytes = b"") -> None: ...
     def break_off(self) -> None: ...
@@ -76,7 +77,7 @@ class Exchange(Seating):
         route = self._target.route
         if api.path not in route.serves:
             raise _not_served(route, api)
-        if core.spool.full and not core.table.limits.serve_uncounted:
+        if core.spool.left < 1 and not core.table.limits.serve_uncounted:
             raise Refusal(503, "usage cannot be recorded: the spool is full; start the daemon", "spool_full")
         self._unopened = self._reads = False
         if asked.stream and api.answers:
@@ -110,6 +111,7 @@ class Exchange(Seating):
     def start(self, asked: Asked, meters: tuple[Meter, ...] = ()) -> None:
         """Reserve what it may use by all `meters`, and find a seat, or queue. Raises `Refusal`."""
         if self._turn_id:
+            self._loose = True
             self._turn = self._core.turns.begin(self._turn_id, self.stop)
             if self._turn is None:
                 raise Refusal(409, f"turn {self._turn_id[:64]} is known already", "turn_exists")
@@ -120,6 +122,23 @@ class Exchange(Seating):
         self._find()
 
     # -------------------------------------------------------------------------------- what the engine says
+
+    def answer(self, status: int, content_type: bytes, body: bytes) -> None:
+        client, seat, counts = self._client, self._seat, self._counts
+        if client is None or seat is None or self._loose or status >= 400 or self._unopened or self._reads:
+            self.answer_head(status, content_type, len(body))
+            self.answer_part(body, True)
+            return
+        self._status, self._body = status, b""
+        self._first = self._last = now = time.monotonic()
+        body = counts.part(body, True)
+        if counts.events:
+            self._token = now
+        seat.ttft_ms = (now - (self._seated or now)) * 1000
+        seat.tokens += counts.answer or counts.events
+        client.whole(status, content_type, body, b"" if self._queued is None else self._told())
+        self._connection = None
+        self._end("ok")
 
     def answer_head(self, status: int, content_type: bytes, length: int | None) -> None:
         self._status = status
@@ -314,25 +333,22 @@ class Exchange(Seating):
         prompt = counts.prompt if counts.prompt is not None else self._prompt
         return prompt, counts.answer if counts.answer is not None else counts.events
 
+    def _let_go(self) -> None:
+        """End what would go on without it."""
+        if self._alone is not None:
+            self._alone.cancel()
+        if self._turn is not None and self._turn.ended is None:
+            self._turn.add(b"", True)
+        self._leave()
+
     def _end(self, outcome: str) -> None:
         if self._done:
             return
         self._done = True
         self._core.exchanges.discard(self)
         now = self._last if outcome == "ok" else time.monotonic()
-        if self._alone is not None:
-            self._alone.cancel()
-        if self._again is not None:
-            self._again.cancel()
-        if self._waiter is not None:
-            self._core.table.leave(self._target, self._waiter)
-        if self._connecting is not None:
-            self._connecting.cancel()
-        if self._connection is not None:
-            self._connection.abort()
-            self._connection = None
-        if self._turn is not None and self._turn.ended is None:
-            self._turn.add(b"", True)
+        if self._loose or self._connection is not None:
+            self._let_go()
         counts, seat = self._counts, self._seat
         if self._hold is not None:
             self._core.table.subjects.settle(self._hold, *self._used())

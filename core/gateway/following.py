@@ -73,6 +73,10 @@ class Relayed:
             if self._connection is not None:
                 self._connection.abort()
 
+    def answer(self, status: int, content_type: bytes, body: bytes) -> None:
+        self.answer_head(status, content_type, len(body))
+        self.answer_part(body, True)
+
     def answer_head(self, status: int, content_type: bytes, length: int | None) -> None:
         self._begun = True
         self._client.begin(status, content_type, length)

@@ -120,7 +120,7 @@ class Period:
     def wait(self, now: float, room: int) -> float:
         return self.clear(now)
 
-    def clear(self, now: float) -> float:
+    def clear(self, now: float, more: int = 0) -> float:
         return max(0.0, (self._clock.day_ends if self._daily else self._clock.month_ends) - now)
 
     def add(self, amount: int) -> None:

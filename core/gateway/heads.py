@@ -12,6 +12,8 @@ MOST = 4096
 """Bytes of a head that is remembered; each connection has one."""
 _LENGTH = re.compile(rb"\r\ncontent-length: ?(\d{1,9})\r\n", re.IGNORECASE)
 _DIGITS = 9
+_NO_HEAD = b"\0"
+"""No message begins so."""
 
 
 class LastHead:
@@ -24,7 +26,7 @@ class LastHead:
 
     def forget(self) -> None:
         """Know none."""
-        self._before = b""
+        self._at, self._before, self._after = 0, _NO_HEAD, b""
 
     def learn(self, message: bytes, length: int) -> bool:
         """Remember the head of a whole message that the parser took, whose body is its last `length` bytes; False if
@@ -40,12 +42,9 @@ class LastHead:
 
     def body(self, message: bytes) -> bytes | None:
         """The body, if the message is whole and its head the remembered one, but for the length."""
-        before = self._before
-        if not before or not message.startswith(before):
+        at, after = self._at, self._after
+        end = message.find(b"\r", at, at + _DIGITS + 1)
+        if end < 0 or not (message.startswith(self._before) and message.startswith(after, end)):
             return None
-        end = message.find(b"\r", self._at, self._at + _DIGITS + 1)
-        after = self._after
-        if not message.startswith(after, end) or not (digits := message[self._at : end]).isdigit():
-            return None
-        start = end + len(after)
-        return message[start:] if len(message) - start == int(digits) else None
+        digits, start = message[at:end], end + len(after)
+        return message[start:] if digits.isdigit() and len(message) - start == int(digits) else None

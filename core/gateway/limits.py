@@ -1,6 +1,10 @@
 """What subjects may use, and how much they have: requests and tokens a minute, requests at once, tokens a day and a
 month. Exact, all that apply at once or none, and O(1) for each.
 
+Within a second nothing is over yet, so that all gauges of a kind grow alike: it is enough to know what the fullest of
+each kind leaves, and to add up what comes. What came goes into the gauges when the second has passed, or when somebody
+looks at them.
+
 Tokens are reserved before (the prompt estimated by its bytes, the answer by max_tokens or what a slot holds) and
 settled after by what the engine counted. One answer whose reservation would be over the whole limit is let in when
 nothing else counts: else it could never be asked for.
@@ -10,12 +14,14 @@ from __future__ import annotations
 
 import functools
 import logging
+import math
+import operator
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from core.gateway import wire
-from core.gateway.clock import Clock, Date
-from core.gateway.gauges import KINDS, Amounts, Gauge, Minute, Period
+from core.gateway.clock import Clock
+from core.gateway.gauges import BOTH, IN, KINDS, OUT, REQUEST, Amounts, Gauge, Minute, Period
 from core.hours import Hours
 
 log = logging.getLogger("gateway")
@@ -27,6 +33,10 @@ _REQUESTS, _TOKENS = (
     b"x-ratelimit-limit-%b: %%d\r\nx-ratelimit-remaining-%b: %%d\r\nx-ratelimit-reset-%b: %%ds\r\n" % ((name,) * 3)
     for name in (b"requests", b"tokens")
 )
+
+
+_WIDE = [math.inf] * 4
+_GAUGES: Callable[[Meter], tuple[Gauge, ...]] = operator.attrgetter("gauges")
 
 
 class Short(NamedTuple):
@@ -42,17 +52,18 @@ class Short(NamedTuple):
 class Hold:
     """What one request has reserved. `used`: its tokens in and out so far."""
 
-    __slots__ = ("amounts", "at", "base", "date", "final", "meters", "taken", "used")
+    __slots__ = ("amounts", "at", "base", "date", "final", "meters", "taken", "tick", "used")
 
     def __init__(
-        self, meters: Sequence[Meter], amounts: Amounts, now: float, date: Date, used: Callable[[], tuple[int, int]]
+        self, meters: Sequence[Meter], amounts: Amounts, now: float, clock: Clock, used: Callable[[], tuple[int, int]]
     ) -> None:
         self.meters = meters
-        self.taken = [meter.gauges for meter in meters]
+        self.taken = list(map(_GAUGES, meters))
         """On what it was taken: limits may change meanwhile."""
         self.amounts = amounts
         self.at = int(now)
-        self.date = date
+        self.date = clock.date
+        self.tick = clock.tick
         self.used = used
         self.final: tuple[int, int] | None = None
         """Once it has ended."""
@@ -71,12 +82,12 @@ class Hold:
 
 
 class Meter:
-    """What one subject has used, against what it may. It outlives the snapshots. `turn` it to a moment first: what is
-    asked or told then is of that moment."""
+    """What one subject has used, against what it may. It outlives the snapshots. Where its `tick` is not the clock's,
+    `turn` it first."""
 
     __slots__ = (
-        "_clock", "_said", "bounds", "busy", "concurrency", "elsewhere", "gauges", "hours", "id", "limiting",
-        "longest_answer", "longest_prompt", "tick", "touched", "whose",
+        "_clock", "_said", "bounds", "busy", "came", "came_in", "came_out", "concurrency", "elsewhere", "gauges",
+        "hours", "id", "limiting", "longest_answer", "longest_prompt", "room", "tick", "tight", "touched", "whose",
     )  # fmt: skip
 
     def __init__(self, id: str, clock: Clock) -> None:
@@ -86,7 +97,13 @@ class Meter:
         self._clock = clock
         self._said: tuple[wire.Limits, tuple[str, ...]] = wire.Limits(), ()
         self.tick = -1
-        """The clock's, to which it was turned."""
+        """The clock's, to which it was turned; -1 where what its gauges leave is to be looked at again."""
+        self.came = self.came_in = self.came_out = 0
+        """Requests and tokens since then, which are in no gauge yet."""
+        self.room = _WIDE
+        """What the gauges of each kind left then: requests, tokens in, out, both."""
+        self.tight: list[Gauge | None] = []
+        """Those that leave so little."""
         self.gauges: tuple[Gauge, ...] = ()
         self.limiting: tuple[Gauge, ...] = ()
         """Those that have a limit."""
@@ -105,6 +122,7 @@ class Meter:
         if said == self._said:
             return
         self._said = said
+        self.turn(self._clock.now())  # what came is in the gauges that were there
         before = {gauge.kind: gauge for gauge in self.gauges}
         found: list[Gauge] = []
         for kind, (_, per, _) in KINDS.items():
@@ -129,28 +147,40 @@ class Meter:
         return bool(self.concurrency or self.bounds or self.limiting)
 
     def turn(self, now: float) -> None:
-        """Leave behind what is over by `now`, which the clock has just said. While its `tick` is the clock's there is
-        nothing to do."""
-        if self.tick != self._clock.tick:
-            for gauge in self.gauges:
-                gauge.turn(now)
-            self.tick = self._clock.tick
+        """Put what came into the gauges, and leave behind what is over by `now`, which the clock has just said."""
+        came = self.came, self.came_in, self.came_out, self.came_in + self.came_out
+        self.came = self.came_in = self.came_out = 0
+        for gauge in self.gauges:
+            if came[gauge.what]:
+                gauge.add(came[gauge.what])
+            gauge.turn(now)
+        room = list(_WIDE)
+        self.tight = [None] * 4
+        for gauge in self.limiting:
+            if (left := gauge.most - gauge.used()) < room[gauge.what]:
+                room[gauge.what], self.tight[gauge.what] = left, gauge
+        self.room = room
+        self.tick = self._clock.tick
 
     def idle(self) -> bool:
         """Is there nothing to remember?"""
         return not (self.busy or self.elsewhere or any(gauge.used() for gauge in self.gauges))
 
     def full(self, wanted: Amounts) -> bool:
-        """Has any limit no room for a request of these tokens?"""
-        if self.concurrency and self.busy + self.elsewhere >= self.concurrency:
-            return True
-        for gauge in self.limiting:
-            if (used := gauge.sum + gauge.elsewhere) and used + wanted[gauge.what] > gauge.most:
-                return True
-        return False
+        """Has any limit no room for a request of these tokens? (`short` says so for certain.)"""
+        requests, room_in, room_out, room = self.room
+        _, tokens_in, tokens_out, tokens = wanted
+        return (
+            self.came >= requests
+            or self.came_in + self.came_out + tokens > room
+            or self.came_in + tokens_in > room_in
+            or self.came_out + tokens_out > room_out
+            or 0 < self.concurrency <= self.busy + self.elsewhere
+        )
 
     def short(self, now: float, wanted: Amounts) -> Short | None:
         """The limit that has no room for a request of these tokens the longest; None if all have."""
+        self.turn(now)
         found = None
         if self.concurrency and self.busy + self.elsewhere >= self.concurrency:
             found = Short(self, "concurrency", "requests at once", self.concurrency, 1.0)
@@ -163,11 +193,21 @@ class Meter:
                     found = Short(self, gauge.kind, gauge.words, gauge.most, seconds)
         return found
 
-    def take(self, wanted: Amounts) -> None:
+    def take(self, tokens_in: int, tokens_out: int) -> None:
         self.busy += 1
         self.touched = True
-        for gauge in self.gauges:
-            gauge.add(wanted[gauge.what])
+        self.came += 1
+        self.came_in += tokens_in
+        self.came_out += tokens_out
+
+    def settle(self, hold: Hold, gauges: Sequence[Gauge], now: float, more_in: int, more_out: int) -> None:
+        """A request of an earlier second has ended, which had reserved on `gauges`, and has used so much more than
+        that, or less."""
+        self.turn(now)
+        more = 0, more_in, more_out, more_in + more_out
+        for gauge in gauges:
+            gauge.settle(hold, more[gauge.what])
+        self.tick = -1
 
     # ---------------------------------------------------------------------------------------- for people
 
@@ -219,7 +259,7 @@ class Meter:
                     gauge.put(slot, amount)
             elif gauge.period == (use.day if KINDS[gauge.kind].per == "day" else use.month):
                 gauge.sum = use.tokens if gauge.kind == "daily_tokens" else getattr(use, gauge.kind)
-        self.touched = True
+        self.touched, self.tick = True, -1
 
     def beside(self, held: wire.Held, now: float) -> None:
         """What a gateway that was replaced still has in flight of it."""
@@ -229,7 +269,7 @@ class Meter:
             reserved_in, reserved_out, used_in, used_out = getattr(held, KINDS[gauge.kind].per)
             gauge.added = (held.asked, used_in, used_out, used_in + used_out)[gauge.what]
             gauge.elsewhere = gauge.added + (0, reserved_in, reserved_out, reserved_in + reserved_out)[gauge.what]
-        self.touched = True
+        self.touched, self.tick = True, -1
 
     def alone(self, now: float) -> None:
         """That gateway has ended."""
@@ -237,30 +277,33 @@ class Meter:
         self.elsewhere = 0
         for gauge in self.gauges:
             gauge.fold()
-        self.touched = True
+        self.touched, self.tick = True, -1
 
 
 def headers(meters: Iterable[Meter], clock: Clock) -> bytes:
     """x-ratelimit-* as OpenAI's clients read them, of the limit that has the least left; nothing without limits."""
     now, tick = clock.now(), clock.tick
-    requests: Gauge | None = None
-    tokens: Gauge | None = None
-    requests_left = tokens_left = 0
+    requests_left = tokens_left = math.inf
+    requests = tokens = None
+    requests_came = tokens_came = 0
     for meter in meters:
         if meter.tick != tick:
             meter.turn(now)
-        for gauge in meter.limiting:
-            left = gauge.most - gauge.sum - gauge.elsewhere
-            if not gauge.what:
-                if requests is None or left < requests_left:
-                    requests, requests_left = gauge, left
-            elif tokens is None or left < tokens_left:
-                tokens, tokens_left = gauge, left
+        left, left_in, left_out, left_both = meter.room
+        came_in, came_out = meter.came_in, meter.came_out
+        if (left := left - meter.came) < requests_left:
+            requests_left, requests, requests_came = left, meter.tight[REQUEST], meter.came
+        if (left := left_both - came_in - came_out) < tokens_left:
+            tokens_left, tokens, tokens_came = left, meter.tight[BOTH], came_in + came_out
+        if (left := left_in - came_in) < tokens_left:
+            tokens_left, tokens, tokens_came = left, meter.tight[IN], came_in
+        if (left := left_out - came_out) < tokens_left:
+            tokens_left, tokens, tokens_came = left, meter.tight[OUT], came_out
     out = b""
     if requests is not None:
-        out = _REQUESTS % (requests.most, requests_left if requests_left > 0 else 0, requests.clear(now) + 0.999)
+        out = _REQUESTS % (requests.most, max(0, requests_left), requests.clear(now, requests_came) + 0.999)
     if tokens is not None:
-        out += _TOKENS % (tokens.most, tokens_left if tokens_left > 0 else 0, tokens.clear(now) + 0.999)
+        out += _TOKENS % (tokens.most, max(0, tokens_left), tokens.clear(now, tokens_came) + 0.999)
     return out
 
 

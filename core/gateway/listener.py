@@ -282,20 +282,32 @@ class ClientConnection(asyncio.Protocol):
     def begin(self, status: int, content_type: bytes, length: int | None, queued: bytes = b"") -> None:
         """The head of an answer; without a length it is chunked, or ends with the connection in HTTP/1.0. `queued`:
         headers about its time in the queue."""
+        self._framed = length is None and not self._current.old
+        head = self._head_of(status, content_type, self._framed, queued)
+        self._head = head + (b"\r\n" if length is None else b"Content-Length: %d\r\n\r\n" % length)
+
+    def whole(self, status: int, content_type: bytes, body: bytes, queued: bytes = b"") -> None:
+        """The same as to begin an answer and to pass on its only part."""
+        if not self._closed:
+            self._framed = False
+            head = self._head_of(status, content_type, False, queued)
+            OUT.write(self._transport, b"%bContent-Length: %d\r\n\r\n%b" % (head, len(body), body))
+            self._answered()
+
+    def _head_of(self, status: int, content_type: bytes, chunked: bool, queued: bytes) -> bytes:
+        """The head of an answer without its length and its end."""
         request = self._current
         if self._core.retired:
             request.keep = False
-        self._framed = length is None and not request.old
-        head = answer_head(status, content_type, self._framed, request.keep)
-        more, self._more = self._more, b""
-        if not more and request.meters:
+        head, id = answer_head(status, content_type, chunked, request.keep), request.id.encode()
+        more = self._more
+        if more:
+            self._more = b""
+        elif request.meters:
             more = headers(request.meters, self._core.table.subjects.clock)
-        if more or queued:
-            head += more + queued
-        head += b"x-request-id: %b\r\n" % (id := request.id.encode())
         if request.shape == "messages":
-            head += b"request-id: %b\r\n" % id
-        self._head = head + (b"\r\n" if length is None else b"Content-Length: %d\r\n\r\n" % length)
+            more += b"request-id: %b\r\n" % id
+        return b"%b%b%bx-request-id: %b\r\n" % (head, more, queued, id)
 
     def part(self, data: bytes, last: bool) -> None:
         """A part of an answer. The head goes out with the first one: each write wakes the client."""
@@ -311,14 +323,18 @@ class ClientConnection(asyncio.Protocol):
         if data:
             OUT.write(self._transport, data)
         if last:
-            self._answering = None
-            self._busy = False
-            if not self._current.keep or self._core.retired:
-                self._last = True
-                OUT.flush()
-                self._hang_up()
-            elif self._framer.ready or self._ahead or self._framer.waits:
-                asyncio.get_running_loop().call_soon(self._next)
+            self._answered()
+
+    def _answered(self) -> None:
+        """All of an answer has been written."""
+        self._answering = None
+        self._busy = False
+        if not self._current.keep or self._core.retired:
+            self._last = True
+            OUT.flush()
+            self._hang_up()
+        elif self._framer.ready or self._ahead or self._framer.waits:
+            asyncio.get_running_loop().call_soon(self._next)
 
     def untaken(self) -> int:
         """Bytes that were written and the client has not taken."""

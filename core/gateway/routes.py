@@ -223,6 +223,12 @@ class Table:
         """The least busy free seat, taken; None if all are busy, or one is still to come. Raises `Refusal` if there is
         none at all. Shunned ones count only where all are. The seat that had `session` last is as good as one with
         fewer than `STAY` requests less."""
+        if len(target.seats) == 1 and not session:
+            only = target.seats[0]
+            if only.in_flight + only.elsewhere < only.route.slots and not only.route.draining:
+                only.in_flight += 1
+                only.requests += 1
+                return only
         best: Seat | None = None
         least = 0
         some = well = False

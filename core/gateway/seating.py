@@ -35,7 +35,7 @@ class Seating(ABC):
 
     __slots__ = (
         "_again", "_api", "_began", "_body", "_caller", "_connecting", "_connection", "_core", "_deadline", "_done",
-        "_failed", "_fresh", "_last", "_lost", "_paused", "_queued", "_seat", "_seated", "_sent", "_session",
+        "_failed", "_fresh", "_last", "_loose", "_lost", "_paused", "_queued", "_seat", "_seated", "_sent", "_session",
         "_target", "_tried", "_turn_id", "_waiter",
     )  # fmt: skip
 
@@ -63,8 +63,9 @@ class Seating(ABC):
         """The place that it had there last."""
         self._connection: EngineConnection | None = None
         self._connecting: asyncio.Task[None] | None = None
-        self._fresh = self._sent = False
-        self._paused = False
+        self._fresh = self._sent = self._paused = False
+        self._loose = False
+        """Something of it may go on without it: a place in a queue, a connect, a timer, a turn."""
         self._began = self._last = time.monotonic()
         self._deadline = self._began + deadline
         self._seated: float | None = None
@@ -73,6 +74,8 @@ class Seating(ABC):
 
     # -------------------------------------------------------------------------------- what comes of it
 
+    @abstractmethod
+    def answer(self, status: int, content_type: bytes, body: bytes) -> None: ...
     @abstractmethod
     def answer_head(self, status: int, content_type: bytes, length: int | None) -> None: ...
     @abstractmethod
@@ -90,6 +93,7 @@ class Seating(ABC):
         try:
             seat = table.take(target, self._session)
             if seat is None:
+                self._loose = True
                 waiter = Waiter(self._caller, self._sit, self._refused, self._turn_id, self._session)
                 left = self._deadline - time.monotonic()
                 table.wait(target, waiter, left, again=self._tried is not None)
@@ -111,6 +115,7 @@ class Seating(ABC):
             self._connect()
 
     def _connect(self) -> None:
+        self._loose = True
         self._connecting = self._core.start(self._open())
 
     async def _open(self) -> None:
@@ -156,9 +161,22 @@ class Seating(ABC):
         elif first and any(each is not seat and not each.route.draining for each in self._target.seats):
             self._find()
         elif now < self._failed + AGAIN_S:
+            self._loose = True
             self._again = asyncio.get_running_loop().call_later(PAUSE_S, self._find)
         else:
             self._refused(Refusal(502, f"replica {seat.route.id} does not answer", "replica_died"), "replica-died")
+
+    def _leave(self) -> None:
+        """Leave the queue, the engine, and whatever else it waits for."""
+        if self._again is not None:
+            self._again.cancel()
+        if self._waiter is not None:
+            self._core.table.leave(self._target, self._waiter)
+        if self._connecting is not None:
+            self._connecting.cancel()
+        if self._connection is not None:
+            self._connection.abort()
+            self._connection = None
 
     def _told(self) -> bytes:
         """Headers about its time in the queue, if it had one."""

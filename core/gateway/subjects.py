@@ -176,11 +176,11 @@ class Subjects:
             if meter.tick != tick:
                 meter.turn(now)
             full = meter.full(wanted) or full
-        if full:
-            return max((short for each in meters if (short := each.short(now, wanted))), key=_seconds)
+        if full and (shorts := [short for each in meters if (short := each.short(now, wanted))]):
+            return max(shorts, key=_seconds)
         for meter in meters:
-            meter.take(wanted)
-        hold = Hold(meters, wanted, now, clock.date, used)
+            meter.take(tokens_in, tokens_out)
+        hold = Hold(meters, wanted, now, clock, used)
         self._holds.add(hold)
         if self._handing is not None:
             self._handing.append(hold)
@@ -191,16 +191,16 @@ class Subjects:
         self._holds.discard(hold)
         now, tick = self.clock.now(), self.clock.tick
         hold.final = tokens_in, tokens_out
-        _, reserved_in, reserved_out, reserved = hold.amounts
-        more = 0, tokens_in - reserved_in, tokens_out - reserved_out, tokens_in + tokens_out - reserved
+        _, reserved_in, reserved_out, _ = hold.amounts
+        more_in, more_out = tokens_in - reserved_in, tokens_out - reserved_out
         for meter, gauges in zip(hold.meters, hold.taken, strict=True):
-            if meter.tick != tick:
-                meter.turn(now)
             meter.busy -= 1
             meter.touched = True
-            for gauge in gauges:
-                if gauge.what:
-                    gauge.settle(hold, more[gauge.what])
+            if meter.tick == hold.tick == tick and gauges is meter.gauges:
+                meter.came_in += more_in
+                meter.came_out += more_out
+            else:
+                meter.settle(hold, gauges, now, more_in, more_out)
 
     # ---------------------------------------------------------------------------------------- for people
 

@@ -24,8 +24,9 @@ HEAD_BYTES = 256 << 10
 
 
 class Taker(Protocol):
-    """Who gets an answer."""
+    """Who gets an answer: whole, or its head and then its parts."""
 
+    def answer(self, status: int, content_type: bytes, body: bytes) -> None: ...
     def answer_head(self, status: int, content_type: bytes, length: int | None) -> None: ...
     def answer_part(self, data: bytes, last: bool) -> None: ...
     def answer_lost(self) -> None: ...
@@ -94,8 +95,7 @@ class EngineConnection(asyncio.Protocol):
                 self.taker = None
                 self.resume()
                 self._pool.put(self)
-                taker.answer_head(self._status, self._type, len(body))
-                taker.answer_part(body, True)
+                taker.answer(self._status, self._type, body)
                 return
             self._begin()
             whole = data

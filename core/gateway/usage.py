@@ -41,6 +41,8 @@ class Spool:
         self._batches: dict[str, deque[tuple[int, bytes]]] = {}
         self._adopted: dict[str, int] = {}
         self.bytes = 0
+        self.left = bound // _LINE_BYTES
+        """Lines that it has room for. Asked for each request, so it is counted and not reckoned."""
         file = self._file(launch)
         self._out = os.open(file, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         fcntl.flock(self._out, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -76,7 +78,11 @@ class Spool:
 
     def _keep(self, launch: str, n: int, data: bytes) -> None:
         self._batches.setdefault(launch, deque()).append((n, data))
-        self.bytes += len(data)
+        self._weigh(len(data))
+
+    def _weigh(self, more: int) -> None:
+        self.bytes += more
+        self.left = (self._bound - self.bytes) // _LINE_BYTES - len(self._lines)
 
     def adopt(self) -> None:
         """Take over what launches that have ended left behind."""
@@ -113,11 +119,6 @@ class Spool:
         os.close(self._adopted.pop(launch))
 
     @property
-    def full(self) -> bool:
-        """Whether one more line would outgrow the bound."""
-        return self.bytes + _LINE_BYTES * (len(self._lines) + 1) > self._bound
-
-    @property
     def first(self) -> int:
         """Number of this launch's first batch that is not acknowledged; `n + 1` if there is none."""
         mine = self._batches.get(self.launch)
@@ -135,7 +136,8 @@ class Spool:
 
     def add(self, line: wire.UsageLine) -> None:
         """Take one request's line; dropped when the spool is full (`serve_uncounted`)."""
-        if not self.full:
+        if self.left > 0:
+            self.left -= 1
             self._lines.append(line)
 
     def deny(self, denied: tuple[wire.Denied, ...]) -> None:
@@ -179,7 +181,7 @@ class Spool:
         if batches is None:
             return
         while batches and batches[0][0] <= n:
-            self.bytes -= len(batches.popleft()[1])
+            self._weigh(-len(batches.popleft()[1]))
         if batches:
             return
         del self._batches[launch]

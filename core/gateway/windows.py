@@ -64,8 +64,10 @@ class Window:
                 return max(0.0, self.at - age + _SIZE - now)
         return 0.0
 
-    def clear(self, now: float) -> float:
-        """Seconds until all of it is over."""
+    def clear(self, now: float, more: int = 0) -> float:
+        """Seconds until all of it is over, and `more`, if that is added now."""
+        if more:
+            return self.at + _SIZE - now
         return self._last + _SIZE - now if self.sum else 0.0
 
     def slots(self) -> dict[int, int]:

@@ -118,6 +118,10 @@ class Taker:
         self.body = b""
         self.ended = ""
 
+    def answer(self, status: int, content_type: bytes, body: bytes) -> None:
+        self.answer_head(status, content_type, len(body))
+        self.answer_part(body, True)
+
     def answer_head(self, *head) -> None:
         self.heads.append(head)
 
