@@ -1,10 +1,10 @@
 """The memory plan beside the resident set of the real engines, over contexts, slots and cache types.
 
 For each engine that is here, with the sample and gemma-3-270m (fetched once): one JSON object a point (MiB; `ready`
-when the model is loaded, `used` after a prompt of a whole batch), then the largest errors of each. Exits 1 when a plan
-is over 5 % off anywhere. `--quick`: fewer points; `--engine NAME`: that one alone; `--chance N`: not the grid but N
-points by chance (`--seed`), embeddings among them, each with all slots full at once, which must not be over 5 % above
-the most that is planned.
+when the model is loaded, `used` after a prompt of a whole batch), then the largest errors of each. Exits 1 when a
+plan is over 5 % off anywhere. `--quick`: fewer points; `--engine NAME` and `--model NAME` (or how it begins): that
+one alone; `--chance N`: not the grid but N points by chance (`--seed`), embeddings among them, each with all slots
+full at once, which must not be over 5 % above the most that is planned.
 """
 
 from __future__ import annotations
@@ -136,12 +136,13 @@ def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--engine")
+    parser.add_argument("--model", default="")
     parser.add_argument("--chance", type=int, default=0, metavar="N")
     parser.add_argument("--seed", type=int, default=1)
     asked = parser.parse_args()
     engines = registry(table())
     kept = True
-    files = list(models())
+    files = [each for each in models() if each.stem.lower().startswith(asked.model)]
     for name in [asked.engine] if asked.engine else [name for name in engines.names if name != "attach"]:
         engine = engines.get(name)
         there = engine.availability()

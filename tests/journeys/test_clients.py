@@ -197,7 +197,8 @@ def test_the_official_clients_with_keys_that_do_not_open_and_keys_that_are_limit
     cut = client.end()
     assert cut["error"] == "APIError" and "was taken away" in cut["message"] and cut["code"] == "not_allowed"
     refused(client.ask(right, "models.list"), "AuthenticationError", 401, "invalid_api_key")
-    other.end()
+    corral("keys", "revoke", "single", "--yes")
+    assert other.end()["code"] == "not_allowed"
 
 
 def test_anthropic_s_and_langchain_s_clients_get_what_they_expect(home: Path, sample: Path) -> None:
