@@ -1,23 +1,29 @@
 """What all tests share: a home of their own, the sample model, and an end for every process that they started."""
 
+import faulthandler
 import os
 import shutil
 import signal
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import hypothesis
 import leftovers
 import psutil
 import pytest
+import xdist.workermanage
 
 from core.catalog import sample_path
 from core.nodes.proc import start_time
 
 FOLDER = pytest.StashKey[Path]()
 LEFT = pytest.StashKey[list[str]]()
+LOST = pytest.StashKey[list[str]]()
+STDERR = pytest.StashKey[int]()
+STUCK_S = 60.0
+"""After its time-out a test's worker is ended: the time-out may have been lost in a task, or what clears up hangs."""
 # How long an example takes is the machine's business.
 hypothesis.settings.register_profile("corral", deadline=None)
 hypothesis.settings.load_profile("corral")
@@ -28,9 +34,35 @@ def pytest_configure(config: pytest.Config) -> None:
         config.stash[FOLDER] = leftovers.begin()
 
 
+def pytest_sessionstart(session: pytest.Session) -> None:
+    session.config.stash[LOST] = []
+    capture = session.config.pluginmanager.getplugin("capturemanager")
+    with capture.global_and_fixture_disabled():
+        session.config.stash[STDERR] = os.dup(2)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    marker = item.get_closest_marker("timeout")
+    seconds = float(marker.args[0] if marker else item.config.getini("timeout"))
+    faulthandler.dump_traceback_later(seconds + STUCK_S, exit=True, file=item.config.stash[STDERR])
+    try:
+        return (yield)
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: xdist.workermanage.WorkerController, error: object) -> None:
+    if error:
+        node.config.stash[LOST].append(f"{node.gateway.id}: {error}")
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """A run that leaves something behind has failed; xdist's workers have ended by now."""
+    """A run that lost a worker or leaves something behind has failed; xdist's workers have ended by now."""
+    if session.config.stash[LOST] and session.exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
     if FOLDER in session.config.stash:
         left = leftovers.end(session.config.stash[FOLDER], session.config._tmp_path_factory.getbasetemp())  # type: ignore[attr-defined]
         session.config.stash[LEFT] = left
@@ -39,6 +71,10 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if lost := config.stash.get(LOST, []):
+        terminalreporter.section("workers were lost, and the rest was not run", red=True)
+        for each in lost:
+            terminalreporter.line(each)
     if left := config.stash.get(LEFT, []):
         terminalreporter.section("the tests left behind", red=True)
         for each in left:

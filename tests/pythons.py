@@ -1,19 +1,25 @@
 """`make test-pythons`: the tests that need no daemon, and one journey, with every other Python that the program takes.
 
-Each gets a virtual environment of its own beside .venv (.venv-3.12 …), which git does not see.
+Each gets a virtual environment of its own beside .venv (.venv-3.12 …), which git does not see. Each step ends within
+its time, whatever hangs in it; one that does not is told and has failed.
 """
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 ROOT = Path(__file__).parents[1]
 MINORS = (11, 12, 13)
 PYTEST = ["-m", "pytest", "-q", "-n", "2", "--dist", "loadgroup"]
 RUNS = (["-m", "not journey and not soak and not engines"], ["tests/journeys/test_road.py", "-k", "test_the_road"])
+STEP_S = 1800.0
+CLEARING_S = 60.0
+"""What a step that took too long gets to end what it started."""
 
 
 def candidates(minor: int) -> Iterator[str]:
@@ -30,9 +36,31 @@ def found(minor: int) -> str | None:
         try:
             if subprocess.run([each, "-c", code], capture_output=True, timeout=20).returncode == 0:
                 return each
-        except OSError:
+        except (OSError, subprocess.TimeoutExpired):
             continue
     return None
+
+
+def run(
+    step: Sequence[str], env: Mapping[str, str] = MappingProxyType({}), seconds: float = STEP_S,
+    clearing: float = CLEARING_S,
+) -> bool:  # fmt: skip
+    """Whether it ended well and in time. pytest ends what its tests started when it is interrupted; if it does
+    not do so either, the step's process group is killed."""
+    process = subprocess.Popen(step, cwd=ROOT, env={**os.environ, **env}, start_new_session=True)
+    try:
+        return process.wait(seconds) == 0
+    except subprocess.TimeoutExpired:
+        print(f"corral: it took more than {seconds:g} s and is ended: {' '.join(step)}", file=sys.stderr)
+        return False
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGINT)
+            try:
+                process.wait(clearing)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
 
 
 def main() -> int:
@@ -43,9 +71,8 @@ def main() -> int:
             continue
         name = f".venv-3.{minor}"
         print(f"corral: Python 3.{minor} ({python})", file=sys.stderr)
-        env = {**os.environ, "CORRAL_VENV": name}
-        steps = [[python, "core/bootstrap.py", "--dev"]] + [[f"{name}/bin/python", *PYTEST, *run] for run in RUNS]
-        if any(subprocess.run(step, cwd=ROOT, env=env, timeout=1200).returncode for step in steps):
+        steps = [[f"{name}/bin/python", *PYTEST, *each] for each in RUNS]
+        if not run([python, "core/bootstrap.py", "--dev"], {"CORRAL_VENV": name}) or not all(map(run, steps)):
             failed.append(f"3.{minor}")
     if failed:
         print(f"corral: it failed with Python {', '.join(failed)}", file=sys.stderr)

@@ -455,6 +455,7 @@ class Collector:
             self.context.load_verify_locations(ca)
             self.context.verify_mode = ssl.CERT_REQUIRED
         self.messages: list[bytes] = []
+        self.open: set[asyncio.StreamWriter] = set()
         self.connections = 0
         self.drop_after = 0
         self.port = 0
@@ -466,10 +467,13 @@ class Collector:
 
     async def __aexit__(self, *_: object) -> None:
         self.server.close()
+        for each in self.open:  # from Python 3.12 on a server waits for them
+            each.transport.abort()
         await self.server.wait_closed()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
+        self.open.add(writer)
         try:
             while True:
                 size = await reader.readuntil(b" ")
@@ -481,6 +485,7 @@ class Collector:
         except (asyncio.IncompleteReadError, OSError):
             pass
         finally:
+            self.open.discard(writer)
             writer.close()
 
 

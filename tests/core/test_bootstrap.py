@@ -207,7 +207,8 @@ def clone(tmp_path: Path) -> Path:
 
 def bootstrap(clone: Path, **env: str) -> subprocess.CompletedProcess[str]:
     argv = [sys.executable, str(clone / "core/bootstrap.py")]
-    return subprocess.run(argv, capture_output=True, text=True, timeout=100, env={**os.environ, **env})
+    environ = {key: value for key, value in os.environ.items() if key != "CORRAL_VENV"}
+    return subprocess.run(argv, capture_output=True, text=True, timeout=100, env=environ | env)
 
 
 def test_a_host_without_python_is_told_what_to_install(clone: Path) -> None:
