@@ -8,50 +8,47 @@ import collections
 import contextlib
 import logging
 import os
-import secrets
 import signal
-import sqlite3
 import sys
 import time
 from pathlib import Path
 
-import msgspec
 from aiohttp import web
 
 from core import fulldisk, program_version, systemd
 from core.access import Access, Gate, Glass, Keys, Limiter, Rights, ServiceAccounts, accounts
 from core.access.accounts import Accounts
-from core.access.rights import Use
 from core.api.peer import Names, user_name
 from core.api.routes import Services, add_routes
 from core.api.server import Call, Server
+from core.api.socket import Socket
 from core.api.usage import UsageReader
 from core.audit import Archiver, Audit, Exporter, Signer, Sinks
 from core.catalog import Catalog
 from core.chats import PRIVATE_S, Chats, Forgetting, Holds, Masters, Others, Retention, Rules, Sealing, Vault
+from core.deployments import told
 from core.deployments.certificates import Certificates
-from core.deployments.doors import door_warnings
 from core.deployments.service import Deployments
 from core.engines.registry import registry
 from core.errors import Conflict, CorralError, Failed
 from core.events import Bus
 from core.gateway import wire
 from core.hostcheck import DaemonLock, check_socket, clear_socket, make_folders, refuse_network
+from core.inforce import InForce
 from core.logfile import LogFile
 from core.memory import no_dumps
 from core.nodes.local import Local
-from core.nouns import API_VERSION, CORRAL, Actor, DaemonStatus, Deployment, Replica, Status, Subject
-from core.settings import Paths, Settings, load, system_paths, user_paths
-from core.starts import SAID_S, leave_crash, record_start
+from core.nouns import API_VERSION, CORRAL, DaemonStatus, Deployment, Replica, Status
+from core.settings import AuditTable, Paths, Settings, load, system_paths, user_paths
+from core.starts import leave_crash, record_start
 from core.store import Store
 from core.telemetry.keeping import Days, UsageRetention
 from core.telemetry.rollups import Rollups
 from core.telemetry.sampler import Sampler
+from core.warned import Warned, at_first, of_the_chain, of_the_gateway
 
 log = logging.getLogger("corral")
 
-WARN_S = 2.0
-"""Between two looks at what is warned of."""
 MEND_S = 2.0
 """Seconds between two tries to make good what a full or failing disk left undone."""
 
@@ -61,47 +58,46 @@ class Daemon:
 
     def __init__(self, paths: Paths, settings: Settings, logfile: LogFile, accounts: Accounts | None = None) -> None:
         self.paths = paths
-        self.settings = settings
+        self.in_force = InForce(paths, settings, accounts)
         self.logfile = logfile
-        self.accounts = accounts
         self._stop = asyncio.Event()
-        self._hangup = asyncio.Event()
         self._with_models = False
         self._started = time.time()
-        self._warnings: list[str] = []
-        self._began = time.monotonic()
-        self._died_often = ""
 
     async def serve(self) -> None:
         """Open, recover, serve, close. Raises `CorralError` if it cannot start."""
         paths = self.paths
+
+        def audit_settings() -> AuditTable:
+            return self.in_force.settings.audit
+
         loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGHUP, self._hangup.set)
+        loop.add_signal_handler(signal.SIGHUP, self.in_force.hangup.set)
         self.bus = Bus()
         self.store = await Store.open(paths)  # may take minutes, and leaves nothing that a SIGTERM could spoil
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
         try:
             self.audit = Audit(self.store, paths)
-            self.signer = Signer(self.store, self.audit, paths, lambda: self.settings.audit)
-            self.sinks = Sinks(self.store, self.audit, paths, lambda: self.settings.audit)
+            self.signer = Signer(self.store, self.audit, paths, audit_settings)
+            self.sinks = Sinks(self.store, self.audit, paths, audit_settings)
             self.gate = Gate(self.store, self.audit, Rights(mode=paths.mode, owner_uid=os.getuid()))
             await self.audit.compare()
             self.exporter = Exporter(self.audit, self.signer, paths, self.store.database_id)
             self.archiver = Archiver(
-                self.store, self.audit, self.signer, self.exporter, paths, lambda: self.settings.audit, self.sinks.sent
+                self.store, self.audit, self.signer, self.exporter, paths, audit_settings, self.sinks.sent
             )
             await self.archiver.tidy()  # before the record that its effect was interrupted
-            self._died_often = await record_start(self.store, self.gate, self.audit, paths)
+            died = await record_start(self.store, self.gate, self.audit, paths)
             self.access = Access(self.store, self.gate)
-            await self.access.start(self._first_admins())
+            await self.access.start(self.in_force.first_admins())
             self.glass = Glass(self.gate, self.access)
             self.keys = Keys(self.store, self.gate)
             await self.keys.start()
             self.service_accounts = ServiceAccounts(self.gate, self.access, self.keys)
             self.limiter = Limiter(self.store, self.gate, self.keys)
             await self.limiter.start()
-            await self._build()
+            await self._build(died)
             try:
                 await self._run()
             except Exception as error:
@@ -117,29 +113,30 @@ class Daemon:
         finally:
             await self.store.close()
 
-    async def _build(self) -> None:
-        paths = self.paths
+    async def _build(self, died: str) -> None:
+        """`died`: what must be seen of the daemons before."""
+        paths, accounts = self.paths, self.in_force.accounts
 
         def settings() -> Settings:
-            return self.settings
+            return self.in_force.settings
 
         self.names = Names()
-        self.node = Local(paths, accounts=self.accounts)
-        self.engines = registry(self.settings.engines)
+        self.node = Local(paths, accounts=accounts)
+        self.engines = registry(settings().engines)
         self.catalog = Catalog(self.store, self.gate, paths, self.bus)
         self.deployments = Deployments(
             store=self.store, gate=self.gate, audit=self.audit, node=self.node, engines=self.engines,
             catalog=self.catalog, bus=self.bus, paths=paths, settings=settings, allowed=self._allowed,
-            keys=self._keys, access=self.access, limited=self.limiter.told,
-            gateway_uid=self.accounts.gateway.uid if self.accounts else None, name=self.names.of,
+            keys=lambda: told.keys(self.keys.told()), access=self.access, limited=self.limiter.told,
+            gateway_uid=accounts.gateway.uid if accounts else None, name=self.names.of,
         )  # fmt: skip
 
         async def deployment(name: str) -> Deployment | None:
             return next((each for each in self.deployments.ls() if each.spec.name == name), None)
 
-        self.vault = Vault(self.store, self.gate, Masters(paths, lambda: self.settings.chats, os.environ))
+        self.vault = Vault(self.store, self.gate, Masters(paths, lambda: settings().chats, os.environ))
         ring = self.vault.ring
-        self.rules = Rules(self.store, self.gate, time.time, lambda: self.settings.chats.keep_days)
+        self.rules = Rules(self.store, self.gate, time.time, lambda: settings().chats.keep_days)
         self.holds = Holds(self.store, self.gate, time.time)
         self.chats = Chats(
             self.store, self.gate, self.bus, ring, self.rules, gateway_socket=paths.gateway_socket,
@@ -155,13 +152,10 @@ class Daemon:
             self.store, self.gate, self.bus, self.rules, end_private=lambda: self.chats.end_private(PRIVATE_S)
         )  # fmt: skip
         self.sampler = Sampler(
-            self.node, self.bus, lambda: self.settings.samples,
+            self.node, self.bus, lambda: settings().samples,
             launches=self.deployments.launches, sink=self.deployments.sampled,
         )  # fmt: skip
         self.audit.on_record.append(lambda record: self.bus.publish("audit", record.object, record) and None)
-        self._warnings += self.store.warnings
-        if said := systemd.logout_ends(user_name(os.getuid())):
-            self._warnings.append(said)
         self.access.on_change += [
             self.deployments.derive_all,
             self.deployments.link.touch,
@@ -173,12 +167,22 @@ class Daemon:
         self.limiter.on_change += [self.deployments.link.touch, self._tell_of_access]
         self.limiter.ask = self.deployments.link.spent
         self.deployments.link.on_used = self.keys.used
+        first = [*self.store.warnings, *filter(None, [systemd.logout_ends(user_name(os.getuid()))])]
+        self.warned = Warned(
+            self.bus,
+            (
+                self.glass.troubles, lambda: first, at_first(died), of_the_chain(self.audit),
+                of_the_gateway(self.deployments.link), self.store.troubles, self.audit.troubles, self.gate.troubles,
+                self.signer.troubles, self.sinks.troubles, self.vault.troubles,
+            ),
+        )  # fmt: skip
         await self.rules.start()
         await self.vault.start()
         await self.catalog.start()
         await self.deployments.start()
 
     async def _run(self) -> None:
+        accounts = self.in_force.accounts
         server = Server(self.gate, self.logfile.place, self.names)
         server.in_force = self.deployments.link.in_force
         add_routes(
@@ -191,9 +195,9 @@ class Daemon:
                 deployments=self.deployments,
                 engines=self.engines, chats=self.chats, vault=self.vault, rules=self.rules, holds=self.holds,
                 forgetting=self.forgetting, others=self.others, sampler=self.sampler, facts=self.node.facts,
-                usage=UsageReader(self.store, lambda: self.settings.usage),
+                usage=UsageReader(self.store, lambda: self.in_force.settings.usage),
                 status=self.status, shutdown=self._asked_to_stop, reload=self._asked_to_reload,
-                certificates=Certificates(self.gate, self.paths, self.accounts.gateway.uid if self.accounts else None),
+                certificates=Certificates(self.gate, self.paths, accounts.gateway.uid if accounts else None),
                 owner_uid=os.getuid(),
             ),
         )  # fmt: skip
@@ -204,7 +208,9 @@ class Daemon:
         try:
             await self.sampler.try_look()
             await self.chats.start()
-            tasks.append(asyncio.create_task(self._guard(runner, await self._listen(runner))))
+            socket = Socket(runner, self.paths)
+            await socket.listen()
+            tasks.append(asyncio.create_task(socket.guard()))
             tasks.append(asyncio.create_task(self._stop.wait()))
             systemd.tell("READY=1")
             log.info("daemon %s serves on %s", program_version(), self.paths.socket)
@@ -225,25 +231,6 @@ class Daemon:
             with contextlib.suppress(CorralError):  # a file that somebody put there is not ours to remove
                 clear_socket(self.paths.socket)
 
-    async def _listen(self, runner: web.AppRunner) -> web.UnixSite:
-        site = web.UnixSite(runner, str(self.paths.socket))
-        await site.start()
-        self.paths.socket.chmod(0o666 if self.paths.mode == "system" else 0o600)
-        return site
-
-    async def _guard(self, runner: web.AppRunner, site: web.UnixSite) -> None:
-        """Make the socket again if somebody removed it: nobody could reach the daemon any more, not even to end it."""
-        while True:
-            await asyncio.sleep(MEND_S)
-            try:
-                if not self.paths.socket.exists():
-                    log.warning("%s was removed; it is made again", self.paths.socket)
-                    with contextlib.suppress(OSError, RuntimeError):
-                        await site.stop()
-                    site = await self._listen(runner)
-            except OSError as error:
-                log.error("%s could not be made again: %s", self.paths.socket, error)
-
     async def _work(self, server: Server) -> None:
         async with asyncio.TaskGroup() as group:
             group.create_task(server.refusals.run())
@@ -251,7 +238,7 @@ class Daemon:
             group.create_task(self.sampler.run())
             group.create_task(self._mend())
             group.create_task(self._verify())
-            group.create_task(self._tell_of_warnings())
+            group.create_task(self.warned.run())
             group.create_task(self.signer.run())
             group.create_task(self.sinks.run())
             group.create_task(self.archiver.run())
@@ -259,7 +246,7 @@ class Daemon:
             group.create_task(self.sealing.run())
             group.create_task(self.rollups.run())
             group.create_task(self.usage_retention.run())
-            group.create_task(self._reload_on_hangup())
+            group.create_task(self.in_force.run(self.gate, self._follow))
             group.create_task(self.access.run())
             group.create_task(self.glass.run())
             group.create_task(self.keys.run())
@@ -306,7 +293,7 @@ class Daemon:
                 socket=str(self.paths.socket),
                 database=str(self.paths.database),
                 database_id=self.store.database_id,
-                warnings=self.warnings(),
+                warnings=self.warned.now(),
             ),
             gateway=self.deployments.link.url,
             gateway_socket=str(self.paths.gateway_socket),
@@ -321,21 +308,6 @@ class Daemon:
             audit_sinks=self.sinks.status(),
         )
 
-    def warnings(self) -> tuple[str, ...]:
-        """What must be seen for as long as it lasts, as sentences."""
-        chain = self.audit.status
-        warnings = [*self.glass.troubles(), *self._warnings]
-        if self._died_often and time.monotonic() - self._began < SAID_S:
-            warnings.append(self._died_often)
-        if not chain.ok:
-            warnings.append(f"the audit chain does not verify: {chain.message}; see `corral audit verify`")
-        if trouble := self.deployments.link.trouble:
-            warnings.append(f"programs cannot reach the gateway: {trouble}")
-        warnings += door_warnings(self.deployments.link.status().doors, time.time())
-        warnings += [*self.store.troubles(), *self.audit.troubles(), *self.gate.troubles()]
-        warnings += [*self.signer.troubles(), *self.sinks.troubles(), *self.vault.troubles()]
-        return tuple(dict.fromkeys(warnings))
-
     async def _asked_to_stop(self, call: Call, models: bool) -> list[Replica]:
         """The answer is what runs on though it should not."""
         after = {"models": "stopped first" if models else "run on"}
@@ -348,100 +320,30 @@ class Daemon:
         return left
 
     async def _asked_to_reload(self, call: Call) -> None:
-        await self._reload(call.actor, call.request)
+        await self.in_force.reload(self.gate, call.actor, call.request, self._follow)
 
-    async def _reload_on_hangup(self) -> None:
-        while True:
-            await self._hangup.wait()
-            self._hangup.clear()
-            try:
-                await self._reload(CORRAL, f"hup-{secrets.token_hex(4)}")
-            except CorralError as error:
-                log.error("corral.toml was refused whole: %s", error)
-
-    async def _reload(self, actor: Actor, request: str) -> None:
-        """Read corral.toml again. Raises `Invalid` and, for accounts that are not there or are others, `Failed` and
-        `Conflict`: nothing changes."""
-
-        def read() -> tuple[Settings, Accounts | None] | CorralError:
-            try:
-                settings = load(self.paths.config)
-                if self.accounts is None:
-                    return settings, None
-                found = accounts.find(settings.daemon)
-                if (found.gateway.uid, found.engine.uid) != (self.accounts.gateway.uid, self.accounts.engine.uid):
-                    return Conflict(
-                        "the accounts of gateway and engines are fixed while the daemon runs",
-                        "what runs and its folders belong to them", "`systemctl restart corral` takes the new ones",
-                    )  # fmt: skip
-                return settings, found
-            except CorralError as error:
-                return error
-
-        found = await asyncio.to_thread(read)
-
-        def work(db: sqlite3.Connection) -> tuple[tuple[Settings, Accounts | None], object, object]:
-            if isinstance(found, CorralError):
-                raise found
-            return found, msgspec.to_builtins(self.settings), msgspec.to_builtins(found[0])
-
-        self.settings, new = await self.gate.act(actor, "daemon.reload", "daemon:local", request, work)
-        if new is not None:
-            self.accounts = new
-            await self.access.start(self._first_admins())  # a group that was not there before
-        self.logfile.follow(self.settings.daemon)
-        self.engines.follow(self.settings.engines)
+    async def _follow(self) -> None:
+        """Obey the settings in force."""
+        settings = self.in_force.settings
+        if self.in_force.accounts is not None:
+            await self.access.start(self.in_force.first_admins())  # a group that was not there before
+        self.logfile.follow(settings.daemon)
+        self.engines.follow(settings.engines)
         self.sampler.touch()
         await self.deployments.link.renew()
         await self.signer.follow()
         await self.vault.follow()
         self.sinks.follow()
-        log.info("%s is in force", self.paths.config)
-
-    def _first_admins(self) -> Subject | None:
-        """System mode: the group of corral.toml, if it is there."""
-        if self.accounts is None or self.accounts.group_gid is None:
-            return None
-        return Subject(kind="group", name=self.accounts.group, id=self.accounts.group_gid)
 
     def _usage_days(self) -> Days:
-        return Days(self.settings.usage.keep_days, self.settings.usage.keep_rollup_days)
-
-    async def _tell_of_warnings(self) -> None:
-        """Whoever draws the status reads it anew when a warning comes or goes."""
-        told = self.warnings()
-        while True:
-            await asyncio.sleep(WARN_S)
-            if (now := self.warnings()) != told:
-                told = now
-                self.bus.publish("warning", "daemon:local", "what is warned of has changed: see `corral status`")
+        return Days(self.in_force.settings.usage.keep_days, self.in_force.settings.usage.keep_rollup_days)
 
     def _tell_of_access(self) -> None:
         self.bus.publish("access", "access:all")
 
     def _allowed(self) -> wire.Allowed:
-        """Who may use the gateway's socket without a key."""
-        rules = tuple(map(_rule, self.access.uses("deployments.use")))
-        return wire.Allowed(uids=() if self.accounts else tuple({0, os.getuid()}), rules=rules)
-
-    def _keys(self) -> tuple[wire.Key, ...]:
-        """The keys for programs, each secret one."""
-        return tuple(
-            wire.Key(
-                id=key.id, name=key.name, hash=hash, uid=key.owner.id, until=until,
-                owner=key.owner.name if key.owner.kind == "user" else str(key.owner),
-                rules=None if uses is None else tuple(map(_rule, uses)), deployments=key.deployments,
-                endpoints=key.endpoints, sources=key.sources,
-                limits=wire.Limits(**msgspec.structs.asdict(key.limits)), groups=groups,
-                team=behind.name if behind.kind == "team" else "",
-                behind=behind.id if behind.kind == "user" else -1,
-            )
-            for key, hash, until, uses, behind, groups in self.keys.told()
-        )  # fmt: skip
-
-
-def _rule(use: Use) -> wire.Rule:
-    return wire.Rule(user=use.kind == "user", id=use.id, scope=use.scope, deny=use.deny, until=use.until)
+        uids = () if self.in_force.accounts else {0, os.getuid()}
+        return told.allowed(self.access.uses("deployments.use"), uids)
 
 
 async def _ended(tasks: list[asyncio.Task[object]]) -> None:

@@ -1,0 +1,36 @@
+"""What the gateway is told of who may use it: rights and keys, in its own words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import msgspec
+
+from core.access.keys import Told
+from core.access.rights import Use
+from core.gateway import wire
+
+
+def allowed(uses: Iterable[Use], uids: Iterable[int]) -> wire.Allowed:
+    """Who may use the gateway's socket without a key: these uids everything, the others what `uses` gives them."""
+    return wire.Allowed(uids=tuple(uids), rules=tuple(map(_rule, uses)))
+
+
+def keys(told: Iterable[Told]) -> tuple[wire.Key, ...]:
+    """The keys for programs, each secret one."""
+    return tuple(
+        wire.Key(
+            id=key.id, name=key.name, hash=hash, uid=key.owner.id, until=until,
+            owner=key.owner.name if key.owner.kind == "user" else str(key.owner),
+            rules=None if uses is None else tuple(map(_rule, uses)), deployments=key.deployments,
+            endpoints=key.endpoints, sources=key.sources,
+            limits=wire.Limits(**msgspec.structs.asdict(key.limits)), groups=groups,
+            team=behind.name if behind.kind == "team" else "",
+            behind=behind.id if behind.kind == "user" else -1,
+        )
+        for key, hash, until, uses, behind, groups in told
+    )  # fmt: skip
+
+
+def _rule(use: Use) -> wire.Rule:
+    return wire.Rule(user=use.kind == "user", id=use.id, scope=use.scope, deny=use.deny, until=use.until)
