@@ -96,13 +96,23 @@ async def test_what_openai_takes_is_passed_on_as_it_came(gateway, stub, path, fi
 
 
 @pytest.mark.parametrize("fields", [b'"messages":', b'"messages":[],"stream_options":{},"x":'])
-@pytest.mark.parametrize("depth", [200, 2_000, 200_000])
+@pytest.mark.parametrize("depth", [200, 511, 512, 2_000, 200_000])
 async def test_a_body_that_is_nested_too_deeply_is_refused_and_the_connection_goes_on(gateway, stub, depth, fields):
     await gateway.route(stub)
     raw = b'{"model":"chat","stream":true,' + fields + b"[" * depth + b"]" * depth + b"}"
-    assert (await asked(gateway, CHAT, raw)).startswith(b"HTTP/1.1 200 OK" if depth < 1000 else b"HTTP/1.1 400 ")
-    assert len(stub.bodies) == (depth < 1000)
+    answer = await asked(gateway, CHAT, raw)  # the object around it counts too
+    assert answer.startswith(b"HTTP/1.1 200 OK" if depth < 512 else b"HTTP/1.1 400 ")
+    assert (b"nested too deeply" in answer) == (depth >= 512)
+    assert len(stub.bodies) == (depth < 512)
     assert gateway.process.poll() is None
+
+
+async def test_brackets_in_texts_and_beside_each_other_are_not_taken_for_depth(gateway, stub):
+    await gateway.route(stub)
+    text = '[{"' * 5_000 + "\\" + '"' + "[" * 5_000
+    raw = json.dumps({"model": "chat", "messages": [{"role": "user", "content": text}, *[[]] * 2_000]}).encode()
+    assert (await asked(gateway, CHAT, raw)).startswith(b"HTTP/1.1 200 OK")
+    assert stub.bodies == [raw]
 
 
 @pytest.mark.parametrize(
