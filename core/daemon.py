@@ -36,7 +36,7 @@ from core.gateway import wire
 from core.hostcheck import DaemonLock, check_socket, clear_socket, make_folders, refuse_network
 from core.inforce import InForce
 from core.logfile import LogFile
-from core.memory import no_dumps
+from core.memory import keep_in_memory, no_dumps
 from core.nodes.local import Local
 from core.nouns import API_VERSION, CORRAL, DaemonStatus, Deployment, Replica, Status
 from core.settings import AuditTable, Paths, Settings, load, system_paths, user_paths
@@ -56,10 +56,14 @@ MEND_S = 2.0
 class Daemon:
     """One daemon's life. `serve` returns when it has been told to stop."""
 
-    def __init__(self, paths: Paths, settings: Settings, logfile: LogFile, accounts: Accounts | None = None) -> None:
+    def __init__(
+        self, paths: Paths, settings: Settings, logfile: LogFile, accounts: Accounts | None = None, swapped: str = ""
+    ) -> None:
+        """`swapped`: why our memory may be written to swap, "" if it is not."""
         self.paths = paths
         self.in_force = InForce(paths, settings, accounts)
         self.logfile = logfile
+        self._swapped = swapped
         self._stop = asyncio.Event()
         self._with_models = False
         self._started = time.time()
@@ -294,6 +298,7 @@ class Daemon:
                 database=str(self.paths.database),
                 database_id=self.store.database_id,
                 warnings=self.warned.now(),
+                swapped=self._swapped,
             ),
             gateway=self.deployments.link.url,
             gateway_socket=str(self.paths.gateway_socket),
@@ -374,6 +379,7 @@ def main() -> int:
     os.umask(0o077)
     os.chdir("/")
     no_dumps()
+    swapped = keep_in_memory()  # before any key or chat is read
     lock: DaemonLock | None = None
     try:
         paths = system_paths() if args.system else user_paths()
@@ -391,7 +397,9 @@ def main() -> int:
         clear_socket(paths.socket)
         logfile = LogFile(None if args.foreground else paths.daemon_log)
         logfile.begin(settings.daemon)
-        asyncio.run(Daemon(paths, settings, logfile, found).serve())
+        if swapped:
+            log.warning("keys and what passes through may be written to swap: %s", swapped)
+        asyncio.run(Daemon(paths, settings, logfile, found, swapped).serve())
     except CorralError as error:
         print(f"corral: {error}", file=sys.stderr)  # noqa: T201
         return error.exit

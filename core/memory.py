@@ -9,6 +9,7 @@ import resource
 from pathlib import Path
 
 PR_SET_DUMPABLE = 4
+CAP_IPC_LOCK = 14
 MCL_CURRENT, MCL_FUTURE, MCL_ONFAULT = 1, 2, 4
 SWAPS, CGROUP, CGROUPS = Path("/proc/swaps"), Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
 LIMIT = "LimitMEMLOCK=infinity"
@@ -32,14 +33,14 @@ def no_dumps() -> None:
 def keep_in_memory() -> str:
     """Have the kernel swap nothing of this process out; why it may all the same, "" if it will not.
 
-    Locked is what was touched (MCL_ONFAULT): it costs no memory. It is tried only without a limit on it: with one, the
-    process would die of an allocation that goes over it.
+    Locked is what was touched (MCL_ONFAULT): it costs no memory. It is tried only where no limit on it holds: with one,
+    the process would die of an allocation that goes over it.
     """
     if why_not := may_swap():
         with contextlib.suppress(OSError, ValueError):  # root may lift it
             resource.setrlimit(resource.RLIMIT_MEMLOCK, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
         hard = resource.getrlimit(resource.RLIMIT_MEMLOCK)[1]
-        if hard != resource.RLIM_INFINITY:
+        if hard != resource.RLIM_INFINITY and not _may_lock_all():
             return f"{why_not}, and it may lock {hard >> 10} KiB only ({LIMIT} lifts that)"
         with contextlib.suppress(OSError, ValueError, AttributeError):
             resource.setrlimit(resource.RLIMIT_MEMLOCK, (hard, hard))
@@ -49,6 +50,15 @@ def keep_in_memory() -> str:
             return f"{why_not}, and the kernel did not lock it ({os.strerror(ctypes.get_errno())})"
         return f"{why_not}, and it could not be locked"
     return ""
+
+
+def _may_lock_all() -> bool:
+    """Whether limits do not hold against this process: it has CAP_IPC_LOCK (root of a container may have no more)."""
+    with contextlib.suppress(OSError, ValueError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("CapEff:"):
+                return bool(int(line.split()[1], 16) >> CAP_IPC_LOCK & 1)
+    return False
 
 
 def may_swap(swaps: Path = SWAPS, own: Path = CGROUP, root: Path = CGROUPS) -> str:

@@ -122,20 +122,6 @@ def test_what_was_said_is_in_no_file_log_or_record(home: Path, daemon: Foregroun
     assert holding(paths.root, *daemon.said) == []
 
 
-def test_memory_of_the_gateway_is_said_to_be_swapped_or_not(home: Path, daemon: Foreground) -> None:
-    until(lambda: ask("status")["gateway_status"]["state"] == "ready")
-    why = ask("status")["gateway_status"]["swapped"]
-    locked = next(
-        row for row in Path(f"/proc/{ask('status')['gateway_status']['pid']}/status").read_text().splitlines()
-        if row.startswith("VmLck")
-    )  # fmt: skip
-    swaps = len(Path("/proc/swaps").read_text().splitlines()) > 1
-    if not swaps:
-        assert why == "" and "is not written to swap" in corral("status")
-    else:
-        assert (why == "") == (int(locked.split()[1]) > 0)
-
-
 def test_a_chat_is_kept_out_of_the_hands_of_who_lacks_the_right_or_a_reason(
     home: Path, daemon: Foreground, tmp_path: Path
 ) -> None:

@@ -41,8 +41,9 @@ def status() -> None:
         f"gateway   {line(gateway.state)}, {pid}{gateway.in_flight} in flight, {gateway.queued} queued,"
         f" {gateway.requests} served"
     )
-    if gateway.swapped is not None:
-        say(f"memory    the gateway's {_swap(gateway.swapped)}")
+    for whose, why in (("daemon", daemon.swapped), ("gateway", gateway.swapped)):
+        if why is not None:
+            say(f"memory    the {whose}'s {_swap(why)}")
     for node in found.nodes:
         say(
             f"host      {node.cpu_percent:.0f} % CPU, {size(node.free_bytes)} of {size(node.memory_bytes)} memory free,"

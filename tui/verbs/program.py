@@ -68,7 +68,7 @@ RuntimeDirectory=corral
 RuntimeDirectoryMode=0755
 # Else /run/corral goes on stop, with the sockets of what runs on.
 RuntimeDirectoryPreserve=yes
-# The gateway locks its memory, so that nothing of what passes through is written to swap.
+# Daemon and gateway lock their memory, so that no key and nothing of what passes through is written to swap.
 LimitMEMLOCK=infinity
 # The master key of the chats lies here, apart from the database, unless corral.toml names another place.
 ConfigurationDirectory=corral
