@@ -16,12 +16,15 @@ from typing import NamedTuple
 import psutil
 
 from core.access import Gate
+from core.deployments.ending import of_ours
 from core.errors import Conflict, CorralError, Failed, Invalid
 from core.nouns import Actor, GatewayCertificate
 from core.settings import Paths
 
 DAYS = 3650
 NAMES = 100
+FULL_NAME_S = 5.0
+"""How long a name server may take to say this host's full name."""
 _NAME = re.compile(r"(?:\*\.)?(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.)*[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}"
                    r"[A-Za-z0-9])?")  # fmt: skip
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -53,7 +56,7 @@ class Certificates:
             raise Invalid(f"a certificate for {days} days", f"it may be 1 to {DAYS}")
         if len(names) > NAMES:
             raise Invalid(f"{len(names)} names are more than {NAMES}")
-        hosts, addresses = parted((*await asyncio.to_thread(own_names), *names))
+        hosts, addresses = parted((*await _own_names(), *names))
         certificate, key = self._paths.gateway_certificate, self._paths.gateway_key  # a key alone is of no use
         effect = await self._gate.intent(actor, "gateway.certificate", "gateway:local", request)
         try:
@@ -63,8 +66,9 @@ class Certificates:
                 )
             made = await asyncio.to_thread(make, hosts, addresses, days)
             await asyncio.to_thread(self._write, made)
-        except CorralError as error:
-            await self._gate.outcome(effect, "failed", reason=str(error))
+        except Exception as error:
+            reason = str(error) if isinstance(error, CorralError) else of_ours(error)
+            await self._gate.outcome(effect, "failed", reason=reason)
             raise
         told = (*hosts, *map(str, addresses))
         after = {"fingerprint": made.fingerprint, "names": told, "until": made.until}
@@ -84,9 +88,19 @@ class Certificates:
             ) from error  # fmt: skip
 
 
-def own_names() -> list[str]:
-    """What this host is called: its names, and its addresses but those of one link."""
-    found = ["localhost", socket.gethostname(), socket.getfqdn()]
+async def _own_names() -> list[str]:
+    """Without the one that only a name server knows, if that does not say it in time."""
+    try:
+        async with asyncio.timeout(FULL_NAME_S):
+            full = await asyncio.to_thread(socket.getfqdn)
+    except TimeoutError:
+        full = socket.gethostname()
+    return own_names(full)
+
+
+def own_names(full: str) -> list[str]:
+    """What this host is called: its names (`full` with its domain), and its addresses but those of one link."""
+    found = ["localhost", socket.gethostname(), full]
     for interface in psutil.net_if_addrs().values():
         for each in interface:
             if each.family in (socket.AF_INET, socket.AF_INET6) and "%" not in each.address:

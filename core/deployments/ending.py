@@ -26,6 +26,11 @@ class Verdict(NamedTuple):
     pause: float | None
 
 
+def of_ours(error: Exception) -> str:
+    """The reason for a person of an error that nobody foresaw. Its words stay in the log: they may hold anything."""
+    return f"an error of the daemon, told in its log: {type(error).__name__}"
+
+
 def reason_of(exit: ExitRecord, failure: Failure, rss_planned: int, limit: int) -> str:
     """The engine's reason, or the keeper's where the engine could say nothing, with the kernel's line and with the
     memory at its death beside the plan."""

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from core.access import Gate
 from core.deployments import tables
-from core.deployments.ending import signal_name
+from core.deployments.ending import of_ours, signal_name
 from core.errors import CorralError, Failed
 from core.gateway import wire
 from core.nodes.base import ExitRecord, LaunchOrder, LaunchState, Limits, Node
@@ -49,6 +49,8 @@ class Gateways:
         self._settings = settings
         self._runs: dict[str, int] = {}
         """Of each launch: the runs whose deaths are recorded, and the one that runs."""
+        self._left: set[str] = set()
+        """Launches whose end is recorded, though their folders could not be removed yet."""
 
     async def ensure(self) -> LaunchState:
         """The gateway that runs, else one that is started."""
@@ -67,13 +69,27 @@ class Gateways:
             if each.alive:
                 await self._restarted(each)
                 continue
+            if each.id in self._left:
+                await self._remove(each.id)
+                continue
             asked = each.exit is not None and each.exit.code == 0
             reason = each.exit.reason if each.exit and each.exit.reason else "its keeper has gone"
             await self._gate.record(
                 CORRAL, "gateway.ended" if asked else "gateway.died", "gateway:local", each.id, "done",
                 reason="it ended its last stream or was told to end" if asked else reason,
             )  # fmt: skip
-            await self._node.remove(each.id)
+            self._left.add(each.id)
+            if why := await self._remove(each.id):
+                log.warning("gateway: %s", why)
+
+    async def _remove(self, launch: str) -> str:
+        """Why it could not be; tried again at the next sweep."""
+        try:
+            await self._node.remove(launch)
+        except CorralError as error:
+            return str(error)
+        self._left.discard(launch)
+        return ""
 
     async def stop(self) -> None:
         """End the gateway, and one before it that still ends its streams (`corral shutdown --all`)."""
@@ -119,16 +135,18 @@ class Gateways:
         effect = await self._gate.intent(CORRAL, verb, "gateway:local", order.id)
         try:
             launch = await self._node.launch(order)
-        except CorralError as error:
-            await self._gate.outcome(effect, "failed", reason=str(error))
+        except Exception as error:
+            await self._gate.outcome(effect, "failed", reason=_why(error))
             raise
         if hand_over is not None:
             try:
                 await self._hand_over(launch, hand_over)
-            except (CorralError, TimeoutError) as error:
+            except Exception as error:
                 await self._node.signal(launch.id, 15)
-                reason = str(error) or f"it took longer than {REPLACE_S:.0f} s"
+                reason = _why(error)
                 await self._gate.outcome(effect, "failed", reason=reason)
+                if not isinstance(error, (CorralError, TimeoutError)):
+                    raise
                 raise Failed("the gateway was not replaced", reason, "the old one serves on") from None
         await self._gate.outcome(effect, "done", after={"launch": order.id, "pid": launch.pid})
         return launch
@@ -164,3 +182,9 @@ class Gateways:
             limits=Limits(nice=0, oom_score_adj=0, log_bytes=replicas.log_bytes, log_files=replicas.log_files),
             restart=True,
         )
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, TimeoutError):
+        return f"it took longer than {REPLACE_S:.0f} s"
+    return str(error) if isinstance(error, CorralError) else of_ours(error)

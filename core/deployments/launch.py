@@ -18,7 +18,7 @@ import msgspec
 
 from core.access import Effect
 from core.deployments import tables
-from core.deployments.ending import LOST, never_ran, reason_of, signal_name
+from core.deployments.ending import LOST, never_ran, of_ours, reason_of, signal_name
 from core.deployments.order import draw_up
 from core.deployments.picture import Picture
 from core.deployments.yard import Yard
@@ -124,8 +124,7 @@ class Launch:
             return
         except Exception as error:
             log.exception("%s: an error of ours", order.owner)
-            why = f"an error of the daemon, told in its log: {type(error).__name__}"
-            self._never(ExitRecord(reason=why, time=self._yard.clock()))
+            self._never(ExitRecord(reason=of_ours(error), time=self._yard.clock()))
             return
         picture.set(pid=self.state.pid)
         picture.state("loading", "the engine loads the model")
@@ -370,13 +369,14 @@ class Launch:
         for old in (await self._yard.store.read(lambda db: tables.launches_of(db, self.row.replica)))[2:12]:
             try:
                 await self._yard.node.remove(old)
-            except CorralError:
-                continue
+            except CorralError as error:
+                log.warning("%s: %s", self.row.replica, error)
 
     async def _tail(self) -> list[str]:
         try:
             piece = await self._yard.node.read_log(self.row.id, -16384, 16384)
-        except (CorralError, OSError):
+        except (CorralError, OSError) as error:
+            log.warning("%s: why it died may stay unknown, its log cannot be read: %s", self.row.replica, error)
             return []
         return piece.data.decode("utf-8", "replace").splitlines()
 

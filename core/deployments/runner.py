@@ -13,7 +13,7 @@ import msgspec
 
 from core.deployments import tables
 from core.deployments.attached import NEVER, Attached
-from core.deployments.ending import verdict
+from core.deployments.ending import of_ours, verdict
 from core.deployments.launch import Launch, nap
 from core.deployments.picture import Picture
 from core.deployments.yard import Yard
@@ -177,7 +177,7 @@ class Runner:
             except Exception as error:
                 # One replica must not take the daemon along; it is looked at again.
                 log.exception("%s: an error of ours", self.id)
-                self.picture.set(reason=f"an error of the daemon, told in its log: {type(error).__name__}")
+                self.picture.set(reason=of_ours(error))
                 pause = 5.0
             if not self.gone:
                 await nap(self._wake, pause)

@@ -154,7 +154,7 @@ class Node(ABC):
 
     @abstractmethod
     async def remove(self, launch: str) -> None:
-        """Remove an ended launch's folders. Raises `Conflict` while it lives."""
+        """Remove an ended launch's folders. Raises `Conflict` while it lives, and `Failed`: then it is still found."""
 
     @abstractmethod
     def socket(self, launch: LaunchState) -> str:

@@ -315,8 +315,19 @@ class Local(Node):
         state = self._state(launch)
         if state is not None and state.alive:
             raise Conflict(f"launch {launch} lives")
-        for folder in (self._paths.launches / launch, self._paths.records / launch):
-            await asyncio.to_thread(shutil.rmtree, folder, True)
+        for folder in (
+            self._paths.launches / launch,
+            self._paths.records / launch,
+        ):  # what is left is found by its records
+            await asyncio.to_thread(_remove, folder)
+
+
+def _remove(folder: Path) -> None:
+    try:
+        shutil.rmtree(folder)
+    except OSError as error:
+        if folder.exists():
+            raise Failed(f"{folder} was not removed", f"{error.filename}: {error.strerror}") from error
 
 
 def _send(pid: int, start: int, signal: int) -> bool:

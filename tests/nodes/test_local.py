@@ -159,6 +159,23 @@ async def test_a_lock_that_is_held_means_that_something_lives_whatever_is_writte
     await node.remove("aaaaaaaaaa")
 
 
+async def test_what_cannot_be_removed_is_said_and_still_found(node: Local, monkeypatch: pytest.MonkeyPatch) -> None:
+    await node.launch(order("aaaaaaaaaa", "pass"))
+    await ended(node, "aaaaaaaaaa")
+
+    def refuse(folder: Path) -> None:
+        raise OSError(30, "Read-only file system", str(folder))
+
+    with monkeypatch.context() as broken:
+        broken.setattr(shutil, "rmtree", refuse)
+        with pytest.raises(Failed, match="Read-only file system"):
+            await node.remove("aaaaaaaaaa")
+    assert [each.id for each in await node.launches()] == ["aaaaaaaaaa"]
+    await node.remove("aaaaaaaaaa")
+    await node.remove("aaaaaaaaaa")  # what is not there needs no removing
+    assert await node.launches() == []
+
+
 async def test_a_start_without_folders_leaves_nothing_behind(node: Local) -> None:
     node._paths.launches.rmdir()
     with pytest.raises(Failed, match="No such file"):
