@@ -77,7 +77,7 @@ class Ahead:
 
     def done(self, typed: Typed, *, late: bool = False) -> None:
         """`typed` has done its work: the next one's turn, as soon as the screen in front can take it."""
-        if typed is not self._flying:
+        if typed is not self._flying or not self._app.screen_stack:  # without a screen it is being taken down
             return
         screen = self._app.screen
         if not late and screen is not self._before and not _listens(screen):

@@ -22,6 +22,7 @@ from textual.binding import Binding
 from textual.color import Color
 from textual.filter import LineFilter
 from textual.screen import Screen
+from textual.widget import AwaitMount
 
 from core.errors import CorralError
 from core.nouns import Event
@@ -217,6 +218,8 @@ class Corral(App[int]):
         elif event.is_forwarded:  # no widget took it
             await super().on_event(event)
             self._ahead.done(event)
+        elif not self.screen_stack:
+            return  # it is being taken down: nobody is there for a key
         elif not self._ahead.holds(event):
             screen, at = self.screen, self.focused or self.screen
             if isinstance(event, events.Key) and event.key != "exclamation_mark":
@@ -260,6 +263,13 @@ class Corral(App[int]):
         elif not self._styled:
             self._styled = True
             self.stylesheet.update(self, animate=animate)
+
+    def _get_screen(self, screen: Screen[Any] | str) -> tuple[Screen[Any], AwaitMount]:
+        """Read its style sheets first: with Python 3.12 and newer its tasks begin at once, and what they had made by
+        then was laid out without them (a form of empty fields)."""
+        found = self.get_screen(screen)
+        self._load_screen_css(found)
+        return super()._get_screen(found)
 
     def _begin(self) -> None:
         gc.freeze()  # what a start makes stays; a collection need not look at it again

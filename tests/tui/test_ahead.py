@@ -2,6 +2,7 @@
 
 from textual import events
 
+from tui.app import Corral
 from tui.screens.deploy import DeployForm
 from tui.widgets.question import Question
 
@@ -37,3 +38,34 @@ async def test_a_paste_stays_between_the_keys_around_it(console, fake):
         it.app.post_message(events.Paste("b\nc"))
         at_once(it, "d", "backspace", "e")
         await it.until(lambda: isinstance(it.app.focused, Question) and it.app.focused.value == "ab\nce")
+
+
+async def test_a_key_that_comes_while_the_console_is_taken_down_is_nobodys(console):
+    async with console("5") as it:
+        app = it.app
+    assert not app.screen_stack
+    key = events.Key("a", "a")
+    await app.on_event(key)
+    app._ahead._flying = key
+    app._ahead.done(key)
+
+
+async def test_a_screen_is_begun_only_when_its_style_sheets_are_read(console, monkeypatch):
+    """Else what is made of it at once, with Python 3.12 and newer, is laid out without them: fields without a text."""
+
+    async def nothing(app):
+        pass
+
+    monkeypatch.setattr(Corral, "_look_ahead", nothing)
+    sheet = next(str(path) for path in DeployForm.CSS_PATH if path.name == "form.tcss")
+    async with console("2") as it:
+        known, register = [], it.app._register
+
+        def registered(parent, *widgets, **more):
+            known.extend(it.app.stylesheet.has_source(sheet, "") for each in widgets if isinstance(each, DeployForm))
+            return register(parent, *widgets, **more)
+
+        monkeypatch.setattr(it.app, "_register", registered)
+        await it.pilot.press("d")
+        await it.until(lambda: isinstance(it.app.screen, DeployForm))
+        assert known == [True]
