@@ -3,7 +3,8 @@
 The n-th write fails, once or from then on until the fault is lifted, while people deploy, ask, scale and remove. Every
 action is then done, or refused with a sentence and nothing of it is there; what was acknowledged stays, also through a
 restart; the chain verifies; and once the fault is lifted all works again. The suite takes a sample of the writes,
-`make soak` takes all. `CORRAL_FAULT_SEED` repeats a sample, `CORRAL_FAULT_FROM` begins at a later write.
+`make soak` takes all. `CORRAL_FAULT_SEED` repeats a sample, `CORRAL_FAULT_FROM` begins at a later write and
+`CORRAL_FAULT_STEP` takes every so many of them: all of a kind are 5-20 minutes.
 """
 
 from __future__ import annotations
@@ -54,6 +55,8 @@ FAULTS = [(error, lasting) for error in (errno.ENOSPC, errno.EDQUOT, errno.EIO) 
 
 FROM = int(os.environ.get("CORRAL_FAULT_FROM") or 1)
 """The first write of the long runs: to go on where one has failed."""
+STEP = int(os.environ.get("CORRAL_FAULT_STEP") or 1)
+"""From one to the next in the long runs."""
 
 Wish = tuple[int, str] | None
 """Replicas and what is wanted; None: no such deployment."""
@@ -550,8 +553,8 @@ async def test_every_write_of_a_start(
     home = Home(await kind(program, tmp_path), tmp_path / "left")
     at = FROM
     while await start(home, at, error, lasting):
-        at += 1
-    print(f"{kind.__name__}: {at - 1} writes")
+        at += STEP
+    print(f"{kind.__name__}: {at - STEP} writes, each {STEP}. from {FROM} on")
     assert at > 10
 
 
@@ -562,6 +565,6 @@ async def test_every_write_of_a_running_daemon(program: Program, tmp_path: Path,
     life = await begun(program, tmp_path)
     at = FROM
     while await once(life, at, error, lasting, restart=at % 3 == 0):
-        at += 1
-    print(f"{at - 1} writes")
+        at += STEP
+    print(f"{at - STEP} writes, each {STEP}. from {FROM} on")
     assert at > 50
