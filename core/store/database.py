@@ -237,6 +237,8 @@ class Store:
             return
         self._tidied = now
         async with self._queue:
+            if not self._untidy:
+                return  # somebody else did it while this one waited
             try:
                 await self._writer.run(lambda db: copies.rewrite(db, self._paths.state))
                 self._untidy = self._owed = False

@@ -1,5 +1,6 @@
 """The database: errors as sentences, migrations, copies, deletions for good, a full disk, what a crash leaves."""
 
+import asyncio
 import errno
 import os
 import sqlite3
@@ -12,7 +13,7 @@ import pytest
 
 from core.errors import StoreError
 from core.settings import Paths
-from core.store import PACKAGES, Store, database, faults, migrate
+from core.store import PACKAGES, Store, copies, database, faults, migrate
 from core.store.check import check
 
 
@@ -463,3 +464,28 @@ async def test_no_page_of_a_change_goes_to_a_file_in_tmp(tmp_path: Path) -> None
     found = await store.transact(forget)
     await store.close()
     assert found == []
+
+
+async def test_a_database_that_two_want_written_anew_is_so_once_and_no_warning_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second one failed though nothing was left to do, and what it warned of was never taken back."""
+    store = await Store.open(paths_in(tmp_path), packages=("core.store",))
+    tried: list[None] = []
+
+    def rewrite(db: sqlite3.Connection, temporary: Path) -> None:
+        tried.append(None)
+        if len(tried) == 2:
+            raise sqlite3.OperationalError("disk I/O error")
+
+    monkeypatch.setattr(copies, "rewrite", rewrite)
+    store._untidy = True
+    await asyncio.gather(store.tidy(), store.tidy())
+    await store.recover()
+    assert store.troubles() == [] and len(tried) == 1
+    store._untidy = True
+    await store.tidy()
+    assert len(store.troubles()) == 1
+    await store.recover()
+    assert store.troubles() == [] and len(tried) == 3
+    await store.close()
