@@ -16,7 +16,9 @@ from datetime import UTC, datetime
 
 from core.access import tables
 from core.access.gate import Gate
-from core.access.service import LOOK_EVERY_S, Access
+from core.access.grantrules import check, check_what
+from core.access.knownnames import LOOK_EVERY_S
+from core.access.service import Access
 from core.errors import Conflict, CorralError, Invalid
 from core.nouns import CORRAL, Actor, Grant, Subject
 
@@ -46,7 +48,7 @@ class Glass:
             )  # fmt: skip
         if not reason.strip():
             raise Invalid("no reason was given", "whoever reads the trail must know why", "--reason ...")
-        self._access.check(what, scope, reason, None)
+        check(what, scope, reason, None, self._clock())
         if not SHORTEST_S <= seconds <= LONGEST_S:
             raise Invalid(f"{seconds:g} s is too short or too long", "it is a minute to 8 hours", "--for 1h")
         now = self._clock()
@@ -56,7 +58,7 @@ class Glass:
         )  # fmt: skip
 
         def work(db: sqlite3.Connection) -> tuple[None, object, object]:
-            self._access.check_what(self._gate.rights, what)
+            check_what(self._gate.rights, what)
             tables.put_grant(db, made)
             self._access.put_in_force(db)
             return None, None, made

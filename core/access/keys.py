@@ -8,9 +8,7 @@ host no key works, and none of his service accounts'.
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import logging
-import re
 import secrets as random
 import sqlite3
 import time
@@ -19,16 +17,16 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from core.access import keytables
-from core.access.accountrights import USE, owns
+from core.access import keyrules, keytables
+from core.access.accountrights import USE
 from core.access.gate import Gate
 from core.access.keytables import KeyRow
-from core.access.limitrules import check
-from core.access.people import actor_named, subject_named
-from core.access.rights import Use, both
+from core.access.owners import Owners
+from core.access.people import subject_named
+from core.access.rights import Use
 from core.access.secrets import SHOWN, hash_of, new_secret, well_formed
 from core.errors import Conflict, CorralError, Invalid, NotAllowed, NotFound, missing
-from core.nouns import ENDPOINTS, Actor, Grant, Key, Limits, NewKey, Subject
+from core.nouns import Actor, Key, Limits, NewKey, Subject
 from core.store import Store
 
 log = logging.getLogger(__name__)
@@ -36,8 +34,6 @@ log = logging.getLogger(__name__)
 LOOK_EVERY_S = 60.0
 GRACE_S = 30 * 86400.0
 """The longest time for which a secret works beside the one that replaced it."""
-_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
-_PATTERN = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}\*?|\*")
 
 
 class Told(NamedTuple):
@@ -61,8 +57,7 @@ class Keys:
         self._gate = gate
         self._clock = clock
         self._rows: dict[str, KeyRow] = {}
-        self._owners: dict[Subject, Actor | None] = {}
-        """Of users that own keys: as they are now; None: the host does not know them any more."""
+        self.owners = Owners(gate, clock=clock)
         self._used: dict[str, tuple[float, str]] = {}
         """Uses that the database does not know yet."""
         self.on_change: list[Callable[[], None]] = []
@@ -78,31 +73,15 @@ class Keys:
         """Look from time to time who is still there, and write down when keys were used, until cancelled."""
         while True:
             await pause(LOOK_EVERY_S)
-            before = self._owners
-            await self._look()
-            if self._owners != before:
+            if await self._look():
                 self._tell()
             try:
                 await self.write_uses()
             except CorralError as error:
                 log.error("when keys were used is not written down: %s", error)
 
-    async def _look(self) -> None:
-        found: dict[Subject, Actor | None] = {}
-        accounts = self._gate.rights.accounts
-        owners = {row.key.owner for row in self._rows.values() if row.key.revoked_at is None}
-        owners |= {account.owner for account in accounts.values()}
-        for owner in (each for each in owners if each.kind == "user"):
-            try:
-                actor = await actor_named(owner.name)
-            except NotFound:
-                found[owner] = None
-            except CorralError as error:  # a slow directory locks nobody out
-                log.warning("%s", error)
-                found[owner] = self._owners.get(owner)
-            else:
-                found[owner] = actor if actor.uid == owner.id else None
-        self._owners = found
+    async def _look(self) -> bool:
+        return await self.owners.look([row.key for row in self._rows.values()])
 
     async def follow(self, rows: Iterable[KeyRow] = ()) -> None:
         """Owners have changed, and with them these keys: look at them anew, and tell."""
@@ -130,54 +109,15 @@ class Keys:
             key = row.key
             if key.revoked_at is not None or (key.until is not None and now >= key.until):
                 continue
-            uses, there = self.uses(key.owner)
+            uses, there = self.owners.uses(key.owner)
             if not there:
                 continue
-            account = self._gate.rights.accounts.get(key.owner.name) if key.owner.kind == "account" else None
-            behind = account.owner if account is not None else key.owner
-            owner = self._owners.get(behind)
-            groups = owner.groups if owner is not None else ()
+            behind, groups = self.owners.behind(key.owner)
             found.append(Told(key, row.hash, key.until, uses, behind, groups))
             if row.old_hash is not None and key.old_until is not None and now < key.old_until:
                 until = key.old_until if key.until is None else min(key.until, key.old_until)
                 found.append(Told(key, row.old_hash, until, uses, behind, groups))
         return found
-
-    def uses(self, owner: Subject) -> tuple[tuple[Use, ...] | None, bool]:
-        """What an owner may use (None: everything), and whether he is there. A service account may what it was granted,
-        as far as its own owner may."""
-        rights = self._gate.rights
-        if owner.kind == "account":
-            account = rights.accounts.get(owner.name)
-            if account is None or account.disabled_at is not None:
-                return (), False
-            his, there = self.uses(account.owner)
-            return (both(self._granted(owner), his), True) if there else ((), False)
-        if owner.kind == "team":
-            if owner.name not in rights.teams:
-                return (), False
-            return (*self._granted(owner), *self._barred(owner)), True
-        actor = self._owners.get(owner)
-        if actor is None:
-            return (), False
-        barred = self._barred(owner, actor)
-        if rights.almighty(actor):
-            return (Use("user", owner.id, False, "*", None), *barred) if barred else None, True
-        return (*_uses(owner, rights.of(actor, self._clock())), *barred), True
-
-    def _barred(self, owner: Subject, actor: Actor | None = None) -> tuple[Use, ...]:
-        """Deployments that are sensitive, and whose groups this owner is in none of. A team is in none but itself."""
-        rights = self._gate.rights
-        return tuple(
-            Use("user", owner.id, True, f"deployment:{mark.deployment}", None)
-            for mark in rights.marks.values()
-            if not any(group == owner or (actor is not None and rights.meant(group, actor)) for group in mark.groups)
-        )
-
-    def _granted(self, owner: Subject) -> tuple[Use, ...]:
-        """What was granted or denied to a team or an account by name."""
-        rights = self._gate.rights
-        return _uses(owner, [(g, rights.permissions_of(g.what)) for g in rights.grants if g.subject == owner])
 
     def used(self, when: Mapping[str, float], sources: Mapping[str, str]) -> None:
         """The gateway tells when keys were used last, and from where."""
@@ -210,32 +150,14 @@ class Keys:
     # ---------------------------------------------------------------------------------------- for people
 
     def _sees(self, actor: Actor, key: Key) -> bool:
-        return self._owns(actor, key.owner) or self._gate.may(actor, "keys.read", _object(key))
+        return self.owners.owns(actor, key.owner) or self._gate.may(actor, "keys.read", _object(key))
 
     def all(self) -> list[Key]:
         """Every one, whoever asks: for names."""
         return [row.key for row in self._rows.values()]
 
-    def owns(self, actor: Actor, owner: Subject) -> bool:
-        """Is a key of `owner` his own, or a team's that he is in?"""
-        return self._owns(actor, owner)
-
-    def _owns(self, actor: Actor, owner: Subject) -> bool:
-        """His own, a team's that he is in, or a service account's of either."""
-        rights = self._gate.rights
-        return owns(rights, actor, owner) if owner.kind == "account" else rights.meant(owner, actor)
-
     def _state(self, key: Key) -> Key:
-        if key.revoked_at is not None:
-            state = "revoked"
-        elif key.until is not None and self._clock() >= key.until:
-            state = "expired"
-        elif self.uses(key.owner)[1]:
-            state = "active"
-        else:
-            account = self._gate.rights.accounts.get(key.owner.name) if key.owner.kind == "account" else None
-            state = "owner disabled" if account is not None and account.disabled_at is not None else "owner gone"
-        return msgspec.structs.replace(key, state=state)
+        return msgspec.structs.replace(key, state=self.owners.state(key))
 
     def ls(self, actor: Actor) -> list[Key]:
         """Those that `actor` sees, oldest first."""
@@ -256,7 +178,7 @@ class Keys:
             owner, _, bare = name.rpartition("/")
             found = [row for row in seen if row.key.name == bare and (not owner or row.key.owner.name == owner)]
             active = [row for row in found if row.key.revoked_at is None]
-            mine = [row for row in active if self._owns(actor, row.key.owner)]
+            mine = [row for row in active if self.owners.owns(actor, row.key.owner)]
             found = mine if len(mine) == 1 else active or found[-1:]
         if not found:
             raise NotFound(f"there is no key {name!r}", todo="see `corral keys ls`")
@@ -278,8 +200,7 @@ class Keys:
         until: float | None = None,
     ) -> NewKey:  # fmt: skip
         """Make a key. Its secret is in the answer and nowhere else. Raises `Invalid`, `Conflict`, `NotAllowed`."""
-        if not _NAME.fullmatch(name):
-            raise Invalid(f"{name!r} is no name of a key", "a-z, 0-9, ., _ and -, up to 63 of them")
+        keyrules.check_name(name)
         whose = await subject_named(owner) if owner else Subject(kind="user", name=actor.name, id=actor.uid)
         if whose.kind == "group":
             raise Invalid(
@@ -287,7 +208,7 @@ class Keys:
                 todo="make a team of that group: corral access teams set",
             )
         limits = limits or Limits()
-        _check(deployments, endpoints, sources, limits, until, self._clock())
+        keyrules.check(deployments, endpoints, sources, limits, until, self._clock())
         secret = new_secret()
         key = Key(
             id=f"k{random.token_hex(4)}", name=name, owner=whose, begins=secret[:SHOWN], deployments=deployments,
@@ -323,7 +244,7 @@ class Keys:
         )
         others = {k: v for k, v in changes.items() if k in ("deployments", "endpoints", "sources", "until")}
         wanted = msgspec.structs.replace(row.key, limits=limits, **others)
-        _check(wanted.deployments, wanted.endpoints, wanted.sources, limits, others.get("until"), self._clock())
+        keyrules.check(wanted.deployments, wanted.endpoints, wanted.sources, limits, others.get("until"), self._clock())
 
         def change(key: Key) -> Key:
             return msgspec.structs.replace(key, limits=limits, **others)
@@ -373,7 +294,7 @@ class Keys:
 
     def _may_manage(self, actor: Actor, key: Key) -> None:
         """His own with `keys.own`, another's with `keys.manage`. Raises `NotAllowed`."""
-        if self._owns(actor, key.owner):
+        if self.owners.owns(actor, key.owner):
             if not self._gate.anywhere(actor, "keys.own"):
                 raise NotAllowed(f"{actor.name} may not have keys", "no grant gives keys.own", "ask an admin")
         else:
@@ -382,7 +303,7 @@ class Keys:
     def _holds(self, actor: Actor, key: Key) -> None:
         """Whoever gets to see the secret of another's key could use what that other may: he must hold it himself.
         Raises `NotAllowed`."""
-        if self._owns(actor, key.owner):
+        if self.owners.owns(actor, key.owner):
             return
         for pattern in key.deployments:
             lacking = self._gate.rights.lacks(actor, USE, f"deployment:{pattern}", None, self._clock())
@@ -394,19 +315,11 @@ class Keys:
         work: Callable[[sqlite3.Connection], tuple[KeyRow, Any, Any]], *, reason: str = "",
     ) -> KeyRow:  # fmt: skip
         """Act in one transaction; it is in force when this returns, but for the gateway's word."""
-        needs = "keys.own" if self._owns(actor, key.owner) else "keys.manage"
+        needs = "keys.own" if self.owners.owns(actor, key.owner) else "keys.manage"
         on = "*" if needs == "keys.own" else _object(key)
         row = await self._gate.act(actor, verb, _object(key), request, work, reason=reason, permission=needs, on=on)
         await self.follow([row])
         return self._rows[row.key.id]
-
-
-def _uses(owner: Subject, grants: Iterable[tuple[Grant, frozenset[str]]]) -> tuple[Use, ...]:
-    return tuple(
-        Use("user", owner.id, grant.effect == "deny", grant.scope, grant.until)
-        for grant, means in grants
-        if USE in means
-    )
 
 
 def _object(key: Key) -> str:
@@ -415,29 +328,6 @@ def _object(key: Key) -> str:
 
 def _with_secret(key: Key, secret: str) -> NewKey:
     return NewKey(**{name: getattr(key, name) for name in Key.__struct_fields__}, key=secret)
-
-
-def _check(
-    deployments: tuple[str, ...], endpoints: tuple[str, ...], sources: tuple[str, ...], limits: Limits,
-    until: float | None, now: float,
-) -> None:  # fmt: skip
-    """Raises `Invalid`."""
-    if not deployments:
-        raise Invalid("the key could use no deployment", todo="name some, or say *")
-    for pattern in deployments:
-        if not _PATTERN.fullmatch(pattern):
-            raise Invalid(f"{pattern!r} is no name of deployments", "a star stands at the end only")
-    for endpoint in endpoints:
-        if endpoint not in ENDPOINTS:
-            raise Invalid(f"there is no endpoint {endpoint!r}", f"there are: {', '.join(ENDPOINTS)}")
-    for source in sources:
-        try:
-            ipaddress.ip_network(source, strict=False)
-        except ValueError as error:
-            raise Invalid(f"{source!r} is no network", str(error), "for example 10.1.0.0/16") from None
-    check(limits, lifts=False)
-    if until is not None and until <= now:
-        raise Invalid("the key would end before it begins", todo="give an end that lies ahead")
 
 
 __all__ = ["Keys", "Told", "hash_of", "well_formed"]

@@ -7,7 +7,6 @@ himself. What is set here holds beside what the owner of a key sets for his key.
 from __future__ import annotations
 
 import asyncio
-import logging
 import re
 import sqlite3
 import time
@@ -18,16 +17,14 @@ import msgspec
 
 from core.access.gate import Gate
 from core.access.keys import Keys
+from core.access.knownnames import KnownNames
 from core.access.limitrules import check
 from core.access.people import actor_named, names_of, subject_named
-from core.errors import CorralError, Invalid, NotFound
+from core.errors import Invalid, NotFound
 from core.gateway import wire
 from core.nouns import Actor, Left, Limit, Limits, LimitView, Subject
 from core.store import Store
 
-log = logging.getLogger(__name__)
-
-LOOK_EVERY_S = 60.0
 REASON_LENGTH = 500
 _SHARED = ("user", "group", "team", "key", "model", "deployment")
 _EACH = ("each:user", "each:key")
@@ -62,8 +59,7 @@ class Limiter:
         self._keys = keys
         self._clock = clock
         self._rows: dict[str, Limit] = {}
-        self._names: dict[int, str] = {}
-        """Of the users that limits and teams name: as the host knows them now."""
+        self._known = KnownNames(self._named)
         self.on_change: list[Callable[[], None]] = []
         self.ask: Ask = _nobody
 
@@ -72,24 +68,18 @@ class Limiter:
     async def start(self) -> None:
         """Read the limits and look at whom they name."""
         self._rows = {each.subject: each for each in await self._store.read(_all)}
-        await self._look()
+        await self._known.look()
 
     async def run(self, pause: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
         """Look from time to time whether users were renamed or have left, until cancelled."""
-        while True:
-            await pause(LOOK_EVERY_S)
-            before = self._names
-            await self._look()
-            if self._names != before:
-                self._tell()
+        await self._known.run(self._tell, pause)
 
-    async def _look(self) -> None:
+    def _named(self) -> set[int]:
+        """The uids that limits and teams name."""
         uids = {int(each.id) for each in self._rows.values() if each.subject.startswith("user:")}
-        uids |= {member.id for team in self._gate.rights.teams.values() for member in team.members if member.id >= 0}
-        try:
-            self._names = await names_of(sorted(uids))
-        except CorralError as error:  # those that were known stay known
-            log.warning("%s", error)
+        return uids | {
+            member.id for team in self._gate.rights.teams.values() for member in team.members if member.id >= 0
+        }
 
     def _tell(self) -> None:
         for tell in self.on_change:
@@ -118,10 +108,10 @@ class Limiter:
         if kind == "team":
             team = self._gate.rights.teams.get(name)
             members = team.members if team is not None else ()
-            return [each for each in members if each.kind == "group" or self._names.get(each.id) == each.name]
+            return [each for each in members if each.kind == "group" or self._known.names.get(each.id) == each.name]
         if kind == "group":
             return [Subject(kind="group", name=name, id=int(limit.id))]
-        there = self._names.get(int(limit.id)) == name
+        there = self._known.names.get(int(limit.id)) == name
         return [Subject(kind="user", name=name, id=int(limit.id))] if there else None
 
     # ---------------------------------------------------------------------------------------- for people
@@ -196,7 +186,9 @@ class Limiter:
     async def left_of(self, actor: Actor) -> tuple[Left, ...] | None:
         """What is left of all that applies to `actor`, and to his own keys; None while the gateway does not say."""
         keys = self._keys.ls(actor)
-        mine = tuple(f"key:{each.id}" for each in keys if self._keys.owns(actor, each.owner) and each.state == "active")
+        mine = tuple(
+            f"key:{each.id}" for each in keys if self._keys.owners.owns(actor, each.owner) and each.state == "active"
+        )
         return await self._left(mine, actor.uid, actor.groups)
 
     async def _left(
@@ -271,7 +263,7 @@ class Limiter:
         return gone
 
     async def _changed(self) -> None:
-        await self._look()
+        await self._known.look()
         self._tell()
 
 

@@ -7,9 +7,7 @@ opposite he could not grant; the last admin stays.
 from __future__ import annotations
 
 import asyncio
-import logging
 import re
-import secrets
 import sqlite3
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -18,22 +16,16 @@ import msgspec
 
 from core.access import accountrights, questions, tables
 from core.access.gate import Gate
-from core.access.people import actor_named, group_names, names_of, subject_named
-from core.access.permissions import BUILTIN, PERMISSIONS
-from core.access.rights import ACCOUNT, Rights, Use
-from core.errors import Conflict, CorralError, Invalid, NotAllowed, NotFound
-from core.nouns import CORRAL, Actor, Decision, Difference, Grant, Held, Role, Subject, Team, Whoami
+from core.access.grantrules import alike, check, check_what, new_grant
+from core.access.knownnames import KnownNames
+from core.access.people import subject_named
+from core.access.permissions import BUILTIN
+from core.access.rights import Rights, Use
+from core.errors import Conflict, Invalid, NotAllowed, NotFound
+from core.nouns import CORRAL, Actor, Grant, Role, Subject, Team
 from core.store import Store
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
-_SCOPE = re.compile(r"(?P<kind>[a-z]+):(?P<name>[^*\s:]{0,128}\*?)")
-KINDS = frozenset(each.kind for each in PERMISSIONS.values())
-REASON_LENGTH = 500
-LOOK_EVERY_S = 60.0
-NOBODY = 2**32 - 2
-"""A uid that no user has."""
-
-log = logging.getLogger(__name__)
 
 
 class Access:
@@ -43,7 +35,7 @@ class Access:
         self._store = store
         self._gate = gate
         self._clock = clock
-        self._names: dict[int, str] = {}
+        self._known = KnownNames(lambda: self.rights.uids())
         self.on_change: list[Callable[[], None]] = []
         """Called, on the event loop, after each change of the rights: what was allowed may not be any more."""
 
@@ -57,8 +49,9 @@ class Access:
 
         def work(db: sqlite3.Connection) -> tuple[None, object, object]:
             tables.mark_seeded(db)
-            grant = self._made(CORRAL, "allow", "admin", admins, "*", "the first admins", None) if admins else None
-            if grant is not None:
+            grant = None
+            if admins:
+                grant = new_grant(CORRAL, "allow", "admin", admins, "*", "the first admins", None, self._clock())
                 tables.put_grant(db, grant)
             self.put_in_force(db)
             return None, None, grant
@@ -68,26 +61,15 @@ class Access:
         else:
             await self._store.transact(self.put_in_force)
 
-        await self._look()
+        await self._known.look()
 
     async def run(self, pause: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
         """Look from time to time whether users were renamed or have left the host, until cancelled."""
-        while True:
-            await pause(LOOK_EVERY_S)
-            before = self._names
-            await self._look()
-            if self._names != before:
-                self._tell()
-
-    async def _look(self) -> None:
-        try:
-            self._names = await names_of(sorted(self.rights.uids()))
-        except CorralError as error:  # those that were known stay known: a slow directory locks nobody out
-            log.warning("%s", error)
+        await self._known.run(self._tell, pause)
 
     def uses(self, permission: str) -> list[Use]:
         """Who has `permission` on what, for those that decide elsewhere (the gateway)."""
-        return self.rights.uses(permission, self._names)
+        return self.rights.uses(permission, self._known.names)
 
     def put_in_force(self, db: sqlite3.Connection) -> None:
         """What this transaction leaves behind is in force from its commit on: also for the next one in the queue."""
@@ -106,32 +88,32 @@ class Access:
     ) -> Grant:  # fmt: skip
         """Allow or deny `what` to `subject` (`user:alice`, `group:staff`, `team:ml`, `account:ci`). Raises `Invalid`,
         `NotFound`, `NotAllowed`, `Conflict`."""
-        whom = await self._subject(subject)
-        self.check(what, scope, reason, until)
+        whom = await subject_named(subject)
+        check(what, scope, reason, until, self._clock())
 
         def work(db: sqlite3.Connection) -> tuple[Grant, object, object]:
             rights = self._gate.rights
-            self.check_what(rights, what)
+            check_what(rights, what)
             if whom.kind == "team" and whom.name not in rights.teams:
                 raise NotFound(f"there is no team {whom.name}", todo="corral access teams set NAME --member user:...")
             if whom.kind == "account":
                 accountrights.check_grant(rights, whom, what, scope)
-            made = self._made(actor, "deny" if deny else "allow", what, whom, scope, reason, until)
-            same = [g for g in rights.grants if _alike(g, made)]
+            new = new_grant(actor, "deny" if deny else "allow", what, whom, scope, reason, until, self._clock())
+            same = [g for g in rights.grants if alike(g, new)]
             if same:
                 raise Conflict(f"grant {same[0].id} says the same already", todo=f"revoke it first: {same[0].id}")
             # A denial gives nothing away, but whoever denies must be above it: else a clerk could lock the admins out.
             self._hold(rights, actor, what, scope, until if not deny else None)
-            tables.put_grant(db, made)
+            tables.put_grant(db, new)
             self.put_in_force(db)
-            return made, None, made
+            return new, None, new
 
         verb, (needs, on) = "access.grant", self._needs(actor, whom)
-        made = await self._gate.act(
+        grant = await self._gate.act(
             actor, verb, f"access:{whom}", request, work, reason=reason, permission=needs, on=on
         )  # fmt: skip
         await self.changed()
-        return made
+        return grant
 
     async def revoke(self, actor: Actor, request: str, id: str, *, reason: str = "") -> Grant:
         """Take a grant back. Raises `NotFound`, `NotAllowed`, `Conflict` (the last admin)."""
@@ -168,40 +150,6 @@ class Access:
             return "accounts.own", "*"
         return "access.grant", ""
 
-    def _made(
-        self, actor: Actor, effect: str, what: str, subject: Subject, scope: str, reason: str, until: float | None
-    ) -> Grant:
-        return Grant(
-            id=f"g{secrets.token_hex(4)}", effect="deny" if effect == "deny" else "allow", what=what, subject=subject,
-            scope=scope, reason=reason, by=actor.name, at=self._clock(), until=until,
-        )  # fmt: skip
-
-    def check(self, what: str, scope: str, reason: str, until: float | None) -> None:
-        """Raises `Invalid` for a grant that would mean nothing."""
-        match = _SCOPE.fullmatch(scope)
-        if scope != "*" and (match is None or match["kind"] not in KINDS):
-            kinds = ", ".join(sorted(KINDS))
-            raise Invalid(
-                f"{scope!r} is no scope", f"it is * or kind:name, a star at the end only; kinds are {kinds}",
-                "for example deployment:team-a-*",
-            )  # fmt: skip
-        if len(reason) > REASON_LENGTH:
-            raise Invalid(f"the reason is over {REASON_LENGTH} characters")
-        if until is not None and until <= self._clock():
-            raise Invalid("the grant would end before it begins", todo="give an end that lies ahead")
-        named = PERMISSIONS.get(what)
-        if named is not None and match is not None and match["kind"] != named.kind:
-            raise Invalid(f"{what} is about {named.kind}:..., so on {scope} it would mean nothing")
-
-    def check_what(self, rights: Rights, what: str) -> None:
-        """Raises `Invalid`, `NotFound` where there is no such permission or role."""
-        if "." in what or what == "*":
-            if not rights.permissions_of(what):
-                raise Invalid(f"there is no permission {what!r}", todo="corral access permissions")
-        elif what not in rights.roles:
-            known = ", ".join(sorted(rights.roles))
-            raise NotFound(f"there is no role {what!r}", f"there are: {known}", "corral access roles")
-
     # ---------------------------------------------------------------------------------------- roles and teams
 
     async def put_roles(self, actor: Actor, request: str, wanted: Sequence[Role]) -> list[Role]:
@@ -236,7 +184,7 @@ class Access:
         for each in role.allows:
             if "." not in each and each != "*":
                 raise Invalid(f"{each!r} is no permission", "a role is made of permissions, not of roles")
-            self.check_what(rights, each)
+            check_what(rights, each)
         had = rights.permissions_of(role.name) if role.name in rights.roles else frozenset[str]()
         new = questions.changed(rights, role=role)
         for permission in sorted(had ^ new.permissions_of(role.name)):
@@ -267,7 +215,7 @@ class Access:
         """Say who is in a team. Whoever changes it must hold all that the team was granted or denied."""
         if not _NAME.fullmatch(name):
             raise Invalid(f"{name!r} is no name of a team", "a-z, 0-9, _ and -, up to 63 of them")
-        found = [await self._subject(each) for each in dict.fromkeys(members)]
+        found = [await subject_named(each) for each in dict.fromkeys(members)]
         if any(each.kind == "team" for each in found):
             raise Invalid("a team has users and groups of the host in it, and no teams")
         team = Team(name=name, members=tuple(found))
@@ -304,68 +252,6 @@ class Access:
         await self._gate.act(actor, "access.teams", f"access:team:{name[:63]}", request, work)
         await self.changed()
 
-    # ---------------------------------------------------------------------------------------- questions
-
-    async def explain(self, subject: str, permission: str, object: str) -> Decision:
-        """Whether a user (`alice` or `user:alice`) or a service account (`account:ci`) may do it now, and by which
-        grant."""
-        if permission not in PERMISSIONS:
-            raise Invalid(f"there is no permission {permission!r}", todo="corral access permissions")
-        if not _SCOPE.fullmatch(object) or object.endswith("*"):
-            raise Invalid(f"{object!r} is no object", todo="for example deployment:chat")
-        if subject.startswith("account:"):
-            return await accountrights.decide(
-                self.rights, await self._subject(subject), permission, object, self._clock()
-            )
-        actor = await actor_named(subject)
-        return self.rights.decide(actor, permission, object, self._clock())
-
-    def matrix(self) -> list[Held]:
-        """Who holds what."""
-        return questions.matrix(self.rights, self._clock())
-
-    async def whoami(self, actor: Actor) -> Whoami:
-        """Who asks, and what he may do."""
-        return questions.whoami(self.rights, actor, await group_names(actor.groups), self._clock())
-
-    async def simulate(
-        self, objects: Sequence[str], *, what: str = "", subject: str = "", scope: str = "*", deny: bool = False,
-        until: float | None = None, revoke: str = "", role: Role | None = None,
-    ) -> list[Difference]:  # fmt: skip
-        """What a grant, a revocation or a role would give or take from whom on `objects`. Nothing is changed."""
-        rights = self.rights
-        grant, concerned = None, questions.concerned(rights)
-        if revoke:
-            if all(each.id != revoke for each in rights.grants):
-                raise NotFound(f"there is no grant {revoke}", todo="corral access grants")
-        elif role is not None:
-            for each in role.allows:
-                self.check_what(rights, each)
-        else:
-            whom = await self._subject(subject)
-            self.check(what, scope, "", until)
-            self.check_what(rights, what)
-            grant = self._made(CORRAL, "deny" if deny else "allow", what, whom, scope, "", until)
-            concerned = list(dict.fromkeys([*concerned, *([whom] if whom.kind != "team" else [])]))
-        after = questions.changed(rights, grant=grant, revoke=revoke, role=role)
-        there = questions.scope_objects([*(g.scope for g in rights.grants), scope], objects)
-        actors = [(str(each), actor) for each in concerned if (actor := await self._stands_for(each)) is not None]
-        return questions.differences(rights, after, actors, there, self._clock())
-
-    async def _stands_for(self, subject: Subject) -> Actor | None:
-        """The user with his groups, or for a group somebody who is in no other."""
-        if subject.kind == "group":
-            return Actor(uid=NOBODY, name=f"a member of {subject.name}", groups=(subject.id,))
-        if subject.kind == "account":
-            return Actor(uid=ACCOUNT, name=subject.name)
-        try:
-            return await actor_named(subject.name)
-        except CorralError:
-            return None
-
-    async def _subject(self, text: str) -> Subject:
-        return await subject_named(text)
-
     # ---------------------------------------------------------------------------------------- rules
 
     def _hold(self, rights: Rights, actor: Actor, what: str, scope: str, until: float | None) -> None:
@@ -392,15 +278,9 @@ class Access:
 
     async def changed(self) -> None:
         """What follows each change of the rights."""
-        await self._look()
+        await self._known.look()
         self._tell()
 
     def _tell(self) -> None:
         for tell in self.on_change:
             tell()
-
-
-def _alike(one: Grant, other: Grant) -> bool:
-    return (one.effect, one.what, one.subject, one.scope, one.until) == (
-        other.effect, other.what, other.subject, other.scope, other.until,
-    )  # fmt: skip

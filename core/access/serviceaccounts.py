@@ -54,7 +54,7 @@ class ServiceAccounts:
         account = self._rights.accounts.get(name)
         if account is None or not self._sees(actor, account):
             raise missing("account", name)
-        uses, there = self._keys.uses(account.subject)
+        uses, there = self._keys.owners.uses(account.subject)
         now = self._clock()
         lasting = [use for use in uses or () if use.until is None or now < use.until] if there else []
         return AccountDetail(
@@ -71,7 +71,7 @@ class ServiceAccounts:
         )
 
     def _state(self, account: ServiceAccount) -> ServiceAccount:
-        state = "active" if self._keys.uses(account.owner)[1] else "owner gone"
+        state = "active" if self._keys.owners.uses(account.owner)[1] else "owner gone"
         return msgspec.structs.replace(account, state=state if account.disabled_at is None else "disabled")
 
     # ---------------------------------------------------------------------------------------- verbs

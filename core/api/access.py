@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from core.access import Access, Glass, Limiter
+from core.access import Access, Glass, Inquiry, Limiter
 from core.access.permissions import PERMISSIONS
 from core.api.server import ANYBODY, Call, Server
 from core.errors import Invalid
@@ -58,8 +58,9 @@ class SimulateBody(msgspec.Struct, forbid_unknown_fields=True):
 
 
 def add_access(
-    server: Server, access: Access, glass: Glass, limiter: Limiter, objects: Callable[[], Awaitable[list[str]]]
-) -> None:
+    server: Server, access: Access, inquiry: Inquiry, glass: Glass, limiter: Limiter,
+    objects: Callable[[], Awaitable[list[str]]],
+) -> None:  # fmt: skip
     """`objects` tells everything that there is, as `kind:name`."""
 
     async def permissions(call: Call) -> Any:
@@ -110,21 +111,21 @@ def add_access(
         return await glass.take(call.actor, call.request, **msgspec.structs.asdict(body))
 
     async def matrix(call: Call) -> Any:
-        return access.matrix()
+        return inquiry.matrix()
 
     async def explain(call: Call) -> Any:
         asked = (call.text(name, "") or "" for name in ("user", "permission", "object"))
-        return await access.explain(*asked)
+        return await inquiry.explain(*asked)
 
     async def simulate(call: Call) -> Any:
         fields = msgspec.structs.asdict(await call.body(SimulateBody))
         role = fields.pop("role")
         if role is not None:
             fields["role"] = Role(name=role.name, allows=tuple(role.allows))
-        return await access.simulate(await objects(), **fields)
+        return await inquiry.simulate(await objects(), **fields)
 
     async def whoami(call: Call) -> Any:
-        me = await access.whoami(call.actor)
+        me = await inquiry.whoami(call.actor)
         return msgspec.structs.replace(me, limits=await limiter.left_of(call.actor))
 
     server.add("GET", "/whoami", ANYBODY, whoami)

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from core.access import Access, Gate
+from core.access import Gate, Inquiry
 from core.api.server import Call, Server
 from core.api.usage import UsageReader
 from core.audit import Archiver, Audit, Exporter, Signer
@@ -60,7 +60,7 @@ class ArchiveBody(msgspec.Struct, forbid_unknown_fields=True):
 
 def add_audit(
     server: Server, audit: Audit, signer: Signer, exporter: Exporter, archiver: Archiver, gate: Gate, bus: Bus,
-    access: Access, usage: UsageReader, status: Callable[[], Awaitable[Status]],
+    inquiry: Inquiry, usage: UsageReader, status: Callable[[], Awaitable[Status]],
 ) -> None:  # fmt: skip
     """Declare them."""
 
@@ -196,7 +196,7 @@ def add_audit(
         used = await usage.report(
             Asked(("user", "deployment"), datetime.fromisoformat(since).timestamp() if since else None, limit=MOST)
         )
-        chain, now, rights = await audit.verify(), await status(), access.rights
+        chain, now, rights = await audit.verify(), await status(), inquiry.rights
         almighty = ["root on this host, who reads and ends the daemon and for more breaks the glass"]
         if rights.mode == "user":
             almighty = ["root on this host", f"uid {rights.owner_uid}, who owns the daemon"]
@@ -204,7 +204,7 @@ def add_audit(
             host=socket.gethostname(), version=now.daemon.version, mode=rights.mode, made_by=call.actor.name,
             made_at=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"), since=since, chain=chain,
             keys=await signer.show(), sinks=now.audit_sinks, almighty=tuple(almighty), grants=tuple(rights.grants),
-            matrix=tuple(access.matrix()), use=tuple(_use(row) for row in used.rows),
+            matrix=tuple(inquiry.matrix()), use=tuple(_use(row) for row in used.rows),
             use_all=len(used.rows) + used.left_out, roles=tuple(rights.roles.values()),
             teams=tuple(rights.teams.values()),
             **{name: getattr(found, name) for name in found.__struct_fields__},

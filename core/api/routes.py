@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from core.access import Access, Gate, Glass, Keys, Limiter, ServiceAccounts
+from core.access import Access, Gate, Glass, Inquiry, Keys, Limiter, ServiceAccounts
 from core.api.access import add_access
 from core.api.accounts import add_accounts
 from core.api.audit import add_audit
@@ -117,7 +117,7 @@ class Services:
     ) -> None:
         self.bus, self.gate, self.access, self.keys, self.store = bus, gate, access, keys, store
         self.service_accounts, self.glass = service_accounts, glass
-        self.limiter = limiter
+        self.inquiry, self.limiter = Inquiry(gate), limiter
         self.audit, self.signer, self.exporter, self.archiver, self.catalog = audit, signer, exporter, archiver, catalog
         self.deployments, self.engines, self.chats, self.sampler = deployments, engines, chats, sampler
         self.usage = usage
@@ -134,7 +134,7 @@ class Services:
 def add_routes(server: Server, s: Services) -> None:
     """Declare every route."""
     _daemon(server, s)
-    add_audit(server, s.audit, s.signer, s.exporter, s.archiver, s.gate, s.bus, s.access, s.usage, s.status)
+    add_audit(server, s.audit, s.signer, s.exporter, s.archiver, s.gate, s.bus, s.inquiry, s.usage, s.status)
     _models(server, s)
     _deployments(server, s)
     add_chats(server, s.chats)
@@ -145,7 +145,7 @@ def add_routes(server: Server, s: Services) -> None:
         models = [f"model:{each.name}" for each in await s.catalog.ls()]
         return ["daemon:local", "node:local", "audit:chain", "access:all", "usage:all", *deployments, *models]
 
-    add_access(server, s.access, s.glass, s.limiter, objects)
+    add_access(server, s.access, s.inquiry, s.glass, s.limiter, objects)
     add_nodes(server, s.deployments.labels, s.deployments.sensitive, s.sight)
     add_accounts(server, s.service_accounts)
     add_keys(server, s.keys)
@@ -164,7 +164,7 @@ def _daemon(server: Server, s: Services) -> None:
             models=tuple(await s.catalog.ls()),
             facts=(await s.facts(),),
             audit=tuple(await s.audit.ls(limit=20)),
-            me=await s.access.whoami(call.actor),
+            me=await s.inquiry.whoami(call.actor),
         )
         return s.sight(call).picture(whole)
 

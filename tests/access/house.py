@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from core.access import Access, Gate, Glass, Keys, Rights, ServiceAccounts
+from core.access import Access, Gate, Glass, Inquiry, Keys, Rights, ServiceAccounts
 from core.audit import Audit
 from core.nouns import Actor, AuditRecord, Subject
 from core.settings import Paths
@@ -26,6 +26,7 @@ class House:
         self.audit = Audit(store, paths)
         self.gate = Gate(store, self.audit, Rights(mode="system", owner_uid=0), clock=self.clock)
         self.access = Access(store, self.gate, clock=self.clock)
+        self.inquiry = Inquiry(self.gate, clock=self.clock)
         self.glass = Glass(self.gate, self.access, clock=self.clock)
         self.keys = Keys(store, self.gate, clock=self.clock)
         self.accounts = ServiceAccounts(self.gate, self.access, self.keys, clock=self.clock)

@@ -54,7 +54,7 @@ async def test_a_key_of_a_user_who_left_works_no_more(
     async def gone(name: str) -> Actor:
         raise NotFound(f"this host knows no {name!r}")
 
-    monkeypatch.setattr("core.access.keys.actor_named", gone)
+    monkeypatch.setattr("core.access.owners.actor_named", gone)
     looks = 0
 
     async def pause(seconds: float) -> None:

@@ -152,8 +152,8 @@ async def test_a_limit_is_not_that_of_whoever_got_the_name_or_the_number(
     async def renamed(uids: Any) -> dict[int, str]:
         return dict.fromkeys(uids, "mallory")
 
-    monkeypatch.setattr("core.access.limits.names_of", renamed)
-    await limited.limiter._look()
+    monkeypatch.setattr("core.access.knownnames.names_of", renamed)
+    await limited.limiter._known.look()
     assert limited.limiter.told() == ()
 
 

@@ -188,25 +188,25 @@ async def test_built_in_roles_stay_and_used_ones_are_not_removed(house: House) -
 
 async def test_explain_and_whoami_say_by_which_grant(house: House, ada: Actor) -> None:
     id = await house.grant(ROOT, "operator", "user:bin", "deployment:chat", reason="on call")
-    yes = await house.access.explain("bin", "deployments.stop", "deployment:chat")
+    yes = await house.inquiry.explain("bin", "deployments.stop", "deployment:chat")
     assert yes.allowed and id in yes.why and "on call" in yes.why and yes.grant is not None
-    no = await house.access.explain("user:bin", "models.rm", "model:x")
+    no = await house.inquiry.explain("user:bin", "models.rm", "model:x")
     assert not no.allowed and "no grant gives bin models.rm on model:x" in no.why
-    me = await house.access.whoami(ada)
+    me = await house.inquiry.whoami(ada)
     assert {each.permission for each in me.holds} >= {"deployments.stop", "chats.own"} and not me.because
-    assert (await house.access.whoami(ROOT)).because == "Corral itself"
+    assert (await house.inquiry.whoami(ROOT)).because == "Corral itself"
 
 
 async def test_simulate_says_who_would_gain_and_lose_and_changes_nothing(house: House, ada: Actor) -> None:
     id = await house.grant(ROOT, "operator", "user:bin")
     there = ["deployment:chat", "model:tiny"]
-    lost = await house.access.simulate(there, revoke=id)
+    lost = await house.inquiry.simulate(there, revoke=id)
     assert {(d.subject, d.permission, d.object, d.after) for d in lost} >= {
         ("user:bin", "deployments.stop", "deployment:chat", False)
     }
-    gained = await house.access.simulate(there, what="librarian", subject="user:bin")
+    gained = await house.inquiry.simulate(there, what="librarian", subject="user:bin")
     assert {(d.permission, d.object) for d in gained} == {("models.import", "model:tiny"), ("models.rm", "model:tiny")}
-    denied = await house.access.simulate(there, what="deployments.stop", subject="user:bin", deny=True)
+    denied = await house.inquiry.simulate(there, what="deployments.stop", subject="user:bin", deny=True)
     assert [(d.permission, d.before, d.after) for d in denied] == [("deployments.stop", True, False)]
     assert len(house.access.rights.grants) == 2 and house.may(ada, "deployments.stop")
 
@@ -221,7 +221,7 @@ async def test_a_user_who_left_or_was_renamed_has_no_rules_for_the_gateway(
     async def other(uids: object) -> dict[int, str]:
         return {2: "mallory"}
 
-    monkeypatch.setattr("core.access.service.names_of", other)
+    monkeypatch.setattr("core.access.knownnames.names_of", other)
     looks = 0
 
     async def pause(seconds: float) -> None:

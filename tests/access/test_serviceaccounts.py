@@ -37,13 +37,13 @@ async def test_an_account_never_may_more_than_its_owner_at_that_moment(house: Ho
     await house.grant(ROOT, "deployments.use", "account:ci")  # wide: the owner bounds it
     (told,) = house.keys.told()
     assert told.uses is not None and [(u.scope, u.until) for u in told.uses] == [("deployment:a*", NOW + 100)]
-    yes = await house.access.explain("account:ci", "deployments.use", "deployment:ab")
-    no = await house.access.explain("account:ci", "deployments.use", "deployment:b")
+    yes = await house.inquiry.explain("account:ci", "deployments.use", "deployment:ab")
+    no = await house.inquiry.explain("account:ci", "deployments.use", "deployment:b")
     assert yes.allowed and not no.allowed and no.why.startswith("its owner may not: no grant gives bin")
     await house.access.revoke(ROOT, "r", id)
     (told,) = house.keys.told()
     assert told.uses == ()
-    assert not (await house.access.explain("account:ci", "deployments.use", "deployment:ab")).allowed
+    assert not (await house.inquiry.explain("account:ci", "deployments.use", "deployment:ab")).allowed
 
 
 async def test_with_a_user_who_left_go_his_accounts_keys_and_a_team_s_stay(
@@ -60,7 +60,7 @@ async def test_with_a_user_who_left_go_his_accounts_keys_and_a_team_s_stay(
     async def gone(name: str) -> Actor:
         raise NotFound(f"this host knows no {name!r}")
 
-    monkeypatch.setattr("core.access.keys.actor_named", gone)
+    monkeypatch.setattr("core.access.owners.actor_named", gone)
     await house.keys.follow()
     assert [str(told.key.owner) for told in house.keys.told()] == ["account:ours"]
     states = {account.name: account.state for account in house.accounts.ls(ROOT)}
@@ -80,7 +80,7 @@ async def test_disabling_ends_its_keys_and_what_an_admin_disabled_no_owner_enabl
     assert (await house.accounts.disable(ada, "r", "ci", "moving")).state == "disabled"
     assert house.keys.told() == [] and house.keys_told > told
     assert house.keys.get(ada, "ci/build").state == "owner disabled"
-    why = (await house.access.explain("account:ci", "deployments.use", "deployment:a")).why
+    why = (await house.inquiry.explain("account:ci", "deployments.use", "deployment:a")).why
     assert why == "ci is disabled: moving"
     assert (await house.accounts.enable(ada, "r", "ci")).state == "active"
     await house.accounts.disable(ROOT, "r", "ci", "it was abused")
@@ -178,7 +178,7 @@ async def test_an_account_is_no_user_of_anything_but_deployments(house: House, a
     with pytest.raises(Conflict, match="the last admin stays"):  # an account is none
         await house.access.revoke(ROOT, "r", first.id)
     assert not house.may(Actor(uid=4242, name="ci"), "deployments.use")
-    said = await house.access.explain("account:ci", "deployments.rm", "deployment:a")
+    said = await house.inquiry.explain("account:ci", "deployments.rm", "deployment:a")
     assert not said.allowed and "acts through API keys" in said.why
 
 

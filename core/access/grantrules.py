@@ -1,0 +1,60 @@
+"""What may be written as a grant: what it gives, on which scope, why and until when."""
+
+from __future__ import annotations
+
+import re
+import secrets
+
+from core.access.permissions import PERMISSIONS
+from core.access.rights import Rights
+from core.errors import Invalid, NotFound
+from core.nouns import Actor, Grant, Subject
+
+SCOPE = re.compile(r"(?P<kind>[a-z]+):(?P<name>[^*\s:]{0,128}\*?)")
+KINDS = frozenset(each.kind for each in PERMISSIONS.values())
+REASON_LENGTH = 500
+
+
+def check(what: str, scope: str, reason: str, until: float | None, now: float) -> None:
+    """Raises `Invalid` for a grant that would mean nothing."""
+    match = SCOPE.fullmatch(scope)
+    if scope != "*" and (match is None or match["kind"] not in KINDS):
+        kinds = ", ".join(sorted(KINDS))
+        raise Invalid(
+            f"{scope!r} is no scope", f"it is * or kind:name, a star at the end only; kinds are {kinds}",
+            "for example deployment:team-a-*",
+        )  # fmt: skip
+    if len(reason) > REASON_LENGTH:
+        raise Invalid(f"the reason is over {REASON_LENGTH} characters")
+    if until is not None and until <= now:
+        raise Invalid("the grant would end before it begins", todo="give an end that lies ahead")
+    named = PERMISSIONS.get(what)
+    if named is not None and match is not None and match["kind"] != named.kind:
+        raise Invalid(f"{what} is about {named.kind}:..., so on {scope} it would mean nothing")
+
+
+def check_what(rights: Rights, what: str) -> None:
+    """Raises `Invalid`, `NotFound` where there is no such permission or role."""
+    if "." in what or what == "*":
+        if not rights.permissions_of(what):
+            raise Invalid(f"there is no permission {what!r}", todo="corral access permissions")
+    elif what not in rights.roles:
+        known = ", ".join(sorted(rights.roles))
+        raise NotFound(f"there is no role {what!r}", f"there are: {known}", "corral access roles")
+
+
+def new_grant(
+    by: Actor, effect: str, what: str, subject: Subject, scope: str, reason: str, until: float | None, now: float
+) -> Grant:
+    """A grant with an id of its own."""
+    return Grant(
+        id=f"g{secrets.token_hex(4)}", effect="deny" if effect == "deny" else "allow", what=what, subject=subject,
+        scope=scope, reason=reason, by=by.name, at=now, until=until,
+    )  # fmt: skip
+
+
+def alike(one: Grant, other: Grant) -> bool:
+    """Do they say the same?"""
+    return (one.effect, one.what, one.subject, one.scope, one.until) == (
+        other.effect, other.what, other.subject, other.scope, other.until,
+    )  # fmt: skip

@@ -1,0 +1,41 @@
+"""The names that uids have now, looked at from time to time: users are renamed and leave, and numbers go to others."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable
+
+from core.access.people import names_of
+from core.errors import CorralError
+
+log = logging.getLogger(__name__)
+
+LOOK_EVERY_S = 60.0
+
+
+class KnownNames:
+    """Of the uids that `whose` gives at each look. `names` has no uid that has left the host."""
+
+    def __init__(self, whose: Callable[[], Iterable[int]]) -> None:
+        self._whose = whose
+        self.names: dict[int, str] = {}
+
+    async def look(self) -> bool:
+        """Look now; whether anything has changed. Those that were known stay known when the host's directory does not
+        answer: a slow one locks nobody out."""
+        before = self.names
+        try:
+            self.names = await names_of(sorted(self._whose()))
+        except CorralError as error:
+            log.warning("%s", error)
+        return self.names != before
+
+    async def run(
+        self, tell: Callable[[], None], pause: Callable[[float], Awaitable[None]] = asyncio.sleep
+    ) -> None:  # fmt: skip
+        """Look each minute, and `tell` what has changed, until cancelled."""
+        while True:
+            await pause(LOOK_EVERY_S)
+            if await self.look():
+                tell()
