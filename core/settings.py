@@ -346,6 +346,9 @@ class SamplesTable(_Table, frozen=True, kw_only=True):
     pss_every_s: Annotated[float, msgspec.Meta(ge=5, le=86400)] = 30.0
 
 
+PASSPHRASE = "passphrase"  # noqa: S105 - the word for it in corral.toml
+
+
 class ChatsTable(_Table, frozen=True, kw_only=True):
     keep_days: Annotated[int, msgspec.Meta(ge=0, le=36500)] = 0
     """Days after its last turn that a chat is kept; then it is deleted for good. 0 = for ever. It is the rule where
@@ -472,4 +475,10 @@ def parse(text: str, name: str = "corral.toml") -> Settings:
             why = "whoever reads along has the keys"
             todo = f'write https:// (`corral gateway certificate`), or set insecure_plain_http = "{PLAIN_HTTP}"'
         raise refusal(text, name, ["gateway", "listen"], f"gateway.listen: {error}", why, todo) from None
+    if found.chats.next_master_key == PASSPHRASE:
+        raise refusal(
+            text, name, ["chats", "next_master_key"], "chats.next_master_key is a file, and no passphrase",
+            "a passphrase comes after a file by another name",
+            f'write master_key = "{PASSPHRASE}", then `corral reload` and `corral chats rekey`',
+        )  # fmt: skip
     return found

@@ -20,9 +20,8 @@ from core import fulldisk
 from core.chats.sealed import KEY, Master
 from core.errors import Conflict, CorralError, Failed, Invalid, Locked
 from core.proof.keys import flush_folder, place_of, read_private
-from core.settings import ChatsTable, Paths
+from core.settings import PASSPHRASE, ChatsTable, Paths
 
-PASSPHRASE = "passphrase"  # noqa: S105 - the word for it in corral.toml
 SHORTEST = 12
 """Characters of a passphrase."""
 COST = 17

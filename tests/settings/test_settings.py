@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from core.errors import Invalid
-from core.settings import Settings, cache_folder, load, user_paths
+from core.settings import Settings, cache_folder, load, parse, user_paths
 
 
 def test_no_file_means_the_defaults(tmp_path: Path) -> None:
@@ -41,6 +41,12 @@ def test_a_file_of_somebody_else_is_refused(tmp_path: Path) -> None:
     os.chown(file, 65534, 65534)
     with pytest.raises(Invalid, match=r"belongs to uid 65534.*chown 0 "):
         load(file)
+
+
+def test_a_passphrase_as_the_next_master_key_is_refused_with_the_way_there() -> None:
+    with pytest.raises(Invalid, match=r"corral.toml:2: .*is a file.*master_key = .passphrase.*rekey"):
+        parse('[chats]\nnext_master_key = "passphrase"\n')
+    assert parse('[chats]\nmaster_key = "passphrase"\nnext_master_key = "/k"\n').chats.next_master_key == "/k"
 
 
 def test_corral_home_moves_everything() -> None:
