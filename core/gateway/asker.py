@@ -8,6 +8,7 @@ import socket
 
 import httptools
 
+from core.gateway.apis import shape_of
 from core.gateway.core import Core
 from core.gateway.crowd import place
 from core.gateway.errors import Refusal
@@ -64,7 +65,8 @@ class Asker:
         if self.source != LOCAL:
             if request.target in PROBES or _path(request.target) in PROBES:
                 return
-            raise Refusal(401, "an API key is needed: Authorization: Bearer KEY", "invalid_api_key", headers=NEEDS_KEY)
+            how = "x-api-key: KEY" if shape_of(request.target) == "messages" else "Authorization: Bearer KEY"
+            raise Refusal(401, f"an API key is needed: {how}", "invalid_api_key", headers=NEEDS_KEY)
         if request.actor or request.turn or request.groups is not None:
             if self.uid in (self._core.owner, 0):
                 return  # the daemon has looked at the rights of the one on whose behalf it asks

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from core.gateway.asked import Asked
+from core.gateway.errors import Refusal
 
 
 def with_usage(body: bytes, asked: Asked) -> bytes:
@@ -26,8 +27,17 @@ def with_progress(body: bytes) -> bytes:
     return msgspec.json.encode(fields)
 
 
-def with_model(body: bytes, model: str) -> bytes:
-    """The body asking for another model, else as it was."""
+def unambiguous(body: bytes, model: str) -> bytes:
+    """The body for a server of somebody else, asking for `model`, with each name in it once: of one that stood there
+    twice the last, by which the gateway went. Raises `Refusal` for a name that differs from one of ours in its case
+    alone: decoders that do not tell the two apart (Go's) would go by it, past rights and limits."""
     fields = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+    for name in fields:
+        if name not in _OURS and (ours := _FOLDED.get(name.casefold())) is not None:
+            raise Refusal(400, f"the body has {name[:100]!r}: this field is called {ours!r}", "bad_request")
     fields["model"] = msgspec.Raw(msgspec.json.encode(model))
     return msgspec.json.encode(fields)
+
+
+_OURS = frozenset(Asked.__struct_fields__)
+_FOLDED = {name.casefold(): name for name in _OURS}

@@ -20,6 +20,8 @@ _MESSAGES_KINDS = {
 }  # fmt: skip
 _SAID = 2000
 """Characters of an engine's words that are passed on."""
+_WORD = 100
+"""Characters of a type, a code, a param."""
 
 
 class Refusal(Exception):
@@ -67,13 +69,16 @@ class Refusal(Exception):
         return {"message": self.message, "type": kind, "param": None, "code": self.code}
 
 
-def _messages_body(status: int, message: str) -> bytes:
-    kind = _MESSAGES_KINDS.get(status, "invalid_request_error" if status < 500 else "api_error")
+def _messages_body(status: int, message: str, kind: str | None = None) -> bytes:
+    kind = kind or _MESSAGES_KINDS.get(status, "invalid_request_error" if status < 500 else "api_error")
     return msgspec.json.encode({"type": "error", "error": {"type": kind, "message": message}})
 
 
 class _Error(msgspec.Struct):
     message: str = ""
+    type: str | None = None
+    param: msgspec.Raw = msgspec.Raw(b"null")
+    code: msgspec.Raw = msgspec.Raw(b"null")
 
 
 class _Said(msgspec.Struct):
@@ -83,13 +88,39 @@ class _Said(msgspec.Struct):
     detail: msgspec.Raw = msgspec.Raw(b"")
 
 
-def as_messages(status: int, body: bytes) -> bytes:
-    """An engine's error in the shape of Messages; engines answer there as they do elsewhere."""
+_SAID_SO = msgspec.json.Decoder(_Said).decode
+_CODES = {"exceed_context_size_error": "context_length_exceeded"}
+"""What llama.cpp has a type of its own for and OpenAI a code, which clients look at."""
+_UNSEEN = {n: None for n in (*range(32), *range(127, 160)) if n not in b"\n\t"}
+"""Controls, C1 too: what a server of somebody else says may end on a terminal."""
+
+
+def as_shape(shape: Shape, status: int, body: bytes) -> bytes:
+    """An engine's error, bounded, as the clients of `shape` expect it: engines have it in shapes of their own."""
     try:
-        said = msgspec.json.decode(body, type=_Said)
-    except (msgspec.DecodeError, RecursionError):
-        return _messages_body(status, body.decode("utf-8", "replace")[:_SAID])
-    if said.type == "error" and isinstance(said.error, _Error):
-        return body
-    words = said.error.message if isinstance(said.error, _Error) else said.error or said.message
-    return _messages_body(status, (words or bytes(said.detail).decode("utf-8", "replace"))[:_SAID])
+        said = _SAID_SO(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        said = _Said(message=body[: 4 * _SAID].decode("utf-8", "replace"))
+    error = said.error if isinstance(said.error, _Error) else _Error(message=said.error or said.message)
+    message = _clean(error.message or bytes(said.detail)[: 4 * _SAID].decode("utf-8", "replace"), _SAID)
+    message = message or f"the engine answered {status} and did not say why"
+    if shape == "messages":
+        known = said.type == "error" and error.type in _MESSAGES_KINDS.values()
+        return _messages_body(status, message, error.type if known else None)
+    kind = "invalid_request_error" if status < 500 else "server_error"
+    if error.type in _CODES:
+        code: str | None = _CODES[error.type]
+    else:
+        kind, code = _clean(error.type or kind, _WORD), _word(error.code)
+    fields = {"message": message, "type": kind, "param": _word(error.param), "code": code}
+    return msgspec.json.encode({"error": fields})
+
+
+def _clean(text: str, most: int) -> str:
+    return text[:most].translate(_UNSEEN).strip()
+
+
+def _word(raw: msgspec.Raw) -> str | None:
+    """A word of the error object; of anything that is no text, as the number that llama.cpp has for a code, None."""
+    value = msgspec.json.decode(raw) if bytes(memoryview(raw)[:1]) == b'"' else None
+    return _clean(value, _WORD) if isinstance(value, str) else None

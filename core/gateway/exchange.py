@@ -11,10 +11,10 @@ from core.gateway import wire
 from core.gateway.admission import admit
 from core.gateway.apis import Api
 from core.gateway.asked import Asked
-from core.gateway.bodies import with_model, with_progress, with_usage
+from core.gateway.bodies import unambiguous, with_progress, with_usage
 from core.gateway.core import Core
 from core.gateway.counting import Counts, counts_of
-from core.gateway.errors import Refusal, as_messages
+from core.gateway.errors import Refusal, as_shape
 from core.gateway.keys import Holder
 from core.gateway.limits import BYTES_A_TOKEN, Hold, Meter
 from core.gateway.opening import opened
@@ -24,7 +24,7 @@ from core.gateway.sessions import session
 from core.gateway.turns import ALONE_S, Turn
 
 ERROR_BYTES = 64 << 10
-"""Of an engine's error that is put into another shape."""
+"""Of an engine's error that is read."""
 _NOWHERE = wire.ReplicaRoute(id="", launch="", endpoint="")
 """Of a request that no replica took."""
 
@@ -79,15 +79,15 @@ class Exchange(Seating):
             raise _not_served(route, api)
         if core.spool.left < 1 and not core.table.limits.serve_uncounted:
             raise Refusal(503, "usage cannot be recorded: the spool is full; start the daemon", "spool_full")
+        if route.asks_for:
+            self._body = unambiguous(body, route.asks_for)
         self._unopened = self._reads = False
         if asked.stream and api.answers:
             self._counts = self._streaming(api, asked)
         else:
             self._counts = counts_of(api)
-        if route.asks_for:
-            self._body = with_model(self._body, route.asks_for)
         self._error: bytearray | None = None
-        """What came of an engine's error that is not in the client's shape."""
+        """What came of an engine's error, which is put into the client's shape at its end."""
         self._holder, self._prompt = holder, len(body) // BYTES_A_TOKEN + 1
         self._hold: Hold | None = None
         if len(self._target.seats) > 1 and not route.embedding:
@@ -149,8 +149,8 @@ class Exchange(Seating):
             self._begun()
         if self._turn is not None:
             self._turn.content_type = content_type
-        if status >= 400 and self._api.shape == "messages":
-            self._error = bytearray()
+        if status >= 400:
+            self._error, self._sse = bytearray(), False
         elif self._client is not None:
             self._client.begin(status, content_type, None if self._sse else length, self._told())
 
@@ -202,7 +202,9 @@ class Exchange(Seating):
             self._error += data
         if not last:
             return b""
-        made = as_messages(self._status, bytes(self._error))
+        made = as_shape(self._api.shape, self._status, bytes(self._error))
+        if self._turn is not None:
+            self._turn.content_type = b"application/json"
         if self._client is not None:
             self._client.begin(self._status, b"application/json", len(made))
         return made
@@ -298,6 +300,8 @@ class Exchange(Seating):
 
     def _cut(self, refusal: Refusal, outcome: str) -> None:
         """End an answer early: an error event in a stream, a closed connection else."""
+        if self._error is not None:  # nothing of it was sent
+            self._error, self._status = None, 0
         if not self._status:
             self._refused(refusal, outcome)
             return

@@ -51,6 +51,8 @@ class Stub:
         self.slams = 0
         self.drops = False
         self.die = False
+        self.torn = False
+        """It promises more of an answer in one piece than comes, and closes."""
         self.connections = 0
         self.scripts: dict[bytes, tuple[int, bytes | list[bytes]]] = {}
         self.serving: dict[asyncio.Task, asyncio.StreamWriter] = {}
@@ -89,8 +91,12 @@ class Stub:
                     usage = {"prompt_tokens": 5, "completion_tokens": 2}
                     answer = script or json.dumps({"choices": [{"x": "y" * self.size}], "usage": usage}).encode()
                     kind = b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(answer)
+                    if self.torn:
+                        kind = kind.replace(b"Length: ", b"Length: 9")
                     writer.write(b"HTTP/1.1 %d X\r\n" % status + kind + answer)
                     await writer.drain()
+                    if self.torn:
+                        return
                     continue
                 writer.write(
                     b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
