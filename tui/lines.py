@@ -6,9 +6,9 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 import msgspec
@@ -19,6 +19,7 @@ from tui.command import Told, note, options
 from tui.plain import draws_ascii, line
 
 _BAR = 24
+T = TypeVar("T")
 
 
 def say(text: str = "") -> None:
@@ -43,6 +44,23 @@ def table(head: Sequence[str], rows: Sequence[Sequence[object]], spare: Sequence
 def as_json(value: object) -> None:
     """One document, in ASCII: a model's control characters leave as escapes."""
     sys.stdout.write(json.dumps(msgspec.to_builtins(value), indent=2) + "\n")
+
+
+def listed(
+    found: Sequence[T], name: Callable[[T], str], head: Sequence[str], row: Callable[[T], Sequence[object]], *,
+    empty: str = "",
+) -> None:  # fmt: skip
+    """What `ls` of a noun writes: a document with --json, the names alone with -q, else a table, or `empty` where there
+    is nothing."""
+    if options().json:
+        as_json(found)
+    elif options().quiet:
+        for each in found:
+            say(line(name(each)))
+    elif found:
+        table(head, [row(each) for each in found])
+    elif empty:
+        say(empty)
 
 
 def tell(document: object, text: str) -> None:

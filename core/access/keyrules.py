@@ -28,7 +28,10 @@ def check(
         raise Invalid("the key could use no deployment", todo="name some, or say *")
     for pattern in deployments:
         if not _PATTERN.fullmatch(pattern):
-            raise Invalid(f"{pattern!r} is no name of deployments", "a star stands at the end only")
+            raise Invalid(
+                f"{pattern!r} is no name of deployments",
+                "they are of a-z, 0-9, dot, dash and underscore; a star stands at the end only", "for example team-a-*",
+            )  # fmt: skip
     for endpoint in endpoints:
         if endpoint not in ENDPOINTS:
             raise Invalid(f"there is no endpoint {endpoint!r}", f"there are: {', '.join(ENDPOINTS)}")

@@ -13,6 +13,7 @@ import secrets as random
 import sqlite3
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 import msgspec
@@ -23,10 +24,11 @@ from core.access.gate import Gate
 from core.access.keytables import KeyRow
 from core.access.owners import Owners
 from core.access.people import subject_named
+from core.access.permissions import matches
 from core.access.rights import Use
-from core.access.secrets import SHOWN, hash_of, new_secret, well_formed
+from core.access.secrets import PREFIX, SHOWN, hash_of, new_secret, well_formed
 from core.errors import Conflict, CorralError, Invalid, NotAllowed, NotFound, missing
-from core.nouns import Actor, Key, Limits, NewKey, Subject
+from core.nouns import Actor, FoundKey, Key, Limits, NewKey, Subject
 from core.store import Store
 
 log = logging.getLogger(__name__)
@@ -187,12 +189,36 @@ class Keys:
             raise Conflict(f"{name!r} is the name of several keys", names, "say OWNER/NAME, or the id")
         return found[0]
 
-    def whose(self, actor: Actor, hash: str) -> Key:
-        """The key with this hash of a secret, revoked ones too. Raises `NotFound`."""
-        for row in self._rows.values():
-            if hash in (row.hash, row.old_hash) and self._sees(actor, row.key):
-                return self._state(row.key)
-        raise NotFound("no key here has this secret", "it is another installation's, or one that was never made")
+    def matching(self, actor: Actor | None, text: str) -> list[Key]:
+        """Those that `text` means: an id, a name, OWNER/NAME, one of these with a star at its end, or the first
+        characters of a secret; revoked ones too. Of those that `actor` has himself; None: of all. Raises `NotFound`."""
+        keys = [row.key for row in self._rows.values() if actor is None or self.owners.owns(actor, row.key.owner)]
+        begins = text.removesuffix("...")
+        found = [
+            key
+            for key in keys
+            if any(matches(text, each) for each in (key.id, key.name, f"{key.owner.name}/{key.name}"))
+            or (len(begins) > len(PREFIX) and key.begins.startswith(begins))
+        ]
+        if not found:
+            raise NotFound(
+                f"there is no key {text[:100]!r}", todo="see `corral keys ls`: say a name, OWNER/NAME or an id"
+            )
+        return found
+
+    async def whose(self, actor: Actor, hash: str) -> FoundKey:
+        """The key with this hash of a secret, revoked ones too, and whether it was rotated away. Raises `NotFound`."""
+        id, away = await self._store.read(lambda db: keytables.key_of(db, hash))
+        row = self._rows.get(id)
+        if row is None or not self._sees(actor, row.key):
+            raise NotFound(
+                "no key here has this secret", "it is another installation's, or one that was never made",
+                "one that was rotated away before Corral kept that is not known either",
+            )  # fmt: skip
+        key, until = self._state(row.key), None
+        if away is not None and hash == row.old_hash and key.state == "active":
+            until = key.old_until if key.old_until is not None and self._clock() < key.old_until else None
+        return FoundKey(**_fields(key), away_at=away, works_until=until)
 
     async def create(
         self, actor: Actor, request: str, name: str, *, owner: str = "", deployments: tuple[str, ...] = ("*",),
@@ -259,13 +285,12 @@ class Keys:
 
         def change(key: Key) -> Key:
             self._holds(actor, key)
+            self._works(key)
             return msgspec.structs.replace(
                 key, begins=secret[:SHOWN], rotated_at=now, old_until=now + grace if grace else None
             )
 
-        new = await self._change(
-            actor, "keys.rotate", row, request, change, hash=hash_of(secret), old=row.hash if grace else None
-        )
+        new = await self._change(actor, "keys.rotate", row, request, change, hash=hash_of(secret), keep=bool(grace))
         return _with_secret(self._state(new.key), secret)
 
     async def revoke(self, actor: Actor, request: str, name: str, reason: str = "") -> Key:
@@ -279,18 +304,40 @@ class Keys:
 
     async def _change(
         self, actor: Actor, verb: str, row: KeyRow, request: str, change: Callable[[Key], Key], *, hash: str = "",
-        old: str | None = None, reason: str = "",
+        keep: bool = False, reason: str = "",
     ) -> KeyRow:  # fmt: skip
         def work(db: sqlite3.Connection) -> tuple[KeyRow, Any, Any]:
             self._may_manage(actor, row.key)
             now = next(each for each in keytables.all_keys(db) if each.key.id == row.key.id)
             if now.key.revoked_at is not None:
-                raise Conflict(f"the key {now.key.name} was revoked", todo="make a new one")
-            new = KeyRow(change(now.key), hash or now.hash, old if hash else now.old_hash)
+                raise Conflict(
+                    f"the key {now.key.name} was revoked", "a revoked key stays so",
+                    f"make another one: corral keys create {now.key.name}",
+                )  # fmt: skip
+            new = KeyRow(change(now.key), hash or now.hash, now.old_hash)
+            if hash:
+                new = new._replace(old_hash=now.hash if keep else None)
+                keytables.put_away(db, now, self._clock())
             keytables.put_key(db, new)
             return new, now.key, new.key
 
         return await self._act(actor, verb, row.key, request, work, reason=reason)
+
+    def _works(self, key: Key) -> None:
+        """Raises `Conflict` for a key whose new secret would open nothing."""
+        state = self.owners.state(key)
+        if state == "expired" and key.until is not None:
+            raise Conflict(
+                f"the key {key.name} has expired", f"it ended at {_moment(key.until)}: a new secret would open nothing",
+                f"give it another end first: corral keys limit {key.name} --expires 30d",
+            )  # fmt: skip
+        if state in ("owner disabled", "owner gone"):
+            how, todo = "gone", "make a key of somebody who is there"
+            if state == "owner disabled":
+                how, todo = "disabled", f"corral accounts enable {key.owner.name}"
+            raise Conflict(
+                f"the key {key.name} does not work", f"{key.owner} is {how}: a new secret would open nothing", todo
+            )  # fmt: skip
 
     def _may_manage(self, actor: Actor, key: Key) -> None:
         """His own with `keys.own`, another's with `keys.manage`. Raises `NotAllowed`."""
@@ -327,7 +374,15 @@ def _object(key: Key) -> str:
 
 
 def _with_secret(key: Key, secret: str) -> NewKey:
-    return NewKey(**{name: getattr(key, name) for name in Key.__struct_fields__}, key=secret)
+    return NewKey(**_fields(key), key=secret)
+
+
+def _moment(at: float) -> str:
+    return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M UTC}"
+
+
+def _fields(key: Key) -> dict[str, Any]:
+    return {name: getattr(key, name) for name in Key.__struct_fields__}
 
 
 __all__ = ["Keys", "Told", "hash_of", "well_formed"]

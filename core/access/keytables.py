@@ -24,6 +24,23 @@ def all_keys(db: sqlite3.Connection) -> list[KeyRow]:
     return [KeyRow(msgspec.json.decode(row[0], type=Key), row[1], row[2]) for row in rows]
 
 
+def key_of(db: sqlite3.Connection, hash: str) -> tuple[str, float | None]:
+    """The id of the key that has, or had, the secret with this hash, and when (epoch seconds) it was rotated away; ""
+    for none."""
+    row = db.execute("SELECT id FROM keys WHERE hash = ?", (hash,)).fetchone()
+    if row is not None:
+        return str(row[0]), None
+    row = db.execute("SELECT key, away_at FROM key_secrets_before WHERE hash = ?", (hash,)).fetchone()
+    return (str(row[0]), float(row[1])) if row is not None else ("", None)
+
+
+def put_away(db: sqlite3.Connection, row: KeyRow, at: float) -> None:
+    """Remember the secret that is rotated away at `at`, for whoever finds it later."""
+    db.execute(
+        "INSERT OR REPLACE INTO key_secrets_before (hash, key, away_at) VALUES (?, ?, ?)", (row.hash, row.key.id, at)
+    )
+
+
 def put_key(db: sqlite3.Connection, row: KeyRow) -> None:
     data = msgspec.json.encode(row.key).decode()
     db.execute(

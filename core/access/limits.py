@@ -120,6 +120,11 @@ class Limiter:
         """The subject that is written so. Raises `Invalid`, `NotFound`, `Conflict`."""
         if text in _EACH:
             return Meant(text)
+        if text.startswith("account:"):
+            raise Invalid(
+                f"{text[:100]!r} has no limits of its own", "it counts as its owner, and through its keys",
+                f"limit one of its keys, key:{text[8:100]}/NAME, or its owner",
+            )  # fmt: skip
         each, rest = ("each:", text.removeprefix("each:")) if text.startswith("each:") else ("", text)
         kind, _, name = rest.partition(":")
         if kind not in (("group", "team") if each else _SHARED) or not _NAME.fullmatch(name):

@@ -56,7 +56,7 @@ def add_keys(server: Server, keys: Keys) -> None:
         return keys.get(call.actor, call.text("name", "") or "")
 
     async def whose(call: Call) -> Any:
-        return keys.whose(call.actor, (await call.body(WhoseBody)).hash)
+        return await keys.whose(call.actor, (await call.body(WhoseBody)).hash)
 
     async def create(call: Call) -> Any:
         body = await call.body(KeyBody)

@@ -6,7 +6,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from core.client.access import Caller
-from core.nouns import Key, NewKey
+from core.nouns import FoundKey, Key, NewKey
 
 
 class KeyCalls:
@@ -22,9 +22,9 @@ class KeyCalls:
         """By id, name or OWNER/NAME."""
         return await self._client.call("GET", f"/keys/one?{urlencode({'name': name})}", Key)
 
-    async def whose(self, hash: str) -> Key:
+    async def whose(self, hash: str) -> FoundKey:
         """`hash`: SHA-256 of the secret, which stays here."""
-        return await self._client.call("POST", "/keys/whose", Key, {"hash": hash})
+        return await self._client.call("POST", "/keys/whose", FoundKey, {"hash": hash})
 
     async def create(self, **fields: Any) -> NewKey:
         """`name`, and of `owner`, `deployments`, `endpoints`, `sources`, `limits`, `until` what is meant."""

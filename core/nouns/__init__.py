@@ -54,7 +54,7 @@ from core.nouns.deployments import (
     PlanParts,
     Replica,
 )
-from core.nouns.keys import ENDPOINTS, AccountDetail, Key, NewKey
+from core.nouns.keys import ENDPOINTS, AccountDetail, FoundKey, Key, NewKey
 from core.nouns.limits import Left, Limit, Limits, LimitView
 from core.nouns.models import ImportJob, Model, ModelFile, ModelShape
 from core.nouns.nodes import Counters, NodeFacts, NodeLabels, NodeSample, ProcessSample
@@ -100,6 +100,7 @@ __all__ = [
     "FileKey",
     "FileReport",
     "Forgotten",
+    "FoundKey",
     "GatewayCertificate",
     "GatewayStatus",
     "Grant",

@@ -43,6 +43,15 @@ class Key(Noun, frozen=True, kw_only=True):
     """active, expired, revoked, `owner gone` (the host no longer knows the user) or `owner disabled` (the account)."""
 
 
+class FoundKey(Key, frozen=True, kw_only=True):
+    """The key that a secret is of, or was."""
+
+    away_at: float | None = None
+    """When that secret was rotated away (epoch seconds); None: it is the key's own."""
+    works_until: float | None = None
+    """Until when it works all the same, beside the one that replaced it; None: no more."""
+
+
 class AccountDetail(Noun, frozen=True, kw_only=True):
     """A service account with what it was granted, its keys, and what comes of it now."""
 

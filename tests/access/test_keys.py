@@ -118,7 +118,7 @@ async def test_rotation_with_grace_lets_both_secrets_work_for_a_while(house: Hou
     assert {(each.hash, each.until) for each in house.keys.told()} == {
         (hash_of(new.key), None), (hash_of(old.key), NOW + 60),
     }  # fmt: skip
-    assert house.keys.whose(ada, hash_of(old.key)).id == new.id
+    assert (await house.keys.whose(ada, hash_of(old.key))).id == new.id
     house.now += 60
     assert [each.hash for each in house.keys.told()] == [hash_of(new.key)]
     newest = await house.keys.rotate(ada, "r", "ci", 0)
@@ -129,13 +129,13 @@ async def test_a_revoked_key_is_told_no_more_and_still_found_by_its_secret(house
     await house.grant(ROOT, "user", "user:bin")
     made = await house.keys.create(ada, "r", "ci")
     assert (await house.keys.revoke(ada, "r", "ci", "leaked")).state == "revoked"
-    assert house.keys.told() == [] and house.keys.whose(ada, hash_of(made.key)).id == made.id
+    assert house.keys.told() == [] and (await house.keys.whose(ada, hash_of(made.key))).id == made.id
     with pytest.raises(Conflict, match="was revoked"):
         await house.keys.rotate(ada, "r", made.id, 0)
     again = await house.keys.create(ada, "r", "ci")
     assert house.keys.get(ada, "ci").id == again.id
     with pytest.raises(NotFound, match="no key here"):
-        house.keys.whose(ada, hash_of(new_secret()))
+        await house.keys.whose(ada, hash_of(new_secret()))
     verbs = [(r.verb, r.reason) for r in await house.audit.ls(verb="keys.*", outcome="done")]
     assert verbs == [("keys.create", ""), ("keys.revoke", "leaked"), ("keys.create", "")]
     assert made.key not in str(await house.audit.ls(limit=1000))
@@ -207,3 +207,46 @@ def test_a_secret_with_another_letter_is_told_from_a_right_one(at: int, letter: 
     at += len("corral_")
     other = secret[:at] + letter + secret[at + 1 :]
     assert other == secret or not well_formed(other)
+
+
+async def test_a_secret_that_was_rotated_away_is_still_told_whose_it_was(house: House, ada: Actor) -> None:
+    await house.grant(ROOT, "user", "user:bin")
+    first = await house.keys.create(ada, "r", "ci")
+    second = await house.keys.rotate(ada, "r", "ci", 3600.0)
+    found = await house.keys.whose(ada, hash_of(first.key))
+    assert (found.id, found.away_at, found.works_until) == (first.id, NOW, NOW + 3600)
+    house.now += 4000
+    third = await house.keys.rotate(ada, "r", "ci", 0.0)
+    for secret, away in ((first, NOW), (second, NOW + 4000), (third, None)):
+        found = await house.keys.whose(ada, hash_of(secret.key))
+        assert (found.id, found.away_at, found.works_until) == (first.id, away, None)
+    with pytest.raises(NotFound, match="never made"):
+        await house.keys.whose(ada, hash_of("corral_other"))
+
+
+async def test_a_key_that_opens_nothing_gets_no_new_secret(house: House, ada: Actor) -> None:
+    await house.grant(ROOT, "user", "user:bin")
+    made = await house.keys.create(ada, "r", "ci", until=NOW + 60)
+    house.now += 61
+    with pytest.raises(Conflict, match=r"ci has expired.*ended at 1970.*corral keys limit ci --expires"):
+        await house.keys.rotate(ada, "r", "ci", 0.0)
+    assert any("has expired" in reason for reason in await house.refusals())
+    await house.keys.limit(ada, "r", "ci", {"until": NOW + 1000})
+    assert (await house.keys.rotate(ada, "r", "ci", 0.0)).key != made.key
+    await house.keys.revoke(ada, "r", "ci")
+    with pytest.raises(Conflict, match=r"was revoked.*stays so.*corral keys create ci"):
+        await house.keys.rotate(ada, "r", "ci", 0.0)
+
+
+async def test_keys_are_meant_by_name_id_owner_or_beginning(house: House, ada: Actor, bob: Actor) -> None:
+    await house.grant(ROOT, "user", "user:bin")
+    await house.grant(ROOT, "user", "user:daemon")
+    mine, his = await house.keys.create(ada, "r", "ci"), await house.keys.create(bob, "r", "ci")
+    await house.keys.create(ada, "r", "other")
+    for text in ("bin/ci", mine.id, mine.begins, mine.begins + "...", "bin/c*"):
+        assert [each.id for each in house.keys.matching(None, text)] == [mine.id], text
+    assert {each.id for each in house.keys.matching(None, "ci")} == {mine.id, his.id}
+    assert [each.id for each in house.keys.matching(bob, "ci")] == [his.id]
+    for text in ("corral_", "", "cii", mine.id[:-1]):
+        with pytest.raises(NotFound, match="no key"):
+            house.keys.matching(None, text)

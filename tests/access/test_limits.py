@@ -187,3 +187,8 @@ async def test_a_default_for_each_is_lifted_for_one(limited: Limited) -> None:
     await limited.set("user:bin", rpm=-1, hours="always")
     (told,) = limited.limiter.told()
     assert (told.limits.rpm, told.limits.hours) == (-1, "always")
+
+
+async def test_a_service_account_has_no_limits_of_its_own_and_is_told_whose_count(limited: Limited) -> None:
+    with pytest.raises(Invalid, match=r"counts as its owner.*key:ci/NAME"):
+        await limited.set("account:ci", rpm=5)

@@ -6,24 +6,22 @@ from typing import Any
 
 import click
 
-from core.nouns import AccountDetail
+from core.nouns import AccountDetail, ServiceAccount
 from tui.command import Nouns, options, run, with_options
-from tui.lines import as_json, ask, say, table, tell
+from tui.lines import as_json, ask, listed, say, table, tell
 from tui.plain import line
 from tui.words import moment
 
 
 def _ls() -> None:
-    found = run(lambda client: client.accounts.ls())
-    if options().json:
-        as_json(found)
-    elif options().quiet:
-        for each in found:
-            say(each.name)
-    elif found:
-        table(("ACCOUNT", "OWNER", "STATE", "FOR"), [(a.name, str(a.owner), a.state, a.words or "-") for a in found])
-    else:
-        say("there is no service account: `corral accounts create NAME`")
+    found: list[ServiceAccount] = run(lambda client: client.accounts.ls())
+    listed(
+        found,
+        lambda each: each.name,
+        ("ACCOUNT", "OWNER", "STATE", "FOR"),
+        lambda each: (each.name, str(each.owner), each.state, each.words or "-"),
+        empty="there is no service account: `corral accounts create NAME`",
+    )
 
 
 @click.group(cls=Nouns, invoke_without_command=True)

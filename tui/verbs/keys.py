@@ -11,12 +11,14 @@ from typing import Any
 import click
 
 from core.errors import Invalid
-from core.nouns import ENDPOINTS, Key, NewKey
+from core.nouns import ENDPOINTS, FoundKey, Key, NewKey
 from tui.amounts import MomentAhead, Span
 from tui.command import Nouns, Told, note, options, run, with_options
+from tui.keywords import unmatched
 from tui.limits import told
 from tui.lines import as_json, ask, say, table, tell
 from tui.plain import line
+from tui.rights import lacks
 from tui.verbs.limits import limit_options, said
 from tui.words import age, moment
 
@@ -88,6 +90,18 @@ def _show(key: Key) -> None:
         say(f"{name:12} {line(value)}")
 
 
+def in_force(key: Key) -> str:
+    """All that holds a key, in a line."""
+    parts = [f"deployments {', '.join(key.deployments)}", told(key.limits) or "no limits"]
+    if key.endpoints:
+        parts.append(f"endpoints {', '.join(key.endpoints)}")
+    if key.sources:
+        parts.append(f"from {', '.join(key.sources)}")
+    if key.until is not None:
+        parts.append(f"until {moment(key.until)}")
+    return line("; ".join(parts))
+
+
 NONE = "none"
 NEVER = math.inf
 
@@ -103,8 +117,32 @@ class _Ends(MomentAhead):
         return NEVER if value == NONE else super().convert(value, param, ctx)
 
 
+def _models(context: click.Context, option: click.Parameter, typed: tuple[str, ...]) -> tuple[str, ...]:
+    """`none` and `all` are words of other options, and no deployments."""
+    for word in typed:
+        if word in (NONE, "all"):
+            todo = (
+                "leave --models out for all" if word == "all" else "a key that may use nothing is not made: revoke it"
+            )
+            raise click.BadParameter(f"{word!r} is no name of deployments here; {todo}", context, option)
+    return typed
+
+
 def _listed(said: tuple[str, ...]) -> tuple[str, ...]:
     return () if said == (NONE,) else said
+
+
+async def _unmatched(client: Any, patterns: tuple[str, ...]) -> str:
+    """What to say of patterns that match no deployment that whoever asks sees; "" where all do."""
+    if not patterns or lacks(await client.access.whoami(), "deployments.read"):  # a refusal would stand in the trail
+        return ""
+    return unmatched(patterns, [each.spec.name for each in await client.deployments()])
+
+
+def _warned(lost: str) -> None:
+    """Say it on standard error; scripts and `-q` are spared."""
+    if lost and not options().json and not options().quiet:
+        note(lost)
 
 
 def _scope_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -120,7 +158,13 @@ def _scope_options(command: Callable[..., Any]) -> Callable[..., Any]:
             shell_complete=_endpoints,
             help="chat/completions, messages, models ... (repeat for more; default, or none: all)",
         ),
-        click.option("--models", "deployments", multiple=True, help="deployments, like team-a-* (repeat; default all)"),
+        click.option(
+            "--models",
+            "deployments",
+            multiple=True,
+            callback=_models,
+            help="names of deployments, like team-a-* (repeat; default all)",
+        ),
     ):
         command = option(command)
     return command
@@ -154,12 +198,14 @@ def create(
         "sources": _listed(sources), "limits": said(limits), "until": None if until == NEVER else until,
     }  # fmt: skip
 
-    async def work(client: Any) -> tuple[NewKey, str]:
+    async def work(client: Any) -> tuple[NewKey, str, str]:
+        lost = await _unmatched(client, deployments)
         made = await client.keys.create(**fields)
-        return made, (await client.status()).gateway
+        return made, (await client.status()).gateway, lost
 
-    made, base = run(work)
+    made, base, lost = run(work)
     _shown_once(made, base, f"key {made.name} of {line(str(made.owner))}")
+    _warned(lost)
 
 
 @keys.command("limit")
@@ -178,8 +224,13 @@ def limit(
     changes = {field: None if value == NEVER else value for field, value in wanted.items() if value is not None}
     if not changes:
         raise click.UsageError("say what to change, for example --rpm 60")
-    key = run(lambda client: client.keys.limit(name, **changes))
-    tell(key, f"key {line(key.name)}: {told(key.limits) or '-'}")
+
+    async def work(client: Any) -> tuple[Key, str]:
+        return await client.keys.limit(name, **changes), await _unmatched(client, deployments)
+
+    key, lost = run(work)
+    tell(key, f"key {line(key.name)}: {in_force(key)}")
+    _warned(lost)
 
 
 @keys.command("rotate")
@@ -220,4 +271,13 @@ def whose() -> None:
     if not secret:
         raise Told(Invalid("no key was given", todo="paste it, or: corral keys whose < FILE"))
     hash = hashlib.sha256(secret.encode("utf-8", "surrogateescape")).hexdigest()
-    _show(run(lambda client: client.keys.whose(hash)))
+    found = run(lambda client: client.keys.whose(hash))
+    if not options().json and found.away_at is not None:
+        say(f"{'was':12} {line(_away(found))}")
+    _show(found)
+
+
+def _away(found: FoundKey) -> str:
+    """Of a secret that was rotated away."""
+    works = f"and works until {moment(found.works_until)}" if found.works_until is not None else "and works no more"
+    return f"a secret of this key until {moment(found.away_at or 0.0)}, when it was rotated away, {works}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +12,7 @@ from core.nouns import LimitView
 from tui.amounts import Whole
 from tui.command import Nouns, named, options, run, with_options
 from tui.limits import KINDS, UNLIMITED, UNSAID, rest, rests, told
-from tui.lines import as_json, ask, say, table, tell
+from tui.lines import as_json, ask, listed, say, table, tell
 from tui.plain import line
 from tui.words import moment
 
@@ -25,7 +26,14 @@ class Amount(click.ParamType[int]):
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
         words = {"none": 0, "unlimited": UNLIMITED}
-        return words[str(value)] if str(value) in words else Whole(0, 10**12).convert(value, param, ctx)
+        if str(value) in words:
+            return words[str(value)]
+        if re.fullmatch(r"[+-]?0+", str(value)):
+            self.fail(
+                "0 would be no limit, and not that nothing is let through: leave it out, or say `none`, for no limit;"
+                " to let nothing through revoke the key, or deny deployments.use", param, ctx,
+            )  # fmt: skip
+        return Whole(1, 10**12).convert(value, param, ctx)
 
 
 def limit_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -64,22 +72,19 @@ def _subject(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _ls() -> None:
-    found = run(lambda client: client.limits.ls())
-    if options().json:
-        as_json(found)
-    elif options().quiet:
-        for each in found:
-            if each.limit is not None:
-                say(line(each.limit.subject))
-    elif found:
-        rows = [
-            (each.limit.subject, told(each.limit.limits), _left(each), each.limit.by, each.limit.reason)
-            for each in found
-            if each.limit is not None
-        ]
-        table(("SUBJECT", "LIMITS", "LEFT", "BY", "REASON"), rows)
-    else:
-        say("no limit is set: `corral limits set each:user --rpm 60`; those that owners set are in `corral keys ls`")
+    found: list[LimitView] = run(lambda client: client.limits.ls())
+
+    def row(each: LimitView) -> tuple[str, ...]:
+        limit = each.limit
+        return (limit.subject, told(limit.limits), _left(each), limit.by, limit.reason) if limit is not None else ()
+
+    listed(
+        found,
+        lambda each: each.limit.subject if each.limit is not None else "",
+        ("SUBJECT", "LIMITS", "LEFT", "BY", "REASON"),
+        row,
+        empty="no limit is set: `corral limits set each:user --rpm 60`; those that owners set are in `corral keys ls`",
+    )
 
 
 def _left(view: LimitView) -> str:
