@@ -5,7 +5,7 @@ from __future__ import annotations
 from core.access.people import actor_named
 from core.access.rights import ACCOUNT, Rights
 from core.errors import Invalid, NotFound, missing
-from core.nouns import Actor, Decision, ServiceAccount, Subject
+from core.nouns import Actor, Decision, Mark, ServiceAccount, Subject
 
 USE = "deployments.use"
 """All that API keys, and so service accounts, can do."""
@@ -48,7 +48,26 @@ async def decide(rights: Rights, subject: Subject, permission: str, object: str,
         his = await _of_owner(rights, account, permission, object, now)
     except NotFound as error:
         return no(f"its owner {account.owner} is gone: {error.what}")
-    return own if his.allowed else no(f"its owner may not: {his.why}")
+    if not his.allowed:
+        return no(f"its owner may not: {his.why}")
+    if barred := await _barred(rights, account.owner, object):
+        return no(barred)
+    return own
+
+
+def bars(rights: Rights, mark: Mark, owner: Subject, actor: Actor | None) -> bool:
+    """Is the deployment of this mark closed to keys of `owner` (a user is `actor`)? A team is in itself alone."""
+    return not any(group == owner or (actor is not None and rights.meant(group, actor)) for group in mark.groups)
+
+
+async def _barred(rights: Rights, owner: Subject, object: str) -> str:
+    """Why keys of `owner` may not use a sensitive deployment; "" where they may."""
+    mark = rights.marks.get(object.partition(":")[2])
+    actor = await actor_named(owner.name) if mark is not None and owner.kind == "user" else None
+    if mark is None or not bars(rights, mark, owner, actor):
+        return ""
+    whose = f"keys of {', '.join(map(str, mark.groups))} alone" if mark.groups else "no keys"
+    return f"{object} is sensitive and takes {whose}"
 
 
 async def _of_owner(rights: Rights, account: ServiceAccount, permission: str, object: str, now: float) -> Decision:
@@ -58,4 +77,4 @@ async def _of_owner(rights: Rights, account: ServiceAccount, permission: str, ob
     actor = await actor_named(owner.name)
     if actor.uid != owner.id:
         raise NotFound(f"{owner.name} has uid {actor.uid} now and had {owner.id}")
-    return rights.decide(actor, permission, object, now)
+    return rights.unbroken.decide(actor, permission, object, now)

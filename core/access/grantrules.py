@@ -12,6 +12,9 @@ from core.nouns import Actor, Grant, Subject
 
 SCOPE = re.compile(r"(?P<kind>[a-z]+):(?P<name>[^*\s:]{0,128}\*?)")
 KINDS = frozenset(each.kind for each in PERMISSIONS.values())
+NAMED = ("deployment", "model", "account")
+PLAIN = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}\*?|\*")
+"""Of the names of these: a scope that no name can match would be a grant that looks like one."""
 REASON_LENGTH = 500
 
 
@@ -23,6 +26,12 @@ def check(what: str, scope: str, reason: str, until: float | None, now: float) -
         raise Invalid(
             f"{scope!r} is no scope", f"it is * or kind:name, a star at the end only; kinds are {kinds}",
             "for example deployment:team-a-*",
+        )  # fmt: skip
+    if match is not None and match["kind"] in NAMED and not PLAIN.fullmatch(match["name"]):
+        wanted = re.sub(r"[^a-z0-9._-]+", "-", match["name"].rstrip("*").lower()).strip("-._") or "team-a"
+        raise Invalid(
+            f"{scope!r} matches no {match['kind']}", "their names are of a-z, 0-9, dot, dash and underscore alone",
+            f"begin the names alike, and say {match['kind']}:{wanted}-*",
         )  # fmt: skip
     if len(reason) > REASON_LENGTH:
         raise Invalid(f"the reason is over {REASON_LENGTH} characters")

@@ -8,6 +8,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 
+import msgspec
+
 from core.access import accountrights, questions
 from core.access.gate import Gate
 from core.access.grantrules import SCOPE, check, check_what, new_grant
@@ -71,7 +73,8 @@ class Inquiry:
             whom = await subject_named(subject)
             check(what, scope, "", until, self._clock())
             check_what(rights, what)
-            grant = new_grant(CORRAL, "deny" if deny else "allow", what, whom, scope, "", until, self._clock())
+            made = new_grant(CORRAL, "deny" if deny else "allow", what, whom, scope, "", until, self._clock())
+            grant = msgspec.structs.replace(made, id="that is asked about")  # an id would be looked for
             concerned = list(dict.fromkeys([*concerned, *([whom] if whom.kind != "team" else [])]))
         after = questions.changed(rights, grant=grant, revoke=revoke, role=role)
         there = questions.scope_objects([*(g.scope for g in rights.grants), scope], objects)

@@ -9,7 +9,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable
 
-from core.access.accountrights import USE, owns
+from core.access.accountrights import USE, bars, owns
 from core.access.gate import Gate
 from core.access.people import actor_named
 from core.access.rights import Use, both
@@ -80,7 +80,7 @@ class Owners:
         barred = self._barred(owner, actor)
         if rights.almighty(actor):
             return (Use("user", owner.id, False, "*", None), *barred) if barred else None, True
-        return (*_uses(owner, rights.of(actor, self._clock())), *barred), True
+        return (*_uses(owner, rights.unbroken.of(actor, self._clock())), *barred), True
 
     def _barred(self, owner: Subject, actor: Actor | None = None) -> tuple[Use, ...]:
         """Deployments that are sensitive, and whose groups this owner is in none of. A team is in none but itself."""
@@ -88,7 +88,7 @@ class Owners:
         return tuple(
             Use("user", owner.id, True, f"deployment:{mark.deployment}", None)
             for mark in rights.marks.values()
-            if not any(group == owner or (actor is not None and rights.meant(group, actor)) for group in mark.groups)
+            if bars(rights, mark, owner, actor)
         )
 
     def _granted(self, owner: Subject) -> tuple[Use, ...]:

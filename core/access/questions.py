@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from core.access.permissions import PERMISSIONS, matches
+from core.access.permissions import PERMISSIONS, covers, matches
 from core.access.rights import Rights
 from core.nouns import Actor, Difference, Grant, Held, Role, Subject, Team, Whoami
 
@@ -50,7 +50,12 @@ def whoami(rights: Rights, actor: Actor, groups: Sequence[str], now: float) -> W
     return Whoami(
         name=actor.name, uid=actor.uid, groups=tuple(groups), through=actor.through, because=because,
         grants=tuple(grant for grant, _ in mine), holds=tuple(each for each in lines if each.effect == "allow"),
-        denied=tuple(each for each in lines if each.effect == "deny"),
+        denied=tuple(
+            each
+            for each in lines
+            if each.effect == "deny"
+            and not any(g.glass and each.permission in means and covers(g.scope, each.scope) for g, means in mine)
+        ),
     )  # fmt: skip
 
 

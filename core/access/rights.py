@@ -31,6 +31,8 @@ class Use(NamedTuple):
     deny: bool
     scope: str
     until: float | None
+    glass: bool = False
+    """Taken by breaking the glass: no denial holds against it."""
 
 
 _OF_ROOT = frozenset({*BUILTIN["auditor"].allows, "daemon.reload", "daemon.shutdown", "access.break-glass"})
@@ -125,7 +127,8 @@ class Rights:
     def decide(self, actor: Actor, permission: str, object: str, now: float) -> Decision:
         """May `actor` do `permission` on `object` (`kind:name`)?"""
         if who := self.almighty(actor):
-            return Decision(allowed=True, permission=permission, object=object, why=f"{actor.name} is {who}")
+            why = f"{actor.name} is {who}{self._in_vain(actor, permission, object, now)}"
+            return Decision(allowed=True, permission=permission, object=object, why=why)
         if actor.name.startswith(UNKNOWN):
             why = f"this host knows no user with the uid {actor.uid}"
             return Decision(allowed=False, permission=permission, object=object, why=why)
@@ -152,6 +155,23 @@ class Rights:
         why = f"{_said(allowing)} gives it to {allowing.subject}" + _because(allowing)
         return Decision(allowed=True, permission=permission, object=object, why=why, grant=allowing)
 
+    def _in_vain(self, actor: Actor, permission: str, object: str, now: float) -> str:
+        """Of a denial that does not hold against one who needs no grant."""
+        for grant, means in self.of(actor, now):
+            if grant.effect == "deny" and permission in means and matches(grant.scope, object):
+                return f": {_said(grant)}, which denies it, does not hold against him"
+        return ""
+
+    @cached_property
+    def unbroken(self) -> Rights:
+        """The same without what was taken by breaking the glass: that is his who took it, and not his programs'."""
+        return Rights(
+            mode=self.mode, owner_uid=self.owner_uid,
+            roles=[role for role in self.roles.values() if not role.builtin],
+            grants=[grant for grant in self.grants if not grant.glass], teams=self.teams.values(),
+            accounts=self.accounts.values(), marks=self.marks.values(),
+        )  # fmt: skip
+
     def decide_team(self, team: str, permission: str, object: str, now: float) -> Decision:
         """May who acts for the whole of `team` do it: by what was granted to the team itself?"""
         found = Decision(
@@ -174,15 +194,16 @@ class Rights:
     def anywhere(self, actor: Actor, permission: str, now: float) -> bool:
         """May `actor` do `permission` on anything at all: no denial takes the whole of it? What a list then shows is
         decided for each of its objects."""
-        if self.almighty(actor) or permission in self.root(actor):
+        if self.almighty(actor):
             return True
         mine = [grant for grant, means in self.of(actor, now) if permission in means]
         kind = PERMISSIONS[permission].kind
         denied = [_whole(grant.scope, kind) for grant in mine if grant.effect == "deny"]
-        return any(
-            grant.glass or not any(covers(scope, _whole(grant.scope, kind)) for scope in denied)
-            for grant in mine
-            if grant.effect == "allow"
+        held = [_whole(grant.scope, kind) for grant in mine if grant.effect == "allow"]
+        if permission in self.root(actor):
+            held.append(f"{kind}:*")
+        return any(grant.glass for grant in mine) or any(
+            not any(covers(scope, each) for scope in denied) for each in held
         )
 
     def _why_not(self, actor: Actor, permission: str, object: str, now: float) -> str:
@@ -196,11 +217,12 @@ class Rights:
                 return f"{_said(grant)} is for {whom}, and this is {actor.name} with uid {actor.uid}"
             if includes(subject, actor, self.teams) and grant.until is not None and now >= grant.until:
                 return f"{_said(grant)} gave it to {subject} and has ended"
-        return f"no grant gives {actor.name} {permission} on {object}"
+        who = f"account:{actor.name}" if actor.uid == ACCOUNT else actor.name
+        return f"no grant gives {who} {permission} on {object}"
 
     def uses(self, permission: str, names: Mapping[int, str]) -> list[Use]:
         """Who has `permission`, teams taken apart; `names` has the names that uids have now: a grant for another name
-        of that uid, or for one that has left, is none."""
+        of that uid, or for one that has left, is none. What holds against denials comes first."""
         found = []
         for grant, means in self._meant:
             if permission not in means:
@@ -214,11 +236,12 @@ class Rights:
                     grant.effect == "deny",
                     grant.scope,
                     grant.until,
+                    grant.glass,
                 )
                 for each in team
                 if each.kind == "group" or names.get(each.id) == each.name
             ]
-        return found
+        return sorted(found, key=lambda use: not use.glass)
 
     def uids(self) -> set[int]:
         """Those that grants and teams name."""

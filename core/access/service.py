@@ -102,6 +102,11 @@ class Access:
             same = [g for g in rights.grants if alike(g, new)]
             if same:
                 raise Conflict(f"grant {same[0].id} says the same already", todo=f"revoke it first: {same[0].id}")
+            if deny and (who := _above(rights, whom)):
+                raise Conflict(
+                    f"a denial does not hold against {whom}", f"he is {who} and could write the files anyway",
+                    "run a shared daemon (`corral daemon --system`), where root and admins are held to theirs",
+                )  # fmt: skip
             # A denial gives nothing away, but whoever denies must be above it: else a clerk could lock the admins out.
             self._hold(rights, actor, what, scope, until if not deny else None)
             tables.put_grant(db, new)
@@ -284,3 +289,8 @@ class Access:
     def _tell(self) -> None:
         for tell in self.on_change:
             tell()
+
+
+def _above(rights: Rights, whom: Subject) -> str:
+    """Why this user needs no grant; "" if he does."""
+    return rights.almighty(Actor(uid=whom.id, name=whom.name)) if whom.kind == "user" else ""

@@ -33,4 +33,6 @@ def keys(told: Iterable[Told]) -> tuple[wire.Key, ...]:
 
 
 def _rule(use: Use) -> wire.Rule:
-    return wire.Rule(user=use.kind == "user", id=use.id, scope=use.scope, deny=use.deny, until=use.until)
+    return wire.Rule(
+        user=use.kind == "user", id=use.id, scope=use.scope, deny=use.deny, until=use.until, glass=use.glass
+    )  # fmt: skip

@@ -29,7 +29,8 @@ class Users:
             pass
         found: tuple[wire.Rule, ...] | None = None
         if uid not in self._uids and self._gids.isdisjoint(groups):
-            found = tuple(rule for rule in self._rules if (rule.id == uid if rule.user else rule.id in groups))
+            mine = [rule for rule in self._rules if (rule.id == uid if rule.user else rule.id in groups)]
+            found = tuple(sorted(mine, key=lambda rule: not rule.glass))
         if len(self._of) >= KEPT:
             self._of.clear()
         self._of[key] = found
@@ -53,6 +54,8 @@ class Users:
             if fits and self._holds(rule):
                 if rule.deny:
                     return False
+                if rule.glass:
+                    return True
                 allowed = True
         return allowed
 

@@ -10,7 +10,11 @@ from house import NOW, ROOT, House
 
 from core.access import Access, Gate, Glass, Rights
 from core.audit.sinks.lines import ALERT, INFO, Cursor, next_batch
+from core.daemon import _rule
 from core.errors import Conflict, CorralError, Invalid, NotAllowed
+from core.gateway import wire
+from core.gateway.keys import Holder
+from core.gateway.users import Users
 from core.nouns import Actor
 
 SUPERUSER = Actor(uid=0, name="root", through="cli", groups=(0,))
@@ -136,3 +140,44 @@ async def test_in_a_daemon_of_ones_own_there_is_none(house: House) -> None:
     house.gate.rights = Rights(mode="user", owner_uid=0)
     with pytest.raises(Conflict, match="no glass to break"):
         await house.glass.take(SUPERUSER, "r", reason="x")
+
+
+async def test_no_denial_holds_against_it_at_the_gateway_and_his_programs_get_nothing_of_it(
+    house: House,
+) -> None:
+    """What the gate, the gateway and `explain` say must agree."""
+    await house.grant(ROOT, "user", "user:root", "deployment:a*")
+    await house.keys.create(SUPERUSER, "r", "ci")
+    await house.accounts.create(SUPERUSER, "r", "job", owner="user:root")
+    await house.grant(ROOT, "deployments.use", "account:job")
+    await house.grant(ROOT, "deployments.use", "user:root", "deployment:chat", deny=True)
+    await house.glass.take(SUPERUSER, "r", reason="fire", what="deployments.use")
+    for name in ("chat", "a1", "b"):
+        object = f"deployment:{name}"
+        allowed = wire.Allowed(rules=tuple(map(_rule, house.access.uses("deployments.use"))))
+        at_the_gateway = Users(allowed, house.clock).may(0, frozenset({0}), name)
+        said = (await house.inquiry.explain("root", "deployments.use", object)).allowed
+        assert at_the_gateway == said == house.may(SUPERUSER, "deployments.use", object) is True
+        (told,) = house.keys.told()
+        key = wire.Key(
+            id="k", name="ci", hash="h", owner="root", uid=0, rules=tuple(map(_rule, told.uses or ()))
+        )  # fmt: skip
+        assert Holder(key).may_use(name, house.now) == (name == "a1")
+        of_the_job = await house.inquiry.explain("account:job", "deployments.use", object)
+        assert of_the_job.allowed == (name == "a1"), of_the_job.why
+    assert (await house.inquiry.whoami(SUPERUSER)).denied == ()
+    house.now += 3601
+    allowed = wire.Allowed(rules=tuple(map(_rule, house.access.uses("deployments.use"))))
+    assert not Users(allowed, house.clock).may(0, frozenset({0}), "chat")
+
+
+async def test_what_is_denied_to_root_is_denied_at_the_gate_as_explained(house: House) -> None:
+    """Also where it is not about one object: a status, a list."""
+    await house.grant(ROOT, "daemon.read", "user:root", deny=True)
+    await house.grant(ROOT, "deployments.read", "user:root", "deployment:a*", deny=True)
+    assert not (await house.inquiry.explain("root", "daemon.read", "daemon:local")).allowed
+    assert not house.may(SUPERUSER, "daemon.read", "daemon:local")
+    assert not house.gate.anywhere(SUPERUSER, "daemon.read")
+    assert house.gate.anywhere(SUPERUSER, "deployments.read") and house.gate.anywhere(SUPERUSER, "audit.read")
+    await house.glass.take(SUPERUSER, "r", reason="fire")
+    assert house.gate.anywhere(SUPERUSER, "daemon.read")

@@ -244,3 +244,23 @@ async def test_roles_are_defined_all_or_none(house: House) -> None:
     await house.access.put_roles(ROOT, "r", [Role(name=n, allows=("models.*",)) for n in ("a", "b")])
     assert {"a", "b"} < set(house.access.rights.roles)
     assert (await house.records())[-1].object == "access:roles"
+
+
+@pytest.mark.parametrize("scope", ["deployment:team-a/*", "deployment:Team-*", "model:org/name", "deployment:"])
+async def test_a_scope_that_no_name_can_match_is_refused_with_one_that_can(house: House, scope: str) -> None:
+    with pytest.raises(Invalid, match=rf"matches no .*alone.*say {scope.partition(':')[0]}:[a-z-]+\*"):
+        await house.grant(ROOT, "operator", "user:bin", scope)
+    with pytest.raises(Invalid, match="matches no"):
+        await house.inquiry.simulate([], what="operator", subject="user:bin", scope=scope)
+
+
+async def test_a_denial_that_would_not_hold_is_refused_and_explained(house: House, ada: Actor) -> None:
+    """The owner of a daemon of his own, and root there."""
+    house.gate.rights = Rights(mode="user", owner_uid=ada.uid)
+    for name in ("bin", "root"):
+        with pytest.raises(Conflict, match=f"does not hold against user:{name}.*write the files anyway"):
+            await house.grant(ROOT, "deployments.use", f"user:{name}", "deployment:chat", deny=True)
+    id = await house.grant(ROOT, "deployments.use", "group:bin", "deployment:chat", deny=True)
+    said = await house.inquiry.explain("bin", "deployments.use", "deployment:chat")
+    assert said.allowed and f"grant {id}" in said.why and "does not hold against him" in said.why
+    assert house.may(ada, "deployments.use", "deployment:chat")

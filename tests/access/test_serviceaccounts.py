@@ -7,9 +7,9 @@ from house import NOW, ROOT, House
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.access.rights import Use, both
+from core.access.rights import Rights, Use, both
 from core.errors import Conflict, CorralError, Invalid, NotAllowed, NotFound
-from core.nouns import Actor
+from core.nouns import Actor, Mark, Subject
 from tests.access.test_rights import ALL, PATTERNS, may_use
 
 
@@ -205,3 +205,29 @@ def test_what_comes_of_two_lists_is_what_both_of_them_allow(one: list[Use], othe
     for name in ALL:
         expected = may_use(one, name) and (other is None or may_use(other, name))
         assert may_use(found, name) == expected, name
+
+
+async def test_explain_knows_what_a_mark_keeps_from_an_account(house: House, ada: Actor) -> None:
+    await house.grant(ROOT, "user", "user:bin")
+    await house.accounts.create(ada, "r", "ci")
+    await house.grant(ROOT, "deployments.use", "account:ci")
+    rights = house.gate.rights
+    for groups, allowed in (((), False), ((Subject(kind="group", name="bin", id=ada.groups[0]),), True)):
+        mark = Mark(deployment="chat", labels=("zone=a",), groups=groups, by="x", at=0.0)
+        house.gate.rights = Rights(
+            mode="system", owner_uid=0, grants=rights.grants, accounts=rights.accounts.values(), marks=[mark]
+        )
+        await house.keys.follow()
+        said = await house.inquiry.explain("account:ci", "deployments.use", "deployment:chat")
+        assert said.allowed == allowed and ("sensitive" in said.why) != allowed
+        uses, _ = house.keys.owners.uses(Subject(kind="account", name="ci"))
+        assert any(use.deny for use in uses or ()) != allowed
+
+
+async def test_a_key_of_a_disabled_account_gets_no_new_secret(house: House, ada: Actor) -> None:
+    await house.grant(ROOT, "user", "user:bin")
+    await house.accounts.create(ada, "r", "ci")
+    await house.keys.create(ada, "r", "build", owner="account:ci")
+    await house.accounts.disable(ada, "r", "ci", "")
+    with pytest.raises(Conflict, match=r"account:ci is disabled: a new secret.*corral accounts enable ci"):
+        await house.keys.rotate(ada, "r", "build", 0.0)

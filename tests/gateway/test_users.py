@@ -53,6 +53,15 @@ async def test_a_denial_wins_and_nobody_without_a_rule_gets_further_than_the_hea
     assert b" 403 " in await gateway.post(ASK)
 
 
+async def test_no_denial_holds_against_broken_glass_wherever_it_stands(gateway, stub):
+    glass = wire.Rule(user=True, id=ME, scope="deployment:ch*", glass=True)
+    denials = [rule("deployment:chat", deny=True), rule("*", deny=True)]
+    await gateway.route(stub, uids=(), rules=[denials[0], glass, denials[1]])
+    assert b" 200 " in await gateway.post(ASK)
+    await gateway.route(stub, uids=(), rules=[*denials, wire.Rule(user=True, id=ME, scope="*", glass=True, until=1.0)])
+    assert b" 403 " in await gateway.post(ASK)
+
+
 async def test_a_stream_ends_when_the_right_is_taken_away(gateway, stub):
     stub.hold.clear()
     await gateway.route(stub, uids=(), rules=[rule("*")])

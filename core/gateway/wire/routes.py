@@ -45,6 +45,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     prompt_progress: bool = False
     """The engine understands return_progress in a stream: how much of the prompt it has read, before its answer."""
     asks_for: str = ""
-    """The name that its servers know the model by, where it is not the deployment's."""
+    """The name that its servers know the model by, where they are somebody else's. Such may read JSON otherwise than we
+    do: they get each name once, as it was read here."""
     serves: tuple[str, ...] = FIRST
     """The routes (core.gateway.apis) that its engine has."""

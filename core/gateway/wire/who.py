@@ -18,6 +18,8 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
     deny: bool = False
     until: float | None = None
     """Epoch seconds at which it ends."""
+    glass: bool = False
+    """No denial holds against it. (A gateway of one release back does not know this, and then the denial wins.)"""
 
 
 class Allowed(msgspec.Struct, frozen=True, kw_only=True):
