@@ -150,7 +150,7 @@ def add_routes(server: Server, s: Services) -> None:
     add_accounts(server, s.service_accounts)
     add_keys(server, s.keys)
     add_limits(server, s.limiter, objects)
-    add_usage(server, s.usage, s.gate)
+    add_usage(server, s.usage, s.gate, s.keys)
 
 
 def _daemon(server: Server, s: Services) -> None:

@@ -228,8 +228,9 @@ class ClientConnection(asyncio.Protocol):
     def _turn_away(self, request: Request, refusal: Refusal, deployment: str = "") -> None:
         """Refuse what no exchange has begun for."""
         api = ROUTES.get(request.target.partition(b"?")[0])
-        key = request.holder.key.id if request.holder is not None else ""
-        self._core.folded.add(self._asker.uid_of(request), deployment, api.path if api else "", refusal.status, key)
+        key, owner = (request.holder.key.id, request.holder.key.owner) if request.holder is not None else ("", "")
+        uid, path = self._asker.uid_of(request), api.path if api else ""
+        self._core.folded.add(uid, deployment, path, refusal.status, key, owner)
         self.refuse(refusal)
 
     def _path(self, request: Request) -> Api | None:

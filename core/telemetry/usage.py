@@ -13,6 +13,11 @@ MOST = 1 << 40
 """No count of a request is larger: an attached server, or a spool that was tampered with, may say anything."""
 
 
+KEYLESS = "(no key)"
+"""Stands for the user where nobody can be named: a program on the network without a key, or with one that is not known.
+No user has such a name, as one may have `nobody`."""
+
+
 class UsageRow(msgspec.Struct, frozen=True):
     """One request, as it is kept: the columns of `usage_lines` but `seq`, in their order. Times in seconds; tokens
     None where nobody could say."""
@@ -51,7 +56,7 @@ _INSERT = f"INSERT INTO usage_lines ({', '.join(COLUMNS)}) VALUES ({', '.join('?
 def row_of(line: UsageLine, people: Mapping[int, tuple[str, str]]) -> UsageRow:
     """A line with the user's name and group, which `people` has by uid. A key of a team or a service account is no
     user's: its line has the owner as the gateway was told of it (`account:ci`)."""
-    user, group = people.get(line.uid, (f"uid:{line.uid}", "")) if line.uid >= 0 else (line.actor or "nobody", "")
+    user, group = people.get(line.uid, (f"uid:{line.uid}", "")) if line.uid >= 0 else (line.actor or KEYLESS, "")
     return UsageRow(
         line.id, line.time, line.uid, user, group, line.key, line.deployment, line.model, line.version, line.node,
         line.replica, line.launch, line.path, line.status, line.outcome, _count(line.requests) or 1,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,14 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
-from core.access import Gate, Rights
+from core.access import Gate, Keys, Rights
+from core.access.keytables import KeyRow, put_key
 from core.api.peer import Names
 from core.api.server import Server
 from core.api.usage import UsageReader, add_usage
 from core.audit import Audit
 from core.gateway.wire import UsageLine
-from core.nouns import Actor, Grant, ServiceAccount, Subject
+from core.nouns import Actor, Grant, Key, ServiceAccount, Subject
 from core.settings import Paths, PriceTable, UsageTable
 from core.store import Store
 from core.telemetry.report import ROWS
@@ -24,6 +26,16 @@ from core.telemetry.usage import commit_batch, row_of
 
 ADA = Actor(uid=1000, name="ada")
 PEOPLE = {1000: ("ada", "staff"), 1001: ("ben", "staff")}
+
+
+def _two_keys(db: sqlite3.Connection) -> None:
+    """Both are called `ci`, one is ada's."""
+    for n, (name, uid) in enumerate((("ada", 1000), ("ben", 1001))):
+        owner = Subject(kind="user", name=name, id=uid)
+        key = Key(
+            id=f"k{n}", name="ci", owner=owner, begins=f"corral_ab{n}", created_at=float(n), created_by=name
+        )  # fmt: skip
+        put_key(db, KeyRow(key, f"hash{n}", None))
 
 
 class Asking:
@@ -66,7 +78,10 @@ async def asking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterat
     server = Server(gate, "the log")
     client: TestClient[web.Request, web.Application] = TestClient(TestServer(server.app))
     made = Asking(client, gate, store)
-    add_usage(server, UsageReader(store, lambda: made.table), gate)
+    keys = Keys(store, gate)
+    await store.transact(_two_keys)
+    await keys.start()
+    add_usage(server, UsageReader(store, lambda: made.table), gate, keys)
     await client.start_server()
     yield made
     await client.close()
@@ -128,11 +143,15 @@ async def test_prices_are_those_of_now(asking: Asking) -> None:
         ("since=yesterday", "no number"),
         ("limit=x", "no whole"),
         ("until=nan", "no number"),
+        ("since=9&until=9", "ends before it begins"),
+        ("since=1e10", "begins at 2286"),
+        ("key=nobody", "there is no key"),
     ],
 )
 async def test_what_is_asked_wrongly_is_told(asking: Asking, query: str, words: str) -> None:
     asking.role("user")
-    assert words in (await asking.get(f"/usage?{query}", 400))["what"]
+    status = 404 if query.startswith("key") else 400
+    assert words in (await asking.get(f"/usage?{query}", status))["what"]
 
 
 async def test_rows_are_bounded(asking: Asking) -> None:
@@ -140,3 +159,30 @@ async def test_rows_are_bounded(asking: Asking) -> None:
     found = await asking.get("/usage/all?by=user&limit=1")
     assert (len(found["rows"]), found["left_out"]) == (1, 1)
     assert len((await asking.get(f"/usage/all?by=user&limit={ROWS * 10}"))["rows"]) == 2
+
+
+async def test_usage_by_key_has_its_name_beside_its_id_and_is_chosen_by_either(asking: Asking) -> None:
+    lines = [
+        row_of(UsageLine(id="i", time=7.0, uid=uid, key=key, deployment="chat", model="m", replica="chat/0", launch="l",
+                         path="/", status=200, outcome="ok", prompt_tokens=7), PEOPLE)
+        for uid, key in ((1000, "k0"), (1001, "k1"), (1001, "k1"))
+    ]  # fmt: skip
+    await asking.store.transact(lambda db: commit_batch(db, "gw", 2, lines))
+    asking.role("auditor")
+    found = await asking.get("/usage/all?by=key")
+    assert found["by"] == ["key", "key_name"]
+    counts = {(row["group"]["key"], row["group"]["key_name"]): row["sums"]["requests"] for row in found["rows"]}
+    assert counts == {("k0", "ada/ci"): 1, ("k1", "ben/ci"): 2, ("", ""): 3}
+    for text, requests in (("ci", 3), ("ben/ci", 2), ("k1", 2), ("corral_ab1", 2), ("k*", 3), ("-", 3)):
+        assert (await asking.get(f"/usage/all?key={text}"))["total"]["requests"] == requests, text
+    asking.role("user")
+    assert (await asking.get("/usage?key=ci"))["total"]["requests"] == 1
+    await asking.get("/usage?key=ben/ci", 404)
+
+
+async def test_who_cannot_be_named_has_a_name_that_no_user_has() -> None:
+    def user(**fields: Any) -> str:
+        base = {"id": "i", "time": 1.0, "deployment": "", "model": "", "replica": "", "launch": "", "path": "/"}
+        return row_of(UsageLine(**base, status=401, outcome="refused", **fields), PEOPLE).user
+
+    assert user(uid=-1) == "(no key)" and user(uid=1000) == "ada" and user(uid=-1, actor="account:ci") == "account:ci"

@@ -86,7 +86,7 @@ async def test_the_sums_are_what_the_engine_counted(home: Path, sample: Path) ->
     (row,) = ask("usage", "--by", "user,group,model,version,deployment,replica,node,key,outcome")["rows"]
     assert row["group"] == {
         "user": "root", "uid": os.getuid(), "group": "root", "model": "smollm2-135m", "version": 1,
-        "deployment": "chat", "replica": "chat/0", "node": replica["node"], "key": "", "outcome": "ok",
+        "deployment": "chat", "replica": "chat/0", "node": replica["node"], "key": "", "key_name": "", "outcome": "ok",
     }  # fmt: skip
     assert 0 < found["first_token_p50_s"] <= found["first_token_p95_s"] < 60 and found["core_hours"] > 0
 

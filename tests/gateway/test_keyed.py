@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import os
 import signal
 import socket
 import time
@@ -265,3 +266,23 @@ async def test_a_port_that_is_taken_gives_way_to_the_next_which_is_kept(gateway,
     gateway.start()
     await gateway.connect()
     assert b" 200 " in await over_tcp(mine, ASK, bearer()), "though the wanted one is free now"
+
+
+@pytest.mark.parametrize(
+    ("path", "how"), [("/v1/messages", "x-api-key: KEY"), ("/v1/messages?beta=true", "x-api-key: KEY"),
+                      ("/v1/chat/completions", "Authorization: Bearer KEY")],
+)  # fmt: skip
+async def test_who_has_no_key_is_told_how_this_api_takes_one(gateway, stub, path, how):
+    at = port()
+    await gateway.route(stub, listen=f"127.0.0.1:{at}")
+    answer = await over_tcp(at, ASK, path=path)
+    assert b" 401 " in answer and f"an API key is needed: {how}".encode() in answer
+
+
+async def test_what_is_refused_to_a_service_account_is_in_its_name(gateway, stub):
+    await gateway.route(stub, keys=[key(owner="account:ci", uid=-1, behind=-1)])
+    assert b" 404 " in await gateway.post({**ASK, "model": "other"}, bearer())
+    line = await gateway.line()
+    assert (line.uid, line.actor, line.key, line.status) == (-1, "account:ci", "k1", 404)
+    assert b" 404 " in await gateway.post({**ASK, "model": "other"})  # who asks on the socket is known without a key
+    await gateway.line(lambda line: (line.uid, line.key, line.status) == (os.getuid(), "", 404))

@@ -15,6 +15,8 @@ from tui.amounts import Moment
 from tui.command import note, options, run, with_options_but
 from tui.lines import as_json, say, table
 from tui.plain import line
+from tui.rights import lacks
+from tui.words import plural
 
 WORDS = (
     "user", "group", "key", "deployment", "model", "version", "replica", "node", "outcome", "day", "hour",
@@ -44,7 +46,9 @@ class Words(click.ParamType[tuple[str, ...]]):
 @click.option("--until", type=Moment(), help="as --since")
 @click.option("--user", "users", multiple=True, help="only this one's; may end in *, as all of these")
 @click.option("--group", "groups", multiple=True, help="only of users whose first group this is")
-@click.option("--key", "keys", multiple=True, help="only through this key")
+@click.option(
+    "--key", "keys", multiple=True, help="only through this key: its name, OWNER/NAME, id or beginning; - for none"
+)
 @click.option("--deployment", "deployments", multiple=True, help="only of this deployment")
 @click.option("--model", "models", multiple=True, help="only of this model")
 @click.option("--node", "nodes", multiple=True, help="only on this node")
@@ -77,9 +81,7 @@ def usage(
 
 async def _may_see_others(client: Client) -> bool:
     """Asked first: a refusal would stand in the trail."""
-    me = await client.access.whoami()
-    denied = any(each.permission == READ_OTHERS for each in me.denied)
-    return bool(me.because) or (not denied and any(each.permission == READ_OTHERS for each in me.holds))
+    return not lacks(await client.access.whoami(), READ_OTHERS, "usage:all")
 
 
 def _csv(found: UsageReport) -> str:
@@ -107,23 +109,41 @@ def _show(found: UsageReport) -> None:
     if not total.requests:
         say("nothing was used" + (" by you" if found.mine else "") + " in that time")
         return
-    words = [word for word in found.by if word != "uid" or _uid_tells(found.rows)]
+    words = [word for word in found.by if word not in ("uid", "key_name") or (word == "uid" and _uid_tells(found.rows))]
     priced = total.cost is not None
     head = [word.upper() for word in words]
+    names = _key_names(found.rows)
     head += ["REQUESTS", "ERRORS", "IN", "CACHED", "OUT", "FIRST p50/p95", "TOTAL p50/p95"]
     head += ["CORE-HOURS", line(found.currency).upper() or "COST"] if priced else []
-    rows = [[*(row.group[word] for word in words), *_figures(row.sums, priced)] for row in found.rows]
+    rows = [
+        [*(names[str(row.group[word])] if word == "key" else row.group[word] for word in words),
+         *_figures(row.sums, priced)]
+        for row in found.rows
+    ]  # fmt: skip
     if len(rows) != 1:
         rows.append([*(["all", *[""] * (len(words) - 1)] if words else []), *_figures(total, priced)])
     table(head, rows)
     if options().quiet:
         return
     if found.left_out:
-        note(f"{found.left_out} more rows are not shown, and are in the last one: ask for less at once")
+        one = found.left_out == 1
+        note(
+            f"{found.left_out} more {plural(found.left_out, 'row')} {'is' if one else 'are'} not shown,"
+            f" and {'is' if one else 'are'} in the last one: ask for less at once"
+        )
     if total.estimated:
-        note(f"~ is estimated: of {total.estimated} requests no engine told all tokens")
+        note(f"~ is estimated: of {total.estimated} {plural(total.estimated, 'request')} no engine told all tokens")
     if priced and total.unpriced:
-        note(f"* is without {total.unpriced} requests of models that have no price")
+        note(f"* is without {total.unpriced} {plural(total.unpriced, 'request')} of models that have no price")
+
+
+def _key_names(rows: Sequence[UsageRow]) -> dict[str, str]:
+    """By id what a key is shown as: its name, with the id where two keys had the name; a dash for no key."""
+    names = {str(row.group["key"]): str(row.group.get("key_name", "")) for row in rows if "key" in row.group}
+    several = {name for name in names.values() if list(names.values()).count(name) > 1}
+    return {
+        id: (f"{name} ({id})" if name in several and name else name or id or "-") for id, name in names.items()
+    }  # fmt: skip
 
 
 def _uid_tells(rows: Sequence[UsageRow]) -> bool:
