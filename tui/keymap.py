@@ -139,6 +139,7 @@ ROOMS: dict[str, tuple[Key, ...]] = {
         Key("l", "limit", "Set limits", "access", short="Limit", needs="limits.set"),
         Key("x", "remove", "Revoke the grant or key, remove the limit", "access", short="Revoke", needs="access.grant"),
         Key("e", "explain", "Explain a decision", "access", short="Explain", needs="access.read"),
+        Key("h", "ended", "Grants that have ended: show or hide", "access", short="Ended"),
         Key("t", "team", "Define a team", "access", short="Team", needs="access.teams"),
         Key("o", "role", "Define a role", "access", short="Role", needs="access.roles"),
         Key("slash", "filter", "Filter", "access"),

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from datetime import datetime
 
+from core.nouns import Grant
+
 SYMBOLS = {
     "ready": ("●", "+", "green"), "done": ("✓", "+", "green"), "live": ("●", "+", "green"),
     "starting": ("◔", "~", "yellow"), "loading": ("◑", "~", "yellow"), "pending": ("○", "~", "yellow"),
@@ -77,6 +79,11 @@ def moment(at: float) -> str:
         return datetime.fromtimestamp(at).strftime("%d %b %H:%M:%S")
     except (ValueError, OverflowError, OSError):
         return "?"
+
+
+def has_ended(grant: Grant, now: float | None = None) -> bool:
+    """Whether its time is over."""
+    return grant.until is not None and grant.until <= (time.time() if now is None else now)
 
 
 def dated(text: str, now: float | None = None) -> str:

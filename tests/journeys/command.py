@@ -17,8 +17,8 @@ def corral(*args: str, code: int = 0, stdin: str | None = None) -> str:
     return done.stdout + done.stderr
 
 
-def ask(*args: str) -> Any:
-    return json.loads(corral(*args, "--json"))
+def ask(*args: str, stdin: str | None = None) -> Any:
+    return json.loads(corral(*args, "--json", stdin=stdin))
 
 
 def until(check: Callable[[], Any], seconds: float = 40) -> Any:

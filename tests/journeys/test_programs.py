@@ -103,7 +103,11 @@ def test_a_rotated_key_works_with_both_secrets_for_a_while_and_without_grace_wit
     new = ask("keys", "rotate", "ci", "--grace", "1h")["key"]
     for key in (old, new):
         assert list(client(key).models.list())
+    rotated = corral("keys", "whose", stdin=old)
+    assert "a secret of this key until" in rotated and "works until" in rotated and "ci (" in rotated
     newest = ask("keys", "rotate", "ci")["key"]
+    assert "works no more" in corral("keys", "whose", stdin=old)
+    assert ask("keys", "whose", stdin=old)["away_at"] and ask("keys", "whose", stdin=newest)["away_at"] is None
     assert list(client(newest).models.list())
     for key in (old, new):
         with pytest.raises(openai.AuthenticationError):
@@ -115,6 +119,11 @@ def test_a_rotated_key_works_with_both_secrets_for_a_while_and_without_grace_wit
     [
         (("create", "Bad Name"), 2, "no name of a key"),
         (("create", "ci", "--rpm", "-1"), 2, "whole number"),
+        (("create", "ci", "--rpm", "0"), 2, "leave it out, or say `none`"),
+        (("limit", "ci", "--daily-tokens", "00"), 2, "leave it out, or say `none`"),
+        (("create", "ci", "--models", "none"), 2, "no name of deployments here"),
+        (("create", "ci", "--models", "all"), 2, "leave --models out for all"),
+        (("create", "ci", "--models", "team-a/*"), 2, "for example team-a-*"),
         (("create", "ci", "--from", "10.0.0.0/99"), 2, "is no network"),
         (("create", "ci", "--models", "a*b"), 2, "star stands at the end"),
         (("create", "ci", "--expires", "yesterday"), 2, "say 8h"),
@@ -127,3 +136,29 @@ def test_a_rotated_key_works_with_both_secrets_for_a_while_and_without_grace_wit
 )
 def test_what_is_wrong_is_said_with_its_exit_code(home: Path, args: tuple[str, ...], code: int, words: str) -> None:
     assert words in corral("keys", *args, code=code)
+
+
+def test_what_is_in_force_is_said_and_what_means_nothing_is_warned_of(home: Path) -> None:
+    warned = corral("keys", "create", "ci", "--models", "chat", "--models", "*")
+    assert "no deployment that you see is meant by chat: there are none" in warned
+    said = corral("keys", "limit", "ci", "--from", "10.0.0.0/8", "--rpm", "5")
+    assert said.strip() == "key ci: deployments chat, *; 5 requests/min; from 10.0.0.0/8"
+    assert "meant by" not in corral("keys", "limit", "ci", "--models", "*")
+    corral("keys", "limit", "ci", "--rpm", "none", "--from", "none")
+    assert ask("keys", "show", "ci")["limits"]["rpm"] == 0
+    assert "set for" not in corral("limits", "set", "each:user", "--rpm", "0", code=2)
+
+
+def test_usage_names_keys_and_refuses_a_time_that_cannot_be(home: Path) -> None:
+    made = ask("keys", "create", "ci")
+    assert "nothing was used" in corral("usage", "--key", "ci", "--key", made["id"], "--key", made["begins"])
+    assert "there is no key" in corral("usage", "--key", "cii", code=3)
+    assert "ends before it begins" in corral("usage", "--since", "1h", "--until", "2h", code=2)
+    assert "still to come" in corral("usage", "--since", "2999-01-01", code=2)
+
+
+def test_ended_grants_are_left_out_unless_asked_for(home: Path) -> None:
+    made = ask("access", "grant", "viewer", "user:bin", "--until", "1s")
+    until(lambda: ask("access", "grants") == [])
+    assert [each["id"] for each in ask("access", "grants", "--all")] == [made["id"]]
+    assert "1 ended (`--all`)" in corral("access", "grants") and "ended" in corral("access", "grants", "--all")

@@ -169,7 +169,7 @@ class Access:
         self._double = double
         staff = Subject(kind="group", name="staff", id=20)
         self.there = [
-            grant("g1", "operator", staff, "deployment:chat", reason="on call", until=NOW + 3600),
+            grant("g1", "operator", staff, "deployment:chat", reason="on call", until=4e9),
             grant("g2", "deployments.rm", Subject(kind="user", name="bob", id=7), effect="deny"),
         ]
         self.changes = [

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
-from core.nouns import Mark
+from core.nouns import Mark, Subject
 from tests.tui.test_keys import dimmed
 from tui.deeds import deeds
 
@@ -143,6 +144,9 @@ async def test_a_key_is_made_in_a_form_and_its_secret_shown_once(console, fake):
         await it.type("sixty")
         await it.until("whole number")
         await it.press(*["backspace"] * 5)
+        await it.type("0")
+        await it.until("would be no limit")
+        await it.press("backspace")
         await it.type("9")
         await it.until("It may use *")
         await it.press("ctrl+s")
@@ -270,3 +274,57 @@ async def test_who_may_not_set_limits_sees_why(console, fake, doubles):
         await it.until("ann may not limits.set")
         await it.press("tab", "x")  # of keys and accounts he sees none: limits come first
         await it.until("ann may not limits.set: no grant gives it")
+
+
+async def test_a_key_for_what_is_not_there_is_said_to_be_one(console):
+    async with console("8") as it:
+        await it.until("60 requests/min")
+        await it.press("a")
+        await it.until("Make an API key")
+        await it.type("x")
+        await it.press("tab", "tab")
+        await it.type("none emb*")  # takes the place of the star that stands there
+        await it.until("no deployment that you see is meant by none: there are chat, embed")
+
+
+async def test_grants_that_have_ended_are_left_out_until_asked_for(console, fake, doubles):
+    over = doubles.grant("g9", "viewer", Subject(kind="user", name="gone", id=9), "*")
+    fake.access.there = [*fake.access.there, msgspec.structs.replace(over, until=1.0)]
+    async with console("8") as it:
+        await it.until("group:staff")
+        assert "user:gone" not in it.text
+        await it.press("h")
+        await it.until("user:gone")
+        assert "1 ended grant shown" in it.text
+        await it.press("h")
+        await it.until("1 ended grant left out")
+        assert "user:gone" not in it.text
+
+
+async def test_limits_of_a_key_a_team_and_of_no_account(console, fake):
+    """A service account has no limits of its own: what its keys and its owner have hold it."""
+    for keys, whose in (("", "key:ann/ci"), ("jj", "each:user, each:key"), ("jjjjjj", "team:ml")):
+        async with console("8") as it:
+            await it.until("60 requests/min")
+            await it.press("tab", *keys, "l")
+            await it.until("Set limits")
+            assert whose in it.text and "account:" not in it.text, keys
+
+
+async def test_what_is_typed_takes_the_place_of_what_a_form_has_there(console, fake):
+    async with console("8") as it:
+        await it.until("group:staff")
+        await it.press("e")
+        await it.until("Explain a decision")
+        await it.press("tab")
+        await it.type("models.rm")
+        assert it.app.screen.value("permission") == "models.rm"
+
+
+async def test_a_grant_and_a_question_are_about_the_account_under_the_cursor(console):
+    for press, field in (("n", "subject"), ("e", "user")):
+        async with console("8") as it:
+            await it.until("60 requests/min")
+            await it.press("tab", "j", "j", press)
+            await it.until(lambda: it.app.screen.__class__.__name__.endswith("Form"))
+            assert it.app.screen.value(field) == "account:nightly"

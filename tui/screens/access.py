@@ -13,7 +13,7 @@ from tui.rights import lacks
 from tui.screens import FOLDER
 from tui.screens.room import Line, Note, Room
 from tui.widgets.table import Column, Row, Table
-from tui.words import age, moment
+from tui.words import age, has_ended, moment, plural
 
 Found = tuple[list[Grant], list[Role], list[Team], list[Key], list[ServiceAccount], list[LimitView]]
 
@@ -36,11 +36,21 @@ def _may(grant: Grant) -> str:
     return "GLASS" if grant.glass else "may" if grant.effect == "allow" else "MAY NOT"
 
 
+def _until(grant: Grant) -> str:
+    if grant.until is None:
+        return "-"
+    return "ended" if has_ended(grant) else moment(grant.until)
+
+
 def about_key(key: Key) -> str:
     """What a key may and when it was used."""
     used = "never used" if key.used_at is None else f"used {age(key.used_at)} from {key.used_from}"
     on = ", ".join(key.deployments)
     return f"{key.state}, {key.owner}, on {on}, {told(key.limits) or 'no limits'}, {used.replace('now', 'just now')}"
+
+
+def _lasts(key: Key) -> bool:
+    return key.state not in ("revoked", "expired")
 
 
 def about_limit(view: LimitView) -> str:
@@ -79,6 +89,8 @@ class Access(Room):
         self.accounts: dict[str, ServiceAccount] = {}
         self.limits_there: dict[str, LimitView] = {}
         """By subject."""
+        self.with_ended = False
+        """Grants that have ended are shown too."""
 
     def fill(self) -> ComposeResult:
         yield Note(id="me")
@@ -134,14 +146,7 @@ class Access(Room):
         self.limits_there = {each.limit.subject: each for each in limits if each.limit is not None}
         self.keys_there = {each.id: each for each in keys}
         self.grants = {each.id: each for each in grants}
-        rows = sorted(grants, key=lambda each: (str(each.subject), each.effect, each.what))
-        self.table().set_rows(
-            [
-                Row(g.id, (str(g.subject), _may(g), g.what, g.scope,
-                           moment(g.until) if g.until is not None else "-", g.by, g.reason, g.id))
-                for g in rows
-            ]
-        )  # fmt: skip
+        self._show_grants()
         meant = [
             Row(f"key:{k.id}", (k.name, "key", about_key(k)), dim=k.state != "active")
             for k in sorted(keys, key=lambda each: (each.state != "active", each.name))
@@ -164,6 +169,16 @@ class Access(Room):
         self.query_one("#roles", Table).set_rows(meant)
         self.draw({"grant"})
         self.mind_keys()
+
+    def _show_grants(self) -> None:
+        """Those in force; on request those that have ended, dimmed, too."""
+        shown = [each for each in self.grants.values() if self.with_ended or not has_ended(each)]
+        self.table().set_rows(
+            [
+                Row(g.id, (str(g.subject), _may(g), g.what, g.scope, _until(g), g.by, g.reason, g.id), dim=has_ended(g))
+                for g in sorted(shown, key=lambda each: (str(each.subject), each.effect, each.what))
+            ]
+        )
 
     def _about(self, grant: Grant) -> str:
         """What a grant means."""
@@ -234,8 +249,7 @@ class Access(Room):
     def action_new(self) -> None:
         from tui.screens.accessforms import GrantForm
 
-        grant = self.grants.get(self.table().key)
-        self.app.push_screen(GrantForm(str(grant.subject) if grant else ""))
+        self.app.push_screen(GrantForm(self._whom()))
 
     def action_key(self) -> None:
         from tui.screens.accessforms import KeyForm
@@ -262,11 +276,41 @@ class Access(Room):
                 lambda client: client.accounts.enable(name),
             )
 
+    def action_ended(self) -> None:
+        """Show the grants that have ended, or hide them again."""
+        self.with_ended = not self.with_ended
+        self._show_grants()
+        count = sum(has_ended(each) for each in self.grants.values())
+        there = f"{count} ended {plural(count, 'grant')} {'shown, dimmed' if self.with_ended else 'left out'}"
+        self.say(there if count else "No grant has ended")
+
+    def _whom(self) -> str:
+        """Whom the cursor is on, as grants name him: `account:ci`; "" where it is on nobody."""
+        below = self.query_one("#roles", Table)
+        if below.has_focus:
+            return below.key if below.key.startswith(("account:", "team:")) else ""
+        grant = self.grants.get(self.table().key)
+        return str(grant.subject) if grant is not None else ""
+
+    def _limited(self) -> str:
+        """Whose limits `l` is about: what the cursor is on, as limits name it; "" where nothing is meant by itself. A
+        service account has none: what its keys and its owner have hold it."""
+        below = self.query_one("#roles", Table)
+        if not below.has_focus:
+            grant = self.grants.get(self.table().key)
+            return str(grant.subject) if grant is not None and grant.subject.kind != "account" else ""
+        key, account, (kind, _, name) = self.chosen_key(), self.chosen_account(), below.key.partition(":")
+        if account is not None:
+            his = [each for each in self.keys_there.values() if each.owner == account.subject and _lasts(each)]
+            key = his[0] if len(his) == 1 else None
+        if key is not None:
+            return f"key:{key.owner.name}/{key.name}"
+        return f"team:{name}" if kind == "team" else self.chosen_limit()
+
     def action_limit(self) -> None:
         from tui.screens.accessforms import LimitForm
 
-        grant = self.grants.get(self.table().key)
-        subject = self.chosen_limit() or (str(grant.subject) if grant is not None else "")
+        subject = self._limited()
         there = self.limits_there.get(subject)
         self.app.push_screen(LimitForm(subject, there.limit.limits if there and there.limit else None))
 
@@ -307,12 +351,10 @@ class Access(Room):
     def action_explain(self) -> None:
         from tui.screens.accessforms import ExplainForm
 
-        grant = self.grants.get(self.table().key)
-        if grant is None or grant.subject.kind not in ("user", "account"):
-            self.app.push_screen(ExplainForm())
-            return
-        who = grant.subject.name if grant.subject.kind == "user" else str(grant.subject)
-        self.app.push_screen(ExplainForm(who, "" if "*" in grant.scope else grant.scope))
+        kind, _, name = self._whom().partition(":")
+        who = {"user": name, "account": f"account:{name}"}.get(kind, "")
+        grant = self.grants.get(self.table().key) if who and not self.query_one("#roles", Table).has_focus else None
+        self.app.push_screen(ExplainForm(who, "" if grant is None or "*" in grant.scope else grant.scope))
 
     def action_team(self) -> None:
         from tui.screens.accessforms import TeamForm

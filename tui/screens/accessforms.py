@@ -10,6 +10,7 @@ from typing import Any
 from core.errors import NotFound
 from core.nouns import Decision, Difference, Limits
 from tui.amounts import moment_ahead
+from tui.keywords import unmatched
 from tui.limits import KINDS, UNLIMITED, rest
 from tui.limits import told as limits_told
 from tui.plain import plain
@@ -34,8 +35,22 @@ def told(found: Sequence[Difference]) -> str:
     return "\n".join(lines)
 
 
+def whole(text: str, what: str, wanted: str = "a whole number") -> int:
+    """A limit as it was typed; 0 for an empty field, which is no limit. Raises ValueError, also for a 0 that was typed:
+    it would be no limit, and reads as nothing at all."""
+    if not text:
+        return 0
+    if not (text.isascii() and text.isdecimal() and len(text) < 14):
+        raise ValueError(f"{what} must be {wanted}, not {text!r}")
+    if not int(text):
+        raise ValueError(f"{what} of 0 would be no limit: leave it empty for none")
+    return int(text)
+
+
 class OfAccess(Asking):
     """One that goes back to the Access screen when it is done."""
+
+    REPLACED = True
 
     def leave(self, words: str) -> None:
         """Done: back to the screen, with a sentence on it."""
@@ -233,6 +248,7 @@ class AccountForm(OfAccess):
 class KeyForm(Form):
     """A key of one's own. Its secret is shown once, to be copied."""
 
+    REPLACED = True
     HEADLINE = "Make an API key; it never may more than its owner"
     SENDS = "Make"
     LIMITS = ("rpm", "tpm", "concurrency", "daily_tokens")
@@ -254,9 +270,7 @@ class KeyForm(Form):
         limits = {}
         for field in self.LIMITS:
             text = self.value(field)
-            if text and not text.isdecimal():
-                raise ValueError(f"{field} must be a whole number, not {text!r}")
-            limits[field] = int(text or 0)
+            limits[field] = whole(text, field)
         if not self.value("name"):
             raise ValueError("Name it after the program that will use it")
         until = self.value("until")
@@ -275,7 +289,9 @@ class KeyForm(Form):
         status = self.corral.state.status
         base = f"Programs use it at {status.gateway}/v1. " if status is not None and status.gateway else ""
         ends = f" until {moment(fields['until'])}" if fields["until"] is not None else ""
-        self.show(plain(f"{base}It may use {', '.join(fields['deployments']) or 'nothing'}{ends}"))
+        lost = unmatched(fields["deployments"], [each.spec.name for each in self.corral.state.deployments.values()])
+        lines = [f"{base}It may use {', '.join(fields['deployments']) or 'nothing'}{ends}", lost]
+        self.show(plain("\n".join(each for each in lines if each)))
 
     def action_send(self) -> None:
         from tui.screens.whole import Whole
@@ -327,9 +343,7 @@ class LimitForm(OfAccess):
         limits: dict[str, Any] = {"hours": self.value("hours")}
         for field, (few, _) in KINDS.items():
             text = self.value(field)
-            if text and text != "unlimited" and not (text.isascii() and text.isdecimal() and len(text) < 14):
-                raise ValueError(f"{few} must be a whole number or `unlimited`, not {text!r}")
-            limits[field] = UNLIMITED if text == "unlimited" else int(text or 0)
+            limits[field] = UNLIMITED if text == "unlimited" else whole(text, few, "a whole number or `unlimited`")
         return subject, limits
 
     def question(self) -> Callable[[Any], Awaitable[str]]:

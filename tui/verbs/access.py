@@ -10,13 +10,13 @@ from typing import Any
 import click
 
 from core.errors import Invalid
-from core.nouns import Difference, Grant, Held, Role
+from core.nouns import Difference, Grant, Held, Role, Team
 from tui.amounts import MomentAhead, Span
 from tui.command import Nouns, Told, options, run, with_options
 from tui.limits import UNSAID, rest
-from tui.lines import as_json, ask, say, table, tell
+from tui.lines import as_json, ask, listed, say, table, tell
 from tui.plain import line
-from tui.words import moment
+from tui.words import has_ended, moment
 
 
 @click.command("whoami")
@@ -45,7 +45,7 @@ def whoami() -> None:
         table(("MAY", "ON"), _merged(me.holds))
         return
     say("roles and permissions:")
-    table(("GRANT", "WHAT", "TO", "ON", "UNTIL", "REASON"), [_row(each) for each in me.grants])
+    table(GRANT, [_row(each) for each in me.grants])
     say()
     table(("MAY", "ON"), _merged(me.holds))
     if me.denied:
@@ -80,28 +80,26 @@ def permissions() -> None:
 # ------------------------------------------------------------------------------------------------ grants
 
 
+GRANT = ("GRANT", "WHAT", "TO", "ON", "UNTIL", "REASON")
+
+
 def _row(grant: Grant) -> tuple[str, str, str, str, str, str]:
     what = grant.what if grant.effect == "allow" else f"not {grant.what}"
-    until = moment(grant.until) if grant.until is not None else "-"
+    until = moment(grant.until) + (", ended" if has_ended(grant) else "") if grant.until is not None else "-"
     return (grant.id, what, str(grant.subject), grant.scope, until, grant.reason)
 
 
 @access.command("grants")
 @click.option("--subject", help="only those for this one, e.g. user:alice")
+@click.option("--all", "ended", is_flag=True, help="those that have ended too")
 @with_options
-def grants(subject: str | None) -> None:
-    """All grants, oldest first."""
-    found = run(lambda client: client.access.grants())
-    found = [each for each in found if subject in (None, str(each.subject))]
-    if options().json:
-        as_json(found)
-    elif options().quiet:
-        for each in found:
-            say(each.id)
-    elif found:
-        table(("GRANT", "WHAT", "TO", "ON", "UNTIL", "REASON"), [_row(each) for each in found])
-    else:
-        say("there is no grant: root alone, and in a daemon of his own its owner, may do something")
+def grants(subject: str | None, ended: bool) -> None:
+    """The grants in force, oldest first."""
+    there = [each for each in run(lambda client: client.access.grants()) if subject in (None, str(each.subject))]
+    found = there if ended else [each for each in there if not has_ended(each)]
+    none = f"no grant is in force, {len(there)} ended (`--all`)" if there else "there is no grant"
+    empty = f"{none}: root alone, and in a daemon of his own its owner, may do something"
+    listed(found, lambda each: each.id, GRANT, _row, empty=empty)
 
 
 def _grant_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -261,15 +259,12 @@ def simulate_role(name: str, allows: tuple[str, ...]) -> None:
 
 
 def _roles() -> None:
-    found = run(lambda client: client.access.roles())
-    if options().json:
-        as_json(found)
-    elif options().quiet:
-        for each in found:
-            say(each.name)
-    else:
-        rows = [(r.name, "built in" if r.builtin else "own", r.words or "-", ", ".join(r.allows)) for r in found]
-        table(("ROLE", "", "IN WORDS", "ALLOWS"), rows)
+    found: list[Role] = run(lambda client: client.access.roles())
+
+    def row(each: Role) -> tuple[str, ...]:
+        return (each.name, "built in" if each.builtin else "own", each.words or "-", ", ".join(each.allows))
+
+    listed(found, lambda each: each.name, ("ROLE", "", "IN WORDS", "ALLOWS"), row)
 
 
 @access.group("roles", cls=Nouns, invoke_without_command=True)
@@ -344,16 +339,14 @@ def roles_rm(name: str) -> None:
 
 
 def _teams() -> None:
-    found = run(lambda client: client.access.teams())
-    if options().json:
-        as_json(found)
-    elif options().quiet:
-        for each in found:
-            say(each.name)
-    elif found:
-        table(("TEAM", "MEMBERS"), [(t.name, ", ".join(map(str, t.members)) or "-") for t in found])
-    else:
-        say("there is no team: `corral access teams set NAME --member user:alice`")
+    found: list[Team] = run(lambda client: client.access.teams())
+    listed(
+        found,
+        lambda each: each.name,
+        ("TEAM", "MEMBERS"),
+        lambda each: (each.name, ", ".join(map(str, each.members)) or "-"),
+        empty="there is no team: `corral access teams set NAME --member user:alice`",
+    )
 
 
 @access.group("teams", cls=Nouns, invoke_without_command=True)

@@ -10,7 +10,7 @@ from core.nouns import AccountDetail, ServiceAccount
 from tui.command import Nouns, options, run, with_options
 from tui.lines import as_json, ask, listed, say, table, tell
 from tui.plain import line
-from tui.words import moment
+from tui.words import has_ended, moment
 
 
 def _ls() -> None:
@@ -61,14 +61,14 @@ def show(name: str) -> None:
         rows.append(("may not", line(", ".join(found.barred))))
     for label, value in rows:
         say(f"{label:12} {value}")
-    if found.grants:
+    if grants := [each for each in found.grants if not has_ended(each)]:
         say()
         table(
             ("GRANT", "WHAT", "ON", "UNTIL"),
             [
                 (g.id, g.what if g.effect == "allow" else f"not {g.what}", g.scope,
                  moment(g.until) if g.until is not None else "-")
-                for g in found.grants
+                for g in grants
             ],
         )  # fmt: skip
     else:

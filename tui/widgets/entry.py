@@ -6,12 +6,12 @@ from textual.widgets import Input
 
 
 class Entry(Input):
-    """`value` to begin with, `hint` while it is empty."""
+    """`value` to begin with, `hint` while it is empty. `replaced`: what is typed first takes the place of the value."""
 
-    DEFAULT_CSS = "Entry.colourless .input--cursor { text-style: reverse; }"
+    DEFAULT_CSS = "Entry.colourless { .input--cursor, .input--selection { text-style: reverse; } }"
 
-    def __init__(self, value: str = "", *, hint: str = "", id: str | None = None) -> None:
-        super().__init__(value, placeholder=hint, id=id, select_on_focus=False)
+    def __init__(self, value: str = "", *, hint: str = "", id: str | None = None, replaced: bool = False) -> None:
+        super().__init__(value, placeholder=hint, id=id, select_on_focus=replaced)
         self.cursor_blink = False
 
     def on_mount(self) -> None:

@@ -31,6 +31,8 @@ class Form(Room):
         Binding("escape", "back", "Back", show=False),
     ]
     HEADLINE: ClassVar[str] = ""
+    REPLACED: ClassVar[bool] = False
+    """What is typed first into a field takes the place of what it had to begin with."""
     SENDS: ClassVar[str] = "Save"
     """What sending does, in a word or two."""
 
@@ -43,7 +45,7 @@ class Form(Room):
             for field in self.fields():
                 with Horizontal():
                     yield Static(field.label, classes="label", markup=False)
-                    yield Entry(field.value, hint=field.hint, id=f"field-{field.key}")
+                    yield Entry(field.value, hint=field.hint, id=f"field-{field.key}", replaced=self.REPLACED)
             yield Static("", id="consequence", markup=False)
 
     def on_mount(self) -> None:
