@@ -10,7 +10,7 @@ from house import NOW, ROOT, House
 
 from core.access import Access, Gate, Glass, Rights
 from core.audit.sinks.lines import ALERT, INFO, Cursor, next_batch
-from core.daemon import _rule
+from core.deployments.told import _rule
 from core.errors import Conflict, CorralError, Invalid, NotAllowed
 from core.gateway import wire
 from core.gateway.keys import Holder
