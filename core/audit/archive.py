@@ -15,26 +15,22 @@ import os
 import secrets
 import sqlite3
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import IO
 
-import msgspec
-
-from core.audit import seals
+from core.audit import archivefile, seals
 from core.audit.export import Exporter
 from core.audit.log import Audit
 from core.audit.outside import read_accepted
 from core.audit.seals import ARCHIVE, archives_in, newest, sealed_in
 from core.audit.signer import Signer
-from core.audit.verify import LOOKED, Watch
+from core.audit.span import Span, plan
+from core.audit.verify import Watch
 from core.audit.vouched import outside_of
 from core.errors import Conflict, CorralError, Failed
 from core.nouns import CORRAL, Actor, AuditArchive, AuditArchives, AuditRecord, ChainFault
-from core.proof.keys import flush_folder
-from core.proof.prooffile import Proofs
-from core.proof.statements import Checkpoint, Seal, parse
+from core.proof.statements import Seal
 from core.proof.verify import Verified, lines_of, verify
 from core.settings import AuditTable, Paths
 from core.store import Store
@@ -47,17 +43,6 @@ EACH = 250
 SWEEP_S = 3600.0
 SPAN_DAYS = 7
 """By itself the daemon archives only when so many days are due: not a file each hour."""
-
-
-class Span(msgspec.Struct, frozen=True):
-    """What is to be archived: records `first` to `last`, which a checkpoint signed."""
-
-    first: int
-    last: int
-    hash: str
-    began: str
-    ended: str
-    checkpoint: int
 
 
 class Archiver:
@@ -127,7 +112,7 @@ class Archiver:
             await self._store.transact(work)
         except BaseException as error:
             if not await asyncio.shield(self._store.read(lambda db: sealed_in(db).last >= span.last)):
-                await asyncio.shield(asyncio.to_thread(_forget, file))
+                await asyncio.shield(asyncio.to_thread(archivefile.forget, file))
                 with contextlib.suppress(CorralError):  # else the next start records that it was interrupted
                     await asyncio.shield(self._failed(actor, request, effect, planned, error))
             raise
@@ -139,43 +124,9 @@ class Archiver:
     async def plan(self, before: str) -> Span:
         """What would be archived. Raises `Conflict` with the reason if that is nothing."""
         sent, outside = self._sent(), await asyncio.to_thread(outside_of, self._paths)
-        return await self._store.read(lambda db: self._plan(db, before, sent, outside))
-
-    def _plan(self, db: sqlite3.Connection, before: str, sent: int | None, outside: Proofs) -> Span:
-        sealed, wrong = seals.check(db, outside)
-        if wrong:
-            raise Failed("nothing is archived", wrong[0].message, "see `corral audit verify`")
-        first = sealed.last + 1
-        row = db.execute("SELECT min(+seq) FROM audit WHERE time >= ? AND seq >= ?", (before, first)).fetchone()
-        (end,) = db.execute("SELECT max(seq) FROM audit").fetchone()
-        limit, why = (row[0] - 1 if row[0] is not None else end or 0), f"no record from before {before} is here"
-        (running,) = db.execute(
-            "SELECT min(a.seq) FROM audit a WHERE a.effect != '' AND a.outcome = 'intent' AND a.seq >= ?"
-            " AND NOT EXISTS (SELECT 1 FROM audit b WHERE b.effect = a.effect AND b.seq > a.seq)", (first,)
-        ).fetchone()  # fmt: skip
-        if running is not None and running <= limit:
-            limit, why = running - 1, f"what record {running} began has not ended yet"
-        if sent is not None and sent < limit:
-            limit, why = sent, f"a sink has records up to {sent} only"
-        if limit < first:
-            raise Conflict("there is nothing to archive", why)
         accepted = read_accepted(self._paths)
-        if accepted is not None and accepted.seq >= first and accepted.seq > limit:
-            raise Conflict(
-                "nothing is archived", f"record {accepted.seq} accepted a fault, and is archived with all before it",
-                "name a later time",
-            )  # fmt: skip
-        for line, digest, ended in db.execute(
-            "SELECT c.line, a.hash, a.time FROM audit_checkpoints c JOIN audit a ON a.seq = c.seq"
-            " WHERE c.seq >= ? AND c.seq <= ? ORDER BY c.number DESC", (first, limit)
-        ):  # fmt: skip
-            point = _checkpoint(line)
-            if point is not None and point.hash == digest and point.database == self._store.database_id:
-                began = db.execute("SELECT time FROM audit WHERE seq = ?", (first,)).fetchone()
-                if began is None:
-                    raise Conflict("nothing is archived", f"record {first} is not here", "see `corral audit verify`")
-                return Span(first, point.seq, point.hash, began[0], ended, point.number)
-        raise Conflict("there is nothing to archive", f"no checkpoint lies between records {first} and {limit}")
+        database = self._store.database_id
+        return await self._store.read(lambda db: plan(db, before, sent, outside, accepted, database))
 
     def _folder(self, named: Path | None) -> Path:
         """Where the file goes. Raises `Failed`."""
@@ -195,10 +146,10 @@ class Archiver:
 
     async def _write(self, span: Span, file: Path) -> tuple[str, int, list[str]]:
         """Write, flush, verify, and give it its name: (digest, bytes, faults that were accepted). Raises `Failed`."""
-        part = _part(file)
+        part = archivefile.part_of(file)
         sha, size, lines = hashlib.sha256(), 0, 0
         try:
-            out = await asyncio.to_thread(_create, part)
+            out = await asyncio.to_thread(archivefile.create, part)
             try:
                 pieces = self._exporter.between(span.first, span.last)
                 async with contextlib.aclosing(pieces):  # type: ignore[type-var]
@@ -207,12 +158,12 @@ class Archiver:
                         sha.update(piece)
                         size, lines = size + len(piece), lines + piece.count(b"\n")
                         self.working = f"{min(lines, span.last)} of {span.last - span.first + 1} records are written"
-                await asyncio.to_thread(_flush, out)
+                await asyncio.to_thread(archivefile.flush, out)
             finally:
                 await asyncio.to_thread(out.close)
             self.working = "the file is verified"
             faults = await self._verified(span, part)
-            await asyncio.to_thread(_name, part, file)
+            await asyncio.to_thread(archivefile.name, part, file)
         except OSError as error:
             raise Failed(
                 f"{file} could not be written", error.strerror or str(error), "nothing was archived"
@@ -273,7 +224,7 @@ class Archiver:
 
         for name in await self._store.read(left):
             log.warning("an archive was never sealed: %s is removed, and its records are all here", name)
-            await asyncio.to_thread(_forget, Path(name))
+            await asyncio.to_thread(archivefile.forget, Path(name))
 
     async def _prune(self) -> None:
         """Remove the records that a seal covers, and give their space back. Raises `StoreError`."""
@@ -329,81 +280,4 @@ class Archiver:
         to the next. Raises `StoreError`."""
         found = await self.archives()
         public = [each.key for each in self._signer.keys]
-        return await asyncio.to_thread(_faults, found.archives, public, watch)
-
-
-def _faults(archives: tuple[AuditArchive, ...], public: list[str], watch: Watch | None) -> list[ChainFault]:
-    faults, before = [], ""
-    for each in archives:
-        told = _unlike(each, before, public, watch, archives[-1].last)
-        before = each.hash
-        if told:
-            message = (
-                f"the archive of records {each.first} to {each.last}, {each.file}, is not as it was sealed: {told}"
-            )
-            faults.append(ChainFault(wrong=each.first, how="archive", message=message))
-    return faults
-
-
-def _unlike(each: AuditArchive, before: str, public: list[str], watch: Watch | None, of: int) -> str:
-    """What is wrong with one file; "" for nothing."""
-    sha = hashlib.sha256()
-
-    def lines(file: IO[bytes]) -> Iterator[bytes]:
-        for n, line in enumerate(lines_of(file)):
-            sha.update(line)
-            if watch is not None and n % LOOKED == 0:
-                watch(min(each.first + n, each.last), of)
-            yield line
-
-    try:
-        with Path(each.file).open("rb") as file:
-            found, _ = verify(lines(file), public)
-    except OSError as error:
-        return error.strerror or str(error)
-    report = found.report
-    if sha.hexdigest() != each.digest:
-        return "it is another file" if report.ok else report.message
-    ends = (report.first, report.last, report.head) == (each.first, each.last, each.hash)
-    return "" if ends and before in ("", found.began) else "it does not go on from the one before"
-
-
-def _checkpoint(line: str) -> Checkpoint | None:
-    try:
-        found = parse(line.encode())
-    except ValueError:
-        return None
-    return found if isinstance(found, Checkpoint) else None
-
-
-def _part(file: Path) -> Path:
-    return file.with_name(f".{file.name}.part")
-
-
-def _create(part: Path) -> IO[bytes]:
-    """A new file, readable by its owner alone. Raises OSError."""
-    with contextlib.suppress(FileNotFoundError):
-        part.unlink()  # of one that was never finished
-    return open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600), "wb")
-
-
-def _flush(out: IO[bytes]) -> None:
-    out.flush()
-    os.fchmod(out.fileno(), 0o400)
-    os.fsync(out.fileno())
-
-
-def _name(part: Path, file: Path) -> None:
-    """Give it its name, over nothing that is there. Raises OSError."""
-    os.link(part, file)
-    part.unlink()
-    flush_folder(file.parent)
-
-
-def _forget(file: Path) -> None:
-    """Remove what was written for an archive that is not made."""
-    for each in (_part(file), file):
-        try:
-            each.unlink(missing_ok=True)
-        except OSError as error:
-            log.error("%s could not be removed: %s", each, error)
+        return await asyncio.to_thread(archivefile.faults, found.archives, public, watch)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from signed_place import ALICE, MALLORY, Place, tamper
 
-from core.audit import GENESIS, Archiver, Exporter, archive
+from core.audit import GENESIS, Archiver, Exporter, archivefile
 from core.audit.chain import Sealed, digest, inspect
 from core.audit.log import moment
 from core.errors import Conflict, CorralError, Failed, NotAllowed
@@ -244,7 +244,7 @@ class Died(BaseException):
     """The daemon, at this moment."""
 
 
-STEPS = ("_create", "_flush", "_name", "_verified", "_seal", "_prune", "give_back")
+STEPS = ("create", "flush", "name", "_verified", "_seal", "_prune", "give_back")
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
@@ -254,7 +254,7 @@ async def test_a_kill_at_any_step_leaves_the_old_or_the_new_state(
 ) -> None:
     """No handler runs in a process that is killed: those that undo are switched off."""
     owner = {"_verified": place.archiver, "_seal": place.archiver, "_prune": place.archiver, "give_back": place.store}
-    target = owner.get(step, archive)
+    target = owner.get(step, archivefile)
     real = getattr(target, step)
 
     def dies(*args: object) -> object:
@@ -268,8 +268,8 @@ async def test_a_kill_at_any_step_leaves_the_old_or_the_new_state(
             await real(*args)
         raise Died
 
-    monkeypatch.setattr(target, step, dies if step in ("_create", "_flush", "_name") else dies_later)
-    monkeypatch.setattr(archive, "_forget", lambda file: None)
+    monkeypatch.setattr(target, step, dies if step in ("create", "flush", "name") else dies_later)
+    monkeypatch.setattr(archivefile, "forget", lambda file: None)
     monkeypatch.setattr(place.archiver, "_failed", lambda *args: asyncio.sleep(0))
     records = place.seqs()
     with pytest.raises(Died):
@@ -316,8 +316,8 @@ async def test_a_full_disk_leaves_the_old_state(place: Old, call: str, monkeypat
     def raises(*args: object) -> None:
         raise full
 
-    name = {"write": "_create", "fsync": "_flush", "link": "_name", "folder": "flush_folder"}[call]
-    monkeypatch.setattr(archive, name, raises)
+    name = {"write": "create", "fsync": "flush", "link": "name", "folder": "flush_folder"}[call]
+    monkeypatch.setattr(archivefile, name, raises)
     records = place.seqs()
     with pytest.raises(Failed, match="No space left"):
         await place.archive()
