@@ -31,6 +31,8 @@ class CorralError(Exception):
     code: ClassVar[str] = "failed"
     http: ClassVar[int] = 500
     exit: ClassVar[int] = 1
+    recorded = False
+    """The trail has a record of this refusal already: one is enough."""
 
     def __init__(self, what: str, why: str = "", todo: str = "", **details: Any) -> None:
         super().__init__(what)

@@ -118,6 +118,7 @@ class Gate:
                 self._audit.append(
                     db, actor=actor, verb=verb, object=object, request=request, outcome="refused", reason=why
                 )
+                error.recorded = True
                 return error
             db.execute("RELEASE act")
             self._audit.append(

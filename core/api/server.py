@@ -188,7 +188,7 @@ class Server:
                 )
             response = await handler(request)
         except CorralError as error:
-            if isinstance(error, NotAllowed | Unseen) or _tricky(request):
+            if (isinstance(error, NotAllowed | Unseen) and not error.recorded) or _tricky(request):
                 await self._record_refusal(request, error)
             response = _error(error)
         except web.HTTPException as error:

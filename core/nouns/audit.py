@@ -187,7 +187,8 @@ class FileReport(Noun, frozen=True, kw_only=True):
     message: str
     faults: tuple[ChainFault, ...]
     """`wrong` is a seq; `how` is one of changed, removed, inserted, reordered, appended, cut (off the end), form,
-    checkpoint, key, end; and with an earlier file older (a copy that was put back), rewritten, against."""
+    checkpoint, gap (in the numbers of checkpoints), key, end; and with an earlier file older (a copy that was put
+    back), rewritten, against."""
     installation: str
     database: str
     since: str
@@ -209,6 +210,8 @@ class FileReport(Noun, frozen=True, kw_only=True):
     """Records after it, which the signature at the end of the file alone vouches for."""
     keys: tuple[FileKey, ...]
     seconds: float = 0.0
+    notes: tuple[str, ...] = ()
+    """What is odd and may be innocent, as sentences: times that go backwards."""
 
 
 class ReportPerson(Noun, frozen=True):

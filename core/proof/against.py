@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
+from pathlib import PurePath
 from typing import NamedTuple
 
 import msgspec
@@ -10,7 +12,7 @@ import msgspec
 from core.nouns.audit import ChainFault, FileReport
 from core.proof.prooffile import proofs_of
 from core.proof.statements import Header, holds, parse
-from core.proof.verify import Anchor, Verified, verify
+from core.proof.verify import NAMED, Anchor, Verified, Walk, verify
 
 Lines = Callable[[], Iterable[bytes]]
 """Gives the lines of a file with their newlines, anew at each call."""
@@ -31,7 +33,7 @@ def compare(lines: Lines, older: Lines, trusted: Sequence[str]) -> FileReport:
     found, walk = verify(lines(), trusted, {each.seq for each in earlier.anchors})
     faults = [*found.report.faults, *earlier.faults]
     if not earlier.faults:
-        faults += _against(found, walk.hashes, earlier)
+        faults += _against(found, walk, earlier)
     if not faults:
         last = max(earlier.anchors, key=lambda each: each.seq)
         told = f"{found.report.message}; it goes on from the earlier file, which ends at record {last.seq}"
@@ -42,14 +44,16 @@ def compare(lines: Lines, older: Lines, trusted: Sequence[str]) -> FileReport:
 
 def earlier_in(older: Lines, trusted: Sequence[str]) -> Earlier:
     """The anchors of an exported file, or of lines as audit.proof has them."""
-    first = next(iter(older()), b"")
+    every = iter(older())
+    first = next(every, b"")
+    lines = chain([first], every)  # once: it may be a pipe
     if _is_header(first):
-        found, _ = verify(older(), trusted)
+        found, _ = verify(lines, trusted)
         faults = [_fault(f"the earlier file: {fault.message}") for fault in found.report.faults]
         if not found.anchors and not faults:
             faults.append(_fault("the earlier file vouches for nothing"))
         return Earlier(found.report.installation, found.anchors, faults)
-    return _bare(older(), trusted)
+    return _bare(lines, trusted)
 
 
 def _is_header(raw: bytes) -> bool:
@@ -99,8 +103,8 @@ def _unwrapped(raw: bytes) -> bytes | None:
     return found.line.encode() or None
 
 
-def _against(found: Verified, hashes: dict[int, str], earlier: Earlier) -> list[ChainFault]:
-    report = found.report
+def _against(found: Verified, walk: Walk, earlier: Earlier) -> list[ChainFault]:
+    report, hashes = found.report, walk.hashes
     if earlier.installation != report.installation:
         return [_fault("the earlier file is of another installation")]
     mine = [each for each in earlier.anchors if each.database == report.database]
@@ -121,8 +125,25 @@ def _against(found: Verified, hashes: dict[int, str], earlier: Earlier) -> list[
         if found.began == last.hash:
             return []
         return [_fault(f"record {report.first} does not follow from the earlier file", report.first)]
-    return [_fault(f"the earlier file ends at record {last.seq} and this one begins at {report.first}: export it again"
-                   " with an earlier --since", last.seq + 1)]  # fmt: skip
+    told = f"the earlier file ends at record {last.seq} and this one begins at {report.first}: "
+    return [_fault(told + _between(walk, last.seq + 1, report.first - 1), last.seq + 1)]
+
+
+def _between(walk: Walk, first: int, last: int) -> str:
+    """What to do about records that are in neither file: no export has those again that were archived."""
+    there = sorted({(each.first, each.last, PurePath(each.file).name) for each in walk.archives})
+    needed = [each for each in there if each[1] >= first and each[0] <= last]
+    if not needed:
+        return (
+            "export it again with an earlier --since; where that begins at the same record, those before it were"
+            " archived (`corral audit archives`, where the trail is written): verify the archive --against the earlier"
+            " file, and this one --against the archive"
+        )
+    names = [f"records {one} to {end} are in {name}" for one, end, name in needed]
+    told = f"{'; '.join(names[-NAMED:])}, archived: verify {needed[0][2]} --against the earlier file"
+    if len(needed) > 1:
+        told += ", each archive --against the one before it"
+    return f"{told}, and this one --against {needed[-1][2]}"
 
 
 def _new_database(found: Verified, earlier: Earlier) -> list[ChainFault]:

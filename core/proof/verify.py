@@ -5,6 +5,7 @@ One pass in bounded memory; what is wrong is named, the first first, and the wal
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from typing import IO, NamedTuple
@@ -12,6 +13,7 @@ from typing import IO, NamedTuple
 import msgspec
 
 from core.nouns.audit import ChainFault, FileKey, FileReport
+from core.proof.backwards import Backwards
 from core.proof.keys import key_id
 from core.proof.statements import Checkpoint, End, Header, Key, Record, holds, parse
 
@@ -21,8 +23,10 @@ KEYS = 1000
 """More keys than any installation goes through: a file could cost a day otherwise."""
 NAMED = 10
 """Faults that are named one by one."""
-SIGNED = ("checkpoint", "key", "end")
+SIGNED = ("checkpoint", "gap", "key", "end")
 """Faults that what happened to the records may explain."""
+ARCHIVE = "audit.archive"
+"""Verb of a record that says where earlier ones lie."""
 NAMING = ("audit.key-made", "audit.keys-known", "audit.key-rotate")
 """Verbs of records that name keys."""
 
@@ -49,6 +53,14 @@ def lines_of(file: IO[bytes]) -> Iterator[bytes]:
     """The lines with their newlines; one that is too long ends it, in two pieces that are no line."""
     while line := file.readline(LINE_LIMIT):
         yield line
+
+
+class Archived(msgspec.Struct, frozen=True):
+    """What a record says of an archive."""
+
+    first: int
+    last: int
+    file: str
 
 
 class _Gap:
@@ -87,8 +99,12 @@ class Walk:
         """Hash of the record before the last, and of another one that follows it too."""
         self._gaps: list[_Gap] = []
         self._records = self._checkpoints = 0
-        self._number = 0
+        self._number = self._passed = 0
+        """Of the last checkpoint that fits, and of the last one."""
+        self._records_back, self._checkpoints_back = Backwards(), Backwards()
         self._vouch: Checkpoint | None = None
+        self.archives: list[Archived] = []
+        """Files that records name, in which earlier records lie."""
 
     def add(self, raw: bytes) -> None:
         """The next line."""
@@ -166,8 +182,11 @@ class Walk:
         self._before, self._seq, self._hash, self._twin = line.prev, line.seq, found, ""
         if line.seq in self._wanted:
             self.hashes[line.seq] = found
+        self._records_back.add(f"record {line.seq}", line.time)
         if line.verb in NAMING and line.outcome == "done" and line.object == "audit:keys":
             self._named_in(line)
+        elif line.verb == ARCHIVE and line.outcome == "done":
+            self._archived_in(line)
 
     def _astray(self, line: Record, found: str) -> None:
         """One that stands after its place: put there from a gap, or put in."""
@@ -202,16 +221,33 @@ class Walk:
                 self._wrong(line.seq, "key", f"record {line.seq} names a key that the file does not have")
             self._named.add(str(each))
 
+    def _archived_in(self, line: Record) -> None:
+        with contextlib.suppress(msgspec.MsgspecError):
+            told = msgspec.json.decode(line.after, type=Archived)
+            self.archives = [*self.archives, told][-KEYS:]
+
     def _checkpoint(self, line: Checkpoint) -> None:
         self._checkpoints += 1
         told = self._unfit(line)
         if told:
             self._wrong(line.seq, "checkpoint", f"checkpoint {line.number} {told}")
+            self._passed = line.number
             return
-        self._number = line.number
+        self._follows(line)
+        self._number = self._passed = line.number
         if self._trusted.get(line.key):
             self._vouch = line
             self.anchors.append(Anchor(line.database, line.seq, line.hash))
+
+    def _follows(self, line: Checkpoint) -> None:
+        """Numbers grow by one, whatever database they are in: one that is not here was signed for records that are not
+        here either."""
+        first, last = self._number + 1, line.number - 1
+        if self._number and first <= last and self._passed != last:
+            missing = f"checkpoint {last} is" if first == last else f"checkpoints {first} to {last} are"
+            told = f"{missing} missing before record {line.seq}: an older copy of the database was put back, or"
+            self._wrong(line.seq, "gap", f"{told} another one was in use meanwhile")
+        self._checkpoints_back.add(f"checkpoint {line.number}", line.time)
 
     def _unfit(self, line: Checkpoint) -> str:
         if self._header is None or (line.installation, line.database) != (
@@ -256,7 +292,7 @@ class Walk:
             records=self._records, head=self._hash or (self._end.hash if self._end else ""),
             checkpoint=vouch.number if vouch else 0, vouched=vouch.seq if vouch else 0,
             vouched_time=vouch.time if vouch else "", vouched_key=vouch.key if vouch else "",
-            unvouched=max(0, unvouched),
+            unvouched=max(0, unvouched), notes=(*self._records_back.notes(), *self._checkpoints_back.notes()),
             keys=tuple(
                 FileKey(number=key.number, id=key.id, key=key.key, trusted=self._trusted[key.id]) for key in self._keys
             ),

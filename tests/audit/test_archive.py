@@ -17,7 +17,7 @@ from core.audit import GENESIS, Archiver, Exporter, archivefile
 from core.audit.chain import Sealed, digest, inspect
 from core.audit.log import moment
 from core.errors import Conflict, CorralError, Failed, NotAllowed
-from core.nouns import AuditArchive, ChainReport
+from core.nouns import AuditArchive, ChainReport, FileReport
 from core.proof.against import compare
 from core.proof.verify import verify
 from core.settings import AuditTable
@@ -117,10 +117,35 @@ async def test_the_next_archive_goes_on_from_the_last(place: Old) -> None:
     assert (await place.audit.find("", after_seq=0)).first == second.last + 1
 
 
+async def test_a_file_from_after_an_archive_says_which_archive_leads_back_to_an_earlier_file(place: Old) -> None:
+    key = place.signer.keys[0].key
+    early = await place.export()
+    await place.days(5)
+    one = await place.archive(1)
+    await place.days(5)
+    two = await place.archive(2)
+    late = await place.export()
+
+    def against(text: bytes, older: bytes) -> FileReport:
+        return compare(lambda: text.splitlines(keepends=True), lambda: older.splitlines(keepends=True), [key])
+
+    found = against(late, early)
+    names = [Path(each.file).name for each in (one, two)]
+    assert not found.ok and found.faults[-1].how == "against"
+    assert f"verify {names[0]} --against the earlier file" in found.message, found.message
+    assert f"this one --against {names[1]}" in found.message
+    files = [Path(each.file).read_bytes() for each in (one, two)]
+    assert against(files[0], early).ok and against(files[1], files[0]).ok and against(late, files[1]).ok
+
+
 async def test_a_key_that_came_later_makes_an_archive_no_worse(place: Old) -> None:
     await place.rotate()
-    await place.archive()
+    made = await place.archive()
     await place.whole()
+    first, second = (each.key for each in place.signer.keys)
+    lines = Path(made.file).read_bytes().splitlines(keepends=True)
+    assert verify(lines, [first])[0].report.ok and len(verify(lines, [first])[0].report.keys) == 2
+    assert made.key == place.signer.keys[1].id and not verify(lines, [second])[0].report.vouched
 
 
 async def test_freed_space_is_given_back(place: Old) -> None:

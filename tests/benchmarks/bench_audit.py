@@ -47,7 +47,9 @@ async def keystrokes(store: Store, paths: Paths) -> dict[str, float]:
             await audit.find(text[:end])
             taken.append((time.perf_counter() - began) * 1000)
     taken.sort()
-    return {"keystroke_ms_p50": round(taken[len(taken) // 2], 1), "keystroke_ms_max": round(taken[-1], 1)}
+    p50, p95 = taken[len(taken) // 2], taken[int(len(taken) * 0.95)]
+    return {"keystroke_ms_p50": round(p50, 1), "keystroke_ms_p95": round(p95, 1), "keystroke_ms_limit_p95": 50,
+            "keystroke_ms_max": round(taken[-1], 1)}  # fmt: skip
 
 
 async def main() -> None:

@@ -23,11 +23,12 @@ from tui import exports
 pytestmark = [pytest.mark.journey, pytest.mark.timeout(120)]
 
 
-def elsewhere(*args: str) -> subprocess.CompletedProcess[str]:
-    """On a machine that never had a daemon: no home, nothing that could be made."""
+def elsewhere(*args: str, given: bytes = b"") -> subprocess.CompletedProcess[str]:
+    """On a machine that never had a daemon: no home, nothing that could be made. `given`: its standard input."""
     env = {"PATH": os.environ["PATH"], "HOME": "/nonexistent", "PYTHONPATH": os.environ.get("PYTHONPATH", "")}
     argv = [sys.executable, "-P", "-m", "tui", "audit", "verify", *args]
-    return subprocess.run(argv, env=env, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=60)
+    done = subprocess.run(argv, env=env, capture_output=True, input=given, timeout=60)
+    return subprocess.CompletedProcess(argv, done.returncode, done.stdout.decode(), done.stderr.decode())
 
 
 def test_an_export_is_verified_elsewhere_and_a_changed_one_is_not(home: Path, tmp_path: Path) -> None:
@@ -83,6 +84,24 @@ def test_what_is_wrong_on_the_command_line_is_said(home: Path, tmp_path: Path) -
     assert out.read_bytes().startswith(b'["corral-export-1"')
     assert corral("audit", "export", "--out", "-").startswith('["corral-export-1"')
     assert [each.name for each in tmp_path.iterdir()] == ["trail"]
+
+
+def test_a_file_is_verified_from_standard_input_as_it_comes(home: Path, tmp_path: Path) -> None:
+    corral("ps")
+    key, out = corral("audit", "key", "show", "-q").strip(), tmp_path / "trail"
+    corral("audit", "export", "--out", str(out))
+    whole = out.read_bytes()
+    for text, against, code in ((whole, (), 0), (whole[:-9], (), 1), (whole, ("--against", str(out)), 0), (b"", (), 1)):
+        done = elsewhere("-", "--key", key, *against, given=text)
+        assert done.returncode == code, done.stdout + done.stderr
+    assert elsewhere(str(out), "--key", key, "--against", "-", given=whole).returncode == 0
+    done = elsewhere("-", "--key", key, "--against", "-", given=whole)
+    assert done.returncode == 2 and "which is one file" in done.stderr
+    export = [sys.executable, "-P", "-m", "tui", "audit", "export", "--out", "-"]
+    with subprocess.Popen(export, stdout=subprocess.PIPE) as writes:
+        check = [sys.executable, "-P", "-m", "tui", "audit", "verify", "-", "--key", key, "--json"]
+        done = subprocess.run(check, stdin=writes.stdout, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and json.loads(done.stdout)["records"] > 3, done.stderr
 
 
 @pytest.mark.parametrize("whole", [True, False])

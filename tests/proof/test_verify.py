@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -398,6 +399,60 @@ async def test_a_history_written_anew_with_the_key_is_found_by_what_left_before(
     for earlier in (left, proof):
         found = report(text, public, against=earlier)
         assert not found.ok and hows(found) == {"rewritten"} and "is not the one" in found.message
+
+
+async def test_an_older_copy_that_was_put_back_leaves_a_gap_in_the_numbers_of_checkpoints(place: Place) -> None:
+    """audit.proof, which lies beside the database, goes on counting: the file alone tells."""
+    await place.fill(3)
+    await place.checkpoint()
+    await place.store.close()
+    aside = place.paths.root / "aside"
+    shutil.copytree(place.paths.state, aside)
+    await place.open()
+    await place.signer.start()
+    for _ in range(2):
+        await place.fill(2)
+        await place.checkpoint()
+    await place.store.close()
+    for name in ("corral.db", "audit.head"):
+        shutil.copy(aside / name, place.paths.state / name)
+    for each in ("-wal", "-shm"):
+        (place.paths.state / f"corral.db{each}").unlink(missing_ok=True)
+    await place.open()
+    await place.signer.start()
+    await place.fill(1)
+    found = report(await place.export(), place.signer.keys[0].key)
+    assert not found.ok and hows(found) == {"gap"}
+    assert "checkpoints 2 to 3 are missing" in found.message and "older copy" in found.message
+
+
+async def test_a_number_that_stands_twice_is_told(place: Place) -> None:
+    """Whoever has the key and also puts back audit.proof signs the same number again."""
+    for _ in range(2):
+        await place.fill(2)
+        await place.checkpoint()
+    rows = (await place.export()).splitlines(keepends=True)
+    second = [n for n, row in enumerate(rows) if isinstance(parse(row[:-1]), Checkpoint)][1]
+    point = parse(rows[second][:-1])
+    assert isinstance(point, Checkpoint)
+    key = load(place.paths.audit_key, {})
+    rows[second] = sign(msgspec.structs.replace(point, number=1), key).line() + b"\n"
+    found = report(b"".join(rows), key.public)
+    assert not found.ok and "checkpoint 1 stands after checkpoint 1" in " ".join(each.message for each in found.faults)
+
+
+async def test_a_time_that_goes_backwards_is_told_and_is_no_proof_of_anything(place: Place) -> None:
+    await place.fill(2)
+    await place.checkpoint()
+    place.now -= 1
+    await place.fill(1)
+    assert report(await place.export(), place.signer.keys[0].key).notes == ()
+    place.now -= 3600
+    await place.fill(2)
+    found = report(await place.export(), place.signer.keys[0].key)
+    assert found.ok and len(found.notes) == 2
+    assert "goes backwards at record 5" in found.notes[0] and "1 more lie before" in found.notes[0]
+    assert "goes backwards at checkpoint 3" in found.notes[1], found.notes
 
 
 async def test_a_gap_between_two_files_is_told(place: Place) -> None:

@@ -136,9 +136,11 @@ def _show(records: Sequence[AuditRecord], stream: bool) -> None:
 def verify(file: str | None, keys: tuple[str, ...], against: str | None, archives: bool) -> None:
     """Walk the whole chain; names the first record that is wrong. Exit 1 if there is one.
 
-    With FILE, an export, it needs no daemon: whether the file is complete, in order and unaltered, by the public keys
-    that you trust (--key), and with --against that it goes on from an earlier file.
+    With FILE, an export (- is standard input), it needs no daemon: whether the file is complete, in order and
+    unaltered, by the public keys that you trust (--key), and with --against that it goes on from an earlier file.
     """
+    if file == against == "-":
+        raise click.UsageError("- is standard input, which is one file: name the other one")
     if file is not None and archives:
         raise click.UsageError("--archives is for the trail of this daemon, and an archive is a FILE of its own")
     if file is not None:

@@ -265,8 +265,10 @@ def _goes(chat: Chat) -> str:
         return "held"
     if chat.private:
         return "private"
-    left = age(time.time(), chat.goes_at) if chat.goes_at else "-"
-    return f"in {left}" if left not in ("-", "now") else left
+    if not chat.goes_at:
+        return "-"
+    left = age(time.time(), chat.goes_at)
+    return f"in {left}" if left != "now" else "within 1h"  # each hour they are looked for
 
 
 @chats.command("ls")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -65,12 +66,12 @@ def _lines(name: str, progress: Progress | None = None) -> Iterator[bytes]:
     from core.proof.verify import lines_of
 
     try:
-        with Path(name).open("rb") as file:
+        with sys.stdin.buffer if name == "-" else Path(name).open("rb") as file:
             size, read = os.fstat(file.fileno()).st_size, 0
             for each in lines_of(file):
                 yield each
                 read += len(each)
-                if progress is not None:
+                if progress is not None and size:  # a pipe does not say how much will come
                     progress.show(min(read, size), size)
     except OSError as error:
         raise Told(Failed(f"{name} cannot be read", error.strerror or str(error), "is it the right file?")) from error
@@ -85,6 +86,8 @@ def tell(found: FileReport) -> None:
     for fault in found.faults if not found.ok else ():
         if fault.message not in found.message:
             say(f"also: {line(fault.message)} ({line(fault.how)})")
+    for note in found.notes:
+        say(f"note: {line(note)}")
     if options().quiet or not found.installation:
         return
     say(f"installation {line(found.installation)}, exported {local(found.time)}"

@@ -1,0 +1,68 @@
+"""A refusal is one record, whoever writes it: the gate in its transaction, or the server for what never came so far."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp.test_utils import TestClient, TestServer
+
+from core.access import Gate, Rights
+from core.api.peer import Names
+from core.api.server import ANYBODY, Call, Server
+from core.audit import Audit
+from core.errors import NotAllowed
+from core.nouns import Actor
+from core.settings import Paths
+from core.store import Store
+
+ADA = Actor(uid=1000, name="ada")
+
+
+@pytest.fixture
+async def audit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[Audit, Any]]:
+    paths = Paths(tmp_path, tmp_path / "corral.toml", "0badcafe")
+    paths.state.mkdir()
+    store = await Store.open(paths, packages=("core.store", "core.audit"))
+    made = Audit(store, paths)
+    gate = Gate(store, made, Rights(mode="user", owner_uid=1000))
+
+    async def ada(names: Names, peer: object, through: str) -> Actor:
+        return ADA
+
+    monkeypatch.setattr(Names, "actor", ada)
+
+    def wrong(db: object) -> tuple[None, None, None]:
+        raise NotAllowed("the passphrase is wrong")
+
+    async def unlock(call: Call) -> Any:
+        await gate.act(call.actor, "chats.unlock", "chats:keys", call.request, wrong, permission="chats.keys")
+
+    async def elsewhere(call: Call) -> Any:
+        raise NotAllowed("not here")
+
+    server = Server(gate, "the log")
+    server.add("POST", "/unlock", ANYBODY, unlock)
+    server.add("POST", "/elsewhere", ANYBODY, elsewhere)
+    client: TestClient[Any, Any] = TestClient(TestServer(server.app))
+    await client.start_server()
+    yield made, client
+    await client.close()
+    server.close()
+    await store.close()
+
+
+async def test_a_wrong_passphrase_is_one_record_that_names_it(audit: tuple[Audit, Any]) -> None:
+    trail, client = audit
+    async with client.post("/api/v1/unlock") as answer:
+        assert answer.status == 403
+    (record,) = await trail.ls(outcome="refused")
+    assert (record.verb, record.object, record.reason) == ("chats.unlock", "chats:keys", "the passphrase is wrong")
+
+
+async def test_a_refusal_that_no_act_recorded_is_recorded_by_the_server(audit: tuple[Audit, Any]) -> None:
+    trail, client = audit
+    async with client.post("/api/v1/elsewhere") as answer:
+        assert answer.status == 403
+    (record,) = await trail.ls(outcome="refused")
+    assert (record.verb, record.reason) == ("post.refused", "not here")
