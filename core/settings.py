@@ -380,9 +380,10 @@ class SinksTable(_Table, frozen=True, kw_only=True):
 
 class AuditTable(_Table, frozen=True, kw_only=True):
     signing_key: str = ""
-    """File of the private key, e.g. "$CREDENTIALS_DIRECTORY/audit.key"; empty = audit.key, made by Corral."""
+    """File of the private key, e.g. "$CREDENTIALS_DIRECTORY/audit.key", or "agent:/path/to/agent.sock": an agent that
+    has it (`#` and a fingerprint or a comment name one of several); empty = audit.key, made by Corral."""
     next_key: str = ""
-    """File of the key that `corral audit key rotate` goes over to, where `signing_key` is set."""
+    """The same of the key that `corral audit key rotate` goes over to, where `signing_key` is set."""
     checkpoint_records: Annotated[int, msgspec.Meta(ge=1, le=1000000)] = 1000
     checkpoint_every_s: Annotated[float, msgspec.Meta(ge=1, le=1e9)] = 3600
     archive_after_days: Annotated[int, msgspec.Meta(ge=0, le=36500)] = 0

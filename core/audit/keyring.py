@@ -1,4 +1,5 @@
-"""Which private key signs: found by its public half, made when there is none, put in place of the one before."""
+"""Which key signs: found by its public half in a file or an agent, made when there is none, put in place of the one
+before."""
 
 from __future__ import annotations
 
@@ -9,7 +10,8 @@ from pathlib import Path
 
 from core import fulldisk
 from core.errors import Conflict, CorralError, Failed, Invalid
-from core.proof.keys import SigningKey, flush_folder, load, place_of
+from core.proof.agent import AGENT, Agent
+from core.proof.keys import SigningKey, Signs, flush_folder, load, place_of
 from core.proof.statements import Key
 from core.settings import AuditTable, Paths
 
@@ -17,7 +19,7 @@ LOST = "mend that, or say `corral audit key rotate --lost` if the key is gone fo
 
 
 class Keyring:
-    """The files that may hold the key: those that corral.toml names, and Corral's own. All methods block."""
+    """What may hold the key: the files and agents that corral.toml names, and Corral's own file. All methods block."""
 
     def __init__(self, paths: Paths, settings: Callable[[], AuditTable], environ: Mapping[str, str]) -> None:
         self._own = paths.audit_key
@@ -34,19 +36,31 @@ class Keyring:
         table = self._settings()
         return [text for text in (table.signing_key, table.next_key) if text]
 
-    def first(self) -> SigningKey:
+    def first(self) -> Signs:
         """The first key of an installation: the one that is named or lies there, else a new one. Raises `CorralError`
         with what is wrong with it."""
         if self._named():
-            return load(place_of(self._named()[0], self._environ), self._environ)
+            return self._unused(self._named()[0], frozenset())
         if os.path.lexists(self._own):
             return load(self._own, self._environ)
         return self._made(self._own)
 
-    def active(self, known: Key) -> SigningKey:
-        """The private half of `known`. Raises `Failed` with why there is none."""
+    def _unused(self, text: str, used: frozenset[str]) -> Signs:
+        """The key that `text` names, which is not one of `used` if there is a choice. Raises `CorralError`."""
+        if text.startswith(AGENT):
+            return Agent(text).one(used)
+        return load(place_of(text, self._environ), self._environ)
+
+    def active(self, known: Key) -> Signs:
+        """What signs as `known`. Raises `Failed` with why there is nothing."""
         why = ""
         for text in (*self._named(), str(self._own), str(self._next)):
+            if text.startswith(AGENT):
+                held, told = _held(text, known)
+                if held is not None:
+                    return held
+                why = why or told
+                continue
             try:
                 place = place_of(text, self._environ)
                 key = load(place, self._environ)
@@ -64,17 +78,17 @@ class Keyring:
         places = " or ".join(self._named() or [str(self._own)])
         raise Failed(f"the key {known.id} cannot be used", why or f"it is not in {places}", LOST)
 
-    def successor(self, known: Sequence[Key]) -> SigningKey:
+    def successor(self, known: Sequence[Key]) -> Signs:
         """The key that comes next: one that corral.toml names and that never signed, else a new one beside Corral's
         own. Raises `CorralError`."""
         if not self._named():
             self._drop(self._next)
             return self._made(self._next)
-        used = {each.id for each in known}
+        used = frozenset(each.id for each in known)
         why: CorralError | None = None
         for text in reversed(self._named()):
             try:
-                key = load(place_of(text, self._environ), self._environ)
+                key = self._unused(text, used)
             except CorralError as error:
                 why = why or error
                 continue
@@ -115,3 +129,13 @@ class Keyring:
 
     def _drop(self, place: Path) -> None:
         place.unlink(missing_ok=True)
+
+
+def _held(text: str, known: Key) -> tuple[Signs | None, str]:
+    """The key of an agent that is `known`, or why there is none."""
+    try:
+        agent = Agent(text)
+        found = next((each for each in agent.meant() if each.id == known.id), None)
+    except CorralError as error:
+        return None, "; ".join(part for part in (error.what, error.why) if part)
+    return found, "" if found else f"{agent} holds other keys"

@@ -1,7 +1,8 @@
 """Signs checkpoints of the chain: each n records and each hour, never inside a transaction of anything else.
 
 A checkpoint is signed in a thread, kept in its table by a transaction of its own, then appended to audit.proof. Who
-dies between the two leaves it to the next start; a disk that refuses is said in every status and tried again.
+dies between the two leaves it to the next start; a disk that refuses is said in every status and tried again. So is a
+key that cannot be had now, as one in an agent that is gone: records go on, and are vouched for when it is back.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from core.audit.outside import Head, replace
 from core.audit.vouched import proofs_in
 from core.errors import Conflict, CorralError, Failed, StoreError
 from core.nouns import CORRAL, AuditKey, AuditKeys, AuditRecord
-from core.proof.keys import SigningKey
+from core.proof.keys import Signs
 from core.proof.prooffile import Proofs, append_proofs, read_proofs
 from core.proof.statements import Checkpoint, Key, sign
 from core.settings import AuditTable, Paths
@@ -56,8 +57,10 @@ class Signer:
         self._started = False
         self.installation = ""
         self._keys: list[Key] = []
-        self._key: SigningKey | None = None
+        self._key: Signs | None = None
         self._why = "the daemon has not looked at its key yet"
+        self._gone = False
+        """A person was told that the key cannot be used."""
         self._number = 0
         """Of the last checkpoint that there is anywhere."""
         self._last: Checkpoint | None = None
@@ -128,11 +131,17 @@ class Signer:
         except StoreError:
             raise
         except (CorralError, OSError) as error:
-            if self._why != str(error):
-                log.error("the audit trail is not signed: %s", error)
-            self._key, self._why = None, str(error)
+            self._cannot(error)
         else:
-            self._why = ""
+            if self._gone:
+                log.warning("the audit trail is signed again, with key %s", self._key.id)
+            self._why, self._gone = "", False
+
+    def _cannot(self, error: Exception) -> None:
+        """Nothing is signed from now on, until the key is found again."""
+        if self._why != str(error):
+            log.error("the audit trail is not signed: %s", error)
+        self._key, self._why, self._gone = None, str(error), True
 
     def _adopt(self, db: sqlite3.Connection, keys: list[Key], verb: str) -> None:
         for each in keys:
@@ -204,7 +213,14 @@ class Signer:
                 self.installation, self._store.database_id, self._number + 1, head.seq, head.hash, self._moment(),
                 key.id, "",
             )  # fmt: skip
-            made = await asyncio.to_thread(sign, blank, key)
+            try:
+                made = await asyncio.to_thread(sign, blank, key)
+            except (
+                Failed
+            ) as error:  # an agent that is gone: what is recorded waits for its checkpoint, nothing else does
+                self._cannot(error)
+                await self._append()
+                return
             try:
                 if self._store.low:
                     raise StoreError("no checkpoint is kept", "the disk with the database is nearly full")
@@ -252,6 +268,8 @@ class Signer:
             if old is not None and lost:
                 raise Conflict(f"the key {old.id} is not lost", "it signs", "rotate without --lost")
             await self._sign()  # all that the old one can still vouch for
+            if self._key is None and not lost:  # it has just gone
+                raise Failed(f"the key {self._keys[-1].id} cannot sign the next one", self._why)
             try:
                 new = await asyncio.to_thread(self._ring.successor, self._keys)
             except OSError as error:
@@ -260,7 +278,12 @@ class Signer:
             blank = Key(
                 self.installation, before.number + 1, new.public, self._number + 1, self._moment(), before.id, ""
             )
-            made = await asyncio.to_thread(sign, blank, old)
+            try:
+                made = await asyncio.to_thread(sign, blank, old)
+            except Failed as error:
+                self._cannot(error)
+                await asyncio.to_thread(self._ring.give_up)
+                raise
 
             def work(db: sqlite3.Connection) -> tuple[Key, Any, Any]:
                 _keep_key(db, made)
@@ -278,7 +301,7 @@ class Signer:
             await self._put_in_force(made, new)
             return made
 
-    async def _put_in_force(self, made: Key, new: SigningKey) -> None:
+    async def _put_in_force(self, made: Key, new: Signs) -> None:
         self._keys.append(made)
         self._key, self._why = new, ""
         self._owed.append(made.line())
@@ -301,11 +324,15 @@ class Signer:
         return self._number
 
     async def sign_with(self, blank: Any) -> Any:
-        """A statement (the end of an export) with this key's id and signature; without either if there is no key."""
+        """A statement (the end of an export) with this key's id and signature; without either if nobody signs now."""
         key = self._key
         if key is None:
             return blank
-        return await asyncio.to_thread(sign, msgspec.structs.replace(blank, key=key.id), key)
+        try:
+            return await asyncio.to_thread(sign, msgspec.structs.replace(blank, key=key.id), key)
+        except Failed as error:
+            self._cannot(error)
+            return blank
 
     async def show(self) -> AuditKeys:
         """`corral audit key show`. Raises `StoreError`."""
@@ -330,7 +357,9 @@ class Signer:
         """What a person must be told for as long as it lasts, as sentences."""
         told = []
         if self._started and self._key is None:
-            told.append(f"the audit trail is not signed: {self._why}")
+            head, last = self._audit.head, self._last
+            wait = (head.seq if head else 0) - (last.seq if last else 0)
+            told.append(f"the audit trail is not signed, and {wait} records wait for a checkpoint: {self._why}")
         if self._unkept:
             told.append(f"the last checkpoint of the audit trail could not be kept: {self._unkept}")
         if self._behind:

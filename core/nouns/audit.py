@@ -146,7 +146,7 @@ class AuditKeys(Noun, frozen=True, kw_only=True):
     reason: str
     """Why nothing is signed; "" if it is."""
     place: str
-    """File of the private key."""
+    """File of the private key, or the agent that has it."""
     keys: tuple[AuditKey, ...]
     checkpoints: int
     """Number of the last one; 0 for none."""

@@ -139,6 +139,13 @@ def _between(walk: Walk, first: int, last: int) -> str:
             " archived (`corral audit archives`, where the trail is written): verify the archive --against the earlier"
             " file, and this one --against the archive"
         )
+    if needed[0][0] > first:  # the record that says where those are is archived itself
+        name = needed[0][2]
+        return (
+            f"records {first} to {needed[0][0] - 1} were archived, and later what says where: verify {name} --against"
+            " the earlier file, which names the archive before it, and so on; then each later archive --against the one"
+            f" before it, and this file --against {needed[-1][2]}"
+        )
     names = [f"records {one} to {end} are in {name}" for one, end, name in needed]
     told = f"{'; '.join(names[-NAMED:])}, archived: verify {needed[0][2]} --against the earlier file"
     if len(needed) > 1:

@@ -10,7 +10,7 @@ import re
 import stat
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from core.errors import Invalid
 
@@ -48,6 +48,20 @@ def signed_by(public: str, signature: str, message: bytes) -> bool:
     except (InvalidSignature, ValueError):
         return False
     return True
+
+
+class Signs(Protocol):
+    """What makes signatures: a private key that is here, or one that an agent holds."""
+
+    @property
+    def public(self) -> str: ...
+
+    @property
+    def id(self) -> str: ...
+
+    def sign(self, message: bytes) -> str:
+        """128 hex digits. Blocks. Raises `Failed` if no signature can be had now."""
+        ...
 
 
 class SigningKey:

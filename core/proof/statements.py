@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from core.proof.encoding import RECORD, encode, to_json
-from core.proof.keys import SigningKey, is_public, key_id, signed_by
+from core.proof.keys import Signs, is_public, key_id, signed_by
 
 KEY, CHECKPOINT, SEAL = "corral-key-1", "corral-checkpoint-1", "corral-seal-1"
 HEADER, END = "corral-export-1", "corral-export-end-1"
@@ -168,8 +168,8 @@ def parse_seal(raw: bytes) -> Seal:
     return found
 
 
-def sign(statement: Signed, key: SigningKey | None) -> Signed:
-    """`statement` with the signature of `key`; None: with none."""
+def sign(statement: Signed, key: Signs | None) -> Signed:
+    """`statement` with the signature of `key`; None: with none. Raises `Failed` if it cannot sign now."""
     return msgspec.structs.replace(statement, signature=key.sign(statement.message()) if key else "")
 
 

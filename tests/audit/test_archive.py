@@ -131,10 +131,12 @@ async def test_a_file_from_after_an_archive_says_which_archive_leads_back_to_an_
 
     found = against(late, early)
     names = [Path(each.file).name for each in (one, two)]
-    assert not found.ok and found.faults[-1].how == "against"
-    assert f"verify {names[0]} --against the earlier file" in found.message, found.message
-    assert f"this one --against {names[1]}" in found.message
     files = [Path(each.file).read_bytes() for each in (one, two)]
+    assert not found.ok and found.faults[-1].how == "against"
+    assert f"records 102 to {one.last} were archived" in found.message
+    assert f"verify {names[1]} --against the earlier file" in found.message, found.message
+    before = against(files[1], early).message
+    assert f"verify {names[0]} --against the earlier file, and this one --against {names[0]}" in before, before
     assert against(files[0], early).ok and against(files[1], files[0]).ok and against(late, files[1]).ok
 
 

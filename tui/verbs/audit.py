@@ -355,4 +355,5 @@ def _tell_keys(found: AuditKeys) -> None:
         say(f"checkpoint {found.checkpoints} of {local(found.last_time)} vouches for {found.last_seq} records; {more}")
     else:
         say("no checkpoint yet")
-    say(f"the private key is in {line(found.place)}" if found.usable else f"NOT SIGNED: {line(found.reason)}")
+    where = f"with {found.place}" if found.place.startswith("agent:") else f"in {found.place}"
+    say(f"the private key is {line(where)}" if found.usable else f"NOT SIGNED: {line(found.reason)}")
