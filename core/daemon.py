@@ -23,7 +23,7 @@ from core.api.routes import Services, add_routes
 from core.api.server import Call, Server
 from core.api.socket import Socket
 from core.api.usage import UsageReader
-from core.audit import Archiver, Audit, Exporter, Signer, Sinks
+from core.audit import Archiver, Audit, Exporter, Reader, Signer, Sinks
 from core.catalog import Catalog
 from core.chats import PRIVATE_S, Chats, Forgetting, Holds, Masters, Others, Retention, Rules, Sealing, Vault
 from core.deployments import told
@@ -195,7 +195,8 @@ class Daemon:
                 bus=self.bus, gate=self.gate, access=self.access, glass=self.glass, keys=self.keys,
                 service_accounts=self.service_accounts, limiter=self.limiter, store=self.store, audit=self.audit,
                 signer=self.signer,
-                exporter=self.exporter, archiver=self.archiver, catalog=self.catalog,
+                exporter=self.exporter, reader=Reader(self.store, self.paths),
+                archiver=self.archiver, catalog=self.catalog,
                 deployments=self.deployments,
                 engines=self.engines, chats=self.chats, vault=self.vault, rules=self.rules, holds=self.holds,
                 forgetting=self.forgetting, others=self.others, sampler=self.sampler, facts=self.node.facts,

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from textwrap import wrap
 from typing import Any, NamedTuple
 
-from core.nouns import AuditRecord
+from core.nouns import CORRAL, STRANGER, AuditRecord
 from tui.plain import line, plain
-from tui.words import clock
+from tui.words import clock, moment
 
 FIELDS_SHOWN = 500
 """Of a change; the record itself has all."""
@@ -46,15 +46,38 @@ def told(record: AuditRecord, width: int) -> str:
     """The whole record for a person, `width` cells wide: nothing in it does anything to the terminal."""
     fields = {
         "record": str(record.seq), "time": f"{clock(record.time)}  ({record.time})",
-        "who": f"{record.actor} (uid {record.uid}) through {record.through}", "what": record.verb,
+        "who": who(record), "what": record.verb,
         "object": record.object, "outcome": record.outcome, "reason": record.reason, "request": record.request,
         "effect": record.effect,
+        "archive": f"{record.archive} (`corral audit archives` says which file)" if record.archive else "",
     }  # fmt: skip
     out = [each for name, value in fields.items() if value for each in _labelled(name, value, width)]
-    found = changes(record.before, record.after)
+    found = changes(record.before, _timed(record.after))
     out += ["", *(_beside(found, width) if found else ["Nothing of the object was recorded"]), ""]
     out += [each for name in ("prev", "hash") for each in _labelled(name, getattr(record, name), width)]
     return "\n".join(out)
+
+
+def who(record: AuditRecord) -> str:
+    """The actor in full. Where nobody is known, what is: a door of the gateway and an address."""
+    if record.uid >= 0:
+        return f"{record.actor} (uid {record.uid}) through {record.through}"
+    if record.actor in (CORRAL.name, "several"):
+        return f"{record.actor}, through {record.through}"
+    return f"{actor(record)}: nobody who is known, through {record.through} (the reason says from where)"
+
+
+def actor(record: AuditRecord) -> str:
+    """Who it was, as people say it: older records call a stranger `uid:-1`."""
+    return STRANGER if record.actor == "uid:-1" else record.actor
+
+
+def _timed(change: Any) -> Any:
+    """What was folded has the times of its first and last one as seconds."""
+    if not isinstance(change, dict) or "times" not in change:
+        return change
+    at = {key: moment(value) for key in ("first", "last") if isinstance(value := change.get(key), float)}
+    return change | at
 
 
 def _labelled(name: str, value: str, width: int) -> list[str]:

@@ -152,6 +152,7 @@ ROOMS: dict[str, tuple[Key, ...]] = {
         Key("v", "verify", "Verify chain, or end that", "audit", short="Verify", needs="audit.verify"),
         Key("w", "export", "Write the trail to a signed file", "audit", short="Export", needs="audit.export"),
         Key("r", "report", "Write a report to a file", "audit", short="Report", needs="audit.export"),
+        Key("a", "archive", "Archive old records to a signed file", "audit", short="Archive", needs="audit.archive"),
         Key("y", "copy", "Copy", "audit"),
     ),
     "log": (

@@ -119,6 +119,31 @@ class Progress:
             click.echo("\r" + " " * (len(self._what) + _BAR + 12) + "\r", err=True, nl=False)
 
 
+class Passing:
+    """Words on a terminal that say what takes a while, and are gone afterwards; nothing elsewhere."""
+
+    WIDTH = 70
+
+    def __init__(self) -> None:
+        self._shown = sys.stderr.isatty() and not options().quiet
+        self._said = False
+
+    def __enter__(self) -> Passing:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
+
+    def show(self, words: str) -> None:
+        if self._shown and (words or self._said):
+            self._said = True
+            click.echo(f"\r{line(words):{self.WIDTH}.{self.WIDTH}}", err=True, nl=False)
+
+    def end(self) -> None:
+        if self._said:
+            click.echo("\r" + " " * self.WIDTH + "\r", err=True, nl=False)
+
+
 def local(text: str) -> str:
     """An audit time (UTC) in local time with the zone."""
     try:

@@ -92,7 +92,7 @@ def _people(r: AuditReport) -> Section:
     return Section(
         "Who acted", _more(r.people, r.people_all),
         head=("actor", "uid", "done", "refused", "failed", "first", "last"),
-        rows=[(p.actor, p.uid, p.done, p.refused, p.failed, _time(p.first), _time(p.last)) for p in r.people],
+        rows=[(p.actor, _uid(p.uid), p.done, p.refused, p.failed, _time(p.first), _time(p.last)) for p in r.people],
         empty="nobody",
     )  # fmt: skip
 
@@ -118,7 +118,8 @@ def _break_glass(r: AuditReport) -> Section:
     return Section(
         "Break-glass: what no grant gave", _more(r.break_glass, r.break_glass_all, "the last"),
         head=("record", "time", "actor", "uid", "what", "object", "outcome", "reason"),
-        rows=[(c.seq, _time(c.time), c.actor, c.uid, c.verb, c.object, c.outcome, c.reason) for c in r.break_glass],
+        rows=[(c.seq, _time(c.time), c.actor, _uid(c.uid), c.verb, c.object, c.outcome, c.reason)
+              for c in r.break_glass],
     )  # fmt: skip
 
 
@@ -126,7 +127,7 @@ def _refusals(r: AuditReport) -> Section:
     return Section(
         "Refusals", _more(r.refusals, r.refusals_all),
         head=("actor", "uid", "what", "object", "times", "first", "last", "reason"),
-        rows=[(f.actor, f.uid, f.verb, f.object, f.count, _time(f.first), _time(f.last), f.reason)
+        rows=[(f.actor, _uid(f.uid), f.verb, f.object, f.count, _time(f.first), _time(f.last), f.reason)
               for f in r.refusals],
     )  # fmt: skip
 
@@ -178,3 +179,8 @@ def _epoch(at: float) -> str:
         return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S")
     except (ValueError, OverflowError, OSError):
         return "?"
+
+
+def _uid(uid: int) -> str:
+    """Corral itself, and a stranger at the gateway's door, have none."""
+    return str(uid) if uid >= 0 else "none"

@@ -44,7 +44,12 @@ class Trail:
         """Nothing is newer, or older, than what is held."""
         self.first = 0
         """seq of the oldest record that the daemon has."""
-        self.searching = False
+        self.searching = self.cut = False
+        """`cut`: the daemon's trail ends before what is held: it has another database."""
+        self.working = ""
+        """What the daemon says that takes a while."""
+        self.unread: dict[str, None] = {}
+        """What was passed over and why, as sentences."""
 
     async def begin(self, of: Asked, drawn: Callable[[], object], before: int | None = None) -> None:
         """The newest page, or the one below `before`."""
@@ -84,6 +89,7 @@ class Trail:
         try:
             while came < PAGE:
                 page = await of.find(self.text, after_seq=self.newest, limit=PAGE)
+                self.cut = self.newest > page.last
                 came += len(page.records)
                 self.take_newer(page)
                 drawn()
@@ -99,12 +105,18 @@ class Trail:
         self.records += reversed(page.records)
         self.newest = self.newest or page.last
         self.oldest, self.at_end, self.first = page.searched, not page.more, page.first
+        self._told(page)
 
     def take_newer(self, page: AuditPage) -> None:
         """What was found above."""
         self.records[:0] = reversed(page.records)
         self.newest, self.at_top = page.searched if page.more else page.last, not page.more
         self.first = page.first
+        self._told(page)
+
+    def _told(self, page: AuditPage) -> None:
+        self.working = page.working
+        self.unread.update(dict.fromkeys(page.unread))
 
     def live(self, news: Sequence[AuditRecord]) -> bool:
         """Take records that an event brought, if they are all that is new; False if they must be asked for."""

@@ -18,9 +18,10 @@ from aiohttp import web
 from core.access import Gate, Inquiry
 from core.api.server import Call, Server
 from core.api.usage import UsageReader
-from core.audit import Archiver, Audit, Exporter, Signer
+from core.audit import Archiver, Audit, Exporter, Reader, Signer
 from core.audit.log import moment
 from core.audit.report import MOST
+from core.audit.search import exactly, wanted
 from core.audit.signer import Work
 from core.audit.verify import Watch
 from core.errors import CorralError, NotAllowed
@@ -32,6 +33,7 @@ from core.telemetry.report import Asked
 log = logging.getLogger(__name__)
 
 CHAIN = "audit:chain"
+FILTERS = ("actor", "verb", "object", "outcome", "since", "until")
 TAKEN_S = 60.0
 """How long a piece of an export may wait to be taken."""
 
@@ -56,11 +58,13 @@ class ArchiveBody(msgspec.Struct, forbid_unknown_fields=True):
     """Epoch seconds."""
     folder: str = ""
     reason: str = ""
+    recent: bool = False
+    """Also records of the last day."""
 
 
 def add_audit(
-    server: Server, audit: Audit, signer: Signer, exporter: Exporter, archiver: Archiver, gate: Gate, bus: Bus,
-    inquiry: Inquiry, usage: UsageReader, status: Callable[[], Awaitable[Status]],
+    server: Server, audit: Audit, reader: Reader, signer: Signer, exporter: Exporter, archiver: Archiver, gate: Gate,
+    bus: Bus, inquiry: Inquiry, usage: UsageReader, status: Callable[[], Awaitable[Status]],
 ) -> None:  # fmt: skip
     """Declare them."""
 
@@ -107,12 +111,21 @@ def add_audit(
         work = archiver.archive(
             moment(str(body.before)), call.actor, call.request, folder=Path(body.folder) if body.folder else None,
             permitted=lambda: gate.require(call.actor, "audit.archive", CHAIN), reason=body.reason,
+            recent=body.recent,
         )  # fmt: skip
         return await asyncio.shield(work)  # who goes away has asked for it all the same
 
+    async def plan(call: Call) -> Any:
+        folder = call.text("folder")
+        return await archiver.plan(
+            moment(call.text("before") or ""), Path(folder) if folder else None, recent=bool(call.whole("recent", 0))
+        )
+
     async def find(call: Call) -> Any:
-        return await audit.find(
-            call.text("q") or "",
+        asked = wanted(call.text("q") or "", moment)
+        fields = {name: value for name in FILTERS if (value := call.text(name))}
+        return await reader.find(
+            exactly(fields, moment, asked),
             before_seq=call.whole("before_seq", 0) if call.text("before_seq") else None,
             after_seq=call.whole("after_seq", 0) if call.text("after_seq") else None,
             limit=call.whole("limit", 100, 1, 1000),
@@ -218,6 +231,7 @@ def add_audit(
     server.add("GET", "/audit/export", "audit.export", export, on=CHAIN)
     server.add("GET", "/audit/report", "audit.export", report, on=CHAIN)
     server.add("GET", "/audit/archives", "audit.read", archives, on=CHAIN)
+    server.add("GET", "/audit/archive", "audit.read", plan, on=CHAIN)
     server.add("POST", "/audit/archive", "audit.archive", archive, on=CHAIN)
     server.add("GET", "/audit/keys", "audit.read", keys, on=CHAIN)
     server.add("POST", "/audit/keys/rotate", "audit.keys", rotate, on=CHAIN)

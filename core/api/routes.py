@@ -22,7 +22,7 @@ from core.api.privacy import add_privacy
 from core.api.server import LARGEST, PING_S, Call, Server, event_stream
 from core.api.sight import Sight
 from core.api.usage import UsageReader, add_usage
-from core.audit import Archiver, Audit, Exporter, Signer
+from core.audit import Archiver, Audit, Exporter, Reader, Signer
 from core.catalog import Catalog
 from core.chats import Chats, Forgetting, Holds, Others, Rules, Vault
 from core.deployments import tables
@@ -96,6 +96,7 @@ class Services:
         audit: Audit,
         signer: Signer,
         exporter: Exporter,
+        reader: Reader,
         archiver: Archiver,
         catalog: Catalog,
         deployments: Deployments,
@@ -119,6 +120,7 @@ class Services:
         self.service_accounts, self.glass = service_accounts, glass
         self.inquiry, self.limiter = Inquiry(gate), limiter
         self.audit, self.signer, self.exporter, self.archiver, self.catalog = audit, signer, exporter, archiver, catalog
+        self.reader = reader
         self.deployments, self.engines, self.chats, self.sampler = deployments, engines, chats, sampler
         self.usage = usage
         self.vault, self.rules, self.holds, self.forgetting, self.others = vault, rules, holds, forgetting, others
@@ -134,7 +136,7 @@ class Services:
 def add_routes(server: Server, s: Services) -> None:
     """Declare every route."""
     _daemon(server, s)
-    add_audit(server, s.audit, s.signer, s.exporter, s.archiver, s.gate, s.bus, s.inquiry, s.usage, s.status)
+    add_audit(server, s.audit, s.reader, s.signer, s.exporter, s.archiver, s.gate, s.bus, s.inquiry, s.usage, s.status)
     _models(server, s)
     _deployments(server, s)
     add_chats(server, s.chats)

@@ -4,7 +4,8 @@ from core.audit.archive import Archiver
 from core.audit.chain import GENESIS, encode
 from core.audit.export import Exporter
 from core.audit.log import Audit
+from core.audit.reader import Reader
 from core.audit.signer import Signer
 from core.audit.sinks import Sinks
 
-__all__ = ["GENESIS", "Archiver", "Audit", "Exporter", "Signer", "Sinks", "encode"]
+__all__ = ["GENESIS", "Archiver", "Audit", "Exporter", "Reader", "Signer", "Sinks", "encode"]

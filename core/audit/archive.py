@@ -28,8 +28,8 @@ from core.audit.signer import Signer
 from core.audit.span import Span, plan
 from core.audit.verify import Watch
 from core.audit.vouched import outside_of
-from core.errors import Conflict, CorralError, Failed
-from core.nouns import CORRAL, Actor, AuditArchive, AuditArchives, AuditRecord, ChainFault
+from core.errors import Conflict, CorralError, Failed, Invalid
+from core.nouns import CORRAL, Actor, AuditArchive, AuditArchives, AuditPlan, AuditRecord, ChainFault
 from core.proof.statements import Seal
 from core.proof.verify import Verified, lines_of, verify
 from core.settings import AuditTable, Paths
@@ -40,6 +40,8 @@ log = logging.getLogger(__name__)
 CHAIN = "audit:chain"
 EACH = 250
 """Records that are removed in one transaction: some 10 ms, which others wait."""
+RECENT_S = 86400.0
+"""Records that are younger are archived only by who says so."""
 SWEEP_S = 3600.0
 SPAN_DAYS = 7
 """By itself the daemon archives only when so many days are due: not a file each hour."""
@@ -65,25 +67,24 @@ class Archiver:
 
     async def archive(
         self, before: str, actor: Actor, request: str, *, folder: Path | None = None,
-        permitted: Callable[[], None] = lambda: None, reason: str = "",
+        permitted: Callable[[], None] = lambda: None, reason: str = "", recent: bool = False,
     ) -> AuditArchive:  # fmt: skip
         """Archive the records whose time is below `before` (as the trail writes it), up to the last checkpoint among
         them, to `folder` (None: the one of corral.toml, else Corral's own). `permitted` raises in each transaction if
-        `actor` may not. Raises `CorralError`; then nothing has changed."""
+        `actor` may not. `recent`: also records of the last day. Raises `CorralError`; then nothing has changed."""
         if self._lock.locked():
             raise Conflict("another archive is being made", self.working, "wait until it is done")
         async with self._lock:
             try:
-                return await self._archive(before, actor, request, folder, permitted, reason)
+                return await self._archive(await self.span(before, recent), actor, request, folder, permitted, reason)
             finally:
                 self.working = ""
 
     async def _archive(
-        self, before: str, actor: Actor, request: str, folder: Path | None, permitted: Callable[[], None], reason: str
+        self, span: Span, actor: Actor, request: str, folder: Path | None, permitted: Callable[[], None], reason: str
     ) -> AuditArchive:
-        span = await self.plan(before)
         place = await asyncio.to_thread(self._folder, folder)
-        file = place / f"trail-{self._store.database_id}-{span.first}-{span.last}.corral"
+        file = self._file(place, span)
         if os.path.lexists(file):
             raise Conflict(
                 f"{file} is there already", "nothing was overwritten", "move it away, or name another folder"
@@ -121,20 +122,43 @@ class Archiver:
         await self._prune()
         return next(each for each in (await self.archives()).archives if each.number == seal.number)
 
-    async def plan(self, before: str) -> Span:
-        """What would be archived. Raises `Conflict` with the reason if that is nothing."""
+    async def plan(self, before: str, folder: Path | None = None, *, recent: bool = False) -> AuditPlan:
+        """What `archive` would do. Raises `Invalid` and `Conflict` with the reason if that is nothing."""
+        span = await self.span(before, recent)
+        last = self._audit.head.seq if self._audit.head else span.last
+        return AuditPlan(
+            first=span.first, last=span.last, began=span.began, ended=span.ended, checkpoint=span.checkpoint,
+            file=str(self._file(folder or self._place(), span)), stays=max(0, last - span.last),
+        )  # fmt: skip
+
+    async def span(self, before: str, recent: bool = False) -> Span:
+        """The records that would go. Raises `Invalid` and `Conflict` with the reason if there are none."""
+        now = datetime.fromtimestamp(self._clock(), UTC)
+        if before > _written(now):
+            raise Invalid("nothing is archived", f"{before} is not over yet", "name a time that is past")
+        if before > _written(now - timedelta(seconds=RECENT_S)) and not recent:
+            raise Conflict(
+                "nothing is archived", "records of the last day stay, as they are what one looks for first",
+                "name a time that is a day past, or say --recent",
+            )  # fmt: skip
         sent, outside = self._sent(), await asyncio.to_thread(outside_of, self._paths)
         accepted = read_accepted(self._paths)
         database = self._store.database_id
         return await self._store.read(lambda db: plan(db, before, sent, outside, accepted, database))
 
+    def _place(self) -> Path:
+        """Where files go if nobody names a folder."""
+        table = self._settings()
+        return Path(table.archive_folder) if table.archive_folder else self._paths.audit_archive
+
+    def _file(self, place: Path, span: Span) -> Path:
+        return place / f"trail-{self._store.database_id}-{span.first}-{span.last}.corral"
+
     def _folder(self, named: Path | None) -> Path:
         """Where the file goes. Raises `Failed`."""
-        table = self._settings()
-        place = named or (Path(table.archive_folder) if table.archive_folder else None)
+        place = named or self._place()
         try:
-            if place is None:
-                place = self._paths.audit_archive
+            if place == self._paths.audit_archive:
                 place.mkdir(mode=0o700, exist_ok=True)
             if not place.is_absolute() or not place.is_dir():
                 raise NotADirectoryError(None, "it is no folder that there is, written from / on")
@@ -211,7 +235,7 @@ class Archiver:
         )  # fmt: skip
 
     def _moment(self) -> str:
-        return datetime.fromtimestamp(self._clock(), UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        return _written(datetime.fromtimestamp(self._clock(), UTC))
 
     # ---------------------------------------------------------------------------------------- what is left to do
 
@@ -267,10 +291,10 @@ class Archiver:
             return None
         now = datetime.fromtimestamp(self._clock(), UTC)
         oldest = await self._store.read(lambda db: db.execute("SELECT time FROM audit ORDER BY seq LIMIT 1").fetchone())
-        due = (now - timedelta(days=days + SPAN_DAYS)).isoformat(timespec="microseconds").replace("+00:00", "Z")
+        due = _written(now - timedelta(days=days + SPAN_DAYS))
         if oldest is None or oldest[0] >= due:
             return None
-        before = (now - timedelta(days=days)).isoformat(timespec="microseconds").replace("+00:00", "Z")
+        before = _written(now - timedelta(days=days))
         try:
             return await self.archive(before, CORRAL, "archive", reason=f"archive_after_days is {days}")
         except Conflict as error:
@@ -285,3 +309,8 @@ class Archiver:
         found = await self.archives()
         public = [each.key for each in self._signer.keys]
         return await asyncio.to_thread(archivefile.faults, found.archives, public, watch)
+
+
+def _written(time: datetime) -> str:
+    """As the trail has it."""
+    return time.strftime("%Y-%m-%dT%H:%M:%S.%fZ")

@@ -60,6 +60,8 @@ class Wanted:
         self.begins: list[tuple[str, str]] = []
         """(column, how it begins) for those that have an index."""
         self.since = self.until = ""
+        self.exact = False
+        """A column that has an index is asked for by its whole value."""
         self.trouble = ""
         """The one outcome that is asked for, if it is one that has an index."""
 
@@ -81,6 +83,34 @@ def wanted(text: str, moment: Callable[[str], str]) -> Wanted:
             field, value = None, f"{field}:{value}"  # an object, as it is written
         _take(found, minus, field, value, moment)
     return found
+
+
+def exactly(fields: dict[str, str], moment: Callable[[str], str], found: Wanted | None = None) -> Wanted:
+    """What `fields` ask for, besides what is asked already: actor, verb, object and outcome by their whole value or,
+    with a `*` at its end, by how it begins; since and until. Raises `Invalid`."""
+    found = found or Wanted()
+    for name, value in fields.items():
+        if name in ("since", "until"):
+            setattr(found, name, moment(value))
+        elif value.endswith("*"):
+            _take(found, "", name, value, moment)
+        else:
+            found.where.append(f"{_FIELDS[name]} = ?")
+            found.values.append(value)
+            found.exact = found.exact or name in _INDEXED
+            if name == "outcome" and value in _TROUBLE:
+                found.trouble = value
+    return found
+
+
+def conditions(asked: Wanted) -> tuple[list[str], list[Any]]:
+    """The same in SQL, where no index is to be asked, with its values."""
+    where, values = list(asked.where), list(asked.values)
+    for name, op in (("since", ">="), ("until", "<=")):
+        if getattr(asked, name):
+            where.append(f"time {op} ?")
+            values.append(getattr(asked, name))
+    return where, values
 
 
 def _take(found: Wanted, minus: str, field: str | None, value: str, moment: Callable[[str], str]) -> None:
@@ -179,12 +209,8 @@ def _bounds(db: sqlite3.Connection, asked: Wanted, low: int, high: int) -> tuple
 
 def _narrowed(db: sqlite3.Connection, asked: Wanted) -> tuple[list[str] | None, list[Any], bool]:
     """Conditions with their values (None where an index knows of no record), and whether an index gives the records."""
-    where, values = list(asked.where), list(asked.values)
-    quick = False
-    for name, op in (("since", ">="), ("until", "<=")):
-        if getattr(asked, name):
-            where.append(f"time {op} ?")
-            values.append(getattr(asked, name))
+    where, values = conditions(asked)
+    quick = asked.exact
     for column, begin in asked.begins:
         known = _known(db, column, begin)
         if known is None:

@@ -10,7 +10,16 @@ from urllib.parse import urlencode
 import msgspec
 
 from core.errors import Failed
-from core.nouns import AuditArchive, AuditArchives, AuditKeys, AuditPage, AuditReport, ChainProgress, ChainReport
+from core.nouns import (
+    AuditArchive,
+    AuditArchives,
+    AuditKeys,
+    AuditPage,
+    AuditPlan,
+    AuditReport,
+    ChainProgress,
+    ChainReport,
+)
 
 T = TypeVar("T")
 ARCHIVE_TIMEOUT_S = 7200.0
@@ -34,11 +43,13 @@ class ProofCalls:
         return await self._client.call("GET", "/audit/keys", AuditKeys)
 
     async def find(
-        self, text: str = "", *, before_seq: int | None = None, after_seq: int | None = None, limit: int = 100
-    ) -> AuditPage:
+        self, text: str = "", *, before_seq: int | None = None, after_seq: int | None = None, limit: int = 100,
+        **filters: Any,
+    ) -> AuditPage:  # fmt: skip
         """Records that fit `text` (docs/audit.md, Filter): the newest below `before_seq`, or the oldest above
-        `after_seq`."""
-        asked = {"q": text or None, "before_seq": before_seq, "after_seq": after_seq, "limit": limit}
+        `after_seq`, also out of archives. `filters`: actor, verb, object and outcome, whole or ending in `*`; since and
+        until (epoch seconds)."""
+        asked = {**filters, "q": text or None, "before_seq": before_seq, "after_seq": after_seq, "limit": limit}
         query = urlencode({name: value for name, value in asked.items() if value is not None}, errors="replace")
         return await self._client.call("GET", f"/audit/find?{query}", AuditPage)
 
@@ -60,10 +71,15 @@ class ProofCalls:
         """The files that older records lie in."""
         return await self._client.call("GET", "/audit/archives", AuditArchives)
 
-    async def archive(self, before: float, folder: str = "", reason: str = "") -> AuditArchive:
+    async def archive_plan(self, before: float, folder: str = "", *, recent: bool = False) -> AuditPlan:
+        """What `archive` would do. Raises `Conflict` with why that is nothing."""
+        query = urlencode({"before": before, "folder": folder, "recent": int(recent)}, errors="replace")
+        return await self._client.call("GET", f"/audit/archive?{query}", AuditPlan)
+
+    async def archive(self, before: float, folder: str = "", reason: str = "", *, recent: bool = False) -> AuditArchive:
         """Move the records from before `before` (epoch seconds) into a signed file in `folder` (a full path; "": where
-        corral.toml says). Raises `Conflict` with why there is nothing to do."""
-        body = {"before": before, "folder": folder, "reason": reason}
+        corral.toml says). `recent`: also those of the last day. Raises `Conflict` with why there is nothing to do."""
+        body = {"before": before, "folder": folder, "reason": reason, "recent": recent}
         return await self._client.call("POST", "/audit/archive", AuditArchive, body, timeout=ARCHIVE_TIMEOUT_S)
 
     async def rotate(self, reason: str = "", *, lost: bool = False) -> AuditKeys:

@@ -22,7 +22,7 @@ from core.deployments.snapshots import limits_of, needs
 from core.errors import CorralError, Failed
 from core.gateway import wire
 from core.nodes.base import Node
-from core.nouns import Actor, GatewayStatus
+from core.nouns import CORRAL, STRANGER, Actor, GatewayStatus
 from core.peer import peer
 from core.settings import Paths, Settings
 from core.store import Store
@@ -365,7 +365,8 @@ class GatewayLink:
                     pass
 
     async def _turned_away(self, uid: int) -> Actor:
-        name = "several" if uid == wire.SEVERAL else await self._name(uid)
+        # A program that came by TCP without a key that is known: its reason says from where.
+        name = {wire.SEVERAL: "several", CORRAL.uid: STRANGER}.get(uid) or await self._name(uid)
         return Actor(uid=uid, name=name, through="gateway")
 
     async def _commit(self, batch: wire.UsageBatch) -> None:

@@ -8,7 +8,7 @@ they don't know (a newer daemon may have more states), so states are strings and
 from __future__ import annotations
 
 from core.nouns.access import Decision, Difference, Grant, Held, Mark, Role, ServiceAccount, Subject, Team, Whoami
-from core.nouns.actors import CORRAL, Actor
+from core.nouns.actors import CORRAL, STRANGER, Actor
 from core.nouns.audit import (
     AcceptedFault,
     AuditArchive,
@@ -16,6 +16,7 @@ from core.nouns.audit import (
     AuditKey,
     AuditKeys,
     AuditPage,
+    AuditPlan,
     AuditRecord,
     ChainFault,
     ChainProgress,
@@ -68,6 +69,7 @@ __all__ = [
     "API_VERSION",
     "CORRAL",
     "ENDPOINTS",
+    "STRANGER",
     "AcceptedFault",
     "AccountDetail",
     "Actor",
@@ -77,6 +79,7 @@ __all__ = [
     "AuditKey",
     "AuditKeys",
     "AuditPage",
+    "AuditPlan",
     "AuditRecord",
     "AuditReport",
     "ChainFault",

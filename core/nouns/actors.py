@@ -16,4 +16,6 @@ class Actor(Noun, frozen=True, kw_only=True):
 
 
 CORRAL = Actor(uid=-1, name="corral", through="daemon")
+STRANGER = "stranger"
+"""The name in the trail, with uid -1, of one whom nobody knows: a program at the gateway's door without a valid key."""
 """The actor of what Corral does by itself: restarts, the watchdog, a reconcile."""

@@ -31,6 +31,8 @@ class AuditRecord(Noun, frozen=True, kw_only=True):
     reason: str = ""
     prev: str
     hash: str
+    archive: int = 0
+    """Number of the archive that it was read from; 0 for the database."""
 
 
 class AuditPage(Noun, frozen=True, kw_only=True):
@@ -42,8 +44,12 @@ class AuditPage(Noun, frozen=True, kw_only=True):
     more: bool
     """There are records beyond `searched`."""
     first: int
-    """seq of the oldest and the newest record that there is; 0 for none."""
+    """seq of the oldest and the newest record that there is, archives included; 0 for none."""
     last: int
+    unread: tuple[str, ...] = ()
+    """What was passed over and why, as sentences: archives that are not as they were sealed."""
+    working: str = ""
+    """What takes a while now, if that is why few records came."""
 
 
 class ChainFault(Noun, frozen=True, kw_only=True):
@@ -115,6 +121,19 @@ class AuditArchive(Noun, frozen=True, kw_only=True):
     """When it was sealed."""
     key: str
     """Id of the key that signed the seal."""
+
+
+class AuditPlan(Noun, frozen=True, kw_only=True):
+    """What an archive would be made of: the records `first` to `last`, up to checkpoint `checkpoint`."""
+
+    first: int
+    last: int
+    began: str
+    ended: str
+    checkpoint: int
+    file: str
+    stays: int
+    """Records that stay in the database."""
 
 
 class AuditArchives(Noun, frozen=True, kw_only=True):

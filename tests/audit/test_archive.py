@@ -16,7 +16,7 @@ from signed_place import ALICE, MALLORY, Place, tamper
 from core.audit import GENESIS, Archiver, Exporter, archivefile
 from core.audit.chain import Sealed, digest, inspect
 from core.audit.log import moment
-from core.errors import Conflict, CorralError, Failed, NotAllowed
+from core.errors import Conflict, CorralError, Failed, Invalid, NotAllowed
 from core.nouns import AuditArchive, ChainReport, FileReport
 from core.proof.against import compare
 from core.proof.verify import verify
@@ -52,7 +52,7 @@ class Old(Place):
             self.now += DAY
 
     async def archive(self, ago: float = 5, folder: Path | None = None) -> AuditArchive:
-        return await self.archiver.archive(self.before(ago), ALICE, "r", folder=folder)
+        return await self.archiver.archive(self.before(ago), ALICE, "r", folder=folder, recent=True)
 
     def before(self, ago: float) -> str:
         return moment(str(self.now - ago * DAY))
@@ -197,7 +197,9 @@ async def test_nothing_is_archived_of_what_is_still_needed(place: Old) -> None:
     with pytest.raises(Conflict, match="nothing to archive"):
         await place.archive(1000)
     place.sent = 12
-    assert (await place.archiver.plan(place.before(0))).last <= 12, "a sink lacks the rest: the trail is its spool"
+    assert (await place.archiver.plan(place.before(0), recent=True)).last <= 12, (
+        "a sink lacks the rest: the trail is its spool"
+    )
     place.sent = None
     await place.gate.intent(ALICE, "test.begin", "thing:x", "r")
     running = place.audit.head
@@ -205,10 +207,26 @@ async def test_nothing_is_archived_of_what_is_still_needed(place: Old) -> None:
     await place.fill(20)
     await place.checkpoint()
     place.now += DAY
-    assert (await place.archiver.plan(place.before(0))).last < running.seq
+    assert (await place.archiver.plan(place.before(0), recent=True)).last < running.seq
     await place.archive(0.5)
     with pytest.raises(Conflict, match="has not ended yet"):
         await place.archive(0)
+
+
+async def test_a_time_that_is_not_over_is_refused_and_the_last_day_takes_a_word(place: Old) -> None:
+    for ahead in (-1, -10_000):
+        with pytest.raises(Invalid, match="is not over yet"):
+            await place.archiver.archive(place.before(ahead), ALICE, "r", recent=True)
+    await place.fill(3)
+    await place.checkpoint()
+    place.now += 3600
+    with pytest.raises(Conflict, match="records of the last day stay"):
+        await place.archiver.archive(place.before(0.9), ALICE, "r")
+    assert place.seqs()[0] == 1 and not place.files()
+    plan = await place.archiver.plan(place.before(1.0))
+    assert (plan.first, plan.last, plan.stays) == (1, 101, 3) and not place.paths.audit_archive.exists()
+    made = await place.archiver.archive(place.before(1.0), ALICE, "r")
+    assert (made.first, made.last, made.file) == (plan.first, plan.last, plan.file)
 
 
 async def test_who_may_not_leaves_all_as_it_is(place: Old) -> None:

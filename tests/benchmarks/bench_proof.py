@@ -20,8 +20,9 @@ from bench_audit import rows  # beside this file
 from bench_console import machine
 
 from core.access import Gate, Rights
-from core.audit import Archiver, Audit, Exporter, Signer, chain
-from core.audit.log import Head, write_head
+from core.audit import Archiver, Audit, Exporter, Reader, Signer, chain
+from core.audit.log import Head, moment, write_head
+from core.audit.search import wanted
 from core.nouns import CORRAL
 from core.proof.statements import Checkpoint, sign
 from core.settings import AuditTable, Paths
@@ -145,16 +146,42 @@ async def archive(audit: Audit, signer: Signer, paths: Paths, store: Store) -> d
 
     task = asyncio.create_task(write())
     began = time.perf_counter()
-    made = await archiver.archive("9999", CORRAL, "bench")
+    made = await archiver.archive(moment(str(time.time())), CORRAL, "bench", recent=True)
     seconds = time.perf_counter() - began
     task.cancel()
     report = await audit.verify()
     assert report.ok and made.last >= RECORDS and not await archiver.faults(), report
     return {
+        **await read_back(store, paths),
         "archive_seconds": round(seconds, 1),
         "archive_others_waited_ms_p99": round(sorted(waited)[int(len(waited) * 0.99)], 1),
         "archive_others_waited_ms_max": round(max(waited), 1),
         "database_mib_before": size >> 20, "database_mib_after": paths.database.stat().st_size >> 20,
+    }  # fmt: skip
+
+
+async def read_back(store: Store, paths: Paths) -> dict[str, float]:
+    """How long the newest page of the archive takes at first, when its file is compared with its seal, and later; how
+    long a step of a search for nothing takes, and all of it."""
+    reader, steps = Reader(store, paths), []
+
+    async def page(text: str) -> float:
+        began, at = time.perf_counter(), None
+        while True:
+            step = time.perf_counter()
+            found = await reader.find(wanted(text, moment), before_seq=at, limit=100)
+            steps.append((time.perf_counter() - step) * 1000)
+            if not found.more or found.records:
+                return time.perf_counter() - began
+            at = found.searched
+
+    first, again = await page("deployment:d5"), await page("deployment:d5")
+    steps.clear()
+    nothing = await page("nobody")
+    return {
+        "archived_first_page_s": round(first, 2), "archived_page_ms": round(again * 1000, 1),
+        "archived_search_all_s": round(nothing, 1),
+        "archived_step_ms_p95": round(sorted(steps)[int(len(steps) * 0.95)], 1),
     }  # fmt: skip
 
 

@@ -10,7 +10,10 @@ import msgspec
 
 from core.errors import Conflict, NoDaemon, NoRoom, NotFound
 from core.nouns import (
+    AuditArchive,
+    AuditArchives,
     AuditPage,
+    AuditPlan,
     AuditRecord,
     ChainReport,
     Chat,
@@ -289,12 +292,16 @@ class Proof:
         self.pieces = [b""]
         self.page_report: Any = None
         self.failing: Exception | None = None
+        self.planned: AuditPlan | Exception = Conflict("there is nothing to archive", "no record is so old")
+        self.told: dict[str, Any] = {}
+        """Fields of each page beside its records."""
         self.asked: list[str] = []
         """Each search."""
 
     async def find(
-        self, text: str = "", *, before_seq: int | None = None, after_seq: int | None = None, limit: int = 100
-    ) -> AuditPage:
+        self, text: str = "", *, before_seq: int | None = None, after_seq: int | None = None, limit: int = 100,
+        **filters: Any,
+    ) -> AuditPage:  # fmt: skip
         self.asked.append(text)
         if self.failing is not None:
             raise self.failing
@@ -306,7 +313,26 @@ class Proof:
         more = len(shown) < len(fits)
         end = high if after_seq is not None else low
         searched = (shown[-1] if after_seq is not None else shown[0]).seq if more else end
-        return AuditPage(records=tuple(shown), searched=searched, more=more, first=low, last=high)
+        return AuditPage(records=tuple(shown), searched=searched, more=more, first=low, last=high,
+                         **self.told)  # fmt: skip
+
+    async def archive_plan(self, before: float, folder: str = "", *, recent: bool = False) -> AuditPlan:
+        self._double.calls.append(("archive plan", before, folder))
+        if isinstance(self.planned, Exception):
+            raise self.planned
+        return msgspec.structs.replace(self.planned, file=f"{folder or '/state'}/trail.corral")
+
+    async def archive(self, before: float, folder: str = "", reason: str = "", *, recent: bool = False) -> AuditArchive:
+        self._double.calls.append(("archive", before, folder, reason))
+        await self.gate.wait()
+        plan = await self.archive_plan(before, folder)
+        return AuditArchive(
+            number=1, first=plan.first, last=plan.last, began=plan.began, ended=plan.ended, hash="h", digest="d",
+            file=plan.file, bytes=2048, there=True, time=plan.ended, key="k",
+        )  # fmt: skip
+
+    async def archives(self) -> AuditArchives:
+        return AuditArchives(archives=(), working="7 of 9 records are written")
 
     async def verify(self, watch: Any) -> ChainReport:
         for each in self.verified:
@@ -401,6 +427,7 @@ class Double:
     def __init__(self) -> None:
         self.calls: list[tuple[Any, ...]] = []
         self.up = True
+        self.database_id = "d"
         self.ended = False
         self.deployed = [deployment("chat"), deployment("embed", state="failed", reason="no memory", ready=0)]
         self.running = [replica("chat/0")]
@@ -462,7 +489,7 @@ class Double:
             home="/h",
             socket="/h/s",
             database="/h/corral.db",
-            database_id="d",
+            database_id=self.database_id,
         )
         status = Status(
             daemon=daemon,

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from core.errors import NoDaemon
-from core.nouns import ChainReport
+from core.nouns import AuditPlan, ChainReport
 from tui.trail import KEPT, PAGE
 
 SIZES = [(80, 24), (120, 36)]
@@ -167,7 +167,8 @@ async def test_a_filter_that_is_wrong_is_told_beside_the_rows(console, fake):
 async def test_what_may_not_be_done_is_dim_with_its_reason(console, fake, doubles):
     fake.me = doubles.somebody(("daemon.read", "*"), ("audit.read", "*"))
     async with console("9") as it:
-        for key, permission in (("v", "audit.verify"), ("w", "audit.export"), ("r", "audit.export")):
+        for key, permission in (("v", "audit.verify"), ("w", "audit.export"), ("r", "audit.export"),
+                                ("a", "audit.archive")):  # fmt: skip
             await it.press(key)
             await it.until(f"ann may not {permission}")
         assert it.app.screen.ROOM == "audit"
@@ -233,6 +234,92 @@ async def test_a_report_is_written_as_what_its_name_says(console, fake, tmp_path
         await it.until("The chain is verified")
         it.app.screen.query_one("#field-path").value = str(tmp_path / "r.txt")
         await it.until("ends in .html")
+
+
+@pytest.mark.parametrize("size", SIZES)
+async def test_old_records_are_archived_by_a_form_that_shows_which_and_where(console, fake, size):
+    fake.me = None
+    async with console("9", size=size) as it:
+        await it.press("a")
+        await it.until("no record is so old")
+        time = "2026-11-24T03:07:12.000153Z"
+        fake.proof.planned = AuditPlan(first=1, last=9, began=time, ended=time, checkpoint=2, file="", stays=3)
+        it.app.screen.query_one("#field-before").value = "30d"
+        it.app.screen.query_one("#field-folder").value = "/srv/out"
+        it.app.screen.query_one("#field-reason").value = "a reason"
+        await it.until("9 records would go: 1 to 9")
+        assert "to /srv/out/trail.corral" in it.text and "3 stay here" in it.text
+        fake.proof.gate.clear()
+        await it.press("ctrl+s")
+        await it.until("Archiving: 7 of 9 records are written")
+        fake.proof.gate.set()
+        await it.until("Records 1 to 9 lie in /srv/out/trail.corral")
+        assert it.app.screen.ROOM == "audit"
+        (done,) = [each for each in fake.calls if each[0] == "archive"]
+        assert done[2:] == ("/srv/out", "a reason")
+        await it.press("a")
+        await it.until("9 records would go")
+        it.app.screen.query_one("#field-before").value = "soon"
+        await it.until("is no time")
+
+
+async def test_records_out_of_archives_say_so_and_what_cannot_be_read_is_told(console, fake, doubles):
+    fake.records = [doubles.record(n, object=f"thing:d{n}", archive=int(n < 3)) for n in range(1, 5)]
+    fake.proof.told = {"unread": ("records 5 to 9 are not read: a test",)}
+    async with console("9") as it:
+        await it.until("thing:d4")
+        await it.until("records 5 to 9 are not read: a test")
+        assert "from archive" not in it.text
+        await it.press("G")
+        await it.until("(from archive 1)")
+        await it.press("enter")
+        await it.until("archive   1")
+
+
+async def test_a_database_that_was_exchanged_leaves_no_row_of_the_one_before(console, fake, doubles, trail):
+    trail(50)
+    async with console("9") as it:
+        await it.until("thing:d50")
+        await it.press("v")
+        await it.until("WRONG at 2")
+        fake.drop()
+        await it.until("reconnecting")
+        fake.records = [doubles.record(n, object=f"thing:new{n}", hash="b" * 64) for n in range(1, 4)]
+        fake.database_id = "another"
+        fake.up = True
+        await it.until("thing:new3", tries=500)
+        assert "thing:d" not in it.text and "WRONG" not in it.text
+        assert [int(row.key) for row in it.app.screen.table().rows] == [3, 2, 1]
+
+
+async def test_an_older_copy_of_the_same_database_leaves_no_stale_row(console, fake, doubles, trail):
+    trail(50)
+    async with console("9") as it:
+        await it.until("thing:d50")
+        fake.drop()
+        await it.until("reconnecting")
+        fake.records = fake.records[:30]
+        fake.up = True
+        await it.until(
+            lambda: [int(row.key) for row in it.app.screen.table().rows] == list(range(30, 0, -1)), tries=500
+        )
+
+
+async def test_a_stranger_and_the_times_of_what_was_folded_are_in_words(console, fake, doubles):
+    after = {"times": 7, "first": 1_790_000_000.5, "last": 1_790_000_009.0}
+    fake.records = [
+        doubles.record(1, actor="uid:-1", uid=-1, through="gateway", verb="gateway.refused", outcome="refused",
+                       after=after, reason="this key is none, from 10.0.0.9"),
+    ]  # fmt: skip
+    async with console("9") as it:
+        await it.until("stranger")
+        assert "uid:-1" not in it.text
+        await it.press("enter")
+        await it.until("nobody who is known")
+        assert "1790000000" not in it.text and "uid -1" not in it.text
+        from tui.words import moment
+
+        assert moment(after["first"]) in it.text and moment(after["last"]) in it.text
 
 
 async def test_an_error_of_the_daemon_is_said_and_the_rows_stay(console, fake, trail):

@@ -11,7 +11,7 @@ from textual.app import ComposeResult
 
 from core.errors import CorralError
 from core.nouns import AuditRecord, ChainReport, Event
-from tui.changes import told
+from tui.changes import actor, told
 from tui.plain import line
 from tui.screens.room import Line, Room
 from tui.screens.whole import Whole
@@ -53,14 +53,14 @@ class Audit(Room):
     """Screen 9, newest first."""
 
     ROOM = "audit"
-    ASKS = frozenset({"verify", "filter", "export", "report"})
+    ASKS = frozenset({"verify", "filter", "export", "report", "archive"})
 
     def __init__(self) -> None:
         super().__init__()
         self._trail = Trail()
         self._following = False
         self._asked = self._stale = False
-        self._verdict = ""
+        self._database = self._verdict = ""
         self._verifying = False
         self._wrong = ""
         """What is wrong with the filter that is typed."""
@@ -91,11 +91,27 @@ class Audit(Room):
         """Ask for what is new, also after a connection that was lost."""
         if self.corral.client is None:
             self._stale = True
-        elif anew or not self._asked:
+        elif anew or not self._asked or self._exchanged():
             self._search()
         elif self._stale or self._trail.at_top:
             self._stale = False
-            self._take_news()
+            known = self.corral.state.audit
+            if known and known[-1].seq < self._trail.newest:  # an older copy, or a picture from a moment ago: ask
+                self._ask_newer()
+            else:
+                self._take_news()
+
+    def _exchanged(self) -> bool:
+        """Whether the rows are of another database than the daemon has now, or of one that went on otherwise."""
+        state = self.corral.state
+        before, self._database = self._database, state.status.daemon.database_id if state.status else ""
+        known = {r.seq: r.hash for r in state.audit}
+        other = any(known.get(r.seq, r.hash) != r.hash for r in self._trail.records[: len(known)])
+        if before in ("", self._database) and not other:
+            return False
+        self._trail, self._verdict = Trail(self._trail.text), ""
+        self._show_rows()
+        return True
 
     def _show_rows(self) -> None:
         if not self.stands:
@@ -104,7 +120,7 @@ class Audit(Room):
         table.empty = "No record fits" if self._trail.text else "No record yet"
         table.set_rows(
             [
-                Row(str(r.seq), (str(r.seq), dated(r.time), r.actor, r.through, r.verb, r.object,
+                Row(str(r.seq), (str(r.seq), dated(r.time), actor(r), r.through, r.verb, r.object,
                                  state(r.outcome, self.corral.ascii), r.reason))
                 for r in self._trail.records
             ]
@@ -131,10 +147,13 @@ class Audit(Room):
         elif trail.text:
             more = "" if trail.at_end else "at least "
             words.append(f"{more}{len(trail.records)} {plural(len(trail.records), 'record')} that fit {trail.text!r}")
-        if trail.searching and trail.oldest:
+        if trail.searching and trail.working:
+            words.append(trail.working)
+        elif trail.searching and trail.oldest:
             words.append(f"searched down to record {trail.oldest}")
+        words += trail.unread
         if trail.at_end and trail.first > 1:
-            words.append(f"records before {trail.first} were archived: `corral audit archives`")
+            words.append(f"records before {trail.first} were archived and cannot be read: see `corral audit archives`")
         if self._following:
             words.append("following (f ends it)")
         box = self.query_one("#found", Line)
@@ -145,10 +164,10 @@ class Audit(Room):
         record = self.record()
         words = ""
         if record is not None:
-            words = (
-                f"{record.seq}: {record.verb} {record.object} {record.outcome}, {record.actor} through {record.through}"
-            )
+            words = f"{record.seq}: {record.verb} {record.object} {record.outcome}"
+            words += f", {actor(record)} through {record.through}"
             words += f": {record.reason}" if record.reason else f", hash {record.hash[:12]}"
+            words += f" (from archive {record.archive})" if record.archive else ""
         self.query_one("#detail", Line).set(f"-- {words}")
 
     def record(self) -> AuditRecord | None:
@@ -193,7 +212,13 @@ class Audit(Room):
 
     def _ask_newer(self) -> None:
         trail = self._trail
-        self._work(lambda of: trail.newer(of, self._show_rows))
+
+        async def newer(of: Any) -> None:
+            await trail.newer(of, self._show_rows)
+            if trail.cut:
+                self._search()
+
+        self._work(newer)
 
     def happened(self, event: Event) -> None:
         if event.type == "audit":
@@ -288,6 +313,11 @@ class Audit(Room):
         from tui.screens.auditforms import ReportForm
 
         self.app.push_screen(ReportForm())
+
+    def action_archive(self) -> None:
+        from tui.screens.archiveform import ArchiveForm
+
+        self.app.push_screen(ArchiveForm())
 
     def action_verify(self) -> None:
         if self._verifying:

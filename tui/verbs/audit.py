@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 import time
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime
@@ -17,8 +16,9 @@ from core.client import Client
 from core.errors import CorralError, Failed
 from core.nouns import AuditArchive, AuditArchives, AuditKeys, AuditRecord
 from tui.amounts import Moment, Whole
+from tui.changes import actor
 from tui.command import Nouns, Told, again, filled, note, options, run, with_options
-from tui.lines import Progress, as_json, ask, local, say, table, tell
+from tui.lines import Passing, Progress, as_json, ask, local, say, table, tell
 from tui.plain import line
 
 POLL_S = 0.5
@@ -51,7 +51,11 @@ def ls(
     actor: str | None, verb: str | None, object_: str | None, outcome: str | None, since: float | None,
     until: float | None, find: str | None, limit: int, follow: bool,
 ) -> None:  # fmt: skip
-    """The last records, newest last."""
+    """The last records, newest last; older ones out of archives.
+
+    Where --limit, --since or --find reach so far, records are read out of archives too (not with -f): `archive` in
+    --json is the archive's number, 0 for the database. An archive that is not as it was sealed is not read, and told.
+    """
     filters: dict[str, Any] = {
         "actor": actor, "verb": verb, "object": object_, "outcome": outcome, "since": since, "until": until,
     }  # fmt: skip
@@ -60,10 +64,15 @@ def ls(
         raise click.UsageError("--find has words for all of that: actor: verb: object: outcome: since: until:")
 
     async def work(client: Client) -> None:
-        records = await (_found(client, find, limit) if find is not None else client.audit(**filters, limit=limit))
-        _show(records, follow)
-        if len(records) < limit and not (options().quiet or options().json):
-            _say_older(await client.proof.archives(), since)
+        if follow:
+            records = await client.audit(**filters, limit=limit)
+            _show(records, True)
+            if len(records) < limit and not (options().quiet or options().json):
+                _say_older(await client.proof.archives(), since)
+        else:
+            asked = {name: value for name, value in filters.items() if value is not None}
+            records = await _found(client, find or "", limit, asked)
+            _show(records, False)
         last = records[-1].seq if records else 0
 
         async def after() -> AsyncIterator[list[AuditRecord]]:
@@ -79,8 +88,9 @@ def ls(
     run(work)
 
 
-async def _found(client: Client, words: str, limit: int) -> list[AuditRecord]:
-    """The newest records that fit, by as many steps as it takes."""
+async def _found(client: Client, words: str, limit: int, filters: dict[str, Any]) -> list[AuditRecord]:
+    """The newest records that fit, by as many steps as it takes, out of archives too. On standard error: which of them
+    come from one, and what could not be read."""
     from tui.trail import asked
 
     try:
@@ -88,14 +98,32 @@ async def _found(client: Client, words: str, limit: int) -> list[AuditRecord]:
     except ValueError as error:
         raise click.UsageError(str(error)) from None
     found: list[AuditRecord] = []
+    unread: dict[str, None] = {}
     before: int | None = None
-    while len(found) < limit:
-        page = await client.proof.find(text, before_seq=before, limit=min(1000, limit - len(found)))
-        found[:0] = page.records
-        if not page.more:
-            break
-        before = page.searched
+    with Passing() as passing:
+        while len(found) < limit:
+            page = await client.proof.find(text, before_seq=before, limit=min(1000, limit - len(found)), **filters)
+            found[:0] = page.records
+            unread.update(dict.fromkeys(page.unread))
+            passing.show(page.working)
+            if not page.more:
+                break
+            before = page.searched
+    for told in unread:
+        note(line(told))
+    if not (options().quiet or options().json):
+        _say_archived(found)
     return found
+
+
+def _say_archived(found: Sequence[AuditRecord]) -> None:
+    of: dict[int, list[int]] = {}
+    for each in found:
+        if each.archive:
+            of.setdefault(each.archive, []).append(each.seq)
+    for number, seqs in of.items():
+        which = f"record {seqs[0]} comes" if len(seqs) == 1 else f"{len(seqs)} records, {seqs[0]} to {seqs[-1]}, come"
+        note(f"{which} from archive {number} (`corral audit archives`)")
 
 
 def _say_older(found: AuditArchives, since: float | None) -> None:
@@ -105,7 +133,7 @@ def _say_older(found: AuditArchives, since: float | None) -> None:
     if older:
         files = ", ".join(line(each.file) for each in older[-3:])
         more = f" and {len(older) - 3} more: see `corral audit archives`" if len(older) > 3 else ""
-        note(f"records {older[0].first} to {older[-1].last} are archived and not searched here: {files}{more}")
+        note(f"records {older[0].first} to {older[-1].last} are archived and not searched with -f: {files}{more}")
 
 
 def _show(records: Sequence[AuditRecord], stream: bool) -> None:
@@ -118,11 +146,11 @@ def _show(records: Sequence[AuditRecord], stream: bool) -> None:
         return
     if stream:
         for r in records:
-            say(f"{r.seq:>6}  {local(r.time)}  {line(r.actor)}  {line(r.verb)}  {line(r.object)}  {line(r.outcome)}")
+            say(f"{r.seq:>6}  {local(r.time)}  {line(actor(r))}  {line(r.verb)}  {line(r.object)}  {line(r.outcome)}")
         return
     table(
         ("SEQ", "TIME", "ACTOR", "VERB", "OBJECT", "OUTCOME", "REASON"),
-        [(r.seq, local(r.time), r.actor, r.verb, r.object, r.outcome, r.reason) for r in records],
+        [(r.seq, local(r.time), actor(r), r.verb, r.object, r.outcome, r.reason) for r in records],
         spare=("REASON", "ACTOR"),
     )
 
@@ -216,29 +244,33 @@ def export(since: float | None, out: str) -> None:
 @click.option("--before", required=True, type=Moment(), help="90d, 2026-01-01, or another ISO 8601 time")
 @click.option("--to", metavar="DIR", help="folder for the file; the daemon has to run as you")
 @click.option("--reason", default="", help="why; it goes into the record")
+@click.option("--recent", is_flag=True, help="also records of the last day")
+@click.option("--plan", is_flag=True, help="say what would be archived, and do nothing")
 @with_options
-def archive(before: float, to: str | None, reason: str) -> None:
+def archive(before: float, to: str | None, reason: str, recent: bool, plan: bool) -> None:
     """Move old records into a signed file, under a seal.
 
     Up to the last checkpoint before the time that is named. The file is an export: `corral audit verify FILE` checks it
     anywhere, and `corral audit verify --archives` both together. For the owner of a daemon of his own, and for root.
     """
-    ask("Move the records from before that time out of the database, into a signed file?", before=before)
     folder = str(Path(to).expanduser().absolute()) if to else ""
+    meant = run(lambda client: client.proof.archive_plan(before, folder, recent=recent))
+    words = f"records {meant.first} to {meant.last} ({local(meant.began)} to {local(meant.ended)})"
+    if plan:
+        tell(meant, f"{words} would go into {line(meant.file)}; {meant.stays} stay")
+        return
+    ask(f"Move {words} out of the database, into {line(meant.file)}?", before=before)
 
     async def work(client: Client) -> AuditArchive:
-        doing = asyncio.create_task(client.proof.archive(before, folder, reason))
+        doing, passing = asyncio.create_task(client.proof.archive(before, folder, reason, recent=recent)), Passing()
         try:
             while not (await asyncio.wait([doing], timeout=POLL_S))[0]:
-                if sys.stderr.isatty() and not options().quiet:
-                    told = line((await client.proof.archives()).working)
-                    click.echo(f"\r{told:60.60}", err=True, nl=False)
+                passing.show((await client.proof.archives()).working)
             return await doing
         finally:
             doing.cancel()
             await asyncio.gather(doing, return_exceptions=True)
-            if sys.stderr.isatty() and not options().quiet:
-                click.echo("\r" + " " * 60 + "\r", err=True, nl=False)
+            passing.end()
 
     found = run(work)
     tell(found, f"records {found.first} to {found.last} lie in {line(found.file)}, sealed by key {found.key}")
