@@ -26,11 +26,12 @@ class Keyring:
         self._next = paths.audit_key.with_name(paths.audit_key.name + ".next")
         self._settings = settings
         self._environ = environ
+        self._found: dict[str, str] = {}
+        """By id of a key, where it was found."""
 
-    @property
-    def place(self) -> str:
-        """Where the key is looked for first, for people."""
-        return self._settings().signing_key or str(self._own)
+    def place(self, id: str) -> str:
+        """Where the key `id` was found, else where it is looked for first, for people."""
+        return self._found.get(id) or self._settings().signing_key or str(self._own)
 
     def _named(self) -> list[str]:
         table = self._settings()
@@ -48,8 +49,11 @@ class Keyring:
     def _unused(self, text: str, used: frozenset[str]) -> Signs:
         """The key that `text` names, which is not one of `used` if there is a choice. Raises `CorralError`."""
         if text.startswith(AGENT):
-            return Agent(text).one(used)
-        return load(place_of(text, self._environ), self._environ)
+            key: Signs = Agent(text).one(used)
+        else:
+            key = load(place_of(text, self._environ), self._environ)
+        self._found[key.id] = text
+        return key
 
     def active(self, known: Key) -> Signs:
         """What signs as `known`. Raises `Failed` with why there is nothing."""
@@ -58,6 +62,7 @@ class Keyring:
             if text.startswith(AGENT):
                 held, told = _held(text, known)
                 if held is not None:
+                    self._found[held.id] = text
                     return held
                 why = why or told
                 continue
@@ -69,6 +74,7 @@ class Keyring:
                     why = why or "; ".join(part for part in (error.what, error.why) if part)
                 continue
             if key.id == known.id:
+                self._found[key.id] = str(self._own) if place == self._next else text
                 if place == self._next:  # the daemon died between the record of it and this
                     self._put_in_place()
                 elif place == self._own:

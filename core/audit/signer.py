@@ -339,7 +339,8 @@ class Signer:
         await self.start()
         head, last = self._audit.head, self._last
         return AuditKeys(
-            installation=self.installation, usable=self._key is not None, reason=self._why, place=self._ring.place,
+            installation=self.installation, usable=self._key is not None, reason=self._why,
+            place=self._ring.place(self._keys[-1].id if self._keys else ""),
             keys=tuple(
                 AuditKey(
                     number=each.number, id=each.id, key=each.key, time=each.time,

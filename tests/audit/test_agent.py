@@ -301,6 +301,7 @@ async def test_rotation_to_an_agent_and_from_it_is_recorded_and_chained(
     place.settings = AuditTable(signing_key=str(place.paths.audit_key), next_key=f"agent:{double.path}")
     made = await place.rotate()
     assert (made.id, made.previous) == (double.keys[0].id, own.id)
+    assert (await place.signer.show()).place == f"agent:{double.path}"
     await place.fill(2)
     if back:
         file = folder / "new.pem"

@@ -428,6 +428,7 @@ class Double:
         self.calls: list[tuple[Any, ...]] = []
         self.up = True
         self.database_id = "d"
+        self.warnings: tuple[str, ...] = ()
         self.ended = False
         self.deployed = [deployment("chat"), deployment("embed", state="failed", reason="no memory", ready=0)]
         self.running = [replica("chat/0")]
@@ -490,6 +491,7 @@ class Double:
             socket="/h/s",
             database="/h/corral.db",
             database_id=self.database_id,
+            warnings=self.warnings,
         )
         status = Status(
             daemon=daemon,

@@ -200,6 +200,13 @@ async def test_the_trail_is_written_to_a_new_file_of_who_sits_here(console, fake
         assert [each.name for each in tmp_path.iterdir()] == ["trail"]
 
 
+async def test_the_form_of_an_export_says_beforehand_that_nobody_signs(console, fake):
+    fake.warnings = ("the audit trail is not signed, and 3 records wait for a checkpoint: a test",)
+    async with console("9") as it:
+        await it.press("w")
+        await it.until("NOTHING IS SIGNED NOW")
+
+
 async def test_an_export_that_is_ended_or_cut_keeps_nothing(console, fake, tmp_path):
     fake.proof.pieces = [b'["corral-export-1"]\n', b"more\n"]
     fake.proof.gate.clear()
@@ -269,9 +276,9 @@ async def test_records_out_of_archives_say_so_and_what_cannot_be_read_is_told(co
     async with console("9") as it:
         await it.until("thing:d4")
         await it.until("records 5 to 9 are not read: a test")
-        assert "from archive" not in it.text
+        assert "(archive" not in it.text
         await it.press("G")
-        await it.until("(from archive 1)")
+        await it.until("-- 1 (archive 1): ")
         await it.press("enter")
         await it.until("archive   1")
 

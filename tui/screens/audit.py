@@ -164,10 +164,10 @@ class Audit(Room):
         record = self.record()
         words = ""
         if record is not None:
-            words = f"{record.seq}: {record.verb} {record.object} {record.outcome}"
+            whence = f" (archive {record.archive})" if record.archive else ""
+            words = f"{record.seq}{whence}: {record.verb} {record.object} {record.outcome}"
             words += f", {actor(record)} through {record.through}"
             words += f": {record.reason}" if record.reason else f", hash {record.hash[:12]}"
-            words += f" (from archive {record.archive})" if record.archive else ""
         self.query_one("#detail", Line).set(f"-- {words}")
 
     def record(self) -> AuditRecord | None:

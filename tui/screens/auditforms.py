@@ -19,6 +19,8 @@ from tui.words import moment, size
 
 SHOWN_S = 0.5
 """How often a file that is being written says how large it is."""
+UNSIGNED = "the audit trail is not signed"
+"""What the daemon warns of then."""
 UNCHANGED = "a file that is there is left alone"
 
 
@@ -116,6 +118,9 @@ class ExportForm(_ToFile):
     NAME = "corral-trail"
 
     def meant(self, span: str, path: Path) -> str:
+        status = self.corral.state.status
+        if status is not None and any(UNSIGNED in each for each in status.daemon.warnings):
+            return f"NOTHING IS SIGNED NOW (! says why): a copy {span} goes to {line(path)}, and proves little"
         return f"A checkpoint is signed; then a signed copy {span} goes to {line(path)}"
 
     async def write(self, client: Any, since: float | None, path: Path) -> str:
