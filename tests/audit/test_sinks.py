@@ -188,9 +188,11 @@ async def test_a_slow_sink_holds_up_no_record(place: Place) -> None:
         async def send(self, items: Sequence[Item]) -> None:
             await asyncio.Event().wait()
 
-    async with feeding(place, Stuck()):
+    async with feeding(place, Stuck()) as sinks:
         async with asyncio.timeout(10):
             await place.fill(300)
+        last = place.audit.head
+        assert last is not None and last.seq >= 300 and sinks.status()[0].sent < last.seq, "none of them waited for it"
 
 
 # -------------------------------------------------------------------------------------------- tampering is told
@@ -562,6 +564,9 @@ async def test_a_collector_that_is_down_is_reached_when_it_is_back(place: Place,
         await until(lambda: sinks.status()[0].state == "waiting")
         async with collector:
             await until(lambda: len(collector.messages) == 4)
+            seqs = [each["seq"] for each in sent(collector) if "seq" in each]
+            assert seqs == sorted(set(seqs)) and len(seqs) >= 3, "each once, in their order"
+            await until(lambda: sinks.status()[0].state == "ok")
 
 
 @pytest.mark.parametrize("name", ["another authority", "another name", "no certificate of ours", "no TLS"])
@@ -592,6 +597,7 @@ async def test_a_certificate_of_ours_is_shown_where_it_is_asked_for(tmp_path: Pa
         await sink.send([item('{"a":1}')])
         await until(lambda: collector.messages)
         await sink.close()
+    assert [each["a"] for each in sent(collector)] == [1]
 
 
 def test_a_frame_is_measured_in_bytes_and_a_wrong_time_is_none() -> None:
