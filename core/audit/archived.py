@@ -11,7 +11,6 @@ import re
 import sqlite3
 import stat
 from collections.abc import Callable
-from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 import msgspec
@@ -79,9 +78,8 @@ class Archived:
 
     def _open(self) -> IO[bytes]:
         """The file, which may be another one than at the last try. Raises OSError."""
-        fd = os.open(self.archive.file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        file = open(fd, "rb")  # noqa: SIM115 - who calls closes it
-        found = os.fstat(fd)
+        file = open(self.archive.file, "rb", opener=_unwaiting)  # noqa: SIM115 - who calls closes it
+        found = os.fstat(file.fileno())
         known = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
         if known != self._known:
             self._known, self.wrong, self.at, self.blocks = known, "", 0, []
@@ -118,10 +116,11 @@ class Archived:
         if (asked.since and block.latest < asked.since) or (asked.until and block.earliest > asked.until):
             return []
         try:
-            with Path(self.archive.file).open("rb") as file:
+            with open(self.archive.file, "rb", opener=_unwaiting) as file:
                 file.seek(block.offset)
-                text = file.read(block.size)
+                text = file.read(block.size) or b""
         except OSError as error:
+            self._known = ()
             self._give_up(error.strerror or str(error))
             return []
         if hashlib.sha256(text).digest() != block.digest:
@@ -129,6 +128,11 @@ class Archived:
             self._give_up("it was changed while it was read")
             return []
         return _fitting(_rows(text), asked, low, high, limit, "ASC" if upwards else "DESC")
+
+
+def _unwaiting(path: str, flags: int) -> int:
+    """Opens, and never waits for a pipe's other end."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _rows(text: bytes) -> list[Row]:
