@@ -215,9 +215,7 @@ class Signer:
             )  # fmt: skip
             try:
                 made = await asyncio.to_thread(sign, blank, key)
-            except (
-                Failed
-            ) as error:  # an agent that is gone: what is recorded waits for its checkpoint, nothing else does
+            except Failed as error:  # an agent that is gone: records wait for their checkpoint, and nothing else waits
                 self._cannot(error)
                 await self._append()
                 return

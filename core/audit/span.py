@@ -37,8 +37,9 @@ def plan(
     (end,) = db.execute("SELECT max(seq) FROM audit").fetchone()
     limit, why = (row[0] - 1 if row[0] is not None else end or 0), f"no record from before {before} is here"
     (running,) = db.execute(
-        "SELECT min(a.seq) FROM audit a WHERE a.effect != '' AND a.outcome = 'intent' AND a.seq >= ?"
-        " AND NOT EXISTS (SELECT 1 FROM audit b WHERE b.effect = a.effect AND b.seq > a.seq)", (first,)
+        # +seq: by the index of effects, not through all records
+        "SELECT min(+a.seq) FROM audit a WHERE a.effect != '' AND a.outcome = 'intent' AND +a.seq >= ? AND NOT EXISTS"
+        " (SELECT 1 FROM audit b WHERE b.effect = a.effect AND b.effect != '' AND +b.seq > a.seq)", (first,)
     ).fetchone()  # fmt: skip
     if running is not None and running <= limit:
         limit, why = running - 1, f"what record {running} began has not ended yet"

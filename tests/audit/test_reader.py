@@ -5,13 +5,16 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
+from signed_place import tamper
 from test_archive import DAY, Old
 
 from core.audit import Reader, archived
 from core.audit.log import moment
 from core.audit.search import Wanted, exactly, wanted
 from core.nouns import AuditPage, AuditRecord
+from core.proof.statements import parse_seal
 
 
 class Read(Old):
@@ -167,13 +170,14 @@ async def test_a_file_that_is_changed_after_it_was_verified_is_found_by_its_bloc
 
 
 async def test_a_seal_that_is_not_right_is_believed_by_nobody(place: Read) -> None:
-    from signed_place import tamper
-
+    lines = await place.store.read(lambda db: db.execute("SELECT line FROM audit_seals ORDER BY number").fetchall())
+    forged = [msgspec.structs.replace(parse_seal(line.encode()), time="2020").line().decode() for (line,) in lines]
     for number, left in ((2, {0, 1}), (1, {0})):
-        tamper(place.paths, f"UPDATE audit_seals SET line = 'x' WHERE number = {number}")
-        assert {each.archive for each in await place.all()} == left
-        told = {each for page in place.pages for each in page.unread}
-        assert len(told) == 1 and f"seal {number} is damaged" in told.pop()
+        for line, why in ((forged[number - 1], "is not signed by a key"), ("x", "is damaged")):
+            tamper(place.paths, f"UPDATE audit_seals SET line = '{line}' WHERE number = {number}")
+            assert {each.archive for each in await place.all()} == left
+            told = {each for page in place.pages for each in page.unread}
+            assert len(told) == 1 and f"seal {number} " in (sentence := told.pop()) and why in sentence
 
 
 async def test_records_that_are_still_being_removed_are_read_once(place: Read, monkeypatch: pytest.MonkeyPatch) -> None:
