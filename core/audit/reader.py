@@ -89,9 +89,10 @@ class Reader:
             return _page(found, first=first, more=True)
         high = min(found.first - 1 if found.first else self._archives[-1].last, self._archives[-1].last)
         high = min(high, before - 1) if before is not None else high
-        if high < first:
+        low, high = asked.within(first, high)
+        if high < low:
             return _page(found, first=first, unread=self._wrong)
-        far = await asyncio.to_thread(self._search, asked, first, high, limit - len(found.rows), upwards=False)
+        far = await asyncio.to_thread(self._search, asked, low, high, limit - len(found.rows), upwards=False)
         return _page(found, far, first=first, searched=far.searched, more=far.more, unread=self._wrong)
 
     async def _up(self, asked: Wanted, found: Found, after: int, limit: int) -> AuditPage:
@@ -99,7 +100,9 @@ class Reader:
         high = min(last, found.first - 1) if found.first else last
         if after >= high:
             return _page(found, first=first)
-        low = max(first, after + 1)
+        low, high = asked.within(max(first, after + 1), high)
+        if high < low:
+            return _page(found, first=first)
         far = await asyncio.to_thread(self._search, asked, low, high, limit, upwards=True)
         if far.more or len(far.records) >= limit:
             none = Found([], far.searched, True, first, max(found.last, last))

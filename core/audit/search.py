@@ -60,10 +60,16 @@ class Wanted:
         self.begins: list[tuple[str, str]] = []
         """(column, how it begins) for those that have an index."""
         self.since = self.until = ""
+        self.seq: int | None = None
+        """The one record that is asked for."""
         self.exact = False
         """A column that has an index is asked for by its whole value."""
         self.trouble = ""
         """The one outcome that is asked for, if it is one that has an index."""
+
+    def within(self, low: int, high: int) -> tuple[int, int]:
+        """The seqs from `low` to `high` among which it can be."""
+        return (low, high) if self.seq is None else (max(low, self.seq), min(high, self.seq))
 
 
 def wanted(text: str, moment: Callable[[str], str]) -> Wanted:
@@ -124,6 +130,8 @@ def _take(found: Wanted, minus: str, field: str | None, value: str, moment: Call
         if not re.fullmatch("[0-9]{1,18}", value):
             raise Invalid(f"seq:{value} is no number of a record")
         condition, values = "seq = ?", [int(value)]
+        if not minus:
+            found.seq = int(value)
     elif field == "change":
         condition, values = "(before LIKE ? ESCAPE '\\' OR after LIKE ? ESCAPE '\\')", [_within(value)] * 2
     elif field == "reason":
@@ -204,7 +212,7 @@ def _bounds(db: sqlite3.Connection, asked: Wanted, low: int, high: int) -> tuple
         if found is None:
             return 1, 0
         low, high = (found, high) if name == "since" else (low, found)
-    return low, high
+    return asked.within(low, high)
 
 
 def _narrowed(db: sqlite3.Connection, asked: Wanted) -> tuple[list[str] | None, list[Any], bool]:

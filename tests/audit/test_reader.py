@@ -118,6 +118,16 @@ async def test_a_filter_means_the_same_in_an_archive(
     assert await place.all(text, up=up, **fields) == [each for each in every if fits(each)]
 
 
+async def test_one_record_is_looked_for_where_it_is(place: Read) -> None:
+    await place.all(limit=1000)
+    last = place.audit.head
+    assert last is not None
+    for seq in (5, 100, last.seq, last.seq + 1):
+        for up in (True, False):
+            assert [each.seq for each in await place.all(f"seq:{seq}", up=up)] == [seq] * (seq <= last.seq)
+            assert len(place.pages) <= 2
+
+
 async def test_a_time_is_looked_for_in_the_archives_that_reach_it_and_in_no_other(place: Read) -> None:
     one, two = (await place.archiver.archives()).archives
     os.unlink(one.file)
