@@ -204,6 +204,11 @@ def lost_at_most_the_last_second(house: House, one: Crowd) -> dict[str, int]:
     return {"whole": len(whole), "lines": ok, "kills": len(kills)}
 
 
+def heal() -> None:
+    """What was killed so often that it waits for long, or is given up, begins anew."""
+    corral("restart", "one", "--wait")
+
+
 async def soak(home: Path, seconds: float, clients: int, every: float, memory: int) -> None:
     house = House(home, clients)
     gateway = psutil.Process(house.settle()["pid"])
@@ -225,10 +230,12 @@ async def soak(home: Path, seconds: float, clients: int, every: float, memory: i
     grown = gateway.memory_info().rss - before
     print({"gateway_grew_mib": round(grown / MIB, 1), "descriptors": (files, gateway.num_fds())})
     assert grown < memory
+    heal()
     drained, _ = await house.part(seconds / 2, ("scale",), 2)
     told = Counter((each.outcome, each.status) for each in drained.heard)
     assert set(told) == {("whole", 200), ("refused", 429)}, told  # replicas that go end what they answer
     house.settle()
+    heal()
     house.begin()
     one, _ = await house.part(seconds, ("gateway", "one", "daemon"), every)
     house.settle()
