@@ -122,7 +122,8 @@ class Node(ABC):
 
     @abstractmethod
     async def launches(self) -> list[LaunchState]:
-        """All launch folders on the host, the ended ones too."""
+        """All launch folders on the host, the ended ones too. Raises `Failed` if any cannot be looked at: a launch that
+        lives must not be missing."""
 
     @abstractmethod
     def watch(self) -> AsyncIterator[LaunchState]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
-import functools
+import contextlib
 import json
+import logging
 import os
 import platform
 import shutil
@@ -13,7 +13,6 @@ import signal as signals
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import psutil
@@ -21,11 +20,14 @@ import psutil
 from core.access.accounts import Account, Accounts
 from core.errors import Conflict, Failed
 from core.nodes import cgroups, foreign, logs, proc
+from core.nodes import records as files
 from core.nodes.base import ExitRecord, LaunchOrder, LaunchState, LogPiece, Node
 from core.nodes.programs import Programs
 from core.nodes.spawn import spawn
 from core.nouns import NodeFacts, NodeSample, ProcessSample
 from core.settings import Paths
+
+log = logging.getLogger(__name__)
 
 LAUNCH_TIMEOUT_S = 10.0
 SHARE_S = 0.1
@@ -149,7 +151,10 @@ class Local(Node):
         """Wait for launch.json. `errors` is the file that the keeper's first words go to."""
         deadline = asyncio.get_running_loop().time() + LAUNCH_TIMEOUT_S
         while True:
-            state = self._state(order.id)
+            try:
+                state = self._state(order.id)
+            except Failed:  # it may run: until the deadline nobody knows, and then it is ended
+                state = None
             if state is not None and state.pid is not None:
                 return state
             if state is not None and not state.alive:
@@ -175,25 +180,30 @@ class Local(Node):
                 self._keepers.discard(pid)
 
     async def launches(self) -> list[LaunchState]:
+        return [state for name in sorted(self._names()) if (state := self._state(name)) is not None]
+
+    def _names(self) -> set[str]:
+        """The launches of which there are records. Raises `Failed` if that cannot be seen."""
         try:
-            names = sorted(each.name for each in self._paths.records.iterdir())
+            return {each.name for each in self._paths.records.iterdir()}
         except FileNotFoundError:
-            return []
-        return [state for name in names if (state := self._state(name)) is not None]
+            return set()
+        except OSError as error:
+            raise Failed("launches cannot be looked at", f"{error.filename}: {error.strerror}") from error
 
     def _state(self, launch: str) -> LaunchState | None:
-        """A launch as its folder tells it; None if there is no such folder."""
+        """A launch as its folder tells it; None if there is no such folder. Raises `Failed` if that cannot be seen."""
         records = self._paths.records / launch
-        alive = _locked(records / "lock")
+        alive = files.held(records / "lock")
         if alive is None:
             return None
-        told = _told(records / "launch.json")
-        ended = {} if alive else _json(records / "exit.json")
+        told = files.told(records / "launch.json")
+        ended = {} if alive else files.read(records / "exit.json")
         same_boot = told.get("boot_id", proc.boot_id()) == proc.boot_id()
         exit: ExitRecord | None = None
         if not alive:
             if ended:
-                exit = _exit(ended)
+                exit = files.exit_of(ended)
             elif told and not same_boot:
                 exit = ExitRecord(reason="the host was restarted")
             else:
@@ -212,21 +222,27 @@ class Local(Node):
             folder=str(self._paths.launches / launch),
             exit=exit,
             runs=int(told.get("runs", 1)),
-            before=_exit(told["before"]) if told.get("before") else None,
+            before=files.exit_of(told["before"]) if told.get("before") else None,
         )
 
     async def watch(self) -> AsyncIterator[LaunchState]:
         living: dict[str, LaunchState] = {}
+        refused = False
         ended: set[str] = set()  # those of before are told once too, so that none falls between two looks
         try:
             while True:
                 self._programs.news.clear()
                 try:
-                    names = {each.name for each in self._paths.records.iterdir()}
-                except FileNotFoundError:
-                    names = set()
-                for name in names - ended:
-                    state = self._state(name)
+                    names = self._names()
+                    states = [(name, self._state(name)) for name in names - ended]
+                    refused = False
+                except Failed as error:  # nothing is known then, and nobody is told that anything has ended
+                    if not refused:
+                        log.error("%s", error)
+                    refused = True
+                    await self._programs.wait(WATCH_EVERY_S)
+                    continue
+                for name, state in states:
                     if state is None or (state.alive and state.pid is None):
                         continue
                     again = living.get(name, state).runs != state.runs
@@ -251,7 +267,7 @@ class Local(Node):
             self._programs.close()
 
     def _attend(self, launch: str) -> None:
-        told = _told(self._paths.records / launch / "launch.json")
+        told = files.told(self._paths.records / launch / "launch.json")
         if told.get("boot_id") == proc.boot_id():
             self._programs.attend(launch, int(told["pid"]), int(told["start"]))
 
@@ -259,11 +275,14 @@ class Local(Node):
         return self._programs.lives(launch)
 
     async def signal(self, launch: str, signal: int) -> bool:
-        told = _told(self._paths.records / launch / "launch.json")
+        told = files.told(self._paths.records / launch / "launch.json")
         if not told and self._programs.send(launch, signal):
             return True  # somebody removed its records
-        if not told or told.get("boot_id") != proc.boot_id() or not _locked(self._paths.records / launch / "lock"):
+        if not told or told.get("boot_id") != proc.boot_id():
             return False
+        with contextlib.suppress(Failed):  # then pid and start time decide
+            if not files.held(self._paths.records / launch / "lock"):
+                return False
         if told.get("kind") == "gateway" and signal == signals.SIGTERM:
             # A keeper that restarts must know that the end was asked for; it passes TERM on.
             return _send(int(told["keeper_pid"]), int(told["keeper_start"]), signal)
@@ -272,7 +291,7 @@ class Local(Node):
     async def samples(self, launches: Sequence[str], *, pss: bool = False) -> list[ProcessSample]:
         out = []
         for launch in launches:
-            told = _told(self._paths.records / launch / "launch.json")
+            told = files.told(self._paths.records / launch / "launch.json")
             pid = int(told.get("pid", 0))
             if not pid or proc.start_time(pid) != told.get("start"):
                 continue
@@ -315,10 +334,8 @@ class Local(Node):
         state = self._state(launch)
         if state is not None and state.alive:
             raise Conflict(f"launch {launch} lives")
-        for folder in (
-            self._paths.launches / launch,
-            self._paths.records / launch,
-        ):  # what is left is found by its records
+        # In this order: what cannot be removed is still found by its records.
+        for folder in (self._paths.launches / launch, self._paths.records / launch):
             await asyncio.to_thread(_remove, folder)
 
 
@@ -345,85 +362,6 @@ def _send(pid: int, start: int, signal: int) -> bool:
     finally:
         os.close(fd)
     return True
-
-
-def _locked(path: Path) -> bool | None:
-    """Is the launch's lock held? None if there is no lock file."""
-    try:
-        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-    except OSError:
-        return None
-    try:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(fd)
-    return False
-
-
-def _json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file; empty if it is missing, empty or torn."""
-    try:
-        found = json.loads(path.read_bytes().strip(b"\0 \n") or b"{}")
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-class _Told(msgspec.Struct, frozen=True):
-    """The types of launch.json's fields."""
-
-    kind: str = ""
-    owner: str = ""
-    boot_id: str = ""
-    keeper_pid: int = 0
-    keeper_start: int = 0
-    pid: int = 0
-    start: int = 0
-    started_at: float = 0.0
-    runs: int = 1
-    before: dict[str, Any] = {}
-    spec: dict[str, Any] = {}
-
-
-QUIET_NS = 2_000_000_000
-"""A record that was written longer ago is read once: the daemon looks at those of 20 launches a hundred times a second.
-A younger one may be written again within one tick of its file system's clock."""
-
-
-def _told(path: Path) -> dict[str, Any]:
-    """launch.json, not to be changed; empty if it cannot be read or a field has another type: one bad record must not
-    hide the others."""
-    try:
-        found = path.stat()
-    except OSError:
-        return {}
-    if time.time_ns() - found.st_mtime_ns < QUIET_NS:
-        return _checked(path)
-    return _known(path, found.st_ino, found.st_mtime_ns, found.st_size)
-
-
-@functools.lru_cache(maxsize=256)
-def _known(path: Path, inode: int, written_ns: int, size: int) -> dict[str, Any]:
-    return _checked(path)
-
-
-def _checked(path: Path) -> dict[str, Any]:
-    found = _json(path)
-    try:
-        msgspec.convert(found, _Told)
-    except (msgspec.ValidationError, OverflowError):
-        return {}
-    return found
-
-
-def _exit(found: dict[str, Any]) -> ExitRecord:
-    """exit.json as a record."""
-    try:
-        return msgspec.convert({key: value for key, value in found.items() if key != "version"}, ExitRecord)
-    except (msgspec.ValidationError, OverflowError):
-        return ExitRecord(reason="its exit record cannot be read")
 
 
 def _cpu_model() -> tuple[str, set[str]]:

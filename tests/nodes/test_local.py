@@ -7,7 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -157,6 +157,46 @@ async def test_a_lock_that_is_held_means_that_something_lives_whatever_is_writte
     (state,) = await node.launches()
     assert state.exit is not None and state.exit.reason == "the keeper ended before it started anything"
     await node.remove("aaaaaaaaaa")
+
+
+async def test_a_look_that_the_host_refuses_is_told_once_and_ends_no_watch(
+    node: Local, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    await node.launch(order("aaaaaaaaaa", "pass"))
+    real, refusals = Path.iterdir, iter([True, True])
+
+    def iterdir(folder: Path) -> Iterator[Path]:
+        if folder == node._paths.records and next(refusals, False):
+            raise OSError(5, "Input/output error", str(folder))
+        return real(folder)
+
+    monkeypatch.setattr(Path, "iterdir", iterdir)
+    last = await ended(node, "aaaaaaaaaa")
+    assert last.exit is not None and last.exit.code == 0
+    assert caplog.text.count("Input/output error") == 1
+
+
+async def test_a_launch_that_cannot_be_looked_at_is_not_taken_for_one_that_never_was(
+    node: Local, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Out of file descriptors the daemon would start a second copy, or remove the folders of what runs."""
+    await node.launch(order("aaaaaaaaaa", SLEEP))
+    real = os.open
+
+    def refuse(path: Any, *rest: Any, **more: Any) -> int:
+        if str(path).endswith("/lock"):
+            raise OSError(24, "Too many open files", str(path))
+        return real(path, *rest, **more)
+
+    with monkeypatch.context() as full:
+        full.setattr(os, "open", refuse)
+        with pytest.raises(Failed, match="Too many open files"):
+            await node.launches()
+        with pytest.raises(Failed, match="Too many open files"):
+            await node.remove("aaaaaaaaaa")
+        assert await node.signal("aaaaaaaaaa", signal.SIGCONT), "its pid and its start are enough"
+    (state,) = await node.launches()
+    assert state.alive
 
 
 async def test_what_cannot_be_removed_is_said_and_still_found(node: Local, monkeypatch: pytest.MonkeyPatch) -> None:
