@@ -111,7 +111,7 @@ def read(api: Api, body: bytes) -> Asked:
     """What a body asks for. Raises `Refusal` (400, 413) for one that cannot be read or that asks for too much."""
     if not api.costs and len(body) > COUNTED_BYTES:
         raise Refusal(413, f"a body has at most {COUNTED_BYTES} bytes here", "body_too_large")
-    if body.count(b"[") + body.count(b"{") > DEPTH and _depth(body) > DEPTH:
+    if len(body) > DEPTH and body.count(b"[") + body.count(b"{") > DEPTH and _depth(body) > DEPTH:
         raise Refusal(
             400, f"the body is nested too deeply: {DEPTH} brackets within each other are the most", "bad_request"
         )
