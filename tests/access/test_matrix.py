@@ -151,7 +151,3 @@ async def test_whatever_a_role_gives_a_denial_takes_on_every_route(walk: Walk) -
 def test_every_route_needs_a_permission_but_those_that_tell_a_stranger_who_he_is() -> None:
     open_to_all = {right.path for right in matrix.server().rights if right.permission == ANYBODY}
     assert open_to_all == OPEN
-
-
-def test_the_tables_of_the_documentation_are_those_of_the_program() -> None:
-    assert matrix.written() == matrix.DOC.read_text(encoding="utf-8"), "run python tests/access/matrix.py"

@@ -2,27 +2,29 @@
 
 import os
 import re
+import runpy
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-import pythons
-
 from core.nodes.proc import start_time
 
 ROOT = Path(__file__).parents[2]
-IMPATIENT = "import conftest; conftest.STUCK_S = 1.0\n"
+run_step = runpy.run_path(str(ROOT / "tests/pythons.py"))["run"]
+CONFTEST = str(ROOT / "tests/conftest.py")
+IMPATIENT = f"exec(compile(open({CONFTEST!r}).read(), {CONFTEST!r}, 'exec'))\nSTUCK_S = 1.0\n"
+"""Our hooks as a plugin: it is no conftest of where these tests lie."""
 
 
 def ran(folder: Path, tests: str) -> tuple[int, str]:
     """What a run of these tests by two workers says and exits with, under the settings and conftest of ours."""
     (folder / "test_it.py").write_text("import os, signal, time, pytest\n" + tests)
     (folder / "impatient.py").write_text(IMPATIENT)
-    path = os.pathsep.join(map(str, (ROOT / "tests", ROOT / "tests/journeys", ROOT, folder)))
+    path = os.pathsep.join(map(str, (ROOT / "tests/journeys", ROOT, folder)))
     env = {key: value for key, value in os.environ.items() if not key.startswith(("PYTEST_", "COV_"))}
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-c", str(ROOT / "pyproject.toml"), "-p", "conftest", "-p", "impatient", "-q",
+        [sys.executable, "-m", "pytest", "-c", str(ROOT / "pyproject.toml"), "-p", "impatient", "-q",
          "-n", "2", "--dist", "loadgroup", "--basetemp", str(folder / "base"), str(folder / "test_it.py")],
         cwd=folder, env=env | {"PYTHONPATH": path}, capture_output=True, text=True, timeout=100,
     )  # fmt: skip
@@ -93,7 +95,7 @@ def test_a_step_that_hangs_is_ended_with_all_of_its_group_and_has_failed(tmp_pat
         f"pathlib.Path({str(tmp_path / 'pid')!r}).write_text(str(child.pid))\n"
         "time.sleep(600)\n"
     )
-    assert not pythons.run([sys.executable, "-c", code], seconds=3.0, clearing=0.1)
+    assert not run_step([sys.executable, "-c", code], seconds=3.0, clearing=0.1)
     child, until = int((tmp_path / "pid").read_text()), time.monotonic() + 20
     while start_time(child) is not None and time.monotonic() < until:
         time.sleep(0.01)
@@ -106,10 +108,10 @@ def test_a_step_that_is_interrupted_in_time_clears_up_by_itself(tmp_path: Path) 
         "try:\n    time.sleep(600)\n"
         f"except KeyboardInterrupt:\n    pathlib.Path({str(tmp_path / 'cleared')!r}).touch()\n"
     )
-    assert not pythons.run([sys.executable, "-c", code], seconds=2.0, clearing=20.0)
+    assert not run_step([sys.executable, "-c", code], seconds=2.0, clearing=20.0)
     assert (tmp_path / "cleared").exists()
 
 
 def test_a_step_tells_by_its_exit_code(tmp_path: Path) -> None:
-    assert pythons.run([sys.executable, "-c", ""])
-    assert not pythons.run([sys.executable, "-c", "raise SystemExit(3)"])
+    assert run_step([sys.executable, "-c", ""])
+    assert not run_step([sys.executable, "-c", "raise SystemExit(3)"])

@@ -126,11 +126,17 @@ async def test_a_gateway_that_could_not_take_over_is_ended_whatever_the_error_is
 async def test_a_certificate_does_not_wait_for_a_name_server_that_is_silent(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    silent = threading.Event()
+    silent, answered = threading.Event(), threading.Event()
+
+    def full_name() -> str:
+        silent.wait(20)
+        answered.set()
+        return "late.example"
+
     monkeypatch.setattr(certificates, "FULL_NAME_S", 0.05)
-    monkeypatch.setattr(socket, "getfqdn", lambda: str(silent.wait(20)))
+    monkeypatch.setattr(socket, "getfqdn", full_name)
     made = await Certificates(place.gate, place.paths, None).make(CORRAL, "r", (), 10, replace=False)
-    assert not silent.is_set() and {"localhost", socket.gethostname()} <= set(made.names)
+    assert not answered.is_set() and {"localhost", socket.gethostname()} <= set(made.names)
     silent.set()
 
 

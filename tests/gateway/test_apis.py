@@ -6,7 +6,6 @@ import json
 import os
 
 import pytest
-import routes
 
 from core.engines.base import serves
 from core.engines.registry import registry
@@ -107,10 +106,6 @@ def test_an_engine_serves_what_it_has_and_was_started_for():
     assert serves(small, DeploymentSpec(name="chat", model="m", embedding=True)) == FIRST
     attached = engines.get("attach").abilities
     assert set(serves(attached, DeploymentSpec(name="chat", model="m", engine="attach"))) == every
-
-
-def test_the_table_in_the_docs_is_what_the_engines_have():
-    assert routes.written() == routes.DOC.read_text(encoding="utf-8"), "run tests/gateway/routes.py"
 
 
 @pytest.mark.parametrize("path", BODY)
