@@ -292,6 +292,9 @@ async def test_a_restarting_keeper_gives_up_without_its_folder_and_says_how_the_
 async def test_a_program_outlives_its_folder_and_not_its_keeper(node: Local) -> None:
     """The keeper writes to what it has open, so that the end is told wherever the folder is."""
     first = await node.launch(order("aaaaaaaaaa", SLEEP))
+    async with asyncio.timeout(10):
+        while not (await node.read_log("aaaaaaaaaa", 0, 10)).data:  # else nothing is there to execute it in
+            await asyncio.sleep(0.01)
     shutil.rmtree(first.folder)
     assert await node.signal("aaaaaaaaaa", signal.SIGTERM)
     last = await ended(node, "aaaaaaaaaa")
