@@ -54,7 +54,7 @@ def add_chats(server: Server, chats: Chats) -> None:
 
     async def ask(call: Call) -> Any:
         body = await call.body(AskBody)
-        return await chats.ask(
+        return await chats.turns.ask(
             call.actor,
             call.request,
             call.path("id"),
@@ -65,11 +65,12 @@ def add_chats(server: Server, chats: Chats) -> None:
         )
 
     async def stop(call: Call) -> dict[str, str]:
-        await chats.stop(call.actor, call.path("id"), call.path("turn"), request=call.request)
+        await chats.turns.stop(call.actor, call.path("id"), call.path("turn"), request=call.request)
         return {"stopped": call.path("turn")}
 
     async def stream(call: Call) -> web.StreamResponse:
-        pieces = chats.stream(call.actor, call.path("id"), call.path("turn"), call.whole("offset", 0), ping_s=PING_S)
+        chat, turn, offset = call.path("id"), call.path("turn"), call.whole("offset", 0)
+        pieces = chats.turns.stream(call.actor, chat, turn, offset, ping_s=PING_S)
         async with contextlib.aclosing(pieces):
             first = await anext(pieces, None)  # comes at once, whatever the answer takes, or raises
             response = await event_stream(call.http)

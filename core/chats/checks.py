@@ -6,6 +6,7 @@ import sqlite3
 
 import msgspec
 
+from core.access import Gate
 from core.chats import tables
 from core.chats.context import too_long
 from core.chats.shelf import Shelf
@@ -13,6 +14,20 @@ from core.errors import Conflict, Invalid, NotFound
 from core.nouns import Actor, Chat, ChatOptions, Deployment, Turn
 
 QUESTION_LIMIT = 1 << 20
+
+
+def may_use(gate: Gate, actor: Actor, deployment: str) -> None:
+    """Raises `NotAllowed`, or `NotFound` for one that the actor may not see."""
+    gate.require(actor, "deployments.use", f"deployment:{deployment}")
+
+
+def may_keep(gate: Gate, deployment: str) -> None:
+    """Raises `Conflict` for a deployment that is sensitive: nothing that is said to it is written down."""
+    if deployment in gate.rights.marks:
+        raise Conflict(
+            f"{deployment} is sensitive: no chat with it is kept", "its mark says so",
+            "begin a private one (--private), or ask it through the gateway: neither keeps what is said",
+        )  # fmt: skip
 
 
 def there(db: sqlite3.Connection, shelf: Shelf, actor: Actor, id: str) -> Chat:

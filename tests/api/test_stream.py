@@ -82,7 +82,7 @@ async def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
 
 async def asked(house: House) -> Turn:
     chat = await house.chats.create(ME, "r", "chat", ChatOptions())
-    return await house.chats.ask(ME, "r", chat.id, "why?")
+    return await house.chats.turns.ask(ME, "r", chat.id, "why?")
 
 
 async def test_it_opens_at_once_and_says_what_the_answer_waits_for(house: House) -> None:

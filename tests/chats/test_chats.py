@@ -39,7 +39,7 @@ async def whole(chats: Chats, turn: Turn, offset: int = 0) -> tuple[str, Turn | 
     """Follow a turn to its end: text and the turn, None if the stream ended without it."""
     text = ""
     async with asyncio.timeout(10):
-        async for piece in chats.stream(ALICE, turn.chat, turn.id, offset):
+        async for piece in chats.turns.stream(ALICE, turn.chat, turn.id, offset):
             if "turn" in piece:
                 return text, piece["turn"]
             assert piece["offset"] == offset + len(text)
@@ -49,7 +49,7 @@ async def whole(chats: Chats, turn: Turn, offset: int = 0) -> tuple[str, Turn | 
 
 async def first_piece(chats: Chats, turn: Turn) -> str:
     async with asyncio.timeout(10):
-        async for piece in chats.stream(ALICE, turn.chat, turn.id):
+        async for piece in chats.turns.stream(ALICE, turn.chat, turn.id):
             return piece["text"]
     raise AssertionError("nothing came")
 
@@ -63,7 +63,7 @@ def stored(house, turn: str) -> tuple[str, str, int]:
 
 async def test_an_answer_is_streamed_and_stored_with_its_figures(house, chats) -> None:
     chat = await new(chats, system="Be short.", temperature=0.5, max_tokens=9, seed=4)
-    turn = await chats.ask(ALICE, "r", chat.id, "Hi?")
+    turn = await chats.turns.ask(ALICE, "r", chat.id, "Hi?")
     text, last = await whole(chats, turn)
     assert text == "Hello" == last.answer
     assert (last.state, last.finish, last.prompt_tokens, last.cached_tokens) == ("done", "stop", 10, 3)
@@ -84,8 +84,8 @@ async def test_an_answer_is_streamed_and_stored_with_its_figures(house, chats) -
 
 async def test_the_conversation_so_far_goes_along(house, chats) -> None:
     chat = await new(chats)
-    await whole(chats, await chats.ask(ALICE, "r", chat.id, "one"))
-    await whole(chats, await chats.ask(ALICE, "r", chat.id, "two"))
+    await whole(chats, await chats.turns.ask(ALICE, "r", chat.id, "one"))
+    await whole(chats, await chats.turns.ask(ALICE, "r", chat.id, "two"))
     assert [(m["role"], m["content"]) for m in house.gateway.asked[1]["messages"]] == [
         ("user", "one"), ("assistant", "Hello"), ("user", "two"),
     ]  # fmt: skip
@@ -93,7 +93,7 @@ async def test_the_conversation_so_far_goes_along(house, chats) -> None:
 
 async def test_a_reader_that_comes_late_or_again_gets_what_it_lacks(house, chats) -> None:
     house.gateway.script = [event("one "), None, event("two"), DONE]
-    turn = await chats.ask(ALICE, "r", (await new(chats)).id, "q")
+    turn = await chats.turns.ask(ALICE, "r", (await new(chats)).id, "q")
     assert await first_piece(chats, turn) == "one "  # and this reader goes away
     late = asyncio.create_task(whole(chats, turn, 2))
     house.gateway.go.set()
@@ -114,9 +114,9 @@ async def test_pieces_are_stored_by_second_or_kib_and_not_by_token(house, chats)
     chat = await new(chats)
     await house.store.transact(lambda db: db.set_trace_callback(lambda sql: "COMMIT" in sql and count()))
     commits = 0
-    turn = await chats.ask(ALICE, "r", chat.id, "q")
+    turn = await chats.turns.ask(ALICE, "r", chat.id, "q")
     text = ""
-    async for piece in chats.stream(ALICE, chat.id, turn.id):
+    async for piece in chats.turns.stream(ALICE, chat.id, turn.id):
         text += piece["text"]
         if len(text) == 3000:
             break
@@ -136,7 +136,7 @@ async def test_the_next_daemon_goes_on_with_a_turn_by_id_and_offset(house) -> No
     before = house.chats()
     await before.start()
     chat = await new(before)
-    turn = await before.ask(ALICE, "r", chat.id, "q")
+    turn = await before.turns.ask(ALICE, "r", chat.id, "q")
     assert await first_piece(before, turn) == "one "
     reader = asyncio.create_task(whole(before, turn))
     await before.close()
@@ -155,7 +155,7 @@ async def test_a_daemon_that_was_killed_repeats_nothing_and_loses_nothing(house)
     """kill -9: what was not stored yet comes again from the gateway."""
     house.gateway.script = [event("one "), event("two "), None, event("three"), DONE]
     before = house.chats()
-    turn = await before.ask(ALICE, "r", (await new(before)).id, "q")
+    turn = await before.turns.ask(ALICE, "r", (await new(before)).id, "q")
     assert await first_piece(before, turn) == "one two "
     assert stored(house, turn.id) == ("waiting", "", 0)  # under a second and a KiB: not stored
     after = house.chats()
@@ -170,7 +170,7 @@ async def test_a_daemon_that_was_killed_repeats_nothing_and_loses_nothing(house)
 async def test_a_turn_that_the_gateway_lost_too_is_cut_and_keeps_its_part(house) -> None:
     house.gateway.script = [event("part "), None]
     before = house.chats()
-    turn = await before.ask(ALICE, "r", (await new(before)).id, "q")
+    turn = await before.turns.ask(ALICE, "r", (await new(before)).id, "q")
     await first_piece(before, turn)
     await before.close()
     house.gateway.turns.clear()
@@ -186,24 +186,24 @@ async def test_a_killed_replica_leaves_the_part_that_came_and_go_on_goes_on(hous
     dead = b'data: {"error":{"message":"replica chat/0 died while it answered"}}\n\n'
     house.gateway.script = [event("The farm has "), dead]
     chat = await new(chats)
-    turn = await chats.ask(ALICE, "r", chat.id, "Which animals?")
+    turn = await chats.turns.ask(ALICE, "r", chat.id, "Which animals?")
     _, last = await whole(chats, turn)
     assert (last.state, last.answer) == ("cut", "The farm has ")
     assert "chat/0 died" in last.reason
     house.gateway.script = [event("cows."), figures(9, 1), DONE]
-    again = await chats.ask(ALICE, "r", chat.id, "", cont=True)
+    again = await chats.turns.ask(ALICE, "r", chat.id, "", cont=True)
     assert (again.n, again.answer) == (1, "The farm has ")
     text, last = await whole(chats, again, len(again.answer))
     assert (text, last.answer, last.state, last.reason) == ("cows.", "The farm has cows.", "done", "")
     assert [m["content"] for m in house.gateway.asked[1]["messages"]] == ["Which animals?", "The farm has "]
     assert len((await chats.get(ALICE, chat.id)).messages) == 1
     with pytest.raises(Conflict, match="nothing to go on"):
-        await chats.ask(ALICE, "r", chat.id, "", cont=True)
+        await chats.turns.ask(ALICE, "r", chat.id, "", cont=True)
 
 
 async def test_a_killed_gateway_cuts_the_turn_with_a_reason(house, chats) -> None:
     house.gateway.script = [event("so far"), None]
-    turn = await chats.ask(ALICE, "r", (await new(chats)).id, "q")
+    turn = await chats.turns.ask(ALICE, "r", (await new(chats)).id, "q")
     await first_piece(chats, turn)
     await house.gateway.break_off()
     _, last = await whole(chats, turn)
@@ -213,7 +213,7 @@ async def test_a_killed_gateway_cuts_the_turn_with_a_reason(house, chats) -> Non
 
 async def test_a_refusal_of_the_gateway_is_the_turns_reason(house, chats) -> None:
     house.gateway.status = 503
-    turn = await chats.ask(ALICE, "r", (await new(chats)).id, "q")
+    turn = await chats.turns.ask(ALICE, "r", (await new(chats)).id, "q")
     _, last = await whole(chats, turn)
     assert (last.state, last.reason, last.answer) == ("failed", "no room for it", "")
 
@@ -221,22 +221,22 @@ async def test_a_refusal_of_the_gateway_is_the_turns_reason(house, chats) -> Non
 async def test_a_turn_is_neither_followed_nor_stopped_through_another_chat(house, chats) -> None:
     house.gateway.script = [event("half"), None]
     own = await new(chats)
-    turn = await chats.ask(ALICE, "r", (await new(chats)).id, "q")
+    turn = await chats.turns.ask(ALICE, "r", (await new(chats)).id, "q")
     await first_piece(chats, turn)
     with pytest.raises(Unseen, match="has no turn"):
-        await anext(chats.stream(ALICE, own.id, turn.id))
+        await anext(chats.turns.stream(ALICE, own.id, turn.id))
     with pytest.raises(Unseen, match="has no turn"):
-        await chats.stop(ALICE, own.id, turn.id)
+        await chats.turns.stop(ALICE, own.id, turn.id)
     assert (await chats.get(ALICE, turn.chat)).messages[0].state == "streaming"
-    await chats.stop(ALICE, turn.chat, turn.id)
+    await chats.turns.stop(ALICE, turn.chat, turn.id)
     await whole(chats, turn)
 
 
 async def test_stop_keeps_what_came(house, chats) -> None:
     house.gateway.script = [event("half"), None]
-    turn = await chats.ask(ALICE, "r", (await new(chats)).id, "q")
+    turn = await chats.turns.ask(ALICE, "r", (await new(chats)).id, "q")
     await first_piece(chats, turn)
-    await chats.stop(ALICE, turn.chat, turn.id)
+    await chats.turns.stop(ALICE, turn.chat, turn.id)
     _, last = await whole(chats, turn)
     assert (last.state, last.answer, last.reason) == ("stopped", "half", "")
     assert turn.id in house.gateway.ended
@@ -246,7 +246,7 @@ async def test_one_answer_at_a_time(house, chats) -> None:
     house.gateway.script = [event("a"), None, DONE]
     chat = await new(chats)
     done = await asyncio.gather(
-        *(chats.ask(ALICE, "r", chat.id, f"q{n}") for n in range(3)), return_exceptions=True
+        *(chats.turns.ask(ALICE, "r", chat.id, f"q{n}") for n in range(3)), return_exceptions=True
     )  # fmt: skip
     assert sorted(type(one).__name__ for one in done) == ["Conflict", "Conflict", "Turn"]
     house.gateway.go.set()
@@ -258,14 +258,14 @@ async def test_one_answer_at_a_time(house, chats) -> None:
 async def test_regenerate_and_edit_drop_what_followed(house, chats) -> None:
     chat = await new(chats)
     for question in ("one", "two", "three"):
-        await whole(chats, await chats.ask(ALICE, "r", chat.id, question))
-    await whole(chats, await chats.ask(ALICE, "r", chat.id, "", replace_turn=3))
+        await whole(chats, await chats.turns.ask(ALICE, "r", chat.id, question))
+    await whole(chats, await chats.turns.ask(ALICE, "r", chat.id, "", replace_turn=3))
     assert house.gateway.asked[-1]["messages"][-1]["content"] == "three"
-    await whole(chats, await chats.ask(ALICE, "r", chat.id, "two, better", replace_turn=2))
+    await whole(chats, await chats.turns.ask(ALICE, "r", chat.id, "two, better", replace_turn=2))
     detail = await chats.get(ALICE, chat.id)
     assert [(t.n, t.question) for t in detail.messages] == [(1, "one"), (2, "two, better")]
     with pytest.raises(NotFound):
-        await chats.ask(ALICE, "r", chat.id, "x", replace_turn=9)
+        await chats.turns.ask(ALICE, "r", chat.id, "x", replace_turn=9)
 
 
 async def test_a_full_context_is_a_choice_and_never_silence(house, chats) -> None:
@@ -273,20 +273,20 @@ async def test_a_full_context_is_a_choice_and_never_silence(house, chats) -> Non
     chat = await new(chats, max_tokens=100)
     for n in range(3):
         house.gateway.script = [event("y" * 60), figures(130 * (n + 1), 26), DONE]
-        await whole(chats, await chats.ask(ALICE, "r", chat.id, f"question {n} " + "z" * 200))
+        await whole(chats, await chats.turns.ask(ALICE, "r", chat.id, f"question {n} " + "z" * 200))
     asked = len(house.gateway.asked)
     with pytest.raises(Conflict) as refused:
-        await chats.ask(ALICE, "r", chat.id, "one more")
+        await chats.turns.ask(ALICE, "r", chat.id, "one more")
     assert refused.value.details["context_full"] is True
     assert "512" in refused.value.why
     assert len(house.gateway.asked) == asked
     house.gateway.script = [event("ok"), figures(60, 1), DONE]
-    await whole(chats, await chats.ask(ALICE, "r", chat.id, "one more", forget_oldest=True))
+    await whole(chats, await chats.turns.ask(ALICE, "r", chat.id, "one more", forget_oldest=True))
     sent = [m["content"] for m in house.gateway.asked[-1]["messages"] if m["role"] == "user"]
     assert sent[-1] == "one more"
     assert "question 0 " + "z" * 200 not in sent
     # what was forgotten stays forgotten, although the engine's count says now that there is room
-    await whole(chats, await chats.ask(ALICE, "r", chat.id, "and more"))
+    await whole(chats, await chats.turns.ask(ALICE, "r", chat.id, "and more"))
     assert [m["content"] for m in house.gateway.asked[-1]["messages"] if m["role"] == "user"] == [*sent, "and more"]
     assert len((await chats.get(ALICE, chat.id)).messages) == 5
 
@@ -295,8 +295,8 @@ async def test_a_chat_may_be_told_to_forget_the_oldest_by_itself(house, chats) -
     chat = await new(chats)
     await chats.update(ALICE, "r", chat.id, on_full="forget-oldest")
     house.gateway.script = [event("y"), figures(505, 5), DONE]
-    await whole(chats, await chats.ask(ALICE, "r", chat.id, "long"))
-    await whole(chats, await chats.ask(ALICE, "r", chat.id, "next"))
+    await whole(chats, await chats.turns.ask(ALICE, "r", chat.id, "long"))
+    await whole(chats, await chats.turns.ask(ALICE, "r", chat.id, "next"))
     assert [m["content"] for m in house.gateway.asked[-1]["messages"]] == ["next"]
     with pytest.raises(Invalid):
         await chats.update(ALICE, "r", chat.id, on_full="guess")
@@ -306,7 +306,7 @@ async def test_deleted_for_good_means_in_no_file(house, chats) -> None:
     secret = "zebra-crossing-7741"
     house.gateway.script = [event(f"you said {secret}"), DONE]
     chat = await chats.create(ALICE, "r", "chat", ChatOptions(system=f"know {secret}"), f"about {secret}")
-    await whole(chats, await chats.ask(ALICE, "r", chat.id, f"what is {secret}?"))
+    await whole(chats, await chats.turns.ask(ALICE, "r", chat.id, f"what is {secret}?"))
 
     assert house.holding(secret) == []
     assert house.holding(chat.id)
@@ -320,7 +320,7 @@ async def test_deleted_for_good_means_in_no_file(house, chats) -> None:
 
 async def test_a_chat_is_removed_while_it_answers(house, chats) -> None:
     house.gateway.script = [event("a"), None]
-    turn = await chats.ask(ALICE, "r", (await new(chats)).id, "q")
+    turn = await chats.turns.ask(ALICE, "r", (await new(chats)).id, "q")
     await first_piece(chats, turn)
     await chats.rm(ALICE, "r", turn.chat)
     assert await chats.ls(ALICE) == []
@@ -330,7 +330,7 @@ async def test_a_chat_is_removed_while_it_answers(house, chats) -> None:
 
 async def test_neither_audit_trail_nor_events_hold_what_was_said(house, chats) -> None:
     chat = await chats.create(ALICE, "r", "chat", ChatOptions(system="PROMPT-X"), "TITLE-X")
-    await whole(chats, await chats.ask(ALICE, "r", chat.id, "QUESTION-X"))
+    await whole(chats, await chats.turns.ask(ALICE, "r", chat.id, "QUESTION-X"))
     await chats.update(ALICE, "r", chat.id, title="TITLE-X2")
     records = await house.audit.ls()
     assert [r.verb for r in records] == ["chats.create", "chats.ask", "chats.update"]
@@ -347,14 +347,14 @@ async def test_neither_audit_trail_nor_events_hold_what_was_said(house, chats) -
 
 async def test_chats_are_ones_own(house, chats) -> None:
     chat = await new(chats)
-    await whole(chats, await chats.ask(ALICE, "r", chat.id, "mine"))
+    await whole(chats, await chats.turns.ask(ALICE, "r", chat.id, "mine"))
     for other in (ROOT, MALLORY):
         assert await chats.ls(other) == []
         assert await chats.search(other, "mine") == []
         with pytest.raises(NotFound):
             await chats.get(other, chat.id)
         with pytest.raises(NotFound):
-            await chats.ask(other, "r", chat.id, "yours?")
+            await chats.turns.ask(other, "r", chat.id, "yours?")
         with pytest.raises(NotFound):
             await chats.rm(other, "r", chat.id)
     with pytest.raises(NotFound):
@@ -364,7 +364,7 @@ async def test_chats_are_ones_own(house, chats) -> None:
 async def test_search_finds_title_question_and_answer_and_takes_signs_as_they_are(house, chats) -> None:
     house.gateway.script = [event("100% wool"), DONE]
     chat = await chats.create(ALICE, "r", "chat", ChatOptions(), "Sheep")
-    await whole(chats, await chats.ask(ALICE, "r", chat.id, "what is in_it?"))
+    await whole(chats, await chats.turns.ask(ALICE, "r", chat.id, "what is in_it?"))
     for text, found in (("sheep", 1), ("100%", 1), ("in_it", 1), ("1%0", 0), ("inxit", 0), ("goat", 0)):
         assert len(await chats.search(ALICE, text)) == found, text
     with pytest.raises(Invalid):
@@ -373,7 +373,7 @@ async def test_search_finds_title_question_and_answer_and_takes_signs_as_they_ar
 
 async def test_export_has_all_that_was_said(house, chats) -> None:
     chat = await new(chats, system="Be short.")
-    await whole(chats, await chats.ask(ALICE, "r", chat.id, "Hi?"))
+    await whole(chats, await chats.turns.ask(ALICE, "r", chat.id, "Hi?"))
     text = await chats.export(ALICE, chat.id, "md")
     for part in ("# Hi?", "> Be short.", "Hello"):
         assert part in text
@@ -391,7 +391,7 @@ async def test_bad_questions_are_refused(chats) -> None:
     chat = await new(chats)
     for question in ("", "  \n", "x" * ((1 << 20) + 1)):
         with pytest.raises(Invalid):
-            await chats.ask(ALICE, "r", chat.id, question)
+            await chats.turns.ask(ALICE, "r", chat.id, question)
     with pytest.raises(NotFound):
         await chats.create(ALICE, "r", "no-such", ChatOptions())
 
@@ -401,7 +401,7 @@ async def test_a_store_that_cannot_be_written_ends_no_answer(house, chats, monke
 
     house.gateway.script = [event("a" * 2000), None, event("b"), DONE]
     chat = await new(chats)
-    turn = await chats.ask(ALICE, "r", chat.id, "q")
+    turn = await chats.turns.ask(ALICE, "r", chat.id, "q")
     real = house.store.transact
 
     async def full(fn):

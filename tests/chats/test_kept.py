@@ -36,14 +36,14 @@ async def new(chats: Chats, title: str = "", **options: object) -> Chat:
 
 async def end(chats: Chats, turn: Turn) -> Turn:
     async with asyncio.timeout(10):
-        async for piece in chats.stream(ALICE, turn.chat, turn.id):
+        async for piece in chats.turns.stream(ALICE, turn.chat, turn.id):
             if "turn" in piece:
                 return piece["turn"]
     raise AssertionError("it did not end")
 
 
 async def asked(chats: Chats, chat: Chat, question: str, **how: bool) -> Turn:
-    return await end(chats, await chats.ask(ALICE, "r", chat.id, question, **how))
+    return await end(chats, await chats.turns.ask(ALICE, "r", chat.id, question, **how))
 
 
 async def both(*calls):
@@ -53,7 +53,7 @@ async def both(*calls):
 async def test_a_removed_chat_does_not_come_back_with_a_rename_or_a_question(house, chats) -> None:
     for late in (
         lambda id: chats.update(ALICE, "r", id, title="back"),
-        lambda id: chats.ask(ALICE, "r", id, "back?"),
+        lambda id: chats.turns.ask(ALICE, "r", id, "back?"),
         lambda id: chats.rm(ALICE, "r", id),
     ):
         chat = await new(chats, "gone")
@@ -73,7 +73,7 @@ async def test_an_answer_asked_for_while_its_chat_is_removed_is_ended(house, cha
     async def look(*args) -> None:
         await real(*args)
         if not turns:
-            turns.append(await chats.ask(ALICE, "r", chat.id, "q"))
+            turns.append(await chats.turns.ask(ALICE, "r", chat.id, "q"))
 
     monkeypatch.setattr(chats._answers, "stop_all", look)
     await chats.rm(ALICE, "r", chat.id)
@@ -89,7 +89,7 @@ async def test_changes_of_two_terminals_are_both_kept(house, chats) -> None:
         chats.update(ALICE, "r", chat.id, title="named"),
         chats.update(ALICE, "r", chat.id, on_full="forget-oldest"),
         chats.update(ALICE, "r", chat.id, options=ChatOptions(seed=7)),
-        chats.ask(ALICE, "r", chat.id, "what?"),
+        chats.turns.ask(ALICE, "r", chat.id, "what?"),
     )
     assert not [one for one in done if isinstance(one, Exception)]
     await end(chats, done[-1])
@@ -103,12 +103,12 @@ async def test_go_on_after_a_stop_and_after_the_token_limit(house, chats) -> Non
     first = await asked(chats, chat, "count")
     assert first.finish == "length"
     house.gateway.script = [event("two "), None]
-    turn = await chats.ask(ALICE, "r", chat.id, "", cont=True)
+    turn = await chats.turns.ask(ALICE, "r", chat.id, "", cont=True)
     async with asyncio.timeout(10):
-        async for piece in chats.stream(ALICE, chat.id, turn.id, len("one ")):
+        async for piece in chats.turns.stream(ALICE, chat.id, turn.id, len("one ")):
             assert piece["text"] == "two "
             break
-    await chats.stop(ALICE, chat.id, turn.id)
+    await chats.turns.stop(ALICE, chat.id, turn.id)
     assert (await end(chats, turn)).state == "stopped"
     house.gateway.script = [event("three"), figures(8, 1), DONE]
     last = await asked(chats, chat, "", cont=True)
@@ -121,10 +121,10 @@ async def test_going_on_with_an_answer_that_fills_the_context_is_told(house, cha
     house.gateway.script = [event("x" * 4000), figures(10, 500, "length"), DONE]
     await asked(chats, chat, "long")
     with pytest.raises(Conflict) as full:
-        await chats.ask(ALICE, "r", chat.id, "", cont=True)
+        await chats.turns.ask(ALICE, "r", chat.id, "", cont=True)
     assert full.value.details["context_full"] is True
     with pytest.raises(Conflict, match="alone fills"):
-        await chats.ask(ALICE, "r", chat.id, "", cont=True, forget_oldest=True)
+        await chats.turns.ask(ALICE, "r", chat.id, "", cont=True, forget_oldest=True)
 
 
 async def test_each_choice_when_the_context_is_full(house, chats) -> None:
@@ -134,7 +134,7 @@ async def test_each_choice_when_the_context_is_full(house, chats) -> None:
         chat = await new(chats)
         await asked(chats, chat, "fills it")
         with pytest.raises(Conflict):
-            await chats.ask(ALICE, "r", chat.id, "next")
+            await chats.turns.ask(ALICE, "r", chat.id, "next")
         assert len((await chats.get(ALICE, chat.id)).messages) == 1
         if choice == "new":
             chat = await new(chats)
@@ -151,7 +151,7 @@ async def test_regenerate_asks_the_same_again_with_what_came_before(house, chats
     await asked(chats, chat, "one")
     await asked(chats, chat, "two")
     house.gateway.script = [event("better"), DONE]
-    again = await end(chats, await chats.ask(ALICE, "r", chat.id, "", replace_turn=2))
+    again = await end(chats, await chats.turns.ask(ALICE, "r", chat.id, "", replace_turn=2))
     assert (again.n, again.question, again.answer) == (2, "two", "better")
     assert house.gateway.asked[-1] == house.gateway.asked[-2]
     assert [t.answer for t in (await chats.get(ALICE, chat.id)).messages] == ["first", "better"]
@@ -205,11 +205,11 @@ async def test_exports_hold_all_and_json_can_be_read_back(house, chats) -> None:
     chat = await new(chats, system="Be short.\nBe kind.", temperature=0.5)
     await asked(chats, chat, "# a heading?")
     house.gateway.script = [event("half"), None]
-    turn = await chats.ask(ALICE, "r", chat.id, "second")
+    turn = await chats.turns.ask(ALICE, "r", chat.id, "second")
     async with asyncio.timeout(10):
-        async for _ in chats.stream(ALICE, chat.id, turn.id):
+        async for _ in chats.turns.stream(ALICE, chat.id, turn.id):
             break
-    await chats.stop(ALICE, chat.id, turn.id)
+    await chats.turns.stop(ALICE, chat.id, turn.id)
     detail = await chats.get(ALICE, chat.id)
     assert msgspec.json.decode(await chats.export(ALICE, chat.id, "json"), type=ChatDetail) == detail
     text = await chats.export(ALICE, chat.id, "md")

@@ -24,13 +24,13 @@ SECRET = "Weidenkätzchen"
 
 async def said(chats, actor: Actor, text: str = SECRET, **how: bool) -> str:
     chat = await chats.create(actor, "r", "chat", ChatOptions(), text, **how)
-    await end(chats, await chats.ask(actor, "r", chat.id, text), actor)
+    await end(chats, await chats.turns.ask(actor, "r", chat.id, text), actor)
     return chat.id
 
 
 async def end(chats, turn, actor: Actor) -> None:
     async with asyncio.timeout(10):
-        async for _ in chats.stream(actor, turn.chat, turn.id):
+        async for _ in chats.turns.stream(actor, turn.chat, turn.id):
             pass
 
 
@@ -78,7 +78,7 @@ async def test_a_private_chat_is_in_no_file_and_ends_with_the_daemon(house, chat
 async def test_a_private_chat_goes_an_hour_after_its_last_use_or_when_it_is_removed(house, chats) -> None:
     first, second = await said(chats, ALICE, private=True), await said(chats, ALICE, "two", private=True)
     house.now += 3000
-    await end(chats, await chats.ask(ALICE, "r", second, "again"), ALICE)
+    await end(chats, await chats.turns.ask(ALICE, "r", second, "again"), ALICE)
     house.now += 700
     await house.retention(chats).sweep()
     assert [chat.id for chat in await chats.ls(ALICE)] == [second] and first
@@ -206,7 +206,8 @@ async def test_nothing_under_hold_is_deleted_by_anybody(house, chats, whole) -> 
     (chat,) = await chats.ls(BOB)
     assert chat.held and chat.goes_at is None  # whoever is held sees so
     for call in (
-        chats.rm(BOB, "r", id), chats.ask(BOB, "r", id, "", replace_turn=1), chats.update(BOB, "r", id, title="x"),
+        chats.rm(BOB, "r", id), chats.turns.ask(BOB, "r", id, "", replace_turn=1),
+        chats.update(BOB, "r", id, title="x"),
         house.forgetting(chats).forget(ALICE, "r", "bob", "asked for"),
     ):  # fmt: skip
         with pytest.raises(Conflict, match="legal hold"):

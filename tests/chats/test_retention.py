@@ -46,13 +46,13 @@ def keeping(house, chats) -> Keeping:
 async def new(chats: Chats, question: str = "", actor: Actor = ALICE) -> Chat:
     chat = await chats.create(actor, "r", "chat", ChatOptions(), "")
     if question:
-        await end(chats, await chats.ask(actor, "r", chat.id, question), actor)
+        await end(chats, await chats.turns.ask(actor, "r", chat.id, question), actor)
     return chat
 
 
 async def end(chats: Chats, turn: Turn, actor: Actor = ALICE) -> None:
     async with asyncio.timeout(10):
-        async for _ in chats.stream(actor, turn.chat, turn.id):
+        async for _ in chats.turns.stream(actor, turn.chat, turn.id):
             pass
 
 
@@ -65,7 +65,7 @@ async def test_a_chat_counts_from_its_last_turn_and_everybody_s_go_in_one_record
     theirs, bare = await new(chats, SECRET, BOB), await new(chats)
     keeping.days = 30
     house.now += 29 * DAY_S
-    await end(chats, await chats.ask(ALICE, "r", used.id, "again"))
+    await end(chats, await chats.turns.ask(ALICE, "r", used.id, "again"))
     await chats.update(ALICE, "r", old.id, title=f"{SECRET} is no turn")
     assert await keeping.retention.sweep() == 0
     heard = house.bus.last
@@ -94,7 +94,7 @@ async def test_without_the_setting_nothing_goes(house, chats, keeping) -> None:
 async def test_a_chat_that_is_being_answered_stays(house, chats, keeping) -> None:
     house.gateway.script = [None]
     chat = await chats.create(ALICE, "r", "chat", ChatOptions(), "")
-    turn = await chats.ask(ALICE, "r", chat.id, "long")
+    turn = await chats.turns.ask(ALICE, "r", chat.id, "long")
     keeping.days = 1
     house.now += 5 * DAY_S
     assert await keeping.retention.sweep() == 0
@@ -108,7 +108,7 @@ async def test_nothing_of_it_is_left_in_any_file_not_even_sealed(house, chats, k
     house.days, gone = 2, []
     for n in range(60):
         chat = await chats.create(ALICE, "r", "chat", ChatOptions(), f"{SECRET} {n}" * (n % 7))
-        await end(chats, await chats.ask(ALICE, "r", chat.id, f"{SECRET} {n} " * (1 + n * 7 % 90)))
+        await end(chats, await chats.turns.ask(ALICE, "r", chat.id, f"{SECRET} {n} " * (1 + n * 7 % 90)))
         gone += [(chat.id, house.boxes(chat.id))] if n % 2 else []
     with closing(sqlite3.connect(house.paths.database)) as db:
         copies.make(db, house.paths.backups, house.now)
@@ -116,7 +116,7 @@ async def test_nothing_of_it_is_left_in_any_file_not_even_sealed(house, chats, k
     house.now += DAY_S
     for chat in await chats.ls(ALICE):
         if chat.id not in dict(gone):
-            await end(chats, await chats.ask(ALICE, "r", chat.id, "again"))
+            await end(chats, await chats.turns.ask(ALICE, "r", chat.id, "again"))
     house.now += 1.5 * DAY_S
     assert await keeping.retention.sweep() == 30
     files = {path: path.read_bytes() for path in house.paths.root.rglob("*") if path.is_file()}
@@ -133,7 +133,7 @@ async def test_what_a_killed_daemon_left_in_a_copy_goes_with_the_next_start(hous
         copy = copies.make(db, house.paths.backups, house.now)
     keeping.days = 3
     house.now += 2 * DAY_S
-    await end(chats, await chats.ask(ALICE, "r", used.id, "again"))  # its copy is older than it is
+    await end(chats, await chats.turns.ask(ALICE, "r", used.id, "again"))  # its copy is older than it is
     house.now += 2 * DAY_S
 
     async def killed(fn: object, **how: object) -> None:
@@ -180,6 +180,6 @@ async def test_when_a_chat_goes_is_told(house, chats, keeping) -> None:
     keeping.days = 2
     assert [each.goes_at for each in await chats.ls(ALICE)] == [made + 2 * DAY_S]
     house.now += DAY_S
-    await end(chats, await chats.ask(ALICE, "r", chat.id, "hello"))
+    await end(chats, await chats.turns.ask(ALICE, "r", chat.id, "hello"))
     assert (await chats.get(ALICE, chat.id)).chat.goes_at == made + 3 * DAY_S
     assert [each.goes_at for each in await chats.search(ALICE, "hello")] == [made + 3 * DAY_S]

@@ -24,9 +24,9 @@ SECRET = "Weidenkätzchen"
 async def said(chats, text: str = SECRET, actor: Actor = ALICE) -> str:
     """A chat in which `text` is title, system prompt, question and answer."""
     chat = await chats.create(actor, "r", "chat", ChatOptions(system=text), text)
-    turn = await chats.ask(actor, "r", chat.id, text)
+    turn = await chats.turns.ask(actor, "r", chat.id, text)
     async with asyncio.timeout(10):
-        async for _ in chats.stream(actor, chat.id, turn.id):
+        async for _ in chats.turns.stream(actor, chat.id, turn.id):
             pass
     return chat.id
 
@@ -96,7 +96,7 @@ def test_each_box_has_a_nonce_of_its_own_and_a_changed_bit_is_found() -> None:
 async def test_locked_chats_say_so_and_can_still_be_removed(house, chats) -> None:
     id = await said(chats)
     house.ring.lock("the key is not there", "put it back")
-    for call in (chats.ls(ALICE), chats.get(ALICE, id), chats.search(ALICE, "x"), chats.ask(ALICE, "r", id, "q"),
+    for call in (chats.ls(ALICE), chats.get(ALICE, id), chats.search(ALICE, "x"), chats.turns.ask(ALICE, "r", id, "q"),
                  chats.create(ALICE, "r", "chat", ChatOptions())):  # fmt: skip
         with pytest.raises(Locked, match="locked"):
             await call
@@ -182,9 +182,9 @@ async def test_sealing_goes_on_after_a_kill_between_two_pieces(house, chats, mon
 
 async def test_a_question_in_a_chat_from_before_seals_it_first(house, chats) -> None:
     plain(house, SECRET, 4)
-    turn = await chats.ask(ALICE, "r", "c0003", "again")
+    turn = await chats.turns.ask(ALICE, "r", "c0003", "again")
     async with asyncio.timeout(10):
-        async for _ in chats.stream(ALICE, "c0003", turn.id):
+        async for _ in chats.turns.stream(ALICE, "c0003", turn.id):
             pass
     assert await house.store.read(lambda db: len(tables.plain_chats(db, 9))) == 3
     assert [each.question for each in (await chats.get(ALICE, "c0003")).messages][-1] == "again"
