@@ -163,6 +163,7 @@ async def test_another_server_on_the_same_port_is_told_to_the_gateway(world: Wor
     await world.want("running", fresh=True, url="http://localhost:8080")
     await world.until(lambda: (route := world.runner.route()) and route.endpoint == "tcp:localhost:8080")
     await world.until(lambda: world.told and world.told[-1] == "tcp:localhost:8080")
+    assert set(world.states) <= {"ready"} and world.runner.view.port == 8080  # nothing was taken down for it
 
 
 async def test_the_next_daemon_adopts_what_runs(world: World) -> None:
@@ -237,8 +238,10 @@ async def test_a_pause_left_by_an_earlier_daemon_is_no_longer_than_the_longest(w
     await world.store.transact(lambda db: tables.put_replica(db, row))
     assert world.wanted is not None
     world.wanted = msgspec.structs.replace(world.wanted, wanted="running")
+    world.states.clear()
     await world.start()
     await world.state("ready")
+    assert world.states[:2] == ["backoff", "starting"] and world.runner.view.next_try is None
 
 
 async def test_deployed_again_while_its_row_is_deleted(world: World) -> None:
@@ -266,9 +269,11 @@ async def test_started_again_by_a_person_while_it_dies(world: World) -> None:
     await world.state("loading")
     world.host.die(world.host.living()[0].id, code=1)
     await world.until(lambda: world.runner._launch and world.runner._launch.exit)
+    world.states.clear()
     await world.want("running", anew=True)
     world.engine.ready = True
     await world.state("ready")
+    assert world.states[-4:] == ["stopped", "starting", "loading", "ready"] and not world.runner.view.restarts
 
 
 async def test_a_ready_replica_that_does_not_answer_says_so(world: World) -> None:
