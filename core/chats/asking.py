@@ -32,8 +32,8 @@ LOOK_S = 1.0
 HEARD_S = 2.0
 """From a question on, until the gateway has told of it for certain."""
 
-Save = Callable[[Answer], Awaitable[None]]
-"""Stores what has come of an answer. Raises `CorralError`."""
+Save = Callable[[Answer], Awaitable[bool]]
+"""Stores what has come of an answer; False where nothing of it may be kept any more. Raises `CorralError`."""
 
 
 class Live:
@@ -49,6 +49,8 @@ class Live:
         self.stopped = False
         self.why = ""
         """Why it was stopped, where its owner did not."""
+        self.unkept = False
+        """Nothing of it is stored any more: how it ended is told from here."""
 
 
 class Answers:
@@ -119,16 +121,27 @@ class Answers:
             live.why = "the right to use the deployment was taken away"
             await self.stop(live, live.actor)
 
-    async def stop(self, live: Live, actor: Actor) -> None:
-        """End an answer; what came is kept."""
-        live.stopped = True
+    async def cut(self, turn: str, actor: Actor, why: str) -> None:
+        """End an answer that is not stored any more, also one that nobody here follows."""
+        live = self._live.get(turn)
+        if live is None:
+            await self._end_at_gateway(turn, actor)
+        else:
+            live.unkept, live.why = True, why
+            await self.stop(live, actor)
+
+    async def _end_at_gateway(self, turn: str, actor: Actor) -> None:
         try:
             headers = self._headers(actor, "")
-            target = f"/corral/turns/{live.answer.turn.id}"
-            async with await http.request(self._socket, "DELETE", target, headers=headers, timeout=5):
+            async with await http.request(self._socket, "DELETE", f"/corral/turns/{turn}", headers=headers, timeout=5):
                 pass
         except (OSError, TimeoutError) as error:
             log.warning("turn could not be stopped at the gateway: %s", error)
+
+    async def stop(self, live: Live, actor: Actor) -> None:
+        """End an answer; what came is kept."""
+        live.stopped = True
+        await self._end_at_gateway(live.answer.turn.id, actor)
         if live.task is not None:
             live.task.cancel()
             await asyncio.wait({live.task}, timeout=5)
@@ -197,7 +210,8 @@ class Answers:
             state, reason = "cut", "an error in the daemon, told in its log"
         finally:
             if live.stopped:
-                state, reason = "stopped", live.why  # the gateway's last event may have come before we were cancelled
+                # The gateway's last event may have come before we were cancelled.
+                state, reason = "unkept" if live.unkept else "stopped", live.why
             if not leaving:
                 live.answer.finish(state, reason, self._clock() * 1000)
             await asyncio.shield(self._end(live, leaving))
@@ -207,6 +221,9 @@ class Answers:
         turn = live.answer.turn
         try:
             await self._save(live)
+            if live.unkept and not live.stopped:  # it was faster than who would have ended it
+                live.answer.finish("unkept", f"{live.deployment} was marked as sensitive: the answer is not kept",
+                                   self._clock() * 1000)  # fmt: skip
         finally:
             self._live.pop(turn.id, None)
             live.news.set()
@@ -233,7 +250,8 @@ class Answers:
     async def _save(self, live: Live) -> None:
         """Store what has come. A store that cannot be written ends no answer: the next try has all of it."""
         try:
-            await live.save(live.answer)
+            if not await live.save(live.answer):
+                live.unkept = True
         except CorralError as error:
             log.error("turn %s could not be stored: %s", live.answer.turn.id, error)
 

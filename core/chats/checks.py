@@ -38,11 +38,17 @@ def there(db: sqlite3.Connection, shelf: Shelf, actor: Actor, id: str) -> Chat:
     return msgspec.structs.replace(found, private=shelf.private)
 
 
-def unchanged(db: sqlite3.Connection, chat: Chat, newest: Turn | None) -> None:
-    """Two terminals may ask at once: raises `Conflict` for the second."""
-    found = tables.newest(db, chat.id)
+def idle(db: sqlite3.Connection, chat: str) -> tuple[str, str] | None:
+    """(id, state) of the last turn. Raises `Conflict` while it is being answered."""
+    found = tables.newest(db, chat)
     if found is not None and found[1] in ("waiting", "streaming"):
         raise Conflict("an answer is being made in this chat", todo="wait for it, or stop it")
+    return found
+
+
+def unchanged(db: sqlite3.Connection, chat: Chat, newest: Turn | None) -> None:
+    """Two terminals may ask at once: raises `Conflict` for the second."""
+    found = idle(db, chat.id)
     if (found[0] if found else None) != (newest.id if newest else None):
         raise Conflict("the chat has changed meanwhile", todo="look at it again")
 

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from core.access import Gate
-from core.chats import checks, tables
+from core.chats import checks, inflight, tables
 from core.chats.asking import Answers
 from core.chats.holds import refuse_held, refused_hold
 from core.chats.rooms import Rooms
@@ -56,32 +56,37 @@ class Chats:
         self._started = False
         self._rooms = Rooms(rules, deployment)
         self._answers = Answers(gate, bus, gateway_socket=gateway_socket, clock=clock, queued=queued)
-        self.turns = Turns(gate, bus, self._shelves, self._rooms, self._answers, clock)
+        self.turns = Turns(store, gate, bus, self._shelves, self._rooms, self._answers, clock)
 
     # ---------------------------------------------------------------------------------------- its life
 
     async def start(self) -> None:
         """Go on with the turns that were in flight when the daemon before ended, if they can be read."""
         self._started = True
+        await self.turns.unkept.begin()
         await self.opened()
 
     async def opened(self) -> None:
         """The master key is there."""
         if not self._started or not self._shelves.kept.ring.open:
             return
-        for turn, offset, uid, owner, deployment in await self._shelves.kept.read(tables.unfinished):
-            if self._answers.get(turn.id) is None:
+        for turn, offset, uid, owner, deployment in await self._shelves.kept.read(inflight.unfinished):
+            if self._answers.get(turn.id) is None and deployment not in self._gate.rights.marks:
                 actor = Actor(uid=uid, name=owner, through="daemon")
-                self._answers.resume(actor, turn, offset, deployment, self.turns.saved(self._shelves.kept))
+                save = self.turns.saved(self._shelves.kept, deployment)
+                self._answers.resume(actor, turn, offset, deployment, save)
 
     async def close(self) -> None:
         """Leave the turns to the gateway; the next daemon goes on with them. Private ones end."""
+        await self.turns.unkept.close()
         await self._answers.close()
         self._shelves.fleeting.close()
 
     def obey(self) -> None:
-        """Rights have changed: end the answers of those who may not use the deployment any more."""
+        """Rights have changed: end the answers of those who may not use the deployment any more, and those of which
+        nothing may be kept now."""
         self._answers.obey()
+        self.turns.unkept.look()
 
     # ---------------------------------------------------------------------------------------- chats
 
@@ -161,6 +166,10 @@ class Chats:
         def work(db: sqlite3.Connection) -> tuple[Chat, Any, Any]:
             with shelf.within(db) as at:
                 now = checks.there(at, shelf, actor, old.id)
+                if fields.get("deployment", now.deployment) != now.deployment:
+                    checks.idle(at, old.id)
+                    if not shelf.private:
+                        checks.may_keep(self._gate, fields["deployment"])
                 if {"title", "options"} & fields.keys() and (now.title or now.options.system):
                     refuse_held(now)
                 new = msgspec.structs.replace(now, **fields, updated_at=self._clock())

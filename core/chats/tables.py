@@ -304,26 +304,6 @@ def drop_from(db: sqlite3.Connection, chat: str, n: int) -> None:
     db.execute("DELETE FROM turns WHERE chat = ? AND n >= ?", (chat, n))
 
 
-def unfinished(db: sqlite3.Connection, ring: Ring) -> list[tuple[Turn, int, int, str, str]]:
-    """(turn, raw offset, owner's uid and name, deployment) of turns that were in flight when the daemon ended. One that
-    somebody has changed is left out: it can only be removed."""
-    rows = db.execute(
-        "SELECT t.id, t.raw_offset, c.owner_uid, c.owner, c.deployment FROM turns t JOIN chats c ON c.id = t.chat"
-        " WHERE t.state IN ('waiting', 'streaming')"
-    ).fetchall()
-    found = []
-    for id, offset, uid, name, deployment in rows:
-        try:
-            turn = one_turn(db, ring, id)
-        except Locked:
-            raise
-        except Failed:
-            continue
-        if turn is not None:
-            found.append((turn, offset, uid, name, deployment))
-    return found
-
-
 def named(db: sqlite3.Connection, id: str, actor: Actor | None = None) -> tuple[str, str]:
     """(id, owner's name) of a chat of the actor's, or of anybody's, by its id or a unique beginning of 4 characters or
     more. Nothing is opened for it. Raises `NotFound`."""

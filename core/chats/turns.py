@@ -17,10 +17,13 @@ from core.chats.asking import Answers, Live, Save
 from core.chats.context import fitting, messages, overfull
 from core.chats.holds import refuse_held
 from core.chats.rooms import Rooms
+from core.chats.sealed import Ring
 from core.chats.shelf import Shelf, Shelves
+from core.chats.unkept import Unkept
 from core.errors import Conflict, NotFound, Unseen
 from core.events import Bus
 from core.nouns import Actor, Chat, Turn
+from core.store import Store
 
 OWN = "chats.own"
 """The permission to keep chats; which deployment they may be with is asked for apart from it."""
@@ -30,10 +33,12 @@ class Turns:
     """Those of the chats on `shelves`; the answers in the making are `answers`."""
 
     def __init__(
-        self, gate: Gate, bus: Bus, shelves: Shelves, rooms: Rooms, answers: Answers, clock: Callable[[], float]
-    ) -> None:
+        self, store: Store, gate: Gate, bus: Bus, shelves: Shelves, rooms: Rooms, answers: Answers,
+        clock: Callable[[], float],
+    ) -> None:  # fmt: skip
         self._gate, self._bus, self._shelves = gate, bus, shelves
         self._rooms, self._answers, self._clock = rooms, answers, clock
+        self.unkept = Unkept(store, gate, bus, answers)
 
     async def ask(
         self, actor: Actor, request: str, chat_id: str, question: str, *, replace_turn: int | None = None,
@@ -44,8 +49,7 @@ class Turns:
         found, shelf = await self._shelves.mine(actor, chat_id)
         chat = await self._rooms.of(actor, found)
         checks.may_use(self._gate, actor, chat.deployment)
-        if not shelf.private:
-            checks.may_keep(self._gate, chat.deployment)
+        self._may_keep(shelf, chat)
         turns = await shelf.read(lambda db, ring: tables.turns_of(db, ring, chat.id))
         newest = turns[-1] if turns else None
         if cont:
@@ -64,6 +68,7 @@ class Turns:
         )  # fmt: skip
 
         def work(db: sqlite3.Connection) -> tuple[Chat, Any, Any]:
+            self._may_keep(shelf, chat)  # it may have been marked since we looked
             with shelf.within(db) as at:
                 now = checks.there(at, shelf, actor, chat.id)
                 checks.unchanged(at, chat, newest)
@@ -116,6 +121,7 @@ class Turns:
         )
 
         def work(db: sqlite3.Connection) -> tuple[None, Any, Any]:
+            self._may_keep(shelf, chat)
             with shelf.within(db) as at:
                 checks.unchanged(at, chat, last)
                 tables.drop_from(at, chat.id, turn.n)
@@ -140,7 +146,7 @@ class Turns:
         for key in ("temperature", "top_p", "max_tokens", "seed"):
             if (value := getattr(options, key)) is not None:
                 body[key] = value
-        self._answers.ask(actor, turn, body, self.saved(shelf))
+        self._answers.ask(actor, turn, body, self.saved(shelf, chat.deployment))
 
     async def stop(self, actor: Actor, chat: str, turn: str, *, request: str = "") -> None:
         """End an answer; what came is kept. One that has ended stays as it is. Raises `NotFound`."""
@@ -160,11 +166,14 @@ class Turns:
         known or the answer has begun), and after so many seconds in which nothing else came.
         """
         found, shelf = await self._shelves.mine(actor, chat)
-        self._in_flight(found, turn)
+        live = self._in_flight(found, turn)
         async with contextlib.aclosing(self._answers.follow(turn, offset, ping_s)) as pieces:
             async for piece in pieces:
                 yield piece
                 offset = piece["offset"] + len(piece["text"])
+        if live is not None and live.unkept:
+            yield {"turn": live.answer.turn}
+            return
         last = await shelf.read(lambda db, ring: tables.one_turn(db, ring, turn))
         if last is None or last.chat != found.id:
             raise NotFound(f"chat {chat} has no turn {turn!r}")
@@ -173,12 +182,26 @@ class Turns:
         if last.state not in ("waiting", "streaming"):  # else this daemon ends, and the next one goes on with it
             yield {"turn": last}
 
-    def saved(self, shelf: Shelf) -> Save:
-        async def save(answer: Answer) -> None:
+    def saved(self, shelf: Shelf, deployment: str) -> Save:
+        async def save(answer: Answer) -> bool:
             turn, raw = answer.turn, answer.raw
-            await shelf.write(lambda db, ring: tables.put_turn(db, ring, turn, raw_offset=raw))
+
+            def put(db: sqlite3.Connection, ring: Ring) -> bool:
+                if not shelf.private and self.unkept.refuses(turn.id, deployment):
+                    return False
+                tables.put_turn(db, ring, turn, raw_offset=raw)
+                return True
+
+            stored = await shelf.write(put)
+            if not stored:
+                self.unkept.look()
+            return stored
 
         return save
+
+    def _may_keep(self, shelf: Shelf, chat: Chat) -> None:
+        if not shelf.private:
+            checks.may_keep(self._gate, chat.deployment)
 
     def _in_flight(self, chat: Chat, turn: str) -> Live | None:
         """A turn of this chat that is being answered. Raises `NotFound` for one of another chat."""

@@ -16,7 +16,8 @@ class ChatOptions(Noun, frozen=True, kw_only=True):
 
 
 class Turn(Noun, frozen=True, kw_only=True):
-    """One question and its answer. States: waiting, streaming, done, stopped, cut (the replica died), failed."""
+    """One question and its answer. States: waiting, streaming, done, stopped, cut (the replica died), failed, unkept
+    (its deployment was marked as sensitive: it was ended, and no more of it is stored)."""
 
     id: str
     chat: str

@@ -1,12 +1,14 @@
 """A sensitive deployment with the real daemon, engine and gateway: where it runs, who gets at it, what is kept."""
 
 import json
+import subprocess
+import sys
 import urllib.error
 import urllib.request
 from pathlib import Path
 
 import pytest
-from command import ask, corral, until
+from command import ask, corral, deployed, until
 
 pytestmark = [pytest.mark.journey, pytest.mark.timeout(240)]
 
@@ -62,3 +64,17 @@ def test_it_runs_where_its_label_is_keeps_no_chats_and_takes_keys_of_its_groups(
     assert marks == [("done", ""), ("done", "patients"), ("done", ""), ("done", "over")]
     refused = ask("audit", "ls", "--verb", "deployments.*", "--outcome", "refused")
     assert len([each for each in refused if "zone=secure" in each["reason"]]) == 4
+
+
+def test_an_answer_in_the_making_ends_with_the_mark_and_its_owner_is_told(home: Path, sample: Path) -> None:
+    deployed()
+    corral("nodes", "label", "local", "zone=secure")
+    chat = [sys.executable, "-P", "-m", "tui", "chat", "chat", "Write down all numbers from 1 to 1000, in words."]
+    with subprocess.Popen(chat, stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL) as asking:
+        assert asking.stdout is not None and asking.stderr is not None and asking.stdout.read(8)
+        corral("deployments", "mark", "chat", "--label", "zone=secure")
+        told = asking.stderr.read().decode()
+    assert asking.returncode == 1 and "chat was marked as sensitive" in told and "--private" in told
+    assert until(lambda: not ask("chats", "ls"), 10)
+    (record,) = until(lambda: ask("audit", "ls", "--verb", "chats.unkeep"))
+    assert record["actor"] == "corral" and record["before"] == {"turn": 1, "chat": True}

@@ -176,8 +176,11 @@ async def _print(client: Client, talk: Chat, turn: Turn, start: int) -> None:
         return
     if not shown.endswith("\n"):
         say()
-    if last.state in ("cut", "failed"):
-        what = "the answer was cut" if last.state == "cut" else "the answer failed"
+    if last.state == "unkept":
+        again_in_private = f"ask again in private: corral chat {talk.deployment} --private"
+        raise Failed("the answer was ended", last.reason, again_in_private)
+    if last.state in ("cut", "failed") or (last.state == "stopped" and last.reason):
+        what = "the answer failed" if last.state == "failed" else f"the answer was {last.state}"
         raise Failed(what, last.reason, "" if talk.private else f"corral chats go-on {talk.id}")
     if options().quiet:
         return
