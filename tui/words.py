@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from datetime import datetime
+from typing import Any
 
 from core.nouns import Grant
 
@@ -71,6 +73,24 @@ def age(since: float, now: float | None = None) -> str:
         if seconds >= length:
             return f"{int(seconds // length)}{unit}"
     return f"{int(seconds // 10 * 10)}s" if seconds >= 10 else "now"
+
+
+def kept(days: int | None) -> str:
+    """How long a rule of retention keeps chats."""
+    return "for ever" if days is None else f"{days} {plural(days, 'day')}" if days else "nothing"
+
+
+def awaited(piece: Mapping[str, Any]) -> str:
+    """What an answer waits for that has not begun, as a piece of its stream says it; "" where that is not known."""
+    word, place, wait_s = piece.get("waits", ""), piece.get("place", 0), piece.get("wait_s", 0)
+    if word == "prompt":
+        return "reading the prompt"
+    if word != "queued":
+        return ""
+    at = f"queued, place {place}" if place else "queued"
+    if wait_s:
+        at += f", about {wait_s} s" if wait_s < 100 else f", about {round(wait_s / 60)} min"
+    return f"{at}: every slot is taken, or its replica starts"
 
 
 def moment(at: float) -> str:

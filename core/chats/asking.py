@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import traceback
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from pathlib import Path
@@ -32,6 +33,10 @@ LOOK_S = 1.0
 HEARD_S = 2.0
 """From a question on, until the gateway has told of it for certain."""
 
+Queued = Callable[[str], tuple[int, float] | None]
+"""Of a turn its place in the queue of its deployment, from 1, and the seconds that are expected there (0: nobody knows
+yet); place 0 for one that has a slot; None where the gateway does not say."""
+
 Save = Callable[[Answer], Awaitable[bool]]
 """Stores what has come of an answer; False where nothing of it may be kept any more. Raises `CorralError`."""
 
@@ -58,7 +63,7 @@ class Answers:
 
     def __init__(
         self, gate: Gate, bus: Bus, *, gateway_socket: Path, clock: Callable[[], float],
-        queued: Callable[[str], bool | None],
+        queued: Queued,
     ) -> None:  # fmt: skip
         self._gate, self._bus = gate, bus
         self._socket = gateway_socket
@@ -151,7 +156,8 @@ class Answers:
     async def follow(self, turn: str, offset: int, ping_s: float) -> AsyncGenerator[dict[str, Any]]:
         """{"offset", "text"} from character `offset` on as it comes, until the turn has ended and is saved."""
         live = self._live.get(turn)
-        waits, told = None, self._clock()
+        waits: tuple[str, int, int] | None = None
+        told = self._clock()
         while live is not None and self._live.get(turn) is live:
             live.news.clear()
             text = live.answer.turn.answer[offset:]
@@ -162,19 +168,22 @@ class Answers:
                 continue
             if ping_s and ((now := self._waits(live)) != waits or not 0 <= self._clock() - told < ping_s):
                 waits, told = now, self._clock()
-                yield {"offset": offset, "text": "", "waits": waits}
+                word, place, wait_s = waits
+                yield {"offset": offset, "text": "", "waits": word, "place": place, "wait_s": wait_s}
                 continue
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_S if ping_s else None):
                     await live.news.wait()
 
-    def _waits(self, live: Live) -> str:
-        """What an answer that has not begun waits for, as the gateway tells it each second."""
+    def _waits(self, live: Live) -> tuple[str, int, int]:
+        """What an answer that has not begun waits for, as the gateway tells it each second: "queued" with its place and
+        the seconds expected, "prompt", or ""."""
         turn = live.answer.turn
         queued = self._queued(turn.id) if turn.state == "waiting" else None
         if queued is None or not self._clock() - turn.asked_at > HEARD_S:
-            return ""
-        return "queued" if queued else "prompt"
+            return "", 0, 0
+        place, wait_s = queued
+        return ("queued", place, math.ceil(wait_s)) if place else ("prompt", 0, 0)
 
     # ---------------------------------------------------------------------------------------- the answer
 

@@ -13,7 +13,7 @@ import msgspec
 
 from core.access import Gate
 from core.chats import checks, inflight, tables
-from core.chats.asking import Answers
+from core.chats.asking import Answers, Queued
 from core.chats.holds import refuse_held, refused_hold
 from core.chats.rooms import Rooms
 from core.chats.rules import Rules
@@ -45,9 +45,8 @@ class Chats:
         gateway_socket: Path,
         deployment: Callable[[str], Awaitable[Deployment | None]],
         clock: Callable[[], float] = time.time,
-        queued: Callable[[str], bool | None] = lambda turn: None,
+        queued: Queued = lambda turn: None,
     ) -> None:
-        """`queued`: whether a turn has no slot yet; None if the gateway does not say."""
         self._store, self._gate, self._bus = store, gate, bus
         self._deployment = deployment
         self._clock = clock

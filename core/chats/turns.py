@@ -163,7 +163,8 @@ class Turns:
         """{"offset", "text"} from character `offset` on as it comes, then {"turn": Turn}.
 
         With `ping_s` a piece without text comes at once, when `waits` changes ("queued", "prompt", "" if that is not
-        known or the answer has begun), and after so many seconds in which nothing else came.
+        known or the answer has begun) or one's `place` in the queue and the seconds expected there (`wait_s`, 0 if
+        nobody knows), and after so many seconds in which nothing else came.
         """
         found, shelf = await self._shelves.mine(actor, chat)
         live = self._in_flight(found, turn)

@@ -163,10 +163,11 @@ class GatewayLink:
         told = self._live.replicas if self._live else ()
         return sum(each.in_flight for each in told if each.replica == replica)
 
-    def queued(self, turn: str) -> bool | None:
-        """Whether the gateway last said that a turn has no slot yet; None if it does not say."""
-        waiting = self._live.waiting if self._live else None
-        return None if waiting is None else turn in waiting
+    def queued(self, turn: str) -> tuple[int, float] | None:
+        """As the gateway last said, the place of a turn in its queue, from 1, and the seconds expected there (0: nobody
+        knows yet); place 0 for one that has a slot, None where it does not say."""
+        places = self._live.places if self._live else None
+        return None if places is None else places.get(turn, (0, 0.0))
 
     async def spent(
         self, subjects: tuple[str, ...], uid: int | None, groups: tuple[int, ...]

@@ -84,6 +84,7 @@ class Control:
         core = self._core
         seats = core.table.living()
         used, sources = core.table.keys.seen()
+        places = core.table.places()
         return wire.Live(
             requests=core.requests,
             in_flight=sum(seat.busy for seat in seats),
@@ -101,7 +102,8 @@ class Control:
             ),
             connections=len(core.clients),
             spooled=len(core.spool),
-            waiting=tuple(each.turn for target in core.table.targets.values() for each in target.queue if each.turn),
+            waiting=tuple(places),
+            places=places,
             listens=self._doors.url,
             trouble=self._doors.trouble,
             doors=self._doors.told(),

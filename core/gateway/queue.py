@@ -151,6 +151,24 @@ class Queue(Generic[S]):
             heapq.heappop(self._heap)
         return next(iter(self._heap[0][2].waiters))
 
+    def order(self) -> list[Waiter[S]]:
+        """All of them, in the order in which they would be served if nobody else came and each took what its caller's
+        requests took of late. O(n log n): once a second is often enough."""
+        lines = [
+            (line.used, line.stamp, line, iter(line.waiters)) for line in (self._levels[0] if self._levels else ())
+        ]
+        heapq.heapify(lines)
+        later, found = itertools.count(1 << 62), []  # stamps after all that were given out
+        while lines:
+            used, _, line, waiters = lines[0]
+            waiter = next(waiters, None)
+            if waiter is None:
+                heapq.heappop(lines)
+                continue
+            found.append(waiter)
+            heapq.heapreplace(lines, (used + (line.mean_s or self.mean_s), next(later), line, waiters))
+        return found
+
     def take(self, waiter: Waiter[S]) -> None:
         """Take out the one whose turn it is, and charge its line with what requests take."""
         line = waiter.line

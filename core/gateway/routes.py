@@ -286,6 +286,18 @@ class Table:
         seconds = min(seconds, self.limits.queue_timeout_s)
         waiter.timer = asyncio.get_running_loop().call_later(seconds, self._too_long, target, waiter, seconds)
 
+    def places(self) -> dict[str, tuple[int, float]]:
+        """Of each turn that waits, its place in its queue now, from 1, and the seconds expected there."""
+        found: dict[str, tuple[int, float]] = {}
+        for target in self.targets.values():
+            if not any(each.turn for each in target.queue):
+                continue
+            each_s = target.queue.mean_s / target.slots if target.slots else 0.0
+            for place, waiter in enumerate(target.queue.order(), 1):
+                if waiter.turn:
+                    found[waiter.turn] = (place, round(place * each_s, 1))
+        return found
+
     def _full(self, target: Target) -> Refusal:
         waiting, slots = len(target.queue), target.slots
         again = max(1, math.ceil(target.queue.mean_s * waiting / slots)) if slots else 1

@@ -34,7 +34,7 @@ class House:
 
     def __init__(self) -> None:
         self.go = asyncio.Event()
-        self.queued: bool | None = None
+        self.queued: tuple[int, float] | None = None
         self.now = 1_700_000_000.0
 
     async def gateway(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -89,10 +89,13 @@ async def test_it_opens_at_once_and_says_what_the_answer_waits_for(house: House)
     turn = await asked(house)
     pieces = house.client.stream_turn(turn.chat, turn.id)
     async with asyncio.timeout(10):
-        assert await anext(pieces) == {"offset": 0, "text": "", "waits": ""}
-        house.queued, house.now = True, house.now + 3
-        assert (await anext(pieces))["waits"] == "queued"
-        house.queued = False
+        assert await anext(pieces) == {"offset": 0, "text": "", "waits": "", "place": 0, "wait_s": 0}
+        house.queued, house.now = (3, 7.2), house.now + 3
+        first = await anext(pieces)
+        assert (first["waits"], first["place"], first["wait_s"]) == ("queued", 3, 8)
+        house.queued = (2, 0.0)  # who was before it has been served
+        assert [(each := await anext(pieces))["waits"], each["place"], each["wait_s"]] == ["queued", 2, 0]
+        house.queued = (0, 0.0)
         assert (await anext(pieces))["waits"] == "prompt"
         house.go.set()
         rest: list[Any] = [piece async for piece in pieces]

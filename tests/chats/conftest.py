@@ -159,7 +159,7 @@ class House:
         self.now = 1_700_000_000.0
         self.ctx = 512
         self.state = "ready"
-        self.queued: bool | None = None
+        self.queued: tuple[int, float] | None = None
         self.days = 0
         self.master = Master(b"k" * 32)
         self.ring = Ring(self.master)

@@ -150,19 +150,24 @@ def test_ctrl_c_in_a_conversation_stops_the_answer_and_goes_on(deployed: Path) -
 
 
 def test_a_question_that_waits_says_so_until_its_answer_comes(deployed: Path) -> None:
-    deployed.write_text(deployed.read_text().replace('"DOUBLE_PAUSE_S", "0.08"', '"DOUBLE_PAUSE_S", "0.3"'))
+    deployed.write_text(deployed.read_text().replace('"DOUBLE_PAUSE_S", "0.08"', '"DOUBLE_PAUSE_S", "0.4"'))
     corral("restart", "d")
     until(lambda: [each["state"] for each in ask("deployments")] == ["ready"])
     with Screen("chat", "d", "one") as first:
         first.sees("w3")
         with Screen("chat", "d", "two") as second:
-            second.sees(r"\(queued: every slot is taken.*\)")
+            second.sees(r"\(queued, place 1: every slot is taken.*\)")
             assert [each["queued"] for each in (*ask("ps"), *ask("deployments"))] == [1, 1]
             assert ask("status")["gateway_status"]["queued"] == 1
             assert re.search(r"SLOTS.*[01]/1 \+1", corral("ps"), re.S) and "1 queued" in corral("status")
-            assert "w0" not in second.sees(r"\r +\r")  # it goes before the first word
-            second.sees("w23")
-            assert second.ends() == 0
+            with Screen("chat", "d", "three") as third:
+                third.sees(r"\(queued, place 2[^)]*\)")
+                assert "w0" not in second.sees(r"\r +\r")  # it goes before the first word
+                third.sees(r"\(queued, place 1, about \d+ s: [^)]*\)")  # the first was answered: it is known by now
+                second.sees("w23")
+                assert second.ends() == 0
+                third.sees("w23")
+                assert third.ends() == 0
 
 
 def test_a_question_that_is_no_text_leaves_no_chat(deployed: Path) -> None:

@@ -83,6 +83,28 @@ class Slots:
         heapq.heappush(self._next, (self.now + seconds, self._n, caller, seconds, charged))
 
 
+def test_the_order_that_is_told_is_the_one_in_which_they_are_served() -> None:
+    """By what each caller's requests took of late: a place that changes for no reason is worse than none."""
+    random, now = Random(4), [0.0]
+    for _ in range(50):
+        queue: Queue[int] = Queue(lambda: now[0])
+        for _ in range(random.randrange(1, 40)):
+            caller = random.choice(CALLERS)
+            queue.add(waiter(caller))
+            queue.note(random.uniform(0.1, 3))
+            if random.random() < 0.4 and len(queue) > 1:
+                queue.take(queue.next())
+                now[0] += 0.5
+                queue.ended(random.choice(CALLERS), random.uniform(0.1, 3), 0.0)
+        told, served = queue.order(), []
+        assert len(told) == len(queue)
+        while queue:
+            following = queue.next()
+            queue.take(following)
+            served.append(following)
+        assert [each.caller for each in served] == [each.caller for each in told]
+
+
 @given(
     st.lists(st.tuples(st.integers(4, 60), st.floats(0.2, 5)), min_size=2, max_size=8),
     st.integers(1, 4),

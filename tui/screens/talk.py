@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING
 from core.errors import CorralError, NoDaemon
 from core.nouns import Chat, Turn
 from tui.plain import line
+from tui.rights import lacks
 from tui.spoken import spoken
 from tui.widgets.turn import IN_FLIGHT, TurnView, can_go_on, figures, filled, settings
-from tui.words import age
+from tui.words import age, awaited
 
 if TYPE_CHECKING:
     from tui.front import Front
+    from tui.state import State
 
 DRAW_S = 0.1
 """Seconds between two looks of a streaming answer: faster is not read better and costs bytes."""
@@ -75,12 +77,36 @@ def hindered(action: str, chat: Chat | None, turns: Sequence[Turn]) -> str:
     return ""
 
 
+ASKING = ("send", "write", "regenerate", "edit", "go_on")
+CHANGING = ("regenerate", "edit", "rename", "remove")
+"""What takes away or changes something that was said."""
+
+
+def barred(action: str, chat: Chat, known: State) -> str:
+    """Why the one at the terminal may not do this with `chat`, as far as it is known here; "" where he may."""
+    if action in CHANGING and chat.held:
+        return "This chat is under legal hold: nothing of it is deleted or changed"
+    if action not in ASKING:
+        return ""
+    name = chat.deployment
+    if why := lacks(known.me, "deployments.use", f"deployment:{name}"):
+        return why
+    there = known.deployments.get(name)
+    if there is None:
+        return f"{name} is not there any more: n begins a chat with another one"
+    if there.mark is not None and not chat.private:
+        return f"{name} is sensitive: no chat with it is kept. v begins a private one"
+    if there.state in ("stopped", "failed"):
+        return f"{name} is {there.state}: screen 2 starts and explains it"
+    return ""
+
+
 async def stream(
     corral: Front, view: TurnView, turn: Turn, grown: Callable[[str], object], say: Callable[[str], object]
 ) -> Turn | None:
     """Draw in `view` what comes of `turn`, telling `grown` of it, until its end, which is the answer. A daemon that
     goes is waited for; None if that was in vain."""
-    text, done, failures, failed, drawn = turn.answer, turn, 0, 0, 0.0
+    text, done, failures, failed, drawn, waited = turn.answer, turn, 0, 0, 0.0, ""
     clock = asyncio.get_running_loop().time
     while True:
         client = corral.client
@@ -92,9 +118,12 @@ async def stream(
                     done = piece["turn"]
                     break
                 text = text[: piece["offset"]] + piece["text"]
-                if failed != failures:
-                    failed = failures
-                    view.foot(figures(turn))  # instead of the words about the lost connection
+                waits = awaited(piece) if not text else ""
+                if failed != failures or waits != waited:
+                    failed, waited = failures, waits
+                    view.foot(
+                        f"{waits}. esc, then s ends it" if waits else figures(turn)
+                    )  # also after a lost connection
                 if clock() - drawn >= DRAW_S:
                     drawn = clock()
                     await view.grow(text)

@@ -33,10 +33,8 @@ from tui.command import (
 from tui.lines import as_json, ask, say, table, tell
 from tui.plain import line, plain
 from tui.verbs.privacy import VERBS, look
-from tui.words import age, counted
+from tui.words import age, awaited, counted
 
-WAITS = {"queued": "(queued: every slot is taken, or its replica starts)", "prompt": "(reading the prompt)"}
-"""What an answer that has not begun waits for."""
 PATIENCE_S = 30.0
 """How long an answer in flight waits for the next daemon, which follows it where it was."""
 
@@ -164,7 +162,7 @@ async def _print(client: Client, talk: Chat, turn: Turn, start: int) -> None:
         if "turn" in piece:
             last = piece["turn"]
             break
-        waiting.show(WAITS.get(piece.get("waits", ""), "") if not shown else "")
+        waiting.show(f"({words})" if not shown and (words := awaited(piece)) else "")
         shown += piece["text"]
         if not options().json and piece["text"]:
             click.echo(plain(piece["text"]), nl=False)

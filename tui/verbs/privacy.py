@@ -13,7 +13,7 @@ from tui.amounts import Whole
 from tui.command import Told, options, run, with_options
 from tui.lines import as_json, ask, ask_typed, say, table, tell
 from tui.plain import line
-from tui.words import age
+from tui.words import age, kept
 
 REASON = click.option("--reason", default="", help="why; it stands in the audit trail")
 MUST = click.option("--reason", required=True, help="why; it stands in the audit trail")
@@ -191,12 +191,8 @@ def retention_ls() -> None:
         say("no rules: [chats] keep_days of corral.toml counts for all")
         return
     table(("FOR", "KEPT", "BY", "SINCE", "REASON"),
-          [(f"{r.kind}:{r.name}", _kept(r.days), r.by, age(r.at), r.reason) for r in found],
+          [(f"{r.kind}:{r.name}", kept(r.days), r.by, age(r.at), r.reason) for r in found],
           spare=("BY", "SINCE"))  # fmt: skip
-
-
-def _kept(days: int | None) -> str:
-    return "for ever" if days is None else f"{days} days" if days else "nothing"
 
 
 @retention.command("set")
@@ -213,7 +209,7 @@ def retention_set(subject: str, days: int | None, none: bool, keep: bool, reason
     if none:
         ask(f"Keep nothing for {line(subject)}? What there is goes within the hour")
     rule = run(lambda client: client.privacy.retain(subject, None if keep else 0 if none else days, reason))
-    tell(rule, f"{line(subject)}: {_kept(rule.days)}")
+    tell(rule, f"{line(subject)}: {kept(rule.days)}")
 
 
 @retention.command("rm")

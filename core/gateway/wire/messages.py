@@ -98,7 +98,10 @@ class Live(Message, frozen=True, kw_only=True):
     connections: int
     spooled: int
     waiting: tuple[str, ...] | None = None
-    """The turns among those that are queued; None from a gateway of the release before."""
+    """The turns among those that are queued, for a daemon of the release before."""
+    places: dict[str, tuple[int, float]] | None = None
+    """The same turns, each with its place in its queue, from 1, and the seconds expected there (0: nobody knows yet);
+    None from a gateway of the release before."""
     listens: str = ""
     """The base URL (without /v1) of the listener for programs; "" while there is none."""
     trouble: str = ""
