@@ -25,8 +25,9 @@ class Deed(NamedTuple):
 
 _DIGITS = {mode: digit for digit, mode in SCREENS.items()}
 _ALONE = {
-    "deployments": ("deploy",), "models": ("import_model", "sample"), "chat": ("new",),
-    "access": ("new", "key", "account", "explain", "team", "role"), "audit": ("verify", "export", "report", "archive"),
+    "deployments": ("deploy",), "models": ("import_model", "sample"), "chat": ("new", "hold", "keep"),
+    "access": ("new", "key", "account", "explain", "team", "role", "forget"),
+    "audit": ("verify", "export", "report", "archive"),
 }  # fmt: skip
 """What a screen's keys do without a row."""
 _OF_DEPLOYMENT = ("logs", "explain", "stop", "restart", "scale", "remove")

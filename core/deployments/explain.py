@@ -13,12 +13,12 @@ def sentences(
     """What is, since when, why, and what to do; `now` in UTC seconds."""
     spec = deployment.spec
     told = [
-        f"{spec.name} is {deployment.state} for {span(now - deployment.since)}"
+        f"{spec.name} has been {deployment.state} for {span(now - deployment.since)}"
         + (f": {deployment.reason}." if deployment.reason else ".")
     ]
     told.append(f"It should be {deployment.wanted}, with {spec.replicas} of {spec.model} on {spec.engine}.")
     for replica in replicas:
-        line = f"{replica.id} is {replica.state} for {span(now - replica.since)}"
+        line = f"{replica.id} has been {replica.state} for {span(now - replica.since)}"
         if replica.reason:
             line += f": {replica.reason}"
         if replica.state == "backoff" and replica.next_try is not None:

@@ -27,9 +27,11 @@ from core.nouns import (
     Difference,
     Event,
     Explanation,
+    Forgotten,
     GatewayStatus,
     Grant,
     Held,
+    Hold,
     Key,
     Left,
     Limit,
@@ -45,6 +47,7 @@ from core.nouns import (
     Plan,
     PlanParts,
     Replica,
+    RetentionRule,
     Role,
     ServiceAccount,
     Status,
@@ -397,6 +400,8 @@ class Privacy:
 
     def __init__(self, double: Double) -> None:
         self._double = double
+        self.rules: list[RetentionRule] = []
+        self.held: list[Hold] = []
         self.state = ChatKey(
             state="locked",
             id="k",
@@ -415,6 +420,30 @@ class Privacy:
         self._double.calls.append(("unlock", passphrase))
         self.state = msgspec.structs.replace(self.state, state="open")
         return self.state
+
+    async def retention(self) -> list[RetentionRule]:
+        return self.rules
+
+    async def retain(self, subject: str, days: int | None, reason: str = "") -> None:
+        self._double.calls.append(("retain", subject, days, reason))
+
+    async def drop_rule(self, subject: str, reason: str = "") -> None:
+        self._double.calls.append(("drop_rule", subject, reason))
+
+    async def holds(self) -> list[Hold]:
+        return self.held
+
+    async def hold(self, what: str, reason: str) -> None:
+        self._double.calls.append(("hold", what, reason))
+
+    async def release(self, id: str, reason: str) -> None:
+        self._double.calls.append(("release", id, reason))
+
+    async def ahead(self, user: str) -> Forgotten:
+        return Forgotten(user=user, chats=3, turns=9, keys=1)
+
+    async def forget(self, user: str, reason: str) -> None:
+        self._double.calls.append(("forget", user, reason))
 
     async def others(self, reason: str, *, user: str = "", chat: str = "", titles: bool = False) -> OthersChats:
         self._double.calls.append(("others", user, reason))

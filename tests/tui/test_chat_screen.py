@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from textual.events import Paste
 from textual.widgets import Input, Markdown
 
-from core.nouns import ChatOptions
+from core.nouns import ChatOptions, Mark
 from tui.screens.confirm import Choice, Confirm
 from tui.screens.whole import Whole
 from tui.widgets.answer import Answer, blocks
@@ -587,3 +587,84 @@ async def test_what_another_one_said_is_shown_for_a_reason_only(console, fake):
         assert ("others", "bob", "ticket 7") in fake.calls
         await it.press("escape")
         await it.until(lambda: it.app.screen.ROOM == "chat")
+
+
+@pytest.mark.parametrize(
+    ("held", "key", "words"),
+    [
+        (("deployments.use",), "t", "ann may not chats.own"),
+        (("deployments.use",), "w", "ann may not chats.own"),
+        (("deployments.use",), "x", "ann may not chats.own"),
+        (("deployments.use",), "p", "ann may not chats.own"),
+        (("chats.own",), "r", "ann may not deployments.use"),
+        (("chats.own",), "e", "ann may not deployments.use"),
+        (("chats.own",), "i", "ann may not deployments.use"),
+    ],
+)
+async def test_each_key_is_dim_without_its_right_and_says_why(console, fake, doubles, held, key, words):
+    async with console("5") as it:
+        await asked(it)
+        await it.until("44.5 tok/s")
+        await it.press("escape")
+        assert key in free(it)
+        fake.me = doubles.somebody(*((permission, "*") for permission in held))
+        await it.press("f5")
+        await it.until(lambda: key not in free(it))
+        await it.press(key)
+        await it.until(words)
+
+
+async def test_a_question_is_not_sent_to_what_became_sensitive_and_it_is_said_what_can_be_done(console, fake, doubles):
+    async with console("5") as it:
+        await asked(it)
+        await it.until("44.5 tok/s")
+        mark = Mark(deployment="chat", labels=("zone=secure",), by="eve", at=0.0)
+        fake.push("deployment", "deployment:chat", doubles.deployment("chat", mark=mark))
+        await it.until(lambda: it.app.state.deployments["chat"].mark is not None)
+        fake.calls.clear()
+        await it.type("more")
+        await it.press("enter")
+        await it.until("chat is sensitive: no chat with it is kept. v begins a private one")
+        await it.press("escape")
+        await it.until(lambda: not {"r", "e", "i", "n"} & free(it) and "v" in free(it))
+        assert not [call for call in fake.calls if call[0] == "ask"]
+
+
+async def test_what_is_held_is_not_deleted_or_changed(console, fake):
+    fake.kept = {"held": True}
+    async with console("5") as it:
+        await asked(it)
+        await it.until("44.5 tok/s")
+        await it.press("escape")
+        await it.until(lambda: not {"r", "e", "t", "x"} & free(it) and "w" in free(it))
+        await it.press("x")
+        await it.until("under legal hold: nothing of it is deleted or changed")
+
+
+@SIZES
+async def test_an_answer_that_waits_says_its_place_and_for_how_long(console, fake, size):
+    pieces = [
+        {"offset": 0, "text": "", "waits": "queued", "place": 3, "wait_s": 12},
+        {"offset": 0, "text": "", "waits": "queued", "place": 1, "wait_s": 4},
+        {"offset": 0, "text": "", "waits": "prompt", "place": 0, "wait_s": 0},
+    ]
+    told, stream = asyncio.Queue(), fake.stream_turn
+
+    async def waiting(chat, turn, offset):
+        for _ in pieces:
+            yield await told.get()
+        await told.get()
+        async for piece in stream(chat, turn, offset):
+            yield piece
+
+    fake.stream_turn = waiting
+    async with console("5", size=size) as it:
+        await asked(it)
+        for piece, words in zip(
+            pieces, ("place 3, about 12 s", "place 1, about 4 s", "reading the prompt"), strict=True
+        ):
+            told.put_nowait(piece)
+            await it.until(words)
+        told.put_nowait({})
+        await it.until("44.5 tok/s")
+        assert "reading the prompt" not in it.text

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from textual.widgets import Input
 
+from core.nouns import NodeLabels
 from tui.app import Corral
 from tui.screens.confirm import Confirm
 from tui.screens.room import Line
@@ -210,3 +211,46 @@ async def test_a_fall_of_the_console_prints_no_local_variable(fake, capsys):
             await pilot.pause()
     told = capsys.readouterr().err
     assert "ZeroDivisionError" in told and "hush" not in told
+
+
+@SIZES
+async def test_the_deploy_form_marks_and_says_what_it_serves(console, fake, doubles, size):
+    class Nodes:
+        async def ls(self):
+            return [NodeLabels(node="local", labels={"zone": "open"})]
+
+    fake.nodes = Nodes()
+    async with console("2", size=size) as it:
+        await it.until("replica")
+        await it.press("d")
+        await it.until("sets 300 MiB")
+        form = it.app.screen
+        for key, text in (("serves", "embedding"), ("sensitive", "zone=secure"), ("keys_of", "team:ml, group:staff")):
+            form.query_one(f"#field-{key}").value = text
+        await it.until(lambda: "local LACKS zone=secure" in " ".join(it.text.split()))
+        assert "keys of team:ml, group:staff alone" in " ".join(it.text.split())
+        await it.press("ctrl+s")
+        await it.until(lambda: [call for call in fake.calls if call[0] == "apply"])
+        (_, spec, replace, mark), *_ = (call for call in fake.calls if call[0] == "apply")
+        assert spec.embedding and not spec.rerank and not replace
+        assert mark == {"labels": ["zone=secure"], "groups": ["team:ml", "group:staff"]}
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "words"),
+    [
+        ("serves", "soup", "serves is one of"),
+        ("sensitive", "zone", "KEY=VALUE"),
+        ("keys_of", "team:ml", "name its label"),
+    ],
+)
+async def test_the_deploy_form_says_what_is_wrong_with_a_mark(console, fake, key, text, words):
+    async with console("2") as it:
+        await it.until("replica")
+        await it.press("d")
+        await it.until("sets 300 MiB")
+        it.app.screen.query_one(f"#field-{key}").value = text
+        await it.until(words)
+        await it.press("ctrl+s")
+        await it.until(f"! {words}" if words == "serves is one of" else "! ")
+        assert not [call for call in fake.calls if call[0] in ("deploy", "apply")]

@@ -306,3 +306,26 @@ def test_the_console_is_opened_without_the_command_line():
     told = "import sys; import tui.__main__, tui.app; print('click' in sys.modules, 'tui.cli' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.split() == ["False", "False"]
+
+
+@SIZES
+async def test_help_and_palette_say_whole_why_a_key_does_nothing(console, fake, doubles, size):
+    """At 80 columns eight letters of the reason have room in its column."""
+    fake.me = doubles.somebody(("deployments.read", "*"))
+    whole = "ann may not deployments.create: no grant gives it (screen 8 shows yours)"
+    async with console("2", size=size) as it:
+        await it.until(lambda: "d" in dimmed(it))
+        await it.press("question_mark")
+        await it.until(lambda: f"not now: {whole}" in " ".join(it.text.split()))
+        await it.press("escape", "colon")
+        await it.until("what to do")
+        await it.press("down", "up")
+        await it.until("Not now: ann may not deployments.create: no grant gives it (screen 8 shows")
+
+
+@pytest.mark.parametrize(("screen", "key", "words"), [("2", "d", "[2 Deployments]"), ("8", "n", "[8 Access]")])
+async def test_a_form_says_on_which_screen_one_is(console, screen, key, words):
+    async with console(screen) as it:
+        await it.press(key)
+        await it.until(lambda: it.app.screen.query("#consequence"))
+        await it.until(words)

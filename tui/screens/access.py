@@ -77,7 +77,9 @@ class Access(Room):
     other."""
 
     ROOM = "access"
-    ASKS = frozenset({"new", "remove", "explain", "team", "role", "key", "account", "limit"})
+    ASKS = frozenset({
+        "new", "remove", "explain", "team", "role", "key", "account", "limit", "keep", "hold", "forget",
+    })  # fmt: skip
     CSS_PATH: ClassVar = [*Room.CSS_PATH, FOLDER / "access.tcss"]
 
     def __init__(self) -> None:
@@ -241,8 +243,17 @@ class Access(Room):
         return lacks(me, f"{noun}.manage", object)
 
     def about(self, action: str) -> str:
+        if action == "keep":
+            return "chat:retention"
+        if action in ("hold", "forget"):
+            return self._user()
         grant = self.grants.get(self.table().key)
         return f"access:{grant.subject}" if action == "remove" and grant is not None else ""
+
+    def _user(self) -> str:
+        """user:NAME of the row under the cursor; "" where it is about somebody else."""
+        subject = self.chosen_limit() or self._whom()
+        return subject if subject.startswith("user:") else ""
 
     # ------------------------------------------------------------------ verbs
 
@@ -355,6 +366,22 @@ class Access(Room):
         who = {"user": name, "account": f"account:{name}"}.get(kind, "")
         grant = self.grants.get(self.table().key) if who and not self.query_one("#roles", Table).has_focus else None
         self.app.push_screen(ExplainForm(who, "" if grant is None or "*" in grant.scope else grant.scope))
+
+    def action_keep(self) -> None:
+        from tui.screens.keepforms import Keep
+
+        subject = self.chosen_limit() or self._whom()
+        self.app.push_screen(Keep(subject if subject.startswith(("user:", "group:", "deployment:")) else ""))
+
+    def action_hold(self) -> None:
+        from tui.screens.keepforms import HoldForm
+
+        self.app.push_screen(HoldForm(self._user()))
+
+    def action_forget(self) -> None:
+        from tui.screens.keepforms import Forget
+
+        self.app.push_screen(Forget(self._user().removeprefix("user:")))
 
     def action_team(self) -> None:
         from tui.screens.accessforms import TeamForm

@@ -26,8 +26,9 @@ def told(found: Sequence[Difference]) -> str:
     """What a change would give or take."""
     if not found:
         return "Nothing would change for anybody on what is there now"
+    who, what = (max(len(text(each)) for each in found[:SHOWN]) for text in (_subject, _permission))
     lines = [
-        f"{'gains' if each.after else 'loses'}  {each.subject}  {each.permission}  on {each.object}"
+        f"{'gains' if each.after else 'loses'}  {_subject(each):{who}}  {_permission(each):{what}}  on {each.object}"
         for each in found[:SHOWN]
     ]
     if len(found) > SHOWN:
@@ -45,6 +46,14 @@ def whole(text: str, what: str, wanted: str = "a whole number") -> int:
     if not int(text):
         raise ValueError(f"{what} of 0 would be no limit: leave it empty for none")
     return int(text)
+
+
+def _subject(each: Difference) -> str:
+    return str(each.subject)
+
+
+def _permission(each: Difference) -> str:
+    return each.permission
 
 
 class OfAccess(Asking):

@@ -6,20 +6,18 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
 from textual.app import ComposeResult
-from textual.binding import Binding
 from textual.containers import Horizontal, Vertical
-from textual.widgets import Static, TextArea
+from textual.widgets import TextArea
 
-from core.errors import Conflict
-from core.nouns import Chat, ChatDetail, ChatKey, ChatOptions, Turn
-from tui.keymap import ASK
+from core.nouns import Chat, ChatDetail, ChatKey, ChatOptions
 from tui.screens import FOLDER
-from tui.screens.room import LOW, Line, Note, Room
-from tui.screens.talk import about, hindered, marked, stream
+from tui.screens.conversation import Ask, Conversation
+from tui.screens.room import LOW, Line, Note
+from tui.screens.talk import ASKING, about, barred, hindered, marked
 from tui.widgets.question import Question
 from tui.widgets.scroll import Scroll
 from tui.widgets.table import Column, Row, Table
-from tui.widgets.turn import IN_FLIGHT, TurnView, crowded
+from tui.widgets.turn import crowded
 
 if TYPE_CHECKING:
     from textual.widget import Widget
@@ -27,39 +25,26 @@ if TYPE_CHECKING:
 
 NARROW = 100
 """Columns under which the list of chats and the conversation take turns."""
-TURNS_SHOWN = 40
-"""Answers are drawn as Markdown, some 10 ms each; older ones are a key away."""
-FIELD_KEYS = "enter Send; esc Leave; ctrl+j Line; ctrl+n New chat; ctrl+o Settings; up Earlier; alt+1-9 Screens"
+FIELD_KEYS = "enter Send; esc Leave; ctrl+j Line; ctrl+n New chat; ctrl+o Params; up Earlier; alt+1-9 Screens"
 NEW = "new"
 """Key in the list of a chat that is not the daemon's yet; an id is longer."""
 
 
-class Ask(Question):
-    """The field of a conversation; its keys call what the letters call outside it."""
-
-    BINDINGS: ClassVar = [Binding(key.keys, f"screen.do('{key.action}')", key.words, show=False) for key in ASK]
-
-
-class ChatRoom(Room):
+class ChatRoom(Conversation):
     """Screen 5: the conversations at the left, one of them beside, and a field to write in. Under 100 columns the list
     and the conversation take turns: enter opens, esc goes back. A new chat is the daemon's from its first question on;
     until then its id is empty."""
 
     ROOM = "chat"
     ASKS = frozenset({
-        "new", "private", "stop_turn", "regenerate", "go_on", "full", "options", "rename", "export", "remove", "unlock",
-        "others",
+        "new", "private", "send", "stop_turn", "regenerate", "go_on", "full", "options", "rename", "export", "remove",
+        "unlock", "others", "hold", "keep",
     })  # fmt: skip
-    CSS_PATH: ClassVar = [*Room.CSS_PATH, FOLDER / "chat.tcss"]
+    CSS_PATH: ClassVar = [*Conversation.CSS_PATH, FOLDER / "chat.tcss"]
 
     def __init__(self) -> None:
         super().__init__()
         self.chats: dict[str, Chat] = {}
-        self.chat: Chat | None = None
-        self.turns: list[Turn] = []
-        self._growing = ""
-        """What has come of the answer in the making."""
-        self._editing: int | None = None
         self._asked = False
         self._sought = ""
 
@@ -138,10 +123,6 @@ class ChatRoom(Room):
         words = f"! {why}. f {f}, n begins a new chat (in the field ctrl+f, ctrl+n)" if why else ""
         self.query_one("#full", Note).set(words)
 
-    def _goes_on(self) -> bool:
-        """Forgetting the oldest turns makes room for the rest of the last answer."""
-        return len(self.turns) > 1 and self.turns[-1].finish == "length"
-
     def on_text_area_changed(self, event: TextArea.Changed) -> None:
         self._mind_full()
 
@@ -156,12 +137,25 @@ class ChatRoom(Room):
     def hindered(self, action: str) -> str:
         if action in ("new", "private") and not self._ready():
             return "No deployment is ready. Screen 2 shows why; d there deploys a model"
+        if action == "new" and all(self._marked(name) for name in self._ready()):
+            return f"{', '.join(self._ready())}: sensitive, no chat is kept. v begins a private one"
         if action in ("rename", "export", "remove") and self.target() is None:
             return "No chat is selected: n begins one"
         meant = self.chat if action == "full" else self.target()
         if action in ("rename", "export", "remove", "full") and meant is not None and not meant.id:
             return "This chat begins with its first question: write one and press enter"
-        return hindered(action, self.chat, self.turns) or super().hindered(action)
+        why = hindered(action, self.chat, self.turns) or super().hindered(action)
+        asks = self.chat if action in ASKING else meant
+        return why or (barred(action, asks, self.corral.state) if asks is not None else "")
+
+    def needs(self, action: str) -> str:
+        return "chats.own" if action == "send" else super().needs(action)
+
+    def about(self, action: str) -> str:
+        meant = self.target()
+        if action == "hold":
+            return f"user:{meant.owner}" if meant is not None and meant.owner else ""
+        return "chat:retention" if action == "keep" else ""
 
     def field_keys(self, field: Widget) -> list[str]:
         if field.id == "needle":
@@ -170,6 +164,10 @@ class ChatRoom(Room):
 
     def field(self) -> Widget | None:
         return self.focused if isinstance(self.focused, Ask) else super().field()
+
+    def _marked(self, deployment: str) -> bool:
+        """It is sensitive."""
+        return self.corral.state.deployments[deployment].mark is not None
 
     def _ready(self) -> list[str]:
         return sorted(n for n, d in self.corral.state.deployments.items() if d.ready)
@@ -180,7 +178,7 @@ class ChatRoom(Room):
         if not event.text.strip():
             self.say("There is no question yet: write one, then enter sends it")
             return
-        why = super().hindered("ask")
+        why = self.hindered("send")
         if why:
             self.say(why)
         else:
@@ -208,128 +206,6 @@ class ChatRoom(Room):
 
     def _open(self, chat: str) -> None:
         self.corral.act(lambda client: client.chat(chat), self._opened)
-
-    def _opened(self, detail: ChatDetail) -> None:
-        self.chat, self.turns, self._editing = detail.chat, list(detail.messages), None
-        self.run_worker(self._show(), group="talk", exclusive=True)
-
-    async def _show(self) -> None:
-        """Draw the newest turns, then stream the one in flight, if any."""
-        talk = self.query_one("#talk", Scroll)
-        await talk.remove_children()
-        older = len(self.turns) - TURNS_SHOWN
-        if older > 0:
-            await talk.mount(Static(f"{older} older turns are not drawn; w writes the whole chat to a file"))
-        await talk.mount(*(TurnView(turn) for turn in self.turns[-TURNS_SHOWN:]))
-        self._to("ask")
-        self._list()
-        self._about()
-        self._follow()
-        if self.turns and self.turns[-1].state in IN_FLIGHT:
-            await self._stream(self.turns[-1])
-
-    async def _begin(self, turn: Turn) -> None:
-        """Show a turn that has just begun, in place of those that it replaces, and stream it."""
-        talk = self.query_one("#talk", Scroll)
-        for view in talk.query(TurnView):
-            if view.turn.n >= turn.n:
-                await view.remove()
-        await talk.mount(TurnView(turn))
-        self._about()
-        self._follow()
-        await self._stream(turn)
-
-    def _follow(self) -> None:
-        """Keep the end in view while the answer grows and the terminal changes its size; who scrolls up to read is left
-        there until he is at the end again."""
-        talk = self.query_one("#talk", Scroll)
-        self.call_after_refresh(talk.anchor)
-
-    async def _stream(self, turn: Turn) -> None:
-        """Draw what comes, and the figures at the end."""
-
-        def grown(text: str) -> None:
-            self._growing = text
-            self._about()
-
-        view = self.query(TurnView).last()
-        done = await stream(self.corral, view, turn, grown, self.say)
-        if done is None:
-            return
-        self._growing = ""
-        self.turns = [done if each.id == done.id else each for each in self.turns]
-        await view.end(done)
-        self._about()
-
-    # ------------------------------------------------------------------ asking
-
-    def _send(self, question: str, **how: Any) -> None:
-        chat = self.chat
-        if chat is None:
-            self._send_first(question)
-            return
-
-        async def ask(client: Any) -> Any:
-            to = chat
-            if not to.id:
-                to = await client.create_chat(chat.deployment, chat.options, question=question, private=chat.private)
-                if self.chat is chat:
-                    self.chat = to
-            try:
-                return await client.ask(to.id, question, **how)
-            except Conflict as conflict:
-                if not conflict.details.get("context_full"):
-                    raise
-                return conflict
-
-        def asked(answer: Any) -> None:
-            if isinstance(answer, Conflict):
-                self._ask_to_forget(answer, question, how)
-                return
-            if self.chat is None or self.chat.id != answer.chat:
-                return  # another chat was opened meanwhile
-            field = self.query_one("#ask", Ask)
-            if field.value == question:  # a refused question stays to be sent again
-                field.value = ""
-            self._editing = None
-            self.say("")
-            self.turns = [*(each for each in self.turns if each.n < answer.n), answer]
-            self.run_worker(self._begin(answer), group="talk", exclusive=True)
-
-        self.corral.act(ask, asked)
-
-    def _send_first(self, question: str) -> None:
-        """A question where no chat is open begins one, if it is plain with which deployment."""
-        if name := self._usual():
-            self.chat, self.turns = self._new(name, ChatOptions()), []
-            self._send(question)
-        else:
-            ready = ", ".join(self._ready())
-            self.say(f"Ready are {ready}: ctrl+n asks which one" if ready else self.hindered("new"))
-
-    def _ask_to_forget(self, full: Conflict, question: str, how: dict[str, Any]) -> None:
-        """The context is full: the choice is the person's."""
-        from tui.screens.chatforms import Full
-
-        chat = self.chat
-
-        def send(changed: Chat) -> None:
-            self._changed(changed)
-            self._send(question, **how)
-
-        def chosen(key: str | None) -> None:
-            if key == "a" and chat is not None:
-                self.corral.act(lambda client: client.update_chat(chat.id, on_full="forget-oldest"), send)
-            elif key == "f":
-                self._send(question, **{**how, "forget_oldest": True})
-            elif key == "n" and chat is not None:
-                self.begin(chat.deployment, chat.options, private=chat.private)
-                if question:
-                    self._send(question)
-            else:
-                self.say("Not sent: the context is full. enter asks again what to do about it")
-
-        self.app.push_screen(Full(full.why or full.what, question), chosen)
 
     def action_write(self) -> None:
         self._to("ask")
@@ -394,57 +270,22 @@ class ChatRoom(Room):
 
         self.corral.act(lambda client: client.privacy.key(), asked)
 
+    def action_hold(self) -> None:
+        from tui.screens.keepforms import HoldForm
+
+        chat = self.target()
+        self.app.push_screen(HoldForm(chat.id if chat is not None else ""), lambda _: self.draw({"chat"}))
+
+    def action_keep(self) -> None:
+        from tui.screens.keepforms import Keep
+
+        chat = self.target()
+        self.app.push_screen(Keep(f"deployment:{chat.deployment}" if chat is not None else ""))
+
     def action_others(self) -> None:
         from tui.screens.privacyforms import Others
 
         self.app.push_screen(Others())
-
-    def action_stop_turn(self) -> None:
-        last = self.turns[-1]
-        self.corral.act(lambda client: client.stop_turn(last.chat, last.id))
-
-    def action_regenerate(self) -> None:
-        last = self.turns[-1]
-        self._send(last.question, replace_turn=last.n)
-
-    def action_edit(self) -> None:
-        last = self.turns[-1]
-        self._editing = last.n
-        self.query_one("#ask", Ask).value = last.question
-        self._to("ask")
-        self.say("enter sends it in place of the last question, esc leaves that")
-
-    def action_go_on(self) -> None:
-        self._send("", cont=True)
-
-    def action_full(self) -> None:
-        chat = self.chat
-        if chat is not None:
-            choice = "ask" if chat.on_full == "forget-oldest" else "forget-oldest"
-            goes_on = bool(crowded(chat, self.turns, "")) and self._goes_on()
-
-            def changed(new: Chat | None) -> None:
-                self._changed(new)
-                if goes_on:
-                    self._send("", cont=True)
-
-            self.corral.act(lambda client: client.update_chat(chat.id, on_full=choice), changed)
-
-    def _changed(self, chat: Chat | None) -> None:
-        if chat is not None and self.chat is not None and chat.id == self.chat.id:
-            self.chat = chat
-        self._about()
-
-    def action_options(self) -> None:
-        from tui.screens.chatforms import Options
-
-        def changed(options: ChatOptions | None) -> None:
-            if options is not None and self.chat is not None:
-                self.chat = msgspec.structs.replace(self.chat, options=options)
-            self._about()
-
-        if self.chat is not None:
-            self.app.push_screen(Options(self.chat), changed)
 
     def action_rename(self) -> None:
         from tui.screens.chatforms import Rename
@@ -483,11 +324,3 @@ class ChatRoom(Room):
             typed="delete",
             then=gone,
         )
-
-    def copied(self) -> str:
-        return self.turns[-1].answer if self.turns else ""
-
-    def whole(self) -> str:
-        """What the screen says, and the last question with its answer."""
-        last = self.turns[-1:]
-        return "\n\n".join([super().whole(), *(f"> {turn.question}\n\n{turn.answer}" for turn in last)])

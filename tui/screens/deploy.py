@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
 
+from core.errors import CorralError
 from core.nouns import Deployment, DeploymentSpec, Plan
 from tui.plain import plain
 from tui.rights import lacks
@@ -16,6 +18,7 @@ from tui.widgets.form import Field, Form
 from tui.words import size
 
 MIB = 1 << 20
+SERVES = ("answers", "embedding", "rerank")
 MOST_REPLICAS = 64
 """Of a deployment; the daemon refuses more."""
 
@@ -50,6 +53,21 @@ def told(plan: Plan) -> str:
     return plain("\n".join([*words, *plan.notes]))
 
 
+async def _marked(client: Any, mark: dict[str, Any]) -> str:
+    """What the mark would mean, and which nodes lack a label of it."""
+    labels = set(mark["labels"])
+    keys = f"keys of {', '.join(mark['groups'])} alone" if mark["groups"] else "no keys"
+    words = f"Sensitive: no chats kept, {keys}"
+    try:
+        nodes = await client.nodes.ls()
+    except CorralError:  # not his to see; the daemon decides anyway
+        return words
+    for node in nodes:
+        if lacking := labels - {f"{key}={value}" for key, value in node.labels.items()}:
+            words += f". {node.node} LACKS {', '.join(sorted(lacking))}: `corral nodes label`"
+    return words
+
+
 class DeployForm(Asking):
     """Dismisses itself when the daemon took the spec."""
 
@@ -72,7 +90,25 @@ class DeployForm(Asking):
             Field("cache_type", "cache type", "f16", "f16, q8_0, q4_0"),
             Field("threads", "threads", "", "default: planned"),
             Field("url", "url", "", "engine attach only"),
+            Field("serves", "serves", "answers", f"{', '.join(SERVES)}: one of them"),
+            Field("sensitive", "sensitive", "", "zone=secure: only on nodes with this label, no chats kept"),
+            Field("keys_of", "keys of", "", "of a sensitive one: team:ml, group:staff; empty: no keys"),
         ]
+
+    def mark(self) -> dict[str, Any] | None:
+        """How it is marked as sensitive, None if it is not; raises ValueError."""
+        labels, groups = (re.split(r"[,\s]+", self.value(key)) for key in ("sensitive", "keys_of"))
+        labels, groups = [each for each in labels if each], [each for each in groups if each]
+        if groups and not labels:
+            raise ValueError("keys of is about a sensitive deployment: name its label too, or leave both empty")
+        if wrong := next((each for each in labels if not all(each.partition("=")[::2])), ""):
+            raise ValueError(f"sensitive is a label or several, KEY=VALUE, not {wrong!r}")
+        if wrong := next((each for each in groups if each.partition(":")[0] not in ("team", "group")), ""):
+            raise ValueError(f"keys of takes team:NAME and group:NAME, not {wrong!r}")
+        name = self.value("name") or self.value("model")
+        if labels and (why := lacks(self.corral.state.me, "deployments.mark", f"deployment:{name}")):
+            raise ValueError(why)
+        return {"labels": labels, "groups": groups} if labels else None
 
     def spec(self) -> DeploymentSpec:
         """What is typed; raises ValueError with the field that is wrong."""
@@ -85,7 +121,11 @@ class DeployForm(Asking):
                 numbers[key] = int(text)
         if not self.value("model") and self.value("engine") != "attach":
             raise ValueError("Name a model; screen 3 lists them")
-        words = {key: self.value(key) for key in ("model", "engine", "cache_type", "url")}
+        words: dict[str, Any] = {key: self.value(key) for key in ("model", "engine", "cache_type", "url")}
+        serves = self.value("serves") or "answers"
+        if serves not in SERVES:
+            raise ValueError(f"serves is one of {', '.join(SERVES)}, not {serves!r}")
+        words |= {"embedding": serves == "embedding", "rerank": serves == "rerank"}
         name = self.value("name") or self.value("model")
         try:
             found = msgspec.convert({**words, **numbers, "name": name}, DeploymentSpec)
@@ -97,10 +137,11 @@ class DeployForm(Asking):
         return found
 
     def question(self) -> Callable[[Any], Awaitable[str]]:
-        spec = self.spec()
+        spec, mark = self.spec(), self.mark()
 
         async def ask(client: Any) -> str:
-            return told(await client.fit(spec))
+            plan = told(await client.fit(spec))
+            return plan if mark is None else f"{plan}\n{await _marked(client, mark)}"
 
         return ask
 
@@ -109,14 +150,17 @@ class DeployForm(Asking):
         from tui.screens.confirm import Confirm
 
         try:
-            spec = self.spec()
+            spec, mark = self.spec(), self.mark()
         except ValueError as error:
             self.say(str(error))
             return
 
+        async def apply(client: Any, replace: bool) -> Any:
+            return await (client.apply(spec, replace, mark) if mark else client.deploy(spec, replace=replace))
+
         async def deploy(client: Any) -> Any:
             try:
-                return await client.deploy(spec, replace=False)
+                return await apply(client, False)
             except Conflict as conflict:
                 return conflict
 
@@ -131,7 +175,7 @@ class DeployForm(Asking):
 
             def replace(yes: bool | None) -> None:
                 if yes:
-                    self.corral.act(lambda client: client.deploy(spec, replace=True), lambda _: self._taken(spec.name))
+                    self.corral.act(lambda client: apply(client, True), lambda _: self._taken(spec.name))
 
             self.app.push_screen(Confirm(f"{spec.name} exists. Replace it: {changes}?"), replace)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from textual.app import ComposeResult
 
 from tui.keymap import ASK, EVERYWHERE, FROM_ANYWHERE, TABLE, WRITE, Key
-from tui.screens.room import Line, Room
+from tui.screens.room import Line, Note, Room
 from tui.widgets.table import Column, Row, Table
 
 
@@ -29,6 +29,17 @@ class Help(Room):
             ],
             id="keytable",
         )  # fmt: skip
+        yield Note(id="why")
+
+    def on_table_moved(self, event: Table.Moved) -> None:
+        super().on_table_moved(event)
+        self._tell()
+
+    def _tell(self) -> None:
+        """Why the key under the cursor does nothing now: its column is narrow."""
+        key = self.table().key
+        why = self.keys_shown[int(key)][1] if key else ""
+        self.query_one("#why", Note).set(f"-- not now: {why}" if why else "")
 
     def keys(self) -> list[tuple[str, bool]]:
         return [("j, k Move", True), ("esc Back", True)]
@@ -37,3 +48,4 @@ class Help(Room):
         self.table().set_rows(
             [Row(str(n), (k.shown, k.words, k.where, why), bool(why)) for n, (k, why) in enumerate(self.keys_shown)]
         )
+        self._tell()

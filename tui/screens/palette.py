@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from tui.front import Front
 
 
+FOOT = "enter does it, esc leaves"
+
+
 class Palette(ModalScreen[Deed]):
     """The answer is what was chosen, None after esc. Chats are added as soon as the daemon has told them."""
 
@@ -44,7 +47,7 @@ class Palette(ModalScreen[Deed]):
                 [Column("action", 20, fit=True), Column("key", 6, fit=True), Column("not now", 10, 1, flex=True)],
                 empty="Nothing here has these letters in this order",
             )
-            yield Static("enter does it, esc leaves", markup=False, id="foot")
+            yield Static(FOOT, markup=False, id="foot")
 
     def on_mount(self) -> None:
         self._fill("")
@@ -90,6 +93,12 @@ class Palette(ModalScreen[Deed]):
 
     def on_table_opened(self, event: Table.Opened) -> None:
         self._choose(event.key)
+
+    def on_table_moved(self, event: Table.Moved) -> None:
+        """Say whole why what is under the cursor cannot be done: its column is narrow."""
+        key = self.query_one(Table).key
+        deed = self._shown[int(key)] if key else None
+        self.say(f"Not now: {deed.why}" if deed is not None and deed.why else FOOT)
 
     def _choose(self, key: str) -> None:
         deed = self._shown[int(key)] if key else None

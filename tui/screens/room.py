@@ -242,11 +242,12 @@ class Room(Screen[Any]):
         low = self.app.size.height < LOW
         if wrong and low:
             link = f"! {link}"
-        rooms = _rooms(self.ROOM, short=False)
+        here = self.ROOM if self.ROOM in SCREENS.values() else self.app.current_mode  # where esc leads from a form
+        rooms = _rooms(here, short=False)
         if len(rooms) + len(link) + 1 > width:
-            rooms = _rooms(self.ROOM, short=True)
+            rooms = _rooms(here, short=True)
         if len(rooms) + len(link) + 1 > width:
-            rooms = f"[{self.ROOM.capitalize()}]"
+            rooms = f"[{(self.ROOM or here).capitalize()}]"
         self.query_one("#bar", Line).set(rooms.ljust(max(len(rooms) + 1, width - len(link) - 1)) + link)
         self.query_one("#health", Note).set("" if low else _in_lines(wrong, width, 2))
         if known.connection != "live" and known.problem is not None:

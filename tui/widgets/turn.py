@@ -24,9 +24,7 @@ def figures(turn: Turn) -> str:
     if turn.state in IN_FLIGHT:
         return "answering; s stops it (in the field: esc, then s)"
     cut = turn.finish == "length"  # the engine's word for a limit that was reached
-    words = [
-        turn.state + (": cut off, max tokens or context reached" if cut else f" ({turn.finish})" if turn.finish else "")
-    ]
+    words = ["cut off by max tokens or context" if cut else turn.state + (f" ({turn.finish})" if turn.finish else "")]
     if turn.ttft_ms is not None:
         words.append(f"first token {turn.ttft_ms:.0f} ms")
     if turn.tokens_per_second is not None:
