@@ -68,6 +68,8 @@ class Capacity:
             raise Invalid(f"{spec.engine} does not take cache type {spec.cache_type}", f"it takes {known}")
         if spec.rerank:
             _check_rerank(spec, engine.abilities)
+        if spec.rerank or spec.embedding:
+            _check_pooling(spec)
         _check_ctx(spec, model)
         await self._check_threads(spec)
         ctx = spec.ctx or sizing.default_ctx(model.shape, spec.parallel)
@@ -121,6 +123,18 @@ def _check_rerank(spec: DeploymentSpec, abilities: Abilities) -> None:
             "--rerank and --embedding are asked for together",
             "an engine pools what it reads in one way",
             "make two deployments of the two models",
+        )
+
+
+def _check_pooling(spec: DeploymentSpec) -> None:
+    """Raises `Invalid` for slots among which llama.cpp cannot share what it reads at once: it would end at its start,
+    over a check of its own (measured with 3, 5, 6 and 7)."""
+    if sizing.N_UBATCH % spec.parallel:
+        less = 1 << (spec.parallel.bit_length() - 1)
+        raise Invalid(
+            f"a model that embeds or ranks cannot have {spec.parallel} slots",
+            f"it shares the {sizing.N_UBATCH} tokens that it reads at once evenly among them",
+            f"take --parallel {less} or {2 * less}",
         )
 
 

@@ -105,9 +105,12 @@ def chances(
     """As `points`, beyond the grid: any context, slots and cache type; one in three embeds. Not xllamacpp, whose server
     is llama-server's: these models don't say how they are to be embedded, and it takes that from nowhere else."""
     for _ in range(count):
-        parallel = rng.randint(1, 12) if engine.abilities.parallel else 1
+        embeds = engine.name != "xllamacpp" and rng.random() < 0.34
+        parallel = rng.choice((1, 2, 4, 8)) if embeds else rng.randint(1, 12)
+        if not engine.abilities.parallel:
+            parallel = 1
         each = rng.randint(256, min(ctx_train, 8192, MOST_FILLED // parallel))
-        yield each * parallel, parallel, rng.choice(KINDS), engine.name != "xllamacpp" and rng.random() < 0.34
+        yield each * parallel, parallel, rng.choice(KINDS), embeds
 
 
 def chance(engine: Engine, model: Path, count: int, seed: int) -> float:

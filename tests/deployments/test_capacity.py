@@ -126,6 +126,17 @@ async def test_more_threads_than_usable_cores_are_refused() -> None:
     assert (await complete(threads=2)).threads == 2
 
 
+@pytest.mark.parametrize("parallel, less, more", [(3, 2, 4), (7, 4, 8), (12, 8, 16)])
+async def test_slots_of_an_embedding_model_that_would_end_its_engine_are_refused(
+    parallel: int, less: int, more: int
+) -> None:
+    with pytest.raises(Invalid, match=rf"cannot have {parallel} slots.*--parallel {less} or {more}"):
+        await complete(embedding=True, parallel=parallel, ctx=parallel * 512)
+    for each in (less, more):
+        assert (await complete(embedding=True, parallel=each, ctx=each * 512)).parallel == each
+    assert (await complete(parallel=parallel, ctx=parallel * 512)).parallel == parallel
+
+
 async def test_a_url_is_not_dropped_for_an_engine_that_runs_here() -> None:
     with pytest.raises(Invalid, match="--url names a server elsewhere"):
         await complete(engine="xllamacpp", url="http://h")
