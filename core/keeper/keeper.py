@@ -28,6 +28,7 @@ EXIT_ROOM = 4096
 PIPE_BYTES = 65536
 ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 MARKS = 256
+LONGEST = 5.0  # seconds before what is to run again does: everybody waits for the gateway
 
 
 def stat_of(pid):
@@ -432,7 +433,7 @@ class Keeper:
             if not self.order.get("restart") or self.asked or never or ended.get("code") == 0:
                 self.records.exit(ended)
                 return 0 if ran else 1
-            pause = 0.2 if time.monotonic() - began > 60 else min(30.0, pause * 2)
+            pause = 0.2 if time.monotonic() - began > 60 else min(LONGEST, pause * 2)
             self.before = ended
             self.log.write(("keeper: it ended (%r); started again in %.1f s\n" % (ended, pause)).encode())
             self.alarm.wait(pause)
