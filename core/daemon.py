@@ -39,7 +39,8 @@ from core.logfile import LogFile
 from core.memory import keep_in_memory, no_dumps
 from core.nodes.local import Local
 from core.nouns import API_VERSION, CORRAL, DaemonStatus, Deployment, Replica, Status
-from core.settings import AuditTable, Paths, Settings, load, system_paths, user_paths
+from core.paths import Paths, system_paths, user_paths
+from core.settings import AuditTable, Settings, load
 from core.starts import leave_crash, record_start
 from core.store import Store
 from core.telemetry.keeping import Days, UsageRetention

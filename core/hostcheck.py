@@ -20,7 +20,7 @@ import msgspec
 from core import fulldisk
 from core.access.accounts import Accounts
 from core.errors import Conflict, CorralError, Failed, StoreError
-from core.settings import SOCKET_LIMIT, Paths
+from core.paths import SOCKET_LIMIT, Paths
 
 NETWORK = (
     "nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "coda", "ceph", "lustre", "gpfs", "beegfs", "glusterfs",

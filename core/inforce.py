@@ -14,7 +14,8 @@ from core.access import Gate, accounts
 from core.access.accounts import Accounts
 from core.errors import Conflict, CorralError
 from core.nouns import CORRAL, Actor, Subject
-from core.settings import Paths, Settings, load
+from core.paths import Paths
+from core.settings import Settings, load
 
 log = logging.getLogger("corral")
 

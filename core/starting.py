@@ -17,7 +17,7 @@ import msgspec
 
 from core import fulldisk, http, systemd
 from core.errors import NoDaemon, NotAllowed
-from core.settings import SYSTEM_SOCKET, Paths, user_paths
+from core.paths import SYSTEM_SOCKET, Paths, user_paths
 
 START_TIMEOUT_S = 20.0
 RESTART_S = 5.0

@@ -15,7 +15,7 @@ from core import program_version
 from core.access import Gate
 from core.audit import Audit
 from core.nouns import CORRAL
-from core.settings import Paths
+from core.paths import Paths
 from core.store import Store
 
 log = logging.getLogger("corral")

@@ -8,7 +8,7 @@ import logging
 
 from aiohttp import web
 
-from core.settings import Paths
+from core.paths import Paths
 
 log = logging.getLogger("corral")
 

@@ -30,9 +30,10 @@ from core.audit.verify import Watch
 from core.audit.vouched import outside_of
 from core.errors import Conflict, CorralError, Failed, Invalid
 from core.nouns import CORRAL, Actor, AuditArchive, AuditArchives, AuditPlan, AuditRecord, ChainFault
+from core.paths import Paths
 from core.proof.statements import Seal
 from core.proof.verify import Verified, lines_of, verify
-from core.settings import AuditTable, Paths
+from core.settings import AuditTable
 from core.store import Store
 
 log = logging.getLogger(__name__)

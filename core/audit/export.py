@@ -18,9 +18,9 @@ from core.audit.seals import sealed_in
 from core.audit.signer import Signer
 from core.errors import StoreError
 from core.nouns import AuditHistory
+from core.paths import Paths
 from core.proof.encoding import GENESIS, encode
 from core.proof.statements import End, Header
-from core.settings import Paths
 
 PAGE = 500
 """Records that are read at once: others wait for the interpreter no longer than some 5 ms, and no reader holds the

@@ -10,10 +10,11 @@ from pathlib import Path
 
 from core import fulldisk
 from core.errors import Conflict, CorralError, Failed, Invalid
+from core.paths import Paths
 from core.proof.agent import AGENT, Agent
 from core.proof.keys import SigningKey, Signs, flush_folder, load, place_of
 from core.proof.statements import Key
-from core.settings import AuditTable, Paths
+from core.settings import AuditTable
 
 LOST = "mend that, or say `corral audit key rotate --lost` if the key is gone for good"
 

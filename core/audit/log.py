@@ -34,7 +34,7 @@ from core.audit.verify import (
 )
 from core.errors import Conflict, Failed, Invalid, StoreError
 from core.nouns import Actor, AuditPage, AuditRecord, ChainFault, ChainReport, Outcome
-from core.settings import Paths
+from core.paths import Paths
 from core.store import Store
 from core.store.faults import store_error
 

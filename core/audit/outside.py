@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from core.settings import Paths
+from core.paths import Paths
 
 
 class Head(msgspec.Struct, frozen=True):

@@ -19,7 +19,7 @@ from core.audit.log import to_record
 from core.audit.search import Found, Wanted
 from core.audit.vouched import outside_of
 from core.nouns import AuditArchive, AuditPage, AuditRecord
-from core.settings import Paths
+from core.paths import Paths
 from core.store import Store
 
 BUDGET_S = 0.04

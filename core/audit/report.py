@@ -13,7 +13,7 @@ from core.audit.log import to_record
 from core.audit.seals import archives_in
 from core.errors import StoreError
 from core.nouns import AuditHistory, ReportGap, ReportPerson, ReportRefusal
-from core.settings import Paths
+from core.paths import Paths
 
 MOST = 500
 """Lines of each list; how many there are in all is told."""

@@ -27,10 +27,11 @@ from core.audit.outside import Head, replace
 from core.audit.vouched import proofs_in
 from core.errors import Conflict, CorralError, Failed, StoreError
 from core.nouns import CORRAL, AuditKey, AuditKeys, AuditRecord
+from core.paths import Paths
 from core.proof.keys import Signs
 from core.proof.prooffile import Proofs, append_proofs, read_proofs
 from core.proof.statements import Checkpoint, Key, sign
-from core.settings import AuditTable, Paths
+from core.settings import AuditTable
 from core.store import Store
 
 log = logging.getLogger(__name__)

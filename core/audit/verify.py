@@ -22,8 +22,8 @@ from core.audit.outside import Accepted, Head, read_accepted, read_head
 from core.audit.vouched import outside_of, vouched
 from core.errors import StoreError
 from core.nouns import AcceptedFault, ChainFault, ChainReport
+from core.paths import Paths
 from core.proof.prooffile import Proofs
-from core.settings import Paths
 
 ACCEPT = "audit.accept"
 """The verb of a record that accepts."""

@@ -8,9 +8,9 @@ from typing import NamedTuple
 from core.audit.chain import NOTHING_SEALED, Sealed
 from core.errors import StoreError
 from core.nouns import ChainFault
+from core.paths import Paths
 from core.proof.prooffile import Proofs, proofs_of, read_proofs
 from core.proof.statements import Checkpoint, Key, holds
-from core.settings import Paths
 
 NAMED = 5
 """How many checkpoints that do not fit are named one by one."""

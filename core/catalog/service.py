@@ -25,7 +25,7 @@ from core.catalog.uploads import FILES, IDLE_S, PROGRESS_S, Upload, Uploads
 from core.errors import BadModel, Conflict, CorralError, Failed, Invalid, NotFound, missing
 from core.events import Bus
 from core.nouns import Actor, ImportJob, Model, ModelFile
-from core.settings import Paths
+from core.paths import Paths
 from core.store import Store
 
 # As a deployment's, which is named after its model where nobody says otherwise.

@@ -19,8 +19,9 @@ import msgspec
 from core import fulldisk
 from core.chats.sealed import KEY, Master
 from core.errors import Conflict, CorralError, Failed, Invalid, Locked
+from core.paths import Paths
 from core.proof.keys import flush_folder, place_of, read_private
-from core.settings import PASSPHRASE, ChatsTable, Paths
+from core.settings import PASSPHRASE, ChatsTable
 
 SHORTEST = 12
 """Characters of a passphrase."""

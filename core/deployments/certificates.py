@@ -19,7 +19,7 @@ from core.access import Gate
 from core.deployments.ending import of_ours
 from core.errors import Conflict, CorralError, Failed, Invalid
 from core.nouns import Actor, GatewayCertificate
-from core.settings import Paths
+from core.paths import Paths
 
 DAYS = 3650
 NAMES = 100

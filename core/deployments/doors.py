@@ -13,7 +13,8 @@ import msgspec
 from core.access import Gate
 from core.gateway import wire
 from core.nouns import CORRAL, DoorStatus
-from core.settings import GatewayTable, Paths
+from core.paths import Paths
+from core.settings import GatewayTable
 from core.store import Store
 
 SOON_S = 14 * 86400.0

@@ -23,8 +23,9 @@ from core.errors import CorralError, Failed
 from core.gateway import wire
 from core.nodes.base import Node
 from core.nouns import CORRAL, STRANGER, Actor, GatewayStatus
+from core.paths import Paths
 from core.peer import peer
-from core.settings import Paths, Settings
+from core.settings import Settings
 from core.store import Store
 from core.telemetry.usage import commit_batch, row_of
 from core.telemetry.whose import Whose

@@ -18,7 +18,8 @@ from core.errors import CorralError, Failed
 from core.gateway import wire
 from core.nodes.base import ExitRecord, LaunchOrder, LaunchState, Limits, Node
 from core.nouns import CORRAL
-from core.settings import Paths, Settings
+from core.paths import Paths
+from core.settings import Settings
 from core.store import Store
 
 log = logging.getLogger(__name__)

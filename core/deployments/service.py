@@ -42,7 +42,8 @@ from core.nouns import (
     ProcessSample,
     Replica,
 )
-from core.settings import Paths, Settings
+from core.paths import Paths
+from core.settings import Settings
 from core.store import Store
 
 log = logging.getLogger(__name__)

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from core.deployments.doors import files_of, for_the_one_before
 from core.gateway import wire
-from core.settings import GatewayTable, Paths
+from core.paths import Paths
+from core.settings import GatewayTable
 
 
 def limits_of(table: GatewayTable, paths: Paths) -> wire.GatewayLimits:

@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from core.engines.base import Endpoint
-from core.settings import SOCKET_LIMIT
+from core.paths import SOCKET_LIMIT
 
 BODY_LIMIT = 4 << 20
 HEAD_LIMIT = 65536

@@ -25,7 +25,7 @@ from core.nodes.base import ExitRecord, LaunchOrder, LaunchState, LogPiece, Node
 from core.nodes.programs import Programs
 from core.nodes.spawn import spawn
 from core.nouns import NodeFacts, NodeSample, ProcessSample
-from core.settings import Paths
+from core.paths import Paths
 
 log = logging.getLogger(__name__)
 

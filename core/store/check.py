@@ -12,7 +12,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from core.errors import StoreError
-from core.settings import Paths
+from core.paths import Paths
 from core.store import copies, migrate
 from core.store.faults import is_corrupt, is_full, may_be_quota, store_error
 

@@ -15,7 +15,7 @@ from typing import TypeVar
 import aiosqlite
 
 from core import fulldisk
-from core.settings import Paths
+from core.paths import Paths
 from core.store import copies, migrate
 from core.store.ballast import Ballast
 from core.store.check import check

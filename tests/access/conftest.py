@@ -10,7 +10,7 @@ from house import FIRST, House
 
 from core.access.people import actor_named
 from core.nouns import Actor
-from core.settings import Paths
+from core.paths import Paths
 from core.store import Store
 
 

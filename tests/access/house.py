@@ -7,7 +7,7 @@ from typing import Any
 from core.access import Access, Gate, Glass, Inquiry, Keys, Rights, ServiceAccounts
 from core.audit import Audit
 from core.nouns import Actor, AuditRecord, Subject
-from core.settings import Paths
+from core.paths import Paths
 from core.store import Store
 
 ROOT = Actor(uid=-1, name="root", through="cli")

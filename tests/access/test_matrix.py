@@ -19,7 +19,7 @@ from core.api.routes import add_routes
 from core.api.server import ANYBODY, Call, Handler, Server
 from core.audit import Audit
 from core.nouns import Actor, Grant, Subject
-from core.settings import Paths
+from core.paths import Paths
 from core.store import Store
 
 _spec = importlib.util.spec_from_file_location("access_matrix", Path(__file__).with_name("matrix.py"))

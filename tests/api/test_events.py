@@ -16,7 +16,7 @@ from core.api import routes
 from core.api.server import Server
 from core.audit import Audit
 from core.events import BATCH, Bus
-from core.settings import Paths
+from core.paths import Paths
 from core.store import Store
 
 ASK = b"GET /api/v1/events HTTP/1.1\r\nHost: x\r\n\r\n"

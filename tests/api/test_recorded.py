@@ -13,7 +13,7 @@ from core.api.server import ANYBODY, Call, Server
 from core.audit import Audit
 from core.errors import NotAllowed
 from core.nouns import Actor
-from core.settings import Paths
+from core.paths import Paths
 from core.store import Store
 
 ADA = Actor(uid=1000, name="ada")

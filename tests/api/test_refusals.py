@@ -9,7 +9,7 @@ from core.access import Gate, Rights
 from core.api.refusals import EACH, KINDS, WINDOW_S, Refusals
 from core.audit import Audit
 from core.nouns import Actor
-from core.settings import Paths
+from core.paths import Paths
 from core.store import Store
 
 STRANGER = Actor(uid=4711, name="stranger", through="api")

@@ -20,7 +20,7 @@ from core.client import Client
 from core.errors import NotFound
 from core.events import Bus
 from core.nouns import Actor, ChatOptions, Deployment, DeploymentSpec, Turn
-from core.settings import Paths
+from core.paths import Paths
 from core.store import Store
 
 ME = Actor(uid=os.getuid(), name=pwd.getpwuid(os.getuid()).pw_name)

@@ -19,7 +19,8 @@ from core.api.usage import UsageReader, add_usage
 from core.audit import Audit
 from core.gateway.wire import UsageLine
 from core.nouns import Actor, Grant, Key, ServiceAccount, Subject
-from core.settings import Paths, PriceTable, UsageTable
+from core.paths import Paths
+from core.settings import PriceTable, UsageTable
 from core.store import Store
 from core.telemetry.report import ROWS
 from core.telemetry.usage import commit_batch, row_of

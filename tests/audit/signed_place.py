@@ -7,9 +7,10 @@ from core.access import Gate, Rights
 from core.audit import Audit, Exporter, Signer
 from core.audit.signer import Work
 from core.nouns import CORRAL, Actor
+from core.paths import Paths
 from core.proof.prooffile import read_proofs
 from core.proof.statements import Checkpoint, Key
-from core.settings import AuditTable, Paths
+from core.settings import AuditTable
 from core.store import Store
 
 ALICE = Actor(uid=1000, name="alice")

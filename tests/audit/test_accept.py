@@ -16,7 +16,7 @@ from core.audit.log import read_head, verify_file
 from core.audit.outside import Accepted, read_accepted, write_accepted
 from core.errors import Conflict, Invalid
 from core.nouns import CORRAL, Actor, ChainReport
-from core.settings import Paths
+from core.paths import Paths
 from core.store import Store
 
 ALICE = Actor(uid=1000, name="alice")

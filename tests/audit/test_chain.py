@@ -17,7 +17,7 @@ from core.audit import Audit, chain
 from core.audit.log import Head, read_head, write_head
 from core.errors import Conflict, NotAllowed, StoreError
 from core.nouns import CORRAL, Actor
-from core.settings import Paths
+from core.paths import Paths
 from core.store import Store
 
 PACKAGES = ("core.store", "core.audit")

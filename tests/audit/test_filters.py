@@ -10,7 +10,7 @@ from core.access import Gate, Rights
 from core.audit import Audit
 from core.errors import Invalid
 from core.nouns import CORRAL, Actor, Outcome
-from core.settings import Paths
+from core.paths import Paths
 from core.store import Store
 
 BEGIN = 1_800_000_000.0

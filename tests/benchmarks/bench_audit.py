@@ -11,7 +11,7 @@ from typing import Any
 
 from core.audit import GENESIS, Audit, chain
 from core.audit.log import Head, verify_file, write_head
-from core.settings import Paths
+from core.paths import Paths
 from core.store import Store
 
 RECORDS = int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000

@@ -24,8 +24,9 @@ from core.audit import Archiver, Audit, Exporter, Reader, Signer, chain
 from core.audit.log import Head, moment, write_head
 from core.audit.search import wanted
 from core.nouns import CORRAL
+from core.paths import Paths
 from core.proof.statements import Checkpoint, sign
-from core.settings import AuditTable, Paths
+from core.settings import AuditTable
 from core.store import Store
 
 RECORDS = int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000

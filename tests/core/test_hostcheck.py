@@ -9,7 +9,7 @@ import pytest
 
 from core.errors import Conflict, Failed, StoreError
 from core.hostcheck import DaemonLock, check_socket, clear_socket, make_folders, refuse_network
-from core.settings import Paths
+from core.paths import Paths
 
 
 def paths_in(folder: Path) -> Paths:

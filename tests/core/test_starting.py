@@ -12,7 +12,7 @@ import pytest
 
 from core import starting
 from core.errors import NotAllowed
-from core.settings import user_paths
+from core.paths import user_paths
 
 
 @pytest.mark.journey

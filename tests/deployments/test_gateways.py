@@ -19,7 +19,8 @@ from core.errors import Failed
 from core.gateway import wire
 from core.nodes.base import ExitRecord, LaunchOrder, LaunchState
 from core.nouns import CORRAL
-from core.settings import Paths, Settings
+from core.paths import Paths
+from core.settings import Settings
 from core.store import Store
 
 PACKAGES = ("core.store", "core.audit", "core.deployments")

@@ -4,7 +4,8 @@ import pytest
 
 from core.deployments.doors import DoorRecords, door_warnings, files_of, for_the_one_before, statuses
 from core.gateway import wire
-from core.settings import PLAIN_HTTP, parse, user_paths
+from core.paths import user_paths
+from core.settings import PLAIN_HTTP, parse
 
 NOW = 1_800_000_000.0
 OPEN = {"address": "0.0.0.0:1", "url": "https://h:1", "tls": True, "fingerprint": "f", "until": NOW + 90 * 86400}

@@ -14,7 +14,7 @@ from core.deployments.sensitive import Sensitive, said
 from core.errors import Conflict, CorralError, Invalid, NotAllowed, NotFound
 from core.nodes.labels import Labels
 from core.nouns import Actor, DeploymentSpec
-from core.settings import Paths
+from core.paths import Paths
 from core.store import Store
 
 CHAT = DeploymentSpec(name="chat", model="m")

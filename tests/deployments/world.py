@@ -16,7 +16,8 @@ from core.deployments.runner import Runner
 from core.deployments.yard import Yard
 from core.engines.base import EngineRegistry
 from core.nouns import DeploymentSpec, Replica
-from core.settings import Paths, ReplicasTable, Settings
+from core.paths import Paths
+from core.settings import ReplicasTable, Settings
 from core.store import Store
 
 PACKAGES = ("core.store", "core.audit", "core.deployments")

@@ -27,7 +27,8 @@ from core.keeper import gguf
 from core.nodes.base import LaunchOrder, LaunchState, Limits
 from core.nodes.local import Local
 from core.nouns import DeploymentSpec, ModelShape
-from core.settings import EnginesTable, Paths
+from core.paths import Paths
+from core.settings import EnginesTable
 
 _spec = importlib.util.spec_from_file_location("engines_build", Path(__file__).with_name("build.py"))
 assert _spec and _spec.loader

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from core.settings import cache_folder
+from core.paths import cache_folder
 
 PROGRAM = Path(__file__).with_name("build.py")
 

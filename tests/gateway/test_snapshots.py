@@ -12,7 +12,8 @@ from core.access import Gate, Rights
 from core.audit import Audit
 from core.deployments.gatewaylink import GatewayLink
 from core.gateway import wire
-from core.settings import Paths, Settings
+from core.paths import Paths
+from core.settings import Settings
 from core.store import Store
 
 

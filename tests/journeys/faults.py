@@ -25,7 +25,7 @@ import pytest
 
 from core.client import Client
 from core.errors import CorralError
-from core.settings import user_paths
+from core.paths import user_paths
 
 SOURCE = Path(__file__).with_name("faults.c")
 HEAD = struct.Struct("=qqqqqq24s")

@@ -12,7 +12,7 @@ import faults
 from command import ask, corral, until
 
 from core.nodes import proc
-from core.settings import user_paths
+from core.paths import user_paths
 
 DOUBLE = Path(__file__).with_name("engine_double.py")
 CONFIG = """

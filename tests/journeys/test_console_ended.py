@@ -9,7 +9,7 @@ import pytest
 from command import ask, corral
 from terminal import Terminal
 
-from core.settings import user_paths
+from core.paths import user_paths
 
 pytestmark = pytest.mark.journey
 SHUT = "The daemon was shut down by"

@@ -27,7 +27,7 @@ from command import ask, corral, until
 from crowd import Crowd, Heard, made
 
 from core.nodes import proc
-from core.settings import user_paths
+from core.paths import user_paths
 
 EQUAL = tuple(f"equal{n}" for n in range(5))
 SLOTS, REPLICAS = 4, 3

@@ -13,7 +13,7 @@ from command import ask, corral, until
 from core import starting
 from core.client import Client
 from core.nodes import proc
-from core.settings import user_paths
+from core.paths import user_paths
 
 pytestmark = pytest.mark.journey
 

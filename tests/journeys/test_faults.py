@@ -34,7 +34,7 @@ from core.client import Client
 from core.errors import CorralError, NoDaemon, NotFound, StoreError, TimedOut
 from core.nodes.proc import start_time
 from core.nouns import ChatOptions, DeploymentSpec, ImportJob
-from core.settings import Paths, user_paths
+from core.paths import Paths, user_paths
 
 pytestmark = [pytest.mark.journey, pytest.mark.timeout(180)]
 

@@ -16,7 +16,7 @@ from core import program_version
 from core.client import Client
 from core.errors import CorralError
 from core.nouns import API_VERSION, Event
-from core.settings import user_paths
+from core.paths import user_paths
 
 pytestmark = pytest.mark.journey
 LONG = "9" * 5000

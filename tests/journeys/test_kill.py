@@ -28,7 +28,7 @@ from core.errors import Conflict, CorralError, NoDaemon, NoRoom, NotFound, Timed
 from core.keeper import keeper
 from core.nodes import proc
 from core.nouns import ChatOptions, DeploymentSpec
-from core.settings import Paths, user_paths
+from core.paths import Paths, user_paths
 
 DOUBLE = Path(__file__).with_name("engine_double.py")
 ANSWER = "".join(f"w{n} " for n in range(24))

@@ -13,7 +13,8 @@ import openai
 import pytest
 from command import ask, corral, deployed, until
 
-from core.settings import PLAIN_HTTP, user_paths
+from core.paths import user_paths
+from core.settings import PLAIN_HTTP
 
 pytestmark = [pytest.mark.journey, pytest.mark.timeout(180)]
 QUESTION: Any = [{"role": "user", "content": "Say hello."}]

@@ -14,7 +14,7 @@ import fleet
 import pytest
 from command import ask, corral, until
 
-from core.settings import user_paths
+from core.paths import user_paths
 
 pytestmark = [pytest.mark.journey, pytest.mark.timeout(240)]
 

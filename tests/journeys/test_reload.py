@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from command import ask, corral, until
 
-from core.settings import user_paths
+from core.paths import user_paths
 
 pytestmark = pytest.mark.journey
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from command import ask, corral, deployed, ready, until
 
-from core.settings import user_paths
+from core.paths import user_paths
 
 pytestmark = pytest.mark.journey
 

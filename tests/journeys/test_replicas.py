@@ -16,7 +16,7 @@ from command import ask, corral, until
 from core.client import Client
 from core.nodes import proc
 from core.nouns import Deployment, Replica
-from core.settings import user_paths
+from core.paths import user_paths
 
 pytestmark = [pytest.mark.journey, pytest.mark.timeout(180)]
 

@@ -27,7 +27,7 @@ from command import ask, corral, deployed, until
 from faults import Disk, Program
 
 from core.nodes import proc
-from core.settings import Paths, user_paths
+from core.paths import Paths, user_paths
 
 pytestmark = [pytest.mark.journey, pytest.mark.timeout(180)]
 ROOT = pytest.mark.skipif(os.getuid() != 0, reason="only root can make a disk of its own or give a folder away")

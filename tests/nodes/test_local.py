@@ -17,7 +17,7 @@ from core.errors import Conflict, Failed
 from core.nodes import proc
 from core.nodes.base import LaunchOrder, LaunchState, Limits
 from core.nodes.local import Local
-from core.settings import Paths
+from core.paths import Paths
 
 SLEEP = "import time; print('up', flush=True); time.sleep(600)"
 
@@ -230,7 +230,7 @@ import asyncio, sys
 from pathlib import Path
 from core.nodes.base import LaunchOrder, Limits
 from core.nodes.local import Local
-from core.settings import Paths
+from core.paths import Paths
 root = Path({str(node._paths.root)!r})
 async def main():
     node = Local(Paths(root, root / "corral.toml", "0badcafe"))

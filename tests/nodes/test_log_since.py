@@ -8,7 +8,7 @@ import pytest
 
 from core.keeper import keeper
 from core.nodes.local import Local
-from core.settings import Paths
+from core.paths import Paths
 
 LAUNCH = "aaaaaaaaaa"
 

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from core.nodes.local import Local
-from core.settings import user_paths
+from core.paths import user_paths
 
 FIELDS = (
     "kind", "owner", "boot_id", "keeper_pid", "keeper_start", "pid", "start", "started_at", "runs", "spec",

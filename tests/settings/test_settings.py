@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from core.errors import Invalid
-from core.settings import Settings, cache_folder, load, parse, user_paths
+from core.paths import cache_folder, user_paths
+from core.settings import Settings, load, parse
 
 
 def test_no_file_means_the_defaults(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 
 from core.errors import StoreError
-from core.settings import Paths
+from core.paths import Paths
 from core.store import PACKAGES, Store, copies, database, faults, migrate
 from core.store.check import check
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from metered import PACKAGES, Usage
 
-from core.settings import Paths
+from core.paths import Paths
 from core.store import Store
 
 

@@ -8,7 +8,7 @@ import msgspec
 from core.access import Gate, Rights
 from core.audit import Audit
 from core.gateway.wire import UsageLine
-from core.settings import Paths
+from core.paths import Paths
 from core.store import Store
 from core.telemetry.rollups import DIMENSIONS, SUMS, roll
 from core.telemetry.usage import commit_batch, row_of

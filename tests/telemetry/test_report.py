@@ -10,7 +10,8 @@ from metered import NOON, PACKAGES, Usage, line
 
 from core.errors import Invalid
 from core.nouns import UsageReport
-from core.settings import Paths, PriceTable
+from core.paths import Paths
+from core.settings import PriceTable
 from core.store import Store
 from core.telemetry.keeping import Days, UsageRetention
 from core.telemetry.prices import Prices

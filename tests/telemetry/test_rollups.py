@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from metered import NOON, PACKAGES, Usage, cells, line
 
 from core.errors import StoreError
-from core.settings import Paths
+from core.paths import Paths
 from core.store import Store
 from core.telemetry.rollups import DAY, EVERY_S, HOUR, ROLLED, Rollups, state
 
@@ -115,7 +115,7 @@ async def _ends_before_the_commit(store: Store, limit: int) -> None:
 CHILD = """
 import asyncio, sys
 from pathlib import Path
-from core.settings import Paths
+from core.paths import Paths
 from core.store import Store
 from core.telemetry.rollups import roll
 

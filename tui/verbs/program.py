@@ -14,7 +14,7 @@ import click
 from core import program_version, systemd
 from core.client import Client
 from core.nouns import API_VERSION
-from core.settings import cache_folder, system_paths, user_paths
+from core.paths import cache_folder, system_paths, user_paths
 from tui.command import Told, note, note_answers, options, run, with_options
 from tui.lines import as_json, ask, say, table, tell
 from tui.plain import line

@@ -24,7 +24,8 @@ from core.audit.sinks.lines import Batch, Cursor, Item, latest, next_batch
 from core.audit.sinks.syslog import Syslog
 from core.errors import CorralError, StoreError
 from core.nouns import CORRAL, AuditRecord, SinkStatus
-from core.settings import AuditTable, Paths, SinksTable
+from core.paths import Paths
+from core.settings import AuditTable, SinksTable
 from core.store import Store
 
 log = logging.getLogger(__name__)
