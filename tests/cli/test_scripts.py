@@ -91,7 +91,7 @@ def test_a_deployment_that_is_not_there_is_told_with_those_that_are(home: Path) 
 def test_a_replica_is_explained_with_its_deployment_and_not_stopped_alone(home: Path) -> None:
     """`ps` shows chat/0 and `logs` takes it."""
     corral("deploy", "elsewhere", "--url", "http://127.0.0.1:9")
-    assert corral("explain", "elsewhere/0").stdout.startswith("elsewhere is ")
+    assert corral("explain", "elsewhere/0").stdout.startswith("elsewhere has been ")
     for args in (("stop", "elsewhere/0"), ("restart", "elsewhere/0"), ("rm", "elsewhere/0", "--yes")):
         done = corral(*args)
         assert done.returncode == 3 and "as a whole" in done.stderr and "corral scale elsewhere N" in done.stderr
