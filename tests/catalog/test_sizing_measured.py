@@ -41,6 +41,7 @@ def test_the_plan_holds_for_a_model_of_another_shape(ctx: int, parallel: int, ki
     check(gemma.cached(), "gemma-3-270m is not here: `make bench` fetches it", ctx, parallel, kind)
 
 
+@pytest.mark.timeout(300)
 def test_with_all_slots_full_it_takes_no_more_than_was_planned_at_most() -> None:
     """gemma's conversations keep states of the layers that see a window: unbounded, 15 MiB more with each turn."""
     model = gemma.cached()
