@@ -17,7 +17,7 @@ from core.gateway.keep import Keep
 from core.gateway.routes import Table
 from core.gateway.turns import Turns
 from core.gateway.upstream import Pool
-from core.gateway.usage import Spool
+from core.gateway.usage import GATEWAY_DIED, Spool
 
 WATCH_S = 0.2
 """How often the time-outs of all requests are looked at: one timer for all is cheaper than one each."""
@@ -37,6 +37,7 @@ class Running(Protocol):
     def look(self, now: float, limits: wire.GatewayLimits) -> None: ...
     def stop(self, why: str = "") -> None: ...
     def obey(self) -> None: ...
+    def line(self, outcome: str, now: float) -> wire.UsageLine: ...
 
 
 class Core:
@@ -74,11 +75,14 @@ class Core:
         return f"{self._prefix}{next(self._ids) & 0xFFFFFFFF:08x}"
 
     def flush(self) -> None:
-        """Write the usage since the last call to the spool. Refusals are few lines and wait until there is room."""
+        """Write the usage since the last call to the spool, and how far what runs has come: were this gateway killed,
+        that is what is known of it. Refusals are few lines and wait until there is room."""
         if self.spool.left > 0:
             for line in self.folded.lines():
                 self.spool.add(line)
         self.spool.flush()
+        now = time.monotonic()
+        self.spool.running([each.line(GATEWAY_DIED, now) for each in self.exchanges])
 
     def add(self, exchange: Running) -> None:
         """Take a request that begins; its time-outs are watched until `exchanges` has lost it."""

@@ -345,6 +345,40 @@ class Exchange(Seating):
             self._turn.add(b"", True)
         self._leave()
 
+    def line(self, outcome: str, now: float) -> wire.UsageLine:
+        """Its line of usage, were it to end at `now` (monotonic)."""
+        counts, seat = self._counts, self._seat
+        guessed = counts.answer is None and counts.events > 0
+        route = seat.route if seat is not None else _NOWHERE
+        in_slot = now - self._seated if self._seated is not None else 0.0
+        return wire.UsageLine(  # by place: by name it would cost a microsecond more
+            self._id,
+            time.time(),
+            self._uid,
+            self._model,
+            self._target.route.model,
+            route.id,
+            route.launch,
+            self._api.path,
+            self._status,
+            outcome,
+            counts.prompt,
+            counts.cached,
+            counts.events if guessed else counts.answer,
+            guessed,
+            (self._seated or now) - self._began,
+            self._first - self._began if self._first is not None else None,
+            now - self._began,
+            self._actor,
+            self._turn_id,
+            self._token - self._began if self._token is not None else None,
+            route.version,
+            route.node,
+            in_slot * route.cores / max(1, route.slots),
+            1,
+            self._holder.key.id if self._holder is not None else "",
+        )
+
     def _end(self, outcome: str) -> None:
         if self._done:
             return
@@ -353,40 +387,9 @@ class Exchange(Seating):
         now = self._last if outcome == "ok" else time.monotonic()
         if self._loose or self._connection is not None:
             self._let_go()
-        counts, seat = self._counts, self._seat
+        seat = self._seat
         if self._hold is not None:
             self._core.table.subjects.settle(self._hold, *self._used())
-        guessed = counts.answer is None and counts.events > 0
-        route = seat.route if seat is not None else _NOWHERE
-        in_slot = now - self._seated if self._seated is not None else 0.0
-        self._core.spool.add(
-            wire.UsageLine(  # by place: by name it would cost a microsecond more
-                self._id,
-                time.time(),
-                self._uid,
-                self._model,
-                self._target.route.model,
-                route.id,
-                route.launch,
-                self._api.path,
-                self._status,
-                outcome,
-                counts.prompt,
-                counts.cached,
-                counts.events if guessed else counts.answer,
-                guessed,
-                (self._seated or now) - self._began,
-                self._first - self._began if self._first is not None else None,
-                now - self._began,
-                self._actor,
-                self._turn_id,
-                self._token - self._began if self._token is not None else None,
-                route.version,
-                route.node,
-                in_slot * route.cores / max(1, route.slots),
-                1,
-                self._holder.key.id if self._holder is not None else "",
-            )
-        )
+        self._core.spool.add(self.line(outcome, now))
         if seat is not None:
             self._give_back(seat, now)

@@ -1,7 +1,9 @@
 """Usage lines: an append-only spool in numbered batches that are kept until the daemon has committed them.
 
 Each launch of a gateway writes a file of its own, `<launch>.jsonl`, and holds its lock while it lives. Whose lock is
-free has died or was replaced: the gateway that serves sends what is left of it, oldest first, and removes it.
+free has died or was replaced: the gateway that serves sends what is left of it, oldest first, and removes it. Beside
+it stands how far those requests had come, a second ago, that run (`<launch>.running`): of a gateway that was killed
+these are lines too.
 """
 
 from __future__ import annotations
@@ -20,6 +22,8 @@ from core.gateway import wire
 
 log = logging.getLogger("gateway")
 
+GATEWAY_DIED = "gateway-died"
+"""The outcome of a request that ran when its gateway was killed."""
 SPOOL_BYTES = 32 << 20
 BATCH_LINES = 5000
 """Of a batch at most: some 2 MB, well below what a line on the control socket may be."""
@@ -52,6 +56,9 @@ class Spool:
         last = self._batches[launch][-1][0] if launch in self._batches else 0
         self.n = max(last, self._mark())
         self._unsynced = False
+        self._runs = True
+        """Something may be written down as running."""
+        self._recover(launch)
 
     def _file(self, launch: str) -> Path:
         return self._folder / f"{launch}.jsonl"
@@ -101,8 +108,48 @@ class Spool:
                 continue
             self._adopted[launch] = descriptor
             self._read(file, launch)
+            self._recover(launch)
             if launch not in self._batches:
                 self._forget(launch)
+
+    def running(self, lines: list[wire.UsageLine]) -> None:
+        """Keep what the requests that run have used so far, in place of what was kept before. Called each second."""
+        if not lines and not self._runs:
+            return
+        file = self._running(self.launch)
+        try:
+            if lines:
+                temporary = file.with_suffix(".new")
+                with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as out:
+                    out.write(msgspec.json.encode(lines))
+                temporary.replace(file)
+            else:
+                file.unlink(missing_ok=True)
+        except OSError:  # of the disk's trouble the lines themselves tell
+            return
+        self._runs = bool(lines)
+
+    def _running(self, launch: str) -> Path:
+        return self._folder / f"{launch}.running"
+
+    def _recover(self, launch: str) -> None:
+        """Take what ran when a launch was killed, but for what had ended. (What has ended, and was committed already in
+        the second before, the daemon leaves out.)"""
+        file = self._running(launch)
+        try:
+            lines = msgspec.json.decode(file.read_bytes(), type=list[wire.UsageLine])
+        except FileNotFoundError:
+            return
+        except (OSError, msgspec.DecodeError):
+            log.warning("%s cannot be read; it is left out", file.name)
+            lines = []
+        batches = (msgspec.json.decode(data, type=wire.UsageBatch) for _, data in self._batches.get(launch, ()))
+        ended = {line.id for batch in batches for line in batch.lines}
+        for line in lines:
+            if line.id not in ended:
+                self.add(line)
+        if self.flush() or not self._lines:
+            file.unlink(missing_ok=True)
 
     def _left(self) -> list[Path]:
         """The files of all launches, oldest first; a gateway that was replaced removes what it has sent."""
@@ -116,6 +163,7 @@ class Spool:
         """Remove the file of a launch that has ended and is committed."""
         self._file(launch).unlink(missing_ok=True)
         self._file(launch).with_suffix(".n").unlink(missing_ok=True)
+        self._running(launch).unlink(missing_ok=True)
         os.close(self._adopted.pop(launch))
 
     @property
@@ -200,6 +248,7 @@ class Spool:
     def close(self) -> None:
         """Write what is left and let go of the locks."""
         self.flush()
+        self.running([])
         for descriptor in self._adopted.values():
             os.close(descriptor)
         os.close(self._out)

@@ -7,12 +7,15 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
+from core.gateway.usage import GATEWAY_DIED
 from core.gateway.wire import UsageLine
 
 MOST = 1 << 40
 """No count of a request is larger: an attached server, or a spool that was tampered with, may say anything."""
 
 
+NEAR_S = 60.0
+"""A request that was written down as running has ended within a second or two; the clock may be set meanwhile."""
 KEYLESS = "(no key)"
 """Stands for the user where nobody can be named: a program on the network without a key, or with one that is not known.
 No user has such a name, as one may have `nobody`."""
@@ -65,6 +68,14 @@ def row_of(line: UsageLine, people: Mapping[int, tuple[str, str]]) -> UsageRow:
     )  # fmt: skip
 
 
+def _ended(db: sqlite3.Connection, row: UsageRow) -> bool:
+    """Has a request ended by itself that was written down as running when its gateway was killed?"""
+    if row.outcome != GATEWAY_DIED:
+        return False
+    near = (row.time - NEAR_S, row.time + NEAR_S, row.id)
+    return db.execute("SELECT 1 FROM usage_lines WHERE time BETWEEN ? AND ? AND id = ?", near).fetchone() is not None
+
+
 def _count(said: int | None) -> int | None:
     return said if said is not None and 0 <= said < MOST else None
 
@@ -74,7 +85,7 @@ def commit_batch(db: sqlite3.Connection, gateway: str, n: int, rows: Sequence[Us
     mark = db.execute("SELECT n FROM usage_mark WHERE gateway = ?", (gateway,)).fetchone()
     if mark is not None and n <= mark[0]:
         return False
-    db.executemany(_INSERT, [msgspec.structs.astuple(row) for row in rows])
+    db.executemany(_INSERT, [msgspec.structs.astuple(row) for row in rows if not _ended(db, row)])
     db.execute(
         "INSERT INTO usage_mark (gateway, n) VALUES (?, ?) ON CONFLICT (gateway) DO UPDATE SET n = excluded.n",
         (gateway, n),

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import csv
 import io
 import json
 import os
 import re
+import signal
 import socket
 import sqlite3
 import subprocess
@@ -21,7 +24,9 @@ import pytest
 from command import ask, corral, deployed, until
 
 from core import http
+from core.errors import CorralError
 from core.nouns import UsageReport, UsageRow, UsageSums
+from core.paths import user_paths
 from tui.verbs.usage import _csv
 
 pytestmark = [pytest.mark.journey, pytest.mark.timeout(240)]
@@ -193,6 +198,34 @@ async def test_what_no_engine_counted_is_shown_as_estimated(home: Path, uncounti
     shown = corral("usage")
     assert re.search(r"^root +m +2 +0 +~0 +0 +~3 ", shown, re.M), shown
     assert "corral: ~ is estimated: of 2 requests no engine told all tokens" in shown
+
+
+async def test_a_stream_that_ran_when_the_gateway_was_killed_is_billed_for_what_was_written_down(
+    home: Path, sample: Path
+) -> None:
+    deployed("--ctx", "8192")
+    status = ask("status")
+    gateway, pid = Path(status["gateway_socket"]), status["gateway_status"]["pid"]
+    asked = {"model": "chat", "messages": [{"role": "user", "content": "Hi"}], "stream": True, "ignore_eos": True}
+    answer = await http.request(
+        gateway, "POST", "/v1/chat/completions", body=json.dumps(asked).encode(), headers={}, timeout=60
+    )
+    async with answer:
+        folder = user_paths().gateway / "spool"
+
+        def written() -> Any:
+            lines = [each for file in folder.glob("*.running") for each in json.loads(file.read_bytes())]
+            return next((line for line in lines if line.get("answer_tokens", 0) > 5), None)
+
+        line = await asyncio.to_thread(until, written)
+        os.kill(pid, signal.SIGKILL)
+        with contextlib.suppress(OSError, CorralError):
+            await answer.read()
+    found = await asyncio.to_thread(until, lambda: ask("usage", "--by", "outcome", "--since", "1h")["rows"])
+    (row,) = (each for each in found if each["group"]["outcome"] == "gateway-died")
+    assert row["sums"]["requests"] == row["sums"]["errors"] == 1
+    assert row["sums"]["answer_tokens"] >= line["answer_tokens"] and row["sums"]["prompt_tokens"] > 5
+    assert not [*folder.glob("*.running")]
 
 
 def test_a_spreadsheet_takes_no_name_for_a_formula() -> None:

@@ -13,7 +13,7 @@ from core.gateway.control import LINE_LIMIT, Control
 from core.gateway.core import Core
 from core.gateway.doors import Doors
 from core.gateway.routes import Table
-from core.gateway.usage import BATCH_LINES, SPOOL_BYTES, Spool
+from core.gateway.usage import BATCH_LINES, GATEWAY_DIED, SPOOL_BYTES, Spool
 
 ASK = {"model": "chat", "stream": True}
 
@@ -101,3 +101,29 @@ async def test_a_disk_that_does_not_sync_keeps_no_line_from_being_written(tmp_pa
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
     assert len((tmp_path / "spool" / "launch0001.jsonl").read_bytes().splitlines()) == 3
+
+
+def died(id: str, outcome: str, answer: int) -> wire.UsageLine:
+    return wire.UsageLine(
+        id=id, time=1.0, uid=7, deployment="d", model="m", replica="d/0", launch="l", path="/", status=200,
+        outcome=outcome, answer_tokens=answer,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("next_launch", ["one", "two"])
+def test_what_ran_when_a_gateway_was_killed_has_a_line_with_what_it_had_used(tmp_path, next_launch: str) -> None:
+    killed = Spool(tmp_path, "one")
+    killed.running([died("ended", GATEWAY_DIED, 3), died("runs", GATEWAY_DIED, 5)])
+    killed.add(died("ended", "ok", 4))
+    killed.flush()
+    os.close(killed._out)  # as a kill does
+    spool = Spool(tmp_path, next_launch)
+    spool.adopt()
+    batches = [msgspec.json.decode(data, type=wire.UsageBatch) for _, _, data in spool.batches()]
+    lines = [(line.id, line.outcome, line.answer_tokens) for each in batches for line in each.lines]
+    assert sorted(lines) == [("ended", "ok", 4), ("runs", "gateway-died", 5)]
+    assert not [*tmp_path.glob("*.running")]
+    spool.running([died("next", GATEWAY_DIED, 1)])
+    assert [*tmp_path.glob("*.running")] and os.stat(tmp_path / f"{next_launch}.running").st_mode & 0o77 == 0
+    spool.close()
+    assert not [*tmp_path.glob("*.running")]

@@ -7,6 +7,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from core.errors import TimedOut
 from core.gateway.wire import UsageLine
@@ -52,8 +53,6 @@ def test_a_line_is_kept_with_name_and_group_and_without_content(db: sqlite3.Conn
 
 
 def test_counts_that_cannot_be_are_none_and_stop_no_batch(db: sqlite3.Connection) -> None:
-    from msgspec.structs import replace
-
     wild = replace(LINE, prompt_tokens=10**30, cached_tokens=-5, answer_tokens=1 << 63, uid=8)
     row = row_of(wild, PEOPLE)
     assert (row.prompt_tokens, row.cached_tokens, row.answer_tokens) == (None, None, None)
@@ -103,3 +102,14 @@ async def test_the_host_s_users_have_a_name_and_a_group() -> None:
     assert await Whose().of([0, 2**31 - 3, 2**40]) == {
         0: ("root", "root"), 2**31 - 3: (f"uid:{2**31 - 3}", ""), 2**40: (f"uid:{2**40}", "")
     }  # fmt: skip
+
+
+def test_what_had_ended_before_its_gateway_was_killed_is_no_second_line(db: sqlite3.Connection) -> None:
+    ended = replace(LINE, id="ended")
+    commit_batch(db, "gw", 1, [row_of(ended, PEOPLE)])
+    late = [
+        row_of(replace(ended, id=id, time=ended.time + 1, outcome="gateway-died"), PEOPLE) for id in ("ended", "ran")
+    ]
+    commit_batch(db, "gw", 2, late)
+    found = db.execute("SELECT id, outcome FROM usage_lines ORDER BY seq").fetchall()
+    assert found == [("ended", LINE.outcome), ("ran", "gateway-died")]
