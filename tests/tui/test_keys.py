@@ -329,3 +329,13 @@ async def test_a_form_says_on_which_screen_one_is(console, screen, key, words):
         await it.press(key)
         await it.until(lambda: it.app.screen.query("#consequence"))
         await it.until(words)
+
+
+@pytest.mark.parametrize(("size", "all"), [((80, 24), False), ((200, 36), True)])
+async def test_the_line_of_keys_marks_that_there_are_more_than_fit(console, size, all):
+    async with console("8", size=size) as it:
+        foot = it.app.screen.query_one(KeyLine)
+        await it.until(lambda: foot.keys)
+        shown = "".join(segment.text for segment in foot.render_line(0)).rstrip()
+        assert shown.endswith("…") is not all and len(shown) <= size[0]
+        assert (foot.keys[-1][0] in shown) is all and "…" not in shown[:-1]

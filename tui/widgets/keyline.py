@@ -13,7 +13,7 @@ from tui.plain import line
 
 
 class KeyLine(Widget):
-    """Words from the left, as many as there is room for."""
+    """Words from the left, as many as there is room for; a mark where there are more, which help has (`?`)."""
 
     DEFAULT_CSS = "KeyLine { height: 1; width: 1fr; }"
 
@@ -32,9 +32,10 @@ class KeyLine(Widget):
         width, style, used = self.size.width, self.rich_style, 1
         colourless = getattr(self.app, "colourless", False)
         segments = [Segment(" ", style)]
-        for text, free in self.keys:
+        for n, (text, free) in enumerate(self.keys, 1):
             shown = text if free or not colourless else f"({text})"  # a terminal without colours may not know dim
-            if used + len(shown) > width:
+            if used + len(shown) + 3 * (n < len(self.keys)) > width:
+                segments.append(Segment("…", style))
                 break
             segments.append(Segment(shown, style if free else style + Style(dim=True)))
             segments.append(Segment("  ", style))
