@@ -41,7 +41,8 @@ def _told_key(key: ChatKey) -> None:
     if options().quiet:
         say(line(key.state))
         return
-    say(f"chats are {line(key.state)}: master key {line(key.id) or '-'} ({line(key.place)}), keys of {key.users} users")
+    users = "1 user" if key.users == 1 else f"{key.users} users"
+    say(f"chats are {line(key.state)}: master key {line(key.id) or '-'} ({line(key.place)}), keys of {users}")
     if key.why:
         say(f"  {line(key.why)}; {line(key.todo)}")
     if key.state == "open" and key.passphrase != (key.wanted == "passphrase"):
