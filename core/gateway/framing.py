@@ -17,6 +17,7 @@ from core.gateway.errors import Refusal
 from core.gateway.heads import LastHead
 from core.gateway.keys import Holder
 from core.gateway.limits import Meter
+from core.gateway.malformed import malformed
 from core.gateway.routes import Table
 
 HEAD_BYTES = 32 << 10
@@ -117,16 +118,16 @@ class Framer:
                 if self._chunked and self._request.frozen and more > HEAD_BYTES + AHEAD_BYTES + self._got:
                     raise Refusal(413, "too many bytes of chunk extensions", "bad_request")
         except httptools.HttpParserUpgrade:
-            raise Refusal(501, "Upgrade is not supported", "upgrade") from None
+            raise _no_upgrade(self._request.method) from None
         except httptools.HttpParserCallbackError as error:
             cause = error.__context__
-            raise cause if isinstance(cause, Refusal) else Refusal(400, _MALFORMED, "bad_request") from None
-        except httptools.HttpParserInvalidMethodError:
+            raise cause if isinstance(cause, Refusal) else malformed("") from None
+        except httptools.HttpParserInvalidMethodError as error:
             if between and _LINE.match(data):
                 raise Refusal(501, "there is no such method", "method") from None
-            raise Refusal(400, _MALFORMED, "bad_request") from None
-        except httptools.HttpParserError:
-            raise Refusal(400, _MALFORMED, "bad_request") from None
+            raise malformed(str(error), data if between else b"") from None
+        except httptools.HttpParserError as error:
+            raise malformed(str(error), data if between else b"") from None
         if between and len(self.ready) == 1 and not self.begun and self._last.learn(data, self._request.length):
             self._like = self._request
         return b""
@@ -186,7 +187,7 @@ class Framer:
         request.old = version == "1.0"
         request.keep = self._parser.should_keep_alive() and not request.old
         if self._parser.should_upgrade():
-            raise Refusal(501, "Upgrade is not supported", "upgrade")
+            raise _no_upgrade(request.method)
         if request.hosts > 1 or (request.hosts == 0 and not request.old):
             raise Refusal(400, "a request has exactly one Host header", "bad_request")
         if request.old and self._chunked:  # whoever is before us may frame it in another way
@@ -237,4 +238,7 @@ def _seconds(value: bytes) -> float:
     return seconds
 
 
-_MALFORMED = "the request is malformed"
+def _no_upgrade(method: bytes) -> Refusal:
+    if method == b"CONNECT":
+        return Refusal(501, "CONNECT is not supported: this is no proxy", "method")
+    return Refusal(501, "Upgrade is not supported", "upgrade")

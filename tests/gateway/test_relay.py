@@ -50,6 +50,47 @@ async def test_what_cannot_be_framed_is_refused_and_closed(gateway, stub, name):
     assert stub.bodies == []
 
 
+_POST = b"POST /v1/completions HTTP/1.1\r\nHost: x\r\n"
+_CHUNKED = _POST + b"Transfer-Encoding: chunked\r\n\r\n"
+MALFORMED = {
+    "two lengths": (TRAPS["two lengths"][0], "it has more than one Content-Length"),
+    "a length beside chunks": (TRAPS["length and chunks"][0], "it has both Content-Length and Transfer-Encoding"),
+    "chunks beside a length": (_POST + b"Transfer-Encoding: chunked\r\nContent-Length: 2\r\n\r\n0\r\n\r\n",
+                               "it has both Content-Length and Transfer-Encoding"),
+    "a length that is no number": (TRAPS["a length that is no number"][0], "its Content-Length is no number"),
+    "a folded header": (_POST + b"A: b\r\n c\r\n\r\n", "it has a header that is folded over several lines"),
+    "a bare LF": (TRAPS["bare line feeds"][0], "a line of its head ends with a bare LF: CR LF ends each"),
+    "a bare LF after a header": (_POST + b"A: b\n\r\n", "a line of its head ends with a bare LF: CR LF ends each"),
+    "a bare CR": (_POST + b"A: b\rB: c\r\n\r\n", "a line of its head has a bare CR: CR LF ends each"),
+    "a space before a colon": (_POST + b"A : b\r\n\r\n",
+                               "the name of a header has a space before its colon, or a character that none may have"),
+    "a control character": (_POST + b"A: b\x01\r\n\r\n", "the value of a header has a control character"),
+    "no size of a chunk": (_CHUNKED + b"zz\r\n{}\r\n0\r\n\r\n", "the size of a chunk is no hexadecimal number"),
+    "a bare LF after a size": (TRAPS["a bare line feed in a chunk"][0],
+                               "the size of a chunk ends with a bare LF: CR LF ends it"),
+    "a chunk of another size": (_CHUNKED + b"2\r\n{}}\r\n0\r\n\r\n", "a chunk is longer or shorter than its size says"),
+    "no method": (TRAPS["not http"][0], "its first line begins with no method"),
+    "a space in the URL": (b"GET /a b HTTP/1.1\r\nHost: x\r\n\r\n",
+                           "its first line does not end with HTTP/1.1 after the URL"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MALFORMED)
+async def test_what_is_malformed_is_said(gateway, stub, name):
+    await gateway.route(stub)
+    data, why = MALFORMED[name]
+    head, _, body = (await gateway.raw(data)).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400 ")
+    assert json.loads(body)["error"]["message"] == f"the request is malformed: {why}"
+
+
+@pytest.mark.parametrize("hello", [b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", b"\x16"])
+async def test_who_speaks_tls_to_a_plain_port_is_told_that_it_is_one(gateway, stub, hello):
+    await gateway.route(stub)
+    answer = await gateway.raw(hello)
+    assert answer.startswith(b"HTTP/1.1 400 ") and b"this port speaks plain HTTP, and TLS came" in answer
+
+
 REFUSALS = {
     "too long a body": (b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 16777217\r\n\r\n",
                         b"413 Content Too Large", "a body has at most 16777216 bytes", "body_too_large"),
@@ -66,6 +107,8 @@ REFUSALS = {
                  "/v1/responses/input_tokens, /v1/messages, /v1/messages/count_tokens, /v1/rerank, /tokenize, "
                  "/detokenize and /v1/models", "not_found"),
     "no url": (b"GET x:y:z HTTP/1.0\r\n\r\n", b"400 Bad Request", "the request is malformed", "bad_request"),
+    "a tunnel": (TRAPS["a tunnel"][0], b"501 Not Implemented", "CONNECT is not supported: this is no proxy", "method"),
+    "http/2": (TRAPS["http/2"][0], b"400 Bad Request", "this speaks HTTP/1.1, and HTTP/2 came", "bad_request"),
     "no deployment": (b'POST /v1/completions HTTP/1.0\r\nContent-Length: 13\r\n\r\n{"model":"x"}',
                       b"404 Not Found", "there is no deployment 'x'", "model_not_found"),
     "an upgrade": (b"GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n",
