@@ -9,7 +9,7 @@ from urllib.parse import unquote_to_bytes
 import msgspec
 
 from core.gateway import following
-from core.gateway.apis import APIS
+from core.gateway.apis import ROUTES
 from core.gateway.asker import PROBES, Asker
 from core.gateway.core import Core
 from core.gateway.errors import Refusal
@@ -18,7 +18,7 @@ from core.gateway.framing import Request
 from core.gateway.routes import Target, unknown
 
 MODELS = b"/v1/models"
-_NO_ROUTE = f"no such route; there are {', '.join(api.path for api in APIS)} and {MODELS.decode()}"
+_NO_ROUTE = f"no such route; there are {', '.join(path.decode() for path in ROUTES)} and {MODELS.decode()}"
 
 
 class Client(following.Client, Protocol):
@@ -44,9 +44,10 @@ def answer(core: Core, asker: Asker, client: Client, request: Request, path: byt
 
 def other_method(client: Client, request: Request, allow: str, todo: str) -> None:
     """OPTIONS says what a route takes; anything else is 405. Raises `Refusal`."""
+    allow += ", OPTIONS"
     if request.method != b"OPTIONS":
         raise Refusal(405, todo, "method", allow=allow)
-    client.json(200, b"", f"Allow: {allow}, OPTIONS\r\n".encode())
+    client.json(200, b"", f"Allow: {allow}\r\n".encode())
 
 
 def _probe(core: Core, client: Client, request: Request, path: bytes) -> None:

@@ -14,6 +14,7 @@ from msgspec import Meta
 
 from core.gateway.apis import COUNTED_BYTES, Api
 from core.gateway.errors import Refusal
+from core.gateway.misread import misread
 
 ITEMS = 10_000
 """Of the arrays of a request's schemas in all: an engine writes a grammar of them, element by element."""
@@ -121,18 +122,18 @@ def read(api: Api, body: bytes) -> Asked:
         asked = _DECODE(body)
         items = max(map(_items, schemas)) if (schemas := asked.schemas()) else 0
     except msgspec.ValidationError as error:
-        raise Refusal(400, f"the body cannot be read: {error}", "bad_request") from None
+        raise misread(str(error)) from None
     except (msgspec.DecodeError, UnicodeDecodeError):
         raise Refusal(400, "the body cannot be read: it is not JSON", "bad_request") from None
     if asked.logprobs is not None and asked.logprobs > api.logprobs:
-        raise Refusal(400, f"logprobs is at most {api.logprobs} here", "bad_request")
+        raise Refusal(400, f"logprobs is at most {api.logprobs} here", "bad_request", param="logprobs")
     if len(body) > 3 * PROMPTS:  # what is shorter holds no more
         _count("prompt", asked.prompt, PROMPTS)
         _count("input", asked.input, INPUTS)
         _count("documents", asked.documents, INPUTS)
     if asked.grammar and (count := sum(map(asked.grammar.count, ("?", "*", "{0")))) > CHOICES:
         why = f"grammar has {count} parts that may be left out (`?`, `*`, `{{0`) and may have {CHOICES}"
-        raise Refusal(400, f"{why}: json_schema has no such limit", "bad_request")
+        raise Refusal(400, f"{why}: json_schema has no such limit", "bad_request", param="grammar")
     if items > ITEMS:
         raise Refusal(400, f"the arrays of a schema have at most {ITEMS} items in all", "bad_request")
     return asked
@@ -154,7 +155,8 @@ def _count(name: str, texts: msgspec.Raw, most: int) -> None:
         return
     count = sum(bytes(memoryview(each)[:1]) in (b'"', b"[", b"{") for each in _LIST(texts))
     if count > most:
-        raise Refusal(400, f"{name} has {count} entries and may have {most}: send several requests", "bad_request")
+        why = f"{name} has {count} entries and may have {most}: send several requests"
+        raise Refusal(400, why, "bad_request", param=name)
 
 
 def _items(schema: msgspec.Raw) -> float:

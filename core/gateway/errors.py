@@ -26,13 +26,16 @@ _WORD = 100
 
 class Refusal(Exception):
     """A request that the gateway itself answers with an error. Never holds a prompt or an answer. `allow`: the methods
-    that a 405 names."""
+    that a 405 names. `param`: the field of the body that is wrong."""
 
-    def __init__(self, status: int, message: str, code: str, *, allow: str = "", headers: bytes = b"") -> None:
+    def __init__(
+        self, status: int, message: str, code: str, *, allow: str = "", headers: bytes = b"", param: str = ""
+    ) -> None:
         super().__init__(message)
         self.status = status
         self.message = message
         self.code = code
+        self.param = param or None
         self.headers = headers + (f"Allow: {allow}\r\n".encode() if allow else b"")
         """More of them, each with its line end."""
 
@@ -55,7 +58,13 @@ class Refusal(Exception):
         if shape == "responses":
             # As documented, and with `error`: OpenAI's clients raise for that alone.
             fields = self._fields()
-            told = {"type": "error", "code": self.code, "message": self.message, "param": None, "sequence_number": 0}
+            told = {
+                "type": "error",
+                "code": self.code,
+                "message": self.message,
+                "param": self.param,
+                "sequence_number": 0,
+            }
             return b"event: error\ndata: " + msgspec.json.encode({**told, "error": fields}) + b"\n\n"
         return b"data: " + self.body() + b"\n\n"
 
@@ -66,7 +75,7 @@ class Refusal(Exception):
             kind = "permission_error"
         else:
             kind = "invalid_request_error" if self.status < 500 else "server_error"
-        return {"message": self.message, "type": kind, "param": None, "code": self.code}
+        return {"message": self.message, "type": kind, "param": self.param, "code": self.code}
 
 
 def _messages_body(status: int, message: str, kind: str | None = None) -> bytes:

@@ -72,6 +72,37 @@ async def test_a_number_that_would_end_an_engine_is_refused_before_it_gets_there
     assert not stub.bodies
 
 
+MISREAD = [
+    ({"model": "chat", "max_tokens": "many"}, "max_tokens must be a number, not a string", "max_tokens"),
+    ({"model": "chat", "stream": 1}, "stream must be true or false, not a number", "stream"),
+    ({"model": "chat", "stream_options": []}, "stream_options must be an object, not a list", "stream_options"),
+    ({"model": "chat", "stream_options": {"include_usage": "y"}},
+     "stream_options.include_usage must be true or false, not a string", "stream_options.include_usage"),
+    ({"model": "chat", "logprobs": "x"}, "logprobs must be true or false or a number, not a string", "logprobs"),
+    ({"model": "chat", "top_logprobs": 21}, "top_logprobs must be at most 20", "top_logprobs"),
+    ({"model": "chat", "logprobs": 21}, "logprobs must be at most 20", "logprobs"),
+    ({"model": "chat", "n": -1}, "n must be at least 0", "n"),
+    ({"model": "chat", "dry_sequence_breakers": ["a"] * 17}, "dry_sequence_breakers has at most 16 entries",
+     "dry_sequence_breakers"),
+    ({"model": "chat", "dry_sequence_breakers": [1]}, "dry_sequence_breakers[0] must be a string, not a number",
+     "dry_sequence_breakers[0]"),
+    ({"model": "chat", "grammar": "x" * 20_000}, "grammar has at most 16384 characters", "grammar"),
+    ({"model": None}, "model must be a string, not null", "model"),
+    ({}, "model is required", "model"),
+    ([], "the body must be an object, not a list", None),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("body", "message", "param"), MISREAD)
+async def test_a_field_that_cannot_be_read_is_named_in_the_words_of_the_api(gateway, stub, body, message, param):
+    await gateway.route(stub)
+    answer = await asked(gateway, CHAT, json.dumps(body).encode())
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    error = json.loads(answer.partition(b"\r\n\r\n")[2])["error"]
+    assert (error["message"], error["param"], error["code"]) == (message, param, "bad_request")
+    assert error["type"] == "invalid_request_error" and not stub.bodies
+
+
 @pytest.mark.parametrize(("path", "fields"), SCHEMAS)
 async def test_a_schema_of_which_an_engine_would_make_a_huge_grammar_is_refused(gateway, stub, path, fields):
     await gateway.route(stub)

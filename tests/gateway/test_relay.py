@@ -97,7 +97,7 @@ REFUSALS = {
     "not json": (b"POST /v1/completions HTTP/1.0\r\nContent-Length: 5\r\n\r\nhello",
                  b"400 Bad Request", "the body cannot be read: it is not JSON", "bad_request"),
     "no model": (b"POST /v1/completions HTTP/1.0\r\nContent-Length: 2\r\n\r\n{}",
-                 b"400 Bad Request", "the body cannot be read: Object missing required field `model`", "bad_request"),
+                 b"400 Bad Request", "model is required", "bad_request"),
     "get instead of post": (b"GET /v1/completions HTTP/1.0\r\n\r\n",
                             b"405 Method Not Allowed", "POST a JSON body here", "method"),
     "post instead of get": (b"POST /v1/models HTTP/1.0\r\nContent-Length: 2\r\n\r\n{}",
@@ -105,7 +105,7 @@ REFUSALS = {
     "no route": (b"GET /v2/models HTTP/1.0\r\n\r\n", b"404 Not Found",
                  "no such route; there are /v1/chat/completions, /v1/completions, /v1/embeddings, /v1/responses, "
                  "/v1/responses/input_tokens, /v1/messages, /v1/messages/count_tokens, /v1/rerank, /tokenize, "
-                 "/detokenize and /v1/models", "not_found"),
+                 "/detokenize, /rerank and /v1/models", "not_found"),
     "no url": (b"GET x:y:z HTTP/1.0\r\n\r\n", b"400 Bad Request", "the request is malformed", "bad_request"),
     "a tunnel": (TRAPS["a tunnel"][0], b"501 Not Implemented", "CONNECT is not supported: this is no proxy", "method"),
     "http/2": (TRAPS["http/2"][0], b"400 Bad Request", "this speaks HTTP/1.1, and HTTP/2 came", "bad_request"),
@@ -320,7 +320,7 @@ async def test_a_turn_outlives_its_client(gateway, stub):
     ("target", "status", "allow"),
     [
         ("/v1/models", b"200 OK", None),
-        ("/v1/chat/completions", b"405 Method Not Allowed", b"POST"),
+        ("/v1/chat/completions", b"405 Method Not Allowed", b"POST, OPTIONS"),
         ("/nowhere", b"404 Not Found", None),
     ],
 )
@@ -340,8 +340,8 @@ async def test_head_is_answered_without_a_body_and_the_next_answer_is_found(gate
 @pytest.mark.parametrize(
     ("method", "target", "allow"),
     [
-        ("POST", "/v1/models", b"GET, HEAD"),
-        ("PUT", "/v1/completions", b"POST"),
+        ("POST", "/v1/models", b"GET, HEAD, OPTIONS"),
+        ("PUT", "/v1/completions", b"POST, OPTIONS"),
         ("PUT", "/corral/turns/x", b"GET, DELETE"),
     ],
 )
