@@ -172,6 +172,7 @@ class Daemon:
         self.limiter.on_change += [self.deployments.link.touch, self._tell_of_access]
         self.limiter.ask = self.deployments.link.spent
         self.deployments.link.on_used = self.keys.used
+        self.deployments.link.key_of = self.keys.known
         first = [*self.store.warnings, *filter(None, [systemd.logout_ends(user_name(os.getuid()))])]
         self.warned = Warned(
             self.bus,

@@ -158,6 +158,11 @@ class Keys:
         """Every one, whoever asks: for names."""
         return [row.key for row in self._rows.values()]
 
+    def known(self, id: str) -> Key | None:
+        """The key with this id, revoked ones too, whoever asks: for names."""
+        row = self._rows.get(id)
+        return row.key if row is not None else None
+
     def _state(self, key: Key) -> Key:
         return msgspec.structs.replace(key, state=self.owners.state(key))
 

@@ -19,10 +19,11 @@ from core.deployments.doors import DoorRecords, statuses
 from core.deployments.gateways import Gateways
 from core.deployments.silence import Silence
 from core.deployments.snapshots import limits_of, needs
+from core.deployments.turnedaway import turned_away
 from core.errors import CorralError, Failed
 from core.gateway import wire
 from core.nodes.base import Node
-from core.nouns import CORRAL, STRANGER, Actor, GatewayStatus
+from core.nouns import GatewayStatus, Key
 from core.paths import Paths
 from core.peer import peer
 from core.settings import Settings
@@ -76,6 +77,8 @@ class GatewayLink:
         self._limited = limited
         self.on_used: Callable[[dict[str, float], dict[str, str]], None] | None = None
         """Told when keys were used (epoch seconds) and from where."""
+        self.key_of: Callable[[str], Key | None] = lambda id: None
+        """The key with this id, if there is or was one."""
         self._on_live = on_live
         self._clock = clock
         self._name = name or _uid
@@ -366,23 +369,18 @@ class GatewayLink:
                 case _:
                     pass
 
-    async def _turned_away(self, uid: int) -> Actor:
-        # A program that came by TCP without a key that is known: its reason says from where.
-        name = {wire.SEVERAL: "several", CORRAL.uid: STRANGER}.get(uid) or await self._name(uid)
-        return Actor(uid=uid, name=name, through="gateway")
-
     async def _commit(self, batch: wire.UsageBatch) -> None:
         people = await self._whose.of({line.uid for line in batch.lines})
         rows = [row_of(line, people) for line in batch.lines]
-        denied = [(each, await self._turned_away(each.uid)) for each in batch.denied]
+        denied = [(each, *await turned_away(each, self.key_of, self._name)) for each in batch.denied]
 
         def work(db: sqlite3.Connection) -> None:
             if not commit_batch(db, batch.launch, batch.n, rows):
                 return
-            for each, actor in denied:
+            for each, actor, object in denied:
                 often = f" ({each.times} times within {each.last - each.first:.1f} s)" if each.times > 1 else ""
                 self._gate.denied(
-                    db, actor, "gateway.refused", "gateway:local", f"{batch.launch}-{batch.n}", each.reason + often,
+                    db, actor, "gateway.refused", object, f"{batch.launch}-{batch.n}", each.reason + often,
                     after={"times": each.times, "first": round(each.first, 3), "last": round(each.last, 3)},
                 )  # fmt: skip
 

@@ -60,7 +60,8 @@ class Asker:
             if holder.key.id != self._holds:
                 self._hold(holder)
             if request.actor or request.turn or request.groups is not None:
-                raise Refusal(403, "X-Corral headers are the daemon's", "not_allowed")
+                key = holder.key.uid, holder.key.id
+                raise Refusal(403, "X-Corral headers are the daemon's", "not_allowed", key=key)
             return
         if self.source != LOCAL:
             if request.target in PROBES or _path(request.target) in PROBES:

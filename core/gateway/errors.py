@@ -26,16 +26,26 @@ _WORD = 100
 
 class Refusal(Exception):
     """A request that the gateway itself answers with an error. Never holds a prompt or an answer. `allow`: the methods
-    that a 405 names. `param`: the field of the body that is wrong."""
+    that a 405 names. `param`: the field of the body that is wrong. `key`: of the
+    known key that is turned away, the uid of its owner and its id."""
 
     def __init__(
-        self, status: int, message: str, code: str, *, allow: str = "", headers: bytes = b"", param: str = ""
+        self,
+        status: int,
+        message: str,
+        code: str,
+        *,
+        allow: str = "",
+        headers: bytes = b"",
+        param: str = "",
+        key: tuple[int, str] | None = None,
     ) -> None:
         super().__init__(message)
         self.status = status
         self.message = message
         self.code = code
         self.param = param or None
+        self.key = key
         self.headers = headers + (f"Allow: {allow}\r\n".encode() if allow else b"")
         """More of them, each with its line end."""
 

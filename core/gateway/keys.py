@@ -43,14 +43,18 @@ class Holder:
         """Deployments that it may use, and between which unix times that need not be looked at again."""
         self._networks: tuple[Network, ...] = tuple(ipaddress.ip_network(each, strict=False) for each in key.sources)
 
+    def _refusal(self, status: int, why: str, code: str) -> Refusal:
+        key = self.key
+        return Refusal(status, f"the key {key.name} {why}", code, key=(key.uid, key.id))
+
     def come_from(self, source: str, now: float) -> None:
         """Raises `Refusal` if it has ended or may not come from there (`unix`, or an address)."""
         if now >= self._until:
-            raise Refusal(401, f"the key {self.key.name} has expired", "invalid_api_key")
+            raise self._refusal(401, "has expired", "invalid_api_key")
         if self._networks and source not in (LOCAL, self._came):
             address = ipaddress.ip_address(source)
             if not any(address in network for network in self._networks):
-                raise Refusal(403, f"the key {self.key.name} may not be used from {source}", "not_allowed")
+                raise self._refusal(403, f"may not be used from {source}", "not_allowed")
             self._came = source
         self.used_at, self.source = now, source
 

@@ -357,8 +357,13 @@ class ClientConnection(asyncio.Protocol):
         """Answer with an error. Whoever is turned away for who he is goes into the audit trail."""
         if refusal.status in (401, 403):
             asker = self._asker
-            source = "" if asker.source == LOCAL else f", from {asker.source}"
-            self._core.denials.note(asker.uid, refusal.message + source, time.time())
+            told = asker.source == LOCAL or refusal.message.endswith(f" from {asker.source}")
+            reason = refusal.message if told else f"{refusal.message}, from {asker.source}"
+            holder = self._current.holder
+            uid, key = (holder.key.uid, holder.key.id) if holder is not None else (asker.uid, "")
+            if refusal.key is not None:
+                uid, key = refusal.key
+            self._core.denials.note(uid, reason, time.time(), key)
         if not self._closed:
             shape = self._current.shape
             self.json(refusal.status_in(shape), refusal.body(shape), refusal.headers, queued)

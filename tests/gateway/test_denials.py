@@ -1,7 +1,9 @@
 """Who is turned away at the gateway is found in the audit trail: at once, once for a flood, and never twice."""
 
 import asyncio
+import hashlib
 import os
+import socket
 from types import SimpleNamespace
 
 import msgspec
@@ -12,6 +14,7 @@ from core.audit import Audit
 from core.deployments.gatewaylink import GatewayLink
 from core.gateway import wire
 from core.gateway.denials import MOST, WINDOW_S, Denials
+from core.nouns import Key, Subject
 from core.paths import Paths
 from core.settings import Settings
 from core.store import Store
@@ -72,8 +75,20 @@ def test_a_clock_that_is_set_back_keeps_nothing_back():
     assert told(denials, 100.0) == [(5, "no", 1)]
 
 
-async def denied(gateway) -> list[wire.Denied]:
-    while not (found := [each for batch in gateway.usage for each in batch.denied]):
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+def key_for(name: str, **fields) -> wire.Key:
+    """Whose secret is its name, and so is its id."""
+    hash = hashlib.sha256(name.encode()).hexdigest()
+    return wire.Key(id=name, name=name, hash=hash, owner="ann", uid=4242, behind=4242, **fields)
+
+
+async def denied(gateway, want=lambda each: True) -> list[wire.Denied]:
+    while not (found := [each for batch in gateway.usage for each in batch.denied if want(each)]):
         await gateway.expect(wire.UsageBatch)
     return found
 
@@ -97,6 +112,33 @@ async def test_they_outlive_a_gateway_that_is_killed_with_nobody_to_tell(gateway
     gateway.start()
     await gateway.connect()
     assert (await denied(gateway))[0].times == 1
+
+
+def test_the_same_reason_for_two_keys_is_told_of_each():
+    denials = Denials()
+    for key in ("k1", "k2", "k1"):
+        denials.note(5, "no", 100.0, key)
+    assert [(each.key, each.times) for each in denials.due(100.0)] == [("k1", 2), ("k2", 1)]
+
+
+async def test_a_known_key_that_is_refused_is_told_by_its_id_with_its_address_once(gateway, stub):
+    at = free_port()
+    keys = [key_for("net", sources=("10.0.0.0/8",)), key_for("few", endpoints=("embeddings",))]
+    await gateway.route(stub, keys=keys, listen=f"127.0.0.1:{at}")
+    told = {}
+    for name in ("net", "few", "unknown"):
+        reader, writer = await asyncio.open_connection("127.0.0.1", at)
+        writer.write(f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+                     f"Authorization: Bearer {name}\r\nContent-Length: 0\r\n\r\n".encode())  # fmt: skip
+        async with asyncio.timeout(10):
+            assert b" 40" in await reader.read()
+        writer.close()
+        for each in await denied(gateway, lambda each: each.reason not in told.values()):
+            told[each.key] = each.reason
+            assert each.uid == (4242 if each.key else -1)
+    assert told["net"] == "the key net may not be used from 127.0.0.1"
+    assert told["few"] == "the key few may not ask /v1/chat/completions, from 127.0.0.1"
+    assert told[""].endswith("from 127.0.0.1") and len(told) == 3
 
 
 class Before(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="usagebatch"):
@@ -149,4 +191,19 @@ async def test_the_audit_trail_has_who_was_turned_away_once_however_often_it_is_
     (record,) = await audit.ls(verb="gateway.refused")
     assert (record.actor, record.uid, record.outcome) == ("stranger", 7, "refused")
     assert record.reason == "uid 7 may not use this gateway (3 times within 2.0 s)"
+    made = {"begins": "corral_a", "created_at": 1.0, "created_by": "ann"}
+    keys = {
+        "k1": Key(id="k1", name="net", owner=Subject(kind="user", name="ann", id=7), **made),
+        "k2": Key(id="k2", name="net", owner=Subject(kind="account", name="ci"), **made),
+    }
+    link.key_of = keys.get
+    for n, key in enumerate(("k1", "k2", "gone"), start=2):
+        many = wire.Denied(uid=-1, reason="the key net has expired", times=1, first=1.0, last=1.0, key=key)
+        await link._commit(wire.UsageBatch(launch="l", n=n, lines=(), denied=(many,)))
+    found = [(each.actor, each.uid, each.object) for each in await audit.ls(verb="gateway.refused")]
+    assert sorted(found) == [
+        ("account:ci", -1, "key:ci/net"), ("ann", 7, "key:ann/net"), ("stranger", -1, "gateway:local"),
+        ("stranger", 7, "gateway:local"),
+    ]  # fmt: skip
+    assert [each.actor for each in (await audit.find("object:key:ann/net")).records] == ["ann"]
     assert (await audit.verify()).ok

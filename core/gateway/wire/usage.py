@@ -52,3 +52,5 @@ class Denied(msgspec.Struct, frozen=True, kw_only=True):
     times: int
     first: float
     last: float
+    key: str = ""
+    """Id of the API key that they came with, if it is a known one: they are its owner's, whose uid this is."""
