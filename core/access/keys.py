@@ -7,7 +7,6 @@ host no key works, and none of his service accounts'.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import secrets as random
 import sqlite3
@@ -30,6 +29,7 @@ from core.access.secrets import PREFIX, SHOWN, hash_of, new_secret, well_formed
 from core.errors import Conflict, CorralError, Invalid, NotAllowed, NotFound, missing
 from core.nouns import Actor, FoundKey, Key, Limits, NewKey, Subject
 from core.store import Store
+from core.userfiles import UserChanges
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +60,7 @@ class Keys:
         self._clock = clock
         self._rows: dict[str, KeyRow] = {}
         self.owners = Owners(gate, clock=clock)
+        self._changes = UserChanges()
         self._used: dict[str, tuple[float, str]] = {}
         """Uses that the database does not know yet."""
         self.on_change: list[Callable[[], None]] = []
@@ -71,10 +72,11 @@ class Keys:
         self._rows = {row.key.id: row for row in await self._store.read(keytables.all_keys)}
         await self._look()
 
-    async def run(self, pause: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
-        """Look from time to time who is still there, and write down when keys were used, until cancelled."""
+    async def run(self, pause: Callable[[float], Awaitable[None]] | None = None) -> None:
+        """Look from time to time, and when the host's own files change, who is still there, and write down when keys
+        were used, until cancelled."""
         while True:
-            await pause(LOOK_EVERY_S)
+            await (pause or self._changes.within)(LOOK_EVERY_S)
             if await self._look():
                 self._tell()
             try:

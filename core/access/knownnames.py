@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable
 
 from core.access.people import names_of
 from core.errors import CorralError
+from core.userfiles import UserChanges
 
 log = logging.getLogger(__name__)
 
 LOOK_EVERY_S = 60.0
+"""For users of a directory, which tells nobody that it has changed."""
 
 
 class KnownNames:
@@ -19,6 +20,7 @@ class KnownNames:
 
     def __init__(self, whose: Callable[[], Iterable[int]]) -> None:
         self._whose = whose
+        self._changes = UserChanges()
         self.names: dict[int, str] = {}
 
     async def look(self) -> bool:
@@ -32,10 +34,11 @@ class KnownNames:
         return self.names != before
 
     async def run(
-        self, tell: Callable[[], None], pause: Callable[[float], Awaitable[None]] = asyncio.sleep
+        self, tell: Callable[[], None], pause: Callable[[float], Awaitable[None]] | None = None
     ) -> None:  # fmt: skip
-        """Look each minute, and `tell` what has changed, until cancelled."""
+        """Look each minute, and at once when the host's own files change, and `tell` what has changed, until
+        cancelled."""
         while True:
-            await pause(LOOK_EVERY_S)
+            await (pause or self._changes.within)(LOOK_EVERY_S)
             if await self.look():
                 tell()

@@ -6,7 +6,6 @@ himself. What is set here holds beside what the owner of a key sets for his key.
 
 from __future__ import annotations
 
-import asyncio
 import re
 import sqlite3
 import time
@@ -70,7 +69,7 @@ class Limiter:
         self._rows = {each.subject: each for each in await self._store.read(_all)}
         await self._known.look()
 
-    async def run(self, pause: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
+    async def run(self, pause: Callable[[float], Awaitable[None]] | None = None) -> None:
         """Look from time to time whether users were renamed or have left, until cancelled."""
         await self._known.run(self._tell, pause)
 

@@ -130,7 +130,7 @@ class Rights:
             why = f"{actor.name} is {who}{self._in_vain(actor, permission, object, now)}"
             return Decision(allowed=True, permission=permission, object=object, why=why)
         if actor.name.startswith(UNKNOWN):
-            why = f"this host knows no user with the uid {actor.uid}"
+            why = f"this host knows no user with the uid {actor.uid}, or did not say so in time"
             return Decision(allowed=False, permission=permission, object=object, why=why)
         mine = self.of(actor, now)
         for grant, means in mine:

@@ -6,7 +6,6 @@ opposite he could not grant; the last admin stays.
 
 from __future__ import annotations
 
-import asyncio
 import re
 import sqlite3
 import time
@@ -63,7 +62,7 @@ class Access:
 
         await self._known.look()
 
-    async def run(self, pause: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
+    async def run(self, pause: Callable[[float], Awaitable[None]] | None = None) -> None:
         """Look from time to time whether users were renamed or have left the host, until cancelled."""
         await self._known.run(self._tell, pause)
 

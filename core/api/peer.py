@@ -11,13 +11,15 @@ from concurrent.futures import ThreadPoolExecutor
 
 from core.nouns import Actor
 from core.peer import peer
+from core.userfiles import Stamp, stamp
 
 _THROUGH = ("console", "cli")
 LOOKUP_S = 2.0
-"""How long a caller waits for the own name; then the uid stands for it."""
+"""How long a caller waits for the own name; then the uid stands for it, which holds no right."""
 KEPT = 4096
-KNOWN_S = 60.0
-"""A name is believed for so long: users are renamed and leave, and their numbers are given out again."""
+KNOWN_S = 2.0
+"""A name is believed for so long, and only while the host's own files are as they were: users are renamed and leave,
+and their numbers are given out again. A directory tells nobody that it has changed, so for it these seconds count."""
 
 
 class Names:
@@ -25,26 +27,32 @@ class Names:
     wait for it."""
 
     def __init__(
-        self, look_up: Callable[[int], str] | None = None, clock: Callable[[], float] = time.monotonic
-    ) -> None:
+        self, look_up: Callable[[int], str] | None = None, clock: Callable[[], float] = time.monotonic,
+        changed: Callable[[], Stamp] = stamp,
+    ) -> None:  # fmt: skip
         self._look_up = look_up or user_name
         self._clock = clock
+        self._changed = changed
         self._thread = ThreadPoolExecutor(1, "names")
-        self._known: dict[int, tuple[float, str]] = {}
+        self._known: dict[int, tuple[float, Stamp, str]] = {}
 
     async def of(self, uid: int) -> str:
-        """`uid:1000` if the host knows no name, or does not say it in time and never did."""
-        until, known = self._known.get(uid, (0.0, ""))
-        if known and self._clock() < until:
+        """`uid:1000` if the host knows no name, or does not say it in time: what it said before may be another's now,
+        and rights hang on it."""
+        before = self._changed()  # a change during the look-up makes what it finds old at once
+        until, then, known = self._known.get(uid, (0.0, (), ""))
+        if known and then == before and self._clock() < until:
             return known
+        self._known.pop(uid, None)
+        began = self._clock()
         try:
             async with asyncio.timeout(LOOKUP_S):
                 name = await asyncio.get_running_loop().run_in_executor(self._thread, self._look_up, uid)
         except TimeoutError:
-            return known or f"uid:{uid}"
+            return f"uid:{uid}"
         if len(self._known) >= KEPT:
             self._known.clear()
-        self._known[uid] = (self._clock() + KNOWN_S, name)
+        self._known[uid] = (began + KNOWN_S, before, name)
         return name
 
     async def actor(self, sock: socket.socket, through: str) -> Actor:

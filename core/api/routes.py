@@ -345,12 +345,14 @@ def _deployments(server: Server, s: Services) -> None:
 
 async def follow(call: Call, bus: Bus, sees: Callable[[Event], bool]) -> web.StreamResponse:
     """Events after `since` (or Last-Event-ID) that the caller `sees` when they are sent, with a comment each 15 s so
-    that a dead client is noticed."""
+    that a dead client is noticed. It ends when the caller has left the host, or his uid is somebody else's."""
     since = call.text("since") or call.http.headers.get("Last-Event-ID") or None
     response = await event_stream(call.http)
     async with contextlib.aclosing(bus.follow(since, idle_s=PING_S)) as batches:
         with contextlib.suppress(ConnectionResetError):
             async for batch in batches:
+                if not await call.still():
+                    break
                 for event in filter(sees, batch):
                     await response.write(
                         b"id: " + event.id.encode() + b"\ndata: " + msgspec.json.encode(event) + b"\n\n"

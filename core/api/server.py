@@ -63,10 +63,14 @@ class RouteRight(NamedTuple):
 class Call:
     """One request: who (`actor`), its id, and its decoded parts."""
 
-    def __init__(self, request: web.Request, actor: Actor, request_id: str) -> None:
+    def __init__(
+        self, request: web.Request, actor: Actor, request_id: str, still: Callable[[], Awaitable[bool]]
+    ) -> None:  # fmt: skip
         self.http = request
         self.actor = actor
         self.request = request_id
+        self.still = still
+        """Whether the host knows the caller by the same name as when he asked: for answers that last."""
 
     def path(self, name: str) -> str:
         return self.http.match_info[name]
@@ -171,7 +175,11 @@ class Server:
         actor = await self._names.actor(peer, request.headers.get("Corral-Through", ""))
         said = request.headers.get("X-Request-Id", "")
         request_id = said if said.isascii() and said.isalnum() and 8 <= len(said) <= 64 else secrets.token_hex(8)
-        return Call(request, actor, request_id)
+
+        async def still() -> bool:
+            return await self._names.of(actor.uid) == actor.name
+
+        return Call(request, actor, request_id, still)
 
     @web.middleware
     async def _outermost(

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+from pathlib import Path
 from typing import Any
 
 import pytest
 from house import FIRST, NOW, ROOT, House
 
 from core.access import Access, Gate, Rights
+from core.access.knownnames import LOOK_EVERY_S
 from core.errors import Conflict, CorralError, Invalid, NotAllowed, NotFound, Unseen
 from core.nouns import Actor, Role
+from core.userfiles import GLANCE_S, UserChanges
 
 
 async def test_the_first_admins_are_a_grant_that_is_recorded_and_written_once(house: House) -> None:
@@ -235,6 +238,34 @@ async def test_a_user_who_left_or_was_renamed_has_no_rules_for_the_gateway(
         await house.access.run(pause)
     assert [each for each in house.access.uses("deployments.use") if each.kind == "user"] == []
     assert house.told == told + 1
+
+
+async def test_the_gateway_hears_within_a_second_that_the_hosts_files_have_changed(
+    house: House, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """`userdel bin; useradd -u 2 mallory`, with no minute in between."""
+    await house.grant(ROOT, "user", "user:bin", "deployment:chat")
+    passwd, told, slept = tmp_path / "passwd", asyncio.Event(), list[float]()
+    monkeypatch.setattr("core.userfiles.FILES", (passwd,))
+
+    async def other(uids: object) -> dict[int, str]:
+        return {2: "mallory"}
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        passwd.write_text("changed")
+        await real_sleep(0)
+
+    real_sleep = asyncio.sleep
+    house.access._known._changes = UserChanges(sleep)
+    monkeypatch.setattr("core.access.knownnames.names_of", other)
+    house.access.on_change.append(told.set)
+    async with asyncio.timeout(20):
+        running = asyncio.create_task(house.access.run())
+        await told.wait()
+        running.cancel()
+    assert slept[0] == GLANCE_S == 1.0 and sum(slept) < LOOK_EVERY_S
+    assert [each for each in house.access.uses("deployments.use") if each.kind == "user"] == []
 
 
 async def test_roles_are_defined_all_or_none(house: House) -> None:
