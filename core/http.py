@@ -152,7 +152,8 @@ async def request(
 
 
 async def events(response: Response) -> AsyncIterator[tuple[str, str]]:
-    """(id, data) of each server-sent event; comments are passed over. Ends when the stream ends."""
+    """(id, data) of each server-sent event, with no data for a bare id; comments are passed over. Ends when the stream
+    ends."""
     buffer = b""
     async for piece in response.pieces():
         buffer += piece.replace(b"\r\n", b"\n")
@@ -166,5 +167,5 @@ async def events(response: Response) -> AsyncIterator[tuple[str, str]]:
                     id = text
                 elif name == b"data":
                     data.append(text)
-            if data:
+            if data or id:
                 yield id, "\n".join(data)

@@ -345,7 +345,8 @@ def _deployments(server: Server, s: Services) -> None:
 
 async def follow(call: Call, bus: Bus, sees: Callable[[Event], bool]) -> web.StreamResponse:
     """Events after `since` (or Last-Event-ID) that the caller `sees` when they are sent, with a comment each 15 s so
-    that a dead client is noticed. It ends when the caller has left the host, or his uid is somebody else's."""
+    that a dead client is noticed. A bare id tells how far he was served where the last ones are not for him. It ends
+    when the caller has left the host, or his uid is somebody else's."""
     since = call.text("since") or call.http.headers.get("Last-Event-ID") or None
     response = await event_stream(call.http)
     async with contextlib.aclosing(bus.follow(since, idle_s=PING_S)) as batches:
@@ -359,4 +360,6 @@ async def follow(call: Call, bus: Bus, sees: Callable[[Event], bool]) -> web.Str
                     )
                 if not batch:
                     await response.write(b": ping\n\n")
+                elif not sees(batch[-1]):
+                    await response.write(b"id: " + batch[-1].id.encode() + b"\n\n")
     return response

@@ -172,13 +172,19 @@ class Client:
     async def picture(self) -> Picture:
         return await self.call("GET", "/picture", Picture)
 
-    async def events(self, since: str | None = None) -> AsyncIterator[Event]:
-        """Events after `since`; raises `NoDaemon` when the connection is lost."""
+    async def events(self, since: str | None = None, until: str = "") -> AsyncIterator[Event]:
+        """Events after `since` that one may see; up to the id `until`, or to a resync, which stands for it. Raises
+        `NoDaemon` when the connection is lost."""
         response = await self._open("GET", "/events" + _query(since=since))
         async with response:
             try:
-                async for _, data in http.events(response):
-                    yield msgspec.json.decode(data, type=Event)
+                async for id, data in http.events(response):
+                    event = msgspec.json.decode(data, type=Event) if data else None
+                    resync = event is not None and event.type == "resync"
+                    if event is not None and (resync or not until or _seq(id) <= _seq(until)):
+                        yield event
+                    if until and (resync or _seq(id) >= _seq(until)):
+                        return
             except OSError as error:
                 raise NoDaemon("the daemon went away", str(error)) from error
         raise NoDaemon("the daemon went away")
@@ -428,6 +434,11 @@ class Client:
             return (await response.read()).decode()
 
 
+def _seq(id: str) -> int:
+    """The place of an event among those of its daemon, by its id."""
+    return int(id.rpartition(".")[2])
+
+
 async def _in_time(events: AsyncIterator[tuple[str, str]]) -> AsyncIterator[str]:
     """The data of events that come at least each 15 s. Raises `TimedOut` when none does."""
     while True:
@@ -440,7 +451,8 @@ async def _in_time(events: AsyncIterator[tuple[str, str]]) -> AsyncIterator[str]
             raise TimedOut(
                 f"the daemon has said nothing for {SILENT_S:.0f} s", todo="see `corral status`, and its log"
             ) from error
-        yield data
+        if data:
+            yield data
 
 
 def _part(text: str) -> str:

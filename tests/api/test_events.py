@@ -15,12 +15,18 @@ from core.access import Gate, Rights
 from core.api import routes
 from core.api.server import Server
 from core.audit import Audit
+from core.client import Client
 from core.events import BATCH, Bus
+from core.nouns import Event
 from core.paths import Paths
 from core.store import Store
 
 ASK = b"GET /api/v1/events HTTP/1.1\r\nHost: x\r\n\r\n"
 KIB = "x" * 1024
+
+
+def seen(event: Event) -> bool:
+    return event.type != "held back"
 
 
 @pytest.fixture
@@ -34,7 +40,7 @@ async def path(bus: Bus, tmp_path: Path) -> AsyncIterator[str]:
     paths.state.mkdir()
     store = await Store.open(paths, packages=("core.store", "core.audit"))
     server = Server(Gate(store, Audit(store, paths), Rights(mode="user", owner_uid=os.getuid())), "the log")
-    server.add("GET", "/events", "daemon.read", lambda call: routes.follow(call, bus, lambda event: True))
+    server.add("GET", "/events", "daemon.read", lambda call: routes.follow(call, bus, seen))
     runner = web.AppRunner(server.app, access_log=None, shutdown_timeout=1.0, handle_signals=False)
     await runner.setup()
     site = web.UnixSite(runner, f"/proc/self/fd/{os.open(tmp_path, os.O_PATH | os.O_CLOEXEC)}/s")
@@ -89,6 +95,39 @@ async def test_one_who_goes_is_noticed_by_the_ping(bus: Bus, path: str, monkeypa
 def serving() -> set[asyncio.Task[object]]:
     """The tasks that serve connections."""
     return {task for task in asyncio.all_tasks() if "RequestHandler" in repr(task.get_coro())}
+
+
+@pytest.mark.parametrize(
+    ("published", "shown"),
+    [
+        (["held back"] * 3, []),
+        (["for all", "held back"], ["1"]),
+        (["held back", "for all"], ["2"]),
+        (["held back"] * (BATCH + 3), []),
+        (["for all"] * BATCH + ["held back"], [str(n + 1) for n in range(BATCH)]),
+    ],
+)
+@pytest.mark.parametrize("later", ["held back", "for all", None])
+async def test_a_look_back_ends_where_the_rest_is_not_for_him(
+    bus: Bus, path: str, published: list[str], shown: list[str], later: str | None
+) -> None:
+    first = bus.last
+    for kind in published:
+        bus.publish(kind, "x")
+    last = bus.last
+    if later:
+        bus.publish(later, "came after one asked")
+    async with asyncio.timeout(10):
+        found = [event.id.partition(".")[2] async for event in Client(Path(path)).events(first, last)]
+    assert found == shown
+
+
+async def test_a_look_back_ends_with_what_stands_for_events_that_are_lost(bus: Bus, path: str) -> None:
+    first = bus.last
+    for _ in range(600):
+        bus.publish("for all", "x")
+    async with asyncio.timeout(10):
+        assert [event.type async for event in Client(Path(path)).events(first, bus.last)] == ["resync"]
 
 
 async def test_a_reader_far_behind_gets_all_of_it_in_batches() -> None:

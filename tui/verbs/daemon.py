@@ -136,19 +136,11 @@ def events(follow: bool, since: str | None) -> None:
             async for event in again(after):
                 _one(event)
         elif at != last:
-            _all([event async for event in _until(client.events(at), last)])
+            _all([event async for event in client.events(at, last)])
         else:
             _all([])
 
     run(work)
-
-
-async def _until(news: AsyncIterator[Event], last: str) -> AsyncIterator[Event]:
-    """Up to the event `last`, or a resync, which stands for it."""
-    async for event in news:
-        yield event
-        if event.id == last or event.type == "resync":
-            return
 
 
 def _one(event: Event) -> None:
