@@ -27,3 +27,13 @@ def lacks(me: Whoami | None, permission: str, object: str = "") -> str:
     if any(fits(each, object) for each in held):
         return ""
     return f"{me.name} may {permission} on {', '.join(sorted({each.scope for each in held}))} only, not on {object}"
+
+
+def unseen(me: Whoami | None, permission: str, what: str, object: str = "") -> str:
+    """That `me` may not see `what`, which needs `permission`; "" where he may."""
+    return f"You may not see {what} ({permission})" if lacks(me, permission, object) else ""
+
+
+def none(me: Whoami | None, words: str, todo: str, *needs: str) -> str:
+    """`words` of what isn't there, and what to do about it where `me` may: that `needs` these permissions."""
+    return words if any(lacks(me, each) for each in needs) else f"{words}: {todo}"

@@ -9,7 +9,7 @@ from textual.app import ComposeResult
 
 from core.nouns import Grant, Key, LimitView, Role, ServiceAccount, Subject, Team, Whoami
 from tui.limits import UNSAID, rests, told
-from tui.rights import lacks
+from tui.rights import lacks, none
 from tui.screens import FOLDER
 from tui.screens.room import Line, Note, Room
 from tui.widgets.table import Column, Row, Table
@@ -102,12 +102,12 @@ class Access(Room):
                 Column("on", 14, fit=True), Column("until", 15, 2), Column("by", 8, 4),
                 Column("reason", 16, 3, flex=True), Column("grant", 9, 5),
             ],
-            empty="No grant: n makes one", id="grants",
+            id="grants",
         )  # fmt: skip
         yield Line(id="detail")
         yield Table(
             [Column("name", 14, fit=True), Column("kind", 7, 1), Column("is", 20, flex=True)],
-            empty="No key: a makes one", id="roles",
+            id="roles",
         )  # fmt: skip
 
     def fold(self) -> None:
@@ -119,6 +119,8 @@ class Access(Room):
     def draw(self, kinds: set[str]) -> None:
         me = self.corral.state.me
         self.query_one("#me", Note).set(said(me))
+        self.table().none(none(me, "No grant", "n makes one", "access.grant"))
+        self.query_one("#roles", Table).none(none(me, "No key", "a makes one", "keys.own"))
         if kinds & {"all", "reload"} and self.corral.client is not None:
             self._ask(me)
         grant = self.grants.get(self.table().key)

@@ -13,6 +13,7 @@ from core.errors import CorralError
 from core.nouns import AuditRecord, ChainReport, Event
 from tui.changes import actor, told
 from tui.plain import line
+from tui.rights import lacks, unseen
 from tui.screens.room import Line, Room
 from tui.screens.whole import Whole
 from tui.spoken import spoken
@@ -73,7 +74,7 @@ class Audit(Room):
                 Column("what", 18, fit=True), Column("object", 12, fit=True), Column("outcome", 13, state=True),
                 Column("reason", 20, 5, flex=True),
             ],
-            empty="No record yet", id="records",
+            id="records",
         )  # fmt: skip
         yield Line(id="found")
         yield Line(id="detail")
@@ -83,9 +84,17 @@ class Audit(Room):
     def draw(self, kinds: set[str]) -> None:
         if kinds & {"all", "reload"}:
             self._ask_of("reload" in kinds)
+        self._show_none()
         self._show_chain()
         self._show_found()
         self._show_record()
+
+    def _unseen(self) -> str:
+        """That the trail may not be seen; "" where it may."""
+        return unseen(self.corral.state.me, "audit.read", "the trail", "audit:chain")
+
+    def _show_none(self) -> None:
+        self.table().none(self._unseen() or ("No record fits" if self._trail.text else "No record yet"))
 
     def _ask_of(self, anew: bool) -> None:
         """Ask for what is new, also after a connection that was lost."""
@@ -117,7 +126,7 @@ class Audit(Room):
         if not self.stands:
             return
         table = self.table()
-        table.empty = "No record fits" if self._trail.text else "No record yet"
+        self._show_none()
         table.set_rows(
             [
                 Row(str(r.seq), (str(r.seq), dated(r.time), actor(r), r.through, r.verb, r.object,
@@ -137,7 +146,9 @@ class Audit(Room):
         if not words and status is not None:
             whole = "chain whole" if status.audit_ok else f"CHAIN BROKEN: {status.audit_message}"
             newest = max(self._trail.newest, status.audit_records)
-            words = f"{newest} records, {whole}. v verifies it now"
+            barred = lacks(self.corral.state.me, "audit.verify", "audit:chain")
+            verify = "You may not verify it (audit.verify)" if barred else "v verifies it now"
+            words = f"{newest} records, {whole}. {verify}"
         self.query_one("#chain", Line).set(words)
 
     def _show_found(self) -> None:
@@ -178,7 +189,10 @@ class Audit(Room):
     # ------------------------------------------------------------------ the window
 
     def _work(self, work: Callable[[Any], Awaitable[object]]) -> None:
-        """Ask in a worker; the question before is given up."""
+        """Ask in a worker; the question before is given up. What would only be refused is not asked."""
+        if self._unseen():
+            self._asked = False
+            return
         self.run_worker(partial(self._tried, work), group="trail", exclusive=True, exit_on_error=True)  # type: ignore[arg-type]
 
     async def _tried(self, work: Callable[[Any], Awaitable[object]]) -> None:
@@ -281,7 +295,7 @@ class Audit(Room):
 
     def hindered(self, action: str) -> str:
         if action == "explain" and not self.table().key:
-            return "No record is selected"
+            return self._unseen() or "No record is selected"
         if action == "verify" and self._verifying:
             return ""
         return super().hindered(action)

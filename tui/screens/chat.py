@@ -10,6 +10,7 @@ from textual.containers import Horizontal, Vertical
 from textual.widgets import TextArea
 
 from core.nouns import Chat, ChatDetail, ChatKey, ChatOptions
+from tui.rights import none
 from tui.screens import FOLDER
 from tui.screens.conversation import Ask, Conversation
 from tui.screens.room import LOW, Line, Note
@@ -52,7 +53,7 @@ class ChatRoom(Conversation):
         with Horizontal():
             yield Table(
                 [Column("chat", 16, flex=True), Column("with", 8, 1, fit=True), Column("turns", 5, 2, True)],
-                empty="No chat yet: n begins one", id="chats",
+                id="chats",
             )  # fmt: skip
             with Vertical(id="conversation"):
                 yield Line(id="about")
@@ -82,6 +83,7 @@ class ChatRoom(Conversation):
         self.query_one("#conversation").display = talking or not narrow
 
     def draw(self, kinds: set[str]) -> None:
+        self.query_one("#chats", Table).none(none(self.corral.state.me, "No chat yet", "n begins one", "chats.own"))
         if self.corral.client is not None and (not self._asked or kinds & {"all", "chat"}):
             self._asked = True
             sought = self._sought

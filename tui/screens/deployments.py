@@ -7,6 +7,7 @@ from typing import ClassVar
 from textual.app import ComposeResult
 
 from core.nouns import Deployment
+from tui.rights import none, unseen
 from tui.screens import FOLDER
 from tui.screens.room import Note, Room
 from tui.widgets.table import Column, Row, Table
@@ -44,7 +45,7 @@ class Deployments(Room):
                 Column("since", 6, 1, True), Column("model", 14, 3, fit=True), Column("ctx", 7, 5, True),
                 Column("a slot", 7, 5, True), Column("set aside", 9, 4, True), Column("reason", 18, flex=True),
             ],
-            empty="Nothing is deployed: d deploys a model", id="deployments",
+            id="deployments",
         )  # fmt: skip
         yield Note(id="detail")
         yield Table(
@@ -63,6 +64,8 @@ class Deployments(Room):
 
     def draw(self, kinds: set[str]) -> None:
         known, plain_ascii = self.corral.state, self.corral.ascii
+        nothing = none(known.me, "Nothing is deployed", "d deploys a model", "deployments.create")
+        self.table().none(unseen(known.me, "deployments.read", "deployments") or nothing)
         self.table().set_rows(
             [
                 Row(n, (_named(d), state(d.state, plain_ascii), f"{d.ready}/{d.spec.replicas}",
@@ -110,7 +113,8 @@ class Deployments(Room):
     def hindered(self, action: str) -> str:
         chosen = self.chosen()
         if chosen is None and action not in ("deploy", "filter"):
-            return "No deployment is selected. d deploys a model"
+            me = self.corral.state.me
+            return none(me, "No deployment is selected", "d deploys a model", "deployments.create")
         if chosen is not None and chosen.wanted == "stopped" and action == "restart":
             return f"{chosen.spec.name} is stopped: s starts it"
         return super().hindered(action)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from textual.app import ComposeResult
 
 from core.nouns import ImportJob
+from tui.rights import none, unseen
 from tui.screens.room import Line, Note, Room
 from tui.spoken import spoken
 from tui.widgets.table import Column, Row, Table
@@ -12,6 +13,8 @@ from tui.words import age, size, state
 
 OVER = ("done", "failed", "cancelled")
 """States of an import that is over."""
+TODO = ("i imports a file, m the sample", "models.import")
+"""What to do where no model is, and what it needs."""
 
 
 class Models(Room):
@@ -32,7 +35,7 @@ class Models(Room):
                 Column("params", 8, 4, True), Column("arch", 10, 5), Column("trained ctx", 11, 6, True),
                 Column("licence", 11, 3, fit=True), Column("used by", 12, 2, flex=True), Column("imported", 8, 7, True),
             ],
-            empty="No model yet: i imports a file, m the sample", id="models",
+            id="models",
         )  # fmt: skip
         yield Note(id="job")
         yield Line(id="detail")
@@ -42,6 +45,7 @@ class Models(Room):
         used: dict[str, list[str]] = {}
         for name, deployment in sorted(known.deployments.items()):
             used.setdefault(deployment.spec.model, []).append(name)
+        self.table().none(unseen(known.me, "models.read", "models") or none(known.me, "No model yet", *TODO))
         self.table().set_rows(
             [
                 Row(n, (n, size(m.bytes), m.shape.quantization, f"{m.shape.n_params / 1e6:.0f} M", m.shape.arch,
@@ -86,7 +90,7 @@ class Models(Room):
     def hindered(self, action: str) -> str:
         known, name = self.corral.state, self.table().key
         if action in ("deploy", "remove") and not name:
-            return "No model is selected: i imports a file, m the sample"
+            return none(known.me, "No model is selected", *TODO)
         users = sorted(n for n, d in known.deployments.items() if d.spec.model == name)
         if action == "remove" and users:
             return f"{name} is used by {', '.join(users)}: remove that first, on screen 2"

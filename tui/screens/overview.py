@@ -7,6 +7,7 @@ from typing import ClassVar
 from textual.app import ComposeResult
 
 from core.nouns import NodeSample
+from tui import rights
 from tui.screens import FOLDER
 from tui.screens.room import Note, Room
 from tui.widgets.chart import Chart
@@ -32,6 +33,7 @@ class Overview(Room):
 
     def fill(self) -> ComposeResult:
         yield Note("Waiting for the daemon", id="verdict")
+        yield Note(id="hosts")
         yield Meter("cpu", id="cpu")
         yield Meter("memory", id="memory")
         yield Meter("disk", id="disk")
@@ -41,23 +43,44 @@ class Overview(Room):
                 Column("deployment", 14, fit=True), Column("state", 12, state=True), Column("replicas", 8, 3, True),
                 Column("tok/s", 7, 2, True), Column("since", 6, 4, True), Column("reason", 20, 5, flex=True),
             ],
-            empty="Nothing is deployed: press 3, then m for the sample model and d to deploy it",
             id="deployments",
         )  # fmt: skip
         last = Table(
             [Column("time", 19, 1), Column("who", 8, 1), Column("what", 18, fit=True), Column("object", 12, fit=True),
              Column("outcome", 13, state=True), Column("reason", 16, 5, flex=True)],
-            empty="No record yet", id="last",
+            id="last",
         )  # fmt: skip
         last.can_focus = False
         yield last
 
     def fold(self) -> None:
         height = self.app.size.height
-        self.query_one(Chart).display = height >= 16
+        hosts = not self._unseen()
+        for meter in self.query(Meter):
+            meter.display = hosts
+        self.query_one(Chart).display = hosts and height >= 16
         self.query_one("#last").display = height >= 20
 
+    def _unseen(self) -> str:
+        """That no host may be seen; "" where it may."""
+        return rights.unseen(self.corral.state.me, "nodes.read", "hosts", "node:local")
+
+    def _nothing(self) -> str:
+        """What is said where nothing is deployed."""
+        todo = "press 3, then m for the sample model and d to deploy it"
+        me = self.corral.state.me
+        return rights.unseen(me, "deployments.read", "deployments") or rights.none(
+            me, "Nothing is deployed", todo, "models.import", "deployments.create"
+        )
+
     def draw(self, kinds: set[str]) -> None:
+        hosts = self.query_one("#hosts", Note)
+        if hosts.text != (unseen := self._unseen()):
+            hosts.set(unseen)
+            self.fold()
+        self.query_one("#deployments", Table).none(self._nothing())
+        trail = rights.unseen(self.corral.state.me, "audit.read", "the trail", "audit:chain")
+        self.query_one("#last", Table).none(trail or "No record yet")
         known, plain_ascii = self.corral.state, self.corral.ascii
         status = known.status
         if status is not None:
@@ -73,7 +96,7 @@ class Overview(Room):
             verdict.set(f"! Look at {', '.join(bad)}: {told}" if bad else f"All is well: {told}" if well else told)
             verdict.set_class(bool(bad), "bad")
             verdict.set_class(well, "well")
-        if known.samples:
+        if known.samples and not unseen:
             now = known.samples[-1]
             used = now.memory_bytes - now.free_bytes
             self.query_one("#cpu", Meter).set(now.cpu_percent / 100, f"{now.cpu_percent:3.0f} %  load {now.load1:.1f}")
@@ -111,7 +134,7 @@ class Overview(Room):
 
     def hindered(self, action: str) -> str:
         if action == "explain" and not self.table().key:
-            return "Nothing is deployed: press 3, then m for the sample model and d to deploy it"
+            return self._nothing()
         return super().hindered(action)
 
     def table(self) -> Table:

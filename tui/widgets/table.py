@@ -91,6 +91,12 @@ class Table(Widget, can_focus=True):
         self.all_rows = clean
         self._take(self._matching(clean))
 
+    def none(self, words: str) -> None:
+        """Say `words` in place of the rows while there are none."""
+        if words != self.empty:
+            self.empty = words
+            self.refresh()
+
     def append(self, rows: Sequence[Row], keep: int) -> None:
         """Add rows below, the oldest go when there are more than `keep`. A cursor on the last row stays on the last."""
         at_end = self.cursor >= len(self.rows) - 1
