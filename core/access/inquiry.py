@@ -13,14 +13,11 @@ import msgspec
 from core.access import accountrights, questions
 from core.access.gate import Gate
 from core.access.grantrules import SCOPE, check, check_what, new_grant
-from core.access.people import actor_named, group_names, subject_named
+from core.access.people import NOBODY, actor_named, group_names, subject_named
 from core.access.permissions import PERMISSIONS
 from core.access.rights import ACCOUNT, Rights
 from core.errors import CorralError, Invalid, NotFound
 from core.nouns import CORRAL, Actor, Decision, Difference, Held, Role, Subject, Whoami
-
-NOBODY = 2**32 - 2
-"""A uid that no user has."""
 
 
 class Inquiry:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import grp
 import os
 import pwd
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from typing import TypeVar
 
 from core.errors import Invalid, NotFound, TimedOut
@@ -15,6 +17,10 @@ from core.nouns import Actor, Subject
 
 T = TypeVar("T")
 LOOK_UP_S = 10.0
+NOBODY = 2**32 - 2
+"""A uid that no user has."""
+MEMBERS = 200
+"""Of a group, where it is asked whether there is anybody in it."""
 _SUBJECT = re.compile(r"(?:(?P<kind>user|group|team|account):)?(?P<name>[^\s:*/\x00-\x1f]{1,128})")
 
 
@@ -40,6 +46,16 @@ async def actor_named(text: str) -> Actor:
     if match is None or match["kind"] not in (None, "user"):
         raise Invalid(f"{text!r} is no user", todo="say NAME or user:NAME")
     return await _look_up(_user, match["name"])
+
+
+async def people_of(subjects: Iterable[Subject]) -> dict[Subject, tuple[Actor, ...]]:
+    """Who these users and groups of the host are now: nobody, where it knows none; of a group some `MEMBERS`. Raises
+    `TimedOut`."""
+
+    def look() -> dict[Subject, tuple[Actor, ...]]:
+        return {each: tuple(_actors(each)) for each in subjects}
+
+    return await _in_time(look, "users and groups were")
 
 
 async def group_of(name: str) -> int:
@@ -121,3 +137,18 @@ def _user(name: str) -> Actor:
 
 def _group(name: str) -> int:
     return grp.getgrnam(name).gr_gid
+
+
+def _actors(subject: Subject) -> Iterator[Actor]:
+    for name in [subject.name] if subject.kind == "user" else islice(_members(subject.id), MEMBERS):
+        try:
+            yield _user(name)
+        except KeyError:
+            continue  # groups go on naming users who have left
+
+
+def _members(gid: int) -> Iterator[str]:
+    """Those that the group names, and those whose first group it is."""
+    with contextlib.suppress(KeyError):
+        yield from grp.getgrgid(gid).gr_mem
+    yield from (user.pw_name for user in pwd.getpwall() if user.pw_gid == gid)

@@ -7,7 +7,7 @@ may end it; for more he breaks the glass, which everybody hears, and which denia
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Literal, NamedTuple
 
@@ -228,7 +228,6 @@ class Rights:
             if permission not in means:
                 continue
             subject = grant.subject
-            team = self.teams.get(subject.name, Team(name="")).members if subject.kind == "team" else (subject,)
             found += [
                 Use(
                     "user" if each.kind == "user" else "group",
@@ -238,7 +237,7 @@ class Rights:
                     grant.until,
                     grant.glass,
                 )
-                for each in team
+                for each in self._people(subject)
                 if each.kind == "group" or names.get(each.id) == each.name
             ]
         return sorted(found, key=lambda use: not use.glass)
@@ -273,16 +272,49 @@ class Rights:
                 return f"{actor.name} does not hold {permission} for so long"
         return ""
 
-    def admins(self, now: float) -> list[Grant]:
-        """The grants that make an admin of somebody for good: one of them has to stay."""
-        needed = self.permissions_of("admin")
+    def _makes_admin(self, grant: Grant, means: frozenset[str]) -> bool:
+        """Would it make an admin of somebody for good, if he is there?"""
+        forever = grant.effect == "allow" and grant.scope == "*" and grant.until is None
+        return forever and means >= self.permissions_of("admin") and grant.subject.kind != "account"
+
+    def _people(self, subject: Subject) -> tuple[Subject, ...]:
+        """The users and groups of the host that are meant."""
+        return self.teams.get(subject.name, Team(name="")).members if subject.kind == "team" else (subject,)
+
+    def admin_subjects(self) -> set[Subject]:
+        """The users and groups of the host that `admins` asks about."""
+        makers = [grant for grant, means in self._meant if self._makes_admin(grant, means)]
+        return {each for grant in makers for each in self._people(grant.subject)}
+
+    def admins(self, now: float, people: Callable[[Subject], Iterable[Actor]]) -> list[Grant]:
+        """The grants that make an admin of somebody for good: one of them has to stay. `people` tells who a user or a
+        group of the host is; nobody, where it has left. Who is denied `access.grant` is no admin: he cannot mend the
+        rights."""
         return [
             grant
             for grant, means in self._meant
-            if grant.effect == "allow" and grant.scope == "*" and grant.until is None and means >= needed
-            and grant.subject.kind != "account"
-            and (grant.subject.kind != "team" or self.teams.get(grant.subject.name, Team(name="")).members)
-        ]  # fmt: skip
+            if self._makes_admin(grant, means)
+            and any(
+                includes(each, actor, {}) and not self._barred(actor, now)
+                for each in self._people(grant.subject)
+                for actor in people(each)
+            )
+        ]
+
+    def _barred(self, actor: Actor, now: float) -> bool:
+        return any(_bars(grant, means) for grant, means in self.of(actor, now))
+
+    def standing(self, now: float) -> list[tuple[Grant, tuple[Subject, ...]]]:
+        """All that `admins` hangs on: with the same standing there are the same admins."""
+        return [
+            (grant, self._people(grant.subject))
+            for grant, means in self._meant
+            if self._makes_admin(grant, means) or (_bars(grant, means) and (grant.until is None or now < grant.until))
+        ]
+
+
+def _bars(grant: Grant, means: frozenset[str]) -> bool:
+    return grant.effect == "deny" and "access.grant" in means and overlap(grant.scope, "access:*")
 
 
 def both(one: Iterable[Use], other: Iterable[Use] | None) -> tuple[Use, ...]:

@@ -6,10 +6,11 @@ opposite he could not grant; the last admin stays.
 
 from __future__ import annotations
 
+import logging
 import re
 import sqlite3
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 import msgspec
 
@@ -17,13 +18,15 @@ from core.access import accountrights, questions, tables
 from core.access.gate import Gate
 from core.access.grantrules import alike, check, check_what, new_grant
 from core.access.knownnames import KnownNames
-from core.access.people import subject_named
+from core.access.people import NOBODY, people_of, subject_named
 from core.access.permissions import BUILTIN
 from core.access.rights import Rights, Use
-from core.errors import Conflict, Invalid, NotAllowed, NotFound
+from core.errors import Conflict, Invalid, NotAllowed, NotFound, TimedOut
 from core.nouns import CORRAL, Actor, Grant, Role, Subject, Team
 from core.store import Store
 
+log = logging.getLogger(__name__)
+People = Callable[[Subject], Iterable[Actor]]
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 
 
@@ -89,6 +92,8 @@ class Access:
         `NotFound`, `NotAllowed`, `Conflict`."""
         whom = await subject_named(subject)
         check(what, scope, reason, until, self._clock())
+        new = new_grant(actor, "deny" if deny else "allow", what, whom, scope, reason, until, self._clock())
+        people = await self._people(questions.changed(self.rights, grant=new))
 
         def work(db: sqlite3.Connection) -> tuple[Grant, object, object]:
             rights = self._gate.rights
@@ -97,7 +102,6 @@ class Access:
                 raise NotFound(f"there is no team {whom.name}", todo="corral access teams set NAME --member user:...")
             if whom.kind == "account":
                 accountrights.check_grant(rights, whom, what, scope)
-            new = new_grant(actor, "deny" if deny else "allow", what, whom, scope, reason, until, self._clock())
             same = [g for g in rights.grants if alike(g, new)]
             if same:
                 raise Conflict(f"grant {same[0].id} says the same already", todo=f"revoke it first: {same[0].id}")
@@ -109,6 +113,7 @@ class Access:
             # A denial gives nothing away, but whoever denies must be above it: else a clerk could lock the admins out.
             self._hold(rights, actor, what, scope, until if not deny else None)
             tables.put_grant(db, new)
+            self._keep_an_admin(db, rights, people)
             self.put_in_force(db)
             return new, None, new
 
@@ -121,6 +126,7 @@ class Access:
 
     async def revoke(self, actor: Actor, request: str, id: str, *, reason: str = "") -> Grant:
         """Take a grant back. Raises `NotFound`, `NotAllowed`, `Conflict` (the last admin)."""
+        people = await self._people(questions.changed(self.rights, revoke=id))
 
         def work(db: sqlite3.Connection) -> tuple[Grant, object, object]:
             rights = self._gate.rights
@@ -130,7 +136,7 @@ class Access:
             if not grant.glass and (grant.by != actor.name or grant.effect == "deny"):
                 self._hold(rights, actor, grant.what, grant.scope, None if grant.effect == "deny" else grant.until)
             tables.delete_grant(db, id)
-            self._keep_an_admin(db, rights)
+            self._keep_an_admin(db, rights, people)
             self.put_in_force(db)
             return grant, grant, None
 
@@ -170,11 +176,16 @@ class Access:
             msgspec.structs.replace(role, builtin=False, allows=tuple(dict.fromkeys(role.allows))) for role in wanted
         ]
 
+        after = self.rights
+        for role in made:
+            after = questions.changed(after, role=role)
+        people = await self._people(after)
+
         def work(db: sqlite3.Connection) -> tuple[list[Role], object, object]:
             before = now = self._gate.rights
             for role in made:
                 now = self._define(db, actor, now, role)
-            self._keep_an_admin(db, before)
+            self._keep_an_admin(db, before, people)
             self.put_in_force(db)
             return made, [old for role in made if (old := before.roles.get(role.name)) is not None], made
 
@@ -223,12 +234,13 @@ class Access:
         if any(each.kind == "team" for each in found):
             raise Invalid("a team has users and groups of the host in it, and no teams")
         team = Team(name=name, members=tuple(found))
+        people = await self._people(questions.changed(self.rights, team=team))
 
         def work(db: sqlite3.Connection) -> tuple[Team, object, object]:
             rights = self._gate.rights
             self._hold_of_team(rights, actor, name)
             tables.put_team(db, team)
-            self._keep_an_admin(db, rights)
+            self._keep_an_admin(db, rights, people)
             self.put_in_force(db)
             return team, rights.teams.get(name), team
 
@@ -271,14 +283,31 @@ class Access:
             if grant.subject.kind == "team" and grant.subject.name == name:
                 self._hold(rights, actor, grant.what, grant.scope, None if grant.effect == "deny" else grant.until)
 
-    def _keep_an_admin(self, db: sqlite3.Connection, before: Rights) -> None:
+    async def _people(self, after: Rights) -> People:
+        """Who they are, of whom it must be known whether an admin stays when the rights become `after`. They are looked
+        up before the transaction, which waits for nothing outside."""
+        before, now = self.rights, self._clock()
+        if before.mode != "system" or before.standing(now) == after.standing(now):
+            return _as_written
+        try:
+            found = await people_of(before.admin_subjects() | after.admin_subjects())
+        except TimedOut as error:  # a right can be taken away also while the directory is silent
+            log.warning("%s: everybody who is an admin is taken to be there", error)
+            return _as_written
+        return lambda subject: found[subject] if subject in found else _as_written(subject)
+
+    def _keep_an_admin(self, db: sqlite3.Connection, before: Rights, people: People) -> None:
         """Raises `Conflict` if there was a lasting admin and there would be none."""
-        if before.mode != "system" or not before.admins(self._clock()):
+        if before.mode != "system":
             return
-        after = before.of_rows(tables.everything(db))
-        if not after.admins(self._clock()):
-            raise Conflict("the last admin stays", "nobody but root could grant anything after that",
-                           "make somebody else an admin first")  # fmt: skip
+        after, now = before.of_rows(tables.everything(db)), self._clock()
+        if after.standing(now) == before.standing(now) or not before.admins(now, people):
+            return
+        if not after.admins(now, people):
+            raise Conflict(
+                "the last admin stays", "nobody but root could grant anything after that",
+                "make somebody else an admin first, who is there and is not denied access.grant",
+            )  # fmt: skip
 
     async def changed(self) -> None:
         """What follows each change of the rights."""
@@ -288,6 +317,13 @@ class Access:
     def _tell(self) -> None:
         for tell in self.on_change:
             tell()
+
+
+def _as_written(subject: Subject) -> tuple[Actor, ...]:
+    """Somebody who is this user, or in this group."""
+    if subject.kind == "user":
+        return (Actor(uid=subject.id, name=subject.name),)
+    return (Actor(uid=NOBODY, name=f"a member of {subject.name}", groups=(subject.id,)),)
 
 
 def _above(rights: Rights, whom: Subject) -> str:

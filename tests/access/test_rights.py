@@ -195,8 +195,48 @@ def test_nobody_grants_more_than_he_holds() -> None:
     assert Rights(mode="user", owner_uid=1000).lacks(ALICE, "*", "*", None, NOW) == ""
 
 
+def there(subject: Subject) -> list[Actor]:
+    """The host of these tests: alice and bob, and alice in staff; nobody else."""
+    return [actor for actor in (ALICE, BOB) if subject in (user(actor), STAFF)]
+
+
 def test_one_admin_without_an_end_is_told_from_those_that_end() -> None:
     lasting, ending = grant("admin", user(ALICE)), grant("admin", user(BOB), until=NOW + 5)
     narrow = grant("admin", STAFF, "deployment:*")
     empty = grant("admin", Subject(kind="team", name="nobody"))
-    assert system(lasting, ending, narrow, empty).admins(NOW) == [lasting]
+    assert system(lasting, ending, narrow, empty).admins(NOW, there) == [lasting]
+
+
+def test_nobody_is_an_admin_who_is_not_there_or_in_a_group_that_is_empty_or_gone() -> None:
+    gone = grant("admin", Subject(kind="user", name="carol", id=1002))
+    recycled = grant("admin", Subject(kind="user", name="carol", id=ALICE.uid))
+    empty = grant("admin", Subject(kind="group", name="empty", id=3000))
+    ghosts = Team(name="ghosts", members=(gone.subject, empty.subject))
+    team = grant("admin", Subject(kind="team", name="ghosts"))
+    assert system(gone, recycled, empty, team, teams=(ghosts,)).admins(NOW, there) == []
+    assert system(recycled).admins(NOW, lambda subject: [ALICE]) == [], "whoever got the uid is somebody else"
+    assert system(grant("admin", STAFF)).admins(NOW, there), "alice"
+    assert not system(grant("admin", STAFF)).admins(NOW, lambda subject: [BOB]), "bob is not in it"
+    mixed = Team(name="ghosts", members=(gone.subject, user(BOB)))
+    assert system(team, teams=(mixed,)).admins(NOW, there) == [team]
+
+
+@pytest.mark.parametrize(
+    ("what", "scope", "until", "left"),
+    [
+        ("access.grant", "*", None, False),
+        ("access.*", "access:*", None, False),
+        ("admin", "*", NOW + 60, False),
+        ("admin", "*", NOW, True),
+        ("admin", "deployment:*", None, True),
+        ("access.read", "*", None, True),
+    ],
+)
+@pytest.mark.parametrize("whom", [user(ALICE), STAFF, Subject(kind="team", name="ml")], ids=str)
+def test_an_admin_who_is_denied_granting_cannot_mend_the_rights_and_is_none(
+    what: str, scope: str, until: float | None, left: bool, whom: Subject
+) -> None:
+    ml = Team(name="ml", members=(user(ALICE),))
+    rights = system(grant("admin", user(ALICE)), grant(what, whom, scope, deny=True, until=until), teams=(ml,))
+    assert bool(rights.admins(NOW, there)) == left
+    assert (rights.standing(NOW) == system(rights.grants[0]).standing(NOW)) == left

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from house import FIRST, NOW, ROOT, House
 
-from core.access import Access, Gate, Rights
+from core.access import Access, Gate, Rights, people
 from core.access.knownnames import LOOK_EVERY_S
-from core.errors import Conflict, CorralError, Invalid, NotAllowed, NotFound, Unseen
+from core.errors import Conflict, CorralError, Invalid, NotAllowed, NotFound, TimedOut, Unseen
 from core.nouns import Actor, Role
 from core.userfiles import GLANCE_S, UserChanges
 
@@ -115,6 +115,80 @@ async def test_the_last_admin_stays(house: House, ada: Actor) -> None:
     with pytest.raises(Conflict):
         await house.access.put_team(ROOT, "r", "ops", [])
     assert house.may(ada, "access.grant", "access:user:x")
+
+
+@pytest.fixture
+def left(monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """The users in this have left the host."""
+    gone, known = set[str](), people._user
+
+    def user(name: str) -> Actor:
+        if name in gone:
+            raise KeyError(name)
+        return known(name)
+
+    monkeypatch.setattr(people, "_user", user)
+    return gone
+
+
+async def test_a_grant_to_somebody_who_left_is_no_admin_that_could_stay(house: House, left: set[str]) -> None:
+    (first,) = house.access.rights.grants
+    await house.grant(ROOT, "admin", "user:bin")
+    left.add("bin")
+    with pytest.raises(Conflict, match="the last admin stays"):
+        await house.access.revoke(ROOT, "r", first.id)
+    left.clear()
+    await house.access.revoke(ROOT, "r", first.id)
+
+
+async def test_a_group_in_which_nobody_is_left_is_no_admin_that_could_stay(house: House, left: set[str]) -> None:
+    (first,) = house.access.rights.grants
+    id = await house.grant(ROOT, "admin", "user:bin")
+    left.add("sys")
+    with pytest.raises(Conflict, match="the last admin stays"):
+        await house.access.revoke(ROOT, "r", id)
+    left.add("bin")
+    await house.access.revoke(ROOT, "r", first.id)  # nobody was one, so nothing is lost
+
+
+@pytest.mark.parametrize("what", ["access.grant", "admin", "access.*"])
+async def test_a_denial_that_would_leave_no_admin_is_refused_and_changes_nothing(house: House, what: str) -> None:
+    with pytest.raises(Conflict, match="the last admin stays"):
+        await house.grant(ROOT, what, "group:sys", deny=True)
+    with pytest.raises(Conflict, match="the last admin stays"):
+        await house.grant(ROOT, what, "user:sys", deny=True, until=NOW + 3600)
+    assert len(house.access.rights.grants) == 1 and len(await house.refusals()) == 2
+    other = await house.grant(ROOT, "admin", "user:bin")
+    await house.grant(ROOT, what, "user:sys", deny=True)
+    with pytest.raises(Conflict, match="the last admin stays"):
+        await house.access.revoke(ROOT, "r", other)
+
+
+async def test_a_role_or_team_that_would_deny_the_last_admin_is_not_changed(house: House) -> None:
+    await house.access.put_roles(ROOT, "r", [Role(name="frozen", allows=("models.rm",))])
+    await house.access.put_team(ROOT, "r", "held", ["user:bin"])
+    await house.grant(ROOT, "frozen", "team:held", deny=True)
+    await house.grant(ROOT, "access.grant", "team:held", deny=True)
+    await house.grant(ROOT, "frozen", "user:sys", deny=True)
+    with pytest.raises(Conflict, match="the last admin stays"):
+        await house.access.put_roles(ROOT, "r", [Role(name="frozen", allows=("models.rm", "access.grant"))])
+    with pytest.raises(Conflict, match="the last admin stays"):
+        await house.access.put_team(ROOT, "r", "held", ["user:bin", "group:sys"])
+
+
+async def test_a_silent_directory_keeps_no_right_from_being_taken_away(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (first,) = house.access.rights.grants
+    await house.grant(ROOT, "admin", "user:bin")
+    other = await house.grant(ROOT, "admin", "user:daemon")
+
+    async def silent(subjects: object) -> dict[object, object]:
+        raise TimedOut("users were not looked up")
+
+    monkeypatch.setattr("core.access.service.people_of", silent)
+    await house.access.revoke(ROOT, "r", first.id)
+    await house.access.revoke(ROOT, "r", other)
 
 
 async def test_a_right_taken_away_while_an_action_waits_does_not_count_any_more(house: House, ada: Actor) -> None:
