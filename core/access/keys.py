@@ -265,7 +265,12 @@ class Keys:
             keytables.put_key(db, row)
             return row, None, key
 
-        await self._act(actor, "keys.create", key, request, work)
+        try:
+            await self._act(actor, "keys.create", key, request, work)
+        except NotAllowed as error:
+            if self.owners.owns(actor, whose) or self._gate.may(actor, "keys.manage", _object(key)):
+                raise
+            raise NotAllowed(f"{actor.name} may not make keys for {whose}", error.why, error.todo) from error
         return _with_secret(self._state(key), secret)
 
     async def limit(self, actor: Actor, request: str, name: str, changes: Mapping[str, Any]) -> Key:

@@ -102,6 +102,15 @@ async def test_nobody_gets_the_secret_of_a_key_that_may_more_than_he_does(house:
     await house.keys.create(bob, "r", "ci", owner="user:bin")
 
 
+@pytest.mark.parametrize("owner", ["user:daemon", "team:ml", "account:none"])
+async def test_who_may_not_make_keys_for_another_is_told_so(house: House, ada: Actor, owner: str) -> None:
+    """Not `no key`, which he would look for: it is not there before it is made."""
+    await house.grant(ROOT, "user", "user:bin")
+    with pytest.raises(NotAllowed, match=rf"bin may not make keys for {owner}.*keys\.manage on key:\w+/bk"):
+        await house.keys.create(ada, "r", "bk", owner=owner)
+    assert "keys.manage" in (await house.refusals())[-1]
+
+
 async def test_a_team_has_keys_that_its_members_manage(house: House, ada: Actor, bob: Actor) -> None:
     await house.access.put_team(ROOT, "r", "ml", ["user:bin"])
     await house.grant(ROOT, "user", "team:ml", "deployment:ml-*")
