@@ -15,7 +15,17 @@ KINDS = frozenset(each.kind for each in PERMISSIONS.values())
 NAMED = ("deployment", "model", "account")
 PLAIN = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}\*?|\*")
 """Of the names of these: a scope that no name can match would be a grant that looks like one."""
+_PART = re.compile(r"(?!\.{1,2}$)[^\s:*/]+")
 REASON_LENGTH = 500
+OBJECT = re.compile(r"(?P<kind>[a-z]+):(?P<name>[^*\s\x00-\x1f]{1,300})")
+PARTED = {"key": "/", "limit": "/", "access": ":"}
+"""The kinds of objects whose names are made of several."""
+EXAMPLES = {
+    "deployment": "chat", "model": "tiny", "account": "ci", "node": "local", "daemon": "local", "audit": "chain",
+    "usage": "all", "chat": "retention", "user": "alice", "key": "alice/ci", "limit": "group/staff",
+    "access": "user:alice",
+}  # fmt: skip
+"""A name for each kind of objects."""
 
 
 def check(what: str, scope: str, reason: str, until: float | None, now: float) -> None:
@@ -40,6 +50,24 @@ def check(what: str, scope: str, reason: str, until: float | None, now: float) -
     named = PERMISSIONS.get(what)
     if named is not None and match is not None and match["kind"] != named.kind:
         raise Invalid(f"{what} is about {named.kind}:..., so on {scope} it would mean nothing")
+
+
+def check_object(permission: str, object: str) -> None:
+    """Raises `Invalid` for one that the permission is not about, or that nothing can be called: `no` would be no answer
+    to a question about it."""
+    kind, found = PERMISSIONS[permission].kind, OBJECT.fullmatch(object)
+    todo = f"for example {kind}:{EXAMPLES[kind]}"
+    if found is None:
+        raise Invalid(f"{object!r} is no object", "it is kind:name, with no star", todo)
+    if found["kind"] != kind:
+        raise Invalid(f"{permission} is about {kind}:..., and {object!r} is none", todo=todo)
+    name = found["name"]
+    if kind in NAMED:
+        if not PLAIN.fullmatch(name):
+            why = "their names are of a-z, 0-9, dot, dash and underscore alone, up to 63"
+            raise Invalid(f"no {kind} can be called {name!r}", why, todo)
+    elif not all(map(_PART.fullmatch, name.split(PARTED[kind]) if kind in PARTED else [name])):
+        raise Invalid(f"no {kind} can be called {name!r}", todo=todo)
 
 
 def check_what(rights: Rights, what: str) -> None:

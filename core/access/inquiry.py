@@ -12,7 +12,7 @@ import msgspec
 
 from core.access import accountrights, questions
 from core.access.gate import Gate
-from core.access.grantrules import SCOPE, check, check_what, new_grant
+from core.access.grantrules import check, check_object, check_what, new_grant
 from core.access.people import NOBODY, actor_named, group_names, subject_named
 from core.access.permissions import PERMISSIONS
 from core.access.rights import ACCOUNT, Rights
@@ -33,11 +33,10 @@ class Inquiry:
 
     async def explain(self, subject: str, permission: str, object: str) -> Decision:
         """Whether a user (`alice` or `user:alice`) or a service account (`account:ci`) may do it now, and by which
-        grant."""
+        grant. Raises `Invalid`, `NotFound`, `TimedOut`."""
         if permission not in PERMISSIONS:
             raise Invalid(f"there is no permission {permission!r}", todo="corral access permissions")
-        if not SCOPE.fullmatch(object) or object.endswith("*"):
-            raise Invalid(f"{object!r} is no object", todo="for example deployment:chat")
+        check_object(permission, object)
         if subject.startswith("account:"):
             return await accountrights.decide(
                 self.rights, await subject_named(subject), permission, object, self._clock()

@@ -11,7 +11,9 @@ import pytest
 from house import FIRST, NOW, ROOT, House
 
 from core.access import Access, Gate, Rights, people
+from core.access.grantrules import EXAMPLES
 from core.access.knownnames import LOOK_EVERY_S
+from core.access.permissions import PERMISSIONS
 from core.errors import Conflict, CorralError, Invalid, NotAllowed, NotFound, TimedOut, Unseen
 from core.nouns import Actor, Role
 from core.userfiles import GLANCE_S, UserChanges
@@ -272,6 +274,44 @@ async def test_explain_and_whoami_say_by_which_grant(house: House, ada: Actor) -
     me = await house.inquiry.whoami(ada)
     assert {each.permission for each in me.holds} >= {"deployments.stop", "chats.own"} and not me.because
     assert (await house.inquiry.whoami(ROOT)).because == "Corral itself"
+
+
+@pytest.mark.parametrize(
+    ("permission", "object", "words"),
+    [
+        ("deployments.use", "model:x", r"deployments\.use is about deployment:.*for example deployment:chat"),
+        ("deployments.use", "deployment:../../x", "no deployment can be called.*for example deployment:chat"),
+        ("deployments.use", "deployment:Chat", "no deployment can be called"),
+        ("deployments.use", "deployment:", "no object"),
+        ("deployments.use", "deployment:a*", "no star"),
+        ("deployments.use", "chat", "no object.*deployment:chat"),
+        ("models.rm", "model:a/b", "no model can be called"),
+        ("keys.manage", "key:../x", "no key can be called"),
+        ("audit.read", "audit:a/b", "no audit can be called"),
+        ("access.grant", "access:user:", "no access can be called"),
+        ("chats.forget", "user:a:b", "no user can be called"),
+    ],
+)
+async def test_explain_refuses_what_the_permission_is_not_about(
+    house: House, permission: str, object: str, words: str
+) -> None:
+    with pytest.raises(Invalid, match=words):
+        await house.inquiry.explain("bin", permission, object)
+
+
+@pytest.mark.parametrize("permission", PERMISSIONS)
+async def test_explain_takes_the_example_that_it_names(house: House, permission: str) -> None:
+    kind = PERMISSIONS[permission].kind
+    assert not (await house.inquiry.explain("bin", permission, f"{kind}:{EXAMPLES[kind]}")).allowed
+
+
+@pytest.mark.parametrize(
+    ("permission", "object"),
+    [("access.grant", "access:user:bin"), ("access.roles", "access:role:own"), ("keys.manage", "key:k12345678")],
+)
+async def test_explain_takes_the_objects_that_refusals_name(house: House, permission: str, object: str) -> None:
+    assert not (await house.inquiry.explain("bin", permission, object)).allowed
+    assert (await house.inquiry.explain("sys", permission, object)).allowed
 
 
 async def test_simulate_says_who_would_gain_and_lose_and_changes_nothing(house: House, ada: Actor) -> None:

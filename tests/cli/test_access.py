@@ -53,6 +53,8 @@ def test_grants_roles_and_teams_from_the_command_line(home: Path) -> None:
         (("grant", "operator", "user:bin", "--until", "yesterday"), 2, "say 8h"),
         (("revoke", "g0000"), 3, "there is no grant"),
         (("explain", "bin", "deployments.fly", "deployment:x"), 2, "no permission"),
+        (("explain", "bin", "deployments.use", "model:x"), 2, "for example deployment:chat"),
+        (("explain", "bin", "deployments.use", "deployment:../../x"), 2, "no deployment can be called"),
         (("roles", "set", "admin", "--allow", "*"), 1, "built in"),
         (("roles", "set", "Bad Name", "--allow", "models.*"), 2, "no name of a role"),
         (("rolls",), 2, "did you mean"),

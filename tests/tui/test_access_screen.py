@@ -61,18 +61,18 @@ async def test_explain_answers_while_one_types(console, fake):
         await it.press("e")
         await it.type("bob")
         await it.press("tab", "tab")
-        await it.type("model:gemma")
+        await it.type("deployment:gemma")
         await it.until("NO: no grant gives it")
-        assert ("explain", "bob", "deployments.use", "model:gemma") in fake.calls
+        assert ("explain", "bob", "deployments.use", "deployment:gemma") in fake.calls
 
 
-async def test_explain_begins_with_the_user_and_the_object_of_the_row(console, fake, doubles):
+async def test_explain_begins_with_the_user_and_the_object_of_the_row_and_what_is_about_it(console, fake, doubles):
     fake.access.there = [doubles.grant("g7", "user", doubles.Subject(kind="user", name="eve", id=9), "model:gemma")]
     async with console("8") as it:
         await it.until("user:eve")
         await it.press("e")
         await it.until("NO: no grant gives it")
-        assert ("explain", "eve", "deployments.use", "model:gemma") in fake.calls
+        assert ("explain", "eve", "models.read", "model:gemma") in fake.calls
 
 
 async def test_who_may_not_read_the_grants_sees_his_own_and_every_key_is_dim(console, fake, doubles):

@@ -121,6 +121,10 @@ class GrantForm(OfAccess):
         )
 
 
+SEEN = ("model", "node", "account", "key", "limit")
+"""Kinds of objects that are asked about by whether somebody may see them: to use is of deployments alone."""
+
+
 class ExplainForm(OfAccess):
     """Yes or no, and by which grant."""
 
@@ -130,11 +134,13 @@ class ExplainForm(OfAccess):
     def __init__(self, user: str = "", object: str = "") -> None:
         super().__init__()
         self.user, self.object = user, object
+        kind = object.partition(":")[0]
+        self.permission = f"{kind}s.read" if kind in SEEN else "deployments.use"
 
     def fields(self) -> list[Field]:
         return [
             Field("user", "user", self.user, "a user of this host, or account:ci"),
-            Field("permission", "may", "deployments.use", "a permission"),
+            Field("permission", "may", self.permission, "a permission"),
             Field("object", "on", self.object, "deployment:chat, model:tiny, audit:chain"),
         ]
 
