@@ -136,6 +136,12 @@ async def again(stream: Callable[[], AsyncIterator[T]], patience_s: float = floa
             await asyncio.sleep(AWAY_S)
 
 
+NO_VERB: tuple[type[click.UsageError], ...] = tuple(
+    filter(None, [getattr(click.exceptions, "NoArgsIsHelpError", None)])
+)
+"""A noun alone: its message is the whole help. An older click prints that itself."""
+
+
 class Told(click.ClickException):
     """An error of the family on its way out of the program."""
 
@@ -154,6 +160,8 @@ def show(error: click.ClickException, as_json: bool) -> None:
         for text in (error.error.why, error.error.todo):
             if text:
                 click.echo(f"  {plain(text)}", err=True)
+    elif isinstance(error, NO_VERB):
+        click.echo(error.format_message(), err=True)
     else:
         note(error.format_message())
         if isinstance(error, click.UsageError) and error.ctx is not None:
@@ -167,7 +175,7 @@ def document(error: click.ClickException) -> dict[str, Any]:
         told = {"error": body.what, "reason": body.why, "do": body.todo, "code": body.code}
         return told | {"exit_code": error.exit_code, "details": body.details}
     path = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "corral"
-    what = error.format_message()
+    what = "no verb was said" if isinstance(error, NO_VERB) else error.format_message()
     told = {"error": what, "reason": "", "do": f"see `{path} --help`", "code": "usage"}
     return told | {"exit_code": error.exit_code, "details": {}}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -33,8 +34,8 @@ def test_grants_roles_and_teams_from_the_command_line(home: Path) -> None:
     assert "revoke these first" in corral("access", "teams", "rm", "ml", "--yes", code=1)
     corral("access", "revoke", made["id"], "--reason", "over")
     corral("access", "teams", "rm", "ml", "--yes")
-    corral("access", "roles", "rm", "starter", "--yes")
     assert "--yes" in corral("access", "roles", "rm", "starter", code=2)
+    corral("access", "roles", "rm", "starter", "--yes")
     corral("shutdown")
     assert [each["what"] for each in ask("access", "grants")] == ["deployments.stop"]
     verbs = [each["verb"] for each in ask("audit", "ls", "--verb", "access.*", "--outcome", "done")]
@@ -59,12 +60,30 @@ def test_grants_roles_and_teams_from_the_command_line(home: Path) -> None:
         (("roles", "set", "Bad Name", "--allow", "models.*"), 2, "no name of a role"),
         (("rolls",), 2, "did you mean"),
         (("break-glass", "--reason", "x", "--yes"), 1, "no glass to break"),
-        (("break-glass", "--reason", "x"), 2, "--yes"),
+        (("break-glass", "--reason", "x"), 1, "no glass to break"),
+        (("roles", "rm", "viewer"), 1, "viewer is built in"),
+        (("roles", "rm", "starter"), 3, "there is no role"),
         (("break-glass", "--yes"), 2, "--reason"),
     ],
 )
 def test_what_is_wrong_is_said_with_its_exit_code(home: Path, args: tuple[str, ...], code: int, words: str) -> None:
     assert words in corral("access", *args, code=code)
+
+
+def test_what_cannot_be_is_said_before_anything_is_asked(home: Path) -> None:
+    corral("access", "roles", "set", "starter", "--allow", "deployments.st*")
+    id = ask("access", "grant", "starter", "user:bin")["id"]
+    assert id in corral("access", "roles", "rm", "starter", code=1)
+    corral("access", "revoke", id)
+    assert "there is no terminal to ask on" in corral("access", "roles", "rm", "starter", code=2)
+
+
+@pytest.mark.parametrize("noun", [("access",), ("access", "simulate")])
+def test_a_noun_alone_says_its_usage_once(home: Path, noun: tuple[str, ...]) -> None:
+    said = corral(*noun, code=2)
+    assert said.startswith("Usage: corral access") and said.count("Usage:") == 1 and "--help" in said
+    told = json.loads(corral("--json", *noun, code=2))
+    assert (told["error"], told["code"]) == ("no verb was said", "usage")
 
 
 def test_roles_come_from_a_file_whole_or_not_at_all(home: Path, tmp_path: Path) -> None:

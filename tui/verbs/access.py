@@ -9,7 +9,8 @@ from typing import Any
 
 import click
 
-from core.errors import Invalid
+from core.client import Client
+from core.errors import Invalid, NotAllowed
 from core.nouns import Difference, Grant, Held, Role, Team
 from tui.amounts import MomentAhead, Span
 from tui.command import Nouns, Told, options, run, with_options
@@ -158,13 +159,20 @@ def break_glass(reason: str, seconds: float, what: str, scope: str) -> None:
 
     It has a record of its own, a line at alert level in the sinks of the trail, and a warning in every console.
     """
-    ask(f"Break the glass and take {line(what)} on {line(scope)}? Everybody is told")
+    if run(_may_break_glass):  # else the daemon says why not, and there is nothing to ask
+        ask(f"Break the glass and take {line(what)} on {line(scope)}? Everybody is told")
     made = run(lambda client: client.access.break_glass(reason=reason, what=what, scope=scope, seconds=seconds))
     until = moment(made.until) if made.until is not None else "-"
     tell(
         made,
         f"you hold {line(made.what)} on {line(made.scope)} until {until}; before that: corral access revoke {made.id}",
     )
+
+
+async def _may_break_glass(client: Client) -> bool:
+    """In a daemon of one's own there is no glass, and who holds it is told by his permissions in a shared one."""
+    me = await client.access.whoami()
+    return not me.because and any(each.permission == "access.break-glass" for each in me.holds)
 
 
 # ------------------------------------------------------------------------------------------------ questions
@@ -330,9 +338,20 @@ def _read_roles(file: Path) -> list[Role]:
 @with_options
 def roles_rm(name: str) -> None:
     """Remove a role that no grant names."""
-    ask(f"Remove the role {line(name)}?")
+    if run(lambda client: _removable(client, name)):  # else the daemon says why not, and there is nothing to ask
+        ask(f"Remove the role {line(name)}?")
     run(lambda client: client.access.rm_role(name))
     tell({"removed": name}, f"role {line(name)} is removed")
+
+
+async def _removable(client: Client, name: str) -> bool:
+    """Whether it is a role of one's own that no grant names, as far as the caller sees."""
+    try:
+        roles, grants = await client.access.roles(), await client.access.grants()
+    except NotAllowed:
+        return True
+    own = any(role.name == name and not role.builtin for role in roles)
+    return own and all(grant.what != name for grant in grants)
 
 
 # ------------------------------------------------------------------------------------------------ teams
