@@ -173,6 +173,7 @@ class Daemon:
         self.limiter.ask = self.deployments.link.spent
         self.deployments.link.on_used = self.keys.used
         self.deployments.link.key_of = self.keys.known
+        self.deployments.link.ended = lambda: told.ended(self.keys.ended())
         first = [*self.store.warnings, *filter(None, [systemd.logout_ends(user_name(os.getuid()))])]
         self.warned = Warned(
             self.bus,

@@ -19,6 +19,7 @@ import msgspec
 
 from core.access import keyrules, keytables
 from core.access.accountrights import USE
+from core.access.ended import Ended, ended
 from core.access.gate import Gate
 from core.access.keytables import KeyRow
 from core.access.owners import Owners
@@ -49,6 +50,8 @@ class Told(NamedTuple):
     """The user or team whose limits apply too: its owner, or the owner of the service account that owns it."""
     groups: tuple[int, ...] = ()
     """Of that user."""
+    replaced: bool = False
+    """It was rotated away, and works beside the new one until then."""
 
 
 class Keys:
@@ -59,6 +62,8 @@ class Keys:
         self._gate = gate
         self._clock = clock
         self._rows: dict[str, KeyRow] = {}
+        self._away: dict[str, tuple[str, float]] = {}
+        """Of each secret that was rotated away, by its hash, the id of its key, and when."""
         self.owners = Owners(gate, clock=clock)
         self._changes = UserChanges()
         self._used: dict[str, tuple[float, str]] = {}
@@ -70,6 +75,7 @@ class Keys:
     async def start(self) -> None:
         """Read the keys and look at their owners."""
         self._rows = {row.key.id: row for row in await self._store.read(keytables.all_keys)}
+        self._away = await self._store.read(keytables.away)
         await self._look()
 
     async def run(self, pause: Callable[[float], Awaitable[None]] | None = None) -> None:
@@ -120,8 +126,12 @@ class Keys:
             found.append(Told(key, row.hash, key.until, uses, behind, groups))
             if row.old_hash is not None and key.old_until is not None and now < key.old_until:
                 until = key.old_until if key.until is None else min(key.until, key.old_until)
-                found.append(Told(key, row.old_hash, until, uses, behind, groups))
+                found.append(Told(key, row.old_hash, until, uses, behind, groups, replaced=True))
         return found
+
+    def ended(self) -> list[Ended]:
+        """Secrets that worked once and do not now, for the words with which they are refused."""
+        return ended(self._rows.values(), self._away, self.owners.state, self._clock())
 
     def used(self, when: Mapping[str, float], sources: Mapping[str, str]) -> None:
         """The gateway tells when keys were used last, and from where."""
@@ -330,6 +340,7 @@ class Keys:
             if hash:
                 new = new._replace(old_hash=now.hash if keep else None)
                 keytables.put_away(db, now, self._clock())
+                self._away[now.hash] = now.key.id, self._clock()  # if it comes to nothing, it is the key's own still
             keytables.put_key(db, new)
             return new, now.key, new.key
 

@@ -34,6 +34,11 @@ def key_of(db: sqlite3.Connection, hash: str) -> tuple[str, float | None]:
     return (str(row[0]), float(row[1])) if row is not None else ("", None)
 
 
+def away(db: sqlite3.Connection) -> dict[str, tuple[str, float]]:
+    """By the hash of each secret that was rotated away, of which key it was (its id), and when (epoch seconds)."""
+    return {row[0]: (row[1], row[2]) for row in db.execute("SELECT hash, key, away_at FROM key_secrets_before")}
+
+
 def put_away(db: sqlite3.Connection, row: KeyRow, at: float) -> None:
     """Remember the secret that is rotated away at `at`, for whoever finds it later."""
     db.execute(

@@ -77,6 +77,7 @@ class GatewayLink:
         self._limited = limited
         self.on_used: Callable[[dict[str, float], dict[str, str]], None] | None = None
         """Told when keys were used (epoch seconds) and from where."""
+        self.ended: Callable[[], tuple[wire.Ended, ...]] = tuple
         self.key_of: Callable[[str], Key | None] = lambda id: None
         """The key with this id, if there is or was one."""
         self._on_live = on_live
@@ -338,6 +339,7 @@ class GatewayLink:
                     keys=keys,
                     limited=limited,
                     needs=needs(keys, limited),
+                    ended=self.ended(),
                 )
             )
             if self._writer is not None:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 import msgspec
 
+from core.access.ended import Ended
 from core.access.keys import Told
 from core.access.rights import Use
 from core.gateway import wire
@@ -26,10 +27,17 @@ def keys(told: Iterable[Told]) -> tuple[wire.Key, ...]:
             endpoints=key.endpoints, sources=key.sources,
             limits=wire.Limits(**msgspec.structs.asdict(key.limits)), groups=groups,
             team=behind.name if behind.kind == "team" else "",
-            behind=behind.id if behind.kind == "user" else -1,
+            behind=behind.id if behind.kind == "user" else -1, replaced=replaced,
         )
-        for key, hash, until, uses, behind, groups in told
+        for key, hash, until, uses, behind, groups, replaced in told
     )  # fmt: skip
+
+
+def ended(secrets: Iterable[Ended]) -> tuple[wire.Ended, ...]:
+    """Secrets that are refused, and why."""
+    return tuple(
+        wire.Ended(hash=hash, key=key.id, name=key.name, uid=key.owner.id, why=why) for key, hash, why in secrets
+    )
 
 
 def _rule(use: Use) -> wire.Rule:

@@ -26,6 +26,18 @@ def matches(pattern: str, name: str) -> bool:
     return name.startswith(pattern[:-1]) if pattern.endswith("*") else name == pattern
 
 
+def refused(name: str, why: str, key: tuple[int, str]) -> Refusal:
+    """The refusal of a secret of the key `name` that has ended; `why` as `wire.Ended` has it."""
+    says = {
+        "rotated": f"this secret of the key {name} was rotated away: use the new one",
+        "expired": f"the key {name} has expired",
+        "revoked": f"the key {name} was revoked",
+        "owner gone": f"the owner of the key {name} is gone",
+        "owner disabled": f"the owner of the key {name} is disabled",
+    }
+    return Refusal(401, says.get(why, f"the key {name} works no more"), "invalid_api_key", key=key)
+
+
 class Holder:
     """One key, and what limits it: its own meters and those of its owner."""
 
@@ -43,18 +55,15 @@ class Holder:
         """Deployments that it may use, and between which unix times that need not be looked at again."""
         self._networks: tuple[Network, ...] = tuple(ipaddress.ip_network(each, strict=False) for each in key.sources)
 
-    def _refusal(self, status: int, why: str, code: str) -> Refusal:
-        key = self.key
-        return Refusal(status, f"the key {key.name} {why}", code, key=(key.uid, key.id))
-
     def come_from(self, source: str, now: float) -> None:
         """Raises `Refusal` if it has ended or may not come from there (`unix`, or an address)."""
         if now >= self._until:
-            raise self._refusal(401, "has expired", "invalid_api_key")
+            raise refused(self.key.name, "rotated" if self.key.replaced else "expired", (self.key.uid, self.key.id))
         if self._networks and source not in (LOCAL, self._came):
             address = ipaddress.ip_address(source)
             if not any(address in network for network in self._networks):
-                raise self._refusal(403, f"may not be used from {source}", "not_allowed")
+                why = f"the key {self.key.name} may not be used from {source}"
+                raise Refusal(403, why, "not_allowed", key=(self.key.uid, self.key.id))
             self._came = source
         self.used_at, self.source = now, source
 
@@ -99,8 +108,9 @@ class Keys:
         self._subjects = subjects
         self._clock = clock
         self._by_hash: dict[str, Holder] = {}
+        self._ended: dict[str, wire.Ended] = {}
 
-    def use(self, keys: Iterable[wire.Key]) -> None:
+    def use(self, keys: Iterable[wire.Key], ended: Iterable[wire.Ended] = ()) -> None:
         """Put these in force, after the limits of the same snapshot."""
         before = {holder.key.id: holder for holder in self._by_hash.values()}
         found: dict[str, Holder] = {}
@@ -111,11 +121,15 @@ class Keys:
                 holder.used_at, holder.source = old.used_at, old.source
             found[key.hash] = holder
         self._by_hash = found
+        self._ended = {each.hash: each for each in ended}
 
     def find(self, secret: bytes, source: str) -> Holder:
-        """The key with this secret. Raises `Refusal`: 401 for none, an ended or a revoked one, which look the same."""
-        holder = self._by_hash.get(hashlib.sha256(secret).hexdigest())
+        """The key with this secret. Raises `Refusal`: 401 for none and for one that has ended."""
+        hash = hashlib.sha256(secret).hexdigest()
+        holder = self._by_hash.get(hash)
         if holder is None:
+            if (ended := self._ended.get(hash)) is not None:
+                raise refused(ended.name, ended.why, (ended.uid, ended.key))
             raise Refusal(401, "this API key is not known: it is wrong, or was revoked", "invalid_api_key")
         holder.come_from(source, self._clock())
         return holder

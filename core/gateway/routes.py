@@ -190,7 +190,7 @@ class Table:
         self.users = Users(new.allowed)
         self._ends = _ends(new)
         self.subjects.use(new.limited, new.keys)
-        self.keys.use(new.keys)
+        self.keys.use(new.keys, new.ended)
         for name, target in targets.items():
             target.meters = self.subjects.of_target(name, target.route.model)
         for target in gone:

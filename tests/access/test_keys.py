@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.access import Keys, Rights
+from core.access.ended import SINCE_S
 from core.access.secrets import hash_of, new_secret, well_formed
 from core.errors import Conflict, CorralError, Invalid, NotAllowed, NotFound
 from core.nouns import Actor, Limits
@@ -132,6 +133,39 @@ async def test_rotation_with_grace_lets_both_secrets_work_for_a_while(house: Hou
     assert [each.hash for each in house.keys.told()] == [hash_of(new.key)]
     newest = await house.keys.rotate(ada, "r", "ci", 0)
     assert [each.hash for each in house.keys.told()] == [hash_of(newest.key)]
+
+
+async def test_secrets_that_work_no_more_are_told_with_why(house: House, ada: Actor) -> None:
+    await house.grant(ROOT, "user", "user:bin")
+
+    def ended() -> dict[str, str]:
+        return {each.hash: each.why for each in house.keys.ended()}
+
+    first = hash_of((await house.keys.create(ada, "r", "ci", until=NOW + 1000)).key)
+    second = hash_of((await house.keys.rotate(ada, "r", "ci", 60)).key)
+    assert ended() == {} and [each.replaced for each in house.keys.told()] == [False, True]
+    house.now += 60
+    assert ended() == {first: "rotated"}
+    third = hash_of((await house.keys.rotate(ada, "r", "ci", 0)).key)
+    assert ended() == {first: "rotated", second: "rotated"}
+    await house.keys.start()
+    assert ended() == {first: "rotated", second: "rotated"}, "after a restart too"
+    house.now = NOW + 1000
+    assert ended() == dict.fromkeys((first, second, third), "expired")
+    await house.keys.revoke(ada, "r", "ci")
+    assert ended() == dict.fromkeys((first, second, third), "revoked")
+    house.now += SINCE_S
+    assert ended() == {}
+
+
+async def test_only_the_secrets_that_ended_last_are_told(house: House, ada: Actor, monkeypatch) -> None:
+    monkeypatch.setattr("core.access.ended.MOST", 2)
+    await house.grant(ROOT, "user", "user:bin")
+    secrets = [await house.keys.create(ada, "r", "ci")]
+    for _ in range(4):
+        house.now += 1
+        secrets.append(await house.keys.rotate(ada, "r", "ci", 0))
+    assert [each.hash for each in house.keys.ended()] == [hash_of(each.key) for each in secrets[2:4]]
 
 
 async def test_a_revoked_key_is_told_no_more_and_still_found_by_its_secret(house: House, ada: Actor) -> None:

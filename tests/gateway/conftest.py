@@ -220,7 +220,7 @@ class Gateway:
         return psutil.Process(self.process.pid).memory_info().rss
 
     async def route(
-        self, *stubs: Stub, uids=None, gids=(), rules=(), keys=(), limited=(), slots=1, **limits
+        self, *stubs: Stub, uids=None, gids=(), rules=(), keys=(), limited=(), ended=(), slots=1, **limits
     ) -> wire.Live:
         """Put a snapshot in force; the live figures that came with its acknowledgement."""
         replicas = tuple(
@@ -245,6 +245,7 @@ class Gateway:
             limits=wire.GatewayLimits(**limits),
             keys=tuple(keys),
             limited=tuple(limited),
+            ended=tuple(ended),
         )
         return (await self._put())[-1]
 

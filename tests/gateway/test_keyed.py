@@ -108,6 +108,32 @@ async def test_a_key_may_what_it_and_its_owner_may(gateway, stub):
     assert b" 200 " in await gateway.post(ASK, bearer())
 
 
+def ended(secret: str, why: str) -> wire.Ended:
+    return wire.Ended(hash=hashlib.sha256(secret.encode()).hexdigest(), key="k1", name="ci", uid=4242, why=why)
+
+
+async def test_a_secret_that_was_rotated_away_is_told_so_during_and_after_its_grace(gateway, stub):
+    await gateway.route(stub, keys=[key("corral_new"), key(until=1.0, replaced=True)])
+    words = b"this secret of the key ci was rotated away: use the new one"
+    refused = await gateway.post(ASK, bearer())
+    assert b" 401 " in refused and words in refused and b'"invalid_api_key"' in refused
+    await gateway.route(stub, keys=[key("corral_new")], ended=[ended(SECRET, "rotated")])
+    refused = await gateway.post(ASK, bearer())
+    assert b" 401 " in refused and words in refused
+    assert b" 200 " in await gateway.post(ASK, bearer("corral_new"))
+
+
+@pytest.mark.parametrize(
+    ("why", "words"),
+    [("expired", b"the key ci has expired"), ("revoked", b"the key ci was revoked"),
+     ("owner gone", b"the owner of the key ci is gone"), ("of a later release", b"the key ci works no more")],
+)  # fmt: skip
+async def test_a_secret_that_ended_opens_nothing_and_is_told_why(gateway, stub, why, words):
+    await gateway.route(stub, keys=[], ended=[ended(SECRET, why)])
+    refused = await gateway.post(ASK, bearer())
+    assert b" 401 " in refused and words in refused and not stub.bodies
+
+
 SCOPES = st.sampled_from(["*", "deployment:*", "deployment:chat", "deployment:c*", "deployment:mail"])
 
 

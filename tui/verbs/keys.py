@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import sys
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -84,10 +85,17 @@ def _show(key: Key) -> None:
         ("made", f"{moment(key.created_at)} by {key.created_by}"), ("used", _used(key)),
     ]  # fmt: skip
     if key.rotated_at is not None:
-        old = f", the old secret works until {moment(key.old_until)}" if key.old_until is not None else ""
-        rows.append(("rotated", moment(key.rotated_at) + old))
+        rows.append(("rotated", moment(key.rotated_at) + _old(key, time.time())))
     for name, value in rows:
         say(f"{name:12} {line(value)}")
+
+
+def _old(key: Key, now: float) -> str:
+    """What the secret before the last rotation opens, at the end of a line."""
+    if key.old_until is None:
+        return ""
+    until = min(key.old_until, math.inf if key.until is None else key.until)
+    return f", the old secret {'works' if now < until else 'worked'} until {moment(until)}"
 
 
 def in_force(key: Key) -> str:
@@ -273,11 +281,15 @@ def whose() -> None:
     hash = hashlib.sha256(secret.encode("utf-8", "surrogateescape")).hexdigest()
     found = run(lambda client: client.keys.whose(hash))
     if not options().json and found.away_at is not None:
-        say(f"{'was':12} {line(_away(found))}")
+        say(f"{'was':12} {line(_away(found, time.time()))}")
     _show(found)
 
 
-def _away(found: FoundKey) -> str:
+def _away(found: FoundKey, now: float) -> str:
     """Of a secret that was rotated away."""
-    works = f"and works until {moment(found.works_until)}" if found.works_until is not None else "and works no more"
+    works = "and works no more"
+    if found.works_until is not None:
+        works = f"and works until {moment(found.works_until)}"
+    elif found.old_until is not None and found.away_at == found.rotated_at and found.old_until <= now:
+        works = f"and worked until {moment(found.old_until)}"
     return f"a secret of this key until {moment(found.away_at or 0.0)}, when it was rotated away, {works}"

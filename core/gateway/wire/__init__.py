@@ -36,7 +36,7 @@ from core.gateway.wire.messages import (
 from core.gateway.wire.routes import ReplicaRoute, Route
 from core.gateway.wire.settings import Files, GatewayLimits
 from core.gateway.wire.usage import SEVERAL, Denied, UsageLine
-from core.gateway.wire.who import Allowed, Key, Rule
+from core.gateway.wire.who import Allowed, Ended, Key, Rule
 
 __all__ = [
     "SEVERAL",
@@ -46,6 +46,7 @@ __all__ = [
     "Busy",
     "Denied",
     "DoorLive",
+    "Ended",
     "Files",
     "Four",
     "FromDaemon",

@@ -9,7 +9,7 @@ from core.gateway.wire.live import DoorLive, RouteLive
 from core.gateway.wire.routes import Route
 from core.gateway.wire.settings import GatewayLimits
 from core.gateway.wire.usage import Denied, UsageLine
-from core.gateway.wire.who import Allowed, Key
+from core.gateway.wire.who import Allowed, Ended, Key
 from core.listen import Listen
 
 WIRE_VERSION = 1
@@ -60,6 +60,7 @@ class Snapshot(Message, frozen=True, kw_only=True):
     limited: tuple[Limited, ...] = ()
     needs: tuple[str, ...] = ()
     """Features that a gateway must have to obey this snapshot; it refuses what it lacks (fails closed)."""
+    ended: tuple[Ended, ...] = ()
 
 
 class SnapshotAck(Message, frozen=True, kw_only=True):

@@ -56,3 +56,18 @@ class Key(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Of this user, as numbers."""
     team: str = ""
     """The team whose limits apply too, in his place."""
+    replaced: bool = False
+    """This secret was rotated away: `until` is the end of its grace."""
+
+
+class Ended(msgspec.Struct, frozen=True, kw_only=True):
+    """A secret that worked once and does not now. It opens nothing: it is told for the words of its refusal."""
+
+    hash: str
+    key: str
+    """Id of its key."""
+    name: str
+    uid: int
+    """Of the key's owner."""
+    why: str
+    """rotated, expired, revoked, owner gone, owner disabled"""
