@@ -13,7 +13,7 @@ from core.gateway.core import Core
 from core.gateway.crowd import place
 from core.gateway.errors import Refusal
 from core.gateway.framing import Request
-from core.gateway.keys import LOCAL, Holder
+from core.gateway.keys import LOCAL, Holder, taken_away
 from core.gateway.limits import Meter
 from core.peer import peer
 
@@ -89,13 +89,16 @@ class Asker:
 
     def may_use(self, request: Request, deployment: str) -> bool:
         """By the keys and rules of now."""
-        if not request.key:
-            return on_behalf(request) or self._core.table.users.may(self.uid, self.groups, deployment)
-        keys = self._core.table.keys
-        try:
-            return keys.find(request.key, self.source).may_use(deployment, keys.now())
-        except Refusal:
-            return False
+        return self.barred(request, deployment) is None
+
+    def barred(self, request: Request, deployment: str) -> Refusal | None:
+        """Why `deployment` may not be used for it any more by the keys and rules of now; None: it may."""
+        table = self._core.table
+        if request.holder is not None:
+            return table.keys.barred(request.holder, request.key, self.source, deployment)
+        if on_behalf(request) or table.users.may(self.uid, self.groups, deployment):
+            return None
+        return taken_away(deployment)
 
     def uid_of(self, request: Request) -> int:
         """On whose behalf it is asked."""

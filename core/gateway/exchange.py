@@ -37,7 +37,7 @@ class Client(Protocol):
     def part(self, data: bytes, last: bool) -> None: ...
     def refuse(self, refusal: Refusal, queued: bytes = b"") -> None: ...
     def break_off(self) -> None: ...
-    def may_use(self, deployment: str) -> bool: ...
+    def barred(self, deployment: str) -> Refusal | None: ...
 
 
 def _not_served(route: wire.Route, api: Api) -> Refusal:
@@ -281,8 +281,8 @@ class Exchange(Seating):
     def obey(self) -> None:
         """Rights have changed: end what its client may not have any more."""
         client, name = self._client, self._target.route.name
-        if client is not None and not self._done and not client.may_use(name):
-            self._cut(Refusal(403, f"the right to use {name} was taken away", "not_allowed"), "refused")
+        if client is not None and not self._done and (refusal := client.barred(name)) is not None:
+            self._cut(refusal, "refused" if self._seated is None else "revoked")
 
     def _refused(self, refusal: Refusal, outcome: str = "refused") -> None:
         if self._status:

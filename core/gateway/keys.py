@@ -38,6 +38,11 @@ def refused(name: str, why: str, key: tuple[int, str]) -> Refusal:
     return Refusal(401, says.get(why, f"the key {name} works no more"), "invalid_api_key", key=key)
 
 
+def taken_away(deployment: str) -> Refusal:
+    """The refusal of what was allowed when it began."""
+    return Refusal(403, f"the right to use {deployment} was taken away", "not_allowed")
+
+
 class Holder:
     """One key, and what limits it: its own meters and those of its owner."""
 
@@ -140,6 +145,20 @@ class Keys:
             return False
         holder.come_from(source, self._clock())
         return True
+
+    def barred(self, holder: Holder, secret: bytes, source: str, deployment: str) -> Refusal | None:
+        """Why a request that came with this secret, of `holder` then, may use `deployment` no more; None: it may."""
+        now = self._clock()
+        try:
+            may = self.find(secret, source).may_use(deployment, now)
+        except Refusal as refusal:
+            if refusal.key is not None:
+                return refusal
+            # It was known when the request came, and the snapshot says nothing of it any more.
+            key = holder.key
+            over = key.until is not None and now >= key.until
+            return refused(key.name, "expired" if over else "revoked", (key.uid, key.id))
+        return None if may else taken_away(deployment)
 
     def now(self) -> float:
         return self._clock()

@@ -202,9 +202,9 @@ class ClientConnection(asyncio.Protocol):
 
     # -------------------------------------------------------------------------------- one request
 
-    def may_use(self, deployment: str) -> bool:
-        """By the keys and rules of now."""
-        return self._asker.may_use(self._current, deployment)
+    def barred(self, deployment: str) -> Refusal | None:
+        """Why its request may go on no more, by the keys and rules of now; None: it may."""
+        return self._asker.barred(self._current, deployment)
 
     def _serve(self, request: Request) -> None:
         self._busy = True

@@ -213,15 +213,56 @@ async def test_tokens_are_reserved_and_settled_by_what_the_engine_counted(gatewa
     assert not stub.bodies[done:]
 
 
-async def test_a_revoked_key_loses_the_answer_that_is_being_made(gateway, stub):
+@pytest.mark.parametrize(
+    ("then", "words"),
+    [
+        ({"keys": []}, b"the key ci was revoked"),
+        ({"keys": [], "ended": ["revoked"]}, b"the key ci was revoked"),
+        ({"keys": [], "ended": ["rotated"]}, b"this secret of the key ci was rotated away"),
+        ({"keys": [], "ended": ["expired"]}, b"the key ci has expired"),
+    ],
+)
+async def test_a_key_that_ends_takes_the_answer_along_that_is_being_made(gateway, stub, then, words):
     stub.hold.clear()
     await gateway.route(stub, keys=[key()])
     reader, writer = await streaming(gateway)
-    await gateway.route(stub, keys=[])
+    await gateway.route(stub, **{**then, "ended": [ended(SECRET, why) for why in then.get("ended", ())]})
     async with asyncio.timeout(5):
-        assert b"was taken away" in await reader.readuntil(b"0\r\n\r\n")
+        rest = await reader.readuntil(b"0\r\n\r\n")
+    assert words in rest and b'"code":"invalid_api_key"' in rest
+    line = await gateway.line()
+    assert (line.outcome, line.status, line.key) == ("revoked", 200, "k1"), "it ran, unlike what is refused"
     assert b" 401 " in await gateway.post(ASK, bearer())
     writer.close()
+
+
+async def test_a_stream_of_messages_is_told_of_its_key_as_this_api_has_it(gateway, stub):
+    stub.hold.clear()
+    await gateway.route(stub, keys=[key()])
+    reader, writer = await gateway.open()
+    body = json.dumps({**ASK, "stream": True, "max_tokens": 20}).encode()
+    head = f"POST /v1/messages HTTP/1.1\r\nHost: x\r\n{bearer()}Content-Length: {len(body)}\r\n\r\n"
+    writer.write(head.encode() + body)
+    await reader.readuntil(b"\r\n\r\n")
+    await gateway.route(stub, keys=[])
+    async with asyncio.timeout(5):
+        rest = await reader.readuntil(b"0\r\n\r\n")
+    assert b'"type":"authentication_error"' in rest and b"the key ci was revoked" in rest
+    writer.close()
+
+
+async def test_what_waited_only_when_its_key_ended_never_ran(gateway, stub):
+    stub.hold.clear()
+    await gateway.route(stub, keys=[key(), key("corral_other", id="k2")])
+    _, running = await streaming(gateway, "corral_other")
+    waiting = asyncio.create_task(gateway.post(ASK, bearer()))
+    await gateway.told(lambda live: sum(live.queued.values()) == 1)
+    await gateway.route(stub, keys=[key("corral_other", id="k2")])
+    answer = await waiting
+    assert b" 401 " in answer and b"the key ci was revoked" in answer
+    line = await gateway.line(lambda line: line.key == "k1")
+    assert (line.outcome, line.status) == ("refused", 401)
+    running.close()
 
 
 @pytest.mark.parametrize("of", ["key", "grant"])
@@ -233,7 +274,8 @@ async def test_a_key_or_a_grant_that_ends_takes_the_answer_along_while_the_daemo
     reader, writer = await streaming(gateway)
     gateway.hang_up()
     async with asyncio.timeout(5):
-        assert b"was taken away" in await reader.readuntil(b"0\r\n\r\n")
+        rest = await reader.readuntil(b"0\r\n\r\n")
+    assert (b"the key ci has expired" if of == "key" else b"was taken away") in rest
     assert until <= time.time() < until + 1
     writer.close()
 

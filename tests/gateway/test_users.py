@@ -73,7 +73,7 @@ async def test_a_stream_ends_when_the_right_is_taken_away(gateway, stub):
     async with asyncio.timeout(5):
         rest = await reader.readuntil(b"0\r\n\r\n")
     assert b"was taken away" in rest and b"not_allowed" in rest
-    assert (await gateway.line()).outcome == "refused"
+    assert (await gateway.line()).outcome == "revoked"
     async with asyncio.timeout(5):
         await stub.gone.wait()
     writer.close()

@@ -78,7 +78,7 @@ def test_the_official_client_through_right_wrong_limited_and_revoked_keys(home: 
     pieces = iter(stream)
     next(pieces)
     corral("keys", "revoke", "ci", "--reason", "leaked", "--yes")
-    with pytest.raises(openai.APIError, match="was taken away"):
+    with pytest.raises(openai.APIError, match="was revoked"):
         for _ in pieces:
             pass
     with pytest.raises(openai.AuthenticationError):

@@ -18,7 +18,8 @@ class UsageLine(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     path: str
     status: int
     outcome: str
-    """ok, client-gone, replica-died, gateway-died, timeout, refused, error"""
+    """ok, client-gone, replica-died, gateway-died, timeout, refused (it never ran), revoked (its key or right ended
+    while it ran), error"""
     prompt_tokens: int | None = None
     cached_tokens: int | None = None
     answer_tokens: int | None = None
