@@ -74,6 +74,22 @@ async def test_what_does_nothing_now_says_so_and_leaves_the_palette_open(console
         await it.until("Nothing is chosen")
 
 
+async def test_the_foot_speaks_of_the_row_under_the_cursor_also_after_a_filter(console, fake):
+    async with console("1") as it:
+        await it.press("ctrl+p")
+        await it.until(lambda: isinstance(it.app.screen, Palette))
+        await it.type("embed chat")
+        await it.until("Not now: embed is failed")
+        for _ in "chat":
+            await it.press("backspace")
+        await it.type("details")
+        await it.until("enter does it")
+        assert "Not now" not in it.text
+        await it.type(" zzz")
+        await it.until("Nothing here has these letters")
+        assert "Not now" not in it.text
+
+
 async def test_a_question_in_front_is_answered_first(console, fake):
     async with console("2") as it:
         await it.until("replica")

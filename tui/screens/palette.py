@@ -65,6 +65,7 @@ class Palette(ModalScreen[Deed]):
             return
         self.deeds += of_chats(chats)
         self._fill(self.query_one(Input).value)
+        self._say_why()
 
     def say(self, words: str) -> None:
         """Put a sentence at the foot."""
@@ -80,6 +81,7 @@ class Palette(ModalScreen[Deed]):
     def on_input_changed(self, event: Input.Changed) -> None:
         self._fill(event.value)
         self.query_one(Table).move(0)
+        self._say_why()
 
     def action_move(self, by: int) -> None:
         table = self.query_one(Table)
@@ -95,6 +97,9 @@ class Palette(ModalScreen[Deed]):
         self._choose(event.key)
 
     def on_table_moved(self, event: Table.Moved) -> None:
+        self._say_why()
+
+    def _say_why(self) -> None:
         """Say whole why what is under the cursor cannot be done: its column is narrow."""
         key = self.query_one(Table).key
         deed = self._shown[int(key)] if key else None
