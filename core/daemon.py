@@ -302,6 +302,8 @@ class Daemon:
                 database=str(self.paths.database),
                 database_id=self.store.database_id,
                 warnings=self.warned.now(),
+                config=str(self.paths.config),
+                defaults=self.in_force.defaults,
                 swapped=self._swapped,
             ),
             gateway=self.deployments.link.url,

@@ -26,6 +26,8 @@ class InForce:
     def __init__(self, paths: Paths, settings: Settings, accounts: Accounts | None) -> None:
         self.settings = settings
         self.accounts = accounts
+        self.defaults = not paths.config.exists()
+        """No corral.toml was there when it was last read."""
         self.hangup = asyncio.Event()
         """Set by SIGHUP."""
         self._paths = paths
@@ -46,11 +48,14 @@ class InForce:
                 raise found
             return found, msgspec.to_builtins(self.settings), msgspec.to_builtins(found[0])
 
+        readable = not isinstance(found, CorralError)
+        defaults = readable and not await asyncio.to_thread(self._paths.config.exists)
         self.settings, new = await gate.act(actor, "daemon.reload", "daemon:local", request, work)
         if new is not None:
             self.accounts = new
+        self.defaults = defaults
         await follow()
-        log.info("%s is in force", self._paths.config)
+        log.info("%s", "the defaults are in force" if defaults else f"{self._paths.config} is in force")
 
     async def run(self, gate: Gate, follow: Callable[[], Awaitable[None]]) -> None:
         """Reload at each SIGHUP."""

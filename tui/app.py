@@ -33,6 +33,7 @@ from tui.plain import draws_ascii, harmless, line
 from tui.received import forgive_input, know_alt_enter
 from tui.spoken import spoken
 from tui.state import Connect, State, follow
+from tui.words import in_force
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -423,7 +424,12 @@ class Corral(App[int]):
 
     def action_settings(self) -> None:
         """What `corral reload` does."""
-        self.act(lambda client: client.reload(), lambda _: self.say("corral.toml is in force"))
+
+        async def work(client: Any) -> str:
+            await client.reload()
+            return in_force((await client.status()).daemon)
+
+        self.act(work, self.say)
 
     def action_shutdown(self, models: bool) -> None:
         """What `corral shutdown` does, with --all if `models`."""

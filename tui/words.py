@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from core.nouns import Grant
+from core.nouns import DaemonStatus, Grant
 
 SYMBOLS = {
     "ready": ("●", "+", "green"), "done": ("✓", "+", "green"), "live": ("●", "+", "green"),
@@ -25,6 +25,13 @@ def state(word: str, ascii: bool = False) -> str:
     """Symbol and word; a word of a newer daemon gets a question mark."""
     glyph, letter, _ = SYMBOLS.get(word, ("?", "?", ""))
     return f"{letter if ascii else glyph} {word}"
+
+
+def in_force(daemon: DaemonStatus) -> str:
+    """Which settings are in force."""
+    return (
+        f"there is no {daemon.config}: the defaults are in force" if daemon.defaults else f"{daemon.config} is in force"
+    )
 
 
 def counted(prompt: int | None, answer: int | None, unit: str) -> str:

@@ -25,6 +25,10 @@ class DaemonStatus(Noun, frozen=True, kw_only=True):
     database_id: str
     warnings: tuple[str, ...] = ()
     """Sentences that must be seen: a broken chain, a set-aside database, KillUserProcesses, a nearly full disk."""
+    config: str = ""
+    """Path of corral.toml."""
+    defaults: bool = False
+    """The defaults are in force: no corral.toml was there when it was last read."""
     swapped: str | None = None
     """Why its memory (keys, chats in flight) may be written to swap, "" if it is not; None where nobody says."""
 

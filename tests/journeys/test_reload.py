@@ -51,6 +51,20 @@ def test_a_hangup_puts_the_new_file_in_force_and_refuses_a_wrong_one_whole(home:
     assert ask("status")["daemon"]["pid"] == pid
 
 
+def test_it_is_said_which_file_is_in_force_or_that_none_is_there(home: Path) -> None:
+    file = user_paths().config
+    corral("ps")
+    absent = f"there is no {file}: the defaults are in force"
+    assert absent in corral("status") and absent in corral("reload")
+    file.write_text("[chats]\nkeep_days = 9\n")
+    assert absent in corral("status"), "it has not been read"
+    assert f"{file} is in force" in corral("reload")
+    daemon = ask("status")["daemon"]
+    assert (daemon["config"], daemon["defaults"]) == (str(file), False)
+    file.unlink()
+    assert ask("reload") == {"reloaded": True, "config": str(file), "defaults": True}
+
+
 def test_an_engine_that_is_not_where_the_file_says_is_told_and_the_rest_is_in_force(home: Path) -> None:
     user_paths().config.write_text('[engines]\nllama_server = "/nonexist"\n[chats]\nkeep_days = 9\n')
     corral("ps")

@@ -521,6 +521,7 @@ class Double:
             database="/h/corral.db",
             database_id=self.database_id,
             warnings=self.warnings,
+            config="/h/corral.toml",
         )
         status = Status(
             daemon=daemon,
@@ -544,6 +545,9 @@ class Double:
             me=self.me,
             audit=tuple(self.records),
         )
+
+    async def status(self) -> Status:
+        return (await self.picture()).status
 
     async def events(self, since: str | None = None) -> AsyncIterator[Event]:
         while (event := await self._news.get()) is not None:

@@ -159,7 +159,7 @@ async def test_the_daemon_is_shut_down_after_a_question(console, fake, typed, as
 async def test_the_settings_are_read_again(console, fake):
     async with console("1") as it:
         await choose(it, "reload corral.toml")
-        await it.until("corral.toml is in force")
+        await it.until("! /h/corral.toml is in force")
         assert ("reload",) in fake.calls
 
 

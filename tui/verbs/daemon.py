@@ -13,11 +13,11 @@ import msgspec
 
 from core.client import Client
 from core.errors import NoDaemon
-from core.nouns import API_VERSION, DoorStatus, Event
+from core.nouns import API_VERSION, Event, Status
 from tui.command import Nouns, Told, again, note, note_answers, options, run, with_options
 from tui.lines import as_json, say, table, tell
 from tui.plain import line
-from tui.words import age, size
+from tui.words import age, in_force, size
 
 EVENT_ID = re.compile(r"[0-9a-z]+\.\d{1,19}")
 STATUS_S = 5.0
@@ -56,6 +56,7 @@ def status() -> None:
         more = f", {sink.waiting} wait" if sink.waiting else ""
         say(f"sink      {line(sink.name)} {line(sink.state)}, has records up to {sink.sent}{more}")
     say(f"socket    {line(daemon.socket)}")
+    say(f"settings  {line(in_force(daemon))}")
     warnings = list(daemon.warnings)
     if daemon.api != API_VERSION:
         warnings.append("this terminal and the daemon have different versions: corral shutdown, then start again")
@@ -93,17 +94,18 @@ def shutdown(everything: bool) -> None:
 def reload() -> None:
     """Read corral.toml again; it is refused whole if it is wrong."""
 
-    async def work(client: Client) -> tuple[list[dict[str, Any]], tuple[DoorStatus, ...]]:
+    async def work(client: Client) -> tuple[list[dict[str, Any]], Status]:
         await client.reload()
         wrong = [each for each in await client.engines() if each["path"] and not each["found"]]
-        return wrong, (await client.status()).gateway_status.doors
+        return wrong, await client.status()
 
-    wrong, doors = run(work)
-    tell({"reloaded": True}, "corral.toml is in force")
+    wrong, found = run(work)
+    daemon = found.daemon
+    tell({"reloaded": True, "config": daemon.config, "defaults": daemon.defaults}, line(in_force(daemon)))
     if not options().json and not options().quiet:
         for each in wrong:  # it may be a disk that is not mounted yet: no reason to refuse the rest
             note(f"{each['name']} cannot be started: {each['reason']}")
-        for door in doors:
+        for door in found.gateway_status.doors:
             if door.trouble:
                 note(f"programs on {door.address}: {door.trouble}")
 
