@@ -54,7 +54,7 @@ def _refuse_foreign(paths: Paths) -> None:
         raise NotAllowed(
             f"the daemon of {paths.root} is another user's",
             "its folder is closed to you",
-            "unset CORRAL_HOME for a daemon of your own, or ask for the shared one (`corral daemon --system`)",
+            "unset CORRAL_HOME for one of your own; a shared one: ask root of this host (`corral daemon --system`)",
         ) from None
     except OSError:
         return

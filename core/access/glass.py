@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import secrets
 import sqlite3
 import time
@@ -26,6 +27,10 @@ log = logging.getLogger(__name__)
 
 BREAK = "access.break-glass"
 SHORTEST_S, LONGEST_S = 60.0, 8 * 3600.0
+
+
+_SEQUENCE = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
+"""What steers a terminal: without its first letter the rest would be read as text."""
 
 
 class Glass:
@@ -84,7 +89,12 @@ class Glass:
 
     def troubles(self) -> list[str]:
         """What everybody is told for as long as it lasts."""
-        return [said(each) for each in self.broken()]
+        broken = self.broken()
+        if len(broken) < 2:
+            return [said(each) for each in broken]
+        last = max(broken, key=lambda each: each.until or 0.0)
+        words = f"the glass is broken {len(broken)} times, the last one until {_until(last)}: {last.subject}"
+        return [f"{words} took {last.what} on {last.scope}; `corral access ls` has all"]
 
     def next_end(self, longest: float) -> float:
         """Seconds until one ends, `longest` at most."""
@@ -117,6 +127,9 @@ class Glass:
 
 def said(grant: Grant) -> str:
     """A sentence for everybody, on one line: it goes to logs too."""
-    reason = "".join(letter if letter.isprintable() else " " for letter in grant.reason)
-    until = datetime.fromtimestamp(grant.until or 0.0, UTC).strftime("%H:%M UTC")
-    return f"the glass is broken: {grant.subject} took {grant.what} on {grant.scope} until {until}: {reason}"
+    reason = "".join(letter if letter.isprintable() else " " for letter in _SEQUENCE.sub("", grant.reason))
+    return f"the glass is broken: {grant.subject} took {grant.what} on {grant.scope} until {_until(grant)}: {reason}"
+
+
+def _until(grant: Grant) -> str:
+    return datetime.fromtimestamp(grant.until or 0.0, UTC).strftime("%H:%M UTC")

@@ -23,7 +23,7 @@ from core.access.ended import Ended, ended
 from core.access.gate import Gate
 from core.access.keytables import KeyRow
 from core.access.owners import Owners
-from core.access.people import subject_named
+from core.access.people import OWNERS, subject_named
 from core.access.permissions import matches
 from core.access.rights import Use
 from core.access.secrets import PREFIX, SHOWN, hash_of, new_secret, well_formed
@@ -244,7 +244,7 @@ class Keys:
     ) -> NewKey:  # fmt: skip
         """Make a key. Its secret is in the answer and nowhere else. Raises `Invalid`, `Conflict`, `NotAllowed`."""
         keyrules.check_name(name)
-        whose = await subject_named(owner) if owner else Subject(kind="user", name=actor.name, id=actor.uid)
+        whose = await subject_named(owner, OWNERS) if owner else Subject(kind="user", name=actor.name, id=actor.uid)
         if whose.kind == "group":
             raise Invalid(
                 "a key belongs to a user, a team or a service account",
@@ -302,7 +302,7 @@ class Keys:
     async def rotate(self, actor: Actor, request: str, name: str, grace: float) -> NewKey:
         """A new secret; the old one works for `grace` seconds more."""
         if not 0 <= grace <= GRACE_S:
-            raise Invalid(f"a grace of {grace:g} s", f"it is 0 to {GRACE_S / 86400:.0f} days")
+            raise Invalid(f"a grace of {grace / 86400:.6g} days", f"it is 0 to {GRACE_S / 86400:.0f} days")
         row, secret, now = self._find(actor, name), new_secret(), self._clock()
 
         def change(key: Key) -> Key:

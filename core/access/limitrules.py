@@ -37,5 +37,5 @@ def _check_hours(text: str, *, lifts: bool) -> None:
 def _nothing_to_lift(what: str) -> Invalid:
     return Invalid(
         what, "only a default for each user or key can be lifted",
-        "say it for user:NAME, key:OWNER/NAME, each:group:NAME or each:team:NAME",
+        "leave it out, or say it for user:NAME, key:OWNER/NAME, each:group:NAME or each:team:NAME",
     )  # fmt: skip

@@ -22,14 +22,17 @@ NOBODY = 2**32 - 2
 MEMBERS = 200
 """Of a group, where it is asked whether there is anybody in it."""
 _SUBJECT = re.compile(r"(?:(?P<kind>user|group|team|account):)?(?P<name>[^\s:*/\x00-\x1f]{1,128})")
+SUBJECTS = "user:NAME, group:NAME, team:NAME or account:NAME"
+OWNERS = "user:NAME, team:NAME or account:NAME"
+"""What is said for who may hold rights, and for who may have keys."""
 
 
-async def subject_named(text: str) -> Subject:
-    """`user:alice`, `group:staff`, `team:ml` or `account:ci`, with its uid or gid. Raises `Invalid`, `NotFound`,
-    `TimedOut`."""
+async def subject_named(text: str, kinds: str = SUBJECTS) -> Subject:
+    """`user:alice`, `group:staff`, `team:ml` or `account:ci`, with its uid or gid. `kinds`: what may be said. Raises
+    `Invalid`, `NotFound`, `TimedOut`."""
     match = _SUBJECT.fullmatch(text)
     if match is None or match["kind"] is None:
-        raise Invalid(f"{text!r} is nobody", todo="say user:NAME, group:NAME, team:NAME or account:NAME")
+        raise Invalid(f"{text!r} is nobody", todo=f"say {kinds}")
     kind, name = match["kind"], match["name"]
     if kind == "team":
         return Subject(kind="team", name=name)

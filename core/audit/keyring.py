@@ -16,7 +16,8 @@ from core.proof.keys import SigningKey, Signs, flush_folder, load, place_of
 from core.proof.statements import Key
 from core.settings import AuditTable
 
-LOST = "mend that, or say `corral audit key rotate --lost` if the key is gone for good"
+ROTATE = "say `corral audit key rotate --lost` if the key is gone for good"
+LOST = f"mend that, or {ROTATE}"
 
 
 class Keyring:
@@ -83,7 +84,13 @@ class Keyring:
                 return key
             why = why or f"{place} holds another key"
         places = " or ".join(self._named() or [str(self._own)])
-        raise Failed(f"the key {known.id} cannot be used", why or f"it is not in {places}", LOST)
+        was, todo = self._found.get(known.id, ""), LOST
+        if was.startswith(AGENT) and was not in self._named():
+            why = f"it is a key of {was}, which corral.toml names no more"
+            todo = f'put signing_key = "{was}" back under [audit], or {ROTATE}'
+        elif not self._named() and not os.path.lexists(self._own):
+            todo = f"put signing_key back under [audit] if it named the key, or {ROTATE}"
+        raise Failed(f"the key {known.id} cannot be used", why or f"it is not in {places}", todo)
 
     def successor(self, known: Sequence[Key]) -> Signs:
         """The key that comes next: one that corral.toml names and that never signed, else a new one beside Corral's

@@ -11,6 +11,7 @@ import re
 import sqlite3
 import time
 from collections.abc import Callable
+from difflib import get_close_matches
 from typing import Any, NamedTuple, get_args
 
 from core.audit.chain import SELECT
@@ -86,9 +87,19 @@ def wanted(text: str, moment: Callable[[str], str]) -> Wanted:
         if field is None and value.endswith(":") and value[:-1] in FIELDS:
             continue  # the rest of it is being typed
         if field is not None and field not in FIELDS:
+            _refuse_slip(field, term[0])
             field, value = None, f"{field}:{value}"  # an object, as it is written
         _take(found, minus, field, value, moment)
     return found
+
+
+def _refuse_slip(field: str, term: str) -> None:
+    """Raises `Invalid` for what is nearly a field: who meant one would take what he is shown for all that there is."""
+    near = get_close_matches(field, FIELDS, 1, 0.75)
+    if near:
+        term = term.removeprefix("-").replace('"', "")
+        raise Invalid(f"there is no field {field}:", f"there are: {', '.join(FIELDS)}",
+                      f'say {near[0]}: if you meant that; "{term}" in quotation marks is a text')  # fmt: skip
 
 
 def exactly(fields: dict[str, str], moment: Callable[[str], str], found: Wanted | None = None) -> Wanted:

@@ -57,7 +57,15 @@ async def test_it_rings(house: House, caplog: pytest.LogCaptureFixture) -> None:
 async def test_a_reason_makes_no_lines_of_its_own_in_a_log(house: House) -> None:
     await house.glass.take(SUPERUSER, "r", reason="x\n2026-01-01 nothing happened\x1b[2J")
     (said,) = house.glass.troubles()
-    assert "\n" not in said and "\x1b" not in said and said.endswith("x 2026-01-01 nothing happened [2J")
+    assert "\n" not in said and "\x1b" not in said and said.endswith(": x 2026-01-01 nothing happened")
+
+
+async def test_two_broken_ones_are_one_sentence(house: House) -> None:
+    await house.glass.take(SUPERUSER, "r", reason="first")
+    house.now += 120
+    await house.glass.take(SUPERUSER, "r", reason="second")
+    (said,) = house.glass.troubles()
+    assert "broken 2 times, the last one until" in said and "`corral access ls` has all" in said and "\n" not in said
 
 
 async def test_it_ends_by_itself_and_that_is_recorded(house: House) -> None:

@@ -168,6 +168,13 @@ async def test_only_the_secrets_that_ended_last_are_told(house: House, ada: Acto
     assert [each.hash for each in house.keys.ended()] == [hash_of(each.key) for each in secrets[2:4]]
 
 
+async def test_a_grace_that_is_too_long_is_told_in_days(house: House, ada: Actor) -> None:
+    await house.grant(ROOT, "user", "user:bin")
+    await house.keys.create(ada, "r", "ci")
+    with pytest.raises(Invalid, match=r"a grace of 400 days; it is 0 to \d+ days"):
+        await house.keys.rotate(ada, "r", "ci", 400 * 86400)
+
+
 async def test_a_revoked_key_is_told_no_more_and_still_found_by_its_secret(house: House, ada: Actor) -> None:
     await house.grant(ROOT, "user", "user:bin")
     made = await house.keys.create(ada, "r", "ci")
@@ -211,6 +218,8 @@ async def test_when_a_key_was_used_is_written_down_and_known_after_a_restart(hou
     [
         ({"name": "Bad Name"}, Invalid, "no name of a key"),
         ({"owner": "group:daemon"}, Invalid, "a user, a team"),
+        ({"owner": "foo"}, Invalid, "say user:NAME, team:NAME or account:NAME"),
+        ({"limits": Limits(hours="always")}, Invalid, "leave it out"),
         ({"owner": "user:no-such-user"}, NotFound, "knows no"),
         ({"owner": "team:none"}, NotFound, "no team"),
         ({"deployments": ()}, Invalid, "could use no deployment"),

@@ -279,6 +279,18 @@ async def test_an_agent_with_another_key_signs_nothing(place: Kept, folder: Path
         assert "holds other keys" in place.signer.troubles()[0]
 
 
+async def test_a_setting_that_was_taken_away_is_told_with_the_agent_whose_key_it_is(
+    place: Kept, double: Double
+) -> None:
+    place.use(double.path)
+    await place.signer.start()
+    place.settings = AuditTable()
+    await place.signer.follow()
+    (trouble,) = place.signer.troubles()
+    assert f"it is a key of agent:{double.path}, which corral.toml names no more" in trouble
+    assert f'put signing_key = "agent:{double.path}" back under [audit]' in trouble and "rotate --lost" in trouble
+
+
 async def test_an_agent_that_dies_between_two_checkpoints_is_noticed_by_the_next(place: Kept, double: Double) -> None:
     place.use(double.path)
     await place.signer.start()

@@ -78,6 +78,22 @@ def test_words_find_their_records_alone(db: sqlite3.Connection, text: str, expec
     assert seqs(db, text, after=0, limit=10**6)[-100:] == expected[-100:] or len(expected) == 100
 
 
+@pytest.mark.parametrize(("text", "meant"), [("actr:root", "actor"), ("-outcom:done", "outcome"), ("verbs:x", "verb")])
+def test_what_is_nearly_a_field_is_not_taken_for_text(text: str, meant: str) -> None:
+    with pytest.raises(Invalid, match=r"no field .*:; there are") as raised:
+        wanted(text, moment)
+    assert raised.value.todo.startswith(f"say {meant}: if you meant that")
+    wanted(f'"{text}"', moment)
+
+
+@pytest.mark.parametrize("kind", [
+    "access", "account", "audit", "chat", "daemon", "deployment", "gateway", "group", "key", "limit", "model", "node",
+    "replica", "retention", "team", "usage", "user", "http",
+])  # fmt: skip
+def test_an_object_is_no_slip(kind: str) -> None:
+    wanted(f"{kind}:x", moment)
+
+
 @pytest.mark.parametrize("text", ["seq:x", "since:noon", "-since:2026", "x" * 501, "a " * (TERMS + 1)])
 def test_what_makes_no_sense_is_told(text: str) -> None:
     with pytest.raises(Invalid):

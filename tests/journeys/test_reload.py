@@ -61,6 +61,8 @@ def test_it_is_said_which_file_is_in_force_or_that_none_is_there(home: Path) -> 
     assert f"{file} is in force" in corral("reload")
     daemon = ask("status")["daemon"]
     assert (daemon["config"], daemon["defaults"]) == (str(file), False)
+    assert f"{ask('status')['gateway']}/v1, with an API key" in corral("status")
+    assert "say one of them" in corral("usage", "--csv", "--json", code=2)
     file.unlink()
     assert ask("reload") == {"reloaded": True, "config": str(file), "defaults": True}
 

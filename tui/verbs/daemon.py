@@ -41,6 +41,9 @@ def status() -> None:
         f"gateway   {line(gateway.state)}, {pid}{gateway.in_flight} in flight, {gateway.queued} queued,"
         f" {gateway.requests} served"
     )
+    for door in gateway.doors:
+        where = f"{line(door.url)}/v1, with an API key" if door.url else f"{line(door.address)} is closed"
+        say(f"programs  {where}{f': {line(door.trouble)}' if door.trouble else ''}")
     for whose, why in (("daemon", daemon.swapped), ("gateway", gateway.swapped)):
         if why is not None:
             say(f"memory    the {whose}'s {_swap(why)}")

@@ -64,6 +64,8 @@ def usage(
 
     Everybody's if you may see them, else your own. Days and hours are UTC's.
     """
+    if as_csv and options().json:
+        raise click.UsageError("--csv and --json are two formats: say one of them")
     only = {name.removesuffix("s"): texts for name, texts in chosen.items() if texts}
 
     async def work(client: Client) -> UsageReport:
