@@ -62,6 +62,10 @@ def test_the_official_client_through_right_wrong_limited_and_revoked_keys(home: 
     assert list(narrow.models.list()) == []
     with pytest.raises(openai.PermissionDeniedError):
         narrow.chat.completions.create(model="chat", messages=QUESTION)
+    # Its owner finds it in the trail, as what his key was refused.
+    until(lambda: ask("audit", "ls", "--find", f"object:key:{made['owner']['name']}/narrow verb:gateway.refused"))
+    (refused_key,) = ask("audit", "ls", "--find", f"object:key:{made['owner']['name']}/narrow verb:gateway.refused")
+    assert refused_key["actor"] == made["owner"]["name"] and "may not ask" in refused_key["reason"]
 
     limited = client(ask("keys", "create", "few", "--rpm", "2")["key"])
     for _ in range(2):
@@ -110,7 +114,7 @@ def test_a_rotated_key_works_with_both_secrets_for_a_while_and_without_grace_wit
     assert ask("keys", "whose", stdin=old)["away_at"] and ask("keys", "whose", stdin=newest)["away_at"] is None
     assert list(client(newest).models.list())
     for key in (old, new):
-        with pytest.raises(openai.AuthenticationError):
+        with pytest.raises(openai.AuthenticationError, match="this secret of the key ci was rotated away"):
             client(key).models.list()
 
 
