@@ -292,8 +292,8 @@ class Local(Node):
         out = []
         for launch in launches:
             told = files.told(self._paths.records / launch / "launch.json")
-            pid = int(told.get("pid", 0))
-            if not pid or proc.start_time(pid) != told.get("start"):
+            pid, start = int(told.get("pid", 0)), told.get("start")
+            if not pid or start is None or proc.start_time(pid) != start:
                 continue
             rss, anon = proc.resident(pid)
             share = self._share(launch, proc.cpu_seconds(pid))

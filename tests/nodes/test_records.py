@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from core.nodes.local import Local
@@ -60,6 +60,7 @@ async def test_a_record_that_is_old_is_read_once(home: Path, monkeypatch: pytest
 @pytest.mark.parametrize("name", ["launch", "exit"])
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=150)
 @given(fields=st.dictionaries(st.sampled_from(FIELDS), JSON), junk=st.binary(max_size=40) | st.none())
+@example(fields={"pid": -1}, junk=None)
 async def test_a_spoiled_record_hides_no_other(home: Path, name: str, fields: dict, junk: bytes | None) -> None:
     paths = user_paths()
     node = Local(paths)
