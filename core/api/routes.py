@@ -170,6 +170,9 @@ def _daemon(server: Server, s: Services) -> None:
         )
         return s.sight(call).picture(whole)
 
+    async def status(call: Call) -> Status:
+        return s.sight(call).status(await s.status())
+
     async def events(call: Call) -> web.StreamResponse:
         return await follow(call, s.bus, s.sight(call).event)
 
@@ -188,7 +191,7 @@ def _daemon(server: Server, s: Services) -> None:
     async def samples(call: Call) -> Any:
         return s.sampler.since(call.number("seconds", 60))
 
-    server.add("GET", "/status", "daemon.read", lambda call: s.status())
+    server.add("GET", "/status", "daemon.read", status)
     server.add("GET", "/picture", "daemon.read", picture)
     server.add("GET", "/events", "daemon.read", events)
     server.add("POST", "/shutdown", "daemon.shutdown", shutdown, on=DAEMON)

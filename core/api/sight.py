@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import msgspec
+
 from core.access import Gate
 from core.nouns import (
     Actor,
@@ -17,6 +19,7 @@ from core.nouns import (
     NodeLabels,
     Picture,
     Replica,
+    Status,
 )
 
 
@@ -54,12 +57,16 @@ class Sight:
     def job(self, job: ImportJob) -> bool:
         return self._sees("models.read", f"model:{job.name}") or self._sees("models.import", f"model:{job.name}")
 
+    def status(self, whole: Status) -> Status:
+        """The daemon's, with the figures of the hosts that are seen."""
+        nodes = tuple(each for each in whole.nodes if self._sees("nodes.read", f"node:{each.node}"))
+        return whole if len(nodes) == len(whole.nodes) else msgspec.structs.replace(whole, nodes=nodes)
+
     def picture(self, whole: Picture) -> Picture:
         """The same without what is not seen."""
-        status = whole.status
         return Picture(
             event=whole.event,
-            status=status,
+            status=self.status(whole.status),
             deployments=tuple(self.deployments(whole.deployments)),
             replicas=tuple(self.replicas(whole.replicas)),
             models=tuple(self.models(whole.models)),

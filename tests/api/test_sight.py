@@ -1,0 +1,26 @@
+"""What of the daemon's state is shown to whom."""
+
+from types import SimpleNamespace
+from typing import Any, cast
+
+import msgspec
+import pytest
+
+from core.api.sight import Sight
+from core.nouns import Actor, Status
+
+
+@pytest.mark.parametrize(("may", "seen"), [(("nodes.read",), 1), ((), 0)])
+def test_a_host_s_figures_are_in_the_status_of_who_may_see_the_host(may: tuple[str, ...], seen: int) -> None:
+    gate = SimpleNamespace(may=lambda actor, permission, object: permission in may and object == "node:local")
+    node = SimpleNamespace(node="local")
+    status = msgspec.structs.replace(cast(Any, _status()), nodes=(node,))
+    shown = Sight(cast(Any, gate), Actor(uid=7, name="ann", through="cli")).status(status)
+    assert len(shown.nodes) == seen and shown.daemon is status.daemon
+
+
+def _status() -> Status:
+    return Status(
+        daemon=cast(Any, SimpleNamespace()), gateway_socket="", gateway_status=cast(Any, SimpleNamespace()), nodes=(),
+        deployments={}, replicas={}, models=0, audit_ok=True, audit_message="", audit_records=0,
+    )  # fmt: skip
