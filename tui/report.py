@@ -52,7 +52,7 @@ def _proof(r: AuditReport) -> Section:
         told.append(f"Checkpoint {keys.checkpoints} of {_time(keys.last_time)} vouches for {keys.last_seq} records;"
                     f" {keys.unvouched} after it are not vouched for yet.")  # fmt: skip
     told += [f"Sink {each.name}: {each.state}, has records up to {each.sent}." for each in r.sinks]
-    told.append("This page proves nothing by itself: `corral audit export` and `corral audit verify FILE` do.")
+    told.append("This page proves nothing by itself: corral audit export and corral audit verify FILE do.")
     return Section(
         "Verification", tuple(told), tuple(bad), ("key", "id", "state", "since", "signed by", "public key"),
         [(k.number, k.id, k.state, _time(k.time), k.signed_by or "nobody", k.key) for k in keys.keys], "no key",
@@ -145,7 +145,7 @@ def _archives(r: AuditReport) -> Section:
     older = [each for each in r.archives if each.ended >= r.since]
     left_out = (
         f"Records {older[0].first} to {older[-1].last} are of the time of this page, lie in archives, and are not"
-        " counted on it: `corral audit verify FILE` reads them.",
+        " counted on it: corral audit verify FILE reads them.",
     ) if older else ()  # fmt: skip
     gone = tuple(f"The archive of records {a.first} to {a.last} is not where it was put." for a in r.archives
                  if not a.there)  # fmt: skip
