@@ -1,6 +1,8 @@
 """A sensitive deployment with the real daemon, engine and gateway: where it runs, who gets at it, what is kept."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import urllib.error
@@ -67,13 +69,17 @@ def test_it_runs_where_its_label_is_keeps_no_chats_and_takes_keys_of_its_groups(
 
 
 def test_an_answer_in_the_making_ends_with_the_mark_and_its_owner_is_told(home: Path, sample: Path) -> None:
-    deployed()
+    engine = deployed()["pid"]
     corral("nodes", "label", "local", "zone=secure")
-    chat = [sys.executable, "-P", "-m", "tui", "chat", "chat", "Write down all numbers from 1 to 1000, in words."]
+    chat = [sys.executable, "-P", "-m", "tui", "chat", "chat", "Write a long story about a llama."]
     with subprocess.Popen(chat, stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL) as asking:
         assert asking.stdout is not None and asking.stderr is not None and asking.stdout.read(8)
-        corral("deployments", "mark", "chat", "--label", "zone=secure")
-        told = asking.stderr.read().decode()
+        os.kill(engine, signal.SIGSTOP)  # the answer does not end by itself meanwhile
+        try:
+            corral("deployments", "mark", "chat", "--label", "zone=secure")
+            told = asking.stderr.read().decode()
+        finally:
+            os.kill(engine, signal.SIGCONT)
     assert asking.returncode == 1 and "chat was marked as sensitive" in told and "--private" in told
     assert until(lambda: not ask("chats", "ls"), 10)
     (record,) = until(lambda: ask("audit", "ls", "--verb", "chats.unkeep"))
