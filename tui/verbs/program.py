@@ -208,7 +208,9 @@ def uninstall() -> None:
         _systemctl(*([] if shared else ["--user"]), "disable", "--now", systemd.UNIT)
     for place, _ in places:
         if place.is_dir():
-            shutil.rmtree(place)
+            # Gone at once: an open console that found half of it would take its daemon for one that died, and start it.
+            going = place.rename(place.with_name(f".{place.name}.removed-{os.getpid()}"))
+            shutil.rmtree(going)
         else:
             place.unlink(missing_ok=True)
     if not shared and not os.environ.get("CORRAL_HOME"):
