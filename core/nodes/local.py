@@ -256,7 +256,7 @@ class Local(Node):
                         self._attend(name)
                     if not state.alive or again:
                         yield state
-                for name in [each for each in living if each not in names and not self._programs.lives(each)]:
+                for name in [each for each in living if each not in names and self._programs.lives(each) is False]:
                     self._programs.forget(name)
                     exit = ExitRecord(reason="its records were removed while it ran", time=self._clock())
                     yield msgspec.structs.replace(living.pop(name), alive=False, exit=exit)
@@ -272,7 +272,11 @@ class Local(Node):
             self._programs.attend(launch, int(told["pid"]), int(told["start"]))
 
     def lives(self, launch: str) -> bool:
-        return self._programs.lives(launch)
+        lives = self._programs.lives(launch)
+        if lives is None:  # the watch has not come to it yet
+            told = files.told(self._paths.records / launch / "launch.json")
+            lives = told.get("start") is None or proc.start_time(int(told.get("pid", 0))) == told["start"]
+        return lives
 
     async def signal(self, launch: str, signal: int) -> bool:
         told = files.told(self._paths.records / launch / "launch.json")

@@ -56,12 +56,12 @@ class Programs:
         for launch in list(self._fds):
             self.forget(launch)
 
-    def lives(self, launch: str) -> bool:
-        """False if its program has ended. A killed program of many threads is a zombie in /proc before its last thread
-        has gone, and only then is its pidfd readable: both are asked (0.03 ms)."""
+    def lives(self, launch: str) -> bool | None:
+        """False if its program has ended, None if it is not watched. A killed program of many threads is a zombie in
+        /proc before its last thread has gone, and only then is its pidfd readable: both are asked (0.03 ms)."""
         found = self._fds.get(launch)
         if found is None:
-            return True
+            return None
         fd, pid, start = found
         poll = select.poll()
         poll.register(fd, select.POLLIN)

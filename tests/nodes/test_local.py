@@ -329,6 +329,14 @@ async def test_a_launch_whose_records_were_removed_can_be_ended_and_its_end_is_t
     assert told[0].exit is not None and told[0].exit.reason == "its records were removed while it ran"
 
 
+async def test_a_program_that_nobody_watches_yet_is_dead_as_soon_as_it_is(node: Local) -> None:
+    launch = await node.launch(order("aaaaaaaaaa", SLEEP))
+    assert launch.pid is not None and node.lives("aaaaaaaaaa") and node.lives("none")
+    os.kill(launch.pid, signal.SIGKILL)
+    await until(lambda: proc.start_time(launch.pid or 0) is None)
+    assert not node.lives("aaaaaaaaaa")
+
+
 HEADLESS = """
 import ctypes, os, threading, time
 while not os.path.exists("go"):
