@@ -29,6 +29,7 @@ from core.chats import PRIVATE_S, Chats, Forgetting, Holds, Masters, Others, Ret
 from core.deployments import told
 from core.deployments.certificates import Certificates
 from core.deployments.service import Deployments
+from core.deployments.tables import uses
 from core.engines.registry import registry
 from core.errors import Conflict, CorralError, Failed
 from core.events import Bus
@@ -128,7 +129,7 @@ class Daemon:
         self.names = Names()
         self.node = Local(paths, accounts=accounts)
         self.engines = registry(settings().engines)
-        self.catalog = Catalog(self.store, self.gate, paths, self.bus)
+        self.catalog = Catalog(self.store, self.gate, paths, self.bus, uses=uses)
         self.deployments = Deployments(
             store=self.store, gate=self.gate, audit=self.audit, node=self.node, engines=self.engines,
             catalog=self.catalog, bus=self.bus, paths=paths, settings=settings, allowed=self._allowed,
@@ -186,6 +187,7 @@ class Daemon:
         await self.rules.start()
         await self.vault.start()
         await self.catalog.start()
+        self.catalog.on_moved = self.deployments.follow
         await self.deployments.start()
 
     async def _run(self) -> None:

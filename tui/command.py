@@ -9,7 +9,8 @@ import os
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, TypeVar
+from importlib import import_module
+from typing import Any, ClassVar, TypeVar
 
 import click
 
@@ -259,3 +260,20 @@ class Nouns(click.Group):
         near = [f"{ctx.command_path} {each}" for each in known or get_close_matches(verb, there, n=3)]
         meant = " or ".join(f"`{each}`" for each in near)
         raise click.UsageError(f"there is no verb {verb!r}" + (f": did you mean {meant}?" if meant else ""), ctx)
+
+
+class Spread(Nouns):
+    """A noun some of whose verbs are in modules of their own under tui/verbs, imported when they are used: `ELSEWHERE`
+    is verb to module."""
+
+    ELSEWHERE: ClassVar[dict[str, str]] = {}
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted({*super().list_commands(ctx), *self.ELSEWHERE})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in self.ELSEWHERE:
+            return super().get_command(ctx, cmd_name)
+        found = getattr(import_module(f"tui.verbs.{self.ELSEWHERE[cmd_name]}"), cmd_name.replace("-", "_"))
+        assert isinstance(found, click.Command)
+        return found

@@ -29,7 +29,10 @@ PERMISSIONS: dict[str, Permission] = {
         Permission("nodes.label", "node", "say what labels a host has"),
         Permission("models.read", "model", "see models and plan their memory"),
         Permission("models.import", "model", "store a model under a name"),
-        Permission("models.rm", "model", "remove a model"),
+        Permission("models.rm", "model", "remove a model or a version of it"),
+        Permission("models.alias", "model", "say what an alias means, and what a version is called"),
+        Permission("models.verify", "model", "read all stored bytes again, and set aside what has rotted"),
+        Permission("models.gc", "model", "remove versions that nothing needs"),
         Permission("deployments.read", "deployment", "see deployments and their replicas"),
         Permission("deployments.use", "deployment", "send requests to it and chat with it"),
         Permission("deployments.logs", "deployment", "read the logs of its engine"),
@@ -94,8 +97,10 @@ BUILTIN: dict[str, Role] = {
             words="deploys, starts, stops, scales and removes, and uses it", builtin=True,
         ),
         Role(
-            name="librarian", allows=(*_SEE, "models.import", "models.rm"), words="stores and removes models",
-            builtin=True,
+            name="librarian", allows=(
+                *_SEE, "models.import", "models.rm", "models.alias", "models.verify", "models.gc",
+            ),
+            words="stores models, says which version is live, verifies and removes them", builtin=True,
         ),
         Role(
             name="auditor",

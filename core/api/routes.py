@@ -17,6 +17,7 @@ from core.api.audit import add_audit
 from core.api.chats import add_chats
 from core.api.keys import add_keys
 from core.api.limits import add_limits
+from core.api.models import add_models
 from core.api.nodes import MarkBody, add_nodes
 from core.api.privacy import add_privacy
 from core.api.server import LARGEST, PING_S, Call, Server, event_stream
@@ -25,17 +26,15 @@ from core.api.usage import UsageReader, add_usage
 from core.audit import Archiver, Audit, Exporter, Reader, Signer
 from core.catalog import Catalog
 from core.chats import Chats, Forgetting, Holds, Others, Rules, Vault
-from core.deployments import tables
 from core.deployments.certificates import Certificates
 from core.deployments.service import Deployments
 from core.engines.base import EngineRegistry
-from core.errors import Invalid, NotFound
 from core.events import Bus
 from core.nouns import DeploymentSpec, Event, NodeFacts, Picture, Replica, Status
 from core.store import Store
 from core.telemetry.sampler import Sampler
 
-DAEMON, MODEL, DEPLOYMENT = "daemon:local", "model:{name}", "deployment:{name}"
+DAEMON, DEPLOYMENT = "daemon:local", "deployment:{name}"
 """What a route is about."""
 
 
@@ -48,25 +47,6 @@ class DeployBody(msgspec.Struct, forbid_unknown_fields=True):
 
 class ScaleBody(msgspec.Struct, forbid_unknown_fields=True):
     replicas: int
-
-
-class ImportBody(msgspec.Struct, forbid_unknown_fields=True):
-    path: str
-    name: str | None = None
-
-
-class NameBody(msgspec.Struct, forbid_unknown_fields=True):
-    name: str | None = None
-
-
-class UploadFile(msgspec.Struct, forbid_unknown_fields=True):
-    name: str
-    bytes: int
-
-
-class UploadBody(msgspec.Struct, forbid_unknown_fields=True):
-    name: str | None
-    files: list[UploadFile]
 
 
 class ShutdownBody(msgspec.Struct, forbid_unknown_fields=True):
@@ -137,7 +117,7 @@ def add_routes(server: Server, s: Services) -> None:
     """Declare every route."""
     _daemon(server, s)
     add_audit(server, s.audit, s.reader, s.signer, s.exporter, s.archiver, s.gate, s.bus, s.inquiry, s.usage, s.status)
-    _models(server, s)
+    add_models(server, s.catalog, s.deployments, s.engines, s.gate, s.sight, s.owner_uid)
     _deployments(server, s)
     add_chats(server, s.chats)
     add_privacy(server, s.vault, s.rules, s.holds, s.forgetting, s.others)
@@ -200,80 +180,6 @@ def _daemon(server: Server, s: Services) -> None:
     server.add("GET", "/samples", "nodes.read", samples, on="node:local")
 
 
-def _models(server: Server, s: Services) -> None:
-    async def ls(call: Call) -> Any:
-        return s.sight(call).models(await s.catalog.ls())
-
-    async def start_import(call: Call) -> Any:
-        body = await call.body(ImportBody)
-        if call.actor.uid != s.owner_uid:
-            raise Invalid(
-                "the daemon does not open files that another user names",
-                f"it runs as uid {s.owner_uid} and you are uid {call.actor.uid}",
-                "`corral models import` reads the file itself and sends it",
-            )
-        return await s.catalog.start_import(call.actor, call.request, body.path, body.name)
-
-    async def sample(call: Call) -> Any:
-        body = await call.body(NameBody)
-        return await s.catalog.start_sample(call.actor, call.request, body.name)
-
-    async def upload(call: Call) -> Any:
-        body = await call.body(UploadBody)
-        return await s.catalog.start_upload(
-            call.actor, call.request, body.name, [(each.name, each.bytes) for each in body.files]
-        )
-
-    async def write(call: Call) -> Any:
-        await s.catalog.write(call.actor, call.path("id"), int(call.path("n")), call.http.content.iter_chunked(1 << 20))
-        return s.catalog.job(call.path("id"))
-
-    async def job(call: Call) -> Any:
-        found = s.catalog.job(call.path("id"))
-        if not s.sight(call).job(found):
-            raise NotFound(f"no import {call.path('id')!r}")
-        return found
-
-    async def cancel(call: Call) -> Any:
-        found = s.catalog.job(call.path("id"))
-        s.gate.require(call.actor, "models.import", f"model:{found.name}")
-        await s.catalog.cancel(call.path("id"))
-        return s.catalog.job(call.path("id"))
-
-    async def remove(call: Call) -> dict[str, str]:
-        name = call.path("name")
-        await s.catalog.rm(call.actor, call.request, name, tables.users_of_model)
-        return {"removed": name}
-
-    async def fit(call: Call) -> Any:
-        spec = await call.body(DeploymentSpec)
-        s.gate.require(call.actor, "models.read", f"model:{spec.model}")
-        return await s.deployments.plan(spec)
-
-    async def engines(call: Call) -> Any:
-        rows = []
-        for name in s.engines.names:
-            there = s.engines.get(name).availability()
-            rows.append({"name": name, **msgspec.to_builtins(there)})
-        return rows
-
-    async def names(call: Call) -> list[str]:
-        return [model.name for model in s.sight(call).models(await s.catalog.ls())]
-
-    server.names["model"] = names
-    server.add("GET", "/models", "models.read", ls)
-    server.add("POST", "/models", "models.import", start_import)
-    server.add("POST", "/models/sample", "models.import", sample)
-    server.add("POST", "/models/upload", "models.import", upload)
-    server.add("PUT", "/imports/{id}/files/{n:[0-9]{1,9}}", "models.import", write)
-    server.add("GET", "/imports/{id}", "models.read", job)
-    server.add("DELETE", "/imports/{id}", "models.import", cancel)
-    server.add("GET", "/models/{name}", "models.read", lambda call: s.catalog.get(call.path("name")), on=MODEL)
-    server.add("DELETE", "/models/{name}", "models.rm", remove, on=MODEL)
-    server.add("POST", "/fit", "models.read", fit)
-    server.add("GET", "/engines", "models.read", engines)
-
-
 def _deployments(server: Server, s: Services) -> None:
     async def ls(call: Call) -> Any:
         return s.sight(call).deployments(s.deployments.ls())
@@ -284,7 +190,7 @@ def _deployments(server: Server, s: Services) -> None:
     async def deploy(call: Call) -> Any:
         body = await call.body(DeployBody)
         if body.spec.model:  # a server of somebody else has none
-            s.gate.require(call.actor, "models.read", f"model:{body.spec.model}")
+            s.gate.require(call.actor, "models.read", f"model:{body.spec.model_name}")
         if body.mark is not None:
             await s.deployments.sensitive.mark(
                 call.actor, call.request, body.spec.name, labels=body.mark.labels, groups=body.mark.groups,

@@ -1,6 +1,6 @@
 """The model store: import, content-addressed objects, and sizing."""
 
 from core.catalog.sample import sample_path
-from core.catalog.service import Catalog
+from core.catalog.service import Catalog, Serving, Use, unusable
 
-__all__ = ["Catalog", "sample_path"]
+__all__ = ["Catalog", "Serving", "Use", "sample_path", "unusable"]

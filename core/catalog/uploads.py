@@ -9,8 +9,9 @@ from pathlib import Path
 
 from core import fulldisk
 from core.catalog import files
+from core.catalog.taking import Source
 from core.errors import Failed, Invalid, NotAllowed, NotFound
-from core.nouns import Actor
+from core.nouns import Actor, ImportOptions
 
 IDLE_S = 60.0
 """An upload of which nothing comes for so long is dropped: its client was killed or lost."""
@@ -22,8 +23,12 @@ PROGRESS_S = 0.2
 class Upload:
     """One upload: whose, what is expected, and what has come."""
 
-    def __init__(self, actor: Actor, request: str, parts: Sequence[tuple[str, int]], folder: Path) -> None:
+    def __init__(
+        self, actor: Actor, request: str, parts: Sequence[tuple[str, int]], folder: Path, source: Source,
+        options: ImportOptions,
+    ) -> None:  # fmt: skip
         self.actor, self.request, self.parts, self.folder = actor, request, list(parts), folder
+        self.source, self.options = source, options
         self.have: set[int] = set()
         self.coming: set[int] = set()
         self.bytes: dict[int, int] = {}

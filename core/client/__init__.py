@@ -20,6 +20,7 @@ from core import http, outbox, starting
 from core.client.access import AccessCalls
 from core.client.accounts import AccountCalls
 from core.client.audit import ProofCalls
+from core.client.catalog import CatalogCalls, model_path
 from core.client.keys import KeyCalls
 from core.client.limits import LimitCalls
 from core.client.nodes import NodeCalls
@@ -28,6 +29,7 @@ from core.client.usage import UsageCalls
 from core.errors import CorralError, ErrorBody, Failed, Invalid, NoDaemon, TimedOut, from_body
 from core.nouns import (
     API_VERSION,
+    NO_OPTIONS,
     AuditRecord,
     ChainFault,
     ChainReport,
@@ -40,6 +42,7 @@ from core.nouns import (
     Explanation,
     GatewayCertificate,
     ImportJob,
+    ImportOptions,
     LogText,
     Model,
     NodeSample,
@@ -70,6 +73,7 @@ class Client:
         """As the daemon's last answer said; empty before the first one."""
         self.access = AccessCalls(self)
         self.accounts = AccountCalls(self)
+        self.catalog = CatalogCalls(self)
         self.keys = KeyCalls(self)
         self.limits = LimitCalls(self)
         self.nodes = NodeCalls(self)
@@ -234,16 +238,19 @@ class Client:
         return await self.call("GET", "/models", list[Model])
 
     async def model(self, name: str) -> Model:
-        return await self.call("GET", f"/models/{_part(name)}", Model)
+        """`chat`, `chat:previous`, `chat@3`."""
+        return await self.call("GET", model_path(name), Model)
 
     async def import_model(
-        self, path: str, name: str | None = None, sent: Callable[[int, int], None] | None = None
-    ) -> ImportJob:
-        """The daemon opens the file if it has our uid; else this process reads it and sends it, and `sent` is told how
-        many bytes of how many."""
+        self, path: str, name: str | None = None, sent: Callable[[int, int], None] | None = None, *,
+        options: ImportOptions = NO_OPTIONS, projector: str = "", adapters: Sequence[str] = (),
+    ) -> ImportJob:  # fmt: skip
+        """The daemon opens the files if it has our uid; else this process reads them and sends them, and `sent` is told
+        how many bytes of how many."""
         if (await self.status()).daemon.uid == os.getuid():
-            return await self._begin("/models", {"path": path, "name": name})
-        return await self._upload(Path(path), name, sent)
+            beside = {"projector": projector, "adapters": list(adapters)}
+            return await self._begin("/models", {"path": path, "name": name, "options": options, **beside})
+        return await self._upload(Path(path), name, sent, options, projector, adapters)
 
     async def _begin(self, path: str, body: Any) -> ImportJob:
         """Begin an import. Cancelled before the daemon has named it, it is cancelled there too."""
@@ -255,10 +262,17 @@ class Client:
                 await self.cancel_import((await begun).id)
             raise
 
-    async def _upload(self, path: Path, name: str | None, sent: Callable[[int, int], None] | None = None) -> ImportJob:
-        files = await asyncio.to_thread(outbox.check, outbox.find(path))
-        told = [{"name": file.name, "bytes": size} for file, size in files]
-        job = await self._begin("/models/upload", {"name": name, "files": told})
+    async def _upload(
+        self, path: Path, name: str | None, sent: Callable[[int, int], None] | None, options: ImportOptions,
+        projector: str, adapters: Sequence[str],
+    ) -> ImportJob:  # fmt: skip
+        beside = [Path(each) for each in ([projector] if projector else []) + list(adapters)]
+        files = await asyncio.to_thread(outbox.check, [*outbox.find(path), *beside])
+        body = {
+            "name": name, "files": [{"name": file.name, "bytes": size} for file, size in files], "options": options,
+            "projector": Path(projector).name, "adapters": [Path(each).name for each in adapters],
+        }  # fmt: skip
+        job = await self._begin("/models/upload", body)
         before, total = 0, sum(size for _, size in files)
 
         def tell(done: int) -> None:
@@ -300,7 +314,8 @@ class Client:
         return await self.call("DELETE", f"/imports/{_part(id)}", ImportJob, timeout=60)
 
     async def remove_model(self, name: str) -> None:
-        await self.call("DELETE", f"/models/{_part(name)}", dict)
+        """All its versions, or the one that `chat@3` names."""
+        await self.call("DELETE", model_path(name), dict)
 
     async def fit(self, spec: DeploymentSpec) -> Plan:
         return await self.call("POST", "/fit", Plan, spec)

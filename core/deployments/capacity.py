@@ -10,8 +10,8 @@ import msgspec
 
 from core.budgets import Room, room
 from core.budgets.admission import Holding
-from core.catalog import Catalog, sizing
-from core.engines.base import Abilities, EngineRegistry
+from core.catalog import Catalog, sizing, unusable
+from core.engines.base import Abilities, Engine, EngineRegistry
 from core.errors import Invalid, NoRoom
 from core.gateway import apis
 from core.nodes.base import Node
@@ -61,6 +61,7 @@ class Capacity:
         if not there.found:
             raise Invalid(f"engine {spec.engine} cannot be started here", there.reason, "see `corral engines`")
         model = await self._catalog.get(spec.model)
+        _check_version(model, engine)
         if spec.parallel > 1 and not engine.abilities.parallel:
             raise Invalid(f"{spec.engine} serves one request at a time", todo="use --parallel 1 and more replicas")
         if spec.cache_type not in engine.abilities.cache_types:
@@ -112,6 +113,20 @@ class Capacity:
         if _limit_too_small(spec, plan):
             return msgspec.structs.replace(plan, fits=False, reason=_limit_reason(spec, plan))
         return plan
+
+
+def _check_version(model: Model, engine: Engine) -> None:
+    """Raises `Invalid` for a version that cannot be served, or not by this engine."""
+    if why := unusable(model):
+        raise Invalid(f"{model.reference} cannot be served now", why, f"see `corral models versions {model.name}`")
+    has = engine.abilities
+    for what, needed, able in (
+        ("a projector", model.projector is not None, has.projector), ("adapters", bool(model.adapters), has.adapters),
+        ("a chat template of its own", model.own_template, has.template),
+        ("defaults", bool(model.defaults), has.defaults),
+    ):  # fmt: skip
+        if needed and not able:
+            raise Invalid(f"{engine.name} cannot serve {model.reference}", f"it has {what}", "name another --engine")
 
 
 def _check_rerank(spec: DeploymentSpec, abilities: Abilities) -> None:

@@ -31,8 +31,11 @@ class Derived:
         """It was removed."""
         self._shown.pop(name, None)
 
-    def derive(self, wanted: tables.Wanted, views: Sequence[Replica], mark: Mark | None) -> Deployment:
-        """The deployment out of the views of its replicas; `since` moves only when the state does."""
+    def derive(
+        self, wanted: tables.Wanted, views: Sequence[Replica], mark: Mark | None, *, newer: int = 0
+    ) -> Deployment:  # fmt: skip
+        """The deployment out of the views of its replicas; `since` moves only when the state does. `newer`: the version
+        that it would get now, if that is another one."""
         name = wanted.spec.name
         was = self._shown.get(name)
         state, reason = state_of(wanted, views)
@@ -49,6 +52,8 @@ class Derived:
             plan_bytes=wanted.plan.plan_bytes,
             queued=max((view.queued for view in views), default=0),
             mark=mark,
+            version=wanted.version,
+            newer=newer,
         )
         if shown != was:
             self._shown[name] = shown
@@ -104,7 +109,7 @@ def route_of(
     """What the gateway is told of a deployment; `abilities` of its engine; `expected`: a replica is on its way."""
     return wire.Route(
         name=wanted.spec.name,
-        model=wanted.spec.model,
+        model=wanted.spec.model_name,
         state=state,
         replicas=tuple(replicas),
         embedding=wanted.spec.embedding,

@@ -17,6 +17,12 @@ def sentences(
         + (f": {deployment.reason}." if deployment.reason else ".")
     ]
     told.append(f"It should be {deployment.wanted}, with {spec.replicas} of {spec.model} on {spec.engine}.")
+    if deployment.version:
+        told.append(f"It got version {deployment.version} of {spec.model_name}.")
+    if deployment.newer:
+        told.append(
+            f"{spec.model} means version {deployment.newer} now: `corral restart {spec.name}` has it go over to that."
+        )
     for replica in replicas:
         line = f"{replica.id} has been {replica.state} for {span(now - replica.since)}"
         if replica.reason:

@@ -65,22 +65,26 @@ async def draw_up(yard: Yard, wanted: tables.Wanted, replica: str) -> Order:
         },
     )  # fmt: skip
     told: dict[str, object] = {
-        "launch": id, "model": spec.model, "engine": spec.engine, "ctx": plan.ctx, "parallel": plan.parallel,
-        "threads": plan.threads, "plan_bytes": wanted.plan.plan_bytes,
+        "launch": id, "model": spec.model, "version": wanted.version, "engine": spec.engine, "ctx": plan.ctx,
+        "parallel": plan.parallel, "threads": plan.threads, "plan_bytes": wanted.plan.plan_bytes,
     }  # fmt: skip
     return Order(row, order, told)
 
 
 async def _plan(yard: Yard, wanted: tables.Wanted, facts: NodeFacts, secret: str) -> LaunchPlan:
     spec = wanted.spec
-    model = await yard.catalog.get(spec.model)
+    serving = await yard.catalog.serving(wanted.exactly)
     return LaunchPlan(
         spec=spec,
         alias=spec.name,
-        model_path=yard.catalog.path(model),
-        shape=model.shape,
+        model_path=serving.path,
+        shape=serving.model.shape,
         ctx=spec.ctx,
         parallel=spec.parallel,
         threads=spec.threads or threads_for(facts, yard.settings().capacity, yard.running()),
         secret=secret,
+        projector_path=serving.projector,
+        adapter_paths=serving.adapters,
+        template=serving.template,
+        defaults=serving.model.defaults,
     )

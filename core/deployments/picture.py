@@ -53,7 +53,8 @@ class Picture:
         """Show what it is planned to be."""
         spec = wanted.spec
         self.set(
-            model=spec.model,
+            model=spec.model_name,
+            version=wanted.version,
             engine=spec.engine,
             ctx=spec.ctx,
             parallel=spec.parallel,

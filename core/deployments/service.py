@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import sqlite3
 import time
@@ -12,11 +13,11 @@ import msgspec
 
 from core.access import Access, Gate
 from core.audit import Audit
-from core.budgets.admission import Holding
+from core.budgets.admission import Holding, Room
 from core.catalog import Catalog
 from core.deployments import tables
 from core.deployments.capacity import Capacity, admit, waits
-from core.deployments.changes import exists, same
+from core.deployments.changes import exists, same, told
 from core.deployments.derived import Derived, expected, route_of, settled
 from core.deployments.explain import sentences
 from core.deployments.figures import Figures
@@ -80,6 +81,8 @@ class Deployments:
         self._leaving: dict[str, tables.Wanted] = {}
         """Removed, with replicas that still answer."""
         self._derived = Derived(bus, clock)
+        self._newer: dict[str, int] = {}
+        """By deployment, the version that what it wants means now."""
         self._figures = Figures(self._runners, gate)
         self._changes = asyncio.Condition()
         self._strays = Strays(node, gate, self._changes)
@@ -118,6 +121,7 @@ class Deployments:
         for launch, row in known.items():
             self._runners[row.replica].adopt(row, launches.get(launch))
         self._strays.find(each for each in launches.values() if each.id not in known)
+        await self.follow()
         self.link.set_routes(self._routes())
 
     async def run(self) -> None:
@@ -198,17 +202,18 @@ class Deployments:
         async with self._admitting:
             left = await self._capacity.look(self._holdings(except_for=spec.name))
             plan, freed = self._capacity.plan(spec, model, left), self._touched(spec.name)
+            version = model.version if model is not None else 0
             before = self._wanted.get(spec.name)
             failed = before is not None and self.get(spec.name).state == "failed"
 
             def work(db: sqlite3.Connection) -> tuple[tables.Wanted, object, object]:
                 old = tables.one_wanted(db, spec.name)
-                if old is not None and same(old, spec) and not (replace and failed):
-                    return old, old.spec, old.spec
+                if old is not None and same(old, spec, version) and not (replace and failed):
+                    return old, told(old), told(old)
                 if old is not None and not replace:
-                    raise exists(old, spec)
+                    raise exists(old, spec, version)
                 if model is not None and not tables.has_model(db, model):
-                    raise NotFound(f"no model {model.name!r}", "it was removed just now", "import it again")
+                    raise NotFound(f"no model {model.reference}", "it was removed just now", "import it again")
                 self.sensitive.check(spec, self._node.name)
                 admit(spec, plan, left, replicas=spec.replicas, freed=freed)
                 new = tables.Wanted(
@@ -218,9 +223,10 @@ class Deployments:
                     plan=plan,
                     created_at=old.created_at if old else self._clock(),
                     created_by=old.created_by if old else actor.name,
+                    version=version,
                 )
                 tables.put_wanted(db, new)
-                return new, old.spec if old else None, spec
+                return new, told(old) if old else None, told(new)
 
             wanted = await self._gate.act(actor, verb, subject, request, work)
             changed = before is None or wanted != before
@@ -254,23 +260,48 @@ class Deployments:
         """`start`, `stop` or `restart` a deployment."""
         async with self._admitting:
             left, freed = await self._capacity.look(self._holdings(except_for=name)), self._touched(name)
+            renewed = await self._renewed(name, left) if verb != "stop" else None
 
             def work(db: sqlite3.Connection) -> tuple[tables.Wanted, object, object]:
                 old = self._row(db, name)
+                now = old
+                if renewed is not None and renewed.spec == old.spec and renewed.version != old.version:
+                    now = msgspec.structs.replace(old, plan=renewed.plan, version=renewed.version)
                 if verb != "stop":
                     self.sensitive.check(old.spec, self._node.name)
-                    admit(old.spec, old.plan, left, replicas=old.spec.replicas, freed=freed)
+                    admit(old.spec, now.plan, left, replicas=old.spec.replicas, freed=freed)
+                anew = verb == "restart" or now.version != old.version
                 new = msgspec.structs.replace(
-                    old,
-                    wanted="stopped" if verb == "stop" else "running",
-                    generation=old.generation + (verb == "restart"),
+                    now, wanted="stopped" if verb == "stop" else "running", generation=old.generation + anew
                 )
                 tables.put_wanted(db, new)
-                return new, {"wanted": old.wanted}, {"wanted": new.wanted}
+                return (
+                    new, {"wanted": old.wanted, "version": old.version}, {"wanted": new.wanted, "version": new.version},
+                )  # fmt: skip
 
             wanted = await self._gate.act(actor, f"deployments.{verb}", f"deployment:{name}", request, work)
             self._accept(wanted, anew=verb != "stop")
         return self.get(name)
+
+    async def _renewed(self, name: str, left: Room) -> tables.Wanted | None:
+        """A deployment with the version that what it wants means now, and the plan of that; None: nothing to renew."""
+        wanted = self._wanted.get(name)
+        if wanted is None or not self._engines.get(wanted.spec.engine).abilities.starts:
+            return None
+        model = await self._catalog.get(wanted.spec.model)
+        if model.version == wanted.version:
+            return None
+        plan = self._capacity.plan(wanted.spec, model, left)
+        return msgspec.structs.replace(wanted, plan=plan, version=model.version)
+
+    async def follow(self) -> None:
+        """Aliases may mean other versions now: say of each deployment whether it would get another one."""
+        self._newer = {}
+        for name, wanted in list(self._wanted.items()):
+            if self._engines.get(wanted.spec.engine).abilities.starts:
+                with contextlib.suppress(CorralError):
+                    self._newer[name] = (await self._catalog.get(wanted.spec.model)).version
+            self._derive(name)
 
     async def rm(self, actor: Actor, request: str, name: str) -> None:
         """Remove a deployment; its replicas drain and end."""
@@ -422,6 +453,8 @@ class Deployments:
         """After the commit: tell the runners, with new ones for new replicas."""
         name = wanted.spec.name
         self._wanted[name] = wanted
+        if anew:
+            self._newer[name] = wanted.version
         self._leaving.pop(name, None)
         for index in range(wanted.spec.replicas):
             replica = f"{name}/{index}"
@@ -469,7 +502,10 @@ class Deployments:
         wanted = self._wanted.get(name)
         if wanted is None:
             return None
-        return self._derived.derive(wanted, self._views(name, wanted), self.sensitive.of(name))
+        newer = self._newer.get(name, wanted.version)
+        return self._derived.derive(
+            wanted, self._views(name, wanted), self.sensitive.of(name), newer=newer if newer != wanted.version else 0
+        )
 
     def _views(self, name: str, wanted: tables.Wanted) -> list[Replica]:
         return [r.view_for(wanted) for r in self._of(name) if r.index < wanted.spec.replicas]

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from core.catalog import Use
 from core.nouns import DeploymentSpec, LaunchStory, Model, Noun, Plan
 
 
@@ -19,6 +20,13 @@ class Wanted(Noun, frozen=True, kw_only=True):
     plan: Plan
     created_at: float
     created_by: str
+    version: int = 1
+    """Of its model: the one that it got when it was deployed or restarted."""
+
+    @property
+    def exactly(self) -> str:
+        """The version that it got, as the catalog names it."""
+        return f"{self.spec.model_name}@{self.version}"
 
 
 class ReplicaRow(Noun, frozen=True, kw_only=True):
@@ -45,7 +53,7 @@ class LaunchRow(Noun, frozen=True, kw_only=True):
     ended_at: float | None = None
 
 
-_DEPLOYMENT = "SELECT spec, wanted, generation, plan, created_at, created_by FROM deployments"
+_DEPLOYMENT = "SELECT spec, wanted, generation, plan, created_at, created_by, version FROM deployments"
 
 
 def _wanted(row: tuple[Any, ...]) -> Wanted:
@@ -56,6 +64,7 @@ def _wanted(row: tuple[Any, ...]) -> Wanted:
         plan=msgspec.json.decode(row[3], type=Plan),
         created_at=row[4],
         created_by=row[5],
+        version=row[6],
     )
 
 
@@ -71,9 +80,10 @@ def one_wanted(db: sqlite3.Connection, name: str) -> Wanted | None:
 def put_wanted(db: sqlite3.Connection, wanted: Wanted) -> None:
     """Insert or replace one deployment."""
     db.execute(
-        "INSERT INTO deployments (name, spec, wanted, generation, plan, created_at, created_by)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (name) DO UPDATE SET spec = excluded.spec,"
-        " wanted = excluded.wanted, generation = excluded.generation, plan = excluded.plan",
+        "INSERT INTO deployments (name, spec, wanted, generation, plan, created_at, created_by, version)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (name) DO UPDATE SET spec = excluded.spec,"
+        " wanted = excluded.wanted, generation = excluded.generation, plan = excluded.plan,"
+        " version = excluded.version",
         (
             wanted.spec.name,
             msgspec.json.encode(wanted.spec).decode(),
@@ -82,6 +92,7 @@ def put_wanted(db: sqlite3.Connection, wanted: Wanted) -> None:
             msgspec.json.encode(wanted.plan).decode(),
             wanted.created_at,
             wanted.created_by,
+            wanted.version,
         ),
     )
 
@@ -91,14 +102,19 @@ def delete_wanted(db: sqlite3.Connection, name: str) -> None:
 
 
 def has_model(db: sqlite3.Connection, model: Model) -> bool:
-    """Whether it is still there, with this content."""
-    row = db.execute("SELECT 1 FROM models WHERE name = ? AND sha256 = ?", (model.name, model.sha256)).fetchone()
+    """Whether this version is still there, with this content."""
+    row = db.execute(
+        "SELECT 1 FROM model_versions WHERE model = ? AND version = ? AND sha256 = ?",
+        (model.name, model.version, model.sha256),
+    ).fetchone()
     return row is not None
 
 
-def users_of_model(db: sqlite3.Connection, model: str) -> list[str]:
-    """Names of the deployments that need a model."""
-    return [each.spec.name for each in all_wanted(db) if each.spec.model == model and each.spec.engine != "attach"]
+def uses(db: sqlite3.Connection) -> list[Use]:
+    """Which deployments need which versions of models."""
+    return [
+        Use(each.spec.name, each.spec.model, each.version) for each in all_wanted(db) if each.spec.engine != "attach"
+    ]
 
 
 def all_replicas(db: sqlite3.Connection) -> list[ReplicaRow]:

@@ -51,6 +51,14 @@ class Abilities(Noun, frozen=True, kw_only=True):
     """With embeddings, it touches half of the scores of a batch when it loads (measured)."""
     whole_window: bool = False
     """Keeps the cache of the whole context for layers, too, that see a window of it alone."""
+    projector: bool = False
+    """Takes pictures or sound through a projector beside the model."""
+    adapters: bool = False
+    """Takes LoRA adapters."""
+    template: bool = False
+    """Takes a chat template in place of that of the model's file."""
+    defaults: bool = False
+    """Takes what is used where a request says nothing of temperature and the like."""
     term_again_s: float = 0.0
     """Seconds after which a second SIGTERM ends an engine that may hang in its clean-up after the first; 0 = the
     first one suffices."""
@@ -82,6 +90,12 @@ class LaunchPlan(Noun, frozen=True, kw_only=True):
     secret: str
     """Per launch; goes into the environment only."""
     cache_ram_mib: int = 256
+    projector_path: str = ""
+    adapter_paths: tuple[str, ...] = ()
+    template: str = ""
+    """In place of the file's own; "" for that."""
+    defaults: dict[str, float] = {}
+    """temperature, top_p, top_k, min_p where a request does not say."""
 
 
 class Command(Noun, frozen=True, kw_only=True):

@@ -9,11 +9,16 @@ from pathlib import Path
 from core.engines.base import Abilities, Availability, Command, LaunchPlan
 from core.engines.llamacpp import ROUTES, LlamaCpp, cells, environment
 
+DEFAULTS = {"temperature": "--temp", "top_p": "--top-p", "top_k": "--top-k", "min_p": "--min-p"}
+
 
 class LlamaServer(LlamaCpp):
     name = "llama-server"
     # Seen: with an answer in the making its clean-up waits for ever, and the second SIGTERM ends it at once.
-    abilities = Abilities(routes=ROUTES, prompt_progress=True, term_again_s=2.0, program_bytes=59 << 19, checkpoints=2)
+    abilities = Abilities(
+        routes=ROUTES, prompt_progress=True, term_again_s=2.0, program_bytes=59 << 19, checkpoints=2, projector=True,
+        adapters=True, template=True, defaults=True,
+    )  # fmt: skip
 
     def _path(self) -> str:
         """Absolute, because the engine runs in its launch folder; "" if there is none."""
@@ -48,6 +53,10 @@ class LlamaServer(LlamaCpp):
             "--threads", threads, "--threads-batch", threads, "--metrics",
             "--cache-type-k", spec.cache_type, "--cache-type-v", spec.cache_type,
             *(("--embedding",) if spec.embedding else ()), *(("--reranking",) if spec.rerank else ()),
+            *(("--mmproj", plan.projector_path) if plan.projector_path else ()),
+            *(word for path in plan.adapter_paths for word in ("--lora", path)),
+            *(("--jinja", "--chat-template", plan.template) if plan.template else ()),
+            *(word for name, value in plan.defaults.items() for word in (DEFAULTS[name], f"{value:g}")),
         )  # fmt: skip
         # By environment and not as options: an older build ignores what it does not know.
         told = {

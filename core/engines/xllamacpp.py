@@ -17,7 +17,9 @@ CHILD = str(Path(__file__).with_name("xllamacpp_child.py"))
 
 class XLlamaCpp(LlamaCpp):
     name = "xllamacpp"
-    abilities = Abilities(routes=ROUTES, prompt_progress=True, checkpoints=2)
+    abilities = Abilities(
+        routes=ROUTES, prompt_progress=True, checkpoints=2, projector=True, adapters=True, template=True, defaults=True
+    )
 
     def availability(self) -> Availability:
         if importlib.util.find_spec("xllamacpp") is None:
@@ -46,6 +48,10 @@ class XLlamaCpp(LlamaCpp):
             "checkpoints": self.abilities.checkpoints,
             "embedding": plan.spec.embedding,
             "rerank": plan.spec.rerank,
+            "projector": plan.projector_path,
+            "adapters": plan.adapter_paths,
+            "template": plan.template,
+            "defaults": plan.defaults,
         }
         return Command(
             argv=(sys.executable, "-I", CHILD, json.dumps(told)),

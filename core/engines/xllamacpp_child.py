@@ -33,12 +33,27 @@ def parameters(told: dict) -> xllamacpp.CommonParams:  # type: ignore[type-arg]
     params.embedding = told["embedding"] or told["rerank"]
     if told["rerank"]:
         params.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_RANK
+    if told["projector"]:
+        params.mmproj.path = told["projector"]
+    if told["adapters"]:
+        params.lora_adapters = [_adapter(path) for path in told["adapters"]]
+    if told["template"]:
+        params.chat_template = told["template"]
+    for name, value in told["defaults"].items():
+        name = {"temperature": "temp"}.get(name, name)
+        setattr(params.sampling, name, int(value) if name == "top_k" else value)
     params.api_keys = [os.environ["LLAMA_API_KEY"]]
     kind = {"f16": "F16", "q8_0": "Q8_0", "q4_0": "Q4_0"}[told["cache_type"]]
     if kind != "F16":
         kinds = xllamacpp.ggml_type
         params.cache_type_k = params.cache_type_v = getattr(kinds, f"GGML_TYPE_{kind}")
     return params
+
+
+def _adapter(path: str) -> xllamacpp.CommonAdapterLoraInfo:
+    found = xllamacpp.CommonAdapterLoraInfo()
+    found.path, found.scale = path, 1.0
+    return found
 
 
 LOGGED_S = 0.5

@@ -57,7 +57,21 @@ from core.nouns.deployments import (
 )
 from core.nouns.keys import ENDPOINTS, AccountDetail, FoundKey, Key, NewKey
 from core.nouns.limits import Left, Limit, Limits, LimitView
-from core.nouns.models import ImportJob, Model, ModelFile, ModelShape
+from core.nouns.models import (
+    NO_OPTIONS,
+    AliasMoved,
+    Collected,
+    Gone,
+    ImportJob,
+    ImportOptions,
+    Model,
+    ModelChange,
+    ModelFile,
+    ModelShape,
+    Rotten,
+    Verified,
+    VersionDifference,
+)
 from core.nouns.nodes import Counters, NodeFacts, NodeLabels, NodeSample, ProcessSample
 from core.nouns.report import AuditHistory, AuditReport
 from core.nouns.usage import UsageReport, UsageRow, UsageSums
@@ -69,10 +83,12 @@ __all__ = [
     "API_VERSION",
     "CORRAL",
     "ENDPOINTS",
+    "NO_OPTIONS",
     "STRANGER",
     "AcceptedFault",
     "AccountDetail",
     "Actor",
+    "AliasMoved",
     "AuditArchive",
     "AuditArchives",
     "AuditHistory",
@@ -90,6 +106,7 @@ __all__ = [
     "ChatDetail",
     "ChatKey",
     "ChatOptions",
+    "Collected",
     "Counters",
     "DaemonStatus",
     "Decision",
@@ -106,10 +123,12 @@ __all__ = [
     "FoundKey",
     "GatewayCertificate",
     "GatewayStatus",
+    "Gone",
     "Grant",
     "Held",
     "Hold",
     "ImportJob",
+    "ImportOptions",
     "Key",
     "LaunchStory",
     "Left",
@@ -119,6 +138,7 @@ __all__ = [
     "LogText",
     "Mark",
     "Model",
+    "ModelChange",
     "ModelFile",
     "ModelShape",
     "NewKey",
@@ -139,6 +159,7 @@ __all__ = [
     "ReportUse",
     "RetentionRule",
     "Role",
+    "Rotten",
     "ServiceAccount",
     "SinkStatus",
     "Status",
@@ -148,5 +169,7 @@ __all__ = [
     "UsageReport",
     "UsageRow",
     "UsageSums",
+    "Verified",
+    "VersionDifference",
     "Whoami",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Literal
 
 from core.nouns.access import Mark
@@ -16,6 +17,7 @@ class DeploymentSpec(Noun, frozen=True, kw_only=True):
 
     name: str
     model: str
+    """What is wanted: `chat` (its live version), `chat:canary`, `chat@3`; of an attached server its name for it."""
     ctx: int = 0
     """Total cells of a replica; 0 = the default for the model (min of trained context and 4096 a slot)."""
     parallel: int = 1
@@ -31,6 +33,11 @@ class DeploymentSpec(Noun, frozen=True, kw_only=True):
     """Serves /v1/embeddings."""
     rerank: bool = False
     """Serves /v1/rerank, and makes no answers: MODEL is a reranker."""
+
+    @property
+    def model_name(self) -> str:
+        """The name alone, without alias and version: what rights, limits and usage go by."""
+        return self.model if self.engine == "attach" else re.split("[:@]", self.model, maxsplit=1)[0]
 
 
 class PlanParts(Noun, frozen=True, kw_only=True):
@@ -95,6 +102,10 @@ class Deployment(Noun, frozen=True, kw_only=True):
     """Requests that wait for a slot of any of its replicas."""
     mark: Mark | None = None
     """It is sensitive."""
+    version: int = 0
+    """The version of its model that it got; 0: a server of somebody else."""
+    newer: int = 0
+    """The version that what it wants means now, where that is another one: it gets it when it is restarted."""
 
 
 class Replica(Noun, frozen=True, kw_only=True):

@@ -13,12 +13,14 @@ import pytest
 
 from core.access import Gate, Rights
 from core.audit import Audit
-from core.catalog import Catalog, files
-from core.catalog.service import _name_from
+from core.catalog import Catalog, Use, files
+from core.catalog.imports import name_from
+from core.catalog.references import check_name
+from core.catalog.taking import Source
 from core.deployments.capacity import _NAME as DEPLOYMENT
 from core.errors import BadModel, Conflict, Failed, Invalid, NotAllowed, NotFound
 from core.events import Bus
-from core.nouns import Actor, Grant, ImportJob, Subject
+from core.nouns import Actor, Grant, ImportJob, Model, Subject
 from core.paths import Paths
 from core.store import Store
 
@@ -58,15 +60,15 @@ async def catalog(tmp_path: Path) -> AsyncIterator[Catalog]:
 
 
 async def ended(catalog: Catalog, job: ImportJob) -> ImportJob:
-    task = catalog._tasks.get(job.id)
+    task = catalog.imports._tasks.get(job.id)
     if task is not None:
         await asyncio.wait_for(asyncio.shield(task), 20)
     await asyncio.sleep(0)
-    return catalog.job(job.id)
+    return catalog.imports.job(job.id)
 
 
 async def take(catalog: Catalog, path: Path, name: str | None = "m") -> ImportJob:
-    return await ended(catalog, await catalog.start_import(ME, "r", str(path), name))
+    return await ended(catalog, await catalog.imports.start(ME, "r", Source(path, origin=str(path)), name))
 
 
 def left(catalog: Catalog) -> list[str]:
@@ -242,39 +244,46 @@ async def test_a_cancelled_import_leaves_nothing(
 ) -> None:
     (tmp_path / "m.gguf").write_bytes(maker.make())
     monkeypatch.setattr(files, "CHUNK", 64)
-    job = await catalog.start_import(ME, "r", str(tmp_path / "m.gguf"), "m")
-    await catalog.cancel(job.id)
-    assert catalog.job(job.id).state == "cancelled"
+    job = await catalog.imports.start(ME, "r", Source(tmp_path / "m.gguf", origin=str(tmp_path / "m.gguf")), "m")
+    await catalog.imports.cancel(job.id)
+    assert catalog.imports.job(job.id).state == "cancelled"
     assert left(catalog) == []
 
 
-async def test_two_imports_of_one_name_leave_one_model(catalog: Catalog, tmp_path: Path) -> None:
+async def test_two_imports_of_one_name_at_once_are_two_versions(catalog: Catalog, tmp_path: Path) -> None:
     for name, fill in (("a", b"\1"), ("b", b"\2")):
         (tmp_path / f"{name}.gguf").write_bytes(maker.make(fill=fill))
-    jobs = [await catalog.start_import(ME, "r", str(tmp_path / f"{n}.gguf"), "same") for n in "ab"]
+    jobs = [
+        await catalog.imports.start(ME, "r", Source(tmp_path / f"{n}.gguf", origin=str(tmp_path / f"{n}.gguf")), "same")
+        for n in "ab"
+    ]
     states = sorted([(await ended(catalog, job)).state for job in jobs])
-    assert states == ["done", "failed"]
-    assert left(catalog) == [catalog.path(await catalog.get("same"))]
+    assert states == ["done", "done"]
+    found = await catalog.versions("same")
+    assert [model.version for model in found] == [1, 2] and found[0].aliases == ("live",)
+    assert sorted(left(catalog)) == sorted(catalog.path(model) for model in found)
 
 
 async def test_a_stranger_is_refused_before_anything_is_read(catalog: Catalog, tmp_path: Path) -> None:
     with pytest.raises(NotAllowed):
-        await catalog.start_import(STRANGER, "r", str(tmp_path), "m")
+        await catalog.imports.start(STRANGER, "r", Source(tmp_path, origin=str(tmp_path)), "m")
     assert [r.outcome for r in await catalog.audit.ls()] == ["refused"]  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("name", ["", "Big", "../x", "a b", "x" * 64, ".hidden", "a\n"])
 async def test_bad_names_are_refused(catalog: Catalog, name: str) -> None:
     with pytest.raises(Invalid):
-        catalog._name(name)
+        check_name(name)
 
 
 async def test_removal_waits_for_the_deployments_and_takes_the_file(catalog: Catalog, tmp_path: Path) -> None:
     (tmp_path / "m.gguf").write_bytes(maker.make())
     await take(catalog, tmp_path / "m.gguf")
+    catalog._uses = lambda db: [Use("chat", "m", 1)]
     with pytest.raises(Conflict, match="in use"):
-        await catalog.rm(ME, "r", "m", lambda db, name: ["chat"])
-    await catalog.rm(ME, "r", "m", lambda db, name: [])
+        await catalog.rm(ME, "r", "m")
+    catalog._uses = lambda db: []
+    await catalog.rm(ME, "r", "m")
     assert left(catalog) == []
     with pytest.raises(NotFound):
         await catalog.get("m")
@@ -282,8 +291,8 @@ async def test_removal_waits_for_the_deployments_and_takes_the_file(catalog: Cat
 
 async def test_an_upload_becomes_a_model(catalog: Catalog) -> None:
     data = maker.make()
-    job = await catalog.start_upload(ME, "r", "up", [("up.gguf", len(data))])
-    await catalog.write(ME, job.id, 0, pieces(data[:100], data[100:]))
+    job = await catalog.imports.start_upload(ME, "r", "up", [("up.gguf", len(data))])
+    await catalog.imports.write(ME, job.id, 0, pieces(data[:100], data[100:]))
     assert (await ended(catalog, job)).state == "done"
     assert (await catalog.get("up")).sha256 == hashlib.sha256(data).hexdigest()
     assert left(catalog) == [catalog.path(await catalog.get("up"))]
@@ -292,35 +301,37 @@ async def test_an_upload_becomes_a_model(catalog: Catalog) -> None:
 async def test_a_split_upload_comes_in_any_order(catalog: Catalog) -> None:
     made = parts(3)
     names = [f"big-{n:05d}-of-00003.gguf" for n in (1, 2, 3)]
-    job = await catalog.start_upload(ME, "r", None, [(name, len(data)) for name, data in zip(names, made, strict=True)])
+    job = await catalog.imports.start_upload(
+        ME, "r", None, [(name, len(data)) for name, data in zip(names, made, strict=True)]
+    )
     for n in (2, 0, 1):
-        await catalog.write(ME, job.id, n, pieces(made[n]))
+        await catalog.imports.write(ME, job.id, n, pieces(made[n]))
     assert (await ended(catalog, job)).state == "done"
     assert [file.name for file in (await catalog.get("big")).files] == names
 
 
 async def test_only_who_began_an_upload_may_write_to_it(catalog: Catalog) -> None:
     data = maker.make()
-    job = await catalog.start_upload(ME, "r", "up", [("up.gguf", len(data))])
+    job = await catalog.imports.start_upload(ME, "r", "up", [("up.gguf", len(data))])
     with pytest.raises(NotAllowed, match="ada"):
-        await catalog.write(BOB, job.id, 0, pieces(data))
-    await catalog.write(ME, job.id, 0, pieces(data))
+        await catalog.imports.write(BOB, job.id, 0, pieces(data))
+    await catalog.imports.write(ME, job.id, 0, pieces(data))
     assert (await ended(catalog, job)).state == "done"
 
 
 async def test_an_upload_that_nothing_comes_of_is_dropped_and_its_folder_removed(tmp_path: Path) -> None:
     async with daemon(tmp_path, idle_s=0.2) as catalog:
-        job = await catalog.start_upload(ME, "r", "up", [("up.gguf", 10)])
+        job = await catalog.imports.start_upload(ME, "r", "up", [("up.gguf", 10)])
         async with asyncio.timeout(10):
-            while catalog.job(job.id).state == "waiting":
+            while catalog.imports.job(job.id).state == "waiting":
                 await asyncio.sleep(0.02)
             while left(catalog) or list((catalog._paths.models / "incoming").iterdir()):
                 await asyncio.sleep(0.02)
-        dropped = catalog.job(job.id)
+        dropped = catalog.imports.job(job.id)
         assert dropped.state == "failed" and dropped.error is not None
         assert "nothing more of it came" in dropped.error.why
         with pytest.raises(NotFound):
-            await catalog.write(ME, job.id, 0, pieces(b"x" * 10))
+            await catalog.imports.write(ME, job.id, 0, pieces(b"x" * 10))
         (record,) = await catalog.audit.ls()  # type: ignore[attr-defined]
         assert (record.verb, record.outcome, record.actor) == ("models.import", "failed", "ada")
 
@@ -334,20 +345,20 @@ async def test_an_upload_from_which_bytes_come_is_not_dropped(tmp_path: Path) ->
             yield data[byte : byte + len(data) // 8]
 
     async with daemon(tmp_path, idle_s=0.5) as catalog:
-        job = await catalog.start_upload(ME, "r", "up", [("up.gguf", len(data))])
-        await catalog.write(ME, job.id, 0, slow())
+        job = await catalog.imports.start_upload(ME, "r", "up", [("up.gguf", len(data))])
+        await catalog.imports.write(ME, job.id, 0, slow())
         assert (await ended(catalog, job)).state == "done"
 
 
 async def test_a_file_that_broke_off_may_be_sent_again_and_not_twice_at_once(catalog: Catalog) -> None:
     data = maker.make()
-    job = await catalog.start_upload(ME, "r", "up", [("up.gguf", len(data))])
+    job = await catalog.imports.start_upload(ME, "r", "up", [("up.gguf", len(data))])
     with pytest.raises(Failed, match="broke off"):
-        await catalog.write(ME, job.id, 0, pieces(data[:50], then=ConnectionResetError("gone")))
+        await catalog.imports.write(ME, job.id, 0, pieces(data[:50], then=ConnectionResetError("gone")))
     assert left(catalog) == []
     for wrong in (data + b"x", data[:-1]):
         with pytest.raises(Invalid, match="another size"):
-            await catalog.write(ME, job.id, 0, pieces(wrong))
+            await catalog.imports.write(ME, job.id, 0, pieces(wrong))
     go = asyncio.Event()
 
     async def held() -> AsyncIterator[bytes]:
@@ -355,10 +366,10 @@ async def test_a_file_that_broke_off_may_be_sent_again_and_not_twice_at_once(cat
         await go.wait()
         yield data[50:]
 
-    first = asyncio.create_task(catalog.write(ME, job.id, 0, held()))
+    first = asyncio.create_task(catalog.imports.write(ME, job.id, 0, held()))
     await asyncio.sleep(0)
     with pytest.raises(Invalid, match="not expected"):
-        await catalog.write(ME, job.id, 0, pieces(data))
+        await catalog.imports.write(ME, job.id, 0, pieces(data))
     go.set()
     await first
     assert (await ended(catalog, job)).state == "done"
@@ -372,15 +383,15 @@ async def test_an_upload_that_is_cancelled_while_it_comes_leaves_nothing(catalog
         await go.wait()
         yield b"x" * 50
 
-    job = await catalog.start_upload(ME, "r", "up", [("up.gguf", 100)])
-    coming = asyncio.create_task(catalog.write(ME, job.id, 0, held()))
+    job = await catalog.imports.start_upload(ME, "r", "up", [("up.gguf", 100)])
+    coming = asyncio.create_task(catalog.imports.write(ME, job.id, 0, held()))
     while not left(catalog):
         await asyncio.sleep(0.01)
-    await catalog.cancel(job.id)
+    await catalog.imports.cancel(job.id)
     go.set()
     with pytest.raises(NotFound):
         await coming
-    assert catalog.job(job.id).state == "cancelled"
+    assert catalog.imports.job(job.id).state == "cancelled"
     assert left(catalog) == []
 
 
@@ -396,7 +407,7 @@ async def test_an_upload_that_can_be_no_model_is_refused_before_a_byte_is_sent(
     catalog: Catalog, told: list[tuple[str, int]]
 ) -> None:
     with pytest.raises(Invalid):
-        await catalog.start_upload(ME, "r", "up", told)
+        await catalog.imports.start_upload(ME, "r", "up", told)
     assert left(catalog) == []
 
 
@@ -434,7 +445,7 @@ async def test_a_new_database_keeps_the_objects_of_the_one_before(tmp_path: Path
     async with daemon(tmp_path) as catalog:
         await take(catalog, tmp_path / "m.gguf", "again")
         assert left(catalog) == stored
-        await catalog.rm(ME, "r", "again", lambda db, name: [])
+        await catalog.rm(ME, "r", "again")
         assert left(catalog) == []
 
 
@@ -443,16 +454,16 @@ async def test_a_removal_beside_an_import_of_the_same_content_leaves_a_whole_mod
 ) -> None:
     (tmp_path / "m.gguf").write_bytes(maker.make())
     await take(catalog, tmp_path / "m.gguf", "old")
-    real = catalog._commit
-    removal: list[asyncio.Task[None]] = []
+    real = catalog.imports._commit
+    removal: list[asyncio.Task[list[Model]]] = []
 
-    async def commit(*args: object) -> None:
+    async def commit(*args: object) -> Model:
         """The removal is asked for when the import has found the object there, and has no row yet."""
-        removal.append(asyncio.create_task(catalog.rm(ME, "r", "old", lambda db, name: [])))
+        removal.append(asyncio.create_task(catalog.rm(ME, "r", "old")))
         await catalog._store.transact(lambda db: None)
-        await real(*args)  # type: ignore[arg-type]
+        return await real(*args)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(catalog, "_commit", commit)
+    monkeypatch.setattr(catalog.imports, "_commit", commit)
     assert (await take(catalog, tmp_path / "m.gguf", "new")).state == "done"
     await removal[0]
     assert [model.name for model in await catalog.ls()] == ["new"]
@@ -465,7 +476,7 @@ async def test_a_sample_that_is_not_the_known_one_is_refused(
     file = tmp_path / "swapped.gguf"
     file.write_bytes(maker.make())
     monkeypatch.setattr("core.catalog.sample.sample_path", lambda: file)
-    job = await ended(catalog, await catalog.start_sample(ME, "r", None))
+    job = await ended(catalog, await catalog.imports.start_sample(ME, "r", None))
     assert job.state == "failed" and job.error is not None and "not the one it should be" in job.error.what
     assert not left(catalog) and await catalog.ls() == []
 
@@ -473,7 +484,7 @@ async def test_a_sample_that_is_not_the_known_one_is_refused(
 def test_a_long_file_name_gives_a_name_that_a_deployment_may_have(tmp_path: Path) -> None:
     """`next: corral deploy aaaa…` was refused."""
     for name in ("a" * 100, "a" * 62 + "-" + "b" * 9, "a" * 61 + "..b"):
-        made = _name_from(tmp_path / f"{name}.gguf")
+        made = name_from(tmp_path / f"{name}.gguf")
         assert DEPLOYMENT.fullmatch(made) and made[-1] not in "-._"
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from core.catalog import Serving
 from core.engines.base import Abilities, Availability, Command, Endpoint, Engine, Failure, Health, LaunchPlan
 from core.errors import Failed
 from core.nodes.base import ExitRecord, LaunchOrder, LaunchState, LogPiece, Node
@@ -176,5 +177,5 @@ class CatalogDouble:
     async def get(self, name: str) -> Model:
         return MODEL
 
-    def path(self, model: Model) -> str:
-        return "/m.gguf"
+    async def serving(self, wanted: str) -> Serving:
+        return Serving(await self.get(wanted), "/m.gguf", "", (), "")

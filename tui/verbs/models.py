@@ -8,10 +8,10 @@ from pathlib import Path
 import click
 
 from core.client import Client
-from core.errors import Failed, from_body
-from core.nouns import DeploymentSpec, ImportJob, Model, Plan
+from core.errors import Failed, Invalid, from_body
+from core.nouns import DeploymentSpec, ImportJob, ImportOptions, Model, Plan
 from tui.amounts import Size
-from tui.command import Nouns, filled, named, options, run, with_options
+from tui.command import Spread, Told, filled, named, options, run, with_options
 from tui.lines import Progress, as_json, ask, note_ctx, say, table, tell
 from tui.plain import line
 from tui.words import age, moment, size
@@ -19,11 +19,17 @@ from tui.words import age, moment, size
 ENDED = ("done", "failed", "cancelled")
 
 
-@click.group(cls=Nouns, invoke_without_command=True)
+class Models(Spread):
+    ELSEWHERE = dict.fromkeys(
+        ("versions", "alias", "diff", "history", "template", "note", "gc", "verify"), "versions"
+    )  # fmt: skip
+
+
+@click.group(cls=Models, invoke_without_command=True)
 @with_options
 @click.pass_context
 def models(context: click.Context) -> None:
-    """Import, list, show and remove models.
+    """Import, list, show and remove models and their versions.
 
     Without a verb: the same as `corral models ls`.
     """
@@ -33,25 +39,26 @@ def models(context: click.Context) -> None:
 
 @models.command("ls")
 @with_options
-def ls() -> None:
+@click.option("--versions", is_flag=True, help="every version, not only what each name means")
+def ls(versions: bool = False) -> None:
     """The models there are."""
-    found = run(lambda client: client.models())
+    found = run(lambda client: client.catalog.all() if versions else client.models())
     if options().json:
         as_json(found)
     elif options().quiet:
         for model in found:
-            say(line(model.name))
+            say(line(model.reference if versions else model.name))
     elif not found:
         say("no models yet: corral models sample, or corral models import FILE")
     else:
         table(
-            ("NAME", "SIZE", "QUANT", "ARCH", "CONTEXT", "LICENCE", "IMPORTED"),
+            ("NAME", "VERSION", "SIZE", "QUANT", "ARCH", "CONTEXT", "LICENCE", "IMPORTED"),
             [
-                (m.name, size(m.bytes), m.shape.quantization, m.shape.arch, m.shape.ctx_train, m.licence or "-",
-                 age(m.imported_at))
+                (m.name, _which(m), size(m.bytes), m.shape.quantization, m.shape.arch, m.shape.ctx_train,
+                 m.licence or "-", age(m.imported_at))
                 for m in found
             ],
-            spare=("LICENCE", "CONTEXT", "ARCH", "QUANT", "IMPORTED"),
+            spare=("LICENCE", "CONTEXT", "ARCH", "QUANT", "IMPORTED", "VERSION"),
         )  # fmt: skip
 
 
@@ -59,7 +66,7 @@ def ls() -> None:
 @click.argument("name", shell_complete=named("models"))
 @with_options
 def show(name: str) -> None:
-    """All that is known of a model."""
+    """All that is known of a model, or of one version: `chat`, `chat:previous`, `chat@3`."""
     model = run(lambda client: client.model(name))
     if options().json:
         as_json(model)
@@ -67,27 +74,56 @@ def show(name: str) -> None:
     shape = model.shape
     for key, value in (
         ("name", model.name), ("version", model.version), ("sha256", model.sha256), ("size", size(model.bytes)),
-        ("files", ", ".join(f.name for f in model.files)), ("architecture", shape.arch),
+        ("label", model.label or "-"), ("aliases", ", ".join(model.aliases) or "none"), ("state", model.state),
+        ("tier", model.tier), ("files", ", ".join(f.name for f in model.files)),
+        *((("projector", model.projector.name),) if model.projector else ()),
+        *((("adapters", ", ".join(a.name for a in model.adapters)),) if model.adapters else ()),
+        *((("defaults", " ".join(f"{k}={v:g}" for k, v in model.defaults.items())),) if model.defaults else ()),
+        ("architecture", shape.arch),
         ("parameters", f"{shape.n_params / 1e6:.0f} M"), ("quantisation", shape.quantization),
         ("layers", shape.n_layer), ("context", shape.ctx_train), ("vocabulary", shape.n_vocab),
-        ("chat template", "yes" if shape.chat_template else "no"), ("licence", model.licence or "not stated"),
+        ("chat template", _template(model)), ("licence", model.licence or "not stated"),
         ("origin", model.origin), ("imported", f"{moment(model.imported_at)} by {model.imported_by}"),
+        *((("notes", model.notes),) if model.notes else ()),
     ):  # fmt: skip
         say(f"{key:<14} {line(value)}")
+    for flag in model.flags:
+        say(f"! {line(flag)}")
 
 
 @models.command("import")
 @click.argument("path", callback=filled)
-@click.option("--name", callback=filled, help="default: from the file's name")
+@click.option("--name", callback=filled, help="default: from the file's name; of a name that is there, a new version")
+@click.option("--label", default="", help="what people call this version")
+@click.option("--notes", default="", help="what they should know of it")
+@click.option("--licence", default="", help="where the file says none, or another")
+@click.option("--live", is_flag=True, help="the name means this version from now on (a first one always is)")
+@click.option("--projector", callback=filled, help="a GGUF file for pictures or sound, beside the model")
+@click.option("--adapter", "adapters", multiple=True, help="a LoRA adapter that it is served with; again for more")
+@click.option("--template", "template_file", callback=filled, help="a file with another chat template")
+@click.option("--default", "defaults", multiple=True, help="as temperature=0.7, where a request says nothing")
 @with_options
-def import_(path: str, name: str | None) -> None:
-    """Import a GGUF file, or a folder with one complete model."""
+def import_(
+    path: str, name: str | None, label: str, notes: str, licence: str, live: bool, projector: str | None,
+    adapters: tuple[str, ...], template_file: str | None, defaults: tuple[str, ...],
+) -> None:  # fmt: skip
+    """Import a GGUF file, or a folder with one complete model.
+
+    A name that is there gets a new version; which one it means, `corral models alias NAME live N` says.
+    """
     whole = Path(path).absolute()
+    given = ImportOptions(
+        label=label, notes=notes, licence=licence, live=live, template=_text(template_file), defaults=_numbers(defaults)
+    )
+    beside = [str(Path(each).absolute()) for each in adapters]
 
     async def work(client: Client) -> None:
         sending = Progress(f"send {line(whole.name)}")
         try:
-            job = await client.import_model(str(whole), name, sending.show)
+            job = await client.import_model(
+                str(whole), name, sending.show, options=given,
+                projector=str(Path(projector).absolute()) if projector else "", adapters=beside,
+            )  # fmt: skip
         finally:
             sending.end()
         await _follow(client, job)
@@ -119,11 +155,46 @@ def sample(name: str | None) -> None:
 @click.argument("name", shell_complete=named("models"))
 @with_options
 def rm(name: str) -> None:
-    """Remove a model and its files."""
-    run(lambda client: client.model(name))  # before anything is asked
-    ask(f"Remove the model {line(name)} and its files?")
+    """Remove a model and its files, or one version: `chat@3`."""
+    model = run(lambda client: client.model(name))  # before anything is asked
+    more = f", all {model.versions} versions of it," if name == model.name and model.versions > 1 else ""
+    ask(f"Remove the model {line(name)}{more} and its files?")
     run(lambda client: client.remove_model(name))
     tell({"removed": name}, f"removed {line(name)}")
+
+
+def _which(model: Model) -> str:
+    """Its number, and how many there are."""
+    return f"{model.version}" if model.versions == 1 else f"{model.version} of {model.versions}"
+
+
+def _template(model: Model) -> str:
+    if not model.template_sha256:
+        return "yes" if model.shape.chat_template else "no"
+    whose = "of its own" if model.own_template else "of its file"
+    return f"{whose}, sha256 {model.template_sha256[:16]}…"
+
+
+def _text(file: str | None) -> str:
+    """What the file of a template says. Raises `Told`."""
+    if file is None:
+        return ""
+    try:
+        return Path(file).read_text(encoding="utf-8")
+    except (OSError, UnicodeError) as error:
+        raise Told(Invalid(f"{file} cannot be read", str(error))) from error
+
+
+def _numbers(given: tuple[str, ...]) -> dict[str, float]:
+    """From `temperature=0.7`."""
+    found = {}
+    for each in given:
+        name, _, value = each.partition("=")
+        try:
+            found[name] = float(value)
+        except ValueError:
+            raise click.BadParameter(f"{each!r} is not NAME=NUMBER", param_hint="--default") from None
+    return found
 
 
 async def _follow(client: Client, job: ImportJob) -> None:
@@ -148,9 +219,15 @@ async def _follow(client: Client, job: ImportJob) -> None:
     elif options().quiet:
         say(line(job.model.name))
     else:
-        licence = line(job.model.licence or "not stated")
-        say(f"imported {line(job.model.name)}: {size(job.model.bytes)}, licence {licence}")
-        say(f"next: corral deploy {line(job.model.name)}")
+        model = job.model
+        said = model.reference if model.versions > 1 else model.name
+        say(f"imported {line(said)}: {size(model.bytes)}, licence {line(model.licence or 'not stated')}")
+        for flag in model.flags:
+            say(f"! {line(flag)}: corral models template {line(model.reference)}")
+        if "live" in model.aliases:
+            say(f"next: corral deploy {line(model.name)}")
+        else:
+            say(f"next: corral models alias {line(model.name)} live {model.version}, or corral deploy {line(said)}")
 
 
 @click.command()

@@ -1,0 +1,114 @@
+"""What nothing needs goes: versions without an alias that no deployment wants, and bytes that belong to nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import sqlite3
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from core.access import Gate
+from core.catalog import tables
+from core.catalog.objects import Objects
+from core.errors import Conflict
+from core.nouns import Actor, Collected, Gone, Model
+from core.store import Store
+
+if TYPE_CHECKING:
+    from core.catalog.service import Catalog
+
+QUARANTINE_S = 30 * 86400
+"""Rotten bytes are kept so long, for somebody who wants to look at them."""
+
+
+class Collecting:
+    """Only the catalog makes one."""
+
+    def __init__(
+        self, store: Store, gate: Gate, objects: Objects, catalog: Catalog, *, clock: Callable[[], float]
+    ) -> None:  # fmt: skip
+        self._store, self._gate, self._objects, self._catalog, self._clock = store, gate, objects, catalog, clock
+
+    async def gc(self, actor: Actor, request: str, *, dry_run: bool, older_than_s: float = 0) -> Collected:
+        """Remove the versions that no alias means and no deployment needs, imported longer than `older_than_s` ago,
+        of the models on which the actor may; and rotten bytes after 30 days. With `dry_run` only tell."""
+        self._gate.require_somewhere(actor, "models.gc")
+        before = self._clock() - older_than_s
+        gone, kept = await self._store.read(lambda db: self._look(db, actor, before))
+        aside = await asyncio.to_thread(self._rotten) if self._gate.may(actor, "models.gc", "model:*") else []
+        told = [self._gone(model, size, why) for model, size, why in gone]
+        told += [
+            Gone(what="quarantined", name=path.name, bytes=size, why="set aside over 30 days ago")
+            for path, size in aside
+        ]
+        if not dry_run:
+            done = []
+            for (model, _, _), what in zip(gone, told, strict=False):
+                if await self._remove(actor, request, model):
+                    done.append(what)
+            for path, _ in aside:
+                await asyncio.to_thread(shutil.rmtree if path.is_dir() else Path.unlink, path)
+            told = done + told[len(gone) :]
+        return Collected(
+            dry_run=dry_run, gone=tuple(told), kept=tuple(self._gone(model, 0, why) for model, why in kept),
+            bytes=sum(each.bytes for each in told),
+        )  # fmt: skip
+
+    def _look(
+        self, db: sqlite3.Connection, actor: Actor, before: float
+    ) -> tuple[list[tuple[Model, int, str]], list[tuple[Model, str]]]:
+        """Versions that may go with what that frees (bytes), and those that nothing serves and that stay, with why."""
+        gone: list[tuple[Model, int, str]] = []
+        kept: list[tuple[Model, str]] = []
+        left: dict[str, int] = {}
+        for model in tables.versions(db):
+            if not self._gate.may(actor, "models.read", f"model:{model.name}") or self._catalog.needing(db, model):
+                continue
+            if not self._gate.may(actor, "models.gc", f"model:{model.name}"):
+                kept.append((model, f"{actor.name} may not models.gc on model:{model.name}"))
+            elif model.aliases:
+                kept.append((model, " and ".join(f"{model.name}:{alias}" for alias in model.aliases) + " means it"))
+            elif model.imported_at > before:
+                kept.append((model, "it is not old enough"))
+            else:
+                freed = 0
+                for sha256, size in tables.objects_of(model).items():
+                    left[sha256] = left.get(sha256, len(tables.made_of(db, sha256))) - 1
+                    freed += 0 if left[sha256] else size
+                gone.append((model, freed, "no alias means it and no deployment wants it"))
+        return gone, kept
+
+    def _gone(self, model: Model, size: int, why: str) -> Gone:
+        return Gone(what="version", name=model.reference, bytes=size, why=why)
+
+    async def _remove(self, actor: Actor, request: str, model: Model) -> bool:
+        """Whether it went: it may have come into use meanwhile."""
+
+        def work(db: sqlite3.Connection) -> tuple[Sequence[str], object, object]:
+            now = [each for each in tables.versions(db) if (each.name, each.version) == (model.name, model.version)]
+            if not now or now[0].aliases or self._catalog.needing(db, now[0]):
+                raise Conflict(f"{model.reference} is needed again", "it came into use meanwhile")
+            free = tables.drop(db, now[0], self._clock(), actor.name)
+            return free, {"version": model.version, "sha256": model.sha256, "bytes": model.bytes}, None
+
+        async with self._objects.lock:
+            try:
+                free = await self._gate.act(actor, "models.gc", f"model:{model.name}", request, work)
+            except Conflict:
+                return False
+            for sha256 in free:
+                await asyncio.to_thread(self._objects.remove, sha256)
+        await self._catalog.tell(model.name)
+        return True
+
+    def _rotten(self) -> list[tuple[Path, int]]:
+        """What has lain in quarantine for long, with its bytes."""
+        folder = self._objects.quarantine
+        found = []
+        for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+            parts = list(path.iterdir()) if path.is_dir() else [path]
+            if path.stat().st_ctime < self._clock() - QUARANTINE_S:
+                found.append((path, sum(part.stat().st_size for part in parts)))
+        return found

@@ -1,0 +1,242 @@
+"""The SQL of names, versions, aliases and objects; each function runs inside a transaction or a read."""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import msgspec
+
+from core.catalog.references import LIVE, PREVIOUS, Reference
+from core.errors import Conflict, NotFound, missing
+from core.nouns import Model, ModelChange, ModelFile
+
+
+def joint(hashes: Iterable[str]) -> str:
+    """The hash that several files have together."""
+    return hashlib.sha256("\n".join(hashes).encode()).hexdigest()
+
+
+def object_of(files: Sequence[ModelFile]) -> str:
+    """The object that a model's own files are: one file, or the folder of a split model."""
+    return files[0].sha256 if len(files) == 1 else joint(part.sha256 for part in files)
+
+
+def objects_of(model: Model) -> dict[str, int]:
+    """All objects that a version is made of, with their bytes."""
+    found = {object_of(model.files): sum(part.bytes for part in model.files)}
+    for beside in (*((model.projector,) if model.projector else ()), *model.adapters):
+        found[beside.sha256] = beside.bytes
+    return found
+
+
+# ------------------------------------------------------------------------------------------------ read
+
+
+def _models(db: sqlite3.Connection, where: str = "", values: Sequence[Any] = ()) -> list[Model]:
+    """The versions that `where` (of `v`, the version) leaves, by name and number."""
+    counts = dict(db.execute("SELECT model, count(*) FROM model_versions GROUP BY model"))
+    aliases: dict[tuple[str, int], list[str]] = {}
+    for model, alias, version in db.execute("SELECT model, alias, version FROM model_aliases ORDER BY alias"):
+        aliases.setdefault((model, version), []).append(alias)
+    states: dict[tuple[str, int], tuple[str, str]] = {}
+    sql = "SELECT b.model, b.version, o.state, o.tier FROM version_objects b JOIN objects o ON o.sha256 = b.sha256"
+    for model, version, state, tier in db.execute(sql):
+        known = states.get((model, version))
+        if known is None or known[0] == "stored":
+            states[model, version] = (state, tier)
+    # `where` is one of the constants below.
+    sql = f"SELECT v.model, v.version, v.data FROM model_versions v {where} ORDER BY v.model, v.version"  # noqa: S608
+    rows = db.execute(sql, values)
+    found = []
+    for model, version, data in rows:
+        state, tier = states.get((model, version), ("stored", "home"))
+        found.append(
+            msgspec.structs.replace(
+                msgspec.json.decode(data, type=Model),
+                aliases=tuple(sorted(aliases.get((model, version), ()), key=lambda each: (each != LIVE, each))),
+                versions=counts[model], state=state, tier=tier,
+            )
+        )  # fmt: skip
+    return found
+
+
+_LIVE = "JOIN model_aliases a ON a.model = v.model AND a.version = v.version AND a.alias = 'live'"
+
+
+def live(db: sqlite3.Connection) -> list[Model]:
+    """What each name means, by name."""
+    return _models(db, _LIVE)
+
+
+def versions(db: sqlite3.Connection, name: str | None = None) -> list[Model]:
+    """All versions of a name, or of all. Raises `NotFound` for a name that is not there."""
+    found = _models(db, "WHERE v.model = ?", (name,)) if name is not None else _models(db)
+    if name is not None and not found:
+        raise missing("model", name)
+    return found
+
+
+def find(db: sqlite3.Connection, wanted: Reference) -> Model:
+    """The version that is meant. Raises `NotFound`; `Conflict` for the beginning of two hashes."""
+    found = versions(db, wanted.name)
+    if wanted.version:
+        chosen = [each for each in found if each.version == wanted.version]
+    elif wanted.sha256:
+        chosen = [each for each in found if each.sha256.startswith(wanted.sha256)]
+    else:
+        chosen = [each for each in found if wanted.alias in each.aliases]
+    if not chosen:
+        there = ", ".join(", ".join([f"@{each.version}", *(f":{alias}" for alias in each.aliases)]) for each in found)
+        raise NotFound(
+            f"no version {wanted}", f"{wanted.name} has {there}", f"see `corral models versions {wanted.name}`"
+        )
+    if len(chosen) > 1:
+        raise Conflict(f"{wanted} means {len(chosen)} versions", todo="give more digits of the hash")
+    return chosen[0]
+
+
+def aliases(db: sqlite3.Connection, name: str) -> dict[str, int]:
+    return dict(db.execute("SELECT alias, version FROM model_aliases WHERE model = ?", (name,)))
+
+
+def changes(db: sqlite3.Connection, name: str, limit: int) -> list[ModelChange]:
+    """What happened to a name, newest first, also to one that is gone."""
+    sql = "SELECT at, by, what, version, detail FROM model_changes WHERE model = ? ORDER BY id DESC LIMIT ?"
+    return [
+        ModelChange(at=row[0], by=row[1], what=row[2], version=row[3], detail=row[4])
+        for row in db.execute(sql, (name, limit))
+    ]
+
+
+def said(db: sqlite3.Connection, model: Model) -> tuple[dict[str, Any], str]:
+    """The header of a version's file, without what is long, and its chat template."""
+    row = db.execute(
+        "SELECT header, template FROM model_versions WHERE model = ? AND version = ?", (model.name, model.version)
+    ).fetchone()
+    return (msgspec.json.decode(row[0]), row[1]) if row else ({}, "")
+
+
+def made_of(db: sqlite3.Connection, sha256: str) -> list[tuple[str, int]]:
+    """The versions that an object belongs to."""
+    sql = "SELECT model, version FROM version_objects WHERE sha256 = ? ORDER BY model, version"
+    return [(row[0], row[1]) for row in db.execute(sql, (sha256,))]
+
+
+# ------------------------------------------------------------------------------------------------ write
+
+
+def add(
+    db: sqlite3.Connection, model: Model, header: dict[str, Any], template: str, now: float, *, live: bool = False
+) -> Model:
+    """A new version of `model.name`, which may be new itself; with its number. `live`: the name means it from now on,
+    as it does of a first version. Raises `Conflict` if the name has these bytes already."""
+    row = db.execute(
+        "SELECT version FROM model_versions WHERE model = ? AND sha256 = ?", (model.name, model.sha256)
+    ).fetchone()
+    if row and (same := find(db, Reference(model.name, version=row[0]))).state != "stored":
+        restore(db, objects_of(model), now)
+        note(db, model.name, now, model.imported_by, "restored", same.version, model.origin)
+        return find(db, Reference(model.name, version=same.version))
+    if row:
+        raise Conflict(
+            f"{model.name}@{row[0]} is the same already", f"SHA-256 {model.sha256[:16]}…",
+            "nothing was stored; give it another --name to have it twice",
+        )  # fmt: skip
+    (number,) = db.execute(
+        "INSERT INTO model_names (name, last) VALUES (?, 1) ON CONFLICT (name) DO UPDATE SET last = last + 1"
+        " RETURNING last",
+        (model.name,),
+    ).fetchone()
+    new = msgspec.structs.replace(model, version=number)
+    db.execute(
+        "INSERT INTO model_versions (model, version, sha256, data, header, template) VALUES (?, ?, ?, ?, ?, ?)",
+        (new.name, number, new.sha256, _encoded(new), msgspec.json.encode(header).decode(), template),
+    )
+    for sha256, size in objects_of(new).items():
+        db.execute(
+            "INSERT INTO objects (sha256, bytes, added_at) VALUES (?, ?, ?)"
+            " ON CONFLICT (sha256) DO UPDATE SET state = 'stored'",
+            (sha256, size, now),
+        )
+        db.execute("INSERT INTO version_objects (model, version, sha256) VALUES (?, ?, ?)", (new.name, number, sha256))
+    note(db, new.name, now, new.imported_by, "added", number, new.origin)
+    if live or LIVE not in aliases(db, new.name):
+        move(db, new.name, LIVE, number, now, new.imported_by)
+    return find(db, Reference(new.name, version=number))
+
+
+def change(db: sqlite3.Connection, model: Model) -> None:
+    """Another label, notes or flags of a version: its files are what they are."""
+    db.execute(
+        "UPDATE model_versions SET data = ? WHERE model = ? AND version = ?",
+        (_encoded(model), model.name, model.version),
+    )
+
+
+def complete(db: sqlite3.Connection, model: Model, header: dict[str, Any], template: str) -> None:
+    """What an older program did not keep of a version."""
+    change(db, model)
+    db.execute(
+        "UPDATE model_versions SET header = ?, template = ? WHERE model = ? AND version = ?",
+        (msgspec.json.encode(header).decode(), template, model.name, model.version),
+    )
+
+
+def move(db: sqlite3.Connection, name: str, alias: str, version: int, now: float, by: str) -> int | None:
+    """Have an alias mean a version, and `previous` what `live` meant; what it meant before."""
+    before = aliases(db, name).get(alias)
+    if before == version:
+        return before
+    sql = (
+        "INSERT INTO model_aliases (model, alias, version) VALUES (?, ?, ?)"
+        " ON CONFLICT (model, alias) DO UPDATE SET version = excluded.version"
+    )
+    if alias == LIVE and before is not None:
+        db.execute(sql, (name, PREVIOUS, before))
+    db.execute(sql, (name, alias, version))
+    note(db, name, now, by, "alias", version, alias + (f" from @{before}" if before else ""))
+    return before
+
+
+def drop_alias(db: sqlite3.Connection, name: str, alias: str, now: float, by: str) -> None:
+    """Raises `NotFound`."""
+    version = aliases(db, name).get(alias)
+    if version is None:
+        raise NotFound(f"{name} has no alias {alias!r}", todo=f"see `corral models versions {name}`")
+    db.execute("DELETE FROM model_aliases WHERE model = ? AND alias = ?", (name, alias))
+    note(db, name, now, by, "alias-removed", version, alias)
+
+
+def drop(db: sqlite3.Connection, model: Model, now: float, by: str) -> list[str]:
+    """Take a version away with its aliases; the objects that nothing is made of any more."""
+    mine = (model.name, model.version)
+    db.execute("DELETE FROM model_aliases WHERE model = ? AND version = ?", mine)
+    db.execute("DELETE FROM version_objects WHERE model = ? AND version = ?", mine)
+    db.execute("DELETE FROM model_versions WHERE model = ? AND version = ?", mine)
+    note(db, model.name, now, by, "removed", model.version, model.sha256)
+    free = [sha256 for sha256 in objects_of(model) if not made_of(db, sha256)]
+    db.executemany("DELETE FROM objects WHERE sha256 = ?", [(sha256,) for sha256 in free])
+    return free
+
+
+def restore(db: sqlite3.Connection, objects: Iterable[str], now: float) -> None:
+    """These objects have their bytes again."""
+    for sha256 in objects:
+        db.execute("UPDATE objects SET state = 'stored', verified_at = ? WHERE sha256 = ?", (now, sha256))
+
+
+def note(db: sqlite3.Connection, name: str, at: float, by: str, what: str, version: int, detail: str) -> None:
+    """One thing that happened to a name."""
+    db.execute(
+        "INSERT INTO model_changes (model, at, by, what, version, detail) VALUES (?, ?, ?, ?, ?, ?)",
+        (name, at, by, what, version, detail),
+    )
+
+
+def _encoded(model: Model) -> str:
+    """A version as it is kept: what other tables know of it is left out."""
+    plain = msgspec.structs.replace(model, aliases=(), versions=1, state="stored", tier="home")
+    return msgspec.json.encode(plain).decode()

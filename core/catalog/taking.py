@@ -1,0 +1,189 @@
+"""One import's files, from what a person named to a version with its header: read, checked, copied and hashed.
+
+Runs in a thread, knows no database: `Imports` gives it a folder to fill and takes what it found.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+
+from core.catalog import files, template
+from core.catalog.shape import shape_of
+from core.catalog.tables import joint, object_of
+from core.errors import BadModel, Invalid
+from core.nouns import ImportOptions, Model, ModelFile
+
+Progress = Callable[[str, int, int], None]
+"""State, bytes done and bytes in all; may raise to end it."""
+DEFAULTS = {"temperature": (0.0, 5.0), "top_p": (0.0, 1.0), "top_k": (0.0, 1000.0), "min_p": (0.0, 1.0)}
+"""What a version may be asked with where a request says nothing, with the least and the most."""
+HEADER_TEXT = 1000
+"""Characters of a text of the header that are kept beside the version."""
+
+
+class Source(NamedTuple):
+    """Where files come from. `expected`: the SHA-256 that the model must have, where it is known."""
+
+    path: Path
+    origin: str
+    expected: str = ""
+    projector: Path | None = None
+    adapters: tuple[Path, ...] = ()
+
+
+class Taken(NamedTuple):
+    """A version without its number, what its file says of itself, and its chat template."""
+
+    model: Model
+    header: dict[str, Any]
+    template: str
+
+
+class Taking:
+    """One import; `take` fills a folder with its files."""
+
+    def __init__(self, name: str, source: Source, options: ImportOptions, now: float, by: str) -> None:
+        self._name, self._source, self._options, self._now, self._by = name, source, options, now, by
+
+    def take(self, work: Path, progress: Progress) -> Taken:
+        """Raises `BadModel`, `NotFound`, `NoRoom`, `Invalid`, and what `progress` raises."""
+        check_defaults(self._options.defaults)
+        check_template(self._options.template)
+        source = self._source
+        own = files.find_set(source.path)
+        beside = [*((source.projector,) if source.projector else ()), *source.adapters]
+        names = [each.name for each in (*own, *beside)]
+        if len(set(names)) != len(names):
+            raise Invalid("two of the files have the same name", "they lie in one folder", "rename one of them")
+        with contextlib.ExitStack() as stack:
+            fds = []
+            for file in (*own, *beside):
+                fd = files.open_regular(file)
+                stack.callback(os.close, fd)
+                fds.append(fd)
+            headers = [files.header_of(fd, name) for fd, name in zip(fds, names, strict=True)]
+            mine, others = headers[: len(own)], headers[len(own) :]
+            files.check_parts(mine)
+            shape = shape_of(mine)
+            if not shape.tensor_bytes:
+                raise Invalid(f"{own[0].name} holds no tensors", "it is a vocabulary or an empty model")
+            for n, header in enumerate(others):
+                _check_beside(header, names[len(own) + n], "mmproj" if source.projector and n == 0 else "adapter")
+            total = sum(header["bytes"] for header in headers)
+            work.mkdir(mode=0o700, parents=True)
+            files.check_room(work, total)
+            parts = _copy(fds, names, work, total, progress)
+        sha256 = object_of(parts[: len(own)])
+        if source.expected and sha256 != source.expected:
+            raise BadModel(
+                "the file is not the one it should be",
+                f"its SHA-256 is {sha256[:16]}… and {source.expected[:16]}… is expected",
+                "get it again from where it came from",
+            )
+        progress("storing", total, total)
+        meta = mine[0]["metadata"]
+        found = meta.get("tokenizer.chat_template")
+        text = self._options.template or (found if isinstance(found, str) else "")
+        projector = parts[len(own)] if source.projector else None
+        adapters = tuple(parts[len(own) + (projector is not None) :])
+        licence = self._options.licence or meta.get("general.license", "")
+        model = Model(
+            name=self._name,
+            version=0,
+            sha256=_identity(sha256, projector, adapters, self._options),
+            files=tuple(parts[: len(own)]),
+            bytes=total,
+            shape=shape,
+            licence=licence if isinstance(licence, str) else "",
+            origin=source.origin,
+            imported_at=self._now,
+            imported_by=self._by,
+            label=self._options.label,
+            notes=self._options.notes,
+            projector=projector,
+            adapters=adapters,
+            template_sha256=template.digest(text),
+            own_template=bool(self._options.template),
+            defaults=self._options.defaults,
+            flags=template.flags(text),
+        )
+        return Taken(model, kept_header(meta), text)
+
+
+def check_template(text: str) -> None:
+    """Raises `Invalid`."""
+    if len(text.encode()) > template.LARGEST:
+        raise Invalid(
+            "the chat template is too large",
+            f"it has {len(text.encode()) >> 10} KiB, {template.LARGEST >> 10} are taken",
+        )
+
+
+def check_defaults(defaults: dict[str, float]) -> None:
+    """Raises `Invalid` for what no engine takes."""
+    for name, value in defaults.items():
+        if name not in DEFAULTS:
+            raise Invalid(
+                f"{name[:40]!r} is nothing that a version has a default for", f"it may be {', '.join(DEFAULTS)}"
+            )
+        low, high = DEFAULTS[name]
+        if not low <= value <= high:
+            raise Invalid(f"{name} is {value}", f"it may be {low:g} to {high:g}")
+
+
+def kept_header(meta: dict[str, Any]) -> dict[str, Any]:
+    """What is kept of a header to be shown and compared: long texts are cut and lists counted."""
+    kept: dict[str, Any] = {}
+    for key, value in meta.items():
+        if key == "tokenizer.chat_template":
+            continue
+        if isinstance(value, str):
+            kept[key] = value[:HEADER_TEXT]
+        elif isinstance(value, list):
+            kept[key] = value if len(value) <= 64 else {"count": len(value)}
+        elif isinstance(value, float) and value != value:
+            kept[key] = "nan"
+        else:
+            kept[key] = value
+    return kept
+
+
+def _identity(
+    sha256: str, projector: ModelFile | None, adapters: Sequence[ModelFile], options: ImportOptions
+) -> str:  # fmt: skip
+    """The hash of a version: that of its files, and of what it is served with where that is something else."""
+    beside = [projector.sha256] if projector else []
+    beside += [each.sha256 for each in adapters]
+    if options.template:
+        beside.append(template.digest(options.template))
+    if options.defaults:
+        beside.append(msgspec.json.encode(options.defaults, order="sorted").decode())
+    return joint([sha256, *beside]) if beside else sha256
+
+
+def _check_beside(header: dict[str, Any], name: str, kind: str) -> None:
+    """A projector or an adapter is what it is taken for. Raises `BadModel`."""
+    meta = header["metadata"]
+    told = meta.get("general.type", "")
+    told = "mmproj" if told in ("mmproj", "clip-vision") or meta.get("general.architecture") == "clip" else told
+    if told != kind:
+        words = {"mmproj": "projector", "adapter": "adapter"}[kind]
+        raise BadModel(f"{name} is no {words}", f"it says that it is {told or 'a model'!r:.60}")
+
+
+def _copy(fds: Sequence[int], names: Sequence[str], work: Path, total: int, progress: Progress) -> list[ModelFile]:
+    parts: list[ModelFile] = []
+    before = 0
+    for name, fd in zip(names, fds, strict=True):
+        progress("hashing", before, total)
+        digest = files.copy_in(fd, work / name, lambda done, before=before: progress("hashing", before + done, total))  # type: ignore[misc]
+        size = os.fstat(fd).st_size
+        parts.append(ModelFile(name=name, bytes=size, sha256=digest))
+        before += size
+    return parts

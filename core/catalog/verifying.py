@@ -1,0 +1,289 @@
+"""All stored bytes read again, at the lowest priority: what has rotted is set aside and whom it concerns is told.
+
+One run at a time, a task of the daemon; the next daemon goes on with the objects that were not done. What is read is
+taken out of the page cache again, so that it is the disk that is read and nobody's models are pushed out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import hashlib
+import logging
+import os
+import platform
+import sqlite3
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from core.access import Gate
+from core.catalog import files, references, tables
+from core.catalog.objects import Objects
+from core.errors import Conflict, NotFound
+from core.events import Bus
+from core.nouns import CORRAL, Actor, Model, Rotten, Verified
+from core.store import Store
+
+if TYPE_CHECKING:
+    from core.catalog.service import Catalog
+
+log = logging.getLogger(__name__)
+
+TELL_S = 0.5
+"""Progress is told so often."""
+_IOPRIO_SET = {"x86_64": 251, "aarch64": 30}
+_IDLE = 3 << 13
+"""The scheduling class of a disk that is served when nobody else wants anything."""
+
+
+class _Cancelled(Exception):
+    """Raised in the reading thread."""
+
+
+class Verifying:
+    """Only the catalog makes one."""
+
+    def __init__(
+        self, store: Store, gate: Gate, objects: Objects, catalog: Catalog, bus: Bus, *, clock: Callable[[], float]
+    ) -> None:  # fmt: skip
+        self._store, self._gate, self._objects, self._catalog, self._bus = store, gate, objects, catalog, bus
+        self._clock = clock
+        self._run = 0
+        """The id of the run in progress; 0: none."""
+        self._now: Verified | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._stop = threading.Event()
+
+    # ---------------------------------------------------------------------------------------- from outside
+
+    async def start(self, actor: Actor, request: str, names: Sequence[str]) -> Verified:
+        """Begin to verify these models, or all on which the actor may. Raises `Conflict` if a run is on its way."""
+        self._gate.require_somewhere(actor, "models.verify")
+        for name in names:
+            self._gate.require(actor, "models.verify", f"model:{references.base(name)}")
+            await self._catalog.get(name)
+        if self._task is not None and not self._task.done():
+            raise Conflict("a verification is on its way", todo="see `corral models verify --status`")
+        models = await self._catalog.all()
+        may = [m for m in models if self._gate.may(actor, "models.verify", f"model:{m.name}")]
+        chosen = sorted({m.name for m in may if not names or m.name in {references.base(name) for name in names}})
+
+        def begin(db: sqlite3.Connection) -> tuple[int, object, object]:
+            row = db.execute(
+                "INSERT INTO verifications (started_at, started_by, models, state) VALUES (?, ?, ?, 'hashing')"
+                " RETURNING id",
+                (self._clock(), actor.name, msgspec.json.encode(chosen).decode()),
+            ).fetchone()
+            return row[0], None, {"models": len(chosen)}
+
+        on = f"model:{references.base(names[0])}" if len(names) == 1 else "model:*"
+        self._run = await self._gate.act(actor, "models.verify", on, request, begin, on="*")
+        return await self._go()
+
+    async def last(self, sees: Callable[[Model], bool]) -> Verified:
+        """The run in progress or the last one, of the versions that the asker sees. Raises `NotFound`."""
+        found = self._now or await self._read()
+        if found is None:
+            raise NotFound("nothing was verified yet", todo="corral models verify")
+        seen = {model.reference for model in await self._catalog.all() if sees(model)}
+
+        def shown(rotten: Sequence[Rotten]) -> tuple[Rotten, ...]:
+            return tuple(each for each in rotten if not each.versions or seen & set(each.versions))
+
+        return msgspec.structs.replace(found, rotten=shown(found.rotten), missing=shown(found.missing))
+
+    async def cancel(self, actor: Actor, request: str) -> Verified:
+        """End the run in progress; what it has verified stays verified. Raises `NotFound` if there is none."""
+        self._gate.require_somewhere(actor, "models.verify")
+        if self._task is None or self._task.done() or self._now is None:
+            raise NotFound("no verification is on its way")
+        self._stop.set()
+        await asyncio.wait({self._task}, timeout=30)
+        await self._gate.record(actor, "models.verify", "model:*", request, "interrupted", reason="cancelled")
+        return self._now
+
+    async def resume(self) -> None:
+        """Go on with what an earlier daemon began."""
+        row = await self._store.read(
+            lambda db: db.execute("SELECT max(id) FROM verifications WHERE state = 'hashing'").fetchone()
+        )
+        if row[0]:
+            self._run = row[0]
+            await self._go()
+
+    async def close(self) -> None:
+        """The run goes on with the next daemon."""
+        if self._task is not None:
+            self._task.cancel()
+            self._stop.set()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    # ---------------------------------------------------------------------------------------- the run
+
+    async def _go(self) -> Verified:
+        self._stop = threading.Event()
+        self._now = await self._read()
+        assert self._now is not None
+        self._task = asyncio.create_task(self._work())
+        return self._now
+
+    async def _read(self) -> Verified | None:
+        sql = "SELECT id, started_at, started_by, models, ended_at, state, found FROM verifications ORDER BY id DESC"
+        row = await self._store.read(lambda db: db.execute(sql + " LIMIT 1").fetchone())
+        if row is None:
+            return None
+        todo = await self._store.read(lambda db: _objects(db, set(msgspec.json.decode(row[3]))))
+        done = [each for each in todo if each[2] >= row[1]]
+        found = msgspec.json.decode(row[6], type=list[tuple[str, Rotten]])
+        return Verified(
+            state=row[5], objects_done=len(done), objects_total=len(todo), bytes_done=sum(each[1] for each in done),
+            bytes_total=sum(each[1] for each in todo), started_at=row[1], started_by=row[2], ended_at=row[4],
+            rotten=tuple(each for how, each in found if how == "rotten"),
+            missing=tuple(each for how, each in found if how == "missing"),
+        )  # fmt: skip
+
+    async def _work(self) -> None:
+        state = "done"
+        with ThreadPoolExecutor(1, "verify", initializer=_last_in_line) as pool:
+            loop = asyncio.get_running_loop()
+            try:
+                row = await self._store.read(
+                    lambda db: db.execute(
+                        "SELECT started_at, models FROM verifications WHERE id = ?", (self._run,)
+                    ).fetchone()
+                )
+                names = set(msgspec.json.decode(row[1]))
+                while todo := [
+                    each
+                    for each in await self._store.read(lambda db: _objects(db, names))
+                    if each[2] < row[0] and each[3] == "stored"
+                ]:
+                    sha256 = todo[0][0]
+                    how = await loop.run_in_executor(pool, self._look, *await self._parts(sha256))
+                    await self._told(sha256, how)
+            except _Cancelled:
+                state = "cancelled"
+            except asyncio.CancelledError:
+                raise
+            except Exception:
+                log.exception("the verification ended: an error of ours")
+                state = "failed"
+        await self._store.transact(
+            lambda db: db.execute(
+                "UPDATE verifications SET state = ?, ended_at = ? WHERE id = ?", (state, self._clock(), self._run)
+            )
+        )
+        self._now = await self._read()
+        self._bus.publish("verify", "model:*", self._now)
+
+    async def _parts(self, sha256: str) -> tuple[str, list[tuple[str, str]]]:
+        """An object's hash, and its files with what each hash should be."""
+
+        def look(db: sqlite3.Connection) -> list[Model]:
+            made = tables.made_of(db, sha256)
+            return [m for m in tables.versions(db, made[0][0]) if m.version == made[0][1]] if made else []
+
+        place = self._objects.place(sha256)
+        for model in await self._store.read(look):
+            if tables.object_of(model.files) == sha256 and len(model.files) > 1:
+                return sha256, [(str(place / part.name), part.sha256) for part in model.files]
+        return sha256, [(str(place), sha256)]
+
+    def _look(self, sha256: str, parts: Sequence[tuple[str, str]]) -> str:
+        """In a thread: "", `rotten` or `missing`."""
+        base = self._now.bytes_done if self._now else 0
+        done, told = 0, 0.0
+        for path, expected in parts:
+            digest = hashlib.sha256()
+            try:
+                fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            except FileNotFoundError:
+                return "missing"
+            try:
+                os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)  # what is mapped stays
+                while data := os.read(fd, files.CHUNK):
+                    if self._stop.is_set():
+                        raise _Cancelled
+                    digest.update(data)
+                    os.posix_fadvise(fd, done, len(data), os.POSIX_FADV_DONTNEED)
+                    done += len(data)
+                    now = self._clock()
+                    if now - told >= TELL_S and self._now is not None:
+                        told = now
+                        self._now = msgspec.structs.replace(self._now, bytes_done=base + done)
+            except OSError:
+                return "rotten"  # the disk cannot read it any more
+            finally:
+                os.close(fd)
+            if digest.hexdigest() != expected:
+                return "rotten"
+        return ""
+
+    async def _told(self, sha256: str, how: str) -> None:
+        """Record what came of one object; if it is not what it was, set it aside and say whom that concerns."""
+        now = self._clock()
+        if not how:
+            await self._store.transact(
+                lambda db: db.execute("UPDATE objects SET verified_at = ? WHERE sha256 = ?", (now, sha256))
+            )
+            self._now = await self._read()
+            return
+        async with self._objects.lock:
+            if how == "rotten":
+                await asyncio.to_thread(self._objects.set_aside, sha256)
+            concerned = await self._store.transact(lambda db: self._concerns(db, sha256, how, now))
+        for name in sorted({each.partition("@")[0] for each in concerned.versions}):
+            await self._gate.record(
+                CORRAL, "models.quarantine", f"model:{name}", f"auto-verify-{self._run}", "done",
+                after=msgspec.to_builtins(concerned), reason=_WHY[how],
+            )  # fmt: skip
+            await self._catalog.tell(name)
+        log.error("object %s: %s; %s", sha256[:16], _WHY[how], ", ".join(concerned.versions))
+        self._now = await self._read()
+
+    def _concerns(self, db: sqlite3.Connection, sha256: str, how: str, now: float) -> Rotten:
+        state = {"rotten": "quarantined", "missing": "missing"}[how]
+        db.execute("UPDATE objects SET state = ?, verified_at = ? WHERE sha256 = ?", (state, now, sha256))
+        size = db.execute("SELECT bytes FROM objects WHERE sha256 = ?", (sha256,)).fetchone()[0]
+        made = set(tables.made_of(db, sha256))
+        models = [m for m in tables.versions(db) if (m.name, m.version) in made]
+        users = sorted({user for model in models for user in self._catalog.needing(db, model)})
+        for model in models:
+            tables.note(db, model.name, now, "corral", state, model.version, ", ".join(users))
+        found = Rotten(
+            sha256=sha256, bytes=size, versions=tuple(model.reference for model in models), deployments=tuple(users)
+        )
+        row = db.execute("SELECT found FROM verifications WHERE id = ?", (self._run,)).fetchone()
+        before = msgspec.json.decode(row[0], type=list[tuple[str, Rotten]])
+        db.execute(
+            "UPDATE verifications SET found = ? WHERE id = ?",
+            (msgspec.json.encode([*before, (how, found)]).decode(), self._run),
+        )
+        return found
+
+
+_WHY = {"rotten": "its bytes are not what they were: set aside", "missing": "its file is gone"}
+
+
+def _objects(db: sqlite3.Connection, names: set[str]) -> list[tuple[str, int, float, str]]:
+    """Of these models: hash, bytes, when last verified, state."""
+    sql = (
+        "SELECT DISTINCT o.sha256, o.bytes, coalesce(o.verified_at, 0), o.state, v.model FROM objects o"
+        " JOIN version_objects v ON v.sha256 = o.sha256 ORDER BY o.sha256"
+    )
+    found = {row[0]: (row[0], row[1], row[2], row[3]) for row in db.execute(sql) if row[4] in names}
+    return list(found.values())
+
+
+def _last_in_line() -> None:
+    """Have this thread wait for everybody else, at the processor and at the disk."""
+    with contextlib.suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
+    number = _IOPRIO_SET.get(platform.machine())
+    if number:
+        ctypes.CDLL(None, use_errno=True).syscall(number, 1, 0, _IDLE)

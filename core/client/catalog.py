@@ -1,0 +1,77 @@
+"""The calls about versions of models: what they are called, in what they differ, what is kept of them."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+from urllib.parse import quote, urlencode
+
+from core.client.access import Caller
+from core.nouns import AliasMoved, Collected, Model, ModelChange, Verified, VersionDifference
+
+
+def parted(wanted: str) -> tuple[str, str]:
+    """A name and what follows it: `chat@3` is `chat` and `@3`."""
+    name = re.split("[:@]", wanted, maxsplit=1)[0]
+    return name, wanted[len(name) :]
+
+
+def model_path(wanted: str, below: str = "", **query: str) -> str:
+    """The path of a version, whose alias or number goes into the query: rights go by the name alone."""
+    name, of = parted(wanted)
+    asked = {key: value for key, value in {"of": of, **query}.items() if value}
+    return f"/models/{quote(name, safe='')}{below}" + (f"?{urlencode(asked)}" if asked else "")
+
+
+class CatalogCalls:
+    """`client.catalog`."""
+
+    def __init__(self, client: Caller) -> None:
+        self._client = client
+
+    async def all(self) -> list[Model]:
+        """Every version of every name."""
+        return await self._client.call("GET", "/models?versions=1", list[Model])
+
+    async def versions(self, name: str) -> list[Model]:
+        return await self._client.call("GET", model_path(name, "/versions"), list[Model])
+
+    async def history(self, name: str, limit: int = 200) -> list[ModelChange]:
+        """Newest first."""
+        return await self._client.call("GET", model_path(name, "/history", limit=str(limit)), list[ModelChange])
+
+    async def template(self, wanted: str) -> dict[str, Any]:
+        """`template`, with model, version, sha256 and flags."""
+        return await self._client.call("GET", model_path(wanted, "/template"), dict[str, Any])
+
+    async def diff(self, old: str, new: str) -> list[VersionDifference]:
+        """Of two versions of one name: `chat@1` and `chat:live`."""
+        path = model_path(parted(old)[0], "/diff", old=parted(old)[1], new=parted(new)[1])
+        return await self._client.call("GET", path, list[VersionDifference])
+
+    async def alias(self, name: str, alias: str, to: str, *, move: bool = True) -> AliasMoved:
+        """`move` False: only what moving it would touch."""
+        path = model_path(name, f"/aliases/{quote(alias, safe='')}")
+        return await self._client.call("PUT", path, AliasMoved, {"to": to, "move": move})
+
+    async def drop_alias(self, name: str, alias: str) -> None:
+        path = model_path(name, f"/aliases/{quote(alias, safe='')}")
+        await self._client.call("DELETE", path, dict[str, str])
+
+    async def note(self, wanted: str, *, label: str | None = None, notes: str | None = None) -> Model:
+        return await self._client.call("PATCH", model_path(wanted), Model, {"label": label, "notes": notes})
+
+    async def gc(self, *, dry_run: bool, older_than_days: float = 0) -> Collected:
+        body = {"dry_run": dry_run, "older_than_days": older_than_days}
+        return await self._client.call("POST", "/gc", Collected, body, timeout=600)
+
+    async def verify(self, models: list[str]) -> Verified:
+        """Begin; none: all."""
+        return await self._client.call("POST", "/verify", Verified, {"models": models})
+
+    async def verified(self) -> Verified:
+        """The run on its way, or the last one."""
+        return await self._client.call("GET", "/verify", Verified)
+
+    async def cancel_verify(self) -> Verified:
+        return await self._client.call("DELETE", "/verify", Verified, timeout=60)

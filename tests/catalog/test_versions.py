@@ -1,0 +1,374 @@
+"""A name has versions: which one it means, what depends on that, and what stays although somebody would remove it."""
+
+import sqlite3
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+from stores import ME, STRANGER, file, maker, opened, stored, take
+
+from core.catalog import Catalog, Use, references, tables, template
+from core.catalog.references import Reference
+from core.errors import Conflict, CorralError, Invalid, NotAllowed, NotFound
+from core.nouns import ImportOptions, Model
+
+
+@pytest.fixture
+async def catalog(tmp_path: Path) -> AsyncIterator[Catalog]:
+    async with opened(tmp_path) as made:
+        yield made
+
+
+def used(catalog: Catalog, *uses: Use) -> None:
+    catalog._uses = lambda db: list(uses)
+
+
+# ------------------------------------------------------------------------------------------------ how it is named
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("chat", Reference("chat", "live")), ("chat:canary", Reference("chat", "canary")),
+        ("chat@3", Reference("chat", version=3)), ("chat@sha256:0123abcd", Reference("chat", sha256="0123abcd")),
+    ],
+)  # fmt: skip
+def test_a_version_is_named_in_four_ways(text: str, meant: Reference) -> None:
+    assert references.split(text) == meant
+    assert references.base(text) == "chat"
+
+
+@pytest.mark.parametrize(
+    "text", ["chat@", "chat@0", "chat@x", "chat@sha256:12", "chat:", "chat:A", "chat@-1", "chat@1x"]
+)
+def test_what_names_no_version_is_refused(text: str) -> None:
+    with pytest.raises(Invalid):
+        references.split(text)
+
+
+@given(st.text(max_size=80))
+def test_any_text_is_a_reference_or_a_sentence(text: str) -> None:
+    try:
+        found = references.split(text)
+    except Invalid as error:
+        assert error.what
+    else:
+        assert found.name == references.base(text) and bool(found.alias) + bool(found.version) + bool(found.sha256) == 1
+
+
+# ------------------------------------------------------------------------------------------------ versions
+
+
+async def test_another_file_under_a_name_is_its_next_version_and_live_stays(catalog: Catalog, tmp_path: Path) -> None:
+    first = await take(catalog, file(tmp_path, 1))
+    second = await take(catalog, file(tmp_path, 2), options=ImportOptions(label="new", notes="try it"))
+    assert (first.version, first.aliases) == (1, ("live",))
+    assert (second.version, second.aliases, second.label, second.notes, second.versions) == (2, (), "new", "try it", 2)
+    assert (await catalog.get("m")).version == 1
+    for text in ("m@2", f"m@sha256:{second.sha256[:10]}"):
+        assert (await catalog.get(text)).version == 2
+    assert [each.what for each in await catalog.history("m")] == ["added", "alias", "added"]
+
+
+async def test_the_same_bytes_are_stored_once_and_refused_twice_under_one_name(
+    catalog: Catalog, tmp_path: Path
+) -> None:
+    one = await take(catalog, file(tmp_path, 1))
+    with pytest.raises(AssertionError, match="is the same already"):
+        await take(catalog, file(tmp_path, 1))
+    await take(catalog, file(tmp_path, 1), "other")
+    assert stored(catalog) == [catalog.path(one)]
+    await catalog.rm(ME, "r", "m")
+    assert stored(catalog) == [catalog.path(one)]
+    await catalog.rm(ME, "r", "other")
+    assert stored(catalog) == []
+
+
+async def test_a_number_is_never_given_again(catalog: Catalog, tmp_path: Path) -> None:
+    for n in (1, 2):
+        await take(catalog, file(tmp_path, n))
+    await catalog.rm(ME, "r", "m@2")
+    assert (await take(catalog, file(tmp_path, 3))).version == 3
+    await catalog.rm(ME, "r", "m")
+    with pytest.raises(NotFound):
+        await catalog.get("m")
+    assert (await take(catalog, file(tmp_path, 4))).version == 4
+
+
+async def test_live_moves_and_previous_is_the_way_back(catalog: Catalog, tmp_path: Path) -> None:
+    for n in (1, 2, 3):
+        await take(catalog, file(tmp_path, n))
+    used(catalog, Use("a", "m", 1), Use("b", "m:live", 1), Use("pinned", "m@1", 1), Use("c", "other", 1))
+    told = await catalog.alias(ME, "r", "m", "live", "2", move=False)
+    assert (told.version, told.before, told.touches, told.moved) == (2, 1, ("a", "b"), False)
+    assert (await catalog.get("m")).version == 1
+    assert (await catalog.alias(ME, "r", "m", "live", "2")).moved
+    assert ((await catalog.get("m")).version, (await catalog.get("m:previous")).version) == (2, 1)
+    await catalog.alias(ME, "r", "m", "live", "previous")
+    assert ((await catalog.get("m")).version, (await catalog.get("m:previous")).version) == (1, 2)
+    record = (await catalog.audit.ls(verb="models.alias"))[-1]  # type: ignore[attr-defined]
+    assert (record.before, record.after) == ({"alias": "live", "version": 2}, {"alias": "live", "version": 1})
+
+
+async def test_an_import_may_be_live_at_once(catalog: Catalog, tmp_path: Path) -> None:
+    await take(catalog, file(tmp_path, 1))
+    assert (await take(catalog, file(tmp_path, 2), options=ImportOptions(live=True))).aliases == ("live",)
+    assert (await catalog.get("m:previous")).version == 1
+
+
+@pytest.mark.parametrize("alias", ["previous", "", "A", "a b", "x" * 64, "../x"])
+async def test_aliases_that_cannot_be_set_are_refused(catalog: Catalog, tmp_path: Path, alias: str) -> None:
+    await take(catalog, file(tmp_path, 1))
+    with pytest.raises(Invalid):
+        await catalog.alias(ME, "r", "m", alias, "1")
+
+
+async def test_who_may_not_is_refused_and_recorded(catalog: Catalog, tmp_path: Path) -> None:
+    await take(catalog, file(tmp_path, 1))
+    for call in (
+        catalog.alias(STRANGER, "r", "m", "x", "1"), catalog.rm(STRANGER, "r", "m"),
+        catalog.note(STRANGER, "r", "m", label="x"), catalog.drop_alias(STRANGER, "r", "m", "live"),
+    ):  # fmt: skip
+        with pytest.raises((NotAllowed, NotFound)):
+            await call
+    assert len(await catalog.audit.ls(outcome="refused")) == 4  # type: ignore[attr-defined]
+    assert (await catalog.get("m")).aliases == ("live",)
+
+
+# ------------------------------------------------------------------------------------------------ what is needed stays
+
+
+async def test_what_a_deployment_or_an_alias_needs_is_named_and_stays(catalog: Catalog, tmp_path: Path) -> None:
+    for n in (1, 2, 3):
+        await take(catalog, file(tmp_path, n))
+    await catalog.alias(ME, "r", "m", "canary", "3")
+    await catalog.alias(ME, "r", "m", "live", "2")
+    for text, needs in (("m@1", "m:previous"), ("m@2", "m:live"), ("m@3", "m:canary")):
+        with pytest.raises(Conflict, match=needs):
+            await catalog.rm(ME, "r", text)
+    used(catalog, Use("chat", "m:canary", 1))
+    with pytest.raises(Conflict, match="chat"):
+        await catalog.drop_alias(ME, "r", "m", "canary")
+    with pytest.raises(Conflict, match="chat"):
+        await catalog.rm(ME, "r", "m")
+    with pytest.raises(Conflict, match="it is what m means"):
+        await catalog.drop_alias(ME, "r", "m", "live")
+    with pytest.raises(Conflict, match="is an alias"):
+        await catalog.rm(ME, "r", "m:canary")
+    assert len(await catalog.versions("m")) == len(stored(catalog)) == 3
+
+
+async def test_gc_takes_what_nothing_needs_and_says_what_that_frees(catalog: Catalog, tmp_path: Path) -> None:
+    made = [await take(catalog, file(tmp_path, n)) for n in (1, 2, 3, 4)]
+    await take(catalog, file(tmp_path, 3), "twin")
+    await catalog.alias(ME, "r", "m", "live", "2")
+    used(catalog, Use("chat", "m@4", 4))
+    told = await catalog.collecting.gc(ME, "r", dry_run=True)
+    assert [(each.name, each.bytes) for each in told.gone] == [("m@3", 0)]  # its bytes are twin's too
+    assert {each.name for each in told.kept} == {"m@1", "m@2", "twin@1"}
+    assert len(stored(catalog)) == 4
+    used(catalog)
+    assert not (await catalog.collecting.gc(ME, "r", dry_run=False, older_than_s=3600)).gone
+    done = await catalog.collecting.gc(ME, "r", dry_run=False)
+    assert {each.name for each in done.gone} == {"m@3", "m@4"} and done.bytes == made[3].bytes
+    assert [model.version for model in await catalog.versions("m")] == [1, 2]
+    assert stored(catalog) == sorted(map(catalog.path, [made[0], made[1], made[2]]))
+    with pytest.raises(NotAllowed):
+        await catalog.collecting.gc(STRANGER, "r", dry_run=True)
+
+
+# ---------------------------------------------------------------------------------------- what it is served with
+
+
+async def test_a_projector_adapters_and_a_template_make_another_version(catalog: Catalog, tmp_path: Path) -> None:
+    plain = await take(catalog, file(tmp_path, 1))
+    projector, adapter = tmp_path / "mm.gguf", tmp_path / "lora.gguf"
+    projector.write_bytes(maker.make({"general.architecture": "clip", "general.type": "mmproj"}))
+    adapter.write_bytes(maker.make({**maker.METADATA, "general.type": "adapter"}))
+    served = ImportOptions(template="{{ messages }}", defaults={"temperature": 0.2})
+    whole = await take(catalog, file(tmp_path, 1), options=served, projector=projector, adapters=(adapter,))
+    assert whole.version == 2 and whole.sha256 != plain.sha256 and whole.files == plain.files
+    serving = await catalog.serving("m@2")
+    assert Path(serving.projector).read_bytes() == projector.read_bytes()
+    assert [Path(each).read_bytes() for each in serving.adapters] == [adapter.read_bytes()]
+    assert (serving.template, serving.model.defaults) == ("{{ messages }}", {"temperature": 0.2})
+    assert len(stored(catalog)) == 3
+    for wrong in ({"projector": adapter}, {"adapters": (projector,)}, {"projector": file(tmp_path, 5)}):
+        with pytest.raises(AssertionError, match="is no"):
+            await take(catalog, file(tmp_path, 1), "x", **wrong)
+    await catalog.rm(ME, "r", "m@2")
+    assert stored(catalog) == [catalog.path(plain)]
+
+
+@pytest.mark.parametrize("given", [{"temperature": 9.0}, {"nonsense": 1.0}, {"top_p": -1.0}])
+async def test_defaults_that_no_engine_takes_are_refused(
+    catalog: Catalog, tmp_path: Path, given: dict[str, float]
+) -> None:
+    with pytest.raises(AssertionError, match="may be"):
+        await take(catalog, file(tmp_path, 1), options=ImportOptions(defaults=given))
+    assert stored(catalog) == []
+
+
+async def test_a_template_that_reaches_for_more_or_has_changed_is_flagged(catalog: Catalog, tmp_path: Path) -> None:
+    usual = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
+    assert (await take(catalog, file(tmp_path, 1, template=usual))).flags == ()
+    changed = await take(catalog, file(tmp_path, 2, template=usual + "{{ ''.__class__ }}"))
+    assert len(changed.flags) == 2 and "__class__" in changed.flags[0] and "m@1" in changed.flags[1]
+    assert await catalog.template(changed) == usual + "{{ ''.__class__ }}"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["{{ self.__init__ }}", "{% include '/etc/passwd' %}", "{{ x|attr('y') }}", "{{ os.popen('id') }}", "a\x1b[2Jb",
+     "{% for i in range(99999999) %}{% endfor %}", "see https://evil.example/x", "{{ '" + "x" * 70_000 + "' }}"],
+)  # fmt: skip
+def test_what_is_unusual_in_a_template_is_said(text: str) -> None:
+    assert template.flags(text)
+
+
+def test_words_inside_texts_of_a_template_are_no_code() -> None:
+    text = "{{ 'use os.path and __main__, import it' }}{% if config is defined %}Environment: ipython{% endif %}"
+    assert template.flags(text) == ()
+
+
+async def test_what_two_versions_differ_in_is_told(catalog: Catalog, tmp_path: Path) -> None:
+    one = await take(catalog, file(tmp_path, 1, template="a\nb", llama__context_length=1024))
+    licence = {"general__license": "mit", "tokenizer__ggml__tokens": ["<s>", "x"]}
+    two = await take(catalog, file(tmp_path, 2, template="a\nc", **licence))
+    found = {(each.kind, each.what): (each.old, each.new) for each in await catalog.diff(one, two)}
+    assert found["licence", "licence"] == ("apache-2.0", "mit")
+    assert found["shape", "ctx_train"] == ("1024", "2048")
+    assert found["template", "chat template"] == ("b", "c")
+    assert found["tokenizer", "tokenizer.ggml.tokens"] == ('{"count":4}', '{"count":2}')
+    assert ("files", "model") in found and ("shape", "arch") not in found
+    assert await catalog.diff(one, one) == []
+
+
+# ------------------------------------------------------------------------------------------------ older programs
+
+
+async def test_what_an_older_program_stored_is_version_one_of_each_name(tmp_path: Path) -> None:
+    """The table before migration 0021, with a row as it was written then."""
+    async with opened(tmp_path) as catalog:
+        model = await take(catalog, file(tmp_path, 1, template="{{ ''.__class__ }}"))
+        database = catalog._paths.database
+    db = sqlite3.connect(database)
+    (data,) = db.execute("SELECT data FROM model_versions").fetchone()
+    migration = (Path(tables.__file__).parent / "migrations/0021_versions.sql").read_text()
+    for table in ("version_objects", "model_aliases", "model_versions", "model_names", "model_changes", "objects",
+                  "verifications"):  # fmt: skip
+        db.execute(f"DROP TABLE {table}")
+    db.executescript((Path(tables.__file__).parent / "migrations/0003_models.sql").read_text())
+    db.execute("INSERT INTO models VALUES ('m', ?, ?)", (model.sha256, data))
+    db.execute("DELETE FROM migrations WHERE number = 21")
+    db.commit()
+    db.close()
+    assert "DROP TABLE models" in migration
+    async with opened(tmp_path) as catalog:
+        found = await catalog.get("m")
+        assert (found.version, found.aliases, found.sha256) == (1, ("live",), model.sha256)
+        assert found.template_sha256 == model.template_sha256 and "__class__" in found.flags[0]
+        assert stored(catalog) == [catalog.path(found)]
+        assert [each.what for each in await catalog.history("m")] == ["added"]
+
+
+# ------------------------------------------------------------------------------------------------ any order of verbs
+
+
+class Names(RuleBasedStateMachine):
+    """Against a picture of names, versions and aliases: whatever is said in whatever order, what the tables hold is
+    that, `live` and `previous` are where they should be, and no object is lost or left."""
+
+    @initialize()
+    def begin(self) -> None:
+        self.db = sqlite3.connect(":memory:", isolation_level=None)
+        self.db.execute("PRAGMA foreign_keys=ON")
+        sql = (Path(tables.__file__).parent / "migrations/0021_versions.sql").read_text()
+        self.db.executescript("CREATE TABLE models (name TEXT, sha256 TEXT, data TEXT);" + sql)
+        self.there: dict[str, dict[int, str]] = {}
+        self.meant: dict[str, dict[str, int]] = {}
+        self.last: dict[str, int] = {}
+
+    @rule(name=st.sampled_from("ab"), content=st.integers(0, 5), live=st.booleans())
+    def add(self, name: str, content: int, live: bool) -> None:
+        sha256 = f"{content:064x}"
+        model = MODEL(name, sha256)
+        if sha256 in self.there.get(name, {}).values():
+            with pytest.raises(Conflict):
+                tables.add(self.db, model, {}, "", 0.0, live=live)
+            return
+        new = tables.add(self.db, model, {}, "", 0.0, live=live)
+        self.last[name] = self.last.get(name, 0) + 1
+        assert new.version == self.last[name]
+        self.there.setdefault(name, {})[new.version] = sha256
+        mine = self.meant.setdefault(name, {})
+        if live or "live" not in mine:
+            self._move(name, "live", new.version)
+
+    @rule(name=st.sampled_from("ab"), alias=st.sampled_from(["live", "x"]), version=st.integers(1, 6))
+    def move(self, name: str, alias: str, version: int) -> None:
+        if version in self.there.get(name, {}):
+            tables.move(self.db, name, alias, version, 0.0, "me")
+            self._move(name, alias, version)
+
+    def _move(self, name: str, alias: str, version: int) -> None:
+        mine = self.meant[name]
+        if alias == "live" and mine.get("live", version) != version:
+            mine["previous"] = mine["live"]
+        mine[alias] = version
+
+    @rule(name=st.sampled_from("ab"), version=st.integers(1, 6))
+    def drop(self, name: str, version: int) -> None:
+        mine = self.there.get(name, {})
+        if version not in mine or (self.meant[name].get("live") == version and len(mine) > 1):
+            return
+        sha256 = mine.pop(version)
+        alone = not any(sha256 in each.values() for each in self.there.values())
+        assert tables.drop(self.db, tables.find(self.db, Reference(name, version=version)), 0.0, "me") == (
+            [sha256] if alone else []
+        )
+        self.meant[name] = {alias: v for alias, v in self.meant[name].items() if v != version}
+
+    @invariant()
+    def holds(self) -> None:
+        if not hasattr(self, "db"):
+            return
+        found = {(m.name, m.version): (m.sha256, set(m.aliases)) for m in tables.versions(self.db)}
+        assert found == {
+            (name, version): (sha256, {alias for alias, v in self.meant[name].items() if v == version})
+            for name, versions in self.there.items()
+            for version, sha256 in versions.items()
+        }
+        objects = {row[0] for row in self.db.execute("SELECT sha256 FROM objects")}
+        assert objects == {sha256 for versions in self.there.values() for sha256 in versions.values()}
+        live = {m.name: m.version for m in tables.live(self.db)}
+        assert live == {name: self.meant[name]["live"] for name, versions in self.there.items() if versions}
+
+
+def MODEL(name: str, sha256: str) -> Model:  # noqa: N802
+    from core.nouns import ModelFile, ModelShape
+
+    shape = ModelShape(
+        arch="llama", n_layer=1, n_embd=1, n_ff=1, n_head=1, n_head_kv=(1,), key_length=1, value_length=1, n_vocab=1,
+        ctx_train=1,
+    )  # fmt: skip
+    files = (ModelFile(name="f", bytes=1, sha256=sha256),)
+    return Model(
+        name=name, version=0, sha256=sha256, files=files, bytes=1, shape=shape, licence="", origin="", imported_at=0.0,
+        imported_by="me",
+    )  # fmt: skip
+
+
+def test_names_versions_and_aliases_in_any_order() -> None:
+    run_state_machine_as_test(Names)  # type: ignore[no-untyped-call]
+
+
+async def test_an_error_of_the_family_is_all_that_a_wrong_reference_gives(catalog: Catalog, tmp_path: Path) -> None:
+    await take(catalog, file(tmp_path, 1))
+    for text in ("m@9", "m:none", "m@sha256:00000000", "nothing", "m@x"):
+        with pytest.raises(CorralError) as told:
+            await catalog.get(text)
+        assert told.value.why or told.value.todo

@@ -1,0 +1,249 @@
+"""Versions of models: what there are, which one is live, in what they differ, what may go, what has rotted."""
+
+from __future__ import annotations
+
+import asyncio
+
+import click
+
+from core.client import Client
+from core.client.catalog import parted
+from core.errors import Failed, Invalid
+from core.nouns import Collected, Rotten, Verified
+from tui.amounts import Number
+from tui.command import Told, filled, named, options, run, with_options
+from tui.lines import Progress, as_json, ask, listed, say, table, tell
+from tui.plain import line, plain
+from tui.words import age, moment, size
+
+
+@click.command()
+@click.argument("name", shell_complete=named("models"))
+@with_options
+def versions(name: str) -> None:
+    """The versions of a model.
+
+    LIVE is what the bare name means; the alias `previous` is what it meant before.
+    """
+    found = run(lambda client: client.catalog.versions(name))
+    listed(
+        found[::-1], lambda m: m.reference,
+        ("VERSION", "ALIASES", "LABEL", "STATE", "SIZE", "QUANT", "SHA256", "LICENCE", "IMPORTED", "BY"),
+        lambda m: (
+            m.version, " ".join(m.aliases) or "-", m.label or "-", m.state + ("!" if m.flags else ""), size(m.bytes),
+            m.shape.quantization, m.sha256[:12], m.licence or "-", age(m.imported_at), m.imported_by,
+        ),
+    )  # fmt: skip
+    if not options().json and not options().quiet:
+        for model in found:
+            for flag in model.flags:
+                say(f"! {model.reference}: {line(flag)}")
+
+
+@click.command()
+@click.argument("name", shell_complete=named("models"))
+@click.argument("alias", callback=filled)
+@click.argument("to", required=False, callback=filled)
+@click.option("--rm", "away", is_flag=True, help="take the alias away")
+@click.option("--dry-run", is_flag=True, help="only tell what moving it would touch")
+@click.option("--restart", is_flag=True, help="have the deployments that it touches go over now")
+@with_options
+def alias(name: str, alias: str, to: str | None, away: bool, dry_run: bool, restart: bool) -> None:
+    """Have an alias mean a version: `corral models alias chat live 3`.
+
+    TO is a number, another alias (`previous` is the way back) or sha256: and the first digits of a hash. Deployments
+    that want the alias keep what they run and get the new version when they are next restarted, or now with --restart.
+    """
+    if away == (to is not None) or (away and (dry_run or restart)):
+        raise click.UsageError("say what it shall mean, or --rm")
+    if away:
+        run(lambda client: client.catalog.drop_alias(name, alias))
+        tell({"removed": f"{name}:{alias}"}, f"took away {line(name)}:{line(alias)}")
+        return
+    told = run(lambda client: client.catalog.alias(name, alias, str(to), move=False))
+    users = ", ".join(map(line, told.touches))
+    if dry_run:
+        was = f"it means {told.before}" if told.before else "it is new"
+        tell(
+            told, f"{line(name)}:{line(alias)} would mean version {told.version}; {was}; touched: {users or 'nothing'}"
+        )
+        return
+    if told.touches and told.before != told.version:
+        when = "are restarted with it now" if restart else "get it when they are next restarted"
+        ask(f"{line(name)}:{line(alias)} will mean version {told.version}; deployments that {when}: {users}. Go on?")
+
+    async def work(client: Client) -> object:
+        moved = await client.catalog.alias(name, alias, str(to))
+        if restart:
+            for each in moved.touches:
+                await client.restart_deployment(each)
+        return moved
+
+    moved = run(work)
+    later = f"; restart to go over: {users}" if users and not restart else ""
+    tell(moved, f"{line(name)}:{line(alias)} means version {told.version}{later}")
+
+
+@click.command()
+@click.argument("old", shell_complete=named("models"))
+@click.argument("new", required=False, callback=filled)
+@with_options
+def diff(old: str, new: str | None) -> None:
+    """In what two versions differ: `corral models diff chat@1 chat@2`.
+
+    With a name alone: what `previous` has become with `live`.
+    """
+    name, which = parted(old)
+    if new is None:
+        if which:
+            raise click.UsageError("name two versions, or a model alone")
+        old, new = f"{name}:previous", f"{name}:live"
+    elif parted(new)[0] != name:
+        raise Told(Invalid("the two are versions of different models", todo="name two versions of one"))
+    found = run(lambda client: client.catalog.diff(old, new))
+    if options().json:
+        as_json(found)
+        return
+    if not found:
+        say(f"{line(old)} and {line(new)} are the same")
+    for each in found:
+        before, after = each.old, each.new
+        if "\n" in (before or "") + (after or "") or each.kind == "template":
+            say(f"{each.kind} {line(each.what)}:")
+            for mark, text in (("-", before), ("+", after)):
+                for piece in (text or "").splitlines():
+                    say(f"  {mark} {plain(piece)}")
+        else:
+            say(f"{each.kind} {line(each.what)}: {line(before or 'none')} -> {line(after or 'none')}")
+
+
+@click.command()
+@click.argument("name", shell_complete=named("models"))
+@click.option(
+    "-n", "limit", default=50, show_default=True, type=click.IntRange(1, 10_000), help="so many, newest first"
+)
+@with_options
+def history(name: str, limit: int) -> None:
+    """What happened to a model's versions and aliases, newest first."""
+    listed(
+        run(lambda client: client.catalog.history(name, limit)), lambda each: each.what,
+        ("TIME", "BY", "WHAT", "VERSION", "DETAIL"),
+        lambda each: (moment(each.at), each.by, each.what, each.version, each.detail or "-"),
+    )  # fmt: skip
+
+
+@click.command()
+@click.argument("name", shell_complete=named("models"))
+@with_options
+def template(name: str) -> None:
+    """The chat template of a version: code that came with it.
+
+    What in it a person should look at is said on standard error.
+    """
+    found = run(lambda client: client.catalog.template(name))
+    if options().json:
+        as_json(found)
+        return
+    say(plain(found["template"]) if found["template"] else "it has no chat template")
+    for flag in found["flags"]:
+        click.echo(f"corral: {line(flag)}", err=True)
+
+
+@click.command()
+@click.argument("name", shell_complete=named("models"))
+@click.option("--label", help="what people call this version; empty takes it away")
+@click.option("--notes", help="what they should know of it")
+@with_options
+def note(name: str, label: str | None, notes: str | None) -> None:
+    """Give a version a label or notes: `corral models note chat@3 --label 2026-11`."""
+    if label is None and notes is None:
+        raise click.UsageError("say --label or --notes")
+    model = run(lambda client: client.catalog.note(name, label=label, notes=notes))
+    tell(model, f"{model.reference} is noted")
+
+
+@click.command()
+@click.option("--dry-run", is_flag=True, help="only tell what would go, and what that frees")
+@click.option("--older-than", type=Number(0, 36500), default=0, help="only versions imported so many days ago")
+@with_options
+def gc(dry_run: bool, older_than: float) -> None:
+    """Remove the versions that no alias means and no deployment wants.
+
+    Rotten bytes that were set aside go after 30 days.
+    """
+    found = run(lambda client: client.catalog.gc(dry_run=True, older_than_days=older_than))
+    if dry_run or not found.gone:
+        _collected(found)
+        return
+    if not options().json and not options().quiet:
+        _collected(found)
+    ask(f"Remove {len(found.gone)}, which frees {size(found.bytes)}?")
+    done = run(lambda client: client.catalog.gc(dry_run=False, older_than_days=older_than))
+    tell(done, f"removed {len(done.gone)}, freed {size(done.bytes)}")
+
+
+def _collected(found: Collected) -> None:
+    if options().json:
+        as_json(found)
+        return
+    if options().quiet:
+        for each in found.gone:
+            say(line(each.name))
+        return
+    table(("GOES", "FREES", "WHY"), [(each.name, size(each.bytes), each.why) for each in found.gone])
+    table(("STAYS", "THOUGH NOTHING SERVES IT"), [(each.name, each.why) for each in found.kept])
+    say(f"{'would free' if found.dry_run else 'freed'} {size(found.bytes)}")
+
+
+@click.command()
+@click.argument("models", nargs=-1, shell_complete=named("models"))
+@click.option("--status", is_flag=True, help="how far it is, and what was found")
+@click.option("--cancel", is_flag=True, help="end it; what was verified stays verified")
+@click.option("--no-wait", is_flag=True, help="do not wait for its end")
+@with_options
+def verify(models: tuple[str, ...], status: bool, cancel: bool, no_wait: bool) -> None:
+    """Read all stored bytes again and compare their hashes.
+
+    A job of the daemon at the lowest priority: it goes on without this terminal and after a restart. Bytes that are not
+    what they were are set aside, and the deployments that use them are named. Exit 1 if there are any.
+    """
+    if status + cancel + bool(models) > 1:
+        raise click.UsageError("say models, --status or --cancel")
+
+    async def work(client: Client) -> Verified:
+        if cancel:
+            return await client.catalog.cancel_verify()
+        if status:
+            return await client.catalog.verified()
+        found = await client.catalog.verify(list(models))
+        progress = Progress("verify")
+        try:
+            while found.state == "hashing" and not no_wait:
+                progress.show(found.bytes_done, found.bytes_total)
+                await asyncio.sleep(0.2)
+                found = await client.catalog.verified()
+        finally:
+            progress.end()
+        return found
+
+    found = run(work)
+    if options().json:
+        as_json(found)
+    elif not options().quiet:
+        say(f"{found.state}: {found.objects_done} of {found.objects_total} files, {size(found.bytes_done)}")
+    bad = [*((each, "is not what it was and was set aside") for each in found.rotten)]
+    bad += [(each, "is gone") for each in found.missing]
+    if not options().json:
+        for rotten, how in bad:
+            _rotten(rotten, how)
+    if found.state == "failed":
+        raise Told(Failed("the verification ended by an error of ours", todo="see the daemon's log"))
+    if bad:
+        raise click.exceptions.Exit(1)
+
+
+def _rotten(found: Rotten, how: str) -> None:
+    say(f"{', '.join(map(line, found.versions)) or found.sha256[:16]} {how}: {size(found.bytes)}, {found.sha256[:16]}…")
+    if found.deployments:
+        say(f"  used by {', '.join(map(line, found.deployments))}")
+    say("  import it again from where it came from: the same version is whole then")
