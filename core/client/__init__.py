@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
-from urllib.parse import quote, urlencode
+from urllib.parse import urlencode
 
 import msgspec
 
@@ -20,7 +20,7 @@ from core import http, outbox, starting
 from core.client.access import AccessCalls
 from core.client.accounts import AccountCalls
 from core.client.audit import ProofCalls
-from core.client.catalog import CatalogCalls, model_path
+from core.client.catalog import CatalogCalls, model_path, part
 from core.client.keys import KeyCalls
 from core.client.limits import LimitCalls
 from core.client.nodes import NodeCalls
@@ -292,7 +292,7 @@ class Client:
     async def _send(self, job: str, n: int, file: Path, size: int, tell: Callable[[int], None]) -> None:
         try:
             response = await http.request(
-                self.socket, "PUT", f"{PREFIX}/imports/{_part(job)}/files/{n}", headers=self._headers,
+                self.socket, "PUT", f"{PREFIX}/imports/{part(job)}/files/{n}", headers=self._headers,
                 upload=outbox.pieces(file, size, tell), length=size, timeout=UPLOAD_TIMEOUT_S,
             )  # fmt: skip
         except TimeoutError as error:
@@ -308,10 +308,10 @@ class Client:
         return await self._begin("/models/sample", {"name": name})
 
     async def import_job(self, id: str) -> ImportJob:
-        return await self.call("GET", f"/imports/{_part(id)}", ImportJob)
+        return await self.call("GET", f"/imports/{part(id)}", ImportJob)
 
     async def cancel_import(self, id: str) -> ImportJob:
-        return await self.call("DELETE", f"/imports/{_part(id)}", ImportJob, timeout=60)
+        return await self.call("DELETE", f"/imports/{part(id)}", ImportJob, timeout=60)
 
     async def remove_model(self, name: str) -> None:
         """All its versions, or the one that `chat@3` names."""
@@ -329,7 +329,7 @@ class Client:
         return await self.call("GET", "/deployments", list[Deployment])
 
     async def deployment(self, name: str) -> Deployment:
-        return await self.call("GET", f"/deployments/{_part(name)}", Deployment)
+        return await self.call("GET", f"/deployments/{part(name)}", Deployment)
 
     async def deploy(self, spec: DeploymentSpec, replace: bool = False) -> Deployment:
         return (await self.apply(spec, replace))[0]
@@ -344,19 +344,19 @@ class Client:
         return found, status == 201
 
     async def remove_deployment(self, name: str) -> None:
-        await self.call("DELETE", f"/deployments/{_part(name)}", dict)
+        await self.call("DELETE", f"/deployments/{part(name)}", dict)
 
     async def stop_deployment(self, name: str) -> Deployment:
-        return await self.call("POST", f"/deployments/{_part(name)}/stop", Deployment)
+        return await self.call("POST", f"/deployments/{part(name)}/stop", Deployment)
 
     async def start_deployment(self, name: str) -> Deployment:
-        return await self.call("POST", f"/deployments/{_part(name)}/start", Deployment)
+        return await self.call("POST", f"/deployments/{part(name)}/start", Deployment)
 
     async def restart_deployment(self, name: str) -> Deployment:
-        return await self.call("POST", f"/deployments/{_part(name)}/restart", Deployment)
+        return await self.call("POST", f"/deployments/{part(name)}/restart", Deployment)
 
     async def scale(self, name: str, replicas: int) -> Deployment:
-        return await self.call("POST", f"/deployments/{_part(name)}/scale", Deployment, {"replicas": replicas})
+        return await self.call("POST", f"/deployments/{part(name)}/scale", Deployment, {"replicas": replicas})
 
     async def wait_deployment(self, name: str, timeout: float) -> Deployment:
         """The deployment when it is settled, or as it is after `timeout` seconds."""
@@ -364,13 +364,13 @@ class Client:
         deadline = loop.time() + timeout
         while True:
             left = max(0.0, min(30.0, deadline - loop.time()))
-            path = f"/deployments/{_part(name)}/wait" + _query(timeout=left)
+            path = f"/deployments/{part(name)}/wait" + _query(timeout=left)
             found = await self.call("GET", path, Deployment, timeout=left + 10)
             if found.state in ("ready", "failed", "stopped") or loop.time() >= deadline:
                 return found
 
     async def explain(self, name: str) -> Explanation:
-        return await self.call("GET", f"/deployments/{_part(name)}/explain", Explanation)
+        return await self.call("GET", f"/deployments/{part(name)}/explain", Explanation)
 
     async def replicas(self, *, pss: bool = False) -> list[Replica]:
         """All of them; `pss`: measured now, instead of within the last 30 s."""
@@ -382,7 +382,7 @@ class Client:
     ) -> LogText:  # fmt: skip
         """Up to `limit` bytes from byte `start` on (negative: from the end), or from the unix time `since` on."""
         query = _query(replica=replica, start=start, limit=limit, previous=int(previous), wait=wait, since=since)
-        return await self.call("GET", f"/deployments/{_part(name)}/logs{query}", LogText, timeout=wait + 30)
+        return await self.call("GET", f"/deployments/{part(name)}/logs{query}", LogText, timeout=wait + 30)
 
     # ---------------------------------------------------------------------------------------- chats
 
@@ -390,7 +390,7 @@ class Client:
         return await self.call("GET", "/chats", list[Chat])
 
     async def chat(self, id: str) -> ChatDetail:
-        return await self.call("GET", f"/chats/{_part(id)}", ChatDetail)
+        return await self.call("GET", f"/chats/{part(id)}", ChatDetail)
 
     async def create_chat(
         self, deployment: str, options: ChatOptions, title: str | None = None, question: str = "", private: bool = False
@@ -401,25 +401,25 @@ class Client:
         return await self.call("POST", "/chats", Chat, body)
 
     async def update_chat(self, id: str, **fields: Any) -> Chat:
-        return await self.call("PATCH", f"/chats/{_part(id)}", Chat, fields)
+        return await self.call("PATCH", f"/chats/{part(id)}", Chat, fields)
 
     async def remove_chat(self, id: str) -> None:
-        await self.call("DELETE", f"/chats/{_part(id)}", dict)
+        await self.call("DELETE", f"/chats/{part(id)}", dict)
 
     async def ask(
         self, chat: str, question: str, replace_turn: int | None = None, cont: bool = False,
         forget_oldest: bool = False,
     ) -> Turn:  # fmt: skip
         body = {"question": question, "replace_turn": replace_turn, "cont": cont, "forget_oldest": forget_oldest}
-        return await self.call("POST", f"/chats/{_part(chat)}/turns", Turn, body)
+        return await self.call("POST", f"/chats/{part(chat)}/turns", Turn, body)
 
     async def stop_turn(self, chat: str, turn: str) -> None:
-        await self.call("POST", f"/chats/{_part(chat)}/turns/{_part(turn)}/stop", dict)
+        await self.call("POST", f"/chats/{part(chat)}/turns/{part(turn)}/stop", dict)
 
     async def stream_turn(self, chat: str, turn: str, offset: int = 0) -> AsyncIterator[dict[str, Any]]:
         """{"offset", "text"} pieces, then {"turn": Turn} (a Struct). A piece without text has what the answer
         `waits` for: "queued", "prompt", or "". Raises `NoDaemon` when the daemon goes, `TimedOut` when it hangs."""
-        path = f"/chats/{_part(chat)}/turns/{_part(turn)}/stream" + _query(offset=offset)
+        path = f"/chats/{part(chat)}/turns/{part(turn)}/stream" + _query(offset=offset)
         response = await self._open("GET", path)
         async with response:
             try:
@@ -437,7 +437,7 @@ class Client:
         return await self.call("GET", "/chats/search" + _query(q=text), list[Chat])
 
     async def export_chat(self, id: str, format: str) -> str:
-        return await self._text(f"/chats/{_part(id)}/export" + _query(format=format))
+        return await self._text(f"/chats/{part(id)}/export" + _query(format=format))
 
     async def export_chats(self, format: str) -> str:
         """All of one's own."""
@@ -468,12 +468,6 @@ async def _in_time(events: AsyncIterator[tuple[str, str]]) -> AsyncIterator[str]
             ) from error
         if data:
             yield data
-
-
-def _part(text: str) -> str:
-    if not text:
-        raise Invalid("a name is empty", todo="`corral ps`, `corral models ls` and `corral chats ls` show the names")
-    return quote(text, safe="", errors="surrogateescape")  # an argument of the shell may be any bytes
 
 
 def _query(**fields: Any) -> str:

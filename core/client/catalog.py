@@ -7,7 +7,15 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 from core.client.access import Caller
+from core.errors import Invalid
 from core.nouns import AliasMoved, Collected, Model, ModelChange, Verified, VersionDifference
+
+
+def part(text: str) -> str:
+    """A name as a part of a path. Raises `Invalid` for an empty one."""
+    if not text:
+        raise Invalid("a name is empty", todo="`corral ps`, `corral models ls` and `corral chats ls` show the names")
+    return quote(text, safe="", errors="surrogateescape")  # an argument of the shell may be any bytes
 
 
 def parted(wanted: str) -> tuple[str, str]:
@@ -20,7 +28,8 @@ def model_path(wanted: str, below: str = "", **query: str) -> str:
     """The path of a version, whose alias or number goes into the query: rights go by the name alone."""
     name, of = parted(wanted)
     asked = {key: value for key, value in {"of": of, **query}.items() if value}
-    return f"/models/{quote(name, safe='')}{below}" + (f"?{urlencode(asked)}" if asked else "")
+    tail = f"?{urlencode(asked, errors='surrogateescape')}" if asked else ""
+    return f"/models/{part(name)}{below}{tail}"
 
 
 class CatalogCalls:
@@ -51,11 +60,11 @@ class CatalogCalls:
 
     async def alias(self, name: str, alias: str, to: str, *, move: bool = True) -> AliasMoved:
         """`move` False: only what moving it would touch."""
-        path = model_path(name, f"/aliases/{quote(alias, safe='')}")
+        path = model_path(name, f"/aliases/{part(alias)}")
         return await self._client.call("PUT", path, AliasMoved, {"to": to, "move": move})
 
     async def drop_alias(self, name: str, alias: str) -> None:
-        path = model_path(name, f"/aliases/{quote(alias, safe='')}")
+        path = model_path(name, f"/aliases/{part(alias)}")
         await self._client.call("DELETE", path, dict[str, str])
 
     async def note(self, wanted: str, *, label: str | None = None, notes: str | None = None) -> Model:

@@ -1,0 +1,88 @@
+"""Two versions of a model under the real daemon: which one a deployment got, and how it goes over and back."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import fleet
+import pytest
+from command import ask, corral, until
+from stores import file
+
+pytestmark = [pytest.mark.journey, pytest.mark.timeout(180)]
+
+
+def runs() -> int:
+    """The version that the one replica runs."""
+    (replica,) = until(lambda: [r for r in ask("ps") if r["state"] == "ready"])
+    assert replica["model"] == "tiny"
+    return int(replica["version"])
+
+
+def test_a_deployment_goes_over_when_it_is_restarted_and_back(home: Path, tmp_path: Path) -> None:
+    fleet.install(home)
+    fleet.deployed(tmp_path)
+    assert runs() == 1
+    said = corral("models", "import", str(file(tmp_path, 7)), "--name", "tiny", "--label", "seven")
+    assert "imported tiny@2" in said and "corral models alias tiny live 2" in said
+    assert [m["version"] for m in ask("models", "ls")] == [1]
+    assert "would mean version 2; it means 1; touched: one" in corral(
+        "models", "alias", "tiny", "live", "2", "--dry-run"
+    )
+    assert "say --yes" in corral("models", "alias", "tiny", "live", "2", code=2)
+    assert ask("models", "show", "tiny")["version"] == 1
+    corral("models", "alias", "tiny", "live", "2", "--yes")
+    (deployment,) = ask("deployments", "ls")
+    assert (deployment["version"], deployment["newer"], runs()) == (1, 2, 1)
+    assert "tiny means version 2 now: `corral restart one`" in corral("explain", "one")
+    before = ask("ps")[0]["pid"]
+    corral("restart", "one")
+    until(lambda: ask("ps")[0]["pid"] not in (before, None))
+    assert runs() == 2
+    assert ask("deployments", "ls")[0]["newer"] == 0
+    usage = corral("chat", "one", "hello")
+    assert usage
+    assert until(lambda: ask("usage", "--by", "model,version")["rows"])[0]["group"] == {"model": "tiny", "version": 2}
+    # Back at once, and a version by its number keeps what it names.
+    corral("models", "alias", "tiny", "live", "previous", "--restart", "--yes")
+    until(lambda: runs() == 1)
+    assert "version 1 -> 2" in corral("deploy", "tiny@2", "--name", "one", "--ctx", "256", "--engine", "llama-server",
+                                      code=2)  # fmt: skip
+    fleet_two = ("deploy", "tiny@2", "--name", "one", "--ctx", "256", "--engine", "llama-server", "--replace", "--wait")
+    corral(*fleet_two)
+    until(lambda: runs() == 2)
+    for what, needs in (("tiny@1", "tiny:live means it"), ("tiny@2", "in use"), ("tiny", "by one")):
+        assert re.search(needs, corral("models", "rm", what, "--yes", code=1))
+    assert {each["what"] for each in ask("models", "history", "tiny")} == {"added", "alias"}
+
+
+def test_what_rotted_is_named_and_comes_back(home: Path, tmp_path: Path) -> None:
+    fleet.install(home)
+    fleet.deployed(tmp_path)
+    assert "done: 1 of 1 files" in corral("models", "verify")
+    (stored,) = (path for path in home.rglob("objects/*/*") if path.is_file())
+    stored.chmod(0o644)
+    stored.write_bytes(stored.read_bytes()[:-1] + b"\x01")
+    said = corral("models", "verify", code=1)
+    assert "tiny@1 is not what it was and was set aside" in said and "used by one" in said
+    corral("restart", "one")
+    until(lambda: "set aside" in corral("explain", "one"))
+    assert "its bytes are not what they were" in corral("deploy", "tiny", "--name", "two", code=2)
+    fleet.take(tmp_path)
+    until(lambda: [r for r in ask("ps") if r["state"] == "ready"])
+    assert ask("models", "show", "tiny")["state"] == "stored"
+
+
+def test_gc_asks_and_frees(home: Path, tmp_path: Path) -> None:
+    for n in (1, 2, 3):
+        corral("models", "import", str(file(tmp_path, n)), "--name", "m")
+    corral("models", "alias", "m", "live", "3")
+    assert "m@2" in corral("models", "gc", "--dry-run") and len(ask("models", "versions", "m")) == 3
+    assert "say --yes" in corral("models", "gc", code=2)
+    assert ask("models", "gc", "--yes")["gone"][0]["name"] == "m@2"
+    assert [m["version"] for m in ask("models", "versions", "m")] == [3, 1]
+    diff = corral("models", "diff", "m")
+    assert "files model: file-1.gguf" in diff and "file-3.gguf" in diff
+    assert "names no version" in corral("models", "show", "m@x", code=2)
+    assert "m has @1, :previous, @3, :live" in corral("models", "show", "m@9", code=3)
