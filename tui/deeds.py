@@ -48,7 +48,7 @@ def deeds(here: str, choices: Sequence[tuple[Key, str]], state: State) -> list[D
         ]
     for name, deployment in sorted(state.deployments.items()):
         found += _of_deployment(name, deployment, gone, state)
-    used = {deployment.spec.model for deployment in state.deployments.values()}
+    used = {deployment.spec.model_name for deployment in state.deployments.values()}
     for name in sorted(state.models):
         found.append(Deed(f"{name}: show the model", _DIGITS["models"], "", "models", name))
         for key in _keys("models", _OF_MODEL):

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from core.nouns import DaemonStatus, Grant
+from core.nouns import DaemonStatus, Deployment, Grant
 
 SYMBOLS = {
     "ready": ("●", "+", "green"), "done": ("✓", "+", "green"), "live": ("●", "+", "green"),
@@ -19,6 +19,15 @@ SYMBOLS = {
     "reconnecting": ("↻", "~", "yellow"),
 }  # fmt: skip
 """State to glyph, its ASCII form and a colour that only adds."""
+
+
+def served(deployment: Deployment, plain_ascii: bool = False) -> str:
+    """What it serves: the model as it was asked for, or the version that it got where a name does not say it, and the
+    one that it gets when it is restarted."""
+    spec = deployment.spec
+    if deployment.newer:
+        return f"{spec.model_name}@{deployment.version}{'->' if plain_ascii else '→'}{deployment.newer}"
+    return spec.model if deployment.version <= 1 else f"{spec.model_name}@{deployment.version}"
 
 
 def state(word: str, ascii: bool = False) -> str:

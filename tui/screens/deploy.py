@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from core.client.catalog import parted
 from core.errors import CorralError
 from core.nouns import Deployment, DeploymentSpec, Plan
 from tui.plain import plain
@@ -81,8 +82,8 @@ class DeployForm(Asking):
     def fields(self) -> list[Field]:
         model = self.model or next(iter(sorted(self.corral.state.models)), "")
         return [
-            Field("model", "model", model, "name of a stored model"),
-            Field("name", "name", model, "of the deployment"),
+            Field("model", "model", model, "a stored model, or a version: chat, chat:canary, chat@3"),
+            Field("name", "name", parted(model)[0], "of the deployment"),
             Field("ctx", "ctx (all slots)", "", "default: the model's, up to 4096 a slot"),
             Field("parallel", "slots", "1", "conversations at once"),
             Field("replicas", "replicas", "1"),

@@ -12,7 +12,7 @@ from tui.screens import FOLDER
 from tui.screens.room import Note, Room
 from tui.widgets.table import Column, Row, Table
 from tui.widgets.trace import LOW, Trace
-from tui.words import age, moment, size, slots, state
+from tui.words import age, moment, served, size, slots, state
 
 
 def about(chosen: Deployment) -> str:
@@ -69,7 +69,7 @@ class Deployments(Room):
         self.table().set_rows(
             [
                 Row(n, (_named(d), state(d.state, plain_ascii), f"{d.ready}/{d.spec.replicas}",
-                        age(d.since, known.clock()), d.spec.model, str(d.spec.ctx or "-"),
+                        age(d.since, known.clock()), served(d, plain_ascii), str(d.spec.ctx or "-"),
                         str(d.spec.ctx // max(1, d.spec.parallel) or "-"), size(d.plan_bytes), d.reason))
                 for n, d in sorted(known.deployments.items())
             ]

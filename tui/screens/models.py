@@ -44,7 +44,7 @@ class Models(Room):
         known = self.corral.state
         used: dict[str, list[str]] = {}
         for name, deployment in sorted(known.deployments.items()):
-            used.setdefault(deployment.spec.model, []).append(name)
+            used.setdefault(deployment.spec.model_name, []).append(name)
         self.table().none(unseen(known.me, "models.read", "models") or none(known.me, "No model yet", *TODO))
         self.table().set_rows(
             [
@@ -91,7 +91,7 @@ class Models(Room):
         known, name = self.corral.state, self.table().key
         if action in ("deploy", "remove") and not name:
             return none(known.me, "No model is selected", *TODO)
-        users = sorted(n for n, d in known.deployments.items() if d.spec.model == name)
+        users = sorted(n for n, d in known.deployments.items() if d.spec.model_name == name)
         if action == "remove" and users:
             return f"{name} is used by {', '.join(users)}: remove that first, on screen 2"
         if action == "sample" and any(m.origin == "sample" for m in known.models.values()):

@@ -11,13 +11,14 @@ import click
 import msgspec
 
 from core.client import Client
+from core.client.catalog import parted
 from core.errors import Conflict, Failed, Invalid, NotFound, TimedOut
 from core.nouns import Deployment, DeploymentSpec, LogText
 from tui.amounts import Moment, Number, Signed, Size, Whole
 from tui.command import Nouns, Told, again, filled, named, note, note_answers, options, run, with_options
 from tui.lines import as_json, ask, local, note_ctx, say, table, tell
 from tui.plain import line, plain
-from tui.words import age, plural, size, slots
+from tui.words import age, plural, served, size, slots
 
 SECONDS = Number(0, 86400)
 NOTHING = "nothing is deployed: corral deploy MODEL"
@@ -61,7 +62,7 @@ def deploy(
     """Run MODEL. Under a name that exists the difference is shown and asked about; without a terminal, and with --yes,
     it needs --replace."""
     spec = DeploymentSpec(
-        name=name or model, model=model, ctx=ctx, parallel=parallel,
+        name=name or parted(model)[0], model=model, ctx=ctx, parallel=parallel,
         engine=engine or ("attach" if url else "xllamacpp"), threads=threads, memory=memory,
         cache_type=cache_type, replicas=replicas, url=url or "", embedding=embedding, rerank=rerank,  # type: ignore[arg-type]
     )  # fmt: skip
@@ -192,7 +193,7 @@ def _list() -> None:
             ("NAME", "STATE", "SINCE", "DESIRED", "READY", "MODEL", "ENGINE", "CTX", "RESERVED", *mark, "REASON"),
             [
                 (d.spec.name, d.state, age(d.since), d.spec.replicas if d.wanted == "running" else 0, d.ready,
-                 d.spec.model, d.spec.engine, f"{d.spec.parallel}x{d.spec.ctx // max(1, d.spec.parallel)}",
+                 served(d), d.spec.engine, f"{d.spec.parallel}x{d.spec.ctx // max(1, d.spec.parallel)}",
                  size(d.plan_bytes), *(["sensitive" if d.mark is not None else "-"] if mark else []), d.reason)
                 for d in found
             ],
