@@ -170,10 +170,12 @@ class Launch:
         """Whether its process is gone, also when nobody has said so yet: then it is not shown as ready any more."""
         if self.exit is None and self._lost_since is None and not self._yard.node.lives(self.row.id):
             self._lost_since = _now()
-            if self._picture.view.state == "ready":
-                self.routable = False
-                self._picture.state("unknown", "its process has ended")
-        return self.exit is not None or self._lost_since is not None
+        if self.exit is None and self._lost_since is None:
+            return False
+        if self._picture.view.state == "ready":  # until its runner has looked why
+            self.routable = False
+            self._picture.state("unknown", "its process has ended")
+        return True
 
     async def look(self) -> float:
         """Ask for health until it is ready, then each five seconds; seconds until the next look."""

@@ -65,6 +65,15 @@ async def test_a_death_is_restarted_with_pauses_and_then_failed(world: World) ->
     assert world.runner.view.restarts == 0
 
 
+async def test_what_is_told_to_have_ended_is_not_ready_though_nobody_has_looked_why(world: World) -> None:
+    await world.want("running")
+    await world.state("ready")
+    (launch,) = world.host.living()
+    world.runner.ended(msgspec.structs.replace(launch, alive=False))
+    world.runner.notice()
+    assert (world.runner.view.state, world.runner.route()) == ("unknown", None)
+
+
 async def test_a_death_after_a_steady_time_does_not_count(world: World) -> None:
     world.settings = Settings(replicas=ReplicasTable(backoff_s=(0.002,), steady_s=0))
     await world.want("running")
