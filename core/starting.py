@@ -20,6 +20,8 @@ from core.errors import NoDaemon, NotAllowed
 from core.paths import SYSTEM_SOCKET, Paths, user_paths
 
 START_TIMEOUT_S = 20.0
+EXITING = 0x4
+"""PF_EXITING among a process's flags in /proc."""
 RESTART_S = 5.0
 """How long the shared daemon may be away, as it is during `systemctl restart`."""
 
@@ -98,14 +100,25 @@ def _holder(paths: Paths) -> int:
 
 
 async def answers(path: Path) -> bool:
-    """Whether somebody listens on the socket `path`."""
+    """Whether somebody listens on the socket `path` who goes on: what was killed listens for some milliseconds more,
+    and resets whoever came."""
     try:
         async with asyncio.timeout(2):
             _, writer = await http.connect(path)
     except (OSError, TimeoutError):
         return False
+    ending = _is_ending(http.peer_pid(writer))
     writer.close()
-    return True
+    return not ending
+
+
+def _is_ending(pid: int) -> bool:
+    """Whether the kernel takes the process down: its first thread goes before those that still hold its sockets."""
+    try:
+        state, *rest = Path(f"/proc/{pid}/stat").read_bytes().rsplit(b")", 1)[1].split()
+        return state in (b"Z", b"X") or bool(int(rest[5]) & EXITING)
+    except (OSError, IndexError, ValueError):
+        return False  # hidden from us
 
 
 async def _comes_back(path: Path) -> bool:

@@ -9,9 +9,11 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from command import until
 
-from core import starting
+from core import http, starting
 from core.errors import NotAllowed
+from core.nodes import proc
 from core.paths import user_paths
 
 
@@ -44,6 +46,32 @@ def test_all_of_a_users_own_daemon_is_closed_to_others_whatever_the_umask(monkey
             assert not opened
         finally:
             corral("shutdown", "--all")
+
+
+ENDING = """
+import ctypes, socket, sys, threading, time
+listener = socket.socket(socket.AF_UNIX)
+listener.bind(sys.argv[1])
+listener.listen()
+threading.Thread(target=sys.stdin.read).start()
+print("listens", flush=True)
+if len(sys.argv) > 2:
+    ctypes.CDLL(None).syscall({"x86_64": 60}.get(sys.argv[2], 93), 0)
+"""
+"""Its first thread ends and another holds its socket, as with a daemon that was killed a moment ago."""
+
+
+@pytest.mark.parametrize("ends", [False, True])
+async def test_what_listens_while_it_is_taken_down_is_no_daemon_that_answers(tmp_path: Path, ends: bool) -> None:
+    path = tmp_path / "s"
+    argv = [sys.executable, "-c", ENDING, str(path), *([os.uname().machine] if ends else [])]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None and process.stdout.readline()
+        until(lambda: (proc.start_time(process.pid) is None) == ends)
+        _, writer = await http.connect(path)
+        writer.close()
+        assert await starting.answers(path) is not ends
+        process.kill()
 
 
 def test_its_last_words_are_read_though_its_log_was_rotated(tmp_path: Path) -> None:
