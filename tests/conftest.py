@@ -4,11 +4,13 @@ import faulthandler
 import os
 import shutil
 import signal
+import sys
 import tempfile
 import time
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
+import command
 import hypothesis
 import leftovers
 import psutil
@@ -24,6 +26,9 @@ LOST = pytest.StashKey[list[str]]()
 STDERR = pytest.StashKey[int]()
 STUCK_S = 60.0
 """After its time-out a test's worker is ended: the time-out may have been lost in a task, or what clears up hangs."""
+# Whatever the environment says: Corral's modules are compiled by some 1,000 processes, the tests' by each worker.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 # How long an example takes is the machine's business.
 hypothesis.settings.register_profile("corral", deadline=None)
 hypothesis.settings.load_profile("corral")
@@ -63,6 +68,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     """A run that lost a worker or leaves something behind has failed; xdist's workers have ended by now."""
     if session.config.stash[LOST] and session.exitstatus == pytest.ExitCode.OK:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
+    command.end()
     if FOLDER in session.config.stash:
         left = leftovers.end(session.config.stash[FOLDER], session.config._tmp_path_factory.getbasetemp())  # type: ignore[attr-defined]
         session.config.stash[LEFT] = left

@@ -17,6 +17,7 @@ from command import ask, corral, until
 
 from core.errors import Failed
 from core.gateway.wire import UsageLine
+from core.nodes import proc
 from core.telemetry.usage import commit_batch, row_of
 from tui import exports
 
@@ -137,9 +138,7 @@ def test_kill_9_of_the_daemon_loses_no_checkpoint_that_was_told_and_no_chain(hom
                 grant.wait(30)
             os.kill(pid, signal.SIGKILL)
             grant.wait(30)
-        until(
-            lambda pid=pid: not Path(f"/proc/{pid}/cmdline").exists() or not Path(f"/proc/{pid}/cmdline").read_bytes()
-        )
+        until(lambda pid=pid: proc.start_time(pid) is None)
         report = ask("audit", "verify")
         assert report["ok"], report
     warnings = " ".join(ask("status")["daemon"]["warnings"])
@@ -180,9 +179,7 @@ def test_a_file_of_json_lines_has_every_record_through_kills_and_restarts(home: 
         corral("access", "grant", "viewer", "user:bin", "--reason", str(n), "--scope", f"model:m{n}")
         pid = ask("status")["daemon"]["pid"]
         os.kill(pid, signal.SIGKILL)
-        until(
-            lambda pid=pid: not Path(f"/proc/{pid}/cmdline").exists() or not Path(f"/proc/{pid}/cmdline").read_bytes()
-        )
+        until(lambda pid=pid: proc.start_time(pid) is None)
         corral("ps")
     (sink,) = ask("status")["audit_sinks"]
     assert sink["name"] == "file"

@@ -8,14 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from command import run as corral
 
 pytestmark = [pytest.mark.journey, pytest.mark.timeout(120)]
-
-
-def corral(*args: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-P", "-m", "tui", *args], capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL
-    )
 
 
 @pytest.mark.parametrize(

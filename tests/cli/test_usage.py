@@ -12,7 +12,6 @@ import re
 import signal
 import socket
 import sqlite3
-import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import fleet
 import pytest
 from command import ask, corral, deployed, until
 
@@ -142,7 +142,7 @@ async def test_rows_filters_prices_and_formats(home: Path, sample: Path) -> None
     assert total("--model", "smol*", "--deployment", "chat")["requests"] == 1
     assert total("--until", "1h")["requests"] == 0
     assert "there are: user, group" in corral("usage", "--by", "prompt", code=2)
-    subprocess.run(["kill", "-9", str(ask("status")["daemon"]["pid"])], check=True)
+    fleet.kill(ask("status")["daemon"]["pid"])
     assert total()["requests"] == 1
 
 

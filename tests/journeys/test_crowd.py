@@ -18,12 +18,11 @@ import time
 from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit
 
 import fleet
 import psutil
 import pytest
-from command import ask, corral, until
+from command import ask, corral, free_port, until
 from crowd import Crowd, Heard, made
 
 from core.nodes import proc
@@ -77,7 +76,8 @@ class House:
     def __init__(self, home: Path, clients: int) -> None:
         self.counts = home / "counts"
         self.counts.touch()
-        fleet.install(home, counts=str(self.counts))
+        self.port = free_port()
+        fleet.install(home, counts=str(self.counts), more=f'[gateway]\nlisten = "127.0.0.1:{self.port}"\n')
         fleet.take(home)
         fleet.deploy("--ctx", str(256 * SLOTS), "--parallel", str(SLOTS), "--replicas", str(REPLICAS), "--wait")
         corral("models", "sample")
@@ -86,7 +86,6 @@ class House:
         self.secrets["few"] = ask("keys", "create", "few", "--rpm", str(RPM))["key"]
         self.secrets["narrow"] = ask("keys", "create", "narrow", "--concurrency", str(AT_ONCE))["key"]
         self.ids = {each["name"]: each["id"] for each in ask("keys", "ls")}
-        self.port = urlsplit(ask("status")["gateway"]).port or 0
         each = max(SLOTS * REPLICAS, clients // (len(EQUAL) + 2))
         self.clients = {name: each for name in (*EQUAL, "few", "narrow")}
         self.row = 0

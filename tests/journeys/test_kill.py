@@ -13,13 +13,13 @@ import os
 import random
 import signal
 import sqlite3
-import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import command
 import pytest
 from faults import open_intents, tiny
 
@@ -99,7 +99,7 @@ class Herd:
         try:
             await self.client.status()
         except (NoDaemon, TimedOut):
-            await asyncio.to_thread(_corral, "ps")
+            await asyncio.to_thread(command.run, "ps")
         return True
 
     async def settle(
@@ -347,21 +347,13 @@ class Herd:
                 assert turn.answer == ANSWER if turn.state == "done" else ANSWER.startswith(turn.answer), turn
 
 
-def _corral(*args: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-P", "-m", "tui", *args], capture_output=True, text=True, timeout=60,
-        stdin=subprocess.DEVNULL,
-    )  # fmt: skip
-    return done.stdout
-
-
 async def rounds(home: Path, folder: Path, count: int, every: int) -> None:
     """`count` rounds, with all settled and looked at after each `every`."""
     seed = int(os.environ.get("CORRAL_KILL_SEED") or random.SystemRandom().getrandbits(32))
     print(f"CORRAL_KILL_SEED={seed}")
     herd = Herd(home, seed)
     for args in (("models", "sample"), ("models", "import", str(tiny(folder)), "--name", "tiny")):
-        await asyncio.to_thread(_corral, *args)
+        await asyncio.to_thread(command.run, *args)
     for number in range(1, count + 1):
         began = time.monotonic()
         killed = await herd.round(number)

@@ -12,7 +12,7 @@ from typing import Any
 
 import openai
 import pytest
-from command import ask, corral, deployed, until
+from command import ask, corral, deployed, free_port, until
 
 pytestmark = [pytest.mark.journey, pytest.mark.timeout(240)]
 
@@ -27,6 +27,7 @@ def used(kind: str, subject: str = ME, whose: str = ME) -> int:
 
 
 def test_quotas_are_exact_through_kill_9_of_daemon_and_gateway(home: Path, sample: Path) -> None:
+    (home / "corral.toml").write_text(f'[gateway]\nlisten = "127.0.0.1:{free_port()}"\n')
     deployed()
     secret = ask("keys", "create", "ci")["key"]
     corral("limits", "set", "each:user", "--daily-tokens", "100000", "--monthly-out", "90000", "--reason", "fair")

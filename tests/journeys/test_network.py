@@ -3,7 +3,6 @@ it is in the trail."""
 
 from __future__ import annotations
 
-import socket
 import ssl
 import urllib.request
 from pathlib import Path
@@ -11,19 +10,13 @@ from typing import Any
 
 import openai
 import pytest
-from command import ask, corral, deployed, until
+from command import ask, corral, deployed, free_port, until
 
 from core.paths import user_paths
 from core.settings import PLAIN_HTTP
 
 pytestmark = [pytest.mark.journey, pytest.mark.timeout(180)]
 QUESTION: Any = [{"role": "user", "content": "Say hello."}]
-
-
-def port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 def settings(text: str) -> None:
@@ -47,7 +40,7 @@ def test_an_address_on_the_network_speaks_tls_with_a_certificate_of_our_own(
 ) -> None:
     deployed()
     key = ask("keys", "create", "ci")["key"]
-    settings(f'listen = "0.0.0.0:{port()}"')
+    settings(f'listen = "0.0.0.0:{free_port()}"')
     said = corral("reload")
     assert "there is no certificate" in said and "corral gateway certificate" in said
     assert ask("status")["gateway"] == "" and "there is no certificate" in ask("status")["daemon"]["warnings"][-1]
@@ -97,13 +90,13 @@ def test_an_address_on_the_network_speaks_tls_with_a_certificate_of_our_own(
 
 def test_plain_http_on_the_network_is_said_in_words(home: Path) -> None:
     corral("ps")
-    settings(f'listen = "http://0.0.0.0:{port()}"')
+    settings(f'listen = "http://0.0.0.0:{free_port()}"')
     assert "plain HTTP on the network" in corral("reload", code=2)
-    settings(f'listen = "http://0.0.0.0:{port()}"\ninsecure_plain_http = "yes"')
+    settings(f'listen = "http://0.0.0.0:{free_port()}"\ninsecure_plain_http = "yes"')
     assert PLAIN_HTTP in corral("reload", code=2)
-    settings(f'listen = "0.0.0.0:{port()}"\ninsecure_plain_http = "{PLAIN_HTTP}"')
+    settings(f'listen = "0.0.0.0:{free_port()}"\ninsecure_plain_http = "{PLAIN_HTTP}"')
     corral("reload")
-    url = ask("status")["gateway"]
+    url = until(lambda: ask("status")["gateway"])
     assert url.startswith("http://127.0.0.1:")
     with urllib.request.urlopen(f"{url}/healthz", timeout=10) as answer:
         assert answer.status == 200

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import fleet
 import pytest
 from command import ask, corral, deployed, ready, until
 
@@ -42,7 +43,7 @@ def test_the_road(home: Path, sample: Path) -> None:
     assert ask("models", "show", "smollm2-135m")["origin"] == "sample"
     (again,) = ask("ps", "--pss")
     assert again["pid"] == replica["pid"] and 0 < again["pss_bytes"] <= again["rss_bytes"] * 1.01
-    planned, measured = replica["rss_planned"], replica["rss_bytes"]
+    planned, measured = replica["rss_planned"], again["rss_bytes"]
     assert abs(planned - measured) < 0.10 * measured
     assert "llama" in corral("chat", "chat", "What is a llama?", "--max-tokens", "24", "--temperature", "0").lower()
     corral("deploy", "smollm2-135m", "--name", "chat", "--ctx", "1024", code=2)
@@ -196,7 +197,7 @@ def test_an_answer_is_finished_by_the_next_daemon_and_the_terminal_shows_all_of_
     )  # fmt: skip
     assert asking.stdout is not None
     printed = asking.stdout.read(1)
-    os.kill(daemon, signal.SIGKILL)
+    fleet.kill(daemon)
     (chat,) = ask("chats", "ls")  # starts the next daemon
     printed += asking.stdout.read()
     asking.stdout.close()
