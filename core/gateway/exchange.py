@@ -390,6 +390,7 @@ class Exchange(Seating):
         seat = self._seat
         if self._hold is not None:
             self._core.table.subjects.settle(self._hold, *self._used())
+            self._hold = None  # it knows us: both would wait for the collector of cycles, 4 us a request
         self._core.spool.add(self.line(outcome, now))
         if seat is not None:
             self._give_back(seat, now)
