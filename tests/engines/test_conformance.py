@@ -4,6 +4,7 @@ import asyncio
 import json
 import re
 import signal
+import struct
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import psutil
 import pytest
+from stores import maker
 
 from core.engines.base import Engine, serves
 from core.engines.llamacpp import KEEP
@@ -320,3 +322,43 @@ async def test_embeddings_work(engine: Engine, yard: Any, spoiled: Callable[[str
     assert status == 200, text
     assert len(json.loads(text)["data"][0]["embedding"]) == yard.shape.n_embd
     await served.signal(signal.SIGKILL)
+
+
+def adapter(folder: Path) -> Path:
+    """A LoRA adapter of the sample that changes what one of its layers says."""
+    meta = {
+        "general.architecture": "llama", "general.type": "adapter", "adapter.type": "lora",
+        "adapter.lora.alpha": struct.pack("<If", 6, 8.0),
+    }  # fmt: skip
+    tensors = [
+        ("blk.9.ffn_down.weight.lora_a", [1536, 4], 0, None),
+        ("blk.9.ffn_down.weight.lora_b", [4, 576], 0, None),
+    ]
+    path = folder / "adapter.gguf"
+    path.write_bytes(maker.make(meta, tensors, fill=b"\x40"))
+    return path
+
+
+async def test_what_a_version_is_served_with_reaches_it(engine: Engine, yard: Any, tmp_path: Path) -> None:
+    """An adapter, another chat template, and what is used where a request says nothing."""
+    has = engine.abilities
+    if not (has.adapters and has.template and has.defaults):
+        pytest.skip(f"{engine.name} takes none of these: it is refused before")
+    plain = await yard.ready(engine)
+    usual = await plain.chat()
+    await plain.stop()
+    template = "{% for m in messages %}<<{{ m['content'] }}>>{% endfor %}"
+    defaults = {"temperature": 0.125, "top_p": 0.5, "top_k": 7.0, "min_p": 0.25}
+    served = await yard.ready(engine, template=template, defaults=defaults, adapter_paths=(str(adapter(tmp_path)),))
+    _, text = await served.call("/props")
+    props = json.loads(text)
+    assert props["chat_template"] == template
+    told = props["default_generation_settings"]["params"]
+    assert {name: pytest.approx(told[name]) for name in defaults} == defaults
+    changed = await served.chat()
+    assert changed["choices"] != usual["choices"]
+    assert changed["usage"]["prompt_tokens"] < usual["usage"]["prompt_tokens"]  # the template is shorter
+    await served.stop()
+    # With its own template alone the adapter's doing shows.
+    served = await yard.ready(engine, adapter_paths=(str(adapter(tmp_path)),))
+    assert (await served.chat())["choices"][0]["message"] != usual["choices"][0]["message"]
