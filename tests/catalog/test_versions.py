@@ -372,3 +372,20 @@ async def test_an_error_of_the_family_is_all_that_a_wrong_reference_gives(catalo
         with pytest.raises(CorralError) as told:
             await catalog.get(text)
         assert told.value.why or told.value.todo
+
+
+async def test_an_upload_may_bring_what_stands_beside_the_model(catalog: Catalog, tmp_path: Path) -> None:
+    async def pieces(data: bytes) -> AsyncIterator[bytes]:
+        yield data
+
+    model = file(tmp_path, 1).read_bytes()
+    beside = maker.make({"general.architecture": "clip", "general.type": "mmproj"})
+    parts = [("m.gguf", len(model)), ("mm.gguf", len(beside))]
+    with pytest.raises(Invalid, match="not among the files"):
+        await catalog.imports.start_upload(ME, "r", "m", parts, projector="other.gguf")
+    job = await catalog.imports.start_upload(ME, "r", "m", parts, ImportOptions(label="x"), projector="mm.gguf")
+    await catalog.imports.write(ME, job.id, 1, pieces(beside))
+    await catalog.imports.write(ME, job.id, 0, pieces(model))
+    done = (await catalog.imports.ended(job.id)).model
+    assert done is not None and done.projector is not None and (done.label, done.projector.name) == ("x", "mm.gguf")
+    assert Path((await catalog.serving("m")).projector).read_bytes() == beside
