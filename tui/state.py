@@ -35,6 +35,8 @@ Connect = Callable[[], Awaitable[Any]]
 """Opens a client; see core.client.Client, whose methods the screens call."""
 
 
+LONGEST_S = 4.0
+"""Between two tries to reach a daemon that is away, at most."""
 PAST_S = 5.0
 """Seconds that one column of a replica's past stands for."""
 PAST_KEPT = 60
@@ -219,7 +221,7 @@ async def follow(
             state.connection = "ended"
         changed("connection", None)
         await pause(wait)
-        wait = min(wait * 2, 4.0)
+        wait = min(wait * 2, LONGEST_S)
 
 
 async def _close(client: Any) -> None:

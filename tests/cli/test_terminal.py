@@ -149,10 +149,13 @@ def test_ctrl_c_in_a_conversation_stops_the_answer_and_goes_on(deployed: Path) -
     assert first["answer"].startswith("w0 w1 ") and "w23" not in first["answer"]
 
 
-def test_a_question_that_waits_says_so_until_its_answer_comes(deployed: Path) -> None:
-    deployed.write_text(deployed.read_text().replace('"DOUBLE_PAUSE_S", "0.08"', '"DOUBLE_PAUSE_S", "0.4"'))
-    corral("restart", "d")
-    until(lambda: [each["state"] for each in ask("deployments")] == ["ready"])
+def test_a_question_that_waits_says_so_until_its_answer_comes(deployed: Path, tmp_path: Path) -> None:
+    """The answer to a question stays at its fourth word until there is a file of the question's name."""
+    held = f"""            while made == 4 and not os.path.exists(f"{tmp_path}/" + asked["messages"][-1]["content"]):
+                time.sleep(0.01)
+"""
+    deployed.write_text(deployed.read_text().replace("            time.sleep(PAUSE_S)\n", held))
+    corral("restart", "d", "--wait")
     with Screen("chat", "d", "one") as first:
         first.sees("w3")
         with Screen("chat", "d", "two") as second:
@@ -162,10 +165,13 @@ def test_a_question_that_waits_says_so_until_its_answer_comes(deployed: Path) ->
             assert re.search(r"SLOTS.*[01]/1 \+1", corral("ps"), re.S) and "1 queued" in corral("status")
             with Screen("chat", "d", "three") as third:
                 third.sees(r"\(queued, place 2[^)]*\)")
+                (tmp_path / "one").touch()
                 assert "w0" not in second.sees(r"\r +\r")  # it goes before the first word
                 third.sees(r"\(queued, place 1, about \d+ s: [^)]*\)")  # the first was answered: it is known by now
+                (tmp_path / "two").touch()
                 second.sees("w23")
                 assert second.ends() == 0
+                (tmp_path / "three").touch()
                 third.sees("w23")
                 assert third.ends() == 0
 

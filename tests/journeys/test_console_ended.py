@@ -13,6 +13,13 @@ from core.paths import user_paths
 
 pytestmark = pytest.mark.journey
 SHUT = "The daemon was shut down by"
+CONSOLE = """
+from tui import state
+state.LONGEST_S = 0.25
+from tui.__main__ import main
+main()
+"""
+"""`corral`, which looks for a daemon that is away more often."""
 
 
 def starts() -> int:
@@ -24,7 +31,7 @@ def shows(console: Terminal, words: str) -> None:
 
 
 def test_a_console_brings_back_a_daemon_that_died_and_none_that_was_ended(home: Path) -> None:
-    with Terminal([sys.executable, "-P", "-m", "tui"], env={"CORRAL_HOME": str(home)}) as console:
+    with Terminal([sys.executable, "-P", "-c", CONSOLE], env={"CORRAL_HOME": str(home)}) as console:
         shows(console, "live")
         os.kill(ask("status")["daemon"]["pid"], signal.SIGKILL)
         shows(console, "reconnecting")
@@ -33,7 +40,7 @@ def test_a_console_brings_back_a_daemon_that_died_and_none_that_was_ended(home: 
 
         corral("shutdown", "--all")
         shows(console, SHUT)
-        console.rest(5)  # longer than its longest pause between two tries
+        console.rest(1)  # longer than its longest pause between two tries
         assert SHUT in console.text
         corral("status", code=6)
         console.press("\x1b[15~")  # F5
@@ -58,5 +65,5 @@ def test_a_console_brings_back_a_daemon_that_died_and_none_that_was_ended(home: 
 
         corral("uninstall", "--yes")
         shows(console, SHUT)
-        console.rest(5)
+        console.rest(1)
         assert not user_paths().state.exists()

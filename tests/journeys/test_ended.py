@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -28,11 +29,27 @@ daemon.Daemon._mend = failing
 sys.argv = ["core", "--foreground"]
 sys.exit(daemon.main())
 """
+IN_A_HURRY = """
+import sys
+from core import daemon, warned
+from core.deployments import gateways, silence
+warned.LOOK_S, silence.PING_S, silence.SILENT_S, gateways.STOP_S = 0.1, 0.1, 2.0, 2.0
+sys.argv = ["core"]
+sys.exit(daemon.main())
+"""
+"""A daemon that waits less long for its gateway."""
 FIND_AGAIN = "import asyncio; from core import starting; print(asyncio.run(starting.find_again(user=True)))"
 
 
-def test_a_stopped_gateway_is_not_called_ready_and_shutdown_all_says_that_it_runs_on(home: Path) -> None:
-    corral("ps")
+@pytest.fixture
+def in_a_hurry(home: Path) -> Iterator[None]:
+    with subprocess.Popen([sys.executable, "-P", "-c", IN_A_HURRY], stdin=subprocess.DEVNULL) as daemon:
+        until(lambda: asyncio.run(starting.answers(user_paths().socket)))
+        yield
+        daemon.kill()
+
+
+def test_a_stopped_gateway_is_not_called_ready_and_shutdown_all_says_that_it_runs_on(in_a_hurry: None) -> None:
     until(lambda: ask("status")["gateway_status"]["state"] == "ready")
     pid = ask("status")["gateway_status"]["pid"]
     try:
@@ -51,8 +68,7 @@ def test_a_stopped_gateway_is_not_called_ready_and_shutdown_all_says_that_it_run
     until(lambda: proc.start_time(pid) is None)
 
 
-def test_whoever_shows_warnings_is_told_when_one_comes_and_when_it_goes(home: Path) -> None:
-    corral("ps")
+def test_whoever_shows_warnings_is_told_when_one_comes_and_when_it_goes(in_a_hurry: None) -> None:
     until(lambda: ask("status")["gateway_status"]["state"] == "ready")
     pid = ask("status")["gateway_status"]["pid"]
 
