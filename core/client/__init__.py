@@ -11,8 +11,7 @@ import os
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar
-from urllib.parse import urlencode
+from typing import Any
 
 import msgspec
 
@@ -25,10 +24,10 @@ from core.client.keys import KeyCalls
 from core.client.limits import LimitCalls
 from core.client.nodes import NodeCalls
 from core.client.privacy import PrivacyCalls
+from core.client.transport import PREFIX, Transport, error_of, lives, query
 from core.client.usage import UsageCalls
-from core.errors import CorralError, ErrorBody, Failed, Invalid, NoDaemon, TimedOut, from_body
+from core.errors import CorralError, Failed, NoDaemon, TimedOut
 from core.nouns import (
-    API_VERSION,
     NO_OPTIONS,
     AuditRecord,
     ChainFault,
@@ -53,24 +52,19 @@ from core.nouns import (
     Turn,
 )
 
-T = TypeVar("T")
 STOP_TIMEOUT_S = 600.0
 """How long answers and models may take to end."""
 UPLOAD_TIMEOUT_S = 60.0
 """How long a piece of an upload may wait to be taken, and its answer to come."""
 SILENT_S = 60.0
 """How long a daemon that has an answer to stream may say nothing at all."""
-PREFIX = "/api/v1"
 
 
-class Client:
+class Client(Transport):
     """One caller of one daemon. Each call is a connection of its own, so calls may run at the same time."""
 
     def __init__(self, socket: Path, *, through: str = "cli") -> None:
-        self.socket = socket
-        self._headers = {"Corral-Through": through, "Corral-API": str(API_VERSION)}
-        self.daemon_version = ""
-        """As the daemon's last answer said; empty before the first one."""
+        super().__init__(socket, through)
         self.access = AccessCalls(self)
         self.accounts = AccountCalls(self)
         self.catalog = CatalogCalls(self)
@@ -100,74 +94,6 @@ class Client:
     ) -> None:
         return None
 
-    # ---------------------------------------------------------------------------------------- transport
-
-    async def _open(self, method: str, path: str, body: Any = None, *, timeout: float = 30.0) -> http.Response:
-        try:
-            raw = b"" if body is None else msgspec.json.encode(body)
-        except UnicodeEncodeError as error:
-            byte = ord(error.object[error.start]) & 0xFF  # how Python keeps a byte of an argument that it cannot read
-            raise Invalid(
-                "what was typed is not UTF-8",
-                f"it has the byte 0x{byte:02x}",
-                "look at the terminal's or script's locale",
-            ) from error
-        try:
-            response = await http.request(
-                self.socket, method, PREFIX + path, body=raw, headers=self._headers, timeout=timeout
-            )
-        except TimeoutError as error:
-            raise TimedOut(
-                f"the daemon did not answer within {timeout:.0f} s", await _how_it_hangs(self.socket), "see its log"
-            ) from error
-        except OSError as error:
-            raise NoDaemon("the daemon does not answer", str(error), "start it with any verb") from error
-        self.daemon_version = response.headers.get("corral-version", "")
-        if response.status >= 400:
-            async with response:
-                raise _error_of(response.status, await response.read(1 << 20))
-        return response
-
-    async def call(self, method: str, path: str, type: type[T], body: Any = None, *, timeout: float = 30.0) -> T:
-        """One request and its decoded answer."""
-        return (await self._call(method, path, type, body, timeout=timeout))[1]
-
-    async def _call(
-        self, method: str, path: str, type: type[T], body: Any = None, *, timeout: float = 30.0
-    ) -> tuple[int, T]:
-        response = await self._open(method, path, body, timeout=timeout)
-        async with response:
-            try:
-                async with asyncio.timeout(timeout):
-                    raw = await response.read()
-            except TimeoutError as error:
-                raise TimedOut(
-                    "the daemon's answer was not complete in time", todo="see `corral status`, and its log"
-                ) from error
-            except OSError as error:
-                raise NoDaemon("the daemon went away", str(error)) from error
-        try:
-            return response.status, msgspec.json.decode(raw, type=type)
-        except msgspec.MsgspecError as error:
-            raise Failed("the daemon's answer is not understood", str(error), "do the versions match?") from error
-
-    async def stream(self, path: str, *, timeout: float = 60.0) -> AsyncIterator[bytes]:
-        """A body in pieces, each within `timeout` seconds. Raises `NoDaemon` if it is cut off."""
-        response = await self._open("GET", path, timeout=timeout)
-        async with response:
-            pieces = response.pieces()
-            while True:
-                try:
-                    async with asyncio.timeout(timeout):
-                        piece = await anext(pieces, None)
-                except TimeoutError as error:
-                    raise TimedOut("the daemon sent nothing for a while", todo="see its log") from error
-                except OSError as error:
-                    raise NoDaemon("the daemon went away", str(error)) from error
-                if piece is None:
-                    return
-                yield piece
-
     # ---------------------------------------------------------------------------------------- daemon
 
     async def status(self, timeout: float = 30.0) -> Status:
@@ -179,7 +105,7 @@ class Client:
     async def events(self, since: str | None = None, until: str = "") -> AsyncIterator[Event]:
         """Events after `since` that one may see; up to the id `until`, or to a resync, which stands for it. Raises
         `NoDaemon` when the connection is lost."""
-        response = await self._open("GET", "/events" + _query(since=since))
+        response = await self._open("GET", "/events" + query(since=since))
         async with response:
             try:
                 async for id, data in http.events(response):
@@ -200,12 +126,12 @@ class Client:
         pid, gateway = status.daemon.pid, status.gateway_status.pid
         left = await self.call("POST", "/shutdown", list[Replica], {"models": models}, timeout=STOP_TIMEOUT_S)
         deadline = asyncio.get_running_loop().time() + 90
-        while _lives(pid):
+        while lives(pid):
             if asyncio.get_running_loop().time() > deadline:
                 raise TimedOut("the daemon has not ended within 90 s", todo="look at its log")
             await asyncio.sleep(0.03)
         names = ", ".join(f"{each.id} (pid {each.pid})" for each in left)
-        if models and gateway is not None and _lives(gateway):  # the daemon has waited for it
+        if models and gateway is not None and lives(gateway):  # the daemon has waited for it
             names = ", ".join(filter(None, (names, f"the gateway (pid {gateway})")))
         if names:
             raise Failed("the daemon is gone, but not everything has ended", names, "end it by its pid")
@@ -218,11 +144,11 @@ class Client:
         return await self.call("POST", "/gateway/certificate", GatewayCertificate, body)
 
     async def samples(self, seconds: float) -> list[NodeSample]:
-        return await self.call("GET", "/samples" + _query(seconds=seconds), list[NodeSample])
+        return await self.call("GET", "/samples" + query(seconds=seconds), list[NodeSample])
 
     async def audit(self, **filters: Any) -> list[AuditRecord]:
         """actor, verb, object, outcome, since, until, before_seq, after_seq, limit."""
-        return await self.call("GET", "/audit" + _query(**filters), list[AuditRecord])
+        return await self.call("GET", "/audit" + query(**filters), list[AuditRecord])
 
     async def verify_audit(self) -> ChainReport:
         return await self.call("POST", "/audit/verify", ChainReport, timeout=600)
@@ -302,7 +228,7 @@ class Client:
         async with response:
             raw = await response.read(1 << 20)
             if response.status >= 400:
-                raise _error_of(response.status, raw)
+                raise error_of(response.status, raw)
 
     async def import_sample(self, name: str | None = None) -> ImportJob:
         return await self._begin("/models/sample", {"name": name})
@@ -364,7 +290,7 @@ class Client:
         deadline = loop.time() + timeout
         while True:
             left = max(0.0, min(30.0, deadline - loop.time()))
-            path = f"/deployments/{part(name)}/wait" + _query(timeout=left)
+            path = f"/deployments/{part(name)}/wait" + query(timeout=left)
             found = await self.call("GET", path, Deployment, timeout=left + 10)
             if found.state in ("ready", "failed", "stopped") or loop.time() >= deadline:
                 return found
@@ -374,15 +300,15 @@ class Client:
 
     async def replicas(self, *, pss: bool = False) -> list[Replica]:
         """All of them; `pss`: measured now, instead of within the last 30 s."""
-        return await self.call("GET", f"/replicas{_query(pss=1) if pss else ''}", list[Replica])
+        return await self.call("GET", f"/replicas{query(pss=1) if pss else ''}", list[Replica])
 
     async def logs(
         self, name: str, replica: int = 0, start: int = -65536, limit: int = 65536, previous: bool = False,
         wait: float = 0, since: float | None = None,
     ) -> LogText:  # fmt: skip
         """Up to `limit` bytes from byte `start` on (negative: from the end), or from the unix time `since` on."""
-        query = _query(replica=replica, start=start, limit=limit, previous=int(previous), wait=wait, since=since)
-        return await self.call("GET", f"/deployments/{part(name)}/logs{query}", LogText, timeout=wait + 30)
+        which = query(replica=replica, start=start, limit=limit, previous=int(previous), wait=wait, since=since)
+        return await self.call("GET", f"/deployments/{part(name)}/logs{which}", LogText, timeout=wait + 30)
 
     # ---------------------------------------------------------------------------------------- chats
 
@@ -419,7 +345,7 @@ class Client:
     async def stream_turn(self, chat: str, turn: str, offset: int = 0) -> AsyncIterator[dict[str, Any]]:
         """{"offset", "text"} pieces, then {"turn": Turn} (a Struct). A piece without text has what the answer
         `waits` for: "queued", "prompt", or "". Raises `NoDaemon` when the daemon goes, `TimedOut` when it hangs."""
-        path = f"/chats/{part(chat)}/turns/{part(turn)}/stream" + _query(offset=offset)
+        path = f"/chats/{part(chat)}/turns/{part(turn)}/stream" + query(offset=offset)
         response = await self._open("GET", path)
         async with response:
             try:
@@ -434,19 +360,14 @@ class Client:
         raise NoDaemon("the daemon went away in the middle of an answer", todo=f"it goes on: corral chats show {chat}")
 
     async def search_chats(self, text: str) -> list[Chat]:
-        return await self.call("GET", "/chats/search" + _query(q=text), list[Chat])
+        return await self.call("GET", "/chats/search" + query(q=text), list[Chat])
 
     async def export_chat(self, id: str, format: str) -> str:
-        return await self._text(f"/chats/{part(id)}/export" + _query(format=format))
+        return await self._text(f"/chats/{part(id)}/export" + query(format=format))
 
     async def export_chats(self, format: str) -> str:
         """All of one's own."""
-        return await self._text("/chats/export" + _query(format=format))
-
-    async def _text(self, path: str) -> str:
-        response = await self._open("GET", path)
-        async with response:
-            return (await response.read()).decode()
+        return await self._text("/chats/export" + query(format=format))
 
 
 def _seq(id: str) -> int:
@@ -468,45 +389,3 @@ async def _in_time(events: AsyncIterator[tuple[str, str]]) -> AsyncIterator[str]
             ) from error
         if data:
             yield data
-
-
-def _query(**fields: Any) -> str:
-    given = {key: value for key, value in fields.items() if value is not None}
-    return "?" + urlencode(given, errors="surrogateescape") if given else ""
-
-
-def _error_of(status: int, raw: bytes) -> CorralError:
-    try:
-        return from_body(msgspec.json.decode(raw, type=ErrorBody))
-    except msgspec.MsgspecError:
-        return Failed(f"the daemon answered {status}")
-
-
-def _lives(pid: int) -> bool:
-    """A zombie has ended: where pid 1 does not reap, its entry stays."""
-    return _state(pid) not in ("", "Z", "X")
-
-
-def _state(pid: int) -> str:
-    """The kernel's letter for a process; empty if there is none."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_bytes().rsplit(b")", 1)[1].split()[0].decode()
-    except (OSError, IndexError):
-        return ""
-
-
-async def _how_it_hangs(socket: Path) -> str:
-    """Why a daemon that listens does not answer, as far as its process shows it."""
-    try:
-        async with asyncio.timeout(1):
-            _, writer = await http.connect(socket)
-    except (OSError, TimeoutError):
-        return "it takes no connections either"
-    pid = http.peer_pid(writer)
-    writer.close()
-    state = _state(pid)
-    if state in ("T", "t"):
-        return f"its process {pid} is stopped: `kill -CONT {pid}` lets it go on"
-    if state == "D":
-        return f"its process {pid} waits for a disk"
-    return f"its process {pid} is busy, or hangs" if state else ""
