@@ -8,29 +8,25 @@ import gc
 import locale
 import os
 from collections.abc import Awaitable, Callable
-from functools import lru_cache
 from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from rich.segment import Segment
-from rich.style import Style
 from textual import events
 from textual._compositor import CompositorUpdate
 from textual.app import App
 from textual.binding import Binding
-from textual.color import Color
-from textual.filter import LineFilter
 from textual.screen import Screen
 from textual.widget import AwaitMount
 
 from core.errors import CorralError
 from core.nouns import Event
 from tui.ahead import Ahead, Passed, Typed
+from tui.filters import Ascii, Colourless, Harmless
 from tui.ink import Difference, Ink
 from tui.keymap import EVERYWHERE, FROM_ANYWHERE, PALETTE, SCREENS
-from tui.plain import draws_ascii, harmless, line
+from tui.plain import draws_ascii
 from tui.received import forgive_input, know_alt_enter
+from tui.rooms import AHEAD, MODES, STYLES
 from tui.spoken import spoken
 from tui.state import Connect, State, follow
 from tui.words import in_force
@@ -40,125 +36,6 @@ if TYPE_CHECKING:
 
     from tui.deeds import Deed
 
-STYLES = Path(__file__).parent / "screens"
-AHEAD = (
-    "deployments",
-    "models",
-    "chat",
-    "access",
-    "audit",
-    "chatforms",
-    "accessforms",
-    "auditforms",
-    "deploy",
-    "confirm",
-    "palette",
-    "help",
-    "log",
-    "explain",
-    "importing",
-)
-"""Screens that are imported while nobody waits, after the first paint: 20-60 ms less at their first opening."""
-
-
-def _overview() -> Screen[Any]:
-    from tui.screens.overview import Overview
-
-    return Overview()
-
-
-def _deployments() -> Screen[Any]:
-    from tui.screens.deployments import Deployments
-
-    return Deployments()
-
-
-def _models() -> Screen[Any]:
-    from tui.screens.models import Models
-
-    return Models()
-
-
-def _chat() -> Screen[Any]:
-    from tui.screens.chat import ChatRoom
-
-    return ChatRoom()
-
-
-def _access() -> Screen[Any]:
-    from tui.screens.access import Access
-
-    return Access()
-
-
-def _audit() -> Screen[Any]:
-    from tui.screens.audit import Audit
-
-    return Audit()
-
-
-class Colourless(LineFilter):
-    """NO_COLOR: bold, dim, italic, underline and reverse stay, colours go."""
-
-    def apply(self, segments: list[Segment], background: Color) -> list[Segment]:
-        return [Segment(s.text, _uncoloured(s.style), s.control) if s.style else s for s in segments]
-
-
-@lru_cache(1000)
-def _uncoloured(style: Style) -> Style:
-    return Style(
-        bold=style.bold, dim=style.dim, italic=style.italic, underline=style.underline, reverse=style.reverse,
-        strike=style.strike, meta=style.meta or None,
-    )  # fmt: skip
-
-
-class Harmless(LineFilter):
-    """The last look at whatever is drawn, after every widget has made of a text what it makes of it: Markdown turns
-    `&#8238;` into a character that reorders the line."""
-
-    def apply(self, segments: list[Segment], background: Color) -> list[Segment]:
-        return [s if s.control or harmless(s.text) else Segment(_cleaned(s.text), s.style) for s in segments]
-
-
-def _cleaned(text: str) -> str:
-    from rich.cells import cell_len
-
-    clean = line(text)
-    return clean + " " * (cell_len(text) - cell_len(clean))
-
-
-_ASCII = str.maketrans(
-    dict(zip("─━│┃…→●○◔◑◒◐■✗✓⊘↻☾▌▐▔▁▎▊█░▶▼•–—‘’“”", "--||.>*o~~~~-x+x~z||__|##.>v*--''\"\"", strict=True))
-)
-
-
-class Ascii(LineFilter):
-    """A non-UTF-8 locale: whatever is drawn leaves as ASCII, as many cells wide as before."""
-
-    def apply(self, segments: list[Segment], background: Color) -> list[Segment]:
-        return [
-            s if s.control or (s.text.isascii() and harmless(s.text)) else Segment(_fold(_cleaned(s.text)), s.style)
-            for s in segments
-        ]
-
-
-def _fold(text: str) -> str:
-    return "".join(c if c.isascii() else _letter(c) for c in text.translate(_ASCII))
-
-
-@lru_cache(1000)
-def _letter(each: str) -> str:
-    """ASCII for one other character, as wide: `e` for an e with an accent, `+` and `#` for lines and blocks."""
-    from unicodedata import normalize
-
-    from rich.cells import cell_len
-
-    width = cell_len(each)
-    if "\u2500" <= each <= "\u259f":
-        return "+" if each < "\u2580" else "#"
-    plainer = "".join(c for c in normalize("NFKD", each) if c.isascii() and c.isprintable())
-    return plainer if len(plainer) == width else "?" * width
-
 
 class Corral(App[int]):
     """The console. `connect` opens a client and starts a daemon if none answers, `reconnect` starts none that somebody
@@ -166,10 +43,7 @@ class Corral(App[int]):
 
     TITLE = "corral"
     ENABLE_COMMAND_PALETTE = False
-    MODES: ClassVar = {
-        "overview": _overview, "deployments": _deployments, "models": _models, "chat": _chat, "access": _access,
-        "audit": _audit,
-    }  # fmt: skip
+    MODES: ClassVar = MODES
     DEFAULT_MODE = "overview"
     CSS_PATH: ClassVar = [STYLES / "room.tcss", STYLES / "overview.tcss"]
     BINDINGS: ClassVar = [
