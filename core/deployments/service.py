@@ -18,17 +18,17 @@ from core.catalog import Catalog
 from core.deployments import tables
 from core.deployments.capacity import Capacity, admit, waits
 from core.deployments.changes import exists, same, told
-from core.deployments.derived import Derived, expected, route_of, settled
+from core.deployments.derived import settled
 from core.deployments.explain import sentences
 from core.deployments.figures import Figures
 from core.deployments.gatewaylink import GatewayLink
+from core.deployments.herd import Herd
 from core.deployments.logs import read_log
 from core.deployments.runner import Runner
 from core.deployments.sensitive import Sensitive, said
-from core.deployments.strays import Strays
 from core.deployments.yard import Yard
 from core.engines.base import EngineRegistry
-from core.errors import CorralError, Invalid, NotFound, missing
+from core.errors import CorralError, Invalid, NotFound
 from core.events import Bus
 from core.gateway import wire
 from core.nodes.base import Node
@@ -50,7 +50,7 @@ from core.store import Store
 log = logging.getLogger(__name__)
 
 
-class Deployments:
+class Deployments(Herd):
     """The service that owns the noun. `start` adopts, `run` reconciles, `close` leaves everything running."""
 
     def __init__(
@@ -73,20 +73,10 @@ class Deployments:
         access: Access,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._store, self._gate, self._audit, self._node = store, gate, audit, node
-        self._engines, self._catalog, self._bus = engines, catalog, bus
-        self._settings, self._clock = settings, clock
-        self._wanted: dict[str, tables.Wanted] = {}
-        self._runners: dict[str, Runner] = {}
-        self._leaving: dict[str, tables.Wanted] = {}
-        """Removed, with replicas that still answer."""
-        self._derived = Derived(bus, clock)
-        self._newer: dict[str, int] = {}
-        """By deployment, the version that what it wants means now."""
+        super().__init__(bus, gate, node, engines, clock)
+        self._store, self._gate, self._audit = store, gate, audit
+        self._catalog, self._settings = catalog, settings
         self._figures = Figures(self._runners, gate)
-        self._changes = asyncio.Condition()
-        self._strays = Strays(node, gate, self._changes)
-        self._tasks: asyncio.TaskGroup | None = None
         self._capacity = Capacity(node, engines, catalog, settings)
         self.labels = Labels(
             store, gate, lambda: [node.name], lambda name, there: self.sensitive.needing(name, dict(there))
@@ -96,7 +86,7 @@ class Deployments:
         """Held from the look at the host to the accepted change: two may not be admitted against the same room."""
         self.link = GatewayLink(
             node, store, gate, paths, settings, allowed=allowed, keys=keys, limited=limited,
-            on_live=self._figures.live,            gateway_uid=gateway_uid, clock=clock, name=name,
+            on_live=self._figures.live, gateway_uid=gateway_uid, clock=clock, name=name,
         )  # fmt: skip
         self._yard = Yard(
             store=store, gate=gate, node=node, engines=engines, catalog=catalog, link=self.link, settings=settings,
@@ -133,53 +123,6 @@ class Deployments:
             for runner in list(self._runners.values()):
                 self._tell(runner)
                 group.create_task(self._live(runner))
-
-    async def _live(self, runner: Runner) -> None:
-        await runner.run()
-        self._runners.pop(runner.id, None)
-        if not self._of(runner.deployment):
-            self._leaving.pop(runner.deployment, None)
-        self._bus.publish("replica.gone", f"replica:{runner.id}")
-        self._derive(runner.deployment)
-        async with self._changes:
-            self._changes.notify_all()
-
-    async def _watch(self) -> None:
-        async for launch in self._node.watch():
-            if launch.kind != "replica" or launch.alive:
-                continue
-            if self._strays.ended(launch.id):
-                async with self._changes:
-                    self._changes.notify_all()
-            for runner in self._runners.values():
-                runner.ended(launch)
-
-    # ---------------------------------------------------------------------------------------- what is there
-
-    def _notice(self) -> None:
-        """Before a state is said: a process that has just ended is not ready, though its keeper still writes."""
-        for runner in self._runners.values():
-            runner.notice()
-
-    def ls(self) -> list[Deployment]:
-        self._notice()
-        return [self._derived.get(name) or self._derive(name) for name in sorted(self._wanted)]  # type: ignore[misc]
-
-    def get(self, name: str) -> Deployment:
-        """Raises `NotFound`."""
-        if name not in self._wanted:
-            raise self._unknown(name)
-        self._notice()
-        return self._derive(name)  # type: ignore[return-value]
-
-    def replicas(self) -> list[Replica]:
-        self._notice()
-        mine = sorted((runner.view for runner in self._runners.values()), key=lambda view: view.place)
-        return mine + self._strays.replicas()
-
-    def launches(self) -> list[str]:
-        """Launch ids that live, for sampling."""
-        return [r.launch.id for r in self._runners.values() if r.launch is not None and r.launch.alive]
 
     # ---------------------------------------------------------------------------------------- verbs
 
@@ -385,20 +328,6 @@ class Deployments:
 
     # ---------------------------------------------------------------------------------------- inside
 
-    def _holdings(self, except_for: str = "") -> list[Holding]:
-        """What replicas hold: running ones, and those admitted that have not started yet."""
-        held = []
-        for runner in self._runners.values():
-            wanted = self._wanted.get(runner.deployment)
-            due = wanted is not None and wanted.wanted == "running" and runner.view.state != "failed"
-            if runner.deployment != except_for and (runner.holds or due):
-                held.append(Holding(plan_bytes=runner.view.plan_bytes, anon_bytes=runner.view.anon_bytes))
-        return held
-
-    def _touched(self, name: str) -> int:
-        """Private memory of a deployment's replicas, which is free again when they are replaced (bytes)."""
-        return sum(runner.view.anon_bytes for runner in self._of(name))
-
     async def _waits(self, replica: str) -> str:
         """The last look before a launch; replicas that only wait don't hold each other up."""
         wanted = self._wanted.get(replica.rpartition("/")[0])
@@ -421,91 +350,8 @@ class Deployments:
         wanted = self._wanted.get(name)
         return wanted.spec if wanted is not None else None
 
-    def derive_all(self) -> None:
-        """Rights or marks have changed: what is shown of deployments may be different."""
-        for name in self._wanted:
-            self._derive(name)
-
     def _row(self, db: sqlite3.Connection, name: str) -> tables.Wanted:
         row = tables.one_wanted(db, name)
         if row is None:
             raise self._unknown(name)
         return row
-
-    def _unknown(self, name: str) -> NotFound:
-        whole, slash, index = name.rpartition("/")
-        if slash and whole in self._wanted and index.isdecimal():
-            return NotFound(
-                f"{name} is one replica of the deployment {whole}",
-                "a deployment is started, stopped, changed and removed as a whole",
-                f"name {whole}, or `corral scale {whole} N` for fewer or more replicas",
-            )
-        return missing("deployment", name)
-
-    def _of(self, name: str) -> list[Runner]:
-        mine = (runner for runner in self._runners.values() if runner.deployment == name)
-        return sorted(mine, key=lambda runner: runner.view.place)
-
-    def _running(self) -> int:
-        return sum(r.launch is not None and r.launch.alive for r in self._runners.values())
-
-    def _accept(self, wanted: tables.Wanted, *, anew: bool = False) -> None:
-        """After the commit: tell the runners, with new ones for new replicas."""
-        name = wanted.spec.name
-        self._wanted[name] = wanted
-        if anew:
-            self._newer[name] = wanted.version
-        self._leaving.pop(name, None)
-        for index in range(wanted.spec.replicas):
-            replica = f"{name}/{index}"
-            if replica not in self._runners and self._tasks is not None:
-                self._runners[replica] = Runner(self._yard, name, index, None)
-                self._tasks.create_task(self._live(self._runners[replica]))
-        for runner in self._of(name):
-            self._tell(runner, anew=anew)
-        self._derive(name)
-        self.link.set_routes(self._routes())  # one without replicas has a way too: it says why it takes nothing
-
-    def _tell(self, runner: Runner, *, anew: bool = False) -> None:
-        wanted = self._wanted.get(runner.deployment)
-        if wanted is not None and runner.index >= wanted.spec.replicas:
-            wanted = None
-        runner.want(wanted, anew=anew)
-
-    def _changed(self, view: Replica) -> None:
-        self._bus.publish("replica", f"replica:{view.id}", view)
-        self._derive(view.deployment)
-        self.link.set_routes(self._routes())
-        if self._tasks is not None:
-            self._wakeup()
-
-    def _wakeup(self) -> None:
-        async def notify() -> None:
-            async with self._changes:
-                self._changes.notify_all()
-
-        if self._tasks is not None:
-            self._tasks.create_task(notify())
-
-    def _routes(self) -> list[wire.Route]:
-        routes = []
-        for name, wanted in sorted((self._leaving | self._wanted).items()):
-            ways = [way for runner in self._of(name) if (way := runner.route()) is not None]
-            if ways or name in self._wanted:
-                shown, engine = self._derived.get(name), self._engines.get(wanted.spec.engine)
-                soon = name in self._wanted and expected(wanted, self._views(name, wanted), self._clock())
-                state = shown.state if shown else "removed"
-                routes.append(route_of(wanted, state, ways, engine.abilities, expected=soon))
-        return routes
-
-    def _derive(self, name: str) -> Deployment | None:
-        wanted = self._wanted.get(name)
-        if wanted is None:
-            return None
-        newer = self._newer.get(name, wanted.version)
-        return self._derived.derive(
-            wanted, self._views(name, wanted), self.sensitive.of(name), newer=newer if newer != wanted.version else 0
-        )
-
-    def _views(self, name: str, wanted: tables.Wanted) -> list[Replica]:
-        return [r.view_for(wanted) for r in self._of(name) if r.index < wanted.spec.replicas]
