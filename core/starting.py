@@ -7,6 +7,7 @@ that knows nothing of the models which people look for.
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import pwd
 import subprocess
@@ -97,6 +98,24 @@ def _holder(paths: Paths) -> int:
     except (OSError, msgspec.MsgspecError, IndexError, ValueError):
         return 0
     return told.pid if state not in (b"Z", b"X") and int(rest[18]) == told.start_time else 0
+
+
+def runs(paths: Paths) -> bool:
+    """Whether a daemon of this state folder lives, or a model or gateway that one has launched; taken for so where that
+    cannot be looked at."""
+    return bool(_holder(paths)) or any(_held(each) for each in paths.records.glob("*/lock"))
+
+
+def _held(lock: Path) -> bool:
+    """Whether somebody lives who has this lock of a launch (`core.nodes.records`, which no terminal may import)."""
+    try:
+        with lock.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return False
 
 
 async def answers(path: Path) -> bool:

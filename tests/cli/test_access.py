@@ -31,8 +31,13 @@ def test_grants_roles_and_teams_from_the_command_line(home: Path) -> None:
     assert "denies it" in corral("access", "explain", "bin", "deployments.stop", "deployment:a-chat", code=4)
     assert "not deployments.stop" in corral("access", "matrix", "--subject", "user:bin")
 
-    assert "revoke these first" in corral("access", "teams", "rm", "ml", "--yes", code=1)
+    assert "revoke these first" in corral("access", "teams", "rm", "ml", code=1)  # said before anything is asked
     corral("access", "revoke", made["id"], "--reason", "over")
+    corral("accounts", "create", "nightly", "--owner", "team:ml")
+    assert "remove these first" in corral("access", "teams", "rm", "ml", code=1)
+    corral("accounts", "rm", "nightly", "--yes")
+    assert "there is no team" in corral("access", "teams", "rm", "nobodys", code=3)
+    assert "--yes" in corral("access", "teams", "rm", "ml", code=2)
     corral("access", "teams", "rm", "ml", "--yes")
     assert "--yes" in corral("access", "roles", "rm", "starter", code=2)
     corral("access", "roles", "rm", "starter", "--yes")

@@ -10,6 +10,9 @@ from pathlib import Path
 import pytest
 from command import run as corral
 
+from core.nodes import proc
+from core.paths import user_paths
+
 pytestmark = [pytest.mark.journey, pytest.mark.timeout(120)]
 
 
@@ -128,6 +131,22 @@ def test_the_list_of_verbs_has_whole_sentences_in_80_columns(
 def test_version_without_a_daemon_and_status_exit_codes(home: Path) -> None:
     assert json.loads(corral("version", "--json").stdout)["daemon"] is None
     assert corral("status").returncode == 6
+
+
+def test_uninstall_stops_what_runs_without_a_daemon_and_starts_none_where_nothing_does(home: Path) -> None:
+    assert corral("ps").returncode == 0
+    gateway = json.loads(corral("status", "--json").stdout)["gateway_status"]["pid"]
+    assert corral("shutdown").returncode == 0
+    assert proc.start_time(gateway) is not None
+    assert corral("uninstall", "--yes").returncode == 0
+    assert proc.start_time(gateway) is None and not user_paths().state.exists()
+
+    assert corral("ps").returncode == 0
+    assert corral("shutdown", "--all").returncode == 0
+    (home / "corral.toml").write_text("[daemon\n")  # none could start
+    done = corral("uninstall", "--yes")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert not user_paths().state.exists() and not (home / "corral.toml").exists()
 
 
 def test_uninstall_takes_a_users_own_unit_along_and_asks_systemd_to_forget_it(

@@ -11,9 +11,9 @@ import click
 
 from core.client import Client
 from core.errors import Invalid, NotAllowed
-from core.nouns import Difference, Grant, Held, Role, Team
+from core.nouns import Difference, Grant, Held, Role
 from tui.amounts import MomentAhead, Span
-from tui.command import Nouns, Told, options, run, with_options
+from tui.command import Nouns, Spread, Told, options, run, with_options
 from tui.limits import UNSAID, rest
 from tui.lines import as_json, ask, listed, say, table, tell
 from tui.plain import line
@@ -62,7 +62,11 @@ def _merged(held: Sequence[Held]) -> list[tuple[str, str]]:
     return [(permission, ", ".join(dict.fromkeys(scopes))) for permission, scopes in found.items()]
 
 
-@click.group(cls=Nouns)
+class Access(Spread):
+    ELSEWHERE = {"teams": "teams"}
+
+
+@click.group(cls=Access)
 def access() -> None:
     """Who may do what: roles, grants, teams."""
 
@@ -352,53 +356,3 @@ async def _removable(client: Client, name: str) -> bool:
         return True
     own = any(role.name == name and not role.builtin for role in roles)
     return own and all(grant.what != name for grant in grants)
-
-
-# ------------------------------------------------------------------------------------------------ teams
-
-
-def _teams() -> None:
-    found: list[Team] = run(lambda client: client.access.teams())
-    listed(
-        found,
-        lambda each: each.name,
-        ("TEAM", "MEMBERS"),
-        lambda each: (each.name, ", ".join(map(str, each.members)) or "-"),
-        empty="there is no team: `corral access teams set NAME --member user:alice`",
-    )
-
-
-@access.group("teams", cls=Nouns, invoke_without_command=True)
-@with_options
-@click.pass_context
-def teams(context: click.Context) -> None:
-    """Groups of Corral's own: the same as `corral access teams ls`."""
-    if context.invoked_subcommand is None:
-        _teams()
-
-
-@teams.command("ls")
-@with_options
-def teams_ls() -> None:
-    """All teams and who is in them."""
-    _teams()
-
-
-@teams.command("set")
-@click.argument("name")
-@click.option("--member", "members", multiple=True, help="user:alice or group:staff; all of them are named")
-@with_options
-def teams_set(name: str, members: tuple[str, ...]) -> None:
-    """Say who is in a team: those that are named, and nobody else."""
-    made = run(lambda client: client.access.put_team(name, members))
-    tell(made, f"team {made.name}: {line(', '.join(map(str, made.members))) or 'nobody'}")
-
-
-@teams.command("rm")
-@click.argument("name")
-@with_options
-def teams_rm(name: str) -> None:
-    """Remove a team that has no grants."""
-    ask(f"Remove the team {line(name)}?")
-    run(lambda client: client.access.rm_team(name))
-    tell({"removed": name}, f"team {line(name)} is removed")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from core import program_version, systemd
+from core import program_version, starting, systemd
 from core.client import Client
 from core.nouns import API_VERSION
 from core.paths import cache_folder, system_paths, user_paths
@@ -198,8 +198,9 @@ def uninstall() -> None:
         places={what: str(place) for place, what in places},
     )
     options().user = not shared
-    if any(what == STATE for _, what in places):
-        # A daemon is started if none runs: it finds the models that still run and stops them.
+    if starting.runs(system_paths() if shared else user_paths()):
+        # A daemon is started if only models run: it finds and stops them. With nothing to stop, none is: a console that
+        # is open would come back with it.
         if shared:
             _systemctl("start", systemd.UNIT)
         run(_stop_all)
