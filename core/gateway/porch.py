@@ -12,6 +12,8 @@ import ssl
 from collections.abc import Callable
 
 from core.gateway.crowd import Crowd, place
+from core.gateway.errors import Refusal
+from core.gateway.listener import answer_head
 
 log = logging.getLogger("gateway")
 
@@ -26,6 +28,13 @@ AT_ONCE = 64
 """Connections that are accepted in one turn of the loop."""
 FULL_S = 0.5
 """Pause where there is no descriptor left: without one the loop would turn as fast as it can."""
+LINGER_S = 2.0
+"""How long what a client still sends that was told off is dropped: it finds our words, and no broken connection."""
+_PLAIN = Refusal(
+    400, "this port speaks TLS, and plain HTTP came: say https:// in the URL (a key that came with it was readable)",
+    "bad_request",
+).body()  # fmt: skip
+_TOLD = b"%bContent-Length: %d\r\n\r\n%b" % (answer_head(400, b"application/json", False, False), len(_PLAIN), _PLAIN)
 _FULL = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
@@ -84,13 +93,43 @@ class Porch:
         self._guests.pop(task, None)
 
     async def _welcome(self, guest: socket.socket, where: str) -> None:
+        until = self._loop.time() + HANDSHAKE_S
         try:
+            async with asyncio.timeout_at(until):
+                first = await self._first(guest)
+            if first.isalpha():  # a method; a handshake begins with no letter
+                await self._tell_off(guest)
+                return
             await self._loop.connect_accepted_socket(
-                self._serve, guest, ssl=self.context, ssl_handshake_timeout=HANDSHAKE_S, ssl_shutdown_timeout=SHUTDOWN_S
-            )
+                self._serve, guest, ssl=self.context, ssl_handshake_timeout=max(0.1, until - self._loop.time()),
+                ssl_shutdown_timeout=SHUTDOWN_S,
+            )  # fmt: skip
         except (OSError, asyncio.CancelledError):  # ssl.SSLError is an OSError
             self.failed += 1
             with contextlib.suppress(OSError):
                 guest.close()
         finally:
             self._crowd.leave(where)
+
+    async def _first(self, guest: socket.socket) -> bytes:
+        """The first byte that came, which is left where it is; nothing from who has gone."""
+        while True:
+            try:
+                return guest.recv(1, socket.MSG_PEEK)
+            except BlockingIOError:
+                came = asyncio.Event()
+                self._loop.add_reader(guest, came.set)
+                try:
+                    await came.wait()
+                finally:
+                    self._loop.remove_reader(guest)
+
+    async def _tell_off(self, guest: socket.socket) -> None:
+        """Nothing of what came is read as a request."""
+        self.failed += 1
+        with guest, contextlib.suppress(OSError):
+            guest.send(_TOLD)
+            guest.shutdown(socket.SHUT_WR)
+            async with asyncio.timeout(LINGER_S):
+                while await self._loop.sock_recv(guest, 1 << 16):
+                    pass

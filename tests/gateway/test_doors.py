@@ -82,10 +82,24 @@ async def test_a_key_is_taken_over_tls_and_plain_text_there_is_not(gateway, stub
     with pytest.raises((ssl.SSLError, OSError)):
         async with connected(live, ssl.create_default_context()):
             pass
-    with contextlib.suppress(OSError):
-        assert b"HTTP" not in await asked(live, None, request(ASK))
+    answer = await asked(live, None, request(ASK))
+    assert answer.startswith(b"HTTP/1.1 400 ") and b"this port speaks TLS, and plain HTTP came" in answer
     told = await gateway.told(lambda live: live.doors[0].failed >= 2)
     assert told.doors[0].trouble == ""
+    assert b" 200 " in await asked(live, trusting(files), request(ASK))
+
+
+@pytest.mark.parametrize("sent", [b"P", b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n", b"POST " + b"a" * 3_000_000])
+async def test_who_speaks_plain_http_to_tls_reads_why_though_he_still_sends(gateway, stub, tmp_path, sent):
+    files, _ = issued(tmp_path)
+    live = await gateway.route(stub, keys=[KEY], doors=(Listen(f"127.0.0.1:{port()}", True),), files=files)
+    async with connected(live, None) as (reader, writer), asyncio.timeout(10):
+        writer.write(sent)
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert b" 400 " in head and b"Connection: close" in head
+        body = await reader.readexactly(int(head.split(b"Content-Length: ")[1].split(b"\r\n")[0]))
+        assert "say https:// in the URL" in json.loads(body)["error"]["message"] and await reader.read() == b""
+    assert (await gateway.told(lambda live: live.doors[0].failed)).doors[0].failed == 1
     assert b" 200 " in await asked(live, trusting(files), request(ASK))
 
 
