@@ -39,12 +39,15 @@ class CatalogueFile(Noun, frozen=True, kw_only=True):
 
 
 class Score(Noun, frozen=True, kw_only=True):
-    """A public score. Scores of different benchmarks, or the same by different hands, are no measure of each other."""
+    """A public score. Only scores of the same benchmark say which of two models is the better one, and the less so the
+    more their variants differ."""
 
     use: str
     """Which of `USES` it tells of."""
     benchmark: str
-    """With its variant, as its source calls it: `HumanEval pass@1`."""
+    """As everybody calls it: `HumanEval`."""
+    variant: str = ""
+    """How it was run, as its source says: `0-shot`, `simple-evals`."""
     value: float
     of: float = 100
     """The best possible value."""

@@ -10,7 +10,7 @@ import msgspec
 from core.catalog.curated.layout import NoLayout
 from core.catalog.curated.lines import Place
 from core.catalog.curated.mixture import BASE
-from core.catalog.curated.sizes import computed_bytes, counted, shape_from
+from core.catalog.curated.sizes import Sized
 from core.errors import BadModel
 from core.nouns import USES, CatalogueEntry, CatalogueFile, ModelShape, Score, Source
 
@@ -51,6 +51,7 @@ class FileOf(_Strict, kw_only=True):
 class ScoreOf(_Strict, kw_only=True):
     use: str
     benchmark: str
+    variant: str = ""
     value: float
     of: float = 100
     source: str = ""
@@ -128,8 +129,9 @@ class _Reading:
         if source := self.source("uses", told.uses_source, "uses_source"):
             self.cited["uses"] = source
         header = self.header()
-        files = self.files(header)
-        params, active = self.params(header)
+        sized = self.sized(header)
+        files = self.files(sized)
+        params, active = self.params(sized)
         found = CatalogueEntry(
             name=told.name,
             family=self.family.family,
@@ -141,7 +143,7 @@ class _Reading:
             licence=self.words("licence"),
             repo=self.repo(),
             files=files,
-            shape=self.shape(header, files),
+            shape=self.shape(sized, files),
             header=header,
             scores=self.scores(),
             notes=told.notes,
@@ -217,24 +219,27 @@ class _Reading:
             self.cited["shape"] = source
         return _flat(told)
 
-    def shape(self, header: dict[str, Any], files: tuple[CatalogueFile, ...]) -> ModelShape | None:
-        if not header:
+    def sized(self, header: dict[str, Any]) -> Sized | None:
+        try:
+            return Sized(header) if header else None
+        except NoLayout as error:
+            raise self.bad("shape", "the shape cannot be sized", str(error)) from None
+
+    def shape(self, sized: Sized | None, files: tuple[CatalogueFile, ...]) -> ModelShape | None:
+        if sized is None:
             return None
         kind = next((each.quantization for each in files if each.quantization in BASE), "F16")
         try:
-            found = shape_from(header, kind)
-        except (NoLayout, BadModel) as error:
-            raise self.bad("shape", "the shape cannot be sized", str(error)) from None
+            found = sized.shape(kind)
+        except (KeyError, BadModel) as error:
+            raise self.bad("shape", "the shape cannot be sized", f"it lacks {error}") from None
         same = next((each.bytes for each in files if each.quantization == kind and not each.computed), 0)
         return msgspec.structs.replace(found, tensor_bytes=same) if same else found
 
-    def params(self, header: dict[str, Any]) -> tuple[int, int]:
+    def params(self, sized: Sized | None) -> tuple[int, int]:
         params, active = self.number("params"), self.number("active_params")
-        if header and not (params and active):
-            try:
-                all_of, passed = counted(header)
-            except NoLayout as error:
-                raise self.bad("shape", "the shape cannot be sized", str(error)) from None
+        if sized is not None and not (params and active):
+            all_of, passed = sized.counted()
             if not params:
                 params = all_of
                 self.computed.append("params")
@@ -245,7 +250,7 @@ class _Reading:
             raise self.bad("active_params", f"{active} of {params} parameters are used", "that is more than there are")
         return params, active
 
-    def files(self, header: dict[str, Any]) -> tuple[CatalogueFile, ...]:
+    def files(self, sized: Sized | None) -> tuple[CatalogueFile, ...]:
         out: list[CatalogueFile] = []
         for place, told in enumerate(self.told.files):
             figure = f"files {told.quantization}"
@@ -254,13 +259,12 @@ class _Reading:
             if not told.bytes:
                 if not told.computed:
                     raise self.bad("files", f"{figure} has no size", "say its bytes, or `computed = true`", place)
-                try:
-                    size = computed_bytes(header, told.quantization) if header else 0
-                except (NoLayout, KeyError) as error:
-                    why = str(error) if isinstance(error, NoLayout) else f"there is a rule for {', '.join(BASE)}"
-                    raise self.bad("files", f"{figure} cannot be computed", why, place) from None
-                if not size:
+                if sized is None:
                     raise self.bad("files", f"{figure} cannot be computed", "there is no shape", place)
+                if told.quantization not in BASE:
+                    raise self.bad("files", f"{figure} cannot be computed", f"there is a rule for {', '.join(BASE)}",
+                                   place)  # fmt: skip
+                size = sized.bytes(told.quantization)
                 out.append(CatalogueFile(quantization=told.quantization, bytes=size, computed=True))
                 continue
             if told.computed:
@@ -274,14 +278,19 @@ class _Reading:
     def scores(self) -> tuple[Score, ...]:
         out: list[Score] = []
         for place, told in enumerate(self.told.scores):
-            if told.use not in self.told.uses and told.use not in USES:
+            if told.use not in USES:
                 raise self.bad("scores", f"{told.use!r:.40} is no use", f"uses are {', '.join(USES)}", place)
             if not 0 <= told.value <= told.of:
                 raise self.bad("scores", f"{told.benchmark} is {told.value:g}", f"it lies from 0 to {told.of:g}", place)
             if any((each.use, each.benchmark) == (told.use, told.benchmark) for each in out):
                 raise self.bad("scores", f"{told.benchmark} is there twice", "one value a use and benchmark", place)
+            if not told.benchmark.strip():
+                raise self.bad("scores", "a score has no benchmark", "a number alone says nothing", place)
             source = self.source(f"score {told.benchmark}", told.source, "scores", place)
-            out.append(Score(use=told.use, benchmark=told.benchmark, value=told.value, of=told.of, source=source))
+            out.append(
+                Score(use=told.use, benchmark=told.benchmark, variant=told.variant, value=told.value, of=told.of,
+                      source=source)
+            )  # fmt: skip
         return tuple(out)
 
 

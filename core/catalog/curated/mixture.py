@@ -23,6 +23,8 @@ BASE = {
 FALLBACK = {"IQ4_XS": "IQ4_NL", "Q2_K": "Q4_0", "Q3_K": "Q4_0", "Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q6_K": "Q8_0"}
 """For rows that aren't whole blocks."""
 BLOCKS = {name: (weights, length) for name, weights, length in TYPES.values()}
+VALUES = ("attn_v", "attn_qkv", "attn_kv_b")
+"""The values of attention, which suffer most from few bits."""
 _LAYER = re.compile(r"blk\.(\d+)\.")
 _WHOLE = ("_norm.weight", "ffn_gate_inp.weight", "position_embd.weight", "token_types.weight")
 """Matrices that are never quantised; one-dimensional tensors and biases aren't either."""
@@ -32,20 +34,15 @@ def typed(header: Header, found: Sequence[Tensor], quantization: str) -> list[tu
     """(name, type, dimensions, bytes) of each tensor. Raises `KeyError` for a quantisation without a rule."""
     base = BASE[quantization]
     tied = not any(name == "output.weight" for name, _ in found)
-    layers = int(header["block_count"])
-    experts = int(header.get("expert_count", 0))
-    values = [name for name, _ in found if _is_value(name)]
+    rules = _Rules(header, quantization, tied, sum(_part(name) in VALUES for name, _ in found))
     out = []
-    seen = 0
     for name, dims in found:
-        if len(dims) < 2 or not name.endswith(".weight") or name.endswith(_WHOLE):
+        if len(dims) < 2 or name.endswith(_WHOLE) or not name.endswith(".weight"):
             kind = "F32"
         elif base in ("F32", "F16", "BF16"):
             kind = base
         else:
-            kind = _kind(header, name, dims, quantization, tied, layers, experts, seen, len(values))
-            kind = _fitting(kind, dims[0])
-        seen += _is_value(name)
+            kind = _fitting(rules.kind(name, dims), dims[0])
         out.append((name, kind, dims, bytes_of(kind, dims)))
     return out
 
@@ -55,9 +52,9 @@ def bytes_of(kind: str, dims: tuple[int, ...]) -> int:
     return size(dims) // weights * length
 
 
-def _is_value(name: str) -> bool:
-    """Of the values of attention, which suffer most from few bits."""
-    return any(part in name for part in ("attn_v.weight", "attn_qkv.weight", "attn_kv_b.weight"))
+def _part(name: str) -> str:
+    """`attn_v` of `blk.3.attn_v.weight`."""
+    return name.removesuffix(".weight").rpartition(".")[2]
 
 
 def _fitting(kind: str, row: int) -> str:
@@ -70,61 +67,64 @@ def _more_bits(layer: int, layers: int) -> bool:
     return layer < layers // 8 or layer >= 7 * layers // 8 or (layer - layers // 8) % 3 == 2
 
 
-def _kind(
-    header: Header, name: str, dims: tuple[int, ...], quantization: str, tied: bool, layers: int, experts: int,
-    value: int, values: int,
-) -> str:  # fmt: skip
-    """`value` is how many tensors of the values came before, of `values`."""
-    base = BASE[quantization]
-    if name == "output.weight" or (tied and name == "token_embd.weight"):
-        if quantization == "MXFP4" or dims[0] % BLOCKS[base][0] or base == "Q8_0":
-            return "Q8_0"
-        return "Q6_K"
-    if quantization == "MXFP4":
-        return "MXFP4" if len(dims) > 2 else "Q8_0"
-    found = _LAYER.match(name)
-    layer = int(found[1]) if found else 0
-    if _is_value(name):
-        shared = int(header.get("attention.head_count_kv", header["attention.head_count"]))
-        return _value(header, quantization, base, int(header["attention.head_count"]) // shared, layers, experts,
-                      value, values)  # fmt: skip
-    if "attn_k.weight" in name:
-        return "Q8_0" if experts == 8 else base
-    if "ffn_down" in name:
-        return _down(quantization, base, layer, layers)
-    if "attn_output.weight" in name:
-        if experts == 8:
-            return "Q5_K" if quantization in ("Q2_K", "Q3_K_M", "Q4_K_S", "Q4_K_M", "IQ4_XS") else base
-        return {"Q2_K": "Q3_K", "Q3_K_M": "Q4_K"}.get(quantization, base)
-    return base
+class _Rules:
+    """The rules for one file; they count, so tensors come in the file's order."""
 
+    def __init__(self, header: Header, quantization: str, tied: bool, values: int) -> None:
+        self.quantization, self.base, self.tied = quantization, BASE[quantization], tied
+        self.layers, self.experts = int(header["block_count"]), int(header.get("expert_count", 0))
+        heads = int(header["attention.head_count"])
+        self.per_key = heads // int(header.get("attention.head_count_kv", heads))
+        self.large = self.layers == 80 and header["architecture"] in ("llama", "qwen2") and self.per_key > 1
+        self.values, self.value = values, 0
 
-def _value(
-    header: Header, quantization: str, base: str, per_key: int, layers: int, experts: int, at: int, of: int
-) -> str:  # fmt: skip
-    kind = base
-    if quantization == "Q2_K":
-        kind = "Q4_K" if per_key >= 4 else "Q3_K"
-    elif quantization == "Q3_K_M":
-        kind = "Q5_K" if at < 2 else "Q4_K"
-    elif quantization == "IQ4_XS" and per_key >= 4:
-        kind = "Q5_K"
-    elif quantization in ("Q4_K_M", "Q5_K_M") and _more_bits(at, of):
-        kind = "Q6_K"
-    elif quantization == "Q4_K_S" and at < 4:
-        kind = "Q5_K"
-    if layers == 80 and header["architecture"] in ("llama", "qwen2") and per_key > 1 and kind in ("Q3_K", "Q4_K"):
-        kind = "Q5_K"
-    return "Q8_0" if experts == 8 else kind
+    def kind(self, name: str, dims: tuple[int, ...]) -> str:
+        part = _part(name)
+        if part == "output" or (self.tied and part == "token_embd"):
+            if self.quantization == "MXFP4" or dims[0] % BLOCKS[self.base][0] or self.base == "Q8_0":
+                return "Q8_0"
+            return "Q6_K"
+        if self.quantization == "MXFP4":
+            return "MXFP4" if len(dims) > 2 else "Q8_0"
+        if part in VALUES:
+            self.value += 1
+            return self._of_values(self.value - 1)
+        if part == "attn_k":
+            return "Q8_0" if self.experts == 8 else self.base
+        if part.startswith("ffn_down"):
+            found = _LAYER.match(name)
+            return self._down(int(found[1]) if found else 0)
+        if part == "attn_output":
+            if self.experts == 8:
+                few = self.quantization in ("Q2_K", "Q3_K_M", "Q4_K_S", "Q4_K_M", "IQ4_XS")
+                return "Q5_K" if few else self.base
+            return {"Q2_K": "Q3_K", "Q3_K_M": "Q4_K"}.get(self.quantization, self.base)
+        return self.base
 
+    def _of_values(self, at: int) -> str:
+        kind, few = self.base, self.quantization
+        if few == "Q2_K":
+            kind = "Q4_K" if self.per_key >= 4 else "Q3_K"
+        elif few == "Q3_K_M":
+            kind = "Q5_K" if at < 2 else "Q4_K"
+        elif few == "IQ4_XS" and self.per_key >= 4:
+            kind = "Q5_K"
+        elif few in ("Q4_K_M", "Q5_K_M") and _more_bits(at, self.values):
+            kind = "Q6_K"
+        elif few == "Q4_K_S" and at < 4:
+            kind = "Q5_K"
+        if self.large and kind in ("Q3_K", "Q4_K"):
+            kind = "Q5_K"
+        return "Q8_0" if self.experts == 8 else kind
 
-def _down(quantization: str, base: str, layer: int, layers: int) -> str:
-    if quantization == "Q2_K":
-        return "Q3_K"
-    if quantization == "Q3_K_M":
-        return "Q5_K" if layer < layers // 16 else "Q4_K"
-    if quantization in ("Q4_K_M", "Q5_K_M") and _more_bits(layer, layers):
-        return "Q6_K"
-    if quantization in ("Q4_K_S", "IQ4_XS") and layer < layers // 8:
-        return "Q5_K"
-    return base
+    def _down(self, layer: int) -> str:
+        few = self.quantization
+        if few == "Q2_K":
+            return "Q3_K"
+        if few == "Q3_K_M":
+            return "Q5_K" if layer < self.layers // 16 else "Q4_K"
+        if few in ("Q4_K_M", "Q5_K_M") and _more_bits(layer, self.layers):
+            return "Q6_K"
+        if few in ("Q4_K_S", "IQ4_XS") and layer < self.layers // 8:
+            return "Q5_K"
+        return self.base
