@@ -208,7 +208,7 @@ class Daemon:
                 usage=UsageReader(self.store, lambda: self.in_force.settings.usage),
                 status=self.status, shutdown=self._asked_to_stop, reload=self._asked_to_reload,
                 certificates=Certificates(self.gate, self.paths, accounts.gateway.uid if accounts else None),
-                owner_uid=os.getuid(),
+                owner_uid=os.getuid(), own_entries=self.paths.catalogue,
             ),
         )  # fmt: skip
         runner = web.AppRunner(server.app, access_log=None, shutdown_timeout=1.0, handle_signals=False)

@@ -164,6 +164,11 @@ class Paths(msgspec.Struct, frozen=True):
         return self.config.parent / "keys"
 
     @property
+    def catalogue(self) -> Path:
+        """Own entries of the curated list, *.toml (docs/catalogue.md); people write them."""
+        return self.config.parent / "catalogue"
+
+    @property
     def models(self) -> Path:
         """objects/<2 hex>/<sha256> (mode 0444) and incoming/ (what is being written)."""
         return self.state / "models"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Awaitable, Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -14,6 +15,7 @@ from core.access import Access, Gate, Glass, Inquiry, Keys, Limiter, ServiceAcco
 from core.api.access import add_access
 from core.api.accounts import add_accounts
 from core.api.audit import add_audit
+from core.api.catalogue import add_catalogue
 from core.api.chats import add_chats
 from core.api.keys import add_keys
 from core.api.limits import add_limits
@@ -95,6 +97,7 @@ class Services:
         reload: Callable[[Call], Awaitable[None]],
         certificates: Certificates,
         owner_uid: int,
+        own_entries: Path,
     ) -> None:
         self.bus, self.gate, self.access, self.keys, self.store = bus, gate, access, keys, store
         self.service_accounts, self.glass = service_accounts, glass
@@ -106,7 +109,7 @@ class Services:
         self.vault, self.rules, self.holds, self.forgetting, self.others = vault, rules, holds, forgetting, others
         self.facts, self.status, self.shutdown, self.reload = facts, status, shutdown, reload
         self.certificates = certificates
-        self.owner_uid = owner_uid
+        self.owner_uid, self.own_entries = owner_uid, own_entries
 
     def sight(self, call: Call) -> Sight:
         """What this caller sees."""
@@ -118,6 +121,7 @@ def add_routes(server: Server, s: Services) -> None:
     _daemon(server, s)
     add_audit(server, s.audit, s.reader, s.signer, s.exporter, s.archiver, s.gate, s.bus, s.inquiry, s.usage, s.status)
     add_models(server, s.catalog, s.deployments, s.engines, s.gate, s.sight, s.owner_uid)
+    add_catalogue(server, s.own_entries)
     _deployments(server, s)
     add_chats(server, s.chats)
     add_privacy(server, s.vault, s.rules, s.holds, s.forgetting, s.others)

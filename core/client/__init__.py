@@ -20,6 +20,7 @@ from core.client.access import AccessCalls
 from core.client.accounts import AccountCalls
 from core.client.audit import ProofCalls
 from core.client.catalog import CatalogCalls, model_path, part
+from core.client.catalogue import CuratedCalls
 from core.client.keys import KeyCalls
 from core.client.limits import LimitCalls
 from core.client.nodes import NodeCalls
@@ -68,6 +69,7 @@ class Client(Transport):
         self.access = AccessCalls(self)
         self.accounts = AccountCalls(self)
         self.catalog = CatalogCalls(self)
+        self.curated = CuratedCalls(self)
         self.keys = KeyCalls(self)
         self.limits = LimitCalls(self)
         self.nodes = NodeCalls(self)

@@ -20,9 +20,10 @@ ENDED = ("done", "failed", "cancelled")
 
 
 class Models(Spread):
-    ELSEWHERE = dict.fromkeys(
-        ("versions", "alias", "diff", "history", "template", "note", "gc", "verify"), "versions"
-    )  # fmt: skip
+    ELSEWHERE = {
+        **dict.fromkeys(("versions", "alias", "diff", "history", "template", "note", "gc", "verify"), "versions"),
+        "catalogue": "catalogue",
+    }
 
 
 @click.group(cls=Models, invoke_without_command=True)

@@ -149,10 +149,8 @@ class _Reading:
             notes=told.notes,
             own=self.own,
         )
-        unknown = [each for each in ("params", "ctx", "licence", "repo", "files", "shape", "scores")
+        unknown = [each for each in ("params", "active_params", "ctx", "licence", "repo", "files", "shape", "scores")
                    if not getattr(found, each)]  # fmt: skip
-        if params and not active:
-            unknown.insert(1, "active_params")
         return msgspec.structs.replace(
             found,
             licence_source=self.cited.get("licence"),
