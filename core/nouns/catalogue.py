@@ -73,7 +73,8 @@ class CatalogueEntry(Noun, frozen=True, kw_only=True):
     """`ORG/REPO` where its GGUF files are pulled from."""
     files: tuple[CatalogueFile, ...] = ()
     shape: ModelShape | None = None
-    """For sizing, with the tensors of the first of `files`; `core.catalog.curated.shape_for` makes that of another."""
+    """For sizing, with the tensors of the first of `files` for whose quantisation there is a rule;
+    `core.catalog.curated.shape_for` makes that of another."""
     header: dict[str, Any] = {}
     """What a GGUF header says of this shape, as the model's own configuration does (`block_count`, …)."""
     scores: tuple[Score, ...] = ()

@@ -228,11 +228,9 @@ class _Reading:
             return None
         kind = next((each.quantization for each in files if each.quantization in BASE), "F16")
         try:
-            found = sized.shape(kind)
+            return sized.shape(kind)
         except (KeyError, BadModel) as error:
             raise self.bad("shape", "the shape cannot be sized", f"it lacks {error}") from None
-        same = next((each.bytes for each in files if each.quantization == kind and not each.computed), 0)
-        return msgspec.structs.replace(found, tensor_bytes=same) if same else found
 
     def params(self, sized: Sized | None) -> tuple[int, int]:
         params, active = self.number("params"), self.number("active_params")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from functools import lru_cache
 from typing import Any
 
 import msgspec
 
 from core.catalog.curated.layout import Header, active, size, tensors
-from core.catalog.curated.mixture import typed
+from core.catalog.curated.mixture import BASE, typed
 from core.catalog.shape import shape_of
 from core.nouns import CatalogueEntry, ModelShape
 
@@ -44,21 +45,24 @@ class Sized:
         meta: dict[str, Any] = {f"{arch}.{key}": value for key, value in self.header.items() if key not in HINTS}
         meta["general.architecture"] = arch
         found = [[name, kind, list(dims), count] for name, kind, dims, count in self.typed(quantization)]
-        return msgspec.structs.replace(shape_of([{"metadata": meta, "tensors": found}]), quantization=quantization)
+        read = {
+            "version": 3, "byteorder": sys.byteorder, "metadata": meta, "tensors": found, "data_start": 0,
+            "bytes": self.bytes(quantization),
+        }  # fmt: skip
+        return msgspec.structs.replace(shape_of([read]), quantization=quantization)
 
 
 def shape_for(entry: CatalogueEntry, quantization: str) -> ModelShape | None:
-    """The shape of one of an entry's files, its tensors included; None if the shape is not known. Bytes that were read
-    replace those that follow from the shape."""
+    """The shape of one of an entry's files, its tensors included; None if the shape is not known. The tensors of a
+    quantisation without a rule are not known one by one: its bytes are those that were read."""
     if not entry.header:
         return None
-    read = next((each.bytes for each in entry.files if each.quantization == quantization and not each.computed), 0)
-    try:
-        found = _remembered(msgspec.json.encode(entry.header), quantization)
-    except KeyError:
-        found = _remembered(msgspec.json.encode(entry.header), "F16")
-        found = msgspec.structs.replace(found, quantization=quantization, repack_bytes=0)
-    return msgspec.structs.replace(found, tensor_bytes=read) if read else found
+    header = msgspec.json.encode(entry.header)
+    if quantization in BASE:
+        return _remembered(header, quantization)
+    read = next((each.bytes for each in entry.files if each.quantization == quantization), 0)
+    found = _remembered(header, "F16")
+    return msgspec.structs.replace(found, quantization=quantization, repack_bytes=0, tensor_bytes=read)
 
 
 @lru_cache(512)
