@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 from core.errors import BadModel
-from core.keeper.gguf import REPACKED
+from core.keeper import gguf
 from core.nouns import ModelShape
 
 DENSE = ("llama", "gemma", "gemma2", "gemma3", "qwen2", "qwen3", "phi2", "phi3", "mistral", "smollm3", "starcoder2")
+REPACKED = {"Q4_0", "Q2_K", "Q4_K", "IQ4_NL"}
+KINDS = {
+    "projector": "a projector of pictures or sound", "adapter": "an adapter (LoRA)",
+    "control vector": "a control vector", "importance matrix": "an importance matrix",
+}  # fmt: skip
+"""In words, what core.keeper.gguf.kind calls so."""
 NAMES = {
     0: "F32", 1: "F16", 2: "Q4_0", 3: "Q4_1", 7: "Q8_0", 8: "Q5_0", 9: "Q5_1", 10: "Q2_K", 11: "Q3_K_S", 12: "Q3_K_M",
-    13: "Q3_K_L", 14: "Q4_K_S", 15: "Q4_K_M", 16: "Q5_K_S", 17: "Q5_K_M", 18: "Q6_K", 25: "IQ4_NL", 30: "IQ4_XS",
-    32: "BF16",
+    13: "Q3_K_L", 14: "Q4_K_S", 15: "Q4_K_M", 16: "Q5_K_S", 17: "Q5_K_M", 18: "Q6_K", 19: "IQ2_XXS", 20: "IQ2_XS",
+    21: "Q2_K_S", 22: "IQ3_XS", 23: "IQ3_XXS", 24: "IQ1_S", 25: "IQ4_NL", 26: "IQ3_S", 27: "IQ3_M", 28: "IQ2_S",
+    29: "IQ2_M", 30: "IQ4_XS", 31: "IQ1_M", 32: "BF16", 36: "TQ1_0", 37: "TQ2_0", 38: "MXFP4", 39: "NVFP4",
+    40: "Q1_0", 41: "Q2_0",
 }  # fmt: skip
-"""llama.cpp's general.file_type."""
+"""llama.cpp's general.file_type: `enum llama_ftype` of include/llama.h."""
 
 
 def shape_of(headers: Sequence[dict[str, Any]]) -> ModelShape:
@@ -26,11 +35,7 @@ def shape_of(headers: Sequence[dict[str, Any]]) -> ModelShape:
     names = [tensor[0] for tensor in tensors]
     if len(set(names)) != len(names):
         raise BadModel("the parts hold the same tensor twice", "they are not parts of one model")
-    arch = meta.get("general.architecture")
-    if not isinstance(arch, str) or not arch:
-        raise BadModel("the file names no architecture", "general.architecture is missing")
-    if arch in ("clip", "mmproj") or meta.get("general.type") in ("mmproj", "adapter"):
-        raise BadModel(f"this is no language model but {meta.get('general.type', arch)}", "import the model beside it")
+    arch = _runnable(headers)
 
     def number(key: str, default: int | None = None) -> int:
         value = meta.get(f"{arch}.{key}", default)
@@ -78,6 +83,29 @@ def shape_of(headers: Sequence[dict[str, Any]]) -> ModelShape:
         chat_template=isinstance(meta.get("tokenizer.chat_template"), str),
         open_questions=tuple(open_questions),
     )
+
+
+def _runnable(headers: Sequence[dict[str, Any]]) -> str:
+    """The architecture of what an engine on this machine can serve. Raises `BadModel`."""
+    kind, meta = gguf.kind(headers[0]), headers[0]["metadata"]
+    if kind == "":
+        raise BadModel("the file names no architecture", "general.architecture is missing")
+    if kind not in ("model", "vocabulary"):
+        raise BadModel(f"this is no language model but {KINDS[kind]}", "import the model beside it")
+    for header in headers:
+        if header["byteorder"] != sys.byteorder:
+            raise BadModel(
+                f"the file is {header['byteorder']}-endian",
+                f"it is whole, but engines read only the byte order of their machine, and this one is {sys.byteorder}-"
+                "endian",
+                "get the file that was made for this kind of machine",
+            )
+        if header["version"] < 2:
+            raise BadModel(
+                "the file is GGUF version 1", "it is whole, but engines of today read versions 2 and 3 alone",
+                "get the model anew, or convert it again from its original",
+            )  # fmt: skip
+    return str(meta["general.architecture"])
 
 
 def _sliding(arch: str, n_layer: int) -> tuple[bool, ...]:

@@ -1,7 +1,8 @@
 """Read the header of a GGUF file within bounds: 20-40 ms and a few MiB, because arrays are skipped, not built.
 
 Standard library only, syntax of Python 3.8, imports nothing of core, so that it also runs on other hosts:
-`python -I -S gguf.py FILE` prints the header as JSON. Format: the GGUF specification, versions 2 and 3.
+`python -I -S gguf.py FILE` prints the header as JSON. Format: the GGUF specification, versions 1 to 3, in the byte
+order of whichever machine the file was made for.
 """
 
 import json
@@ -25,8 +26,11 @@ WINDOW = 1 << 18
 SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 SIZES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
 STRING, ARRAY = 8, 9
+WORD, LONG = 4, 10
 
-# ggml type: (name, weights a block, bytes a block)
+# ggml type: (name, weights a block, bytes a block). From llama.cpp as llama-cpp-python 0.3.36 carries it: the numbers
+# are `enum ggml_type` of ggml/include/ggml.h, the sizes `type_traits` of ggml/src/ggml.c with the blocks of
+# ggml/src/ggml-common.h; up to Q1_0 they are GGML_QUANT_SIZES of the package gguf 0.19.0, too (a test compares).
 TYPES = {
     0: ("F32", 1, 4), 1: ("F16", 1, 2), 2: ("Q4_0", 32, 18), 3: ("Q4_1", 32, 20), 6: ("Q5_0", 32, 22),
     7: ("Q5_1", 32, 24), 8: ("Q8_0", 32, 34), 9: ("Q8_1", 32, 36), 10: ("Q2_K", 256, 84), 11: ("Q3_K", 256, 110),
@@ -35,9 +39,13 @@ TYPES = {
     20: ("IQ4_NL", 32, 18), 21: ("IQ3_S", 256, 110), 22: ("IQ2_S", 256, 82), 23: ("IQ4_XS", 256, 136),
     24: ("I8", 1, 1), 25: ("I16", 1, 2), 26: ("I32", 1, 4), 27: ("I64", 1, 8), 28: ("F64", 1, 8),
     29: ("IQ1_M", 256, 56), 30: ("BF16", 1, 2), 34: ("TQ1_0", 256, 54), 35: ("TQ2_0", 256, 66),
-    39: ("MXFP4", 32, 17),
+    39: ("MXFP4", 32, 17), 40: ("NVFP4", 64, 36), 41: ("Q1_0", 128, 18), 42: ("Q2_0", 64, 18),
 }  # fmt: skip
-REPACKED = {"Q4_0", "Q2_K", "Q4_K", "IQ4_NL"}
+REMOVED = {
+    4: "Q4_2", 5: "Q4_3", 31: "Q4_0_4_4", 32: "Q4_0_4_8", 33: "Q4_0_8_8", 36: "IQ4_NL_4_4", 37: "IQ4_NL_4_8",
+    38: "IQ4_NL_8_8",
+}  # fmt: skip
+"""Types that the format no longer has; no engine of today reads them."""
 
 
 class BadHeader(ValueError):
@@ -59,6 +67,8 @@ class Reader:
         self.data = b""
         self.kept = 0
         self.strings = 0
+        self.order = "<"
+        self.long = LONG  # of lengths and counts: version 1 has words there
 
     def window(self, count):
         """Make sure that `count` bytes at the cursor lie in the window; their place in it."""
@@ -85,12 +95,12 @@ class Reader:
         size = SIZES[code]
         self.check(size, what)
         at = self.window(size)
-        found = struct.unpack_from("<" + SCALARS[code], self.data, at)[0]
+        found = struct.unpack_from(self.order + SCALARS[code], self.data, at)[0]
         self.at += size
         return found
 
     def string(self, what, most=MAX_STRING):
-        length = self.scalar(10, what)
+        length = self.scalar(self.long, what)
         if length > most:
             raise BadHeader("%s claims a length of %d bytes (at most %d are taken)" % (what, length, most))
         self.check(length, what)
@@ -112,8 +122,8 @@ class Reader:
 
     def array(self, what):
         """Numbers of short arrays (one a layer) are kept; everything else is only counted."""
-        code = self.scalar(4, what)
-        count = self.scalar(10, what)
+        code = self.scalar(WORD, what)
+        count = self.scalar(self.long, what)
         if count > MAX_ARRAY:
             raise BadHeader("%s claims %d elements (at most %d are taken)" % (what, count, MAX_ARRAY))
         if code == ARRAY:
@@ -124,18 +134,18 @@ class Reader:
                 raise BadHeader(
                     "%s brings the strings to %d (at most %d are taken)" % (what, self.strings, MAX_STRINGS)
                 )
-            unpack, end = struct.Struct("<Q").unpack_from, self.end
+            unpack, end, width = struct.Struct(self.order + SCALARS[self.long]).unpack_from, self.end, SIZES[self.long]
             data, base, at = self.data, self.base, self.at
-            last = base + len(data) - 8
+            last = base + len(data) - width
             for _ in range(count):
                 if at > last:
                     self.at = at
-                    self.check(8, what)
-                    self.window(8)
+                    self.check(width, what)
+                    self.window(width)
                     data, base = self.data, self.base
-                    last = base + len(data) - 8
+                    last = base + len(data) - width
                 length = unpack(data, at - base)[0]
-                at += 8 + length
+                at += width + length
                 if length > MAX_STRING:
                     raise BadHeader("%s has a string of %d bytes (at most %d are taken)" % (what, length, MAX_STRING))
                 if at > end:
@@ -152,17 +162,18 @@ class Reader:
             return {"count": count}
         self.keep(32 * count, what)
         at = self.window(length)
-        found = list(struct.unpack_from("<%d%s" % (count, SCALARS[code]), self.data, at))
+        found = list(struct.unpack_from("%s%d%s" % (self.order, count, SCALARS[code]), self.data, at))
         self.at += length
         return found
 
 
 def read_header(fd):
-    """{"version", "metadata", "tensors": [name, type, shape, bytes], …} of an open file. Raises BadHeader, OSError."""
+    """{"version", "byteorder", "metadata", "tensors": [name, type, shape, bytes], …} of an open file. Raises
+    BadHeader, OSError."""
     size = os.fstat(fd).st_size
     if size == 0:
         raise BadHeader("the file is empty")
-    if size < 24:
+    if size < 16:
         raise BadHeader("truncated: the file has %d bytes" % size)
     return _parse(Reader(fd, size))
 
@@ -172,13 +183,15 @@ def _parse(reader):
     if reader.data[:4] != MAGIC:
         raise BadHeader("this is no GGUF file (its first bytes are %s)" % reader.data[:4].hex(" "))
     reader.at = 4
-    version = reader.scalar(4, "the version")
-    if int.from_bytes(version.to_bytes(4, "little"), "big") in (2, 3):
-        raise BadHeader("this GGUF file is big-endian, made for another kind of machine: get the little-endian one")
-    if version not in (2, 3):
-        raise BadHeader("GGUF version %d is not known (2 and 3 are)" % version)
-    n_tensors = reader.scalar(10, "the tensor count")
-    n_kv = reader.scalar(10, "the metadata count")
+    version = reader.scalar(WORD, "the version")
+    if version and not version & 0xFFFF:  # as llama.cpp tells it (gguf_init_from_reader in ggml/src/gguf.cpp)
+        version, reader.order = int.from_bytes(version.to_bytes(4, "little"), "big"), ">"
+    if version not in (1, 2, 3):
+        raise BadHeader("GGUF version %d is not known (1 to 3 are)" % version)
+    if version == 1:
+        reader.long = WORD
+    n_tensors = reader.scalar(reader.long, "the tensor count")
+    n_kv = reader.scalar(reader.long, "the metadata count")
     if n_kv > MAX_KV or n_tensors > MAX_TENSORS:
         raise BadHeader("absurd counts: %d tensors and %d metadata entries" % (n_tensors, n_kv))
     metadata = {}
@@ -186,7 +199,7 @@ def _parse(reader):
         key = reader.string("a metadata key", 65535)
         if key in metadata:
             raise BadHeader("the metadata key %.80r stands twice" % key)
-        metadata[key] = reader.value(reader.scalar(4, "a metadata type"), "metadata %.80r" % key)
+        metadata[key] = reader.value(reader.scalar(WORD, "a metadata type"), "metadata %.80r" % key)
     alignment = metadata.get("general.alignment", 32)
     if not isinstance(alignment, int) or isinstance(alignment, bool) or not 1 <= alignment <= 1 << 20:
         raise BadHeader("general.alignment is %.40r" % (alignment,))
@@ -209,28 +222,52 @@ def _parse(reader):
                 "truncated: tensor %.80r ends at %d and the file has %d bytes"
                 % (tensor[0], start + offset + tensor[3], reader.size)
             )
-    return {"version": version, "metadata": metadata, "tensors": tensors, "data_start": start, "bytes": reader.size}
+    order = "little" if reader.order == "<" else "big"
+    return {
+        "version": version, "byteorder": order, "metadata": metadata, "tensors": tensors, "data_start": start,
+        "bytes": reader.size,
+    }  # fmt: skip
 
 
 def _tensor(reader, name):
-    n_dims = reader.scalar(4, "tensor %.80r" % name)
+    n_dims = reader.scalar(WORD, "tensor %.80r" % name)
     if not 1 <= n_dims <= 4:
         raise BadHeader("tensor %.80r has %d dimensions" % (name, n_dims))
     shape, count = [], 1
     for _ in range(n_dims):
-        dim = reader.scalar(10, "tensor %.80r" % name)
+        dim = reader.scalar(reader.long, "tensor %.80r" % name)
         if not 1 <= dim <= 1 << 40:
             raise BadHeader("tensor %.80r has a dimension of %d" % (name, dim))
         shape.append(dim)
         count *= dim
-    code = reader.scalar(4, "tensor %.80r" % name)
-    offset = reader.scalar(10, "tensor %.80r" % name)
+    code = reader.scalar(WORD, "tensor %.80r" % name)
+    offset = reader.scalar(LONG, "tensor %.80r" % name)
+    if code in REMOVED:
+        raise BadHeader("tensor %.80r is of type %s, which the format has no longer" % (name, REMOVED[code]))
     if code not in TYPES:
         raise BadHeader("tensor %.80r has the unknown type %d" % (name, code))
     kind, block, size = TYPES[code]
-    if count > 1 << 50 or count % block:
-        raise BadHeader("tensor %.80r has %d weights, which %s can't hold" % (name, count, kind))
+    if count > 1 << 50 or shape[0] % block:
+        raise BadHeader("tensor %.80r has rows of %d weights, which %s can't hold" % (name, shape[0], kind))
     return [name, kind, shape, count // block * size], offset
+
+
+def kind(header):
+    """What a file is: "model", "vocabulary" (no weights), "projector" (of pictures or sound, for a model beside it),
+    "adapter" (LoRA), "control vector", "importance matrix", or "" if it does not say."""
+    meta, tensors = header["metadata"], header["tensors"]
+    arch, told = meta.get("general.architecture"), meta.get("general.type")
+    if arch in ("clip", "mmproj") or told == "mmproj":
+        return "projector"
+    if told == "adapter":
+        return "adapter"
+    if arch == "controlvector":
+        return "control vector"
+    if told == "imatrix":
+        return "importance matrix"
+    if not isinstance(arch, str) or not arch:
+        return ""
+    return "vocabulary" if not tensors and meta.get("split.count", 0) in (0, 1) else "model"
 
 
 def main():

@@ -3,24 +3,40 @@
 from __future__ import annotations
 
 import struct
-from typing import Any
+from typing import Any, NamedTuple
+
+from core.keeper.gguf import TYPES
 
 
-def text(value: str) -> bytes:
+class Format(NamedTuple):
+    """Which GGUF: `order` as struct's, `long` its letter for lengths and counts."""
+
+    version: int = 3
+    order: str = "<"
+
+    def pack(self, letters: str, *values: Any) -> bytes:
+        """As struct.pack; `L` is a length or count."""
+        return struct.pack(self.order + letters.replace("L", "Q" if self.version > 1 else "I"), *values)
+
+
+NOW = Format()
+
+
+def text(value: str, form: Format = NOW) -> bytes:
     raw = value.encode()
-    return struct.pack("<Q", len(raw)) + raw
+    return form.pack("L", len(raw)) + raw
 
 
-def value(given: Any) -> bytes:
+def value(given: Any, form: Format = NOW) -> bytes:
     if isinstance(given, bytes):
         return given
     if isinstance(given, str):
-        return struct.pack("<I", 8) + text(given)
+        return form.pack("I", 8) + text(given, form)
     if isinstance(given, list) and given and isinstance(given[0], str):
-        return struct.pack("<IIQ", 9, 8, len(given)) + b"".join(map(text, given))
+        return form.pack("IIL", 9, 8, len(given)) + b"".join(text(each, form) for each in given)
     if isinstance(given, list):
-        return struct.pack("<IIQ", 9, 4, len(given)) + struct.pack(f"<{len(given)}I", *given)
-    return struct.pack("<II", 4, given)
+        return form.pack("IIL", 9, 4, len(given)) + form.pack(f"{len(given)}I", *given)
+    return form.pack("II", 4, given)
 
 
 METADATA: dict[str, Any] = {
@@ -43,8 +59,9 @@ def make(
     counts: tuple[int, int] | None = None,
     fill: bytes = b"\0",
     cut: int = 0,
+    form: Format = NOW,
 ) -> bytes:
-    """A whole file. A tensor is (name, shape, ggml type 0 or 2, offset or None for the next free one); `counts`
+    """A whole file. A tensor is (name, shape, ggml type, offset or None for the next free one); `counts`
     overrides what the header claims (tensors, metadata); `cut` bytes are missing at the end."""
     meta = METADATA if metadata is None else metadata
     given = [("token_embd.weight", [64, 4], 0, None), ("blk.0.w", [64, 64], 2, None)] if tensors is None else tensors
@@ -53,10 +70,11 @@ def make(
         weights = 1
         for dim in shape:
             weights *= dim
-        infos += text(name) + struct.pack(f"<I{len(shape)}Q", len(shape), *shape)
-        infos += struct.pack("<IQ", kind, data if offset is None else offset)
-        data += (weights * 4 if kind == 0 else weights // 32 * 18) + 31 & ~31
-    head = b"GGUF" + struct.pack("<IQQ", 3, *(counts or (len(given), len(meta))))
-    head += b"".join(text(key) + value(each) for key, each in meta.items()) + infos
+        infos += text(name, form) + form.pack(f"I{len(shape)}L", len(shape), *shape)
+        infos += form.pack("IQ", kind, data if offset is None else offset)
+        _, block, size = TYPES.get(kind, ("", 1, 4))
+        data += -(-weights // block) * size + 31 & ~31
+    head = b"GGUF" + form.pack("ILL", form.version, *(counts or (len(given), len(meta))))
+    head += b"".join(text(key, form) + value(each, form) for key, each in meta.items()) + infos
     whole = head + b"\0" * (-len(head) % 32) + (fill * data)[:data]
     return whole[: len(whole) - cut]

@@ -6,6 +6,7 @@ import hashlib
 import importlib.util
 import os
 import socket
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -167,6 +168,9 @@ def test_an_absurd_count_in_a_name_looks_for_no_file(
     assert looked == []
 
 
+OWN, OTHER = ("<", ">") if sys.byteorder == "little" else (">", "<")
+
+
 def bad_inputs(folder: Path) -> dict[str, tuple[Path, str]]:
     good = maker.make()
 
@@ -197,6 +201,9 @@ def bad_inputs(folder: Path) -> dict[str, tuple[Path, str]]:
         "two models": (lot("two", "a.gguf", "b.gguf"), "exactly one model"),
         "incomplete": (lot("part", "a-00001-of-00002.gguf"), "missing: a-00002-of-00002.gguf"),
         "projector": (file("mmproj.gguf", maker.make(clip)), "no language model"),
+        "adapter": (file("l.gguf", maker.make({**maker.METADATA, "general.type": "adapter"})), "an adapter (LoRA)"),
+        "other machine": (file("be.gguf", maker.make(form=maker.Format(3, OTHER))), "-endian"),
+        "of 2023": (file("v1.gguf", maker.make(form=maker.Format(1, OWN))), "GGUF version 1"),
         "no tensors": (file("v.gguf", maker.make(tensors=[])), "no tensors"),
         "no architecture": (file("a.gguf", maker.make({})), "no architecture"),
     }
