@@ -109,6 +109,10 @@ class Capacity:
             reserved_bytes=left.reserved_bytes,
             engine=self._engines.get(spec.engine).abilities,
             embedding=spec.embedding or spec.rerank,
+            beside=sizing.Beside(
+                projector=model.projector.bytes if model.projector else 0,
+                adapters=sum(adapter.bytes for adapter in model.adapters),
+            ),
         )
         if _limit_too_small(spec, plan):
             return msgspec.structs.replace(plan, fits=False, reason=_limit_reason(spec, plan))

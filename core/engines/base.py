@@ -43,7 +43,7 @@ class Abilities(Noun, frozen=True, kw_only=True):
     """Tells in a stream, when asked, how much of the prompt it has read: what a stream that is cut has cost."""
     counters: bool = True
     cache_types: tuple[str, ...] = ("f16", "q8_0", "q4_0")
-    program_bytes: int = 97 << 19
+    program_bytes: int = 61 << 19
     """Resident memory of the program itself, just ready: a part of the plan, measured."""
     checkpoints: int = 0
     """States that a slot keeps of layers that see a window, so that its conversation can go back: `command` says so."""

@@ -16,7 +16,7 @@ class LlamaServer(LlamaCpp):
     name = "llama-server"
     # Seen: with an answer in the making its clean-up waits for ever, and the second SIGTERM ends it at once.
     abilities = Abilities(
-        routes=ROUTES, prompt_progress=True, term_again_s=2.0, program_bytes=59 << 19, checkpoints=2, projector=True,
+        routes=ROUTES, prompt_progress=True, term_again_s=2.0, program_bytes=23 << 19, checkpoints=2, projector=True,
         adapters=True, template=True, defaults=True,
     )  # fmt: skip
 

@@ -57,6 +57,7 @@ from core.nouns.deployments import (
     Change,
     Deployment,
     DeploymentSpec,
+    DevicePlan,
     EngineName,
     Explanation,
     LaunchStory,
@@ -64,6 +65,7 @@ from core.nouns.deployments import (
     Plan,
     PlanParts,
     Replica,
+    Split,
 )
 from core.nouns.keys import ENDPOINTS, AccountDetail, FoundKey, Key, NewKey
 from core.nouns.limits import Left, Limit, Limits, LimitView
@@ -128,6 +130,7 @@ __all__ = [
     "Decision",
     "Deployment",
     "DeploymentSpec",
+    "DevicePlan",
     "Difference",
     "DoorStatus",
     "EngineName",
@@ -180,6 +183,7 @@ __all__ = [
     "ServiceAccount",
     "SinkStatus",
     "Source",
+    "Split",
     "Status",
     "Subject",
     "Team",

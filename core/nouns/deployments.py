@@ -50,7 +50,42 @@ class PlanParts(Noun, frozen=True, kw_only=True):
     output: int
     base: int
     checkpoints: int = 0
-    """What a conversation keeps of the layers that see a window, to be able to go back."""
+    """What a conversation keeps of what it could not go back in: windows and states."""
+    state: int = 0
+    """States of state-space and linear-attention layers, of all slots."""
+    projector: int = 0
+    adapters: int = 0
+    learned: int = 0
+    """By how much launches of this architecture were seen to differ; below 0: they take less."""
+
+
+class DevicePlan(Noun, frozen=True, kw_only=True):
+    """What a plan takes of one device, bytes; their sum is `total`."""
+
+    device: str
+    """`host`, `gpu0`, …"""
+    layers: int
+    """Of the model's, the output counted as one."""
+    weights: int
+    kv_cache: int
+    compute: int
+    other: int
+    """On the host the program itself, scores, copies; on a GPU its driver's context."""
+    total: int
+    free_bytes: int
+    fits: bool
+
+
+class Split(Noun, frozen=True, kw_only=True):
+    """A model over the host and its GPUs, by llama.cpp's own rules; `measured` is False: no GPU's share was tried."""
+
+    gpu_layers: int
+    """As --n-gpu-layers: the last so many, the output counted as one."""
+    cpu_moe: int
+    """As --n-cpu-moe: the experts of the first so many layers stay in the host."""
+    devices: tuple[DevicePlan, ...]
+    fits: bool
+    measured: bool = False
 
 
 class Plan(Noun, frozen=True, kw_only=True):
@@ -80,6 +115,12 @@ class Plan(Noun, frozen=True, kw_only=True):
     """Expected resident set just ready: compute buffers are untouched until a prompt is read."""
     full_bytes: int = 0
     """The most that it takes beside the prompt cache: every slot busy and each context full."""
+    margin: float = 0.0
+    """Above 0: the architecture is unknown, and all but the weights is a bound, so much above what is expected."""
+    correction: float = 0.0
+    """By how much launches of this architecture were seen to differ, which is in the figures: -0.03 is 3 % less."""
+    split: Split | None = None
+    """Over GPUs, where asked."""
 
 
 class Deployment(Noun, frozen=True, kw_only=True):

@@ -9,7 +9,7 @@ from core.nouns.base import Noun
 class ModelShape(Noun, frozen=True, kw_only=True):
     """What sizing needs to know of a model, read from its header (bytes and counts).
 
-    `n_head_kv` has one entry a layer. `swa_layers` says for each layer whether it sees only a sliding window.
+    What has one entry a layer may also be empty: nothing is known of the layers, and sizing takes them for equal.
     """
 
     arch: str
@@ -18,22 +18,49 @@ class ModelShape(Noun, frozen=True, kw_only=True):
     n_ff: int
     n_head: int
     n_head_kv: tuple[int, ...]
+    """One a layer; 0 for a layer that keeps no keys and values: it has a state, shares another's, or only feeds."""
     key_length: int
     value_length: int
+    """0: only keys are kept (multi-head latent attention)."""
     n_vocab: int
     ctx_train: int
     n_swa: int = 0
     swa_layers: tuple[bool, ...] = ()
+    """Which layers see only a sliding window."""
     n_params: int = 0
     tensor_bytes: int = 0
     repack_bytes: int = 0
-    """Bytes of the 2-D matrices the CPU backend copies into its own order (Q4_0, Q2_K, Q4_K, IQ4_NL)."""
+    """Bytes of the matrices that the CPU backend copies into its own order."""
     n_expert: int = 0
     quantization: str = ""
     """As people say it: Q4_1, Q4_K_M, F16."""
     chat_template: bool = False
     open_questions: tuple[str, ...] = ()
     """Why the plan is less certain for this model (mixture of experts, unknown architecture, …)."""
+    key_length_swa: int = 0
+    value_length_swa: int = 0
+    """Where layers that see a window have heads of another length."""
+    state_bytes: int = 0
+    """What one such layer of a state-space or linear-attention model keeps of one conversation, however long."""
+    state_layers: tuple[bool, ...] = ()
+    cache: bool = True
+    """False: an encoder, which reads all at once and keeps nothing."""
+    compute_row: int = 0
+    """Bytes that a token of a batch takes in the widest step of the graph; 0 = as of a dense model."""
+    layer_bytes: tuple[int, ...] = ()
+    """Weights, one entry a layer."""
+    expert_bytes: tuple[int, ...] = ()
+    """Of these, those of the experts that a router chooses among."""
+    output_bytes: int = 0
+    """Weights of the last step, to scores; with a tied embedding its copy."""
+    layer_repack: tuple[int, ...] = ()
+    """Of `repack_bytes`, those of each layer."""
+    mapped_bytes: int = 0
+    """Of the weights, those that stay mapped from the file beside the copies; 0 = all."""
+    base_bytes: int = 0
+    """Its vocabulary in memory and the room for its graph; 0 = not known, estimated from `n_vocab`."""
+    margin: float = 0.0
+    """0: the formula knows the architecture. Else its figures are a bound, raised by this share."""
 
 
 class ModelFile(Noun, frozen=True, kw_only=True):

@@ -1,10 +1,14 @@
-"""The memory plan beside the resident set of the real engines, over contexts, slots and cache types.
+"""The memory plan beside the resident set of the real engines, over contexts, slots, cache types and architectures.
 
 For each engine that is here, with the sample and gemma-3-270m (fetched once): one JSON object a point (MiB; `ready`
 when the model is loaded, `used` after a prompt of a whole batch), then the largest errors of each. Exits 1 when a
 plan is over 5 % off anywhere. `--quick`: fewer points; `--engine NAME` and `--model NAME` (or how it begins): that
 one alone; `--chance N`: not the grid but N points by chance (`--seed`), embeddings among them, each with all slots
 full at once, which must not be over 5 % above the most that is planned.
+
+Then, with the default engine, one small file with random weights for each architecture that the formula knows
+(architectures.toml), which is over where a plan is off by more than 5 % and 24 MiB: `--architectures` for them alone,
+`NAME` for one, `--kind Q4_0` for weights that are copied, `--table` for docs/sizing.md.
 """
 
 from __future__ import annotations
@@ -14,22 +18,27 @@ import importlib.util
 import json
 import random
 import sys
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterator, Sequence
 from itertools import product
 from pathlib import Path
 
+import architectures  # these four lie beside this file
 import gemma
-from bench_console import machine  # these three lie beside this file
-from resident import measure, shape
+from bench_console import machine
+from resident import Resident, measure, shape
 
 from core.catalog import sample_path, sizing
 from core.catalog.sizing import CacheType
 from core.engines.base import Engine
 from core.engines.registry import registry
+from core.nouns import ModelShape, PlanParts
 from core.settings import EnginesTable
 
 MIB = 1 << 20
 LIMIT = 0.05
+LEAST = 24 * MIB
+"""So much may a plan be off, however small the model."""
 MOST_CELLS = 131072
 """Of a point: 3 GiB of cache with the sample."""
 MOST_FILLED = 6144
@@ -135,6 +144,54 @@ def chance(engine: Engine, model: Path, count: int, seed: int) -> float:
     return worst
 
 
+def off(planned: int, found: int, bound: bool = False) -> bool:
+    """Is a plan over its limit? A bound may be above, and never below."""
+    return planned < found if bound else abs(planned - found) > max(LIMIT * found, LEAST)
+
+
+def one_architecture(
+    engine: Engine, name: str, kind: str = "Q8_0", ctx: int = 8192, parallel: int = 4, cache: CacheType = "f16",
+    fill: bool = False,
+) -> tuple[ModelShape, PlanParts, int, Resident]:  # fmt: skip
+    """Shape, plan, the most that is planned, and what was found."""
+    with tempfile.TemporaryDirectory(prefix="arch-") as folder:
+        file = Path(folder, f"{name}.gguf")
+        architectures.write(file, name, kind)
+        known, embeds = shape(file), architectures.encoder(name)
+        ctx = min(ctx, known.ctx_train * parallel)
+        found = measure(engine, file, known, ctx, parallel, cache, embedding=embeds, fill=fill)
+    plan = sizing.parts(known, ctx, parallel, cache, engine=engine.abilities, embedding=embeds)
+    return known, plan, sizing.full(plan, known, ctx, parallel, engine=engine.abilities), found
+
+
+def over_architectures(engine: Engine, names: Sequence[str], kind: str, table: bool) -> bool:
+    """Measure and print them all; whether all plans were within their limits."""
+    kept = True
+    if table:
+        print(
+            "| architecture | kind | weights | KV | state | copies | compute | ready: plan, found | used: plan, found |"
+        )
+        print("|---|---|---|---|---|---|---|---|---|")
+    for name in names:
+        known, plan, _, found = one_architecture(engine, name, kind)
+        planned = sizing.ready(plan), sizing.resident(plan)
+        bad = any(off(*each, bound=known.margin > 0) for each in zip(planned, found[:2], strict=True))
+        kept = kept and not bad
+        if table:
+            uses = (plan.weights, plan.kv_cache, plan.state, plan.repack, plan.compute)
+            pairs = [
+                f"{one // MIB}, {other // MIB} ({one / other - 1:+.1%})"
+                for one, other in zip(planned, found[:2], strict=True)
+            ]
+            print("|", " | ".join([name, kind, *(str(use // MIB) for use in uses), *pairs]), "|", flush=True)
+        else:
+            row = {"architecture": name, "kind": kind, "ready": found.ready // MIB, "used": found.used // MIB}
+            row |= {"error_ready": round(planned[0] / found.ready - 1, 4)}
+            row |= {"error_used": round(planned[1] / found.used - 1, 4), "bound": known.margin > 0, "over": bad}
+            print(json.dumps(row), flush=True)
+    return kept
+
+
 def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--quick", action="store_true")
@@ -142,8 +199,14 @@ def main() -> int:
     parser.add_argument("--model", default="")
     parser.add_argument("--chance", type=int, default=0, metavar="N")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--architectures", nargs="*", metavar="NAME")
+    parser.add_argument("--kind", default="Q8_0")
+    parser.add_argument("--table", action="store_true")
     asked = parser.parse_args()
     engines = registry(table())
+    if asked.architectures is not None:
+        names = asked.architectures or list(architectures.described())
+        return 0 if over_architectures(engines.get("xllamacpp"), names, asked.kind, asked.table) else 1
     kept = True
     files = [each for each in models() if each.stem.lower().startswith(asked.model)]
     for name in [asked.engine] if asked.engine else [name for name in engines.names if name != "attach"]:
@@ -158,6 +221,8 @@ def main() -> int:
             else:
                 worst = compare(engine, model, asked.quick)
             kept = kept and worst < LIMIT
+    if not (asked.engine or asked.model or asked.chance or asked.quick):
+        kept = over_architectures(engines.get("xllamacpp"), list(architectures.described()), asked.kind, False) and kept
     return 0 if kept else 1
 
 

@@ -267,9 +267,14 @@ def print_plan(plan: Plan) -> None:
     for what, amount in (
         ("weights", parts.weights), ("KV cache", parts.kv_cache), ("compute", parts.compute),
         ("repacked", parts.repack), ("output", parts.output), ("base", parts.base),
-        *((("kept", parts.checkpoints),) if parts.checkpoints else ()),
+        *((what, amount) for what, amount in (
+            ("states", parts.state), ("kept", parts.checkpoints), ("projector", parts.projector),
+            ("adapters", parts.adapters), ("learned", parts.learned),
+        ) if amount),
     ):  # fmt: skip
-        say(f"{what:<10} {size(amount):>10}")
+        say(f"{what:<10} {('-' if amount < 0 else '') + size(abs(amount)):>10}")
+    if plan.margin:
+        say(f"all but the weights is a bound, {plan.margin:.0%} above what is expected")
     say(f"{'in use':<10} {size(plan.rss_bytes):>10}   after a first long prompt; {size(plan.ready_bytes)} just ready")
     say(f"{'at most':<10} {size(plan.full_bytes):>10}   with every slot busy and each context full")
     say(f"{'reserved':<10} {size(plan.plan_bytes):>10}   the most with 5 %, 32 MiB and the prompt cache")

@@ -1,0 +1,154 @@
+"""A model over the host and its GPUs: what each takes, and the largest share that fits into the GPUs.
+
+llama.cpp's own rules (llama_model_base::load_tensors of src/llama-model.cpp): the embedding stays in the host; the
+last `gpu_layers` of the layers, the output counted as one behind them, go to the GPUs, which share them by what each
+has free; a layer's keys, values and state lie with it; --n-cpu-moe keeps the experts of the first layers in the host.
+No figure here is measured on a GPU.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from itertools import accumulate
+
+from core.catalog.sizing.parts import N_UBATCH, CacheType, compute, kv_by_layer, pad256, state_by_layer
+from core.engines.base import Abilities
+from core.nouns import DevicePlan, ModelShape, PlanParts, Split
+
+DRIVER_BYTES = 500 << 20
+"""Of a GPU, its driver's context and the libraries' own buffers: 300 to 500 MiB are told; not measured."""
+SPARE = 0.05
+"""Of what is free of a GPU, left free."""
+
+
+def split(
+    shape: ModelShape,
+    found: PlanParts,
+    ctx: int,
+    parallel: int,
+    cache_type: CacheType,
+    host_free: int,
+    gpus_free: Sequence[int],
+    *,
+    gpu_layers: int,
+    cpu_moe: int = 0,
+    n_ubatch: int = N_UBATCH,
+    engine: Abilities,
+) -> Split:
+    """What the host and each GPU take (bytes) with so many layers on the GPUs; `found` is the plan in the host alone,
+    `gpus_free` has one entry a GPU and may be empty."""
+    slots = max(1, parallel)
+    layers = shape.n_layer
+    count = min(max(0, gpu_layers), layers + 1) if gpus_free else 0
+    first = layers + 1 - count
+    weights, experts = _layer_bytes(shape)
+    repack = shape.layer_repack or (0,) * layers
+    more = 1 + shape.margin
+    kv = [more * size for size in kv_by_layer(shape, ctx, slots, cache_type, n_ubatch, engine)]
+    state = [more * size for size in state_by_layer(shape, slots)]
+    ends = list(accumulate(gpus_free))
+    on = [_Sum() for _ in range(len(gpus_free) + 1)]
+    copied = 0  # of the host's copies, those of what lies on a GPU are not made
+    for place in range(layers + 1):
+        device = 0
+        if place >= first:
+            device = 1 + bisect_right([end / ends[-1] for end in ends[:-1]], (place - first) / count)
+        on[device].layers += 1
+        if place == layers:
+            on[device].weights += shape.output_bytes if device else 0
+            copied += shape.repack_bytes - sum(repack) if device else 0
+            continue
+        kept = experts[place] if device and place < cpu_moe else 0
+        on[device].weights += weights[place] - kept
+        on[0].weights += kept
+        on[device].kv += kv[place] + state[place]
+        if device:
+            share = kept / weights[place] if weights[place] else 0.0
+            copied += round(repack[place] * (1 - share))
+    batch = min(n_ubatch, pad256(ctx / slots))
+    step = round(more * compute(shape, batch)) + 2 * batch * pad256(ctx / slots)
+    tied = not shape.output_bytes or shape.tensor_bytes < sum(weights) + 2 * shape.output_bytes
+    embedding = max(0, shape.tensor_bytes - sum(weights) - (0 if tied else shape.output_bytes))
+    host_weights = embedding + on[0].weights + (0 if tied or count else shape.output_bytes)
+    host_other = found.base + found.output + found.repack - copied + found.projector + found.adapters + found.learned
+    host = DevicePlan(
+        device="host", layers=on[0].layers, weights=round(host_weights), kv_cache=round(on[0].kv),
+        compute=found.compute, other=host_other + found.checkpoints,
+        total=round(host_weights + on[0].kv) + found.compute + host_other + found.checkpoints,
+        free_bytes=host_free, fits=False,
+    )  # fmt: skip
+    plans = [_fitted(host, host_free)]
+    for number, (free, sums) in enumerate(zip(gpus_free, on[1:], strict=True)):
+        used = bool(sums.layers)
+        other = DRIVER_BYTES if used else 0
+        width = step if used else 0
+        plans.append(
+            _fitted(
+                DevicePlan(
+                    device=f"gpu{number}", layers=sums.layers, weights=round(sums.weights), kv_cache=round(sums.kv),
+                    compute=width, other=other, total=round(sums.weights + sums.kv) + width + other, free_bytes=free,
+                    fits=False,
+                ),
+                free * (1 - SPARE),
+            )
+        )  # fmt: skip
+    return Split(
+        gpu_layers=count, cpu_moe=min(cpu_moe, layers), devices=tuple(plans), fits=all(each.fits for each in plans)
+    )
+
+
+def largest(
+    shape: ModelShape,
+    found: PlanParts,
+    ctx: int,
+    parallel: int,
+    cache_type: CacheType,
+    host_free: int,
+    gpus_free: Sequence[int],
+    *,
+    cpu_moe: int | None = None,
+    n_ubatch: int = N_UBATCH,
+    engine: Abilities,
+) -> Split:
+    """The split with the most on the GPUs that fits everywhere. Of a mixture of experts all layers go there first, with
+    the fewest layers' experts in the host; then fewer layers go. Nothing fits: the one with all in the host."""
+
+    def tried(gpu_layers: int, moe: int) -> Split:
+        return split(
+            shape, found, ctx, parallel, cache_type, host_free, gpus_free, gpu_layers=gpu_layers, cpu_moe=moe,
+            n_ubatch=n_ubatch, engine=engine,
+        )  # fmt: skip
+
+    wanted = range(shape.n_layer + 1) if cpu_moe is None and shape.expert_bytes else (cpu_moe or 0,)
+    for moe in wanted:
+        found_split = tried(shape.n_layer + 1, moe)
+        if found_split.fits:
+            return found_split
+    for count in range(shape.n_layer, 0, -1):
+        found_split = tried(count, wanted[-1] if cpu_moe is None else cpu_moe)
+        if found_split.fits:
+            return found_split
+    return tried(0, 0)
+
+
+class _Sum:
+    """What one device has so far."""
+
+    def __init__(self) -> None:
+        self.layers, self.weights, self.kv = 0, 0.0, 0.0
+
+
+def _layer_bytes(shape: ModelShape) -> tuple[Sequence[float], Sequence[float]]:
+    """Weights and experts of each layer; equal shares where only the sum is known."""
+    none = (0.0,) * shape.n_layer
+    if shape.layer_bytes:
+        return shape.layer_bytes, shape.expert_bytes or none
+    return (shape.tensor_bytes / (shape.n_layer + 1),) * shape.n_layer, none
+
+
+def _fitted(plan: DevicePlan, free: float) -> DevicePlan:
+    return DevicePlan(
+        device=plan.device, layers=plan.layers, weights=plan.weights, kv_cache=plan.kv_cache, compute=plan.compute,
+        other=plan.other, total=plan.total, free_bytes=plan.free_bytes, fits=plan.total <= free,
+    )  # fmt: skip
