@@ -25,6 +25,7 @@ from core.api.socket import Socket
 from core.api.usage import UsageReader
 from core.audit import Archiver, Audit, Exporter, Reader, Signer, Sinks
 from core.catalog import Catalog
+from core.catalog.pull import Pulls
 from core.chats import PRIVATE_S, Chats, Forgetting, Holds, Masters, Others, Retention, Rules, Sealing, Vault
 from core.deployments import told
 from core.deployments.certificates import Certificates
@@ -137,6 +138,11 @@ class Daemon:
             gateway_uid=accounts.gateway.uid if accounts else None, name=self.names.of,
         )  # fmt: skip
 
+        self.pulls = Pulls(
+            self.store, self.gate, self.catalog, paths, self.bus, lambda: settings().pull,
+            plan=self.deployments.plan_shape, left=self.deployments.left,
+        )  # fmt: skip
+
         async def deployment(name: str) -> Deployment | None:
             return next((each for each in self.deployments.ls() if each.spec.name == name), None)
 
@@ -189,6 +195,7 @@ class Daemon:
         await self.catalog.start()
         self.catalog.on_moved = self.deployments.follow
         await self.deployments.start()
+        await self.pulls.start()
 
     async def _run(self) -> None:
         accounts = self.in_force.accounts
@@ -201,7 +208,7 @@ class Daemon:
                 service_accounts=self.service_accounts, limiter=self.limiter, store=self.store, audit=self.audit,
                 signer=self.signer,
                 exporter=self.exporter, reader=Reader(self.store, self.paths),
-                archiver=self.archiver, catalog=self.catalog,
+                archiver=self.archiver, catalog=self.catalog, pulls=self.pulls,
                 deployments=self.deployments,
                 engines=self.engines, chats=self.chats, vault=self.vault, rules=self.rules, holds=self.holds,
                 forgetting=self.forgetting, others=self.others, sampler=self.sampler, facts=self.node.facts,
@@ -232,6 +239,7 @@ class Daemon:
                 await _ended(tasks)  # it would start the gateway again
                 await self.deployments.link.stop()
         finally:
+            await self.pulls.close()
             await self.chats.close()
             self.bus.close()
             await _ended(tasks)
@@ -347,6 +355,7 @@ class Daemon:
         await self.signer.follow()
         await self.vault.follow()
         self.sinks.follow()
+        self.pulls.follow()
 
     def _usage_days(self) -> Days:
         return Days(self.in_force.settings.usage.keep_days, self.in_force.settings.usage.keep_rollup_days)

@@ -120,6 +120,12 @@ class Locked(Failed):
     code, http = "locked", 423
 
 
+class NeedsToken(CorralError):
+    """A hub or server wants to know who asks."""
+
+    code, http, exit = "needs_token", 424, 4
+
+
 class VersionMismatch(Failed):
     """Terminal and daemon speak different versions of the interface."""
 
@@ -137,7 +143,7 @@ BY_CODE: dict[str, type[CorralError]] = {
     cls.code: cls
     for cls in (
         Failed, Invalid, Conflict, NotFound, NotAllowed, NoRoom, NoDaemon, TimedOut, BadModel, StoreError, Locked,
-        VersionMismatch,
+        VersionMismatch, NeedsToken,
     )
 }  # fmt: skip
 

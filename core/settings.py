@@ -176,6 +176,16 @@ class UsageTable(_Table, frozen=True, kw_only=True):
     """By model or pattern (`phi-*`)."""
 
 
+class PullTable(_Table, frozen=True, kw_only=True):
+    at_once: Annotated[int, msgspec.Meta(ge=1, le=16)] = 3
+    """Pulls that run at a time; others wait for their turn."""
+    rate_bytes: Bytes = 0
+    """Bytes a second of all pulls together; 0 = no cap. A pull may have a lower one of its own (`--limit`)."""
+    hub: Annotated[str, msgspec.Meta(pattern="^(https?://[^@?#]+|)$")] = ""
+    """Address of the hub, or of its mirror, for callers who name none (HF_ENDPOINT); it may be on a private network.
+    Empty = https://huggingface.co."""
+
+
 class Settings(_Table, frozen=True, kw_only=True):
     """All of corral.toml; every key has a default, so an absent file is a valid one."""
 
@@ -188,6 +198,7 @@ class Settings(_Table, frozen=True, kw_only=True):
     chats: ChatsTable = ChatsTable()
     audit: AuditTable = AuditTable()
     usage: UsageTable = UsageTable()
+    pull: PullTable = PullTable()
 
 
 def load(path: Path) -> Settings:

@@ -25,7 +25,7 @@ USUAL = {"keep_days": 90, "threads": 4}
 """Examples of keys whose default is a 0 that stands for something else."""
 NONE = {
     "keep_days": "0 keeps chats for ever", "threads": "0 takes the usable cores less one",
-    "reserve_bytes": "0 keeps a tenth of the memory",
+    "reserve_bytes": "0 keeps a tenth of the memory", "rate_bytes": "0 is no cap",
 }  # fmt: skip
 """What a 0 stands for."""
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")

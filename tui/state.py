@@ -21,6 +21,7 @@ from core.nouns import (
     NodeFacts,
     NodeSample,
     Picture,
+    Pull,
     Replica,
     Status,
     Whoami,
@@ -83,6 +84,8 @@ class State:
         self.replicas: dict[str, Replica] = {}
         self.models: dict[str, Model] = {}
         self.imports: dict[str, ImportJob] = {}
+        self.pulls: dict[str, Pull] = {}
+        """By id, the oldest first."""
         self.facts: dict[str, NodeFacts] = {}
         self.audit: deque[AuditRecord] = deque(maxlen=AUDIT_KEPT)
         self.me: Whoami | None = None
@@ -99,6 +102,7 @@ class State:
         self.replicas = {r.id: r for r in picture.replicas}
         self.models = {m.name: m for m in picture.models}
         self.facts = {f.name: f for f in picture.facts}
+        self.pulls = {p.id: p for p in picture.pulls}
         self.audit = deque(picture.audit, maxlen=AUDIT_KEPT)
         self.me = picture.me
         if not self.samples:
@@ -162,6 +166,9 @@ class State:
             elif kind == "import":
                 job = msgspec.convert(event.data, ImportJob)
                 self.imports[job.id] = job
+            elif kind == "pull":
+                pull = msgspec.convert(event.data, Pull)
+                self.pulls[pull.id] = pull
             elif kind == "audit":
                 record = msgspec.convert(event.data, AuditRecord)
                 if not self.audit or record.seq > self.audit[-1].seq:  # a picture may know it before its event comes

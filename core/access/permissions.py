@@ -29,6 +29,7 @@ PERMISSIONS: dict[str, Permission] = {
         Permission("nodes.label", "node", "say what labels a host has"),
         Permission("models.read", "model", "see models and plan their memory"),
         Permission("models.import", "model", "store a model under a name"),
+        Permission("models.pull-private", "model", "pull it from a private, loopback or link-local address"),
         Permission("models.rm", "model", "remove a model or a version of it"),
         Permission("models.alias", "model", "say what an alias means, and what a version is called"),
         Permission("models.verify", "model", "read all stored bytes again, and set aside what has rotted"),

@@ -22,11 +22,13 @@ from core.api.limits import add_limits
 from core.api.models import add_models
 from core.api.nodes import MarkBody, add_nodes
 from core.api.privacy import add_privacy
+from core.api.pull import add_pulls
 from core.api.server import LARGEST, PING_S, Call, Server, event_stream
 from core.api.sight import Sight
 from core.api.usage import UsageReader, add_usage
 from core.audit import Archiver, Audit, Exporter, Reader, Signer
 from core.catalog import Catalog
+from core.catalog.pull import Pulls
 from core.chats import Chats, Forgetting, Holds, Others, Rules, Vault
 from core.deployments.certificates import Certificates
 from core.deployments.service import Deployments
@@ -81,6 +83,7 @@ class Services:
         reader: Reader,
         archiver: Archiver,
         catalog: Catalog,
+        pulls: Pulls,
         deployments: Deployments,
         engines: EngineRegistry,
         chats: Chats,
@@ -103,7 +106,7 @@ class Services:
         self.service_accounts, self.glass = service_accounts, glass
         self.inquiry, self.limiter = Inquiry(gate), limiter
         self.audit, self.signer, self.exporter, self.archiver, self.catalog = audit, signer, exporter, archiver, catalog
-        self.reader = reader
+        self.reader, self.pulls = reader, pulls
         self.deployments, self.engines, self.chats, self.sampler = deployments, engines, chats, sampler
         self.usage = usage
         self.vault, self.rules, self.holds, self.forgetting, self.others = vault, rules, holds, forgetting, others
@@ -136,6 +139,7 @@ def add_routes(server: Server, s: Services) -> None:
     add_accounts(server, s.service_accounts)
     add_keys(server, s.keys)
     add_limits(server, s.limiter, objects)
+    add_pulls(server, s.pulls, s.gate, s.sight)
     add_usage(server, s.usage, s.gate, s.keys)
 
 
@@ -151,6 +155,7 @@ def _daemon(server: Server, s: Services) -> None:
             facts=(await s.facts(),),
             audit=tuple(await s.audit.ls(limit=20)),
             me=await s.inquiry.whoami(call.actor),
+            pulls=tuple(s.pulls.ls()),
         )
         return s.sight(call).picture(whole)
 

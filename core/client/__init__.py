@@ -26,6 +26,7 @@ from core.client.limits import LimitCalls
 from core.client.nodes import NodeCalls
 from core.client.privacy import PrivacyCalls
 from core.client.transport import PREFIX, Transport, error_of, lives, query
+from core.client.pull import PullCalls
 from core.client.usage import UsageCalls
 from core.errors import CorralError, Failed, NoDaemon, TimedOut
 from core.nouns import (
@@ -75,6 +76,7 @@ class Client(Transport):
         self.nodes = NodeCalls(self)
         self.privacy = PrivacyCalls(self)
         self.proof = ProofCalls(self)
+        self.pulls = PullCalls(self)
         self.usage = UsageCalls(self)
 
     @classmethod

@@ -14,7 +14,7 @@ import msgspec
 from core.access import Access, Gate
 from core.audit import Audit
 from core.budgets.admission import Holding, Room
-from core.catalog import Catalog
+from core.catalog import Catalog, sizing
 from core.deployments import tables
 from core.deployments.capacity import Capacity, admit, waits
 from core.deployments.changes import exists, same, told
@@ -39,6 +39,8 @@ from core.nouns import (
     DeploymentSpec,
     Explanation,
     LogText,
+    Model,
+    ModelShape,
     Plan,
     ProcessSample,
     Replica,
@@ -130,6 +132,21 @@ class Deployments(Herd):
         """What a replica of `spec` would take and whether that fits now."""
         spec, model = await self._capacity.complete(spec)
         return self._capacity.plan(spec, model, await self._capacity.look(self._holdings(except_for=spec.name)))
+
+    async def plan_shape(self, shape: ModelShape, ctx: int) -> Plan:
+        """The same of one conversation with a model that is not stored yet (`ctx` 0: as is usual)."""
+        model = Model(
+            name="it", version=1, sha256="", files=(), bytes=shape.tensor_bytes, shape=shape, licence="", origin="",
+            imported_at=0.0, imported_by="",
+        )  # fmt: skip
+        cells = min(ctx, shape.ctx_train or ctx) or sizing.default_ctx(shape, 1)
+        spec = DeploymentSpec(name="it", model="it", ctx=cells)
+        return self._capacity.plan(spec, model, await self._capacity.look(self._holdings()))
+
+    async def left(self) -> int:
+        """Memory that one more replica may reserve (bytes)."""
+        room = await self._capacity.look(self._holdings())
+        return max(0, room.left)
 
     async def deploy(
         self, actor: Actor, request: str, spec: DeploymentSpec, *, replace: bool

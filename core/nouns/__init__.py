@@ -85,6 +85,7 @@ from core.nouns.models import (
     VersionDifference,
 )
 from core.nouns.nodes import Counters, NodeFacts, NodeLabels, NodeSample, ProcessSample
+from core.nouns.pull import PULL_ENDED, Pull, PullChoice, PullFile, PullPlan
 from core.nouns.report import AuditHistory, AuditReport
 from core.nouns.usage import UsageReport, UsageRow, UsageSums
 
@@ -96,6 +97,7 @@ __all__ = [
     "CORRAL",
     "ENDPOINTS",
     "NO_OPTIONS",
+    "PULL_ENDED",
     "STRANGER",
     "USES",
     "AcceptedFault",
@@ -171,6 +173,10 @@ __all__ = [
     "Plan",
     "PlanParts",
     "ProcessSample",
+    "Pull",
+    "PullChoice",
+    "PullFile",
+    "PullPlan",
     "Replica",
     "ReportGap",
     "ReportPerson",

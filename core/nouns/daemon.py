@@ -10,6 +10,7 @@ from core.nouns.base import Noun
 from core.nouns.deployments import Deployment, Replica
 from core.nouns.models import Model
 from core.nouns.nodes import NodeFacts, NodeSample
+from core.nouns.pull import Pull
 
 
 class DaemonStatus(Noun, frozen=True, kw_only=True):
@@ -113,11 +114,12 @@ class Picture(Noun, frozen=True, kw_only=True):
     """The last few, newest last."""
     me: Whoami | None = None
     """Who asked, and what he may do."""
+    pulls: tuple[Pull, ...] = ()
 
 
 class Event(Noun, frozen=True, kw_only=True):
     """What happened. `type` is one of: daemon, deployment, deployment.gone, replica, replica.gone, model,
-    model.gone, sample, node, audit, access, chat, chat.gone, turn, import, warning, resync.
+    model.gone, sample, node, audit, access, chat, chat.gone, turn, import, pull, warning, resync.
 
     `data` is the noun concerned in its JSON form. `resync` means: events were lost to you, read the picture anew.
     """

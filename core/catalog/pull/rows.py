@@ -1,0 +1,49 @@
+"""What is kept of a pull in the database; each function runs inside a transaction or a read."""
+
+from __future__ import annotations
+
+import sqlite3
+
+import msgspec
+
+from core.catalog.pull.source import Hub, Web
+from core.nouns import NO_OPTIONS, PULL_ENDED, Actor, ImportOptions, Pull
+
+KEPT = 50
+"""Pulls that are over and still told of."""
+
+
+class Row(msgspec.Struct, frozen=True):
+    """A pull with what the next daemon needs to go on. Neither a token nor what follows the `?` of an address is here:
+    `secret` says that it needs one, so that it waits until its owner gives it again."""
+
+    pull: Pull
+    actor: Actor
+    request: str
+    source: Hub | Web
+    urls: dict[str, str]
+    """Of each file."""
+    endpoint: str
+    """Of the hub."""
+    trusted: bool
+    """The settings name it: it may be on a private network."""
+    secret: bool
+    options: ImportOptions = NO_OPTIONS
+    begun: bool = False
+    """It has run before: what its server has is looked at anew."""
+
+
+def load(db: sqlite3.Connection) -> list[Row]:
+    """All, the oldest first."""
+    rows = db.execute("SELECT data FROM pulls ORDER BY started_at, id")
+    return [msgspec.json.decode(row[0], type=Row) for row in rows]
+
+
+def put(db: sqlite3.Connection, row: Row) -> None:
+    """Write it; the oldest of those that are over go."""
+    db.execute(
+        "INSERT OR REPLACE INTO pulls (id, started_at, data) VALUES (?, ?, ?)",
+        (row.pull.id, row.pull.started_at, msgspec.json.encode(row).decode()),
+    )
+    over = [each.pull.id for each in load(db) if each.pull.state in PULL_ENDED]
+    db.executemany("DELETE FROM pulls WHERE id = ?", [(id,) for id in over[:-KEPT]])

@@ -1,0 +1,92 @@
+"""Pulls: models on their way from a hub or a web server, and the choice among what a repository has."""
+
+from __future__ import annotations
+
+from core.errors import ErrorBody
+from core.nouns.base import Noun
+from core.nouns.models import Model
+
+PULL_ENDED = ("done", "failed", "cancelled")
+"""States of a pull that is over: nothing of it lies on the disk any more but the model."""
+
+
+class PullFile(Noun, frozen=True, kw_only=True):
+    """One file of a pull."""
+
+    name: str
+    bytes: int
+    sha256: str = ""
+    """What it must have, "" where nobody says: then it is what it was found to have."""
+    done: int = 0
+    """Bytes that are here."""
+
+
+class Pull(Noun, frozen=True, kw_only=True):
+    """A pull that the daemon carries out; it lives on when the terminal closes, and in the next daemon. States:
+    waiting (for its turn), pulling, paused, needs token, storing, done, failed, cancelled."""
+
+    id: str
+    name: str
+    """Of the model that it becomes."""
+    source: str
+    """`hf:ORG/REPO` or an address, without what may be secret in it."""
+    state: str
+    owner: str
+    started_at: float
+    files: tuple[PullFile, ...]
+    bytes_done: int = 0
+    bytes_total: int = 0
+    quantization: str = ""
+    revision: str = ""
+    """Of a hub's repository: the commit."""
+    licence: str = ""
+    """As the hub has it; "" where nobody says."""
+    rate: float = 0.0
+    """Bytes a second, over the last seconds."""
+    left_s: float | None = None
+    """Seconds that it takes at this rate."""
+    limit: int = 0
+    """At most so many bytes a second; 0: no cap of its own."""
+    notes: tuple[str, ...] = ()
+    """What happened on the way, as sentences: began anew, waits as it was asked to."""
+    ended_at: float | None = None
+    model: Model | None = None
+    error: ErrorBody | None = None
+    """Why it failed, or is paused or waiting."""
+
+
+class PullChoice(Noun, frozen=True, kw_only=True):
+    """One quantisation that a repository has, against what is free here."""
+
+    quantization: str
+    files: tuple[PullFile, ...]
+    bytes: int
+    need_bytes: int
+    """Memory that a replica would reserve; 0: not known."""
+    fits: bool
+    chosen: bool
+    why: str
+
+
+class PullPlan(Noun, frozen=True, kw_only=True):
+    """What a source has, and what would be taken of it."""
+
+    source: str
+    revision: str
+    licence: str
+    gated: bool
+    """Whoever pulls it must have been let in, and give a token."""
+    architecture: str
+    params: int
+    ctx: int
+    """Context of the one conversation that memory is planned for; 0: the header could not be read."""
+    left_bytes: int
+    """Memory that is left for it here."""
+    disk_bytes: int
+    """Room on the disk for it, what other pulls will still take left out."""
+    choices: tuple[PullChoice, ...]
+    """The best first."""
+    why: str
+    """Which is chosen and why, or why none."""
+    notes: tuple[str, ...] = ()
+    """What else is there, and is not taken."""
