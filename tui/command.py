@@ -17,6 +17,7 @@ import click
 from core import program_version
 from core.client import Client
 from core.errors import CorralError, NoDaemon
+from core.nouns import PULL_ENDED
 from tui.plain import plain
 from tui.words import releases
 
@@ -67,8 +68,8 @@ def run(work: Callable[[Client], Awaitable[T]], *, start: bool = True) -> T:
 
 
 def named(kind: str) -> Callable[[click.Context, click.Parameter, str], list[str]]:
-    """Completion with the names there are: `models`, `deployments`, `chats`, or the `engines` that can be used. It
-    starts no daemon, and a daemon that does not answer at once completes nothing."""
+    """Completion with the names there are: `models`, `deployments`, `chats`, `pulls` under way, or the `engines` that
+    can be used. It starts no daemon, and a daemon that does not answer at once completes nothing."""
 
     async def names() -> list[str]:
         async with asyncio.timeout(COMPLETION_S):
@@ -77,6 +78,8 @@ def named(kind: str) -> Callable[[click.Context, click.Parameter, str], list[str
                 return [model.name for model in await client.models()]
             if kind == "chats":
                 return [chat.id for chat in await client.chats()]
+            if kind == "pulls":
+                return [pull.id for pull in await client.pulls.ls() if pull.state not in PULL_ENDED]
             if kind == "engines":
                 return [str(engine["name"]) for engine in await client.engines() if engine["found"]]
             return [deployment.spec.name for deployment in await client.deployments()]
@@ -225,14 +228,16 @@ NEAR = {
     "attach": ("deploy --url",), "expose": ("deploy",), "delete": ("rm", "models rm"), "remove": ("rm", "models rm"),
     "kill": ("stop",), "top": ("ps",), "describe": ("explain",), "inspect": ("explain", "models show"),
     "show": ("explain", "models show", "chats show"), "is-active": ("ps", "status"), "info": ("status",),
-    "log": ("logs",), "journal": ("logs",), "pull": ("models import",), "import": ("models import",),
+    "log": ("logs",), "journal": ("logs",), "pull": ("models pull",), "download": ("models pull",),
+    "import": ("models import",),
     "model": ("models",), "deployment": ("deployments",), "engine": ("engines",), "replicas": ("ps",), "ask": ("chat",),
     "enable": ("daemon --print-unit",), "quit": ("shutdown",),
 }  # fmt: skip
 """What people type who come from other programs."""
 BELOW = {
     "list": ("ls",), "get": ("ls", "show"), "describe": ("show",), "inspect": ("show",), "info": ("show",),
-    "cat": ("show",), "delete": ("rm",), "remove": ("rm",), "pull": ("import",), "add": ("import",),
+    "cat": ("show",), "delete": ("rm",), "remove": ("rm",), "pull": ("import",), "download": ("pull",),
+    "add": ("import",),
     "create": ("import",), "find": ("search",), "grep": ("search",), "mv": ("rename",), "save": ("export",),
     "check": ("verify",),
 }  # fmt: skip

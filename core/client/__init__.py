@@ -25,8 +25,8 @@ from core.client.keys import KeyCalls
 from core.client.limits import LimitCalls
 from core.client.nodes import NodeCalls
 from core.client.privacy import PrivacyCalls
-from core.client.transport import PREFIX, Transport, error_of, lives, query
 from core.client.pull import PullCalls
+from core.client.transport import PREFIX, Transport, error_of, lives, query
 from core.client.usage import UsageCalls
 from core.errors import CorralError, Failed, NoDaemon, TimedOut
 from core.nouns import (

@@ -147,7 +147,7 @@ def test_5_is_given_by_the_verbs_that_are_named(home: Path, sample: Path) -> Non
         "deploy": ("deploy", "smollm2-135m", "--name", "e"), "start": ("start", "d"), "restart": ("restart", "d"),
         "scale": ("scale", "d", "2"), "fit": ("fit", "smollm2-135m"),
     }  # fmt: skip
-    assert set(named) == {*verbs, "models import", "models sample"}  # these two: tests/catalog
+    assert set(named) == {*verbs, "models import", "models sample", "models pull"}  # these three: tests/catalog
     for verb in ("deploy", "start", "restart"):
         told = json.loads(corral(*verbs[verb], "--json", code=5))
         check("error", told)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -23,6 +24,7 @@ class Models(Spread):
     ELSEWHERE = {
         **dict.fromkeys(("versions", "alias", "diff", "history", "template", "note", "gc", "verify"), "versions"),
         "catalogue": "catalogue",
+        **dict.fromkeys(("pull", "pulls"), "pull"),
     }
 
 
@@ -117,19 +119,23 @@ def import_(
         label=label, notes=notes, licence=licence, live=live, template=_text(template_file), defaults=_numbers(defaults)
     )
     beside = [str(Path(each).absolute()) for each in adapters]
+    picture = str(Path(projector).absolute()) if projector else ""
+    run(lambda client: import_and_follow(client, whole, name, given, picture, beside))
 
-    async def work(client: Client) -> None:
-        sending = Progress(f"send {line(whole.name)}")
-        try:
-            job = await client.import_model(
-                str(whole), name, sending.show, options=given,
-                projector=str(Path(projector).absolute()) if projector else "", adapters=beside,
-            )  # fmt: skip
-        finally:
-            sending.end()
-        await _follow(client, job)
 
-    run(work)
+async def import_and_follow(
+    client: Client, whole: Path, name: str | None, given: ImportOptions, projector: str = "",
+    adapters: Sequence[str] = (),
+) -> None:  # fmt: skip
+    """Import a file or folder and show it until it ends."""
+    sending = Progress(f"send {line(whole.name)}")
+    try:
+        job = await client.import_model(
+            str(whole), name, sending.show, options=given, projector=projector, adapters=adapters
+        )
+    finally:
+        sending.end()
+    await _follow(client, job)
 
 
 @models.command("sample")

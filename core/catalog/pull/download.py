@@ -215,6 +215,7 @@ class Download:
                     await asyncio.to_thread(self._begin_anew)
                     held.clear()
                     raise BadModel(f"{answer.host} sends more of {self._asked.name} than it said")
+                self._told(self._done + len(held))
                 if len(held) >= PIECE or loop.time() - last > 0.5:
                     last = loop.time()
                     await self._put(held)

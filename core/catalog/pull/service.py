@@ -20,19 +20,17 @@ from pathlib import Path
 import msgspec
 
 from core.access import Effect, Gate
-from core.catalog.imports import name_from
 from core.catalog.pull import choice, rows
 from core.catalog.pull.download import read_kept
 from core.catalog.pull.find import Ask, Finder, Found, Place, check_secret, place
 from core.catalog.pull.pace import Cap
 from core.catalog.pull.rows import Row
-from core.catalog.pull.source import Hub, Source, parse
+from core.catalog.pull.source import Hub, parse
+from core.catalog.pull.storing import name_of, stored, there
 from core.catalog.pull.web import NotReached
 from core.catalog.pull.work import Work
 from core.catalog.references import check_name
 from core.catalog.service import Catalog
-from core.catalog.tables import object_of
-from core.catalog.taking import Source as Files
 from core.errors import (
     Conflict,
     CorralError,
@@ -43,10 +41,9 @@ from core.errors import (
     NotAllowed,
     NotFound,
     TimedOut,
-    from_body,
 )
 from core.events import Bus
-from core.nouns import NO_OPTIONS, PULL_ENDED, Actor, ImportOptions, Model, ModelFile, Pull, PullChoice, PullPlan
+from core.nouns import NO_OPTIONS, PULL_ENDED, Actor, ImportOptions, Model, Pull, PullChoice, PullPlan
 from core.paths import Paths
 from core.settings import PullTable
 from core.store import Store
@@ -290,7 +287,7 @@ class Pulls:
                 "files": [{"name": file.name, "bytes": file.bytes, "sha256": file.sha256} for file in pull.files],
             }  # fmt: skip
             effect = await self._gate.intent(row.actor, "models.pull", f"model:{pull.name}", row.request, after=told)
-            model = await self._there(row) or await self._pulled(row)
+            model = await there(self._catalog, row) or await self._pulled(row)
             await self._gate.outcome(
                 effect, "done", after={"sha256": model.sha256, "revision": self.get(id).revision, "source": pull.source}
             )
@@ -327,40 +324,7 @@ class Pulls:
         done = sum(file.bytes for file in got)
         row = _replaced(row, state="storing", files=tuple(got), bytes_done=done, rate=0.0, left_s=None)
         await self._keep(row)
-        return await self._stored(row)
-
-    async def _stored(self, row: Row) -> Model:
-        """The complete files as a version of the catalog's: by an import, which checks all that any is checked for.
-        Cancelled, it leaves nothing. Raises why it failed."""
-        imports = self._catalog.imports
-        expected = object_of(
-            [ModelFile(name=file.name, bytes=file.bytes, sha256=file.sha256) for file in row.pull.files]
-        )
-        files = Files(
-            self._folder / row.pull.id, origin_of(row.pull), object_of(parts), own=True, licence=row.pull.licence
-        )  # fmt: skip
-        job = await imports.start(row.actor, row.request, files, row.pull.name, row.options)
-        try:
-            done = await imports.ended(job.id)
-        except asyncio.CancelledError:
-            await imports.cancel(job.id)
-            done = imports.job(job.id)
-            task = asyncio.current_task()
-            if done.model is None or task is None:
-                raise
-            task.uncancel()  # it came too late: the model is there
-        if done.model is None:
-            raise from_body(done.error) if done.error is not None else Failed(f"the import was {done.state}")
-        return done.model
-
-    async def _there(self, row: Row) -> Model | None:
-        """The model, where the daemon before ended between storing it and saying so."""
-        sha256s = [file.sha256 for file in row.pull.files]
-        for model in await self._catalog.all():
-            same = model.name == row.pull.name and [file.sha256 for file in model.files] == sha256s
-            if same and model.imported_at >= row.pull.started_at and model.origin == origin_of(row.pull):
-                return model
-        return None
+        return await stored(self._catalog, row, self._folder / id)
 
     async def _broke(self, id: str, effect: Effect | None, error: Exception) -> None:
         told = error if isinstance(error, CorralError) else Failed("the pull failed", type(error).__name__)
@@ -452,18 +416,3 @@ def _tidy(folder: Path, wanted: set[str]) -> None:
         if path.name not in wanted:
             log.warning("%s belongs to no pull and is removed", path)
             shutil.rmtree(path, ignore_errors=True)
-
-
-def origin_of(pull: Pull) -> str:
-    """What the version that it becomes says of where it came from."""
-    if not pull.revision:
-        return pull.source
-    wanted = "" if ":" in pull.source.removeprefix("hf:") else f":{pull.quantization}"
-    return f"{pull.source.partition('@')[0]}{wanted}@{pull.revision}"
-
-
-def name_of(source: Source) -> str:
-    """The name of the model, where nobody says one: the repository's, or the file's."""
-    if isinstance(source, Hub):
-        return name_from(Path(re.sub(r"[-_.]gguf$", "", source.repo.partition("/")[2], flags=re.IGNORECASE)))
-    return name_from(Path(source.name))

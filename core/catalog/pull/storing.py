@@ -1,0 +1,61 @@
+"""The end of a pull: its files become a version of the catalog's, with the name and the origin that it has."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from pathlib import Path
+
+from core.catalog.imports import name_from
+from core.catalog.pull.rows import Row
+from core.catalog.pull.source import Hub, Source
+from core.catalog.service import Catalog
+from core.catalog.tables import object_of
+from core.catalog.taking import Source as Files
+from core.errors import Failed, from_body
+from core.nouns import Model, ModelFile, Pull
+
+
+async def stored(catalog: Catalog, row: Row, folder: Path) -> Model:
+    """The version that the complete files in `folder` become, by an import, which checks all that any is checked for.
+    Cancelled, it leaves nothing. Raises why it failed."""
+    parts = [ModelFile(name=file.name, bytes=file.bytes, sha256=file.sha256) for file in row.pull.files]
+    files = Files(folder, origin_of(row.pull), object_of(parts), own=True, licence=row.pull.licence)
+    job = await catalog.imports.start(row.actor, row.request, files, row.pull.name, row.options)
+    try:
+        done = await catalog.imports.ended(job.id)
+    except asyncio.CancelledError:
+        await catalog.imports.cancel(job.id)
+        done = catalog.imports.job(job.id)
+        task = asyncio.current_task()
+        if done.model is None or task is None:
+            raise
+        task.uncancel()  # it came too late: the model is there
+    if done.model is None:
+        raise from_body(done.error) if done.error is not None else Failed(f"the import was {done.state}")
+    return done.model
+
+
+async def there(catalog: Catalog, row: Row) -> Model | None:
+    """The version, where the daemon before ended between storing it and saying so."""
+    sha256s = [file.sha256 for file in row.pull.files]
+    for model in await catalog.all():
+        same = model.name == row.pull.name and [file.sha256 for file in model.files] == sha256s
+        if same and model.imported_at >= row.pull.started_at and model.origin == origin_of(row.pull):
+            return model
+    return None
+
+
+def origin_of(pull: Pull) -> str:
+    """What the version says of where it came from."""
+    if not pull.revision:
+        return pull.source
+    wanted = "" if ":" in pull.source.removeprefix("hf:") else f":{pull.quantization}"
+    return f"{pull.source.partition('@')[0]}{wanted}@{pull.revision}"
+
+
+def name_of(source: Source) -> str:
+    """The name of the model, where nobody says one: the repository's, or the file's."""
+    if isinstance(source, Hub):
+        return name_from(Path(re.sub(r"[-_.]gguf$", "", source.repo.partition("/")[2], flags=re.IGNORECASE)))
+    return name_from(Path(source.name))

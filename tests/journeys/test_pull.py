@@ -1,0 +1,221 @@
+"""A real daemon pulls from the stand-in for a hub, through the command; kill -9 at random moments is no end of it.
+
+`CORRAL_KILL_SEED` repeats a run's choices (not its timing).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import os
+import random
+import runpy
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from hub_double import Fault, HubDouble
+from pullworld import model
+
+from core.client import Client
+from core.errors import NoDaemon
+from core.nouns import PULL_ENDED, Pull
+from core.paths import user_paths
+
+pytestmark = [pytest.mark.journey, pytest.mark.timeout(180)]
+REPO = "acme/tiny-GGUF"
+TOKEN = "hf_MarkerMarkerMarkerMarker"
+
+
+@pytest.fixture
+async def hub(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[HubDouble]:
+    made = HubDouble()
+    await made.begin()
+    monkeypatch.setenv("HF_ENDPOINT", made.url)
+    for name in ("HF_TOKEN", "HF_TOKEN_PATH", "HUGGING_FACE_HUB_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    try:
+        yield made
+    finally:
+        await made.end()
+
+
+async def corral(*args: str, **env: str) -> tuple[int, str, str]:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-P", "-m", "tui", *args, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE, env={**os.environ, **env},
+    )  # fmt: skip
+    async with asyncio.timeout(90):
+        out, said = await process.communicate()
+    assert process.returncode is not None
+    return process.returncode, out.decode(), said.decode()
+
+
+def left_over() -> list[str]:
+    """What lies below the models' folder beside the objects."""
+    models = user_paths().models
+    return [str(each) for each in models.rglob("*") if each.is_file() and "objects" not in each.parts]
+
+
+def copies() -> list[Path]:
+    return [each for each in (user_paths().models / "objects").rglob("*") if each.is_file()]
+
+
+async def test_a_person_looks_pulls_and_has_the_model(home: Path, hub: HubDouble) -> None:
+    data = model(3_000_000)
+    hub.repos[REPO] = {"tiny-Q8_0.gguf": data, "tiny-Q5_0.gguf": model(2_000_000), "tiny-F16.gguf": model(6_000_000)}
+    hub.faults += [Fault(cut=1_000_000)]
+    code, out, _ = await corral("models", "pull", f"hf:{REPO}", "--list")
+    assert code == 0 and "> " in out and "Q8_0 is the best that fits" in out
+    code, out, said = await corral("models", "pull", f"hf:{REPO}")
+    assert code == 0 and out.startswith("pulled tiny: 2.9 MiB, licence apache-2.0\nnext: corral deploy tiny"), said
+    assert "tried again" in said
+    assert (
+        json.loads((await corral("models", "show", "tiny", "--json"))[1])["sha256"] == hashlib.sha256(data).hexdigest()
+    )
+    code, out, _ = await corral("models", "pulls")
+    assert code == 0 and "done" in out and "100 %" in out
+    assert left_over() == []
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "said"),
+    [
+        (("models", "pull", "hf:acme/none"), 3, "no repository 'acme/none'"),
+        (("models", "pull", f"hf:{REPO}:Q9"), 3, "there are: Q4_0"),
+        (("models", "pull", "hf:nothing"), 2, "hf:ORG/REPO"),
+        (("models", "pull", "https://h/x.bin"), 1, "pickle"),
+        (("models", "pull", "https://u:p@h/x.gguf"), 2, "password"),
+        (("models", "pull", "/none/x.gguf"), 3, "not there"),
+        (("models", "pull", "/none/x.gguf", "--list"), 2, "--list is for"),
+        (("models", "pull", f"hf:{REPO}", "--limit", "fast"), 2, "--limit"),
+        (("models", "pull", f"hf:{REPO}", "--name", "No Name"), 2, "no name for a model"),
+        (("models", "pull", f"hf:{REPO}", "--sha256", "abc"), 2, "64 hex digits"),
+        (("models", "pull", ""), 2, "it is empty"),
+        (("models", "pulls", "cancel", "nosuch"), 3, "no pull 'nosuch'"),
+        (("models", "pulls", "resume", "nosuch"), 3, "no pull 'nosuch'"),
+        (("models", "pulls", "pause", "nosuch"), 3, "no pull 'nosuch'"),
+    ],
+)  # fmt: skip
+async def test_bad_input_is_told_with_what_to_do(
+    home: Path, hub: HubDouble, args: tuple[str, ...], code: int, said: str
+) -> None:
+    hub.repos[REPO] = {"tiny-Q4_0.gguf": model(2000)}
+    done = await corral(*args)
+    assert (done[0], said in done[2]) == (code, True), done
+
+
+async def test_pausing_resuming_cancelling_and_a_token_that_is_asked_for_anew(home: Path, hub: HubDouble) -> None:
+    hub.repos[REPO] = {"tiny-Q4_0.gguf": model(3_000_000)}
+    hub.gated, hub.token = {REPO}, TOKEN
+    code, _, said = await corral("models", "pull", f"hf:{REPO}")
+    assert code == 4 and "hf auth login" in said
+    hub.on_bytes = lambda count: hub.gate.clear() if hub.sent > 1_000_000 else None
+    _, out, _ = await corral("models", "pulls", "-q")
+    (id,) = out.split()
+    code, out, _ = await corral("models", "pulls", "resume", id, HF_TOKEN=TOKEN)
+    assert code == 0, out
+    client = await Client.connect(start=False)
+    await _until(client, id, lambda pull: pull.bytes_done > 500_000)
+    assert "paused" in (await corral("models", "pulls", "pause", id))[1]
+    await client.shutdown(models=True)
+    hub.on_bytes = lambda count: None
+    hub.gate.set()
+    code, _, said = await corral("models", "pulls", "resume", id)
+    assert code == 4 and "needs a token" in said
+    assert (await corral("models", "pulls", "resume", id, HF_TOKEN=TOKEN))[0] == 0
+    client = await Client.connect(start=False)
+    assert (await _until(client, id, lambda pull: pull.state in PULL_ENDED)).state == "done"
+    for path in user_paths().root.rglob("*"):
+        assert not path.is_file() or b"MarkerMarker" not in path.read_bytes(), path
+    hub.gate.clear()
+    _, out, _ = await corral("models", "pull", f"hf:{REPO}", "--name", "n", "--detach", "-q", HF_TOKEN=TOKEN)
+    assert "cancelled" in (await corral("models", "pulls", "cancel", out.strip()))[1]
+    assert left_over() == []
+
+
+async def test_kill_9_at_a_handful_of_moments(home: Path, hub: HubDouble) -> None:
+    await _killed(hub, rounds=6)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+async def test_kill_9_at_hundreds_of_moments(home: Path, hub: HubDouble) -> None:
+    await _killed(hub, rounds=int(os.environ.get("CORRAL_KILL_ROUNDS", "300")))
+
+
+async def _until(client: Client, id: str, when: object) -> Pull:
+    async with asyncio.timeout(60):
+        while not when(pull := await client.pulls.get(id)):  # type: ignore[operator]
+            await asyncio.sleep(0.02)
+    return pull
+
+
+async def _killed(hub: HubDouble, rounds: int) -> None:
+    """In each round one pull and one to three kills of the daemon, each at a random moment from the first request to
+    the last byte stored: one good copy afterwards, and not a byte beside it."""
+    seed = int(os.environ.get("CORRAL_KILL_SEED") or time.time())
+    print(f"CORRAL_KILL_SEED={seed}")
+    chance = random.Random(seed)
+    for n in range(rounds):
+        data = model(chance.randrange(100_000, 1_500_000), bytes([n % 250 + 1]))
+        hub.repos[REPO] = {"tiny-Q4_0.gguf": data}
+        hub.faults.clear()
+        hub.faults += [Fault(slow_s=chance.choice([0, 0.0002])), *[Fault(cut=chance.randrange(1, 90_000))] * (n % 3)]
+        begun = None
+        for _ in range(chance.randint(1, 3)):
+            client = await _client()
+            pid = (await client.status()).daemon.pid
+            asked = asyncio.create_task(client.pulls.begin(f"hf:{REPO}", name="m")) if begun is None else None
+            await asyncio.sleep(chance.random() * (2.0 if asked else 0.7))
+            os.kill(pid, signal.SIGKILL)
+            if asked is not None:
+                begun = await _answer(asked)
+            while Path(f"/proc/{pid}/stat").exists() and "Z" not in Path(f"/proc/{pid}/stat").read_text():
+                await asyncio.sleep(0.01)
+        client = await _client()
+        pulls = [each for each in await client.pulls.ls() if each.state not in PULL_ENDED]
+        if begun is None and not pulls and not await client.models():
+            begun = await client.pulls.begin(f"hf:{REPO}", name="m")  # it was killed before it knew of it
+        for each in [*pulls, *([begun] if begun else [])]:
+            ended = await _until(client, each.id, lambda pull: pull.state in (*PULL_ENDED, "paused", "needs token"))
+            assert ended.state == "done", ended
+        (stored,) = await client.models()
+        assert stored.sha256 == hashlib.sha256(data).hexdigest()
+        (copy,) = copies()
+        assert copy.read_bytes() == data, f"round {n}"
+        assert left_over() == [], f"round {n}"
+        await client.remove_model("m")
+        assert copies() == []
+    client = await _client()
+    assert (await client.verify_audit()).ok
+    await client.shutdown(models=True)
+
+
+async def _client() -> Client:
+    """A client; the daemon is started by the command, whose child it is not."""
+    try:
+        return await Client.connect(start=False)
+    except NoDaemon:
+        await corral("models", "pulls")
+        return await Client.connect(start=False)
+
+
+async def _answer(asked: asyncio.Task[Pull]) -> Pull | None:
+    """The pull, if its answer came before the daemon was killed."""
+    try:
+        return await asked
+    except NoDaemon:
+        return None
+
+
+async def test_a_script_finds_the_fields_that_are_promised(home: Path, hub: HubDouble) -> None:
+    check = runpy.run_path(str(Path(__file__).parents[1] / "cli/test_scripting.py"))["check"]
+    hub.repos[REPO] = {"tiny-Q8_0.gguf": model(30_000), "tiny-Q5_0.gguf": model(20_000)}
+    check("models pull --list", json.loads((await corral("models", "pull", f"hf:{REPO}", "--list", "--json"))[1]))
+    check("models pull", json.loads((await corral("models", "pull", f"hf:{REPO}", "--json"))[1]))
+    check("models pull", json.loads((await corral("models", "pulls", "--json"))[1]))

@@ -1,0 +1,253 @@
+"""Pulling models: from a hub, an address, a file or folder; and what becomes of the pulls under way."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import click
+
+from core.client import Client
+from core.errors import Failed, from_body
+from core.nouns import PULL_ENDED, ImportOptions, Pull, PullPlan
+from tui.amounts import Size
+from tui.command import Nouns, filled, named, note, options, run, with_options
+from tui.lines import Passing, as_json, listed, say, table, tell
+from tui.plain import line
+from tui.words import age, size
+
+LOOK_S = 0.5
+"""Between two looks at a pull that is followed."""
+STILL = (*PULL_ENDED, "paused", "needs token")
+"""States in which a pull goes on by itself no more."""
+
+
+@click.command()
+@click.argument("source", callback=filled)
+@click.option(
+    "--name", callback=filled, help="default: the repository's or file's; of one that is there, a new version"
+)
+@click.option("--list", "only_list", is_flag=True, help="show what there is and what fits, and pull nothing")
+@click.option("--ctx", default=0, help="cells of a conversation that memory is planned for (default: 4096)")
+@click.option("--limit", type=Size(), default="0", help="at most so many bytes a second, e.g. 20M")
+@click.option("--sha256", default="", help="that the file of an address must have")
+@click.option("--detach", is_flag=True, help="begin it and come back at once")
+@click.option("--label", default="", help="what people call this version")
+@click.option("--notes", default="", help="what they should know of it")
+@click.option("--live", is_flag=True, help="the name means this version from now on (a first one always is)")
+@with_options
+def pull(
+    source: str, name: str | None, only_list: bool, ctx: int, limit: int, sha256: str, detach: bool, label: str,
+    notes: str, live: bool,
+) -> None:  # fmt: skip
+    """Pull a model: hf:ORG/REPO[:QUANT], an https address, or a file or folder here.
+
+    Without a quantisation the best that fits is taken: --list shows why. A token is read from HF_TOKEN, HF_TOKEN_PATH
+    or where `hf auth login` keeps it. The pull is the daemon's: it goes on when this ends, and over restarts.
+    """
+    import_options = ImportOptions(label=label, notes=notes, live=live)
+    if not remote(source):
+        _import(source, name, import_options, only_list)
+        return
+    if only_list:
+        _list(source, ctx)
+        return
+
+    async def work(client: Client) -> Pull:
+        with Passing() as words:
+            words.show(f"asking what {source} has")
+            begun = await client.pulls.begin(
+                source, name=name, ctx=ctx, limit=limit, sha256=sha256.lower(), options=import_options
+            )
+        return begun if detach else await _follow(client, begun)
+
+    _say(run(work))
+
+
+def remote(source: str) -> bool:
+    """Whether it names something to pull, and no file here."""
+    return source.startswith("hf:") or ("://" in source and not source.startswith("file://"))
+
+
+def _import(source: str, name: str | None, given: ImportOptions, only_list: bool) -> None:
+    """A file, folder or share: the same as an import."""
+    from tui.verbs import models
+
+    if only_list:
+        raise click.UsageError("--list is for a repository or an address")
+    whole = Path(source.removeprefix("file://")).absolute()
+    run(lambda client: models.import_and_follow(client, whole, name, given))
+
+
+def _list(source: str, ctx: int) -> None:
+    async def work(client: Client) -> PullPlan:
+        with Passing() as words:
+            words.show(f"asking what {source} has")
+            return await client.pulls.plan(source, ctx)
+
+    plan = run(work)
+    if options().json:
+        as_json(plan)
+        return
+    if options().quiet:
+        for choice in plan.choices:
+            say(line(choice.quantization))
+        return
+    at = f" at {plan.revision[:12]}" if plan.revision else ""
+    gated = ", gated" if plan.gated else ""
+    say(f"{line(plan.source)}{at}: licence {line(plan.licence or 'not stated')}{gated}")
+    if plan.architecture:
+        say(f"{line(plan.architecture)}, {plan.params / 1e9:.1f} billion parameters")
+    table(
+        ("", "QUANT", "SIZE", "FILES", "MEMORY", "FITS", "WHY"),
+        [
+            (">" if c.chosen else "", c.quantization, size(c.bytes), len(c.files), size(c.need_bytes),
+             "yes" if c.fits else "no", c.why)
+            for c in plan.choices
+        ],
+        spare=("FILES", "WHY"),
+    )  # fmt: skip
+    planned = f"one conversation of {plan.ctx} cells" if plan.ctx else "their sizes alone"
+    say(f"{size(plan.left_bytes)} of memory and {size(plan.disk_bytes)} of disk are left; planned for {planned}")
+    say(line(plan.why))
+    for each in plan.notes:
+        say(f"note: {line(each)}")
+
+
+async def _follow(client: Client, pull: Pull) -> Pull:
+    """Show a pull until it goes on by itself no more; ctrl+c leaves it to the daemon."""
+    told: tuple[str, ...] = ()
+    with Passing() as words:
+        try:
+            while True:
+                new = [each for each in pull.notes if each not in told]
+                if new and not options().quiet and not options().json:
+                    words.end()
+                    for each in new:
+                        note(each)
+                told = pull.notes
+                if pull.state in STILL:
+                    break
+                words.show(progress(pull))
+                await asyncio.sleep(LOOK_S)
+                pull = await client.pulls.get(pull.id)
+        except asyncio.CancelledError:
+            words.end()
+            if not options().quiet:
+                note(f"pull {pull.id} goes on: corral models pulls; `corral models pulls cancel {pull.id}` ends it")
+            raise
+    return pull
+
+
+def progress(pull: Pull) -> str:
+    """How far it is, how fast and how long yet."""
+    if pull.state != "pulling":
+        return f"{pull.name}: {pull.state}"
+    share = 100 * pull.bytes_done // max(1, pull.bytes_total)
+    said = f"{pull.name}: {share} % of {size(pull.bytes_total)}"
+    return said + (f", {size(pull.rate)}/s" if pull.rate else "") + (f", {left(pull)} left" if left(pull) else "")
+
+
+def left(pull: Pull) -> str:
+    """Time that it takes yet, in two units; "" while nobody knows."""
+    if pull.left_s is None:
+        return ""
+    seconds = round(pull.left_s)
+    if seconds >= 3600:
+        return f"{seconds // 3600}h{seconds % 3600 // 60:02d}m"
+    return f"{seconds // 60}m{seconds % 60:02d}s" if seconds >= 60 else f"{seconds}s"
+
+
+def _say(pull: Pull) -> None:
+    """What became of it. Raises `Told` with why not."""
+    if pull.error is not None and pull.state in STILL:
+        error = from_body(pull.error)
+        if pull.state == "paused":
+            error.todo = error.todo or f"when that is mended: corral models pulls resume {pull.id}"
+
+        async def fail(client: Client) -> None:
+            raise error
+
+        run(fail)
+    if pull.state == "cancelled":
+        raise click.exceptions.Exit(Failed.exit)
+    if options().json:
+        as_json(pull)
+    elif options().quiet:
+        say(line(pull.name if pull.model else pull.id))
+    elif pull.model is None:
+        say(f"pull {pull.id} of {line(pull.name)} is {pull.state}: {size(pull.bytes_total)}; see corral models pulls")
+    else:
+        model = pull.model
+        said = model.reference if model.versions > 1 else model.name
+        say(f"pulled {line(said)}: {size(model.bytes)}, licence {line(model.licence or 'not stated')}")
+        for flag in model.flags:
+            say(f"! {line(flag)}: corral models template {line(model.reference)}")
+        say(f"next: corral deploy {line(said)}")
+
+
+# -------------------------------------------------------------------------------------------- pulls
+
+
+def _ls() -> None:
+    found = run(lambda client: client.pulls.ls())
+    listed(
+        found, lambda p: p.id,
+        ("ID", "NAME", "STATE", "DONE", "SIZE", "RATE", "LEFT", "QUANT", "BY", "SINCE", "SOURCE"),
+        lambda p: (
+            p.id, p.name, p.state, f"{100 * p.bytes_done // max(1, p.bytes_total)} %", size(p.bytes_total),
+            f"{size(p.rate)}/s" if p.rate else "-", left(p) or "-", p.quantization, p.owner, age(p.started_at),
+            p.source,
+        ),
+        empty="nothing is being pulled: corral models pull hf:ORG/REPO",
+    )  # fmt: skip
+    if not options().json and not options().quiet:
+        for each in found:
+            if each.error is not None:
+                say(f"! {each.id}: {line(str(from_body(each.error)))}")
+
+
+@click.group(cls=Nouns, invoke_without_command=True)
+@with_options
+@click.pass_context
+def pulls(context: click.Context) -> None:
+    """Pulls under way and lately ended: the same as `corral models pulls ls`."""
+    if context.invoked_subcommand is None:
+        _ls()
+
+
+@pulls.command("ls")
+@with_options
+def ls() -> None:
+    """Pulls under way and lately ended, the oldest first."""
+    _ls()
+
+
+@pulls.command("pause")
+@click.argument("id", shell_complete=named("pulls"), callback=filled)
+@with_options
+def pause(id: str) -> None:
+    """Let a pull rest; what is here of it stays."""
+    _turned(run(lambda client: client.pulls.pause(id)))
+
+
+@pulls.command("resume")
+@click.argument("id", shell_complete=named("pulls"), callback=filled)
+@click.option("--url", default="", help="its address again, where what follows the ? is needed")
+@click.option("--limit", type=Size(), default=None, help="from now on at most so many bytes a second; 0: no cap")
+@with_options
+def resume(id: str, url: str, limit: int | None) -> None:
+    """Let a pull go on, with the token that one that waits for it needs."""
+    _turned(run(lambda client: client.pulls.resume(id, url, limit)))
+
+
+@pulls.command("cancel")
+@click.argument("id", shell_complete=named("pulls"), callback=filled)
+@with_options
+def cancel(id: str) -> None:
+    """End a pull; nothing of it is left."""
+    _turned(run(lambda client: client.pulls.cancel(id)))
+
+
+def _turned(pull: Pull) -> None:
+    tell(pull, f"pull {pull.id} of {line(pull.name)} is {line(pull.state)}")
