@@ -19,13 +19,14 @@ from core.catalog.collecting import Collecting
 from core.catalog.imports import Imports
 from core.catalog.objects import Objects
 from core.catalog.references import LIVE, PREVIOUS, Reference
+from core.catalog.shape import shape_of
 from core.catalog.sweep import sweep
 from core.catalog.taking import kept_header
 from core.catalog.uploads import IDLE_S
 from core.catalog.verifying import Verifying
 from core.errors import Conflict, CorralError, NotFound, missing
 from core.events import Bus
-from core.nouns import Actor, AliasMoved, Model, ModelChange, VersionDifference
+from core.nouns import Actor, AliasMoved, Model, ModelChange, ModelShape, VersionDifference
 from core.paths import Paths
 from core.store import Store
 
@@ -295,18 +296,24 @@ class Catalog:
         for name, version in await self._store.read(lambda db: db.execute(sql).fetchall()):
             model = await self.get(f"{name}@{version}")
             try:
-                header, text = await asyncio.to_thread(self._read_again, model)
+                header, text, shape = await asyncio.to_thread(self._read_again, model)
             except (CorralError, OSError) as error:
                 log.warning("the header of %s could not be read again: %s", model.reference, error)
                 continue
-            whole = msgspec.structs.replace(model, template_sha256=template.digest(text), flags=template.flags(text))
+            whole = msgspec.structs.replace(
+                model, template_sha256=template.digest(text), flags=template.flags(text), shape=shape
+            )
             await self._store.transact(lambda db, m=whole, h=header, t=text: tables.complete(db, m, h, t))  # type: ignore[misc]
 
-    def _read_again(self, model: Model) -> tuple[dict[str, object], str]:
-        fd = files.open_regular(self.objects.path(model))
-        try:
-            meta = files.header_of(fd, model.files[0].name)["metadata"]
-        finally:
-            os.close(fd)
+    def _read_again(self, model: Model) -> tuple[dict[str, object], str, ModelShape]:
+        first = self.objects.path(model)
+        headers = []
+        for part in model.files:
+            fd = files.open_regular(first.with_name(part.name) if len(model.files) > 1 else first)
+            try:
+                headers.append(files.header_of(fd, part.name))
+            finally:
+                os.close(fd)
+        meta = headers[0]["metadata"]
         text = meta.get("tokenizer.chat_template", "")
-        return kept_header(meta), text if isinstance(text, str) else ""
+        return kept_header(meta), text if isinstance(text, str) else "", shape_of(headers)
