@@ -9,27 +9,23 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-from core.errors import CorralError
 from core.nouns import AuditArchive, AuditPlan
 from tui.amounts import moment_of
-from tui.spoken import spoken
 from tui.widgets.asking import Asking
 from tui.widgets.form import Field
+from tui.widgets.working import Working
 from tui.words import dated, size
 
 SHOWN_S = 0.5
 """How often it is asked how far an archive is."""
 
 
-class ArchiveForm(Asking):
+class ArchiveForm(Working, Asking):
     """What `corral audit archive` does. It is the daemon's work: who closes the form, or the console, stops nothing."""
 
     HEADLINE = "Move old records out of the database, into a signed file under a seal: that is recorded"
     SENDS = "Archive"
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._working = False
+    WORKS = "esc Close; the daemon goes on"
 
     def fields(self) -> list[Field]:
         return [
@@ -55,52 +51,23 @@ class ArchiveForm(Asking):
 
         return ask
 
-    def weigh(self) -> None:
-        if not self._working:
-            super().weigh()
+    def work(self) -> Callable[[Any], Awaitable[str]]:
+        before, folder, reason = self.before(), self.folder(), self.value("reason")
 
-    def keys(self) -> list[tuple[str, bool]]:
-        return [("esc Close; the daemon goes on", True)] if self._working else super().keys()
+        async def archive(client: Any) -> str:
+            doing: asyncio.Task[AuditArchive] = asyncio.create_task(client.proof.archive(before, folder, reason))
+            try:
+                while not (await asyncio.wait([doing], timeout=SHOWN_S))[0]:
+                    words = (await client.proof.archives()).working
+                    if self.stands:
+                        self.show(f"Archiving: {words or 'it begins'}. esc closes this, the daemon goes on")
+                made = await doing
+            finally:
+                doing.cancel()
+                await asyncio.gather(doing, return_exceptions=True)
+            return f"Records {made.first} to {made.last} lie in {made.file}, {size(made.bytes)}, sealed"
 
-    def action_send(self) -> None:
-        if self._working:
-            return
-        try:
-            before, folder = self.before(), self.folder()
-        except ValueError as error:
-            self.say(str(error))
-            return
-        if self.corral.client is None:
-            self.say(f"Not done: {self.corral.state.away()}")
-            return
-        self._working = True
-        self.set_focus(None)
-        self.run_worker(self._archive(before, folder, self.value("reason")), group="archive", exit_on_error=True)
-
-    async def _archive(self, before: float, folder: str, reason: str) -> None:
-        made: AuditArchive | None = None
-        client = self.corral.client
-        doing = asyncio.create_task(client.proof.archive(before, folder, reason))
-        try:
-            while not (await asyncio.wait([doing], timeout=SHOWN_S))[0]:
-                words = (await client.proof.archives()).working
-                if self.stands:
-                    self.show(f"Archiving: {words or 'it begins'}. esc closes this, the daemon goes on")
-            made = await doing
-        except (CorralError, OSError, EOFError, TimeoutError) as error:
-            if self.stands:
-                self.say(spoken(error))
-        finally:
-            doing.cancel()
-            await asyncio.gather(doing, return_exceptions=True)
-            self._working = False
-            if self.stands:
-                self.weigh()
-                self.mind_keys()
-        if made is not None and self.stands:
-            self.app.pop_screen()
-            words = f"Records {made.first} to {made.last} lie in {made.file}, {size(made.bytes)}, sealed"
-            self.corral.go("audit", say=words)
+        return archive
 
 
 def told(plan: AuditPlan) -> str:

@@ -5,16 +5,16 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-from core.errors import CorralError
 from core.nouns import AuditReport
 from tui import exports
 from tui.amounts import moment_of
 from tui.plain import line, plain
-from tui.spoken import spoken
-from tui.widgets.form import Field, Form
+from tui.widgets.form import Field
+from tui.widgets.working import Working
 from tui.words import moment, size
 
 SHOWN_S = 0.5
@@ -24,14 +24,11 @@ UNSIGNED = "the audit trail is not signed"
 UNCHANGED = "a file that is there is left alone"
 
 
-class _ToFile(Form):
+class _ToFile(Working):
     """Writes one file; while it does so esc ends it, and nothing of it is kept."""
 
     NAME = ""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._writing = False
+    WORKS = "esc Ends it; nothing is kept"
 
     def fields(self) -> list[Field]:
         return [
@@ -51,7 +48,7 @@ class _ToFile(Form):
         return Path(os.path.expanduser(self.value("path"))).absolute()  # noqa: PTH111 - Path.expanduser raises
 
     def weigh(self) -> None:
-        if self._writing:
+        if self.working:
             return
         try:
             since, path = self.since(), self.path()
@@ -69,42 +66,13 @@ class _ToFile(Form):
         """Do it; what was done. Raises `CorralError`."""
         raise NotImplementedError
 
-    def keys(self) -> list[tuple[str, bool]]:
-        return [("esc Ends it; nothing is kept", True)] if self._writing else super().keys()
-
-    def action_send(self) -> None:
-        if self._writing:
-            return
-        try:
-            since, path = self.since(), self.path()
-        except ValueError as error:
-            self.say(str(error))
-            return
-        if self.corral.client is None:
-            self.say(f"Not done: {self.corral.state.away()}")
-            return
-        self._writing = True
-        self.set_focus(None)
-        self.run_worker(self._write(since, path), group="write", exclusive=True, exit_on_error=True)
-
-    async def _write(self, since: float | None, path: Path) -> None:
-        said = ""
-        try:
-            said = await self.write(self.corral.client, since, path)
-        except (CorralError, OSError, EOFError, TimeoutError) as error:
-            self.say(spoken(error).replace(", or say --yes", ""))
-        finally:
-            self._writing = False
-            if self.stands:
-                self.weigh()
-                self.mind_keys()
-        if said and self.stands:
-            self.app.pop_screen()
-            self.corral.go("audit", say=said)
+    def work(self) -> Callable[[Any], Awaitable[str]]:
+        since, path = self.since(), self.path()
+        return lambda client: self.write(client, since, path)
 
     def action_back(self) -> None:
-        if self._writing:
-            self.workers.cancel_group(self, "write")
+        if self.working:
+            self.workers.cancel_group(self, "work")
             self.say("Ended: nothing was kept")
         else:
             super().action_back()

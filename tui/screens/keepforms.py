@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, ClassVar
 
 from core.nouns import Hold, RetentionRule
 from tui.plain import line
@@ -17,14 +17,41 @@ LONGEST = 36500
 DEFAULT = "default"
 
 
-class Keep(Asking):
-    """How long the chats of a user, of a group or with a deployment are kept."""
+class _About(Asking):
+    """About the chats of `subject`, with a reason."""
 
-    HEADLINE = "How long chats are kept: the strictest rule wins, legal hold wins over all"
+    NEEDS_REASON: ClassVar[bool] = True
 
     def __init__(self, subject: str = "") -> None:
         super().__init__()
         self.subject = subject
+
+    def typed(self) -> Any:
+        """What is meant. Raises ValueError with what is wrong or missing."""
+        raise NotImplementedError
+
+    def send(self, meant: Any, reason: str) -> None:
+        """Do it."""
+        raise NotImplementedError
+
+    def action_send(self) -> None:
+        try:
+            meant = self.typed()
+        except ValueError as error:
+            self.say(str(error))
+            return
+        reason = self.value("reason")
+        if self.NEEDS_REASON and not reason:
+            self.say("A reason is needed: it stands in the audit trail")
+        else:
+            self.send(meant, reason)
+
+
+class Keep(_About):
+    """How long the chats of a user, of a group or with a deployment are kept."""
+
+    HEADLINE = "How long chats are kept: the strictest rule wins, legal hold wins over all"
+    NEEDS_REASON = False
 
     def fields(self) -> list[Field]:
         return [
@@ -61,13 +88,8 @@ class Keep(Asking):
 
         return ask
 
-    def action_send(self) -> None:
-        try:
-            subject, days, back = self.typed()
-        except ValueError as error:
-            self.say(str(error))
-            return
-        reason = self.value("reason")
+    def send(self, meant: tuple[str, int | None, bool], reason: str) -> None:
+        subject, days, back = meant
 
         async def work(client: Any) -> None:
             if back:
@@ -94,20 +116,19 @@ def _rules(found: list[RetentionRule], subject: str) -> list[str]:
     ]
 
 
-class HoldForm(Asking):
+class HoldForm(_About):
     """Legal hold of a user or a chat: set where there is none, lifted where there is one."""
 
     HEADLINE = "Legal hold: nothing of a user's chats, or of one chat, is deleted"
     SENDS = "Set or lift"
 
-    def __init__(self, what: str = "") -> None:
-        super().__init__()
-        self.what = what
+    def __init__(self, subject: str = "") -> None:
+        super().__init__(subject)
         self._there: list[Hold] = []
 
     def fields(self) -> list[Field]:
         return [
-            Field("what", "of", self.what, "user:NAME, or the id of a chat"),
+            Field("what", "of", self.subject, "user:NAME, or the id of a chat"),
             Field("reason", "reason", "", "why; it stands in the audit trail"),
         ]
 
@@ -147,17 +168,8 @@ class HoldForm(Asking):
         listed = ["Under legal hold:", *others] if others else ["Nothing is under legal hold"]
         return "\n".join([line(would), "", *listed])
 
-    def action_send(self) -> None:
-        try:
-            what = self.typed()
-        except ValueError as error:
-            self.say(str(error))
-            return
-        reason = self.value("reason")
-        if not reason:
-            self.say("A reason is needed: it stands in the audit trail")
-            return
-        self.corral.act(lambda client: client.privacy.holds(), lambda found: self._send(what, reason, found))
+    def send(self, meant: str, reason: str) -> None:
+        self.corral.act(lambda client: client.privacy.holds(), lambda found: self._send(meant, reason, found))
 
     def _send(self, what: str, reason: str, found: list[Hold]) -> None:
         """By what is so now: somebody else may have set or lifted it while this was typed."""
@@ -177,19 +189,15 @@ class HoldForm(Asking):
             )
 
 
-class Forget(Asking):
+class Forget(_About):
     """Delete all that a user said, and destroy his key."""
 
     HEADLINE = "Forget a user: all that he said, and the key of it. It cannot be undone"
     SENDS = "Forget"
 
-    def __init__(self, user: str = "") -> None:
-        super().__init__()
-        self.user = user
-
     def fields(self) -> list[Field]:
         return [
-            Field("user", "user", self.user, "also one who has left the host"),
+            Field("user", "user", self.subject, "also one who has left the host"),
             Field("reason", "reason", "", "why; it stands in the audit trail"),
         ]
 
@@ -210,26 +218,16 @@ class Forget(Asking):
 
         return ask
 
-    def action_send(self) -> None:
-        try:
-            user = self.typed()
-        except ValueError as error:
-            self.say(str(error))
-            return
-        reason = self.value("reason")
-        if not reason:
-            self.say("A reason is needed: it stands in the audit trail")
-            return
-
+    def send(self, meant: str, reason: str) -> None:
         def sure(ahead: Any) -> None:
             self.confirmed(
                 f"{_ahead(ahead)}. It cannot be undone",
-                lambda client: client.privacy.forget(user, reason),
-                typed=user,
+                lambda client: client.privacy.forget(meant, reason),
+                typed=meant,
                 then=lambda _: self.app.pop_screen(),
             )
 
-        self.corral.act(lambda client: client.privacy.ahead(user), sure)
+        self.corral.act(lambda client: client.privacy.ahead(meant), sure)
 
 
 def _ahead(found: Any) -> str:
