@@ -17,16 +17,15 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from core.access import keyrules, keytables
+from core.access import keynames, keyrules, keytables
 from core.access.accountrights import USE
 from core.access.ended import Ended, ended
 from core.access.gate import Gate
 from core.access.keytables import KeyRow
 from core.access.owners import Owners
 from core.access.people import OWNERS, subject_named
-from core.access.permissions import matches
 from core.access.rights import Use
-from core.access.secrets import PREFIX, SHOWN, hash_of, new_secret, well_formed
+from core.access.secrets import SHOWN, hash_of, new_secret, well_formed
 from core.errors import Conflict, CorralError, Invalid, NotAllowed, NotFound, missing
 from core.nouns import Actor, FoundKey, Key, Limits, NewKey, Subject
 from core.store import Store
@@ -192,36 +191,13 @@ class Keys:
 
     def _find(self, actor: Actor, name: str) -> KeyRow:
         seen = [row for row in self._rows.values() if self._sees(actor, row.key)]
-        found = [row for row in seen if row.key.id == name]
-        if not found:
-            owner, _, bare = name.rpartition("/")
-            found = [row for row in seen if row.key.name == bare and (not owner or row.key.owner.name == owner)]
-            active = [row for row in found if row.key.revoked_at is None]
-            mine = [row for row in active if self.owners.owns(actor, row.key.owner)]
-            found = mine if len(mine) == 1 else active or found[-1:]
-        if not found:
-            raise NotFound(f"there is no key {name!r}", todo="see `corral keys ls`")
-        if len(found) > 1:
-            names = ", ".join(f"{row.key.owner.name}/{row.key.name}" for row in found[:5])
-            raise Conflict(f"{name!r} is the name of several keys", names, "say OWNER/NAME, or the id")
-        return found[0]
+        return keynames.find(seen, lambda key: self.owners.owns(actor, key.owner), name)
 
     def matching(self, actor: Actor | None, text: str) -> list[Key]:
-        """Those that `text` means: an id, a name, OWNER/NAME, one of these with a star at its end, or the first
-        characters of a secret; revoked ones too. Of those that `actor` has himself; None: of all. Raises `NotFound`."""
+        """Those that `text` means (`keynames.matching`), revoked ones too. Of those that `actor` has himself; None: of
+        all. Raises `NotFound`."""
         keys = [row.key for row in self._rows.values() if actor is None or self.owners.owns(actor, row.key.owner)]
-        begins = text.removesuffix("...")
-        found = [
-            key
-            for key in keys
-            if any(matches(text, each) for each in (key.id, key.name, f"{key.owner.name}/{key.name}"))
-            or (len(begins) > len(PREFIX) and key.begins.startswith(begins))
-        ]
-        if not found:
-            raise NotFound(
-                f"there is no key {text[:100]!r}", todo="see `corral keys ls`: say a name, OWNER/NAME or an id"
-            )
-        return found
+        return keynames.matching(keys, text)
 
     async def whose(self, actor: Actor, hash: str) -> FoundKey:
         """The key with this hash of a secret, revoked ones too, and whether it was rotated away. Raises `NotFound`."""
