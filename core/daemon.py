@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import collections
 import contextlib
 import logging
 import os
 import signal
-import sys
 import time
-from pathlib import Path
 
 from aiohttp import web
 
-from core import fulldisk, program_version, systemd
-from core.access import Access, Gate, Glass, Keys, Limiter, Rights, ServiceAccounts, accounts
+from core import program_version, systemd
+from core.access import Access, Gate, Glass, Keys, Limiter, Rights, ServiceAccounts
 from core.access.accounts import Accounts
 from core.api.peer import Names, user_name
 from core.api.routes import Services, add_routes
@@ -32,17 +29,16 @@ from core.deployments.certificates import Certificates
 from core.deployments.service import Deployments
 from core.deployments.tables import uses
 from core.engines.registry import registry
-from core.errors import Conflict, CorralError, Failed
+from core.errors import CorralError
 from core.events import Bus
 from core.gateway import wire
-from core.hostcheck import DaemonLock, check_socket, clear_socket, make_folders, refuse_network
+from core.hostcheck import clear_socket
 from core.inforce import InForce
 from core.logfile import LogFile
-from core.memory import keep_in_memory, no_dumps
 from core.nodes.local import Local
 from core.nouns import API_VERSION, CORRAL, DaemonStatus, Deployment, Replica, Status
-from core.paths import Paths, system_paths, user_paths
-from core.settings import AuditTable, Settings, load
+from core.paths import Paths
+from core.settings import AuditTable, Settings
 from core.starts import leave_crash, record_start
 from core.store import Store
 from core.telemetry.keeping import Days, UsageRetention
@@ -373,62 +369,3 @@ async def _ended(tasks: list[asyncio.Task[object]]) -> None:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
-
-
-def _accounts(settings: Settings) -> Accounts:
-    """System mode: root, with the accounts there and the program where they can read it. Raises `Failed`."""
-    if os.getuid() != 0:
-        raise Failed(
-            "only root runs the shared daemon", "engines and gateway get accounts of their own",
-            "use systemd (`corral daemon --print-unit`), or leave --system away for a daemon of your own",
-        )  # fmt: skip
-    found = accounts.find(settings.daemon)
-    accounts.check_program(found, Path(sys.executable), Path(__file__).parent)
-    return found
-
-
-def main() -> int:
-    """Run the daemon; 0 when it was told to stop, or when another one runs already and this is not `--foreground`."""
-    parser = argparse.ArgumentParser(prog="python -P -m core", description="the Corral daemon")
-    parser.add_argument("--foreground", action="store_true", help="log to standard error")
-    parser.add_argument("--system", action="store_true", help="the shared daemon of this host")
-    args = parser.parse_args()
-    os.umask(0o077)
-    os.chdir("/")
-    no_dumps()
-    swapped = keep_in_memory()  # before any key or chat is read
-    lock: DaemonLock | None = None
-    try:
-        paths = system_paths() if args.system else user_paths()
-        check_socket(paths.socket)
-        refuse_network(paths.database)
-        settings = load(paths.config)
-        found = _accounts(settings) if args.system else None
-        make_folders(paths, found)
-        lock = DaemonLock(paths.daemon_lock)
-        try:
-            lock.take()
-        except Conflict as error:
-            print(f"corral: {error}", file=sys.stderr)  # noqa: T201
-            return 1 if args.foreground else 0
-        clear_socket(paths.socket)
-        logfile = LogFile(None if args.foreground else paths.daemon_log)
-        logfile.begin(settings.daemon)
-        if swapped:
-            log.warning("keys and what passes through may be written to swap: %s", swapped)
-        asyncio.run(Daemon(paths, settings, logfile, found, swapped).serve())
-    except CorralError as error:
-        print(f"corral: {error}", file=sys.stderr)  # noqa: T201
-        return error.exit
-    except OSError as error:
-        if not fulldisk.is_full(error):
-            raise
-        # Room or inodes: what was given back when it stopped can't be told apart any more.
-        why, shown = fulldisk.why(error.errno, "the disk"), f"`df -h {paths.state}` and `df -i` show of what"
-        told = fulldisk.lacks(paths.state) or f"{why}: {fulldisk.todo(error.errno)} ({shown})"
-        print(f"corral: {told}", file=sys.stderr)  # noqa: T201
-        return Failed.exit
-    finally:
-        if lock is not None:
-            lock.release()
-    return 0

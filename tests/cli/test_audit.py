@@ -57,7 +57,7 @@ def test_only_the_owner_and_root_accept(home: Path) -> None:
         "import msgspec; from core.api.peer import Names; old = Names.actor\n"
         "async def eve(self, s, t): return msgspec.structs.replace(await old(self, s, t), uid=4242, name='eve')\n"
         "Names.actor = eve\n"
-        "from core.daemon import main; main()\n"
+        "from core.__main__ import main; main()\n"
     )
     process = subprocess.Popen([sys.executable, "-P", "-c", stand_in], stdin=subprocess.DEVNULL)
     try:

@@ -246,7 +246,7 @@ def test_a_trail_that_cannot_be_read_to_its_end_leaves_no_file(home: Path, tmp_p
         "import core.audit.export as export, sqlite3\n"
         "def page(db, after, last): raise sqlite3.OperationalError('disk I/O error')\n"
         "export._page = page\n"
-        "from core.daemon import main; main()\n"
+        "from core.__main__ import main; main()\n"
     )
     process = subprocess.Popen([sys.executable, "-P", "-c", stand_in], stdin=subprocess.DEVNULL)
     try:

@@ -20,22 +20,22 @@ pytestmark = pytest.mark.journey
 
 ENDS_BY_AN_ERROR = """
 import asyncio, sys
-from core import daemon
+from core import __main__, daemon
 async def failing(self):
     while not self.paths.socket.exists():
         await asyncio.sleep(0.05)
     raise RuntimeError("my words are nobody's business")
 daemon.Daemon._mend = failing
 sys.argv = ["core", "--foreground"]
-sys.exit(daemon.main())
+sys.exit(__main__.main())
 """
 IN_A_HURRY = """
 import sys
-from core import daemon, warned
+from core import __main__, warned
 from core.deployments import gateways, silence
 warned.LOOK_S, silence.PING_S, silence.SILENT_S, gateways.STOP_S = 0.1, 0.1, 2.0, 2.0
 sys.argv = ["core"]
-sys.exit(daemon.main())
+sys.exit(__main__.main())
 """
 """A daemon that waits less long for its gateway."""
 FIND_AGAIN = "import asyncio; from core import starting; print(asyncio.run(starting.find_again(user=True)))"

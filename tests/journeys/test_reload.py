@@ -89,7 +89,7 @@ def test_samples_follow_their_settings(home: Path) -> None:
 
 TOLD_TO_END = """
 import os, signal, sys
-from core import daemon
+from core import __main__, daemon
 opens, starts = daemon.Store.open, daemon.record_start
 async def opening(*args, **more):
     os.kill(os.getpid(), signal.SIGHUP)
@@ -100,7 +100,7 @@ async def starting(*args, **more):
     return told
 daemon.Store.open, daemon.record_start = opening, starting
 sys.argv = ["core", "--foreground"]
-sys.exit(daemon.main())
+sys.exit(__main__.main())
 """
 
 
