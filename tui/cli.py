@@ -26,7 +26,7 @@ VERBS = {
     "models": "models", "fit": "models",
     "deploy": "deployments", "ps": "deployments", "deployments": "deployments", "stop": "deployments",
     "start": "deployments", "restart": "deployments", "rm": "deployments", "scale": "deployments",
-    "logs": "deployments", "explain": "deployments",
+    "logs": "logs", "explain": "logs",
     "chat": "chat", "chats": "chat",
     "audit": "audit",
     "access": "access", "whoami": "access", "accounts": "accounts", "nodes": "nodes",
