@@ -211,7 +211,7 @@ def heal() -> None:
 async def soak(home: Path, seconds: float, clients: int, every: float, memory: int) -> None:
     house = House(home, clients)
     gateway = psutil.Process(house.settle()["pid"])
-    warm, _ = await house.part(3, (), 1)
+    warm, _ = await house.part(2, (), 1)
     assert warm.of("whole")
     house.settle()
     until(

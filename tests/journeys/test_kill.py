@@ -284,9 +284,9 @@ class Herd:
 
         async def shoot(dice: random.Random) -> None:
             for _ in range(dice.choice((1, 1, 2))):
-                pause = dice.uniform(0, 0.5)
+                pause = dice.uniform(0, 0.3)
                 if dice.random() < 0.3:
-                    await self.newborn(pause + 0.3)  # the moment in which only a lock says that it lives
+                    await self.newborn(pause + 0.2)  # the moment in which only a lock says that it lives
                     killed.extend(self.kill(dice, only="daemon"))
                 else:
                     await asyncio.sleep(pause)
