@@ -29,6 +29,8 @@ from core.nouns import CORRAL, LaunchStory
 
 log = logging.getLogger(__name__)
 
+LOOK_S = 5.0
+"""Between two looks at a replica that is ready."""
 SILENT_S = 30.0
 """After so long without an answer a replica that is ready says so."""
 UNREACHABLE_S = 5.0
@@ -178,7 +180,7 @@ class Launch:
         return True
 
     async def look(self) -> float:
-        """Ask for health until it is ready, then each five seconds; seconds until the next look."""
+        """Ask for health until it is ready, then each `LOOK_S`; seconds until the next look."""
         yard, picture = self._yard, self._picture
         if self.state is not None and self.state.pid is None:
             await self._meet()
@@ -200,7 +202,7 @@ class Launch:
                 await self._record_ready()
             self._silent_since = None
             picture.set(reason="")
-            return 5.0
+            return LOOK_S
         self.endpoint = endpoint
         self.routable = True
         yard.changed(picture.view)
@@ -217,7 +219,7 @@ class Launch:
         await self._settle("done", {"launch": launch.id, "pid": launch.pid})
         self._unsaved = True
         await self._record_ready()
-        return 5.0
+        return LOOK_S
 
     def _lost(self) -> float:
         """Its process is gone; its keeper says how within milliseconds, unless something else holds the launch."""

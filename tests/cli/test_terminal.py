@@ -1,6 +1,6 @@
 """On a terminal, and when things end: ctrl+c, what asks, a killed daemon, completion, an upload that breaks off.
 
-The engine is a double of llama-server (ready at once); its pieces come slowly enough to be stopped.
+The engine is a double of llama-server (ready at once); where they are to be stopped its pieces come slowly enough.
 """
 
 import contextlib
@@ -33,10 +33,20 @@ BIG = 1 << 30
 
 @pytest.fixture
 def deployed(home: Path, sample: Path, tmp_path: Path) -> Path:
-    """`d` on the double, which answers 24 words in 2 s and logs each question."""
-    text = DOUBLE.read_text().replace('"DOUBLE_PAUSE_S", "0.01"', '"DOUBLE_PAUSE_S", "0.08"')
+    """`d` on the double, which answers 24 words and logs each question."""
+    return deploy(home, tmp_path, "0.01")
+
+
+@pytest.fixture
+def slow(home: Path, sample: Path, tmp_path: Path) -> Path:
+    """As `deployed`, and its 24 words take 2 s."""
+    return deploy(home, tmp_path, "0.08")
+
+
+def deploy(home: Path, folder: Path, pause: str) -> Path:
+    text = DOUBLE.read_text().replace('"DOUBLE_PAUSE_S", "0.01"', f'"DOUBLE_PAUSE_S", "{pause}"')
     text = text.replace('    assert asked["stream"]', '    print("asked " * 4, flush=True)')
-    program = tmp_path / "llama-server"
+    program = folder / "llama-server"
     program.write_text(f"#!{sys.executable} -IS\n{text}")
     program.chmod(0o755)
     (home / "corral.toml").write_text(f'[engines]\nllama_server = "{program}"\n')
@@ -129,7 +139,7 @@ def test_ctrl_c_in_an_import_leaves_nothing(home: Path, big: Path) -> None:
     until(lambda: [r["outcome"] for r in ask("audit", "ls", "--verb", "models.import")] == ["intent", "interrupted"])
 
 
-def test_ctrl_c_in_a_conversation_stops_the_answer_and_goes_on(deployed: Path) -> None:
+def test_ctrl_c_in_a_conversation_stops_the_answer_and_goes_on(slow: Path) -> None:
     with Screen("chat", "d") as screen:
         screen.sees("> ")
         screen.type("one\r")
@@ -195,7 +205,7 @@ def test_a_conversation_without_a_question_leaves_no_chat(deployed: Path) -> Non
     assert ask("chats", "ls") == []
 
 
-def test_ctrl_c_in_a_question_ends_with_130_and_the_part_is_kept(deployed: Path) -> None:
+def test_ctrl_c_in_a_question_ends_with_130_and_the_part_is_kept(slow: Path) -> None:
     asking = subprocess.Popen(
         [*CORRAL, "chat", "d", "hello"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         start_new_session=True,
@@ -208,7 +218,7 @@ def test_ctrl_c_in_a_question_ends_with_130_and_the_part_is_kept(deployed: Path)
     assert ask("chats", "show", chat["id"])["messages"][0]["state"] == "stopped"
 
 
-def test_an_answer_that_was_stopped_or_cut_goes_on_by_a_verb(deployed: Path) -> None:
+def test_an_answer_that_was_stopped_or_cut_goes_on_by_a_verb(slow: Path) -> None:
     with Screen("chat", "d", "one") as screen:
         screen.sees("w3")
         screen.type("\x03")
@@ -342,7 +352,7 @@ def test_an_answer_that_is_cut_off_says_by_what(deployed: Path, prompt: int, say
         screen.sees(rf"{prompt} tokens in, 24 out, context {prompt + 24} of 512\)")
 
 
-def test_a_closed_terminal_loses_nothing(deployed: Path) -> None:
+def test_a_closed_terminal_loses_nothing(slow: Path) -> None:
     with Screen("chat", "d", "hi") as screen:
         screen.sees("w3")
     (chat,) = ask("chats", "ls")

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import hurried
 import pytest
 from command import ask, corral, until
 
@@ -29,24 +30,17 @@ daemon.Daemon._mend = failing
 sys.argv = ["core", "--foreground"]
 sys.exit(__main__.main())
 """
-IN_A_HURRY = """
-import sys
-from core import __main__, warned
-from core.deployments import gateways, silence
-warned.LOOK_S, silence.PING_S, silence.SILENT_S, gateways.STOP_S = 0.1, 0.1, 2.0, 2.0
-sys.argv = ["core"]
-sys.exit(__main__.main())
-"""
-"""A daemon that waits less long for its gateway."""
+IN_A_HURRY = {
+    "core.warned.LOOK_S": 0.1, "core.deployments.silence.PING_S": 0.1, "core.deployments.silence.SILENT_S": 2.0,
+    "core.deployments.gateways.STOP_S": 2.0,
+}  # fmt: skip
 FIND_AGAIN = "import asyncio; from core import starting; print(asyncio.run(starting.find_again(user=True)))"
 
 
 @pytest.fixture
 def in_a_hurry(home: Path) -> Iterator[None]:
-    with subprocess.Popen([sys.executable, "-P", "-c", IN_A_HURRY], stdin=subprocess.DEVNULL) as daemon:
-        until(lambda: asyncio.run(starting.answers(user_paths().socket)))
+    with hurried.daemon(IN_A_HURRY):
         yield
-        daemon.kill()
 
 
 def test_a_stopped_gateway_is_not_called_ready_and_shutdown_all_says_that_it_runs_on(in_a_hurry: None) -> None:

@@ -5,6 +5,7 @@ import shutil
 import signal
 from pathlib import Path
 
+import hurried
 import pytest
 from command import ask, corral, deployed, ready, until
 
@@ -27,10 +28,11 @@ def test_removed_sockets_are_made_again(home: Path, sample: Path) -> None:
 
 
 def test_a_replica_without_its_folder_is_started_anew(home: Path, sample: Path) -> None:
-    first = deployed()
-    shutil.rmtree(Path(first["socket"]).parent)
-    second = until(lambda: (found := ready()) and found["pid"] != first["pid"] and found)
-    assert corral("chat", "chat", "Hi", "--max-tokens", "4").strip()
+    with hurried.daemon({"core.deployments.launch.LOOK_S": 0.5, "core.deployments.launch.UNREACHABLE_S": 0.5}):
+        first = deployed()
+        shutil.rmtree(Path(first["socket"]).parent)
+        second = until(lambda: (found := ready()) and found["pid"] != first["pid"] and found)
+        assert corral("chat", "chat", "Hi", "--max-tokens", "4").strip()
     assert second["restarts"] == 1
     assert any("its socket was gone" in each["reason"] for each in ask("audit", "ls", "--verb", "replica.died"))
 
