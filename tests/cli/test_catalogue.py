@@ -1,7 +1,11 @@
 """`corral models catalogue` over the real daemon: the list, one entry with its sources, own entries, bad ones."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
+from typing import IO
 
 import pytest
 from command import ask, corral
@@ -51,3 +55,27 @@ def test_what_is_not_there_is_told_with_what_is_near(home: Path) -> None:
     assert "there is no 'zzz'" in corral("models", "catalogue", "show", "zzz", code=3)
     assert "is not one of" in corral("models", "catalogue", "--for", "cooking", code=2)
     assert "goes with the list" in corral("models", "catalogue", "--for", "code", "show", "phi-4", code=2)
+
+
+@pytest.mark.parametrize("more", [(), ("--for", "code"), ("--for", "law")])
+def test_on_a_terminal_of_80_columns_it_fits(home: Path, more: tuple[str, ...]) -> None:
+    ask("models", "catalogue", "-q")
+    ours, theirs = os.openpty()
+    with os.fdopen(ours, "rb", buffering=0) as screen:
+        done = subprocess.Popen(
+            [sys.executable, "-P", "-m", "tui", "models", "catalogue", *more], stdout=theirs, stdin=subprocess.DEVNULL,
+            env={**os.environ, "COLUMNS": "80", "LC_ALL": "C.UTF-8"},
+        )  # fmt: skip
+        os.close(theirs)
+        said = b"".join(iter(lambda: _piece(screen), b"")).decode().splitlines()
+        assert done.wait(60) == 0
+    assert said[0].startswith("NAME") and "SMALLEST FILE" in said[0]
+    rows = [each for each in said if not each.startswith(("~", "plain advice"))]
+    assert len(rows) > 1 and max(map(len, rows)) <= 80
+
+
+def _piece(screen: IO[bytes]) -> bytes:
+    try:
+        return screen.read(65536)
+    except OSError:  # the other end is gone
+        return b""

@@ -70,14 +70,16 @@ def show(name: str) -> None:
 def _list(found: Catalogue, use: str | None) -> None:
     if not found.entries:
         say(f"nothing in the catalogue is for {use}" if use else "the catalogue is empty")
+    marked = any(_marks(each) for each in found.entries)
     table(
-        ("NAME", "PARAMS", "CONTEXT", "SMALLEST FILE", "LICENCE", *(("SCORE",) if use else ("FOR",)), "MARK"),
+        ("NAME", "PARAMS", "CONTEXT", "SMALLEST FILE", "LICENCE", *(("MARK",) if marked else ()),
+         "SCORE" if use else "FOR"),
         [
             (each.name, _params(each), each.ctx or "?", _smallest(each), each.licence or "?",
-             _best(each, use) if use else ", ".join(each.uses), _marks(each))
+             *((_marks(each),) if marked else ()), _scores(each, use) if use else ", ".join(each.uses))
             for each in found.entries
         ],
-        spare=("MARK", "CONTEXT", "LICENCE", "FOR", "SCORE", "PARAMS"),
+        spare=("LICENCE", "CONTEXT", "PARAMS", "MARK"),
     )  # fmt: skip
     if any(each.files and _least(each).computed for each in found.entries):
         say("~ computed of the shape, not read")
@@ -158,7 +160,7 @@ def _smallest(entry: CatalogueEntry) -> str:
     return f"{'~' if least.computed else ''}{size(least.bytes)} {least.quantization}"
 
 
-def _best(entry: CatalogueEntry, use: str | None) -> str:
+def _scores(entry: CatalogueEntry, use: str) -> str:
     there = [f"{each.benchmark} {each.value:g}" for each in entry.scores if each.use == use]
     return ", ".join(there) or "not known"
 
