@@ -28,6 +28,7 @@ PERMISSIONS: dict[str, Permission] = {
         Permission("nodes.read", "node", "see hosts and what was measured on them"),
         Permission("nodes.label", "node", "say what labels a host has"),
         Permission("models.read", "model", "see models and plan their memory"),
+        Permission("models.corrections", "daemon", "revoke what sizing has learned from launches, and restore it"),
         Permission("models.import", "model", "store a model under a name"),
         Permission("models.pull-private", "model", "pull it from a private, loopback or link-local address"),
         Permission("models.rm", "model", "remove a model or a version of it"),

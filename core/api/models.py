@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import msgspec
 from core.access import Gate
 from core.api.server import Call, Server
 from core.api.sight import Sight
-from core.catalog import Catalog
+from core.catalog import Catalog, sizing
 from core.catalog.taking import Source
 from core.deployments.service import Deployments
 from core.engines.base import EngineRegistry
@@ -19,6 +20,7 @@ from core.errors import Invalid, NotFound
 from core.nouns import DeploymentSpec, ImportOptions
 
 MODEL = "model:{name}"
+MOST_GPUS = 64
 
 
 class ImportBody(msgspec.Struct, forbid_unknown_fields=True):
@@ -80,13 +82,25 @@ def add_models(
     async def fit(call: Call) -> Any:
         spec = await call.body(DeploymentSpec)
         gate.require(call.actor, "models.read", f"model:{spec.model_name}")
-        return await deployments.plan(spec)
+        return await deployments.plan(spec, _gpus(call))
 
     async def all_engines(call: Call) -> Any:
         return [{"name": name, **msgspec.to_builtins(engines.get(name).availability())} for name in engines.names]
 
     server.add("POST", "/fit", "models.read", fit)
     server.add("GET", "/engines", "models.read", all_engines)
+
+
+def _gpus(call: Call) -> sizing.Gpus | None:
+    """The GPUs that the query asks a plan over: bytes free of each, and how the layers are split. Raises `Invalid`."""
+    told = call.text("gpus")
+    if not told:
+        return None
+    free = told.split(",")
+    if len(free) > MOST_GPUS or not all(re.fullmatch(r"[0-9]{1,15}", each) for each in free):
+        raise Invalid("the GPUs are not understood", f"gpus is 1 to {MOST_GPUS} numbers of bytes, with commas between")
+    layers, moe = (call.whole(key, -1, -1, 1 << 16) for key in ("gpu_layers", "cpu_moe"))
+    return sizing.Gpus(tuple(map(int, free)), layers if layers >= 0 else None, moe if moe >= 0 else None)
 
 
 def _of(call: Call, which: str = "of") -> str:

@@ -25,6 +25,7 @@ from core.api.privacy import add_privacy
 from core.api.pull import add_pulls
 from core.api.server import LARGEST, PING_S, Call, Server, event_stream
 from core.api.sight import Sight
+from core.api.sizes import add_sizes
 from core.api.usage import UsageReader, add_usage
 from core.audit import Archiver, Audit, Exporter, Reader, Signer
 from core.catalog import Catalog
@@ -123,6 +124,7 @@ def add_routes(server: Server, s: Services) -> None:
     """Declare every route."""
     _daemon(server, s)
     add_audit(server, s.audit, s.reader, s.signer, s.exporter, s.archiver, s.gate, s.bus, s.inquiry, s.usage, s.status)
+    add_sizes(server, s.catalog.corrections, s.gate)
     add_models(server, s.catalog, s.deployments, s.engines, s.gate, s.sight, s.owner_uid)
     add_catalogue(server, s.own_entries)
     _deployments(server, s)

@@ -20,9 +20,10 @@ MAMBA = frozenset({"mamba", "jamba", "plamo2"})
 MAMBA2 = frozenset({"mamba2", "falcon-h1", "granitehybrid", "nemotron_h", "nemotron_h_moe"})
 DELTA = {"qwen35": 4, "qwen35moe": 4, "qwen3next": 5}
 """Gated delta nets, and how many times the width of their convolution a token is."""
-RWKV = frozenset({"rwkv6", "rwkv6qwen2", "rwkv7", "arwkv7"})
+RWKV = {"rwkv6": 31, "rwkv6qwen2": 31, "rwkv7": 41, "arwkv7": 36}
+"""And how many halves of its embedding's width a token is."""
 SHORTCONV = frozenset({"lfm2", "lfm2moe"})
-RECURRENT = frozenset({"mamba", "mamba2"}) | RWKV
+RECURRENT = frozenset({"mamba", "mamba2", *RWKV})
 """All their layers have a state and none a cache (llm_arch_is_recurrent)."""
 WITHOUT_HEADS = frozenset({"jamba", "granitehybrid", "plamo2", "nemotron_h", "nemotron_h_moe"}) | SHORTCONV
 """Their layers without key heads have a state."""
@@ -51,7 +52,7 @@ WINDOWS = {
 mistral, qwen2, phi3: llama.cpp does not read it, or has it switched off)."""
 
 KNOWN = (
-    ENCODERS | MAMBA | MAMBA2 | frozenset(DELTA) | RWKV | SHORTCONV | frozenset(WINDOWS) | frozenset({
+    ENCODERS | MAMBA | MAMBA2 | frozenset(DELTA) | frozenset(RWKV) | SHORTCONV | frozenset(WINDOWS) | frozenset({
         "llama", "llama-embed", "mistral3", "qwen2", "qwen2vl", "qwen3", "qwen3vl", "stablelm", "internlm2", "granite",
         "smollm3", "seed_oss", "ernie4_5", "arcee", "hunyuan-dense", "exaone", "nemotron", "starcoder",
         "starcoder2", "glm4", "chatglm", "baichuan", "minicpm", "minicpm3", "olmo", "xverse", "orion", "apertus",
@@ -169,19 +170,17 @@ def row_bytes(head: Header, *, n_embd: int, n_ff: int, n_head: int, key_length: 
     if arch in MAMBA:
         wide.append(8 * inner)
     elif arch in MAMBA2:
-        wide.append((inner + conv + head.number("ssm.time_step_rank", 0)) + 2 * conv + 4 * inner + n_embd)
+        wide.append(2 * (inner + conv + head.number("ssm.time_step_rank", 0)) + conv + 7 * n_embd)
     elif arch in DELTA:
         wide.append(DELTA[arch] * conv)
-    elif arch in ("rwkv7", "arwkv7"):
-        wide.append((21 * n_embd + 5 * n_ff) // 2)
     elif arch in RWKV:
-        wide.append(3 * n_ff + 5 * n_embd)
+        wide.append(RWKV[arch] * n_embd // 2)
     elif arch not in KNOWN:
         wide = [2 * max(*wide, 8 * conv, 6 * n_ff + 10 * n_embd)]  # a bound
-    more = 0
     if arch in ("gemma3n", "gemma4"):
-        more = 2 * head.number("embedding_length_per_layer_input", 256) * head.number("block_count")
-    return 4 * (max(wide) + more)
+        each = head.number("embedding_length_per_layer_input", 256) * head.number("block_count")
+        wide = [max(wide) + 2 * each, *([4 * each + 5 * n_embd] if arch == "gemma3n" else [])]
+    return 4 * max(wide)
 
 
 def shares(head: Header, n_layer: int) -> int:

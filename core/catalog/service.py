@@ -16,6 +16,7 @@ import msgspec
 from core.access import Gate
 from core.catalog import differences, files, references, tables, template
 from core.catalog.collecting import Collecting
+from core.catalog.corrections import Corrections
 from core.catalog.imports import Imports
 from core.catalog.objects import Objects
 from core.catalog.references import LIVE, PREVIOUS, Reference
@@ -81,6 +82,7 @@ class Catalog:
         """Awaited when a name or an alias may mean another version."""
         self.collecting = Collecting(store, gate, self.objects, self, clock=clock)
         self.verifying = Verifying(store, gate, self.objects, self, bus, clock=clock)
+        self.corrections = Corrections(store, gate, clock=clock)
         self.imports = Imports(store, gate, self.objects, bus, clock=clock, idle_s=idle_s, tell=self.tell)
 
     async def start(self) -> None:
@@ -89,6 +91,7 @@ class Catalog:
         await asyncio.to_thread(shutil.rmtree, self.objects.incoming, True)
         await asyncio.to_thread(sweep, self._paths.models, self._store.database_id, {row[0] for row in rows})
         await self._complete()
+        await self.corrections.refresh()
         await self.verifying.resume()
 
     async def close(self) -> None:
@@ -291,8 +294,11 @@ class Catalog:
     # ---------------------------------------------------------------------------------------- older programs
 
     async def _complete(self) -> None:
-        """Versions of a program that kept no header and no template get them."""
-        sql = "SELECT model, version FROM model_versions WHERE header = '{}'"
+        """Versions of a program that kept no header and no template, or knew less of a shape, get them."""
+        sql = (
+            "SELECT model, version FROM model_versions WHERE header = '{}'"
+            " OR json_extract(data, '$.shape.base_bytes') IS NULL"
+        )
         for name, version in await self._store.read(lambda db: db.execute(sql).fetchall()):
             model = await self.get(f"{name}@{version}")
             try:
@@ -300,18 +306,21 @@ class Catalog:
             except (CorralError, OSError) as error:
                 log.warning("the header of %s could not be read again: %s", model.reference, error)
                 continue
-            whole = msgspec.structs.replace(
-                model, template_sha256=template.digest(text), flags=template.flags(text), shape=shape
-            )
+            whole = msgspec.structs.replace(model, shape=shape)
+            if model.own_template:
+                text = await self.template(model)
+            else:
+                whole = msgspec.structs.replace(
+                    whole, template_sha256=template.digest(text), flags=template.flags(text)
+                )
             await self._store.transact(lambda db, m=whole, h=header, t=text: tables.complete(db, m, h, t))  # type: ignore[misc]
 
     def _read_again(self, model: Model) -> tuple[dict[str, object], str, ModelShape]:
-        first = self.objects.path(model)
-        headers = []
-        for part in model.files:
-            fd = files.open_regular(first.with_name(part.name) if len(model.files) > 1 else first)
+        first, headers = self.objects.path(model), []
+        for file in model.files:
+            fd = files.open_regular(first if len(model.files) == 1 else first.with_name(file.name))
             try:
-                headers.append(files.header_of(fd, part.name))
+                headers.append(files.header_of(fd, file.name))
             finally:
                 os.close(fd)
         meta = headers[0]["metadata"]

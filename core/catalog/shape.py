@@ -163,7 +163,7 @@ def _weights(headers: Sequence[dict[str, Any]], n_layer: int, encoder: bool) -> 
     return {
         "layer_bytes": tuple(layer), "expert_bytes": tuple(experts) if any(experts) else (), "output_bytes": output,
         "layer_repack": tuple(repack) if any(repack) else (), "repack_bytes": sum(repack) + output_repack,
-        "mapped_bytes": mapped,
+        "mapped_bytes": mapped, "tied": tied,
     }  # fmt: skip
 
 

@@ -26,6 +26,7 @@ from core.client.limits import LimitCalls
 from core.client.nodes import NodeCalls
 from core.client.privacy import PrivacyCalls
 from core.client.pull import PullCalls
+from core.client.sizes import SizeCalls
 from core.client.transport import PREFIX, Transport, error_of, lives, query
 from core.client.usage import UsageCalls
 from core.errors import CorralError, Failed, NoDaemon, TimedOut
@@ -71,6 +72,7 @@ class Client(Transport):
         self.accounts = AccountCalls(self)
         self.catalog = CatalogCalls(self)
         self.curated = CuratedCalls(self)
+        self.sizes = SizeCalls(self)
         self.keys = KeyCalls(self)
         self.limits = LimitCalls(self)
         self.nodes = NodeCalls(self)
@@ -247,8 +249,12 @@ class Client(Transport):
         """All its versions, or the one that `chat@3` names."""
         await self.call("DELETE", model_path(name), dict)
 
-    async def fit(self, spec: DeploymentSpec) -> Plan:
-        return await self.call("POST", "/fit", Plan, spec)
+    async def fit(
+        self, spec: DeploymentSpec, gpus: Sequence[int] = (), gpu_layers: int | None = None, cpu_moe: int | None = None
+    ) -> Plan:
+        """What a replica would take, and whether that fits; also over GPUs with so many bytes free each."""
+        asked = query(gpus=",".join(map(str, gpus)) or None, gpu_layers=gpu_layers, cpu_moe=cpu_moe)
+        return await self.call("POST", "/fit" + asked, Plan, spec)
 
     async def engines(self) -> list[dict[str, Any]]:
         return await self.call("GET", "/engines", list[dict[str, Any]])

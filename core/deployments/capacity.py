@@ -87,8 +87,10 @@ class Capacity:
                 f"threads is {spec.threads}", f"{usable} usable on this host", f"change --threads to {cores} or less"
             )
 
-    def plan(self, spec: DeploymentSpec, model: Model | None, left: Room) -> Plan:
-        """What one replica of a completed spec takes, against what is left."""
+    def plan(
+        self, spec: DeploymentSpec, model: Model | None, left: Room, gpus: sizing.Gpus | None = None
+    ) -> Plan:  # fmt: skip
+        """What one replica of a completed spec takes, against what is left; also over `gpus`, if it is asked so."""
         if model is None:
             nothing = PlanParts(weights=0, kv_cache=0, compute=0, repack=0, output=0, base=0)
             return Plan(
@@ -97,6 +99,7 @@ class Capacity:
                 reserve_bytes=left.reserve_bytes, reserved_bytes=left.reserved_bytes, fits=True,
                 reason="attached: it takes nothing of this host",
             )  # fmt: skip
+        engine = self._engines.get(spec.engine)
         plan = sizing.plan(
             model.shape,
             model=model.name,
@@ -107,12 +110,14 @@ class Capacity:
             free_bytes=left.free_bytes,
             reserve_bytes=left.reserve_bytes,
             reserved_bytes=left.reserved_bytes,
-            engine=self._engines.get(spec.engine).abilities,
+            engine=engine.abilities,
             embedding=spec.embedding or spec.rerank,
             beside=sizing.Beside(
                 projector=model.projector.bytes if model.projector else 0,
                 adapters=sum(adapter.bytes for adapter in model.adapters),
+                correction=self._catalog.corrections.of(model.shape.arch, engine.name, engine.build()),
             ),
+            gpus=gpus,
         )
         if _limit_too_small(spec, plan):
             return msgspec.structs.replace(plan, fits=False, reason=_limit_reason(spec, plan))

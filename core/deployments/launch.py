@@ -17,6 +17,7 @@ from typing import NamedTuple
 import msgspec
 
 from core.access import Effect
+from core.catalog import corrections
 from core.deployments import tables
 from core.deployments.ending import LOST, never_ran, of_ours, reason_of, signal_name
 from core.deployments.order import draw_up
@@ -102,6 +103,10 @@ class Launch:
         def put(db: sqlite3.Connection, effect: str) -> None:
             """In the transaction of its intent: a launch is either known wholly or was never begun."""
             tables.put_launch(db, msgspec.structs.replace(made.row, effect=effect))
+            if made.formula:
+                corrections.planned(
+                    db, made.row.id, made.kind, wanted.spec.model_name, made.formula, made.row.started_at
+                )
             row = picture.row()
             tables.put_replica(
                 db, msgspec.structs.replace(row, state="starting", reason="", next_try=None, launch=made.row.id)
@@ -259,7 +264,13 @@ class Launch:
         await self._save()
         rss = await self._measure()
         ready_at = self._ready_at
-        await self._yard.store.transact(lambda db: tables.measured(db, self.row.id, rss, ready_at or 0.0))
+
+        def put(db: sqlite3.Connection) -> bool:
+            tables.measured(db, self.row.id, rss, ready_at or 0.0)
+            return corrections.measured(db, self.row.id, rss, ready_at or 0.0)
+
+        if await self._yard.store.transact(put):
+            await self._yard.catalog.corrections.refresh()
         self._unsaved = False
 
     async def _measure(self) -> int:

@@ -6,6 +6,7 @@ import secrets
 from typing import NamedTuple
 
 from core.budgets import threads_for
+from core.catalog.corrections import Kind
 from core.deployments import tables
 from core.deployments.gateways import new_launch_id
 from core.deployments.yard import Yard
@@ -23,6 +24,10 @@ MORE_THREADS = 16
 class Order(NamedTuple):
     row: tables.LaunchRow
     order: LaunchOrder
+    kind: Kind
+    """What its memory is learned together with."""
+    formula: int
+    """What it takes when it is ready by the formula alone, bytes; 0: its plan has no such figure."""
     told: dict[str, object]
     """What the audit record of its intent says."""
 
@@ -68,7 +73,9 @@ async def draw_up(yard: Yard, wanted: tables.Wanted, replica: str) -> Order:
         "launch": id, "model": spec.model, "version": wanted.version, "engine": spec.engine, "ctx": plan.ctx,
         "parallel": plan.parallel, "threads": plan.threads, "plan_bytes": wanted.plan.plan_bytes,
     }  # fmt: skip
-    return Order(row, order, told)
+    kind = Kind(plan.shape.arch, engine.name, engine.build())
+    formula = wanted.plan.ready_bytes - wanted.plan.parts.learned if wanted.plan.ready_bytes else 0
+    return Order(row, order, kind, formula, told)
 
 
 async def _plan(yard: Yard, wanted: tables.Wanted, facts: NodeFacts, secret: str) -> LaunchPlan:

@@ -128,10 +128,11 @@ class Deployments(Herd):
 
     # ---------------------------------------------------------------------------------------- verbs
 
-    async def plan(self, spec: DeploymentSpec) -> Plan:
-        """What a replica of `spec` would take and whether that fits now."""
+    async def plan(self, spec: DeploymentSpec, gpus: sizing.Gpus | None = None) -> Plan:
+        """What a replica of `spec` would take and whether that fits now; also over GPUs, if it is asked so."""
         spec, model = await self._capacity.complete(spec)
-        return self._capacity.plan(spec, model, await self._capacity.look(self._holdings(except_for=spec.name)))
+        left = await self._capacity.look(self._holdings(except_for=spec.name))
+        return self._capacity.plan(spec, model, left, gpus)
 
     async def plan_shape(self, shape: ModelShape, ctx: int) -> Plan:
         """The same of one conversation with a model that is not stored yet (`ctx` 0: as is usual)."""
@@ -320,6 +321,7 @@ class Deployments(Herd):
             deployment=deployment,
             sentences=(
                 *sentences(deployment, replicas, stories, self._clock()),
+                *filter(None, [self._catalog.corrections.told(story.launch) for story in stories[:1]]),
                 *([said(deployment.mark)] if deployment.mark is not None else []),
             ),
             replicas=replicas,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from pathlib import Path
 from typing import ClassVar, Literal
 
 from core.errors import Invalid
@@ -151,6 +152,17 @@ class Engine(ABC):
     @abstractmethod
     def availability(self) -> Availability:
         """Can it be started here? May touch the disk, never the network."""
+
+    def build(self) -> str:
+        """What tells this build from others: its version, or the program's size and age where it tells none."""
+        there = self.availability()
+        if there.version or not there.path:
+            return there.version
+        try:
+            found = Path(there.path).stat()
+        except OSError:
+            return ""
+        return f"{found.st_size:x}-{int(found.st_mtime):x}"
 
     @abstractmethod
     def command(self, plan: LaunchPlan) -> Command:

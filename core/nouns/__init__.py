@@ -81,6 +81,8 @@ from core.nouns.models import (
     ModelFile,
     ModelShape,
     Rotten,
+    SizeCorrection,
+    SizeSeen,
     Verified,
     VersionDifference,
 )
@@ -188,6 +190,8 @@ __all__ = [
     "Score",
     "ServiceAccount",
     "SinkStatus",
+    "SizeCorrection",
+    "SizeSeen",
     "Source",
     "Split",
     "Status",

@@ -52,7 +52,9 @@ class ModelShape(Noun, frozen=True, kw_only=True):
     expert_bytes: tuple[int, ...] = ()
     """Of these, those of the experts that a router chooses among."""
     output_bytes: int = 0
-    """Weights of the last step, to scores; with a tied embedding its copy."""
+    """Weights of the last step, to scores."""
+    tied: bool = False
+    """These are the embedding's own: what has both on one device keeps them once."""
     layer_repack: tuple[int, ...] = ()
     """Of `repack_bytes`, those of each layer."""
     mapped_bytes: int = 0
@@ -61,6 +63,35 @@ class ModelShape(Noun, frozen=True, kw_only=True):
     """Its vocabulary in memory and the room for its graph; 0 = not known, estimated from `n_vocab`."""
     margin: float = 0.0
     """0: the formula knows the architecture. Else its figures are a bound, raised by this share."""
+
+
+class SizeSeen(Noun, frozen=True, kw_only=True):
+    """What one launch took when it was ready, beside what the formula alone had said (bytes)."""
+
+    launch: str
+    model: str
+    planned: int
+    measured: int
+    at: float
+    outlier: bool = False
+    """Far from the others: nothing is learned from it."""
+
+
+class SizeCorrection(Noun, frozen=True, kw_only=True):
+    """By how much plans are changed for what launches were seen to take, by architecture and engine build."""
+
+    arch: str
+    engine: str
+    build: str
+    correction: float
+    """-0.03 is 3 % less; 0.0: too few launches, they disagree, or the formula is right."""
+    bounded: bool
+    """The launches say more than may be corrected."""
+    seen: tuple[SizeSeen, ...]
+    """Newest first."""
+    revoked_at: float = 0.0
+    revoked_by: str = ""
+    """Somebody revoked it: the formula alone is used."""
 
 
 class ModelFile(Noun, frozen=True, kw_only=True):

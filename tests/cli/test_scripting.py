@@ -68,6 +68,7 @@ def test_the_documents_hold_what_is_promised_and_nothing_else(home: Path, sample
     check("deploy", ask("deploy", "smollm2-135m", "--name", "chat", "--ctx", "2048"))
     check("deploy", ask("deployments"))
     check("deploy", ask("deployments", "ls"))
+    check("models corrections", ask("models", "corrections"))
     check("engines ls", ask("engines", "ls"))
     check("models show", ask("models", "ls"))
     check("models show", ask("models", "show", "smollm2-135m"))

@@ -34,7 +34,7 @@ def told(plan: Plan) -> str:
     parts = ", ".join(
         f"{name.replace('_', ' ')} {size(value)}"
         for name, value in msgspec.structs.asdict(plan.parts).items()
-        if value >= MIB
+        if abs(value) >= MIB
     )
     left = left_of(plan)
     kept = f"{size(plan.free_bytes)} free less {size(plan.reserve_bytes)} kept for the host"

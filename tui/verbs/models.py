@@ -10,8 +10,8 @@ import click
 
 from core.client import Client
 from core.errors import Failed, Invalid, from_body
-from core.nouns import DeploymentSpec, ImportJob, ImportOptions, Model, Plan
-from tui.amounts import Size
+from core.nouns import DeploymentSpec, ImportJob, ImportOptions, Model, Plan, Split
+from tui.amounts import Size, Whole
 from tui.command import Spread, Told, filled, named, options, run, with_options
 from tui.lines import Progress, as_json, ask, note_ctx, say, table, tell
 from tui.plain import line
@@ -24,6 +24,7 @@ class Models(Spread):
     ELSEWHERE = {
         **dict.fromkeys(("versions", "alias", "diff", "history", "template", "note", "gc", "verify"), "versions"),
         "catalogue": "catalogue",
+        "corrections": "sizes",
         **dict.fromkeys(("pull", "pulls"), "pull"),
     }
 
@@ -248,17 +249,25 @@ async def _follow(client: Client, job: ImportJob) -> None:
 )  # fmt: skip
 @click.option("--memory", type=Size(), default="0", help="hard limit, e.g. 2G")
 @click.option("--embedding", is_flag=True, help="as a deployment that serves /v1/embeddings")
+@click.option("--gpu", "gpus", type=Size(), multiple=True, help="memory free of a GPU, e.g. 24G; once for each")
+@click.option("--gpu-layers", type=Whole(0, 1 << 16), help="with --gpu: the last so many layers (default: the most)")
+@click.option("--cpu-moe", type=Whole(0, 1 << 16), help="with --gpu: layers whose experts stay in the host")
 @with_options
-def fit(model: str, ctx: int, parallel: int, cache_type: str, engine: str, memory: int, embedding: bool) -> None:
+def fit(
+    model: str, ctx: int, parallel: int, cache_type: str, engine: str, memory: int, embedding: bool,
+    gpus: tuple[int, ...], gpu_layers: int | None, cpu_moe: int | None,
+) -> None:  # fmt: skip
     """The memory a replica would need, and whether it fits.
 
-    Exit 5 if it does not fit now.
+    Exit 5 if it does not fit now. With --gpu also how it would lie over GPUs, which is reckoned and not measured.
     """
+    if not gpus and (gpu_layers is not None or cpu_moe is not None):
+        raise click.UsageError("--gpu-layers and --cpu-moe go with --gpu")
     spec = DeploymentSpec(
         name="fit", model=model, ctx=ctx, parallel=parallel, cache_type=cache_type,  # type: ignore[arg-type]
         engine=engine, memory=memory, embedding=embedding,
     )  # fmt: skip
-    plan = run(lambda client: client.fit(spec))
+    plan = run(lambda client: client.fit(spec, gpus, gpu_layers, cpu_moe))
     note_ctx(ctx, plan.ctx)
     if options().json:
         as_json(plan)
@@ -291,3 +300,20 @@ def print_plan(plan: Plan) -> None:
         say(f"would fit: --ctx {near.ctx} --parallel {near.parallel} --cache-type {near.cache_type}")
     for note in plan.notes:
         say(f"note: {line(note)}")
+    if plan.split is not None:
+        _print_split(plan.split)
+
+
+def _print_split(split: Split) -> None:
+    moe = f", the experts of {split.cpu_moe} layers in the host" if split.cpu_moe else ""
+    fits = "fits" if split.fits else "does not fit"
+    say(f"over GPUs: {split.gpu_layers} layers there{moe}: {fits} (llama.cpp's rules; no GPU's share was measured)")
+    table(
+        ("DEVICE", "LAYERS", "WEIGHTS", "CACHE", "COMPUTE", "OTHER", "TOTAL", "FREE", ""),
+        [
+            (each.device, each.layers, *map(size, (each.weights, each.kv_cache, each.compute, each.other, each.total)),
+             size(max(0, each.free_bytes)), "" if each.fits else "too little")
+            for each in split.devices
+        ],
+        spare=("OTHER", "COMPUTE", "LAYERS"),
+    )  # fmt: skip

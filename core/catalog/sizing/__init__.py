@@ -19,7 +19,7 @@ from core.catalog.sizing.parts import (
     reserved,
     resident,
 )
-from core.catalog.sizing.planning import Beside, nearest, plan
+from core.catalog.sizing.planning import Beside, Gpus, nearest, plan
 
 __all__ = [
     "DEFAULT",
@@ -28,6 +28,7 @@ __all__ = [
     "PIECE",
     "Beside",
     "CacheType",
+    "Gpus",
     "default_ctx",
     "full",
     "human",

@@ -68,9 +68,8 @@ def split(
             copied += round(repack[place] * (1 - share))
     batch = min(n_ubatch, pad256(ctx / slots))
     step = round(more * compute(shape, batch)) + 2 * batch * pad256(ctx / slots)
-    tied = not shape.output_bytes or shape.tensor_bytes < sum(weights) + 2 * shape.output_bytes
-    embedding = max(0, shape.tensor_bytes - sum(weights) - (0 if tied else shape.output_bytes))
-    host_weights = embedding + on[0].weights + (0 if tied or count else shape.output_bytes)
+    embedding = shape.tensor_bytes - sum(weights) - (0 if shape.tied else shape.output_bytes)
+    host_weights = embedding + on[0].weights + (0 if shape.tied or count else shape.output_bytes)
     host_other = found.base + found.output + found.repack - copied + found.projector + found.adapters + found.learned
     host = DevicePlan(
         device="host", layers=on[0].layers, weights=round(host_weights), kv_cache=round(on[0].kv),

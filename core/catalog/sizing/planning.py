@@ -35,8 +35,9 @@ class Beside(NamedTuple):
 
 
 NOTHING = Beside()
-PROJECTOR_COMPUTE = 256 << 20
-"""What a projector's own graph takes while it reads a picture: a bound, not measured for each."""
+PROJECTOR_LEAST = 256 << 20
+"""What is allowed for a projector's own graph, or half of its file where that is more: it goes by the picture, and is
+not measured."""
 
 
 class Gpus(NamedTuple):
@@ -64,7 +65,7 @@ def whole(
     learned = round(beside.correction * ready(found))
     return msgspec.structs.replace(
         found,
-        projector=beside.projector + (PROJECTOR_COMPUTE if beside.projector else 0),
+        projector=beside.projector + _graph(beside.projector),
         adapters=beside.adapters,
         learned=learned,
     )
@@ -102,7 +103,7 @@ def plan(
             f"{beside.correction:+.1%} as launches of {shape.arch} were seen to take (corral models corrections)"
         )
     if beside.projector:
-        notes.append(f"a projector's own graph is a bound of {human(PROJECTOR_COMPUTE)}, not measured")
+        notes.append(f"{human(_graph(beside.projector))} are allowed for the projector's own graph: not measured")
     return Plan(
         model=model,
         ctx=ctx,
@@ -129,6 +130,10 @@ def plan(
         correction=beside.correction,
         split=_split(shape, found, ctx, parallel, cache_type, n_ubatch, engine, left, gpus) if gpus else None,
     )
+
+
+def _graph(projector: int) -> int:
+    return max(PROJECTOR_LEAST, projector // 2) if projector else 0
 
 
 def _split(
