@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from core.api.sight import Sight
-from core.nouns import Actor, Status
+from core.nouns import Actor, Event, Pull, Status
 
 
 @pytest.mark.parametrize(("may", "seen"), [(("nodes.read",), 1), ((), 0)])
@@ -24,3 +24,15 @@ def _status() -> Status:
         daemon=cast(Any, SimpleNamespace()), gateway_socket="", gateway_status=cast(Any, SimpleNamespace()), nodes=(),
         deployments={}, replicas={}, models=0, audit_ok=True, audit_message="", audit_records=0,
     )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("may", "seen"), [(("models.read",), True), (("models.import",), True), (("nodes.read",), False)]
+)
+def test_a_pull_is_seen_by_who_may_see_or_store_its_model(may: tuple[str, ...], seen: bool) -> None:
+    gate = SimpleNamespace(may=lambda actor, permission, object: permission in may and object == "model:tiny")
+    pull = Pull(id="p1", name="tiny", source="hf:a/b", state="pulling", owner="ada", started_at=0.0, files=())
+    sight = Sight(cast(Any, gate), Actor(uid=7, name="ann", through="cli"))
+    assert bool(sight.pulls([pull])) is seen
+    event = Event(id="1.1", type="pull", object="pull:p1", time=0.0, data=msgspec.to_builtins(pull))
+    assert sight.event(event) is seen

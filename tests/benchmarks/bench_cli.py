@@ -34,9 +34,9 @@ def bare(json):
 bare()
 """
 VERBS = (
-    "version", "status", "ps", "deployments", "models ls", "models show smollm2-135m", "fit smollm2-135m", "engines",
-    "explain chat", "logs chat", "events", "chats ls", "chats search llama", "chats show CHAT", "chats export CHAT",
-    "audit ls", "audit verify", "audit key show",
+    "version", "status", "ps", "deployments", "models ls", "models pulls", "models show smollm2-135m",
+    "fit smollm2-135m", "engines", "explain chat", "logs chat", "events", "chats ls", "chats search llama",
+    "chats show CHAT", "chats export CHAT", "audit ls", "audit verify", "audit key show",
 )  # fmt: skip
 
 

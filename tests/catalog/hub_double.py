@@ -70,6 +70,8 @@ class HubDouble:
         self.faults: deque[Fault] = deque()
         self.api_faults: deque[Fault] = deque()
         self.asked: list[Asked] = []
+        self.peeked = ""
+        """The Content-Range of a look at a header, in place of the true one."""
         self.ranges = True
         self.etags = True
         self.weak = False
@@ -207,6 +209,8 @@ class HubDouble:
                 return web.Response(status=416, headers={"Content-Range": f"bytes */{len(data)}"})
             status = 206
             headers["Content-Range"] = f"bytes {start + fault.shift}-{last}/{len(data)}"
+            if looks and self.peeked:
+                headers["Content-Range"] = self.peeked
         body = data[start : last + 1] + fault.extra
         headers["Content-Length"] = str(len(body) + fault.length)
         response = web.StreamResponse(status=status, headers=headers)

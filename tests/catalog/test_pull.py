@@ -12,7 +12,7 @@ from pullworld import BOB, ME, World, model
 
 from core.catalog import files
 from core.catalog.pull import download, rows
-from core.errors import Conflict, NoRoom, NotFound
+from core.errors import Conflict, NoRoom, NotFound, StoreError
 from core.nouns import ImportOptions, Pull
 from core.settings import PullTable
 
@@ -452,3 +452,21 @@ async def test_an_unknown_pull_is_not_found(world: World) -> None:
     for verb in (world.pulls.pause, world.pulls.resume, world.pulls.cancel):
         with pytest.raises(NotFound, match="no pull 'x'"):
             await verb(ME, "request1", "x")
+
+
+async def test_a_database_that_takes_nothing_lets_the_pull_rest(
+    world: World, hub: HubDouble, data: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pull = await stands(world, hub, SOURCE)
+    real = world.store.transact
+
+    async def full(work: object) -> object:
+        raise StoreError("the database cannot be written")
+
+    monkeypatch.setattr(world.store, "transact", full)
+    flows(hub)
+    done = await world.ended(pull)
+    assert done.state == "paused" and done.error is not None and done.error.code == "store"
+    monkeypatch.setattr(world.store, "transact", real)
+    await world.pulls.resume(ME, "request2", pull.id)
+    assert (await world.ended(pull)).state == "done"

@@ -165,6 +165,19 @@ async def test_a_quantisation_that_is_not_there_names_those_that_are(world: Worl
     assert taken(await planned(world, f"{SOURCE}/tiny-Q8_0.gguf")) == "Q8_0"
 
 
+async def test_a_file_that_says_an_absurd_length_is_none(world: World, hub: HubDouble) -> None:
+    hub.files["x.gguf"] = model(2000)
+    hub.peeked = "bytes 0-99/999999999999999999"
+    with pytest.raises(BadModel, match="absurdly large"):
+        await world.pull(f"{hub.url}/files/x.gguf")
+
+
+async def test_a_hash_is_given_with_an_address_alone(world: World, hub: HubDouble) -> None:
+    repo(hub, Q4_0=2000)
+    with pytest.raises(Invalid, match="for an address"):
+        await world.pull(SOURCE, sha256="0" * 64)
+
+
 async def test_a_repository_without_a_gguf_is_told_what_it_has(world: World, hub: HubDouble) -> None:
     hub.repos["acme/a"] = {"pytorch_model.bin": b"\x80\x04", "config.json": b"{}"}
     hub.repos["acme/b"] = {"model.safetensors": b"x"}
@@ -177,6 +190,8 @@ async def test_a_repository_without_a_gguf_is_told_what_it_has(world: World, hub
     with pytest.raises(Invalid) as told:
         await world.pull("hf:acme/b")
     assert "LlamaForCausalLM, 8.0 billion parameters as BF16" in told.value.why and "attached" in told.value.why
+    plan = await planned(world, "hf:acme/b")
+    assert plan.why == "it has no GGUF model" and "LlamaForCausalLM" in plan.notes[0]
 
 
 @pytest.mark.parametrize(

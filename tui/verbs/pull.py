@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from core.client import Client
-from core.errors import Failed, from_body
+from core.errors import Failed, NoDaemon, from_body
 from core.nouns import PULL_ENDED, ImportOptions, Pull, PullPlan
 from tui.amounts import Size
 from tui.command import Nouns, filled, named, note, options, run, with_options
@@ -131,6 +131,10 @@ async def _follow(client: Client, pull: Pull) -> Pull:
                 words.show(progress(pull))
                 await asyncio.sleep(LOOK_S)
                 pull = await client.pulls.get(pull.id)
+        except NoDaemon as error:
+            words.end()
+            error.todo = f"pull {pull.id} goes on with the next daemon: corral models pulls"
+            raise
         except asyncio.CancelledError:
             words.end()
             if not options().quiet:

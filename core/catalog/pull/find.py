@@ -119,6 +119,8 @@ class Finder:
         choices, why = await choice.choose(
             groups, asked, shape=shape, ctx=ask.ctx, plan=self._plan, disk_bytes=disk, left_bytes=left
         )
+        if not choices:
+            why, notes = "it has no GGUF model", [*notes, listing.others()]
         found = PullPlan(
             source=str(source), revision=listing.revision, licence=listing.licence, gated=listing.gated,
             architecture=shape.arch if shape else listing.architecture, params=listing.params,

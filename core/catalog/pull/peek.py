@@ -18,6 +18,7 @@ from core.errors import BadModel, CorralError, Failed, NotFound
 TRIES = (1 << 20, 6 << 20, 24 << 20, 64 << 20)
 """Bytes after which it is tried to read: vocabularies have up to some 10 MB."""
 NO_HEADER = (1 << 16,)
+LARGEST = 1 << 50
 TOTAL = re.compile(r"bytes \d{1,18}-\d{1,18}/(\d{1,18})")
 
 
@@ -67,6 +68,8 @@ def _total(answer: Answer, name: str) -> int:
     length = said[1] if said else answer.header("Content-Length") if answer.status == 200 else ""
     if not re.fullmatch(r"\d{1,18}", length) or not int(length):
         raise Failed(f"{answer.host} does not say how long {name} is", "without that no room can be kept for it")
+    if int(length) > LARGEST:
+        raise BadModel(f"{name} is absurdly large", f"the server says that it has {length} bytes")
     return int(length)
 
 

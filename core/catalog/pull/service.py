@@ -40,6 +40,7 @@ from core.errors import (
     NoRoom,
     NotAllowed,
     NotFound,
+    StoreError,
     TimedOut,
 )
 from core.events import Bus
@@ -127,6 +128,8 @@ class Pulls:
         """Begin to pull; what cannot be pulled is refused before the first byte. Raises whatever is wrong."""
         if sha256 and not re.fullmatch("[0-9a-f]{64}", sha256):
             raise Invalid("--sha256 is no SHA-256", "it has 64 hex digits", "copy it from whoever publishes the file")
+        if sha256 and isinstance(parse(source)[0], Hub):
+            raise Invalid("--sha256 is for an address", "a hub says itself what its files are", "leave it out")
         ask, found, where = await self._find(actor, request, source, name, secret, endpoint, ctx, sha256)
         chosen = choice.chosen(found.plan.choices, str(ask.source), found.others)
         named = name or name_of(ask.source)
@@ -332,15 +335,20 @@ class Pulls:
             log.error("pull %s failed: %s", id, type(error).__name__)
         if effect is not None:
             await self._gate.outcome(effect, "failed", reason=str(told))
-        if isinstance(error, NeedsToken):
-            self._secrets.pop(id, None)
-            row = msgspec.structs.replace(self._row(id), secret=True)
-            await self._keep(_replaced(row, state="needs token", error=told.body(), rate=0.0, left_s=None))
-        elif isinstance(error, NotReached | NoRoom):
-            # Another time it may be otherwise, and what is here counts.
-            await self._keep(_replaced(self._row(id), state="paused", error=told.body(), rate=0.0, left_s=None))
-        else:
-            await self._over(id, "failed", error=told.body())
+        # Another time it may be otherwise, and what is here counts.
+        rests = _replaced(self._row(id), state="paused", error=told.body(), rate=0.0, left_s=None)
+        try:
+            if isinstance(error, NeedsToken):
+                self._secrets.pop(id, None)
+                row = msgspec.structs.replace(self._row(id), secret=True)
+                await self._keep(_replaced(row, state="needs token", error=told.body(), rate=0.0, left_s=None))
+            elif isinstance(error, NotReached | NoRoom | StoreError):
+                await self._keep(rests)
+            else:
+                await self._over(id, "failed", error=told.body())
+        except StoreError as unwritten:
+            log.error("what became of pull %s is not recorded: %s", id, unwritten)
+            self._show(rests)
 
     async def _over(self, id: str, state: str, **fields: object) -> None:
         await self._keep(_replaced(self._row(id), state=state, ended_at=self._clock(), rate=0.0, left_s=None, **fields))
