@@ -25,8 +25,6 @@ NO_MODEL = re.compile(r"(^|[/._-])(mmproj|imatrix|lora|adapter)([/._-]|$)", re.I
 """Beside the model in many repositories: what turns pictures into tokens, what it was quantised with, changes to it."""
 FULL = ("F32", "FP32", "F16", "FP16", "BF16")
 """Twice the bytes of Q8_0 and more, to be read for each token, and no better answers: only by name."""
-REPACKED = ("Q4_0", "Q4_K", "Q2_K", "IQ4_NL")
-"""The CPU backend copies these into an order of its own."""
 UNKNOWN_SHARE, UNKNOWN_BYTES = 1.2, 1 << 30
 """Where the shape isn't known: a fifth more than the weights, and 1 GiB."""
 
@@ -94,11 +92,17 @@ def wanted(groups: Sequence[Group], quant: str, path: str, source: str) -> Group
 
 
 def shaped(shape: ModelShape, each: Group) -> ModelShape:
-    """The shape of a model whose header was read of another quantisation."""
-    base = each.quantization.removeprefix("UD-")
+    """The shape of a model whose header was read of another quantisation: only its weights differ. Those that an engine
+    copies into an order of its own it keeps no more from the file, so that nothing is counted twice."""
+    share = each.bytes / max(1, shape.tensor_bytes)
+
+    def scaled(layers: tuple[int, ...]) -> tuple[int, ...]:
+        return tuple(round(share * layer) for layer in layers)
+
     return msgspec.structs.replace(
-        shape, quantization=each.quantization, tensor_bytes=each.bytes,
-        repack_bytes=each.bytes if base.startswith(REPACKED) else 0,
+        shape, quantization=each.quantization, tensor_bytes=each.bytes, mapped_bytes=0, repack_bytes=0, layer_repack=(),
+        layer_bytes=scaled(shape.layer_bytes), expert_bytes=scaled(shape.expert_bytes),
+        output_bytes=round(share * shape.output_bytes),
     )  # fmt: skip
 
 
