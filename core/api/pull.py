@@ -32,6 +32,8 @@ class PullBody(PlanBody, forbid_unknown_fields=True):
     limit: Rate = 0
     sha256: str = ""
     options: ImportOptions = NO_OPTIONS
+    projector: str = ""
+    """`auto`, or the name of the one to take along."""
 
 
 class ResumeBody(msgspec.Struct, forbid_unknown_fields=True):
@@ -56,7 +58,7 @@ def add_pulls(server: Server, pulls: Pulls, gate: Gate, sight: Callable[[Call], 
         body = await call.body(PullBody)
         return await pulls.begin(
             call.actor, call.request, body.source, name=body.name, secret=body.token, endpoint=body.hub, ctx=body.ctx,
-            limit=body.limit, sha256=body.sha256, options=body.options,
+            limit=body.limit, sha256=body.sha256, options=body.options, projector=body.projector,
         )  # fmt: skip
 
     def seen(call: Call) -> Pull:

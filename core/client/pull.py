@@ -65,8 +65,8 @@ class PullCalls:
         return await self._client.call("POST", "/pulls/plan", PullPlan, body, timeout=FIND_S)
 
     async def begin(self, source: str, **fields: Any) -> Pull:
-        """Begin to pull; of `name`, `ctx`, `limit`, `sha256`, `options` what is meant. Cancelled before the daemon has
-        named it, it is cancelled there too."""
+        """Begin to pull; of `name`, `ctx`, `limit`, `sha256`, `options`, `projector` what is meant. Cancelled before
+        the daemon has named it, it is cancelled there too."""
         body = {"source": source, **self._hub(source), **fields}
         begun = asyncio.create_task(self._client.call("POST", "/pulls", Pull, body, timeout=FIND_S))
         try:

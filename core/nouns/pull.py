@@ -19,6 +19,8 @@ class PullFile(Noun, frozen=True, kw_only=True):
     """What it must have, "" where nobody says: then it is what it was found to have."""
     done: int = 0
     """Bytes that are here."""
+    kind: str = ""
+    """`projector`: it goes beside the model; "": it is the model's own."""
 
 
 class Pull(Noun, frozen=True, kw_only=True):
@@ -90,3 +92,5 @@ class PullPlan(Noun, frozen=True, kw_only=True):
     """Which is chosen and why, or why none."""
     notes: tuple[str, ...] = ()
     """What else is there, and is not taken."""
+    projectors: tuple[PullFile, ...] = ()
+    """What turns pictures or sound into tokens, the usual one first: taken if it is asked for."""

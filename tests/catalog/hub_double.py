@@ -125,6 +125,8 @@ class HubDouble:
         self._note(request, "api")
         if self.api_faults:
             fault = self.api_faults.popleft()
+            if fault.redirect:
+                return web.Response(status=302, headers={"Location": fault.redirect})
             headers = {"Retry-After": fault.retry_after} if fault.retry_after else {}
             return web.Response(status=fault.status, headers=headers)
         repo = f"{request.match_info['org']}/{request.match_info['repo']}"

@@ -4,14 +4,16 @@ import asyncio
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
+import gguf_maker as maker
 import msgspec
 import pytest
 from hub_double import Fault, HubDouble
 from pullworld import BOB, ME, World, model
 
 from core.catalog import files
-from core.catalog.pull import download, rows
+from core.catalog.pull import download, find, rows
 from core.errors import Conflict, NoRoom, NotFound, StoreError
 from core.nouns import ImportOptions, Pull
 from core.settings import PullTable
@@ -386,10 +388,14 @@ async def test_room_that_other_pulls_will_take_is_not_given_twice(
     world: World, hub: HubDouble, data: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await stands(world, hub, SOURCE)
-    room = world.pulls.finder.disk()
-    monkeypatch.setattr(files, "SPARE", room + world.pulls._promised() - 150_000)
+    promised = world.pulls._promised()
+    assert 0 < promised < len(data)
+    free = SimpleNamespace(free=promised + len(data) - 1)
+    monkeypatch.setattr(find.shutil, "disk_usage", lambda path: free)
     with pytest.raises(NoRoom, match="other pulls"):
         await world.pull(f"{SOURCE}:Q4_0", name="n")
+    free.free += 1
+    assert (await world.pull(f"{SOURCE}:Q4_0", name="n")).name == "n"
 
 
 async def test_a_disk_that_fills_up_meanwhile_pauses_it(
@@ -470,3 +476,16 @@ async def test_a_database_that_takes_nothing_lets_the_pull_rest(
     monkeypatch.setattr(world.store, "transact", real)
     await world.pulls.resume(ME, "request2", pull.id)
     assert (await world.ended(pull)).state == "done"
+
+
+async def test_a_projector_is_taken_along_if_it_is_asked_for(world: World, hub: HubDouble, data: bytes) -> None:
+    eye = maker.make({**maker.METADATA, "general.architecture": "clip"})
+    hub.repos[REPO] |= {"mmproj-F32.gguf": eye + b"\0" * 32, "mmproj-model-f16.gguf": eye, "x.imatrix.gguf": b"GGUF"}
+    plan = await world.pulls.plan(ME, "request1", SOURCE, secret="", endpoint="", ctx=0)
+    assert [each.name for each in plan.projectors] == ["mmproj-model-f16.gguf", "mmproj-F32.gguf"]
+    with pytest.raises(NotFound, match=r"mmproj-model-f16\.gguf, mmproj-F32\.gguf"):
+        await world.pull(SOURCE, projector="mmproj-Q4_0.gguf")
+    done = await world.pulled(SOURCE, projector="auto")
+    assert done.state == "done" and done.model is not None, done.error
+    assert done.model.projector is not None and done.model.projector.sha256 == sha(eye)
+    assert [each.kind for each in done.files] == ["", "projector"]

@@ -326,3 +326,22 @@ async def test_a_certificate_that_nobody_vouches_for_is_not_taken(tmp_path: Path
         await wary.close()
         await trusting.close()
         await runner.cleanup()
+
+
+async def test_what_asks_the_hub_goes_nowhere_else(world: World, hub: HubDouble, gated: bytes) -> None:
+    """Its library follows redirects; no name but the hub's means anything to it."""
+    hub.api_faults.append(Fault(redirect=hub.cdn.replace("127.0.0.1", "localhost") + "/api/models/acme/tiny-GGUF"))
+    with pytest.raises(NotReached):
+        await world.pull(SOURCE, secret=TOKEN)
+    assert {each.server for each in hub.asked} == {"api"}
+
+
+async def test_without_the_hubs_library_the_line_that_installs_it_is_told(
+    world: World, hub: HubDouble, gated: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("core.catalog.pull.hub.importlib.util.find_spec", lambda name: None)
+    with pytest.raises(Invalid, match="huggingface-hub is not installed"):
+        await world.pull(SOURCE)
+    hub.files["x.gguf"] = model(3000)
+    monkeypatch.undo()
+    assert (await world.pulled(f"{hub.url}/files/x.gguf")).state == "done"

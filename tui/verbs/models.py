@@ -53,7 +53,7 @@ def ls(versions: bool = False) -> None:
         for model in found:
             say(line(model.reference if versions else model.name))
     elif not found:
-        say("no models yet: corral models sample, or corral models import FILE")
+        say("no models yet: corral models sample, models import FILE, or models pull hf:ORG/REPO")
     else:
         table(
             ("NAME", "VERSION", "SIZE", "QUANT", "ARCH", "CONTEXT", "LICENCE", "IMPORTED"),

@@ -31,14 +31,18 @@ STILL = (*PULL_ENDED, "paused", "needs token")
 @click.option("--ctx", default=0, help="cells of a conversation that memory is planned for (default: 4096)")
 @click.option("--limit", type=Size(), default="0", help="at most so many bytes a second, e.g. 20M")
 @click.option("--sha256", default="", help="that the file of an address must have")
+@click.option(
+    "--projector", is_flag=False, flag_value="auto", default="",
+    help="take along what the model sees pictures or hears with; or the name of its file",
+)  # fmt: skip
 @click.option("--detach", is_flag=True, help="begin it and come back at once")
 @click.option("--label", default="", help="what people call this version")
 @click.option("--notes", default="", help="what they should know of it")
 @click.option("--live", is_flag=True, help="the name means this version from now on (a first one always is)")
 @with_options
 def pull(
-    source: str, name: str | None, only_list: bool, ctx: int, limit: int, sha256: str, detach: bool, label: str,
-    notes: str, live: bool,
+    source: str, name: str | None, only_list: bool, ctx: int, limit: int, sha256: str, projector: str,
+    detach: bool, label: str, notes: str, live: bool,
 ) -> None:  # fmt: skip
     """Pull a model: hf:ORG/REPO[:QUANT], an https address, or a file or folder here.
 
@@ -47,6 +51,8 @@ def pull(
     """
     import_options = ImportOptions(label=label, notes=notes, live=live)
     if not remote(source):
+        if projector:
+            raise click.UsageError("of files here, `corral models import FILE --projector FILE` takes one along")
         _import(source, name, import_options, only_list)
         return
     if only_list:
@@ -57,8 +63,9 @@ def pull(
         with Passing() as words:
             words.show(f"asking what {source} has")
             begun = await client.pulls.begin(
-                source, name=name, ctx=ctx, limit=limit, sha256=sha256.lower(), options=import_options
-            )
+                source, name=name, ctx=ctx, limit=limit, sha256=sha256.lower(), options=import_options,
+                projector=projector,
+            )  # fmt: skip
         return begun if detach else await _follow(client, begun)
 
     _say(run(work))

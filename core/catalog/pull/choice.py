@@ -72,6 +72,28 @@ def group(files: Sequence[PullFile]) -> tuple[list[Group], list[str]]:
     return sorted(found, key=lambda each: (-each.bytes, each.quantization)), notes
 
 
+def projectors(files: Sequence[PullFile]) -> tuple[PullFile, ...]:
+    """Those among the files of a repository, in the order in which they are chosen."""
+    order = ("F16", "BF16", "Q8_0", "F32")
+    found = [
+        msgspec.structs.replace(file, kind="projector")
+        for file in files
+        if file.name.endswith(".gguf") and "mmproj" in file.name.rpartition("/")[2].lower()
+    ]
+    return tuple(
+        sorted(found, key=lambda each: order.index(said) if (said := label(each.name[:-5])) in order else len(order))
+    )
+
+
+def projector(there: Sequence[PullFile], asked: str) -> PullFile:
+    """The one that is asked for: by its name, or `auto`. Raises `NotFound`."""
+    for each in there:
+        if asked in ("auto", each.name, each.name.rpartition("/")[2]):
+            return each
+    names = ", ".join(each.name for each in there) or "none"
+    raise NotFound("there is no such projector", f"there are: {names}", "leave --projector out, or name one of these")
+
+
 def label(name: str) -> str:
     """The quantisation that a file's name says, as people write it; "" if it says none."""
     found = list(QUANT.finditer(name))

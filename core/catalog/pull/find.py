@@ -125,7 +125,7 @@ class Finder:
             source=str(source), revision=listing.revision, licence=listing.licence, gated=listing.gated,
             architecture=shape.arch if shape else listing.architecture, params=listing.params,
             ctx=await self._ctx(shape, ask.ctx), left_bytes=left, disk_bytes=disk, choices=choices, why=why,
-            notes=tuple(notes),
+            notes=tuple(notes), projectors=choice.projectors(listing.models),
         )  # fmt: skip
         urls = {each.name: each.url for each in listing.files if each.name.endswith(".gguf")}
         return Found(found, urls, listing.others(), listing.gated or listing.private)

@@ -15,14 +15,13 @@ import shutil
 import sqlite3
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from pathlib import Path
 
 import msgspec
 
 from core.access import Effect, Gate
 from core.catalog.pull import choice, rows
-from core.catalog.pull.download import read_kept
 from core.catalog.pull.find import Ask, Finder, Found, Place, check_secret, place
+from core.catalog.pull.folder import here, tidy
 from core.catalog.pull.pace import Cap
 from core.catalog.pull.rows import Row
 from core.catalog.pull.source import Hub, parse
@@ -88,10 +87,10 @@ class Pulls:
                                 error=told.body() if told else None)  # fmt: skip
                 row = msgspec.structs.replace(row, begun=state == "pulling" or row.begun)
             if row.pull.state not in PULL_ENDED:
-                row = _replaced(row, bytes_done=await asyncio.to_thread(_here, self._folder / row.pull.id))
+                row = _replaced(row, bytes_done=await asyncio.to_thread(here, self._folder / row.pull.id))
             self._rows[row.pull.id] = row
         wanted = {id for id, row in self._rows.items() if row.pull.state not in PULL_ENDED}
-        await asyncio.to_thread(_tidy, self._folder, wanted)
+        await asyncio.to_thread(tidy, self._folder, wanted)
         self._schedule()
 
     async def close(self) -> None:
@@ -123,7 +122,7 @@ class Pulls:
 
     async def begin(
         self, actor: Actor, request: str, source: str, *, name: str | None, secret: str, endpoint: str, ctx: int = 0,
-        limit: int = 0, sha256: str = "", options: ImportOptions = NO_OPTIONS,
+        limit: int = 0, sha256: str = "", options: ImportOptions = NO_OPTIONS, projector: str = "",
     ) -> Pull:  # fmt: skip
         """Begin to pull; what cannot be pulled is refused before the first byte. Raises whatever is wrong."""
         if sha256 and not re.fullmatch("[0-9a-f]{64}", sha256):
@@ -132,6 +131,11 @@ class Pulls:
             raise Invalid("--sha256 is for an address", "a hub says itself what its files are", "leave it out")
         ask, found, where = await self._find(actor, request, source, name, secret, endpoint, ctx, sha256)
         chosen = choice.chosen(found.plan.choices, str(ask.source), found.others)
+        if projector:
+            beside = choice.projector(found.plan.projectors, projector)
+            chosen = msgspec.structs.replace(
+                chosen, files=(*chosen.files, beside), bytes=chosen.bytes + beside.bytes
+            )  # fmt: skip
         named = name or name_of(ask.source)
         async with self._admitting:
             await self._admit(actor, request, named, str(ask.source), chosen, options)
@@ -410,17 +414,3 @@ def _needs_token() -> NeedsToken:
         "it needs a token", "the daemon that had it has ended, and it is kept nowhere else",
         "its owner gives it again: corral models pulls resume",
     )  # fmt: skip
-
-
-def _here(folder: Path) -> int:
-    """Bytes of a pull that count."""
-    parts = folder.glob("*.gguf")
-    return sum(kept.synced for path in parts if (kept := read_kept(path)) is not None)
-
-
-def _tidy(folder: Path, wanted: set[str]) -> None:
-    """Remove what a crash left of pulls that are over."""
-    for path in folder.iterdir() if folder.is_dir() else ():
-        if path.name not in wanted:
-            log.warning("%s belongs to no pull and is removed", path)
-            shutil.rmtree(path, ignore_errors=True)

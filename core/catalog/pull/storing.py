@@ -19,8 +19,14 @@ from core.nouns import Model, ModelFile, Pull
 async def stored(catalog: Catalog, row: Row, folder: Path) -> Model:
     """The version that the complete files in `folder` become, by an import, which checks all that any is checked for.
     Cancelled, it leaves nothing. Raises why it failed."""
-    parts = [ModelFile(name=file.name, bytes=file.bytes, sha256=file.sha256) for file in row.pull.files]
-    files = Files(folder, origin_of(row.pull), object_of(parts), own=True, licence=row.pull.licence)
+    own = [
+        ModelFile(name=file.name, bytes=file.bytes, sha256=file.sha256) for file in row.pull.files if not file.kind
+    ]  # fmt: skip
+    beside = [folder / file.name.rpartition("/")[2] for file in row.pull.files if file.kind == "projector"]
+    files = Files(
+        folder / own[0].name.rpartition("/")[2], origin_of(row.pull), object_of(own), own=True,
+        projector=beside[0] if beside else None, licence=row.pull.licence,
+    )  # fmt: skip
     job = await catalog.imports.start(row.actor, row.request, files, row.pull.name, row.options)
     try:
         done = await catalog.imports.ended(job.id)
@@ -38,7 +44,7 @@ async def stored(catalog: Catalog, row: Row, folder: Path) -> Model:
 
 async def there(catalog: Catalog, row: Row) -> Model | None:
     """The version, where the daemon before ended between storing it and saying so."""
-    sha256s = [file.sha256 for file in row.pull.files]
+    sha256s = [file.sha256 for file in row.pull.files if not file.kind]
     for model in await catalog.all():
         same = model.name == row.pull.name and [file.sha256 for file in model.files] == sha256s
         if same and model.imported_at >= row.pull.started_at and model.origin == origin_of(row.pull):

@@ -73,7 +73,7 @@ class Work:
                 self._net, asked, self._folder, told=self._came, said=self._said, take=self._take, wait=self._wait
             )
             size, sha256 = await download.run()
-            got.append(PullFile(name=file.name, bytes=size, sha256=sha256, done=size))
+            got.append(msgspec.structs.replace(file, bytes=size, sha256=sha256, done=size))
         return got
 
     async def _take(self, count: int) -> None:
@@ -103,22 +103,24 @@ class Work:
         else:
             same = groups[0]
         assert same is not None
+        beside = [choice.projector(found.plan.projectors, file.name) for file in row.pull.files if file.kind]
+        files = (*same.files, *beside)
         before = {file.name: (file.bytes, file.sha256) for file in row.pull.files}
-        other = [file.name for file in same.files if before.get(file.name) != (file.bytes, file.sha256)]
+        other = [file.name for file in files if before.get(file.name) != (file.bytes, file.sha256)]
         if other:
             self._said(f"{', '.join(other[:3])}: changed on the server, so that it begins anew")
-            self._forget(before)
-            more = sum(file.bytes for file in same.files) - (row.pull.bytes_total - row.pull.bytes_done)
+            self._forget(before.keys() - ({file.name for file in files} - set(other)))
+            more = sum(file.bytes for file in files) - (row.pull.bytes_total - row.pull.bytes_done)
             self._finder.check_room(max(0, more))
         elif changed:
             raise Failed(
                 f"{row.pull.source} contradicts itself", "what it says of a file is not what it sends", "try it later"
             )
         await self._change(
-            urls={file.name: found.urls[file.name] for file in same.files},
+            urls={file.name: found.urls[file.name] for file in files},
             pull=msgspec.structs.replace(
-                self.row.pull, files=same.files, revision=found.plan.revision,
-                bytes_total=sum(file.bytes for file in same.files), bytes_done=0 if other else self.row.pull.bytes_done,
+                self.row.pull, files=files, revision=found.plan.revision,
+                bytes_total=sum(file.bytes for file in files), bytes_done=0 if other else self.row.pull.bytes_done,
             ),
         )  # fmt: skip
 
