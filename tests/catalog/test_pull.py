@@ -318,8 +318,9 @@ async def test_a_cancelled_one_is_gone_though_the_daemon_died_before_its_bytes_w
 
 
 async def test_a_paused_pull_stays_so_over_a_restart_and_keeps_its_bytes(
-    world: World, hub: HubDouble, data: bytes
+    world: World, hub: HubDouble, data: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(download, "SYNC", 1 << 30)  # so that the pause itself does
     pull = await stands(world, hub, SOURCE)
     await world.pulls.pause(ME, "request2", pull.id)
     flows(hub)
@@ -341,7 +342,7 @@ async def test_as_many_run_as_the_settings_say_the_oldest_first(world: World, hu
     world.settings = PullTable(hub=hub.url, at_once=1)
     first = await stands(world, hub, SOURCE)
     second = await world.pull(SOURCE, name="n")
-    assert second.state == "waiting"
+    assert second.state == "waiting" and list(world.pulls._tasks) == [first.id]
     flows(hub)
     assert (await world.ended(first)).state == "done"
     assert (await world.ended(second)).state == "done"

@@ -253,12 +253,12 @@ async def test_rights_that_were_taken_away_end_a_pull_that_goes_on(world: World,
     id = await stands(world, hub)
     flows(hub)
     await world.close()
-    world.grants = []
+    world.grants, before = [], len(hub.asked)
     await world.open()
     world.gate.rights = world.gate.rights.__class__(mode="system", owner_uid=1)
     done = await world.until(id, lambda now: now.state in ("failed", "done"))
     assert done.state == "failed" and done.error is not None and done.error.code == "not_allowed"
-    assert world.left_over() == []
+    assert world.left_over() == [] and len(hub.asked) == before
 
 
 async def test_a_proxy_is_asked_and_may_be_anywhere(world: World, hub: HubDouble, gated: bytes) -> None:
