@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import logging
 import os
-import secrets
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -16,7 +15,7 @@ from core.deployments import tables
 from core.deployments.ending import of_ours, signal_name
 from core.errors import CorralError, Failed
 from core.gateway import wire
-from core.nodes.base import ExitRecord, LaunchOrder, LaunchState, Limits, Node
+from core.nodes.base import ExitRecord, LaunchOrder, LaunchState, Limits, Node, new_launch_id
 from core.nouns import CORRAL
 from core.paths import Paths
 from core.settings import Settings
@@ -31,12 +30,6 @@ REPLACE_S = 20.0
 
 HandOver = Callable[[Path], Awaitable[wire.Report]]
 """Has the gateway that serves hand its listener to the one that listens at a path."""
-
-
-def new_launch_id() -> str:
-    """10 characters of 50 random bits."""
-    alphabet = "abcdefghijklmnopqrstuvwxyz234567"
-    return "".join(alphabet[byte & 31] for byte in secrets.token_bytes(10))
 
 
 class Gateways:

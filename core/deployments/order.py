@@ -8,10 +8,9 @@ from typing import NamedTuple
 from core.budgets import threads_for
 from core.catalog.corrections import Kind
 from core.deployments import tables
-from core.deployments.gateways import new_launch_id
 from core.deployments.yard import Yard
 from core.engines.base import LaunchPlan
-from core.nodes.base import LaunchOrder, Limits
+from core.nodes.base import LaunchOrder, Limits, new_launch_id
 from core.nouns import NodeFacts
 
 STACK_BYTES = 8 << 20

@@ -29,7 +29,7 @@ async def get(endpoint: Endpoint, path: str, *, timeout: float = TIMEOUT_S) -> A
     Raises OSError, TimeoutError, or ValueError for an answer that is no HTTP, cut off, or above 4 MiB.
     """
     async with asyncio.timeout(timeout):
-        reader, writer = await _connect(endpoint)
+        reader, writer = await connect(endpoint)
         try:
             secret = f"Authorization: Bearer {endpoint.secret}\r\n" if endpoint.secret else ""
             host = endpoint.host or "localhost"
@@ -43,7 +43,8 @@ async def get(endpoint: Endpoint, path: str, *, timeout: float = TIMEOUT_S) -> A
             writer.transport.abort()
 
 
-async def _connect(endpoint: Endpoint) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+async def connect(endpoint: Endpoint) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A connection to its server, by whichever way it listens. Raises OSError."""
     if not endpoint.socket:
         context = _tls() if endpoint.tls else None
         return await asyncio.open_connection(endpoint.host, endpoint.port, ssl=context, limit=HEAD_LIMIT)

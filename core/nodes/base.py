@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import secrets
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, Literal
@@ -13,6 +14,12 @@ from typing import Any, Literal
 import msgspec
 
 from core.nouns import NodeFacts, NodeSample, Noun, ProcessSample
+
+
+def new_launch_id() -> str:
+    """10 characters of 50 random bits."""
+    alphabet = "abcdefghijklmnopqrstuvwxyz234567"
+    return "".join(alphabet[byte & 31] for byte in secrets.token_bytes(10))
 
 
 class Limits(Noun, frozen=True, kw_only=True):
@@ -38,7 +45,7 @@ class LaunchOrder(Noun, frozen=True, kw_only=True):
     daemon before `Node.launch` is called."""
 
     id: str
-    kind: Literal["replica", "gateway"]
+    kind: Literal["replica", "gateway", "bench"]
     owner: str
     """The deployment and replica it is for (`chat/0`), or `gateway`."""
     argv: tuple[str, ...]
