@@ -1,0 +1,108 @@
+"""What answers of a model took on this host, compared with what was reckoned: the correction of the next reckoning."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from core.catalog.speed import CORRECTION, bucket
+from core.nouns import Noun, Seen
+
+SHORT_ANSWER, SHORT_PROMPT = 16, 64
+"""Tokens: what is shorter says little of a rate."""
+NEWEST = 0.3
+"""How much the newest counts at least: a host changes."""
+
+
+class Answered(Noun, frozen=True, kw_only=True):
+    """One request that a replica answered as a stream; times in seconds."""
+
+    ended: float
+    total_s: float
+    queue_s: float
+    first_s: float
+    """To its first token, from its beginning on, the queue included."""
+    prompt: int
+    cached: int
+    answer: int
+
+    @property
+    def began(self) -> float:
+        """When it had its slot."""
+        return self.ended - self.total_s + self.queue_s
+
+    @property
+    def first(self) -> float:
+        return self.ended - self.total_s + self.first_s
+
+
+class Observation(Noun, frozen=True, kw_only=True):
+    """A rate, and what it was measured with."""
+
+    what: str
+    rate: float
+    users: int
+    ctx: int
+    """Cells that were filled on average."""
+    prompt: int
+    at: float
+
+
+def observe(answered: Sequence[Answered]) -> list[Observation]:
+    """What the requests of one replica say, all that ran at these times being among them."""
+    found = []
+    for each in answered:
+        if each.answer >= SHORT_ANSWER and each.ended > each.first:
+            users = 1 + sum(_shared(each.first, each.ended, other) for other in answered if other is not each)
+            found.append(
+                Observation(
+                    what="decode",
+                    rate=(each.answer - 1) / (each.ended - each.first),
+                    users=max(1, round(users)),
+                    ctx=each.prompt + each.answer // 2,
+                    prompt=each.prompt,
+                    at=each.ended,
+                )
+            )
+        read = each.prompt - each.cached
+        alone = not any(_shared(each.began, each.first, other) for other in answered if other is not each)
+        if alone and read >= SHORT_PROMPT and each.first > each.began:
+            found.append(
+                Observation(
+                    what="prefill",
+                    rate=read / (each.first - each.began),
+                    users=1,
+                    ctx=each.prompt,
+                    prompt=read,
+                    at=each.ended,
+                )
+            )
+    return found
+
+
+def _shared(begin: float, end: float, other: Answered) -> float:
+    """For what part of a time another one had its slot too."""
+    return max(0.0, min(end, other.ended) - max(begin, other.began)) / (end - begin) if end > begin else 0.0
+
+
+def fold(
+    old: Seen | None, observation: Observation, expected: float, *, sha256: str, engine: str, version: str, threads: int
+) -> Seen | None:
+    """The mean with one more; None for one that is no measurement of this model (beyond the bounds). `expected` is what
+    was reckoned, 0 where nothing could be."""
+    ratio = observation.rate / expected if expected > 0 else 1.0
+    if not CORRECTION[0] <= ratio <= CORRECTION[1] or not math.isfinite(ratio):
+        return None
+    if old is None or old.version != version:  # another build is another program
+        return Seen(
+            sha256=sha256, engine=engine, version=version, threads=threads, users=bucket(observation.users),
+            what=observation.what, rate=observation.rate, ratio=ratio, spread=0.0, count=1, at=observation.at,
+        )  # fmt: skip
+    part = max(NEWEST, 1 / (old.count + 1))
+    mean = math.exp((1 - part) * math.log(old.ratio) + part * math.log(ratio))
+    spread = (1 - part) * old.spread + part * abs(ratio / mean - 1)
+    return Seen(
+        sha256=sha256, engine=engine, version=version, threads=threads, users=old.users, what=old.what,
+        rate=(1 - part) * old.rate + part * observation.rate, ratio=mean, spread=spread, count=old.count + 1,
+        at=observation.at,
+    )  # fmt: skip

@@ -1,0 +1,302 @@
+"""Tokens a second before a model runs: what a token touches against what the host was measured to do.
+
+    step(u) = L * layer + u * (token + vocabulary * V)                             beside the weights
+            + |weights of each type * u / rate(type, u) , bytes of the step / bandwidth|  (both at once: `_both`)
+            + |u * looked back on / attention , u * bytes of the cells / bandwidth|
+    prompt(p) = L * layer * batches + weights * p / rate(type, prompt) + sum of what each token looks back on
+    to the first token = first + prompt(p) + step(1)
+
+`rate` is what the engine itself passed of each type (core/catalog/hostbench.py), between one token a step, four and a
+prompt by the logarithm of how many; other thread counts than the measured ones are scaled between their neighbours.
+What was seen of a model on this host (`Seen`) corrects it, within bounds. Figures and errors: docs/choosing.md.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+
+from core.catalog.sizing import CELL_BYTES, N_UBATCH
+from core.catalog.work import Work, near_type
+from core.nouns import HostBench, Noun, Rate, Seen, Speed
+
+FIRST_ERROR = 0.25
+"""Of a file's own tensors before its first run: what bench_speed.py holds the median to."""
+SHAPE_ERROR = 0.4
+"""Of a shape's counts."""
+SEEN_ERROR = 0.1
+NEAR_ERROR = 0.15
+"""Of what was seen with other threads, or other users at once."""
+BUSY, BUSY_ERROR = 0.6, 0.5
+"""Load of a core from which on a measurement of the host is doubtful."""
+CORRECTION = (0.2, 5.0)
+"""What was seen may differ by so much; what differs more is no measurement of this model on this host."""
+PROMPT_BATCH = 64
+"""Tokens a step from which on it goes as fast as a prompt."""
+
+
+Point = tuple[int, float]
+"""Threads, and a rate with so many."""
+
+
+class Seat(Noun, frozen=True, kw_only=True):
+    """How a model is served: threads, slots, and the type of its cache."""
+
+    threads: int
+    parallel: int = 1
+    cache_type: str = "f16"
+
+
+class Raw(Noun, frozen=True, kw_only=True):
+    """Seconds, not corrected by anything seen."""
+
+    step_s: float
+    """Of one step with all that are answered at once."""
+    prompt_s: float
+    first_s: float
+
+
+def reckon(work: Work, host: HostBench, seat: Seat, *, users: int, ctx: int, prompt: int) -> Raw:
+    """Of `users` conversations at once, `ctx` cells filled in each, and a prompt of `prompt` tokens."""
+    return Raw(
+        step_s=_step(work, host, seat, max(1, users), ctx), prompt_s=_prompt(work, host, seat, prompt),
+        first_s=host.first_s,
+    )  # fmt: skip
+
+
+def predict(
+    work: Work, host: HostBench | None, seat: Seat, *, users: int, ctx: int, prompt: int, seen: Sequence[Seen] = ()
+) -> Speed:
+    """What to expect. Without a measured host it is what was seen of the model just so, or not known."""
+    slots = max(1, min(users, seat.parallel))
+    told = {
+        what: [each for each in seen if each.what == what and each.rate > 0] for what in ("decode", "prefill")
+    }  # fmt: skip
+    if host is None:
+        return _only_seen(seat, told, users=users, slots=slots, ctx=ctx, prompt=prompt)
+    alone = reckon(work, host, seat, users=1, ctx=ctx, prompt=prompt)
+    one, near_one = _correction(told["decode"], seat.threads, 1)
+    _, near_many = _correction(told["decode"], seat.threads, slots)
+    reading, near_reading = _correction(told["prefill"], seat.threads, 1)
+    decode, each = one / alone.step_s, one / alone.step_s
+    for count in (*_edges(slots), slots):  # nobody is faster for more company, whatever was seen
+        many, _ = _correction(told["decode"], seat.threads, count)
+        each = min(each, many / _step(work, host, seat, count, ctx))
+    prompt_s = alone.prompt_s / reading
+    basis = [_host_words(host)]
+    if not work.exact:
+        basis.append("its shape alone, since its file is not here")
+    strange = sorted({kind for kind in {**work.layers, **work.output} if kind not in _table(host).kinds})
+    if strange:
+        basis.append(f"the nearest measured type for {', '.join(strange)}")
+    error = FIRST_ERROR if work.exact and not strange else SHAPE_ERROR
+    if told["decode"] and told["prefill"]:
+        same = near_one and near_many and near_reading
+        spread = max((each.spread for each in told["decode"]), default=0.0)
+        error = max(SEEN_ERROR if same else NEAR_ERROR, min(spread, FIRST_ERROR))
+        basis.append(_seen_words(seen))
+    elif seen:
+        basis.append(_seen_words(seen))
+    if host.load > BUSY and not (told["decode"] and told["prefill"]):
+        error = max(error, BUSY_ERROR)
+        basis.append(f"the host was busy when it was measured (load {host.load:.1f} a core): measure it again")
+    waits = max(0, users - slots)
+    ttft = alone.first_s + prompt_s + 1 / decode
+    return Speed(
+        known=True, threads=seat.threads, users=users, ctx=ctx, prompt=prompt,
+        prefill=round(max(1, prompt) / prompt_s, 2) if prompt_s else 0.0, decode=round(decode, 2),
+        each=round(each, 2), ttft_s=round(ttft, 4),
+        ttft_all_s=round(alone.first_s + prompt_s * slots + slots / max(1e-9, each * slots), 4), waits=waits,
+        error=round(error, 2), basis=tuple(basis),
+    )  # fmt: skip
+
+
+def _only_seen(
+    seat: Seat, told: Mapping[str, list[Seen]], *, users: int, slots: int, ctx: int, prompt: int
+) -> Speed:  # fmt: skip
+    """Without a measured host: what was seen with these very threads and users, and nothing else."""
+    nothing = Speed(
+        known=False, threads=seat.threads, users=users, ctx=ctx, prompt=prompt,
+        basis=("this host was not measured: `corral nodes bench` takes half a minute",),
+    )  # fmt: skip
+
+    def just(what: str, count: int) -> float:
+        same = [each for each in told[what] if each.threads == seat.threads and each.users == bucket(count)]
+        return max(same, key=lambda each: each.at).rate if same else 0.0
+
+    decode, each, prefill = just("decode", 1), just("decode", slots), just("prefill", 1)
+    if not each or not prefill:
+        return nothing
+    decode = max(decode, each)
+    return Speed(
+        known=True, threads=seat.threads, users=users, ctx=ctx, prompt=prompt, prefill=round(prefill, 2),
+        decode=round(decode, 2), each=round(each, 2), ttft_s=round(prompt / prefill + 1 / decode, 4),
+        ttft_all_s=round(slots * prompt / prefill + 1 / each, 4), waits=max(0, users - slots), error=FIRST_ERROR,
+        basis=(_seen_words([*told["decode"], *told["prefill"]]), *nothing.basis),
+    )  # fmt: skip
+
+
+def bucket(users: int) -> int:
+    """Users at once that are counted together: 1, 2, 4, 8, …"""
+    return 1 << max(0, round(math.log2(max(1, users))))
+
+
+def _edges(users: int) -> list[int]:
+    """The most users of each bucket before that of `users`."""
+    return [int(2 ** (n + 0.5)) for n in range(max(0, bucket(users).bit_length() - 1))]
+
+
+def _host_words(host: HostBench) -> str:
+    return f"{host.node} as measured with {host.engine} {host.version}".rstrip()
+
+
+def _seen_words(seen: Sequence[Seen]) -> str:
+    runs = sum(each.count for each in seen if each.what == "decode")
+    return f"{runs} {'answers' if runs != 1 else 'answer'} of it seen on this host"
+
+
+def _correction(seen: Sequence[Seen], threads: int, users: int) -> tuple[float, bool]:
+    """By what to multiply a rate, and whether it was seen with just these threads and users."""
+    if not seen:
+        return 1.0, False
+    wanted = bucket(users)
+
+    def far(each: Seen) -> tuple[float, float, float]:
+        return (
+            abs(math.log2(each.threads / max(1, threads))), abs(math.log2(each.users / wanted)), -each.at
+        )  # fmt: skip
+
+    best = min(seen, key=far)
+    ratio = min(max(best.ratio, CORRECTION[0]), CORRECTION[1])
+    return ratio, best.threads == threads and best.users == wanted
+
+
+# ---------------------------------------------------------------------------------------- seconds
+
+
+def _step(work: Work, host: HostBench, seat: Seat, users: int, ctx: int) -> float:
+    beside = _beside(host, seat.threads)
+    bandwidth = _bandwidth(host, seat.threads)
+    weights = sum(
+        count * users / _rate(host, kind, seat.threads, users)
+        for part in (work.layers, work.output) for kind, count in part.items()
+    )  # fmt: skip
+    touched = work.bytes_shared + work.bytes_experts * (1 - (1 - work.expert_share) ** users)
+    look = users * sum(_cells(window, ctx) * count for window, count in work.multiplications)
+    cells = users * sum(_cells(window, ctx) * count for window, count in work.cell_weights)
+    return (
+        work.n_layer * beside[0]
+        + users * (beside[1] + host.vocabulary_s * work.n_vocab)
+        + _both(weights, touched / bandwidth)
+        + _both(look / beside[2], cells * CELL_BYTES[seat.cache_type] / bandwidth)
+    )
+
+
+def _prompt(work: Work, host: HostBench, seat: Seat, prompt: int) -> float:
+    if prompt <= 0:
+        return 0.0
+    beside = _beside(host, seat.threads)
+    weights = sum(
+        count * prompt / _rate(host, kind, seat.threads, min(prompt, N_UBATCH)) for kind, count in work.layers.items()
+    )
+    look = sum(_looked_back(window, prompt) * count for window, count in work.multiplications)
+    batches = math.ceil(prompt / N_UBATCH)
+    touched = batches * (work.bytes_shared + work.bytes_experts) / _bandwidth(host, seat.threads)
+    return batches * work.n_layer * beside[0] + _both(weights, touched) + look / beside[3]
+
+
+def _cells(window: int, ctx: int) -> int:
+    return min(window, ctx) if window else ctx
+
+
+def _looked_back(window: int, prompt: int) -> float:
+    """Cells that all tokens of a prompt look back on together."""
+    if not window or prompt <= window:
+        return prompt * prompt / 2
+    return window * window / 2 + (prompt - window) * window
+
+
+def _both(compute_s: float, memory_s: float) -> float:
+    """Two things that overlap, though not wholly: the longer one with a part of the other (the norm of order 3)."""
+    return float((compute_s**3 + memory_s**3) ** (1 / 3))
+
+
+class _Table:
+    """The rates of a host by type."""
+
+    def __init__(self, host: HostBench) -> None:
+        self.host = host
+        self.kinds: dict[str, list[Rate]] = {}
+        for each in host.rates:
+            self.kinds.setdefault(each.kind, []).append(each)
+        self.widest = max(self.kinds.values(), key=len, default=[])
+        """Of the type that was measured with each count of threads."""
+        self._near: dict[str, list[Rate]] = {}
+
+    def of(self, kind: str) -> list[Rate]:
+        """Those of a type, or of the nearest one."""
+        if kind not in self._near:
+            self._near[kind] = self.kinds[near_type(kind, self.kinds)]
+        return self._near[kind]
+
+
+_kept: list[_Table] = []
+"""The last host's: it is asked of many models in turn."""
+
+
+def _table(host: HostBench) -> _Table:
+    if not _kept or _kept[0].host is not host:
+        _kept[:] = [_Table(host)]
+    return _kept[0]
+
+
+def _rate(host: HostBench, kind: str, threads: int, tokens: int) -> float:
+    """Weights a second with `tokens` in a step."""
+    table = _table(host)
+    rates = table.of(kind)
+    if len(rates) > 1:
+        return _between([(each.threads, _of(each, tokens)) for each in rates], threads)
+    # Of one thread alone: as much more with others as the type that was measured with all of them.
+    points = [(each.threads, _of(each, tokens)) for each in table.widest]
+    return _of(rates[0], tokens) * _between(points, threads) / _between(points, rates[0].threads)
+
+
+def _of(rate: Rate, tokens: int) -> float:
+    """Between one token a step, four, and a prompt; more tokens never take less time."""
+    one = rate.one
+    four = min(rate.four, 4 * one)
+    prompt = min(rate.prompt, PROMPT_BATCH / 4 * four)
+    if tokens <= 4:
+        return _log(1, one, 4, four, tokens)
+    return _log(4, four, PROMPT_BATCH, prompt, min(tokens, PROMPT_BATCH))
+
+
+def _log(low: int, at_low: float, high: int, at_high: float, at: float) -> float:
+    part = math.log(at / low) / math.log(high / low)
+    return float(at_low ** (1 - part) * at_high**part)
+
+
+def _between(points: Sequence[Point], threads: int) -> float:
+    """A rate between the measured threads around; beyond the last one as with that."""
+    ordered = sorted(points)
+    if threads <= ordered[0][0]:
+        return ordered[0][1]
+    for (low, at_low), (high, at_high) in itertools.pairwise(ordered):
+        if threads <= high:
+            return _log(low, at_low, high, at_high, threads)
+    return ordered[-1][1]
+
+
+def _bandwidth(host: HostBench, threads: int) -> float:
+    return _between([(each.threads, each.bytes_s) for each in host.bandwidths], threads)
+
+
+def _beside(host: HostBench, threads: int) -> tuple[float, float, float, float]:
+    rows = host.beside
+    return (
+        _between([(each.threads, each.layer_s) for each in rows], threads),
+        _between([(each.threads, each.token_s) for each in rows], threads),
+        _between([(each.threads, each.attention_one) for each in rows], threads),
+        _between([(each.threads, each.attention_prompt) for each in rows], threads),
+    )
