@@ -1,0 +1,347 @@
+"""Which model to take: every candidate weighed against the wishes, by figures, each rank with its reasons in words.
+
+Pure: `recommend` reads nothing and asks nobody. A wish that is stronger never adds a candidate, and more users at once
+never make one of them faster (tests/catalog/test_choosing.py).
+"""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from core.catalog import sizing
+from core.catalog.quality import Quality, qualities
+from core.catalog.sizing import human
+from core.catalog.speed import Seat, predict
+from core.catalog.work import Work, main_type
+from core.engines.base import Abilities
+from core.nouns import Advice, Choice, HostBench, ModelShape, Noun, Recommendation, Score, Seen, Speed, Wishes
+
+APART = ("embedding", "rerank")
+"""Uses for which a model that chats is no substitute, and the other way round."""
+CACHE_RAM_MIB = 256
+"""As a deployment's (core/deployments/capacity.py)."""
+READ_S = 5.0
+"""Tokens a second that one reads at: below it one waits."""
+NEAREST = 3
+BOUND_SHARE, BOUND_BYTES = 1.25, 1 << 30
+"""What is counted for a model whose shape is not known: its files and a quarter, and a GiB; said to be a bound."""
+COARSE = ("Q2_K", "Q3_K", "IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S", "TQ1_0", "TQ2_0")
+"""Types of fewer than four bits: taken only where nothing else of a model meets the wishes."""
+WIDE = ("F16", "BF16", "F32")
+"""Of no fewer bits than models are made with: twice the bytes of Q8_0, and half its speed."""
+
+
+class Candidate(Noun, frozen=True, kw_only=True):
+    """One model with one quantisation. What is not known is empty, 0 or None."""
+
+    name: str
+    title: str
+    stored: bool
+    quantization: str
+    bytes: int
+    family: str = ""
+    params: int = 0
+    uses: tuple[str, ...] = ()
+    ctx: int = 0
+    licence: str = ""
+    scores: tuple[Score, ...] = ()
+    shape: ModelShape | None = None
+    work: Work | None = None
+    seen: tuple[Seen, ...] = ()
+    load_s: float | None = None
+    repo: str = ""
+    entry: str = ""
+    """The name in the catalogue that its uses and scores are of: one model is recommended once."""
+
+    @property
+    def model(self) -> str:
+        """What is one model, in whichever quantisation."""
+        return self.entry or self.name
+
+
+class Host(Noun, frozen=True, kw_only=True):
+    """What they are weighed against. `room_bytes` is what a replica may take now."""
+
+    room_bytes: int
+    threads: int
+    bench: HostBench | None = None
+    engine: Abilities = sizing.DEFAULT
+
+
+def recommend(
+    wishes: Wishes, candidates: Sequence[Candidate], host: Host, plain: Mapping[str, Advice] = {}
+) -> Recommendation:
+    """The answer. One choice a model, in its best quantisation that meets every wish."""
+    room = wishes.memory or host.room_bytes
+    known = qualities({each.model: each.scores for each in candidates}, wishes.use)
+    fitting = [each for each in candidates if _is_for(each, wishes.use)]
+    by_model: dict[str, list[Choice]] = {}
+    families: dict[str, str] = {}
+    for each in fitting:
+        by_model.setdefault(each.model, []).append(_weigh(each, wishes, host, room, known.get(each.model)))
+        families[each.model] = families.get(each.model) or each.family
+    advice = plain.get(wishes.use)
+    met = {model: best for model, found in by_model.items() if (best := _best(found)) is not None}
+    ranked = sorted(met.items(), key=lambda item: _order(item[1], families[item[0]], advice))
+    choices = tuple(
+        msgspec.structs.replace(choice, rank=n) for n, (_, choice) in enumerate(ranked[: max(1, wishes.limit)], start=1)
+    )  # fmt: skip
+    nearest: tuple[Choice, ...] = ()
+    if not choices:
+        closest = [min(found, key=_distance) for found in by_model.values()]
+        nearest = tuple(
+            msgspec.structs.replace(choice, rank=n)
+            for n, choice in enumerate(sorted(closest, key=_distance)[:NEAREST], start=1)
+        )
+    return Recommendation(
+        wishes=wishes, choices=choices, nearest=nearest, plain=_plain(advice),
+        overruled=_overruled(advice, ranked, by_model, families), notes=_notes(wishes, host, candidates, by_model),
+        weighed=len(fitting), room_bytes=room,
+    )  # fmt: skip
+
+
+def _is_for(candidate: Candidate, use: str) -> bool:
+    """A model whose uses are not known may be for anything but what takes a model of its own."""
+    if use in APART:
+        return use in candidate.uses
+    if not candidate.uses:
+        return True
+    if set(candidate.uses) <= set(APART):
+        return False
+    return use in candidate.uses or any(score.use == use for score in candidate.scores)
+
+
+# ---------------------------------------------------------------------------------------- one of them
+
+
+def _weigh(candidate: Candidate, wishes: Wishes, host: Host, room: int, quality: Quality | None) -> Choice:
+    plan, bound = _plan(candidate, wishes, host)
+    speed = _speed(candidate, wishes, host)
+    short = max(0, plan - room)
+    needs = []
+    if not plan:
+        needs.append("its size, which is not known")
+    elif short:
+        needs.append(
+            f"{human(short)} more memory: it takes {'up to ' if bound else ''}{human(plan)}, and {human(max(0, room))}"
+            f" is {'wished' if wishes.memory else 'free'}"
+        )
+    if candidate.ctx and wishes.ctx > candidate.ctx:
+        needs.append(f"--context {candidate.ctx}: it was made for no more")
+    if wishes.min_speed:
+        if not speed.known:
+            needs.append("its speed, which is not known: `corral nodes bench` measures this host")
+        elif speed.each < wishes.min_speed:
+            needs.append(_slower(speed, wishes))
+    if wishes.licences and not _licensed(candidate.licence, wishes.licences):
+        needs.append(
+            f"--licence {shlex.quote(candidate.licence)}" if candidate.licence else "its licence, which is not known"
+        )
+    return Choice(
+        rank=0, name=candidate.name, title=candidate.title, quantization=candidate.quantization,
+        stored=candidate.stored, fits=bool(plan) and not short, plan_bytes=plan, bound=bound, short_bytes=short,
+        bytes=candidate.bytes, params=candidate.params, licence=candidate.licence, speed=speed,
+        quality=round(quality.value, 3) if quality is not None else None, load_s=candidate.load_s,
+        reasons=tuple(_reasons(candidate, wishes, room, plan, bound, speed, quality)), needs=tuple(needs),
+        commands=_commands(candidate, wishes),
+    )  # fmt: skip
+
+
+def _plan(candidate: Candidate, wishes: Wishes, host: Host) -> tuple[int, bool]:
+    """What a replica would reserve, and whether that is a bound only."""
+    shape = candidate.shape
+    if shape is None or not shape.tensor_bytes:
+        size = candidate.bytes
+        return (round(BOUND_SHARE * size) + BOUND_BYTES if size else 0), True
+    users, embedding = max(1, wishes.users), wishes.use in APART
+    ctx = min(wishes.ctx, shape.ctx_train or wishes.ctx) * users
+    found = sizing.parts(shape, ctx, users, "f16", engine=host.engine, embedding=embedding)
+    most = sizing.full(found, shape, ctx, users, engine=host.engine)
+    return sizing.reserved(most, CACHE_RAM_MIB), bool(shape.open_questions)
+
+
+def _speed(candidate: Candidate, wishes: Wishes, host: Host) -> Speed:
+    seat = Seat(threads=host.threads, parallel=max(1, wishes.users))
+    filled = max(1, wishes.ctx // 2)
+    prompt = min(wishes.prompt, wishes.ctx)
+    if candidate.work is None:
+        return Speed(
+            known=False, threads=host.threads, users=wishes.users, ctx=filled, prompt=prompt,
+            basis=("neither its shape nor its active parameters are known",),
+        )  # fmt: skip
+    return predict(
+        candidate.work, host.bench, seat, users=wishes.users, ctx=filled, prompt=prompt, seen=candidate.seen
+    )  # fmt: skip
+
+
+def _slower(speed: Speed, wishes: Wishes) -> str:
+    words = f"--min-speed {math.floor(speed.each * 10) / 10:g} instead of {wishes.min_speed:g}"
+    return words + (", or fewer users" if wishes.users > 1 and speed.decode >= wishes.min_speed else "")
+
+
+def _licensed(licence: str, wanted: Sequence[str]) -> bool:
+    """One that is not known is none of those that are wanted."""
+    said = licence.lower()
+    return bool(said) and any(
+        said.startswith(each[:-1].lower()) if each.endswith("*") else said == each.lower() for each in wanted
+    )
+
+
+def _commands(candidate: Candidate, wishes: Wishes) -> tuple[str, ...]:
+    users = max(1, wishes.users)
+    ctx = min(wishes.ctx, candidate.ctx or wishes.ctx) * users
+    deploy = f"corral deploy {shlex.quote(candidate.name)} --ctx {ctx} --parallel {users}"
+    deploy += {"embedding": " --embedding", "rerank": " --rerank"}.get(wishes.use, "")
+    if candidate.stored:
+        return (deploy,)
+    if not candidate.repo:
+        return ()
+    source = shlex.quote(f"hf:{candidate.repo}:{candidate.quantization}")
+    return f"corral models pull {source} --name {shlex.quote(candidate.name)}", deploy
+
+
+# ---------------------------------------------------------------------------------------- in words
+
+
+def _reasons(
+    candidate: Candidate, wishes: Wishes, room: int, plan: int, bound: bool, speed: Speed, quality: Quality | None
+) -> list[str]:
+    """What speaks for it and against it, the weightiest first."""
+    words = []
+    if quality is not None:
+        told = [each for each in candidate.scores if each.use == wishes.use][:2]
+        words.append(
+            f"quality {quality.value:.2f} for {wishes.use}: "
+            + ", ".join(f"{each.benchmark} {each.value:g} of {each.of:g}" for each in told)
+            + f"; beside {quality.others} others that were measured so"
+        )
+    elif any(each.use == wishes.use for each in candidate.scores):
+        words.append(f"its scores for {wishes.use} are of benchmarks that nobody else here has: not compared")
+    else:
+        words.append(f"no score for {wishes.use} is known")
+    if not candidate.uses:
+        words.append("what it is for is not known: it is not in the catalogue")
+    elif wishes.use not in candidate.uses:
+        words.append(f"it was not made for {wishes.use} in the first place, but has scores for it")
+    words.append(_speed_words(speed, wishes))
+    if plan:
+        left = room - plan
+        size = f"{'up to ' if bound else ''}{human(plan)}"
+        words.append(
+            f"takes {size} with {max(1, wishes.users)} x {wishes.ctx} of context; "
+            + (f"{human(left)} is left" if left >= 0 else f"{human(-left)} is missing")
+        )
+    else:
+        words.append("its size is not known")
+    if main_type(candidate.quantization) in COARSE:
+        words.append(f"{candidate.quantization} has fewer than four bits a weight, which costs quality; how much of"
+                     " this model, nobody has said")  # fmt: skip
+    words.append(f"licence {candidate.licence}" if candidate.licence else "its licence is not known")
+    words.append(f"loads in {candidate.load_s:.1f} s" if candidate.load_s is not None else "its load time is not known")
+    words.append("stored here" if candidate.stored else f"to be pulled, {human(candidate.bytes)}")
+    return words
+
+
+def _speed_words(speed: Speed, wishes: Wishes) -> str:
+    if not speed.known:
+        return f"its speed is not known: {speed.basis[0]}" if speed.basis else "its speed is not known"
+    users = max(1, wishes.users)
+    each = f"{speed.each:.1f} tokens/s for each of {users}" if users > 1 else f"{speed.each:.1f} tokens/s"
+    slow = ", slower than one reads" if speed.each < READ_S else ""
+    return f"{each} (± {speed.error:.0%}){slow}, first token after {speed.ttft_s:.1f} s"
+
+
+def _plain(advice: Advice | None) -> str:
+    return advice.reason if advice is not None else ""
+
+
+def _overruled(
+    advice: Advice | None, ranked: Sequence[tuple[str, Choice]], by_model: Mapping[str, Sequence[Choice]],
+    families: Mapping[str, str],
+) -> str:  # fmt: skip
+    """Why the first one is of another family than the plain advice."""
+    if advice is None or not advice.family or not ranked or families[ranked[0][0]] == advice.family:
+        return ""
+    first = ranked[0][1]
+    own = [each for model, found in by_model.items() if families[model] == advice.family for each in found]
+    meeting = [choice for model, choice in ranked if families[model] == advice.family]
+    lead = f"the figures say {first.title} rather than {advice.family}: "
+    if not own:
+        return lead + f"nothing of {advice.family} is in the list for this"
+    if not meeting:
+        near = min(own, key=_distance)
+        return lead + f"{near.title} would need {near.needs[0] if near.needs else 'more'}"
+    best = meeting[0]
+    if _slow(best) and not _slow(first):
+        return lead + f"{best.title} would make {best.speed.each:.1f} tokens/s, slower than one reads"
+    if first.quality is not None and best.quality is not None:
+        return lead + f"{first.quality:.2f} against {best.quality:.2f} by their scores"
+    return lead + f"no score of {best.title} can be compared"
+
+
+def _notes(
+    wishes: Wishes, host: Host, candidates: Sequence[Candidate], by_model: Mapping[str, Sequence[Choice]]
+) -> tuple[str, ...]:
+    notes = []
+    if host.bench is None:
+        notes.append("this host was not measured, so that speeds are not known: `corral nodes bench`")
+    unknown = [found[0].title for found in by_model.values() if found[0].quality is None]
+    if unknown and len(unknown) < len(by_model):
+        notes.append(f"{len(unknown)} of {len(by_model)} have no score for {wishes.use} that can be compared: they come"
+                     " after those that have")  # fmt: skip
+    elif unknown:
+        notes.append(f"no scores for {wishes.use} can be compared: the plain advice goes first, then the larger models")
+    if any(found[0].bound for found in by_model.values()):
+        notes.append("where a model's shape is not known for certain, its memory is a bound and not a plan")
+    if not candidates:
+        notes.append("nothing is stored, and the catalogue is empty")
+    return tuple(notes)
+
+
+# ---------------------------------------------------------------------------------------- order
+
+
+def _best(found: Sequence[Choice]) -> Choice | None:
+    """Of one model: what meets every wish; what is stored first, then four bits and more, then the most."""
+    met = [each for each in found if not each.needs]
+    if not met:
+        return None
+    return min(met, key=_preference)
+
+
+def _preference(choice: Choice) -> tuple[object, ...]:
+    kind = main_type(choice.quantization)
+    return _slow(choice), not choice.stored, kind in COARSE, kind in WIDE, -choice.bytes
+
+
+def _slow(choice: Choice) -> bool:
+    return choice.speed.known and choice.speed.each < READ_S
+
+
+def _order(choice: Choice, family: str, advice: Advice | None) -> tuple[object, ...]:
+    plain = advice is not None and bool(advice.family) and family == advice.family
+    return (
+        _slow(choice),
+        choice.quality is None,
+        -(choice.quality or 0.0),
+        not plain,
+        not choice.stored,
+        -choice.params,
+        -choice.speed.each,
+        choice.load_s if choice.load_s is not None else math.inf,
+        choice.name,
+    )
+
+
+def _distance(choice: Choice) -> tuple[float, ...]:
+    """How far from meeting the wishes: how many are not, then by how much memory, then by speed."""
+    return (
+        len(choice.needs),
+        choice.short_bytes / (choice.plan_bytes or math.inf) if choice.plan_bytes else 1.0,
+        -choice.speed.each,
+        -(choice.quality or 0.0),
+    )
