@@ -21,8 +21,11 @@ from core.api.server import Call, Server
 from core.api.socket import Socket
 from core.api.usage import UsageReader
 from core.audit import Archiver, Audit, Exporter, Reader, Signer, Sinks
-from core.catalog import Catalog
+from core.catalog import Catalog, curated
+from core.catalog.advising import Advisor
+from core.catalog.bench import Benches, probes_folder
 from core.catalog.pull import Pulls
+from core.catalog.speeds import Speeds
 from core.chats import PRIVATE_S, Chats, Forgetting, Holds, Masters, Others, Retention, Rules, Sealing, Vault
 from core.deployments import told
 from core.deployments.certificates import Certificates
@@ -36,7 +39,7 @@ from core.hostcheck import clear_socket
 from core.inforce import InForce
 from core.logfile import LogFile
 from core.nodes.local import Local
-from core.nouns import API_VERSION, CORRAL, DaemonStatus, Deployment, Replica, Status
+from core.nouns import API_VERSION, CORRAL, Catalogue, DaemonStatus, Deployment, Replica, Status
 from core.paths import Paths
 from core.settings import AuditTable, Settings
 from core.starts import leave_crash, record_start
@@ -138,6 +141,19 @@ class Daemon:
             self.store, self.gate, self.catalog, paths, self.bus, lambda: settings().pull,
             plan=self.deployments.plan_shape, left=self.deployments.left,
         )  # fmt: skip
+        self.speeds = Speeds(
+            self.store, self.catalog, self.node.name, served=self.deployments.served,
+            version=lambda engine: self.engines.get(engine).availability().version,
+        )  # fmt: skip
+        self.benches = Benches(
+            self.store, self.gate, self.bus, self.node, self.engines, self.catalog, self.speeds,
+            folder=probes_folder(paths.models), lend=self.deployments.lending.lend,
+            running=lambda: len(self.deployments.launches()), ready_s=lambda: settings().replicas.start_timeout_s,
+        )  # fmt: skip
+        self.advisor = Advisor(
+            self.speeds, node=self.node.name, catalogue=self._catalogue, room=self.deployments.left,
+            threads=self.deployments.threads,
+        )  # fmt: skip
 
         async def deployment(name: str) -> Deployment | None:
             return next((each for each in self.deployments.ls() if each.spec.name == name), None)
@@ -190,6 +206,8 @@ class Daemon:
         await self.vault.start()
         await self.catalog.start()
         self.catalog.on_moved = self.deployments.follow
+        await self.speeds.start()
+        await self.benches.start()
         await self.deployments.start()
         await self.pulls.start()
 
@@ -205,6 +223,7 @@ class Daemon:
                 signer=self.signer,
                 exporter=self.exporter, reader=Reader(self.store, self.paths),
                 archiver=self.archiver, catalog=self.catalog, pulls=self.pulls,
+                speeds=self.speeds, benches=self.benches, advisor=self.advisor,
                 deployments=self.deployments,
                 engines=self.engines, chats=self.chats, vault=self.vault, rules=self.rules, holds=self.holds,
                 forgetting=self.forgetting, others=self.others, sampler=self.sampler, facts=self.node.facts,
@@ -237,6 +256,7 @@ class Daemon:
         finally:
             await self.pulls.close()
             await self.chats.close()
+            await self.benches.close()
             self.bus.close()
             await _ended(tasks)
             await runner.cleanup()
@@ -250,6 +270,7 @@ class Daemon:
             group.create_task(server.refusals.run())
             group.create_task(self.deployments.run())
             group.create_task(self.sampler.run())
+            group.create_task(self.speeds.run())
             group.create_task(self._mend())
             group.create_task(self._verify())
             group.create_task(self.warned.run())
@@ -352,6 +373,9 @@ class Daemon:
         await self.vault.follow()
         self.sinks.follow()
         self.pulls.follow()
+
+    async def _catalogue(self) -> Catalogue:
+        return await asyncio.to_thread(curated.read, self.paths.catalogue)
 
     def _usage_days(self) -> Days:
         return Days(self.in_force.settings.usage.keep_days, self.in_force.settings.usage.keep_rollup_days)

@@ -63,6 +63,31 @@ class Size(click.ParamType[int]):
             self.fail(str(error), param, ctx)
 
 
+class Tokens(click.ParamType[int]):
+    """An option's tokens: `8192`, or `8k`, which is 8 x 1024."""
+
+    name = "tokens"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        text = str(value)
+        try:
+            return size_of(text if text[-1:].lower() != "b" else "-")
+        except ValueError:
+            self.fail(f"{text!r} is no number of tokens; say 8192 or 8k", param, ctx)
+
+
+class Counts(click.ParamType[tuple[int, ...]]):
+    """An option's list of whole numbers: `1,2,4`."""
+
+    name = "numbers"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
+        if isinstance(value, tuple):
+            return value
+        one = Tokens()
+        return tuple(one.convert(each.strip(), param, ctx) for each in str(value).split(",") if each.strip())
+
+
 class Moment(click.ParamType[float]):
     """An option's time, in seconds since the epoch."""
 

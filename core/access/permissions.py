@@ -27,6 +27,7 @@ PERMISSIONS: dict[str, Permission] = {
         Permission("gateway.certificate", "daemon", "make the certificate of the gateway's listeners"),
         Permission("nodes.read", "node", "see hosts and what was measured on them"),
         Permission("nodes.label", "node", "say what labels a host has"),
+        Permission("nodes.bench", "node", "measure how fast a host is, which takes half a minute of it"),
         Permission("models.read", "model", "see models and plan their memory"),
         Permission("models.corrections", "daemon", "revoke what sizing has learned from launches, and restore it"),
         Permission("models.import", "model", "store a model under a name"),
@@ -35,6 +36,7 @@ PERMISSIONS: dict[str, Permission] = {
         Permission("models.alias", "model", "say what an alias means, and what a version is called"),
         Permission("models.verify", "model", "read all stored bytes again, and set aside what has rotted"),
         Permission("models.gc", "model", "remove versions that nothing needs"),
+        Permission("models.bench", "model", "measure how fast a model is, which takes the host while it lasts"),
         Permission("deployments.read", "deployment", "see deployments and their replicas"),
         Permission("deployments.use", "deployment", "send requests to it and chat with it"),
         Permission("deployments.logs", "deployment", "read the logs of its engine"),
@@ -101,6 +103,7 @@ BUILTIN: dict[str, Role] = {
         Role(
             name="librarian", allows=(
                 *_SEE, "models.import", "models.rm", "models.alias", "models.verify", "models.gc",
+                "models.bench",
             ),
             words="stores models, says which version is live, verifies and removes them", builtin=True,
         ),

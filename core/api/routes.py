@@ -17,6 +17,7 @@ from core.api.accounts import add_accounts
 from core.api.audit import add_audit
 from core.api.catalogue import add_catalogue
 from core.api.chats import add_chats
+from core.api.choosing import add_choosing
 from core.api.keys import add_keys
 from core.api.limits import add_limits
 from core.api.models import add_models
@@ -29,7 +30,10 @@ from core.api.sizes import add_sizes
 from core.api.usage import UsageReader, add_usage
 from core.audit import Archiver, Audit, Exporter, Reader, Signer
 from core.catalog import Catalog
+from core.catalog.advising import Advisor
+from core.catalog.bench import Benches
 from core.catalog.pull import Pulls
+from core.catalog.speeds import Speeds
 from core.chats import Chats, Forgetting, Holds, Others, Rules, Vault
 from core.deployments.certificates import Certificates
 from core.deployments.service import Deployments
@@ -85,6 +89,9 @@ class Services:
         archiver: Archiver,
         catalog: Catalog,
         pulls: Pulls,
+        speeds: Speeds,
+        benches: Benches,
+        advisor: Advisor,
         deployments: Deployments,
         engines: EngineRegistry,
         chats: Chats,
@@ -108,6 +115,7 @@ class Services:
         self.inquiry, self.limiter = Inquiry(gate), limiter
         self.audit, self.signer, self.exporter, self.archiver, self.catalog = audit, signer, exporter, archiver, catalog
         self.reader, self.pulls = reader, pulls
+        self.speeds, self.benches, self.advisor = speeds, benches, advisor
         self.deployments, self.engines, self.chats, self.sampler = deployments, engines, chats, sampler
         self.usage = usage
         self.vault, self.rules, self.holds, self.forgetting, self.others = vault, rules, holds, forgetting, others
@@ -138,6 +146,7 @@ def add_routes(server: Server, s: Services) -> None:
 
     add_access(server, s.access, s.inquiry, s.glass, s.limiter, objects)
     add_nodes(server, s.deployments.labels, s.deployments.sensitive, s.sight)
+    add_choosing(server, s.catalog, s.deployments, s.speeds, s.benches, s.advisor, s.gate, s.sight)
     add_accounts(server, s.service_accounts)
     add_keys(server, s.keys)
     add_limits(server, s.limiter, objects)

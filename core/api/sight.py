@@ -95,6 +95,8 @@ class Sight:
                 return self._sees("models.read", f"model:{_model(event)}")
             case "pull":
                 return self._pull(_model(event))
+            case "bench":
+                return self._sees(f"{event.object.partition(':')[0]}s.read", event.object)
             case "sample" | "node":
                 return self._sees("nodes.read", event.object)
             case "audit":

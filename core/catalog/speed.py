@@ -17,7 +17,8 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 
-from core.catalog.sizing import CELL_BYTES, N_UBATCH
+from core.catalog.sizing import N_UBATCH
+from core.catalog.sizing.parts import CELL_BYTES
 from core.catalog.work import Work, near_type
 from core.nouns import HostBench, Noun, Rate, Seen, Speed
 
@@ -184,12 +185,12 @@ def _step(work: Work, host: HostBench, seat: Seat, users: int, ctx: int) -> floa
     )  # fmt: skip
     touched = work.bytes_shared + work.bytes_experts * (1 - (1 - work.expert_share) ** users)
     look = users * sum(_cells(window, ctx) * count for window, count in work.multiplications)
-    cells = users * sum(_cells(window, ctx) * count for window, count in work.cell_weights)
+    cells = sum(_cells(window, ctx) * count for window, count in work.cell_weights) * CELL_BYTES[seat.cache_type]
     return (
         work.n_layer * beside[0]
         + users * (beside[1] + host.vocabulary_s * work.n_vocab)
         + _both(weights, touched / bandwidth)
-        + _both(look / beside[2], cells * CELL_BYTES[seat.cache_type] / bandwidth)
+        + _both(look / beside[2], users * (cells + work.state_bytes) / bandwidth)
     )
 
 

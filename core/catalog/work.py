@@ -45,6 +45,8 @@ class Work(Noun, frozen=True, kw_only=True):
     """As before, numbers that are kept of a cell."""
     exact: bool
     """From the file's own tensors."""
+    state_bytes: float = 0.0
+    """Of one conversation in layers that keep a state instead of cells."""
 
 
 def of_headers(headers: Sequence[Mapping[str, Any]], shape: ModelShape) -> Work:
@@ -76,7 +78,7 @@ def of_headers(headers: Sequence[Mapping[str, Any]], shape: ModelShape) -> Work:
     return Work(
         layers=layers, output=output, bytes_shared=shared, bytes_experts=experts,
         expert_share=min(1.0, share) if experts else 0.0, n_layer=shape.n_layer, n_vocab=shape.n_vocab,
-        multiplications=look, cell_weights=kept, exact=True,
+        multiplications=look, cell_weights=kept, state_bytes=shape.state_bytes * sum(shape.state_layers), exact=True,
     )  # fmt: skip
 
 
@@ -94,7 +96,7 @@ def of_shape(shape: ModelShape, *, active_params: int = 0, params: int = 0) -> W
         layers={kind: body}, output={kind: table}, bytes_shared=(table if mixed else body + table) * per,
         bytes_experts=max(0.0, total - table) * per if mixed else 0.0,
         expert_share=body / max(1.0, total - table) if mixed else 0.0, n_layer=shape.n_layer, n_vocab=shape.n_vocab,
-        multiplications=look, cell_weights=kept, exact=False,
+        multiplications=look, cell_weights=kept, state_bytes=shape.state_bytes * sum(shape.state_layers), exact=False,
     )  # fmt: skip
 
 
@@ -114,13 +116,16 @@ def near_type(kind: str, measured: Mapping[str, object]) -> str:
 
 
 def _attention(shape: ModelShape) -> tuple[tuple[tuple[int, float], ...], tuple[tuple[int, float], ...]]:
-    row = shape.key_length + shape.value_length
     look: dict[int, float] = {}
     kept: dict[int, float] = {}
     slides = shape.swa_layers or (False,) * shape.n_layer
     for heads, sliding in zip(shape.n_head_kv, slides, strict=False):
-        if heads:
-            window = shape.n_swa if sliding else 0
-            look[window] = look.get(window, 0.0) + shape.n_head * row
-            kept[window] = kept.get(window, 0.0) + heads * row
+        if not heads:
+            continue
+        key, value = shape.key_length, shape.value_length
+        if sliding:
+            key, value = shape.key_length_swa or key, shape.value_length_swa or value
+        window = shape.n_swa if sliding else 0
+        look[window] = look.get(window, 0.0) + shape.n_head * (key + (value or key))  # latent: keys serve for both
+        kept[window] = kept.get(window, 0.0) + heads * (key + value)
     return tuple(sorted(look.items())), tuple(sorted(kept.items()))

@@ -21,6 +21,7 @@ from core.client.accounts import AccountCalls
 from core.client.audit import ProofCalls
 from core.client.catalog import CatalogCalls, model_path, part
 from core.client.catalogue import CuratedCalls
+from core.client.choosing import ChoosingCalls
 from core.client.keys import KeyCalls
 from core.client.limits import LimitCalls
 from core.client.nodes import NodeCalls
@@ -73,6 +74,7 @@ class Client(Transport):
         self.catalog = CatalogCalls(self)
         self.curated = CuratedCalls(self)
         self.sizes = SizeCalls(self)
+        self.choosing = ChoosingCalls(self)
         self.keys = KeyCalls(self)
         self.limits = LimitCalls(self)
         self.nodes = NodeCalls(self)

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from core.budgets import Room, room
+from core.budgets import Room, room, threads_for
 from core.budgets.admission import Holding
 from core.catalog import Catalog, sizing, unusable
 from core.engines.base import Abilities, Engine, EngineRegistry
@@ -86,6 +86,10 @@ class Capacity:
             raise Invalid(
                 f"threads is {spec.threads}", f"{usable} usable on this host", f"change --threads to {cores} or less"
             )
+
+    async def threads(self, running: int) -> int:
+        """Those that one more replica beside `running` others gets."""
+        return threads_for(await self._node.facts(), self._settings().capacity, running)
 
     def plan(
         self, spec: DeploymentSpec, model: Model | None, left: Room, gpus: sizing.Gpus | None = None

@@ -10,6 +10,7 @@ from core.budgets.admission import Holding
 from core.deployments import tables
 from core.deployments.derived import Derived, expected, route_of
 from core.deployments.gatewaylink import GatewayLink
+from core.deployments.lending import Lending
 from core.deployments.runner import Runner
 from core.deployments.sensitive import Sensitive
 from core.deployments.strays import Strays
@@ -26,6 +27,7 @@ class Herd:
     """What `Deployments` has in memory; its verbs change what is wanted."""
 
     link: GatewayLink
+    lending: Lending
     sensitive: Sensitive
     _yard: Yard
 
@@ -95,7 +97,7 @@ class Herd:
 
     def _holdings(self, except_for: str = "") -> list[Holding]:
         """What replicas hold: running ones, and those admitted that have not started yet."""
-        held = []
+        held = list(self.lending.lent)
         for runner in self._runners.values():
             wanted = self._wanted.get(runner.deployment)
             due = wanted is not None and wanted.wanted == "running" and runner.view.state != "failed"

@@ -15,6 +15,7 @@ from core.access import Access, Gate
 from core.audit import Audit
 from core.budgets.admission import Holding, Room
 from core.catalog import Catalog, sizing
+from core.catalog.speeds import Served
 from core.deployments import tables
 from core.deployments.capacity import Capacity, admit, waits
 from core.deployments.changes import exists, same, told
@@ -23,6 +24,7 @@ from core.deployments.explain import sentences
 from core.deployments.figures import Figures
 from core.deployments.gatewaylink import GatewayLink
 from core.deployments.herd import Herd
+from core.deployments.lending import Lending
 from core.deployments.logs import read_log
 from core.deployments.runner import Runner
 from core.deployments.sensitive import Sensitive, said
@@ -86,6 +88,7 @@ class Deployments(Herd):
         self.sensitive = Sensitive(gate, access, self.labels, runs=self._runs_on, spec=self._spec_of, clock=clock)
         self._admitting = asyncio.Lock()
         """Held from the look at the host to the accepted change: two may not be admitted against the same room."""
+        self.lending = Lending(self._capacity, self._admitting, self._holdings)
         self.link = GatewayLink(
             node, store, gate, paths, settings, allowed=allowed, keys=keys, limited=limited,
             on_live=self._figures.live, gateway_uid=gateway_uid, clock=clock, name=name,
@@ -127,6 +130,26 @@ class Deployments(Herd):
                 group.create_task(self._live(runner))
 
     # ---------------------------------------------------------------------------------------- verbs
+
+    async def seat(self, spec: DeploymentSpec) -> tuple[DeploymentSpec, Model | None, int]:
+        """A spec with its defaults, its model, and the threads that a replica of it would get now."""
+        spec, model = await self._capacity.complete(spec)
+        return spec, model, spec.threads or await self._capacity.threads(self._running())
+
+    async def threads(self) -> int:
+        """Those that a new replica would get now."""
+        return await self._capacity.threads(self._running())
+
+    def served(self, launch: str) -> Served | None:
+        """What a launch serves; None for one that has ended."""
+        for runner in self._runners.values():
+            wanted, view = self._wanted.get(runner.deployment), runner.view
+            if view.launch == launch and wanted is not None and view.threads:
+                return Served(
+                    model=view.model, engine=view.engine, threads=view.threads, parallel=view.parallel,
+                    cache_type=wanted.spec.cache_type, busy=self.link.in_flight(runner.id) > 0,
+                )  # fmt: skip
+        return None
 
     async def plan(self, spec: DeploymentSpec, gpus: sizing.Gpus | None = None) -> Plan:
         """What a replica of `spec` would take and whether that fits now; also over GPUs, if it is asked so."""
@@ -359,7 +382,7 @@ class Deployments(Herd):
             for each in self._runners.values()
             if each.id != replica and each.holds
         ]
-        return waits(wanted.plan, await self._capacity.look(others))
+        return waits(wanted.plan, await self._capacity.look([*others, *self.lending.lent]))
 
     def _runs_on(self, name: str) -> list[str]:
         """Nodes that replicas of a deployment hold something on."""

@@ -118,6 +118,7 @@ async def test_an_auditor_gets_to_whatever_can_be_read_and_to_nothing_that_chang
     found = await reached(walk, "auditor")
     assert {each for each in found if each[0] != "GET"} == {
         ("POST", "/audit/verify"), ("POST", "/access/simulate"), ("POST", "/keys/whose"), ("POST", "/fit"),
+        ("POST", "/speed"), ("POST", "/recommend"),
     }  # fmt: skip
     reads = {(right.method, right.path) for right in matrix.server().rights if right.method == "GET"}
     conversations = {each for each in reads if each[1].startswith("/chats")}

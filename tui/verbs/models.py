@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import click
+import msgspec
 
 from core.client import Client
 from core.errors import Failed, Invalid, from_body
-from core.nouns import DeploymentSpec, ImportJob, ImportOptions, Model, Plan, Split
-from tui.amounts import Size, Whole
+from core.nouns import DeploymentSpec, ImportJob, ImportOptions, Model, Plan, Speed, Split
+from tui.amounts import Size, Tokens, Whole
 from tui.command import Spread, Told, filled, named, options, run, with_options
 from tui.lines import Progress, as_json, ask, note_ctx, say, table, tell
 from tui.plain import line
@@ -25,6 +26,8 @@ class Models(Spread):
         **dict.fromkeys(("versions", "alias", "diff", "history", "template", "note", "gc", "verify"), "versions"),
         "catalogue": "catalogue",
         "corrections": "sizes",
+        "bench": "modelbench",
+        "recommend": "choosing",
         **dict.fromkeys(("pull", "pulls"), "pull"),
     }
 
@@ -252,12 +255,15 @@ async def _follow(client: Client, job: ImportJob) -> None:
 @click.option("--gpu", "gpus", type=Size(), multiple=True, help="memory free of a GPU, e.g. 24G; once for each")
 @click.option("--gpu-layers", type=Whole(0, 1 << 16), help="with --gpu: the last so many layers (default: the most)")
 @click.option("--cpu-moe", type=Whole(0, 1 << 16), help="with --gpu: layers whose experts stay in the host")
+@click.option("--threads", default=0, help="default: what a replica gets now")
+@click.option("--users", type=Whole(0, 256), default=0, help="who ask at once (default: as many as --parallel)")
+@click.option("--prompt", type=Tokens(), default="512", show_default=True, help="tokens of a question")
 @with_options
 def fit(
     model: str, ctx: int, parallel: int, cache_type: str, engine: str, memory: int, embedding: bool,
-    gpus: tuple[int, ...], gpu_layers: int | None, cpu_moe: int | None,
+    gpus: tuple[int, ...], gpu_layers: int | None, cpu_moe: int | None, threads: int, users: int, prompt: int,
 ) -> None:  # fmt: skip
-    """The memory a replica would need, and whether it fits.
+    """The memory a replica would need, whether it fits, and how fast it would be.
 
     Exit 5 if it does not fit now. With --gpu also how it would lie over GPUs, which is reckoned and not measured.
     """
@@ -265,14 +271,23 @@ def fit(
         raise click.UsageError("--gpu-layers and --cpu-moe go with --gpu")
     spec = DeploymentSpec(
         name="fit", model=model, ctx=ctx, parallel=parallel, cache_type=cache_type,  # type: ignore[arg-type]
-        engine=engine, memory=memory, embedding=embedding,
+        engine=engine, memory=memory, embedding=embedding, threads=threads,
     )  # fmt: skip
-    plan = run(lambda client: client.fit(spec, gpus, gpu_layers, cpu_moe))
+
+    async def both(client: Client) -> tuple[Plan, Speed | None]:
+        plan = await client.fit(spec, gpus, gpu_layers, cpu_moe)
+        return plan, await client.choosing.speed(spec, users, prompt) if plan.rss_bytes else None
+
+    plan, speed = run(both)
     note_ctx(ctx, plan.ctx)
     if options().json:
-        as_json(plan)
+        as_json({**msgspec.to_builtins(plan), "speed": msgspec.to_builtins(speed)})
     else:
         print_plan(plan)
+        if speed is not None:
+            from tui.verbs.choosing import print_speed
+
+            print_speed(speed)
     if not plan.fits:
         raise click.exceptions.Exit(5)
 

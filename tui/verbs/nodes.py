@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from core.errors import Invalid
-from tui.command import Nouns, Told, options, run, with_options
+from tui.command import Spread, Told, options, run, with_options
 from tui.lines import as_json, say, table, tell
 from tui.plain import line
 
@@ -25,7 +25,11 @@ def _said(labels: dict[str, str]) -> str:
     return ", ".join(f"{key}={value}" for key, value in sorted(labels.items())) or "-"
 
 
-@click.group(cls=Nouns, invoke_without_command=True)
+class Nodes(Spread):
+    ELSEWHERE = {"bench": "nodebench"}
+
+
+@click.group(cls=Nodes, invoke_without_command=True)
 @with_options
 @click.pass_context
 def nodes(context: click.Context) -> None:

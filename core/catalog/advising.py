@@ -1,0 +1,116 @@
+"""Gathers what `recommend` weighs: what is stored, what the catalogue has, and what this host has room for."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+
+from core.catalog.choosing import Candidate, Host, recommend
+from core.catalog.curated import shape_for
+from core.catalog.speeds import Speeds
+from core.catalog.work import Work, of_shape
+from core.errors import Invalid, NotFound
+from core.nouns import USES, Catalogue, CatalogueEntry, Model, Recommendation, Wishes
+
+LARGEST_CTX = 1 << 24
+MOST_USERS = 256
+_BITS = re.compile(r"[-_.](i?q\d\w*|bf16|f16|f32|fp16|mxfp4\w*|ud)$", re.IGNORECASE)
+ENGINE = "xllamacpp"
+ENCODERS = {"bert", "nomic-bert", "nomic-bert-moe", "jina-bert-v2", "jina-bert-v3", "modern-bert", "neo-bert"}
+"""Architectures that make no text."""
+
+
+class Advisor:
+    """`threads` and `room` say what a replica would get now; `catalogue` is read anew at each question."""
+
+    def __init__(
+        self, speeds: Speeds, *, node: str, catalogue: Callable[[], Awaitable[Catalogue]],
+        room: Callable[[], Awaitable[int]], threads: Callable[[], Awaitable[int]],
+        load_s: Callable[[Model], float | None] = lambda model: None,
+    ) -> None:  # fmt: skip
+        self._speeds, self._node, self._catalogue = speeds, node, catalogue
+        self._room, self._threads, self._load_s = room, threads, load_s
+        self._works: dict[tuple[str, str, int], tuple[CatalogueEntry, Candidate]] = {}
+
+    async def recommend(self, wishes: Wishes, stored: Iterable[Model]) -> Recommendation:
+        """The answer for `stored` models, which are those that the caller sees, and the catalogue. Raises `Invalid`,
+        `NotFound`."""
+        check(wishes)
+        if wishes.node != self._node:
+            raise NotFound(f"no node {wishes.node!r}", f"there is {self._node}", "see `corral nodes ls`")
+        catalogue = await self._catalogue()
+        own = [await self._stored(model, catalogue.entries) for model in stored]
+        taken = {(each.entry, each.quantization) for each in own if each.entry}
+        listed = [
+            candidate for entry in catalogue.entries for candidate in self._listed(entry)
+            if (candidate.entry, candidate.quantization) not in taken
+        ]  # fmt: skip
+        host = Host(room_bytes=await self._room(), threads=await self._threads(), bench=self._speeds.host)
+        return recommend(wishes, [*own, *listed], host, catalogue.advice)
+
+    async def _stored(self, model: Model, entries: Sequence[CatalogueEntry]) -> Candidate:
+        entry = entry_of(model, entries)
+        uses = entry.uses if entry else ("embedding",) if model.shape.arch in ENCODERS else ()
+        return Candidate(
+            name=model.name, title=entry.title if entry else model.name, stored=True,
+            quantization=model.shape.quantization, bytes=model.bytes, family=entry.family if entry else "",
+            params=model.shape.n_params, uses=uses, ctx=model.shape.ctx_train,
+            licence=model.licence or (entry.licence if entry else ""), scores=entry.scores if entry else (),
+            shape=model.shape, work=await self._speeds.work(model),
+            seen=tuple(self._speeds.seen(model.sha256, ENGINE)), load_s=self._load_s(model),
+            entry=entry.name if entry else "",
+        )  # fmt: skip
+
+    def _listed(self, entry: CatalogueEntry) -> list[Candidate]:
+        """One for each quantisation; the sizes of an entry are worked out once."""
+        found = []
+        for file in entry.files:
+            key = (entry.name, file.quantization, file.bytes)
+            kept = self._works.get(key)
+            if kept is None or (kept[0] is not entry and kept[0] != entry):
+                kept = entry, self._made(entry, file.quantization, file.bytes)
+                self._works[key] = kept
+            found.append(kept[1])
+        return found
+
+    def _made(self, entry: CatalogueEntry, quantization: str, size: int) -> Candidate:
+        shape = shape_for(entry, quantization)
+        work: Work | None = None
+        if shape is not None:
+            work = of_shape(shape, active_params=entry.active_params, params=entry.params)
+        return Candidate(
+            name=entry.name, title=entry.title, stored=False, quantization=quantization, bytes=size,
+            family=entry.family, params=entry.params, uses=entry.uses, ctx=entry.ctx, licence=entry.licence,
+            scores=entry.scores, shape=shape, work=work, repo=entry.repo, entry=entry.name,
+        )  # fmt: skip
+
+
+def check(wishes: Wishes) -> None:
+    """Raises `Invalid` for wishes that no model could meet or that mean nothing."""
+    if wishes.use not in USES:
+        raise Invalid(f"{wishes.use!r:.40} is no use", f"uses are {', '.join(USES)}", "change --for")
+    for field, value, low, high in (
+        ("users", wishes.users, 1, MOST_USERS), ("context", wishes.ctx, 256, LARGEST_CTX),
+        ("prompt", wishes.prompt, 1, LARGEST_CTX), ("limit", wishes.limit, 1, 100),
+        ("memory", wishes.memory, 0, 1 << 62), ("min-speed", wishes.min_speed, 0, 1e6),
+    ):  # fmt: skip
+        if not low <= value <= high:
+            raise Invalid(f"{field} is {value}", f"it may be {low} to {high:g}", f"change --{field}")
+
+
+def entry_of(model: Model, entries: Sequence[CatalogueEntry]) -> CatalogueEntry | None:
+    """The entry that a stored model is: by where it was pulled from, else by its name; not one of another size."""
+    slugs: Mapping[str, CatalogueEntry] = {_slug(each.name): each for each in entries}
+    origin = model.origin.lower()
+    found = next((each for each in entries if each.repo and f"{each.repo.lower()}:" in f"{origin}:"), None)
+    found = found or slugs.get(_slug(model.name))
+    if found is None or not found.params or not model.shape.n_params:
+        return found
+    return found if 0.8 <= model.shape.n_params / found.params <= 1.25 else None
+
+
+def _slug(name: str) -> str:
+    plain = name.lower()
+    while (shorter := _BITS.sub("", plain)) != plain:
+        plain = shorter
+    return re.sub(r"[^a-z0-9]", "", plain)

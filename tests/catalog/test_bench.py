@@ -1,0 +1,236 @@
+"""Measurements as jobs: real launches of a double of an engine, admitted, one at a time, cancelled, kept."""
+
+import asyncio
+import contextlib
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import msgspec
+import pytest
+from hosts import SHAPE, host
+
+from core.access import Gate, Rights
+from core.audit import Audit
+from core.catalog.bench import ENDED, Benches, Grid
+from core.catalog.speed import Seat
+from core.catalog.speeds import Speeds
+from core.engines.base import Command, EngineRegistry, LaunchPlan
+from core.engines.xllamacpp import XLlamaCpp
+from core.errors import Conflict, CorralError, Invalid, NoRoom, NotFound
+from core.events import Bus
+from core.nodes.local import Local
+from core.nouns import Actor, BenchJob, Model, Seen
+from core.paths import Paths
+from core.settings import EnginesTable
+from core.store import Store
+
+ME = Actor(uid=1234, name="ada", groups=(0,))
+MODEL = Model(
+    name="m", version=1, sha256="abc", files=(), bytes=1, shape=SHAPE, licence="", origin="", imported_at=0.0,
+    imported_by="",
+)  # fmt: skip
+ENGINE = str(Path(__file__).with_name("speaking_engine.py"))
+
+
+class Speaking(XLlamaCpp):
+    """Started as the real one, and it is the double."""
+
+    env: dict[str, str] = {}
+
+    def command(self, plan: LaunchPlan) -> Command:
+        return Command(argv=(sys.executable, "-I", ENGINE), env={"PATH": "/usr/bin:/bin", **self.env})
+
+
+class CatalogDouble:
+    async def get(self, name: str) -> Model:
+        if name != MODEL.name:
+            raise NotFound(f"no model {name!r}")
+        return MODEL
+
+    def path(self, model: Model) -> str:
+        return "/nonexistent/m.gguf"
+
+
+class House:
+    """A daemon's measurements."""
+
+    def __init__(self, folder: Path) -> None:
+        self.paths = Paths(folder, folder / "corral.toml", "0badcafe")
+        for each in (self.paths.state, self.paths.launches, self.paths.records, self.paths.models):
+            each.mkdir(parents=True, exist_ok=True)
+        self.node = Local(self.paths)
+        self.engine = Speaking(EnginesTable())
+        self.room = 1 << 40
+        self.lent: list[int] = []
+
+    @contextlib.asynccontextmanager
+    async def lend(self, need: int, what: str) -> AsyncIterator[None]:
+        if need > self.room:
+            raise NoRoom(f"{what} does not fit", "it is too large")
+        self.lent.append(need)
+        yield
+
+    async def open(self) -> None:
+        packages = ("core.store", "core.audit", "core.catalog", "core.telemetry")
+        self.store = await Store.open(self.paths, packages=packages)
+        self.audit = Audit(self.store, self.paths)
+        gate = Gate(self.store, self.audit, Rights(mode="user", owner_uid=ME.uid))
+        catalog: object = CatalogDouble()
+        self.speeds = Speeds(
+            self.store, catalog, "local", version=lambda engine: "1", served=lambda launch: None
+        )  # fmt: skip
+        await self.speeds.start()
+        self.benches = Benches(
+            self.store, gate, Bus(), self.node, EngineRegistry([self.engine]), catalog, self.speeds,
+            folder=self.paths.models / "probes", lend=self.lend, running=lambda: 2, ready_s=lambda: 20.0,
+        )  # fmt: skip
+        await self.benches.start()
+        self.watching = asyncio.create_task(self._watch())
+
+    async def _watch(self) -> None:
+        async for _ in self.node.watch():
+            pass
+
+    async def close(self) -> None:
+        await self.benches.close()
+        self.watching.cancel()
+        await asyncio.gather(self.watching, return_exceptions=True)
+        await self.store.close()
+
+    async def ended(self, job: BenchJob) -> BenchJob:
+        async with asyncio.timeout(60):
+            while self.benches.job(job.id).state not in ENDED:
+                await asyncio.sleep(0.01)
+        return self.benches.job(job.id)
+
+    async def measure(self, **grid: object) -> BenchJob:
+        given = {"threads": (1,), "parallel": (1, 2), "ctx": (256,)} | grid
+        return await self.ended(await self.benches.measure_model(ME, "r", "m", Grid(**given)))
+
+    async def outcomes(self, verb: str) -> list[str]:
+        return [each.outcome for each in await self.audit.ls(limit=100) if each.verb == verb]
+
+
+@pytest.fixture
+async def house(tmp_path: Path) -> AsyncIterator[House]:
+    made = House(tmp_path)
+    await made.open()
+    yield made
+    await made.close()
+
+
+async def test_a_curve_is_measured_kept_recorded_and_leaves_nothing(house: House) -> None:
+    job = await house.measure()
+    assert job.state == "done" and job.error is None, job.error
+    assert job.bench is not None and [(each.parallel, each.ctx) for each in job.bench.points] == [(1, 256), (2, 256)]
+    for each in job.bench.points:
+        assert (
+            each.filled > 100
+            and 0 < each.each < 1001
+            and each.total == pytest.approx(each.parallel * each.each, abs=0.1)
+        )
+        assert each.ttft_s > 0 and each.prefill > 0
+    assert job.bench.replicas == 2 and await house.speeds.benches("abc") == [job.bench]
+    assert await house.node.launches() == [] and len(house.lent) == 2
+    assert sorted(await house.outcomes("models.bench")) == ["done", "intent"]
+
+
+async def test_what_was_measured_is_expected_next_time_and_by_the_next_daemon(house: House) -> None:
+    await house.store.transact(lambda db: house.speeds.put_host(db, host()))
+    seat = Seat(threads=1, parallel=2)
+    told = {"users": 2, "ctx": 160, "prompt": 160}
+    job = await house.measure()
+    assert job.bench is not None and job.bench.points[0].expected > 0
+    (_, two) = job.bench.points
+    seen = house.speeds.all_seen()
+    if seen:  # a double this fast may lie beyond what is taken for a measurement
+        after = await house.speeds.expect(MODEL, "xllamacpp", seat, **told)
+        assert after.each == pytest.approx(two.each, rel=0.35)
+    again = Speeds(house.store, house.speeds._catalog, "local", version=lambda engine: "1", served=lambda launch: None)
+    await again.start()
+    assert again.host == host() and again.all_seen() == seen
+
+
+async def test_a_new_measurement_of_the_host_forgets_what_was_compared_with_the_old_one(house: House) -> None:
+    await house.measure()
+    assert {each.what for each in house.speeds.all_seen()} == {"decode", "prefill"}
+    await house.store.transact(lambda db: house.speeds.put_host(db, host()))
+    assert house.speeds.all_seen() == [] and house.speeds.host == host()
+
+
+async def test_what_does_not_fit_is_left_out_and_said_and_where_nothing_fits_it_fails(house: House) -> None:
+    house.room = 330 << 20
+    job = await house.measure(parallel=(1, 64), ctx=(8192,))
+    assert job.state == "failed" and job.error is not None and job.error.code == "no_room"
+    job = await house.measure(parallel=(1, 64), ctx=(256,))
+    assert job.bench is not None and [each.parallel for each in job.bench.points] == [1]
+    assert "64 at once" in job.bench.left_out[0]
+    assert "failed" in await house.outcomes("models.bench")
+
+
+async def test_one_at_a_time_and_a_cancelled_one_leaves_nothing(house: House) -> None:
+    house.engine.env = {"DOUBLE_TOKEN_S": "5"}
+    job = await house.benches.measure_model(ME, "r", "m", Grid(threads=(1,), ctx=(256,)))
+    with pytest.raises(Conflict, match="measured already"):
+        await house.benches.measure_model(ME, "r", "m", Grid(threads=(1,), ctx=(256,)))
+    with pytest.raises(Conflict, match="measured already"):
+        await house.benches.measure_host(ME, "r")
+    async with asyncio.timeout(30):
+        while not await house.node.launches():
+            await asyncio.sleep(0.01)
+    assert (await house.benches.cancel(job.id)).state == "cancelled"
+    async with asyncio.timeout(30):
+        while await house.node.launches():
+            await asyncio.sleep(0.01)
+    assert await house.speeds.benches("abc") == [] and "interrupted" in await house.outcomes("models.bench")
+    assert (await house.benches.cancel(job.id)).state == "cancelled"  # an ended one stays as it is
+
+
+async def test_an_engine_that_does_not_start_says_why(house: House) -> None:
+    house.engine.env = {"DOUBLE_FAILS": "1"}
+    job = await house.measure()
+    assert job.state == "failed" and job.error is not None
+    assert "cheese" in job.error.why and await house.node.launches() == []
+
+
+async def test_the_next_daemon_ends_what_a_killed_one_left(house: House) -> None:
+    house.engine.env = {"DOUBLE_TOKEN_S": "5"}
+    await house.benches.measure_model(ME, "r", "m", Grid(threads=(1,), ctx=(256,)))
+    async with asyncio.timeout(30):
+        while not (found := await house.node.launches()) or found[0].pid is None:
+            await asyncio.sleep(0.01)
+    task = house.benches._task
+    house.benches._task = None  # as a killed daemon: nobody ends anything
+    assert task is not None
+    (house.paths.models / "probes").mkdir()
+    await house.benches.start()
+    assert await house.node.launches() == [] and not (house.paths.models / "probes").exists()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+@pytest.mark.parametrize(
+    ("grid", "words"),
+    [
+        (Grid(threads=(0,)), "threads is 0"), (Grid(threads=(4096,)), "threads is 4096"),
+        (Grid(parallel=(65,)), "parallel is 65"), (Grid(ctx=(100,)), "ctx is 100"), (Grid(ctx=(1 << 20,)), "ctx is"),
+        (Grid(parallel=()), "0 points"),
+        (Grid(parallel=tuple(range(1, 65)), threads=(1,), ctx=(256, 512)), "128 points"),
+        (Grid(engine="nosuch"), "no engine"),
+    ],
+)  # fmt: skip
+async def test_a_grid_that_cannot_be_measured_is_refused(house: House, grid: Grid, words: str) -> None:
+    with pytest.raises(Invalid, match=words):
+        await house.benches.measure_model(ME, "r", "m", grid)
+    with pytest.raises(CorralError):
+        await house.benches.measure_model(ME, "r", "another", Grid())
+
+
+async def test_seen_of_another_build_corrects_nothing(house: House) -> None:
+    await house.measure()
+    (one, *_) = house.speeds.all_seen()
+    assert isinstance(one, Seen) and house.speeds.seen("abc", "xllamacpp")
+    house.speeds._builds.clear()
+    house.speeds._version = lambda engine: "2"
+    assert house.speeds.seen("abc", "xllamacpp") == []
+    assert msgspec.structs.replace(one, version="2") != one

@@ -1,0 +1,84 @@
+"""A model measured over threads, slots and context, and its curve as a chart."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import click
+
+from core.client import Client
+from core.nouns import Bench, BenchJob
+from tui.amounts import Counts
+from tui.command import named, note, options, run, with_options
+from tui.lines import as_json, say, table
+from tui.measured import follow
+from tui.plain import draws_ascii, line
+from tui.words import age, plural
+
+BAR = 24
+
+
+@click.command("bench")
+@click.argument("model", shell_complete=named("models"))
+@click.option("--threads", type=Counts(), default=(), help="e.g. 1,2 (default: 1, what a replica gets, all cores)")
+@click.option("--parallel", type=Counts(), default="1,2,4", show_default=True, help="conversations at once")
+@click.option(
+    "--ctx", type=Counts(), default="512", show_default=True, help="cells of each conversation, nearly filled"
+)
+@click.option("--engine", default="xllamacpp", shell_complete=named("engines"), show_default=True)
+@click.option("--cache-type", type=click.Choice(["f16", "q8_0", "q4_0"]), default="f16", show_default=True)
+@click.option("--last", is_flag=True, help="show what was measured last, and measure nothing")
+@with_options
+def bench(
+    model: str, threads: tuple[int, ...], parallel: tuple[int, ...], ctx: tuple[int, ...], engine: str,
+    cache_type: str, last: bool,
+) -> None:  # fmt: skip
+    """Measure a model over threads, slots and context.
+
+    The curve is kept, drawn, and corrects what `corral fit` and `corral models recommend` say. Each point is admitted
+    as a deployment would be; what does not fit is left out. ctrl+c ends it, and nothing is kept.
+    """
+    if last:
+        kept = run(lambda client: client.choosing.benches(model))
+        if options().json:
+            as_json(kept)
+        elif kept:
+            print_bench(kept[0])
+        else:
+            say(f"{line(model)} was not measured yet: corral models bench {line(model)}")
+        return
+
+    async def work(client: Client) -> BenchJob:
+        return await client.choosing.measure_model(
+            model, threads=threads, parallel=parallel, ctx=ctx, engine=engine, cache_type=cache_type
+        )  # fmt: skip
+
+    job = run(lambda client: follow(client, work(client)))
+    assert job.bench is not None
+    if options().json:
+        as_json(job.bench)
+    elif not options().quiet:
+        print_bench(job.bench)
+
+
+def print_bench(found: Bench) -> None:
+    """The curve as bars of the tokens/s of all together, beside those of each."""
+    say(f"{line(found.model)} on {line(found.node)}, {line(found.engine)} {line(found.version)}, cache"
+        f" {line(found.cache_type)}; {age(found.at)}")  # fmt: skip
+    most = max((each.total for each in found.points), default=0.0) or 1.0
+    block = "#" if draws_ascii(os.environ, sys.stdout.encoding) else "█"
+    table(
+        ("THREADS", "AT ONCE", "CONTEXT", "EACH", "TOTAL", "EXPECTED", "PROMPT", "FIRST", "ALL TOGETHER, TOKENS/S"),
+        [
+            (at.threads, at.parallel, at.ctx, f"{at.each:.1f}", f"{at.total:.1f}",
+             f"{at.expected:.1f}" if at.expected else "-", f"{at.prefill:.0f}", f"{at.ttft_s:.2f} s",
+             block * max(1, round(BAR * at.total / most)))
+            for at in found.points
+        ],
+        spare=("EXPECTED", "PROMPT", "CONTEXT", "FIRST"),
+    )  # fmt: skip
+    for words in found.left_out:
+        note(f"left out: {words}")
+    if found.replicas:
+        note(f"{found.replicas} {plural(found.replicas, 'replica')} ran beside it")
