@@ -64,7 +64,14 @@ def test_the_documents_hold_what_is_promised_and_nothing_else(home: Path, sample
     check("gateway show", ask("gateway"))
     check("gateway show", ask("gateway", "show"))
     check("gateway certificate", ask("gateway", "certificate"))
-    check("fit", ask("fit", "smollm2-135m", "--ctx", "2048"))
+    plan = ask("fit", "smollm2-135m", "--ctx", "2048")
+    check("fit", plan)
+    check("speed", plan["speed"])
+    advice = ask("models", "recommend", "--for", "code")
+    check("models recommend", advice)
+    check("choice", advice["choices"])
+    check("models bench", ask("models", "bench", "smollm2-135m", "--threads", "1", "--parallel", "1", "--ctx", "256"))
+    check("models bench", ask("models", "bench", "smollm2-135m", "--last"))
     check("deploy", ask("deploy", "smollm2-135m", "--name", "chat", "--ctx", "2048"))
     check("deploy", ask("deployments"))
     check("deploy", ask("deployments", "ls"))
@@ -144,11 +151,17 @@ def test_5_is_given_by_the_verbs_that_are_named(home: Path, sample: Path) -> Non
     (home / "corral.toml").write_text(f"[capacity]\nreserve_bytes = {1 << 50}\n")
     corral("reload")
     named = re.findall(r"`([a-z ]+)`", TEXT.split("5 is given by")[1].split("`audit verify`")[0])
+    assert (
+        json.loads(corral("models", "recommend", "--for", "law", "--memory", "1M", "--json", code=5))["choices"] == []
+    )
+    for measure in (("models", "bench", "smollm2-135m"), ("nodes", "bench")):
+        assert json.loads(corral(*measure, "--json", code=5))["code"] == "no_room"
     verbs = {
         "deploy": ("deploy", "smollm2-135m", "--name", "e"), "start": ("start", "d"), "restart": ("restart", "d"),
         "scale": ("scale", "d", "2"), "fit": ("fit", "smollm2-135m"),
     }  # fmt: skip
-    assert set(named) == {*verbs, "models import", "models sample", "models pull"}  # these three: tests/catalog
+    others = {"models recommend", "models bench", "nodes bench"}
+    assert set(named) == {*verbs, *others, "models import", "models sample", "models pull"}  # these: tests/catalog
     for verb in ("deploy", "start", "restart"):
         told = json.loads(corral(*verbs[verb], "--json", code=5))
         check("error", told)

@@ -1,0 +1,97 @@
+"""Speed and choice through the command, with the real daemon, engine and sample model."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from command import ask, corral, deployed, until
+
+pytestmark = [pytest.mark.journey, pytest.mark.timeout(240)]
+
+
+def test_a_curve_is_measured_drawn_and_reckoned_with(home: Path, sample: Path) -> None:
+    corral("models", "sample")
+    assert "not known" in corral("fit", "smollm2-135m", "--threads", "1", "--ctx", "256")
+    assert "was not measured yet" in corral("models", "bench", "smollm2-135m", "--last")
+    drawn = corral("models", "bench", "smollm2-135m", "--threads", "1", "--parallel", "1,2", "--ctx", "256")
+    assert "ALL TOGETHER" in drawn and drawn.count("#") + drawn.count("█") > 10
+    (kept,) = ask("models", "bench", "smollm2-135m", "--last")
+    assert [each["parallel"] for each in kept["points"]] == [1, 2]
+    assert all(each["each"] > 0 and each["prefill"] > 0 for each in kept["points"])
+    speed = ask("fit", "smollm2-135m", "--threads", "1", "--ctx", "256")["speed"]
+    assert speed["known"] and speed["decode"] == kept["points"][0]["each"]
+    assert "seen on this host" in speed["basis"][0]
+    records = ask("audit", "ls", "--verb", "models.bench")
+    assert sorted(each["outcome"] for each in records) == ["done", "intent"]
+
+
+def test_answers_to_people_are_learned_of(home: Path, sample: Path) -> None:
+    deployed("--ctx", "512", "--threads", "1")
+    corral("chat", "chat", "word " * 80 + "Tell a story.", "--max-tokens", "40")
+
+    def known() -> bool:
+        told = ask("fit", "smollm2-135m", "--threads", "1", "--ctx", "512")["speed"]
+        return bool(told["known"])
+
+    until(known)
+
+
+def test_ctrl_c_ends_a_measurement_and_leaves_nothing(home: Path, sample: Path) -> None:
+    corral("models", "sample")
+    argv = [sys.executable, "-P", "-m", "tui", "models", "bench", "smollm2-135m", "--threads", "1", "--ctx", "2048",
+            "--parallel", "1,2,4,8"]  # fmt: skip
+    process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+    def engines() -> list[Path]:
+        return [each for each in home.glob("*/r/*/launch.json") if b'"kind": "bench"' in each.read_bytes()]
+
+    until(engines)
+    told = json.loads(corral("models", "bench", "smollm2-135m", "--json", code=1))
+    assert told["code"] == "conflict" and "model:smollm2-135m" in told["reason"]
+    os.kill(process.pid, signal.SIGINT)
+    process.communicate(timeout=60)
+    assert process.returncode == 130
+    until(lambda: len(ask("audit", "ls", "--verb", "models.bench")) == 2)
+    assert "interrupted" in {each["outcome"] for each in ask("audit", "ls", "--verb", "models.bench")}
+    until(lambda: not engines())
+    assert ask("models", "bench", "smollm2-135m", "--last") == []
+
+
+def test_what_to_take_and_what_the_nearest_would_need(home: Path, sample: Path) -> None:
+    corral("models", "sample")
+    shown = corral("models", "recommend", "--for", "general", "--users", "2")
+    assert "smollm2-135m" in shown and "corral deploy smollm2-135m" in shown and "corral nodes bench" in shown
+    assert "its load time is not known" in shown
+    none = corral("models", "recommend", "--memory", "100M", code=5)
+    assert "nothing meets every wish" in none and "more memory" in none
+    assert corral("models", "recommend", "-q").split()[0]
+    document = ask("models", "recommend", "--licence", "apache*")
+    assert all(each["licence"].startswith("apache") for each in document["choices"])
+
+
+def test_bad_input_is_told_with_its_reason(home: Path, sample: Path) -> None:
+    corral("models", "sample")
+    for args, code, words in BAD:
+        assert words in corral(*args, code=code), args
+
+
+BAD = (
+    (("models", "recommend", "--for", "poetry"), 2, "poetry"),
+    (("models", "recommend", "--users", "0"), 2, "0"),
+    (("models", "recommend", "--context", "8 kg"), 2, "tokens"),
+    (("models", "recommend", "--context", "1"), 2, "context is 1"),
+    (("models", "recommend", "--min-speed", "nan"), 2, "nan"),
+    (("models", "recommend", "--memory", "lots"), 2, "size"),
+    (("models", "recommend", "--node", "elsewhere"), 3, "no node"),
+    (("models", "bench", "nosuch"), 3, "no model"),
+    (("models", "bench", "smollm2-135m", "--threads", "9999"), 2, "threads is 9999"),
+    (("models", "bench", "smollm2-135m", "--parallel", "x"), 2, "tokens"),
+    (("models", "bench", "smollm2-135m", "--engine", "attach"), 2, "cannot be started here"),
+    (("nodes", "bench", "elsewhere"), 3, "node"),
+    (("fit", "smollm2-135m", "--users", "1000"), 2, "1000"),
+    (("fit", "smollm2-135m", "--prompt", "-4"), 2, "tokens"),
+)
