@@ -64,7 +64,9 @@ def make(
     """A whole file. A tensor is (name, shape, ggml type, offset or None for the next free one); `counts`
     overrides what the header claims (tensors, metadata); `cut` bytes are missing at the end."""
     meta = METADATA if metadata is None else metadata
-    given = [("token_embd.weight", [64, 4], 0, None), ("blk.0.w.weight", [64, 64], 2, None)] if tensors is None else tensors
+    given = tensors
+    if given is None:
+        given = [("token_embd.weight", [64, 4], 0, None), ("blk.0.w.weight", [64, 64], 2, None)]
     infos, data = b"", 0
     for name, shape, kind, offset in given:
         weights = 1
