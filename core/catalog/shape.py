@@ -146,7 +146,7 @@ def _weights(headers: Sequence[dict[str, Any]], n_layer: int, encoder: bool) -> 
             expert = bool(EXPERTS.search(name))
             # Of a tied embedding the output has a copy, and the embedding stays as it is; an encoder has no output.
             scores = name in OUTPUT or (tied and name == "token_embd.weight")
-            fits = kind in kinds and len(dims) == (3 if expert else 2) and not dims[1] % 8 and name.endswith(".weight")
+            fits = kind in kinds and len(dims) == (3 if expert else 2) and not dims[1] % 8
             copied = size if fits and (block < n_layer or scores) else 0
             if block < n_layer:
                 layer[block] += size

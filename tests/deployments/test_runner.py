@@ -2,10 +2,12 @@
 
 import asyncio
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import pytest
 from doubles import PLAN
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
@@ -14,6 +16,7 @@ from world import World
 from core.deployments import tables
 from core.errors import StoreError
 from core.nodes.base import LaunchState
+from core.nouns import ProcessSample
 from core.settings import ReplicasTable, Settings
 
 
@@ -25,6 +28,28 @@ async def test_a_start_goes_over_loading_to_ready_and_is_recorded(world: World) 
     await world.recorded("replica.start", "done")
     assert await world.verbs() == [("replica.start", "intent"), ("replica.start", "done")]
     assert world.runner.route() is not None
+
+
+async def test_what_it_took_when_it_was_ready_is_kept_beside_what_the_formula_alone_had_said(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sizing learns from that, and what it has learned is no part of what it is compared with."""
+
+    async def samples(launches: Sequence[str], *, pss: bool = False) -> list[ProcessSample]:
+        found = ProcessSample(time=0.0, launch="", cpu_percent=0.0, rss_bytes=108 << 20, anon_bytes=0)
+        return [msgspec.structs.replace(found, launch=each) for each in launches]
+
+    parts = msgspec.structs.replace(PLAN.parts, learned=4 << 20)
+    monkeypatch.setattr("world.PLAN", msgspec.structs.replace(PLAN, parts=parts, ready_bytes=104 << 20))
+    monkeypatch.setattr(world.host, "samples", samples)
+    await world.want("running")
+    await world.state("ready")
+    sql = "SELECT arch, engine, model, planned, measured FROM size_seen"
+    rows: list[tuple[object, ...]] = []
+    async with asyncio.timeout(10):
+        while not rows or not rows[0][-1]:
+            rows = await world.store.read(lambda db: db.execute(sql).fetchall())
+    assert rows == [("llama", "xllamacpp", "m", 100 << 20, 108 << 20)]
 
 
 async def test_it_is_ready_only_when_the_gateway_knows_the_way(world: World) -> None:

@@ -20,7 +20,7 @@ from core.paths import Paths
 from core.settings import ReplicasTable, Settings
 from core.store import Store
 
-PACKAGES = ("core.store", "core.audit", "core.deployments")
+PACKAGES = ("core.store", "core.audit", "core.catalog", "core.deployments")
 QUICK = ReplicasTable(backoff_s=(0.002, 0.002, 0.002), steady_s=3600, drain_timeout_s=0.02, stop_timeout_s=0.05)
 
 

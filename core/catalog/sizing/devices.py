@@ -53,7 +53,7 @@ def split(
     for place in range(layers + 1):
         device = 0
         if place >= first:
-            device = 1 + bisect_right([end / ends[-1] for end in ends[:-1]], (place - first) / count)
+            device = 1 + bisect_right([end / (ends[-1] or 1) for end in ends[:-1]], (place - first) / count)
         on[device].layers += 1
         if place == layers:
             on[device].weights += shape.output_bytes if device else 0
