@@ -157,7 +157,7 @@ async def _until(client: Client, id: str, when: object) -> Pull:
 
 async def _killed(hub: HubDouble, rounds: int) -> None:
     """In each round one pull and one to three kills of the daemon, each at a random moment from the first request to
-    the last byte stored: one good copy afterwards, and not a byte beside it."""
+    the last byte stored: one good copy afterwards, and not a byte beside it; or none, where a person cancels it."""
     seed = int(os.environ.get("CORRAL_KILL_SEED") or time.time())
     print(f"CORRAL_KILL_SEED={seed}")
     chance = random.Random(seed)
@@ -181,6 +181,11 @@ async def _killed(hub: HubDouble, rounds: int) -> None:
         pulls = [each for each in await client.pulls.ls() if each.state not in PULL_ENDED]
         if begun is None and not pulls and not await client.models():
             begun = await client.pulls.begin(f"hf:{REPO}", name="m")  # it was killed before it knew of it
+        if pulls and chance.random() < 0.25:
+            ended = await client.pulls.cancel(pulls[0].id)
+            if ended.state == "cancelled":
+                assert await client.models() == [] and copies() == [] and left_over() == [], f"round {n}"
+                continue
         for each in [*pulls, *([begun] if begun else [])]:
             ended = await _until(client, each.id, lambda pull: pull.state in (*PULL_ENDED, "paused", "needs token"))
             assert ended.state == "done", ended

@@ -216,6 +216,8 @@ def _ls() -> None:
         for each in found:
             if each.error is not None:
                 say(f"! {each.id}: {line(str(from_body(each.error)))}")
+            elif each.notes and each.state not in PULL_ENDED:
+                say(f"{each.id}: {line(each.notes[-1])}")
 
 
 @click.group(cls=Nouns, invoke_without_command=True)
