@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from pathlib import Path
 from typing import Annotated, Literal
@@ -181,7 +182,7 @@ class PullTable(_Table, frozen=True, kw_only=True):
     """Pulls that run at a time; others wait for their turn."""
     rate_bytes: Bytes = 0
     """Bytes a second of all pulls together; 0 = no cap. A pull may have a lower one of its own (`--limit`)."""
-    hub: Annotated[str, msgspec.Meta(pattern="^(https?://[^@?#]+|)$")] = ""
+    hub: str = ""
     """Address of the hub, or of its mirror, for callers who name none (HF_ENDPOINT); it may be on a private network.
     Empty = https://huggingface.co."""
 
@@ -247,6 +248,11 @@ def parse(text: str, name: str = "corral.toml") -> Settings:
             why = "whoever reads along has the keys"
             todo = f'write https:// (`corral gateway certificate`), or set insecure_plain_http = "{PLAIN_HTTP}"'
         raise refusal(text, name, ["gateway", "listen"], f"gateway.listen: {error}", why, todo) from None
+    if found.pull.hub and not re.fullmatch(r"https?://[A-Za-z0-9.:\[\]_-]+(/[A-Za-z0-9._~/-]*)?", found.pull.hub):
+        raise refusal(
+            text, name, ["pull", "hub"], "pull.hub is no address of a hub", "it is no plain https address",
+            'write it as hub = "https://hub.example.com"',
+        )  # fmt: skip
     if found.chats.next_master_key == PASSPHRASE:
         raise refusal(
             text, name, ["chats", "next_master_key"], "chats.next_master_key is a file, and no passphrase",

@@ -21,8 +21,8 @@ T = TypeVar("T")
 TODO = "nothing was changed: mend the line, then `corral reload` (or any verb where no daemon runs)"
 _SHOWN = 60
 """Characters of a wrong value that are shown."""
-USUAL = {"keep_days": 90, "threads": 4}
-"""Examples of keys whose default is a 0 that stands for something else."""
+USUAL: dict[str, int | str] = {"keep_days": 90, "threads": 4, "hub": "https://hub.example.com"}
+"""Examples of keys whose default, a 0 or nothing, stands for something else."""
 NONE = {
     "keep_days": "0 keeps chats for ever", "threads": "0 takes the usable cores less one",
     "reserve_bytes": "0 keeps a tenth of the memory", "rate_bytes": "0 is no cap",
@@ -109,7 +109,7 @@ def example(key: str, default: object) -> str:
     if isinstance(default, tuple):
         return "[" + ", ".join(f"{each:g}" for each in default) + "]"
     if isinstance(default, str):
-        return json.dumps(default or "/usr/local/bin/" + key.replace("_", "-"))
+        return json.dumps(default or USUAL.get(key) or "/usr/local/bin/" + key.replace("_", "-"))
     if key.endswith("_bytes") and isinstance(default, int):
         return f'"{as_typed(default or 4 << 30)}"'
     return f"{USUAL.get(key, default)}"

@@ -88,3 +88,10 @@ def test_without_a_variable_the_home_folder_is_the_accounts_and_a_relative_one_c
     account = Path(pwd.getpwuid(os.getuid()).pw_dir)
     assert user_paths({}).root == account / ".local/state/corral"
     assert user_paths({"XDG_STATE_HOME": "here", "HOME": "/h"}).root == Path("/h/.local/state/corral")
+
+
+@pytest.mark.parametrize("hub", ["https://u:p@h", "ftp://h", "h", "https://h/?q=1", "https://"])
+def test_a_hub_is_a_plain_address(hub: str) -> None:
+    with pytest.raises(Invalid, match="no address of a hub"):
+        parse(f'[pull]\nhub = "{hub}"\n')
+    assert parse('[pull]\nhub = "http://10.0.0.7:8080/hf"\n').pull.hub == "http://10.0.0.7:8080/hf"
