@@ -4,7 +4,8 @@ The host is measured first (`--host FILE`: as it was kept there; `--keep FILE`).
 each count of threads and slots: what is reckoned before the model ever ran, one run that is learned of, what is told
 then, and five runs of the same minute, whose median both are held against: tokens/s of each conversation, and of a
 prompt. One JSON object a point, then the medians of the errors. Exits 1 when they are over 25 % before, or over 10 %
-after. Beside other work the figures say little: `load` tells what there was. `--model`: only those that begin so.
+after. Beside other work the figures say little: `load` tells what there was. `--model`: only those that begin so;
+`--threads N`: no others.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ from core.nouns import DeploymentSpec, HostBench, Seen, Wishes
 from core.paths import Paths
 from core.settings import EnginesTable
 
-FILLED, ANSWER, RUNS = 256, 48, 5
+FILLED, ANSWER, RUNS = 192, 48, 5
 BEFORE, AFTER = 0.25, 0.10
 SLOTS = (1, 2, 4)
 
@@ -171,7 +172,7 @@ async def work(asked: argparse.Namespace) -> bool:
             for model in models:
                 if not model.stem.lower().startswith(asked.model):
                     continue
-                for threads in sorted({1, facts.cores}):
+                for threads in sorted({1, facts.cores}) if not asked.threads else [asked.threads]:
                     for slots in SLOTS:
                         for what, each in (await point(node, engine, model, host, threads, slots)).items():
                             errors[what].append(each)
@@ -191,6 +192,7 @@ def main() -> int:
     parser.add_argument("--host", default="")
     parser.add_argument("--keep", default="")
     parser.add_argument("--model", default="")
+    parser.add_argument("--threads", type=int, default=0)
     return 0 if asyncio.run(work(parser.parse_args())) else 1
 
 
