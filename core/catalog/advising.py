@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
 from core.catalog.choosing import Candidate, Host, recommend
 from core.catalog.curated import shape_for
+from core.catalog.curated.layout import NoLayout
+from core.catalog.curated.sizes import Sized
 from core.catalog.speeds import Speeds
-from core.catalog.work import Work, of_shape
+from core.catalog.work import Work, of_headers, of_shape
 from core.errors import Invalid, NotFound
-from core.nouns import USES, Catalogue, CatalogueEntry, Model, Recommendation, Wishes
+from core.nouns import USES, Catalogue, CatalogueEntry, Model, ModelShape, Recommendation, Wishes
 
 LARGEST_CTX = 1 << 24
 MOST_USERS = 256
@@ -42,7 +45,7 @@ class Advisor:
         own = [await self._stored(model, catalogue.entries) for model in stored]
         taken = {(each.entry, each.quantization) for each in own if each.entry}
         listed = [
-            candidate for entry in catalogue.entries for candidate in self._listed(entry)
+            candidate for candidate in await asyncio.to_thread(self._all, catalogue.entries)
             if (candidate.entry, candidate.quantization) not in taken
         ]  # fmt: skip
         host = Host(room_bytes=await self._room(), threads=await self._threads(), bench=self._speeds.host)
@@ -61,6 +64,10 @@ class Advisor:
             entry=entry.name if entry else "",
         )  # fmt: skip
 
+    def _all(self, entries: Sequence[CatalogueEntry]) -> list[Candidate]:
+        """In a thread: the first time it takes a second."""
+        return [candidate for entry in entries for candidate in self._listed(entry)]
+
     def _listed(self, entry: CatalogueEntry) -> list[Candidate]:
         """One for each quantisation; the sizes of an entry are worked out once."""
         found = []
@@ -75,14 +82,22 @@ class Advisor:
 
     def _made(self, entry: CatalogueEntry, quantization: str, size: int) -> Candidate:
         shape = shape_for(entry, quantization)
-        work: Work | None = None
-        if shape is not None:
-            work = of_shape(shape, active_params=entry.active_params, params=entry.params)
+        work = work_of(entry, quantization, shape) if shape is not None else None
         return Candidate(
             name=entry.name, title=entry.title, stored=False, quantization=quantization, bytes=size,
             family=entry.family, params=entry.params, uses=entry.uses, ctx=entry.ctx, licence=entry.licence,
             scores=entry.scores, shape=shape, work=work, repo=entry.repo, entry=entry.name,
         )  # fmt: skip
+
+
+def work_of(entry: CatalogueEntry, quantization: str, shape: ModelShape) -> Work:
+    """What a token costs an entry: by the tensors that such a file has, or by its counts where no rule says which."""
+    try:
+        tensors = [[name, kind, list(dims), size] for name, kind, dims, size in Sized(entry.header).typed(quantization)]
+    except (KeyError, NoLayout):
+        return of_shape(shape, active_params=entry.active_params, params=entry.params)
+    meta = {f"{shape.arch}.{key}": value for key, value in entry.header.items()}
+    return of_headers([{"metadata": meta, "tensors": tensors}], shape)
 
 
 def check(wishes: Wishes) -> None:

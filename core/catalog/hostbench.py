@@ -1,6 +1,7 @@
 """What a host does in a second, measured with the engine itself on probes (core/catalog/probemodel.py): half a minute.
 
-- Reading memory, by threads: a small program of its own (core/catalog/bandwidth.py).
+- Reading memory, by threads: a small program of its own (core/catalog/bandwidth.py). How much of it is hidden behind
+  multiplying: a probe of 100 million weights.
 - Weights a second of each type with one thread, and of one type with each count of threads: a probe of 20 million
   weights, which a cache holds, with one token a step, four at once and a prompt of 512.
 - What a step costs beside weights: a probe of 32 layers with next to nothing in them; one with 65,536 entries of
@@ -35,6 +36,8 @@ KINDS = (
 THIN = Probe(kind="Q8_0", n_layer=32, n_embd=64, n_ff=64, n_head=1)
 LARGE = Probe(kind="Q8_0", n_layer=2, n_embd=64, n_ff=64, n_head=1, n_vocab=65536)
 """Of a large vocabulary."""
+BIG = Probe(kind="Q8_0", n_layer=8, n_embd=1024, n_ff=2816, n_head=16)
+"""100 million weights, which no cache holds whole: what reading them from memory adds."""
 LOOKING = Probe(kind="Q8_0", n_layer=6, n_embd=512, n_ff=32, n_head=8)
 LONG, SHORT = 1536, 192
 PROMPT, ANSWER, ROUNDS = 512, 48, 3
@@ -50,10 +53,10 @@ class Measured(Noun, frozen=True, kw_only=True):
 
     one: float
     """A step with one token."""
-    four: float
-    prompt: float
+    four: float = 0.0
+    prompt: float = 0.0
     """To the first token after `read` tokens."""
-    read: int
+    read: int = 0
     short: float = 0.0
     short_read: int = 0
     long_one: float = 0.0
@@ -69,12 +72,14 @@ def thread_counts(cores: int) -> list[int]:
 
 def need_bytes() -> int:
     """What a measurement reserves: the largest probe as a replica, and the buffer that is read."""
-    return max(_plan_bytes(Probe(kind=kind)) for kind in KINDS) + (MEMORY_MIB << 20)
+    return max(_plan_bytes(probe) for probe in (BIG, LOOKING, *(Probe(kind=kind) for kind in KINDS))) + (
+        MEMORY_MIB << 20
+    )
 
 
 def steps(cores: int, kinds: Sequence[str] = KINDS) -> int:
     """Of which the progress is told."""
-    return 1 + 3 * len(thread_counts(cores)) + len(kinds)
+    return 2 + 3 * len(thread_counts(cores)) + len(kinds)
 
 
 class _Told:
@@ -119,6 +124,8 @@ async def measure(
     told.begin("a large vocabulary")
     wide = await probe(LARGE, 1)
     table_s = LARGE.n_vocab * LARGE.n_embd / max(rates[0].one, 1.0)
+    told.begin("more than a cache holds")
+    overlap = overlap_of(await probe(BIG, 1), rates[0], beside[0], bandwidths[0].bytes_s)
     spare = wide.one - beside[0].token_s - LARGE.n_layer * beside[0].layer_s - table_s
     for kind in kinds[1:]:
         told.begin(f"{kind}, 1 thread")
@@ -127,8 +134,15 @@ async def measure(
         node=node.name, cpu_model=facts.cpu_model, cores=facts.cores, engine=engine.name,
         version=engine.availability().version, at=at, by=by, bandwidths=tuple(bandwidths), rates=tuple(rates),
         beside=tuple(beside), vocabulary_s=max(0.0, spare / LARGE.n_vocab), first_s=first_s,
-        seconds=round(time.monotonic() - began, 1), replicas=replicas, load=round(load, 2),
+        overlap=round(overlap, 3), seconds=round(time.monotonic() - began, 1), replicas=replicas, load=round(load, 2),
     )  # fmt: skip
+
+
+def overlap_of(big: Measured, rate: Rate, beside: Beside, bytes_s: float) -> float:
+    """What of the shorter of reading and multiplying is hidden behind the longer; -0.5 to 1 whatever noise says."""
+    compute, memory = BIG.layer_weights / rate.one, BIG.bytes / bytes_s
+    took = big.one - beside.token_s - BIG.n_layer * beside.layer_s
+    return min(1.0, max(-0.5, (compute + memory - took) / min(compute, memory)))
 
 
 def beside_of(threads: int, thin: Measured, looking: Measured) -> Beside:
@@ -197,30 +211,33 @@ async def _probe(node: Node, engine: Engine, folder: Path, probe: Probe, threads
             node, engine, plan, owner=f"bench/{probe.kind}", plan_bytes=_plan_bytes(probe), cpus=facts.cpus,
             ready_s=READY_S,
         ) as endpoint:  # fmt: skip
-            return await _rounds(
-                Meter(endpoint, timeout_s=READY_S), LONG if probe == LOOKING else PROMPT, probe == LOOKING
-            )
+            return await _rounds(Meter(endpoint, timeout_s=READY_S), probe)
 
 
-async def _rounds(meter: Meter, read: int, long: bool) -> Measured:
+async def _rounds(meter: Meter, probe: Probe) -> Measured:
+    """What is asked of each probe is what is wanted to be known of it."""
+    long, big = probe == LOOKING, probe == BIG
+    read, few = (LONG, SHORT) if long else (PROMPT, 1)
     await meter.warm()
     one, four, prompt, short, long_one = [], [], [], [], []
-    tokens = short_tokens = read
+    tokens, short_tokens = read, few
     for _ in range(ROUNDS):
         one.append(_step(step_s(await meter.decode(1, 4, ANSWER))))
+        if big:
+            continue
         if not long:
             four.append(_step(step_s(await meter.decode(4, 4, ANSWER))))
         asked = await meter.prompt(read)
         tokens = asked.prompt_tokens or read
         prompt.append(asked.first_s)
-        few = await meter.prompt(SHORT if long else 1)
-        short_tokens = few.prompt_tokens or SHORT
-        short.append(few.first_s)
+        asked = await meter.prompt(few)
+        short_tokens = asked.prompt_tokens or few
+        short.append(asked.first_s)
         if long:
             long_one.append(_step(step_s(await meter.decode(1, read, ANSWER))))
     return Measured(
-        one=min(one), four=min(four, default=0.0), prompt=min(prompt), read=tokens, short=min(short),
-        short_read=short_tokens, long_one=min(long_one, default=0.0),
+        one=min(one), four=min(four, default=0.0), prompt=min(prompt, default=0.0), read=tokens,
+        short=min(short, default=0.0), short_read=short_tokens, long_one=min(long_one, default=0.0),
     )  # fmt: skip
 
 

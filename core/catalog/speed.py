@@ -1,7 +1,7 @@
 """Tokens a second before a model runs: what a token touches against what the host was measured to do.
 
     step(u) = L * layer + u * (token + vocabulary * V)                             beside the weights
-            + |weights of each type * u / rate(type, u) , bytes of the step / bandwidth|  (both at once: `_both`)
+            + |weights of each type * u / rate(type, u) , bytes of the step / bandwidth|  (`_both`: they overlap)
             + |u * looked back on / attention , u * bytes of the cells / bandwidth|
     prompt(p) = L * layer * batches + weights * p / rate(type, prompt) + sum of what each token looks back on
     to the first token = first + prompt(p) + step(1)
@@ -189,8 +189,8 @@ def _step(work: Work, host: HostBench, seat: Seat, users: int, ctx: int) -> floa
     return (
         work.n_layer * beside[0]
         + users * (beside[1] + host.vocabulary_s * work.n_vocab)
-        + _both(weights, touched / bandwidth)
-        + _both(look / beside[2], users * (cells + work.state_bytes) / bandwidth)
+        + _both(host, weights, touched / bandwidth)
+        + _both(host, look / beside[2], users * (cells + work.state_bytes) / bandwidth)
     )
 
 
@@ -204,7 +204,7 @@ def _prompt(work: Work, host: HostBench, seat: Seat, prompt: int) -> float:
     look = sum(_looked_back(window, prompt) * count for window, count in work.multiplications)
     batches = math.ceil(prompt / N_UBATCH)
     touched = batches * (work.bytes_shared + work.bytes_experts) / _bandwidth(host, seat.threads)
-    return batches * work.n_layer * beside[0] + _both(weights, touched) + look / beside[3]
+    return batches * work.n_layer * beside[0] + _both(host, weights, touched) + look / beside[3]
 
 
 def _cells(window: int, ctx: int) -> int:
@@ -218,9 +218,9 @@ def _looked_back(window: int, prompt: int) -> float:
     return window * window / 2 + (prompt - window) * window
 
 
-def _both(compute_s: float, memory_s: float) -> float:
-    """Two things that overlap, though not wholly: the longer one with a part of the other (the norm of order 3)."""
-    return float((compute_s**3 + memory_s**3) ** (1 / 3))
+def _both(host: HostBench, compute_s: float, memory_s: float) -> float:
+    """Two things that overlap as far as was measured of this host."""
+    return max(compute_s, memory_s) + (1 - host.overlap) * min(compute_s, memory_s)
 
 
 class _Table:

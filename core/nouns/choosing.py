@@ -55,6 +55,8 @@ class HostBench(Noun, frozen=True, kw_only=True):
     """Of each entry of the vocabulary, for each token that is made."""
     first_s: float = 0.0
     """Of a request, before anything is computed."""
+    overlap: float = 0.5
+    """How much of the shorter of reading weights and multiplying them goes on while the other does: 1 = all of it."""
     seconds: float = 0.0
     """What it took."""
     replicas: int = 0

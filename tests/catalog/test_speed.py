@@ -32,7 +32,7 @@ def seen(what: str, ratio: float, *, threads: int = 1, users: int = 1, rate: flo
 def test_a_step_by_hand() -> None:
     step = reckon(WORK, host(), ALONE, users=1, ctx=0, prompt=0).step_s
     weights, memory = 120e6 / 20e9, 120e6 * 34 / 32 / 20e9
-    assert step == pytest.approx(30 * 5e-6 + 5e-5 + 5e-9 * 50_000 + (weights**3 + memory**3) ** (1 / 3))
+    assert step == pytest.approx(30 * 5e-6 + 5e-5 + 5e-9 * 50_000 + max(weights, memory) + 0.5 * min(weights, memory))
 
 
 def test_looking_back_costs_more_the_more_is_filled_and_a_window_bounds_it() -> None:
