@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 
 from core.catalog.speed import CORRECTION, bucket
@@ -50,34 +51,32 @@ class Observation(Noun, frozen=True, kw_only=True):
 
 def observe(answered: Sequence[Answered]) -> list[Observation]:
     """What the requests of one replica say, all that ran at these times being among them."""
+    ordered = sorted(answered, key=lambda each: each.began)
+    begins = [each.began for each in ordered]
+    longest = max((each.ended - each.began for each in ordered), default=0.0)
     found = []
-    for each in answered:
+    for each in ordered:
+        near = ordered[bisect_left(begins, each.began - longest) : bisect_right(begins, each.ended)]
+        others = [other for other in near if other is not each]
         if each.answer >= SHORT_ANSWER and each.ended > each.first:
-            users = 1 + sum(_shared(each.first, each.ended, other) for other in answered if other is not each)
-            found.append(
-                Observation(
-                    what="decode",
-                    rate=(each.answer - 1) / (each.ended - each.first),
-                    users=max(1, round(users)),
-                    ctx=each.prompt + each.answer // 2,
-                    prompt=each.prompt,
-                    at=each.ended,
-                )
-            )
-        read = each.prompt - each.cached
-        alone = not any(_shared(each.began, each.first, other) for other in answered if other is not each)
-        if alone and read >= SHORT_PROMPT and each.first > each.began:
-            found.append(
-                Observation(
-                    what="prefill",
-                    rate=read / (each.first - each.began),
-                    users=1,
-                    ctx=each.prompt,
-                    prompt=read,
-                    at=each.ended,
-                )
-            )
+            users = 1 + sum(_shared(each.first, each.ended, other) for other in others)
+            found.append(_decoded(each, max(1, round(users))))
+        alone = not any(_shared(each.began, each.first, other) for other in others)
+        if alone and each.prompt - each.cached >= SHORT_PROMPT and each.first > each.began:
+            found.append(_read(each))
     return found
+
+
+def _decoded(each: Answered, users: int) -> Observation:
+    rate = (each.answer - 1) / (each.ended - each.first)
+    ctx = each.prompt + each.answer // 2
+    return Observation(what="decode", rate=rate, users=users, ctx=ctx, prompt=each.prompt, at=each.ended)
+
+
+def _read(each: Answered) -> Observation:
+    read = each.prompt - each.cached
+    rate = read / (each.first - each.began)
+    return Observation(what="prefill", rate=rate, users=1, ctx=each.prompt, prompt=read, at=each.ended)
 
 
 def _shared(begin: float, end: float, other: Answered) -> float:

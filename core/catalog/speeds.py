@@ -28,15 +28,18 @@ BENCHES_KEPT = 20
 LOOK_S = 10.0
 """Between two looks at the answers that have ended."""
 BUILD_S = 30.0
+"""How long an engine's version is taken for the same."""
 LINES = 2000
 """That wait for their replica to be idle, at most; then they are taken as they are."""
+AT_ONCE = 5000
+"""Answers of one look."""
 
 _Key = tuple[str, str, int, int, str]
 _LINES = (
     "SELECT seq, launch, time, total_s, queue_s, first_token_s, prompt_tokens, cached_tokens, answer_tokens"
-    " FROM usage_lines WHERE seq > ? AND outcome = 'ok' AND requests = 1 AND estimated = 0"
+    " FROM usage_lines WHERE seq > ? AND seq <= ? AND outcome = 'ok' AND requests = 1 AND estimated = 0"
     " AND first_token_s IS NOT NULL AND answer_tokens IS NOT NULL AND prompt_tokens IS NOT NULL"
-    " ORDER BY seq LIMIT 5000"
+    " ORDER BY seq LIMIT ?"
 )
 
 
@@ -65,6 +68,7 @@ class Speeds:
         self._works: dict[str, Work] = {}
         self._builds: dict[str, tuple[float, str]] = {}
         self._mark = 0
+        self._looking = asyncio.Lock()
         self._pending: dict[str, list[Answered]] = {}
 
     async def start(self) -> None:
@@ -182,27 +186,33 @@ class Speeds:
     async def look(self) -> None:
         """Take in the answers that have ended since the last look. Those of a replica that still answers others wait:
         how many were answered at once is known when all of them have ended."""
-        rows = await self._store.read(lambda db: db.execute(_LINES, (self._mark,)).fetchall())
-        for seq, launch, ended, total, queue, first, prompt, cached, answer in rows:
-            self._mark = seq
-            self._pending.setdefault(launch, []).append(
+        async with self._looking:
+            for launch, answered in await self._store.read(self._new):
+                self._pending.setdefault(launch, []).append(answered)
+            for launch in list(self._pending):
+                served = self._served(launch)
+                if served is not None and served.busy and len(self._pending[launch]) < LINES:
+                    continue
+                answers = self._pending.pop(launch)
+                if served is not None:
+                    await self._learn_of(served, await asyncio.to_thread(observe, answers))
+
+    def _new(self, db: sqlite3.Connection) -> list[tuple[str, Answered]]:
+        """Answers since the last look, with their launches. The mark goes on over what tells nothing, too: else that
+        would be read again at each look."""
+        last = int(db.execute("SELECT coalesce(max(seq), 0) FROM usage_lines").fetchone()[0])
+        rows = db.execute(_LINES, (self._mark, last, AT_ONCE)).fetchall()
+        self._mark = rows[-1][0] if len(rows) == AT_ONCE else last
+        return [
+            (
+                launch,
                 Answered(
-                    ended=ended,
-                    total_s=total,
-                    queue_s=queue,
-                    first_s=first,
-                    prompt=prompt,
-                    cached=cached or 0,
+                    ended=ended, total_s=total, queue_s=queue, first_s=first, prompt=prompt, cached=cached or 0,
                     answer=answer,
-                )
+                ),
             )
-        for launch in list(self._pending):
-            served = self._served(launch)
-            if served is not None and served.busy and len(self._pending[launch]) < LINES:
-                continue
-            answered = self._pending.pop(launch)
-            if served is not None:
-                await self._learn_of(served, observe(answered))
+            for _, launch, ended, total, queue, first, prompt, cached, answer in rows
+        ]  # fmt: skip
 
     async def _learn_of(self, served: Served, found: Iterable[Observation]) -> None:
         try:

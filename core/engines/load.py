@@ -44,7 +44,7 @@ async def complete(endpoint: Endpoint, prompt: str, tokens: int, *, timeout: flo
             return await _ask(endpoint, msgspec.json.encode(body), tokens)
     except TimeoutError:
         raise Failed("the engine did not answer in time", f"{timeout:.0f} s for {tokens} tokens") from None
-    except (OSError, ValueError, msgspec.DecodeError, EOFError) as error:
+    except (OSError, ValueError, EOFError, TypeError, LookupError, AttributeError, msgspec.MsgspecError) as error:
         raise Failed("the engine did not answer", str(error) or type(error).__name__) from error
 
 
