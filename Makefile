@@ -11,6 +11,7 @@ help:
 	@echo 'make demo   deploy the sample model in a home of its own, ask it a question, take all down'
 	@echo 'make test   install what tests need and run them'
 	@echo 'make test-engines  build the other two engines and run their journeys'
+	@echo 'make test-compiled  build the compiled gateway and run its tests'
 	@echo 'make test-pythons  the quick tests with every other Python that is found here, 3.11 to 3.13'
 	@echo 'make soak   the long runs: 1,000 rounds of kill -9, 100,000 fuzzed requests, faults, a systemd of its own (an hour and more)'
 	@echo 'make check  ruff, mypy (--strict but for tests) and the import contracts'
@@ -33,6 +34,11 @@ demo: setup
 # Most tests wait for processes (two cores are half idle with two of them): three at a time, those that measure one by one.
 test: setup-dev
 	@$(BIN)/python -m pytest -n 3 --dist loadgroup
+
+# The gateway's tests once more with a gateway that is compiled; skipped by name without a C compiler.
+.PHONY: test-compiled
+test-compiled: setup-dev
+	@$(BIN)/python tests/compiled.py
 
 .PHONY: test-pythons
 test-pythons: setup-dev

@@ -109,6 +109,7 @@ class GatewayLink:
             pid=self._known_pid(),
             version=self._welcome.program if self._welcome else "",
             swapped=self._welcome.swapped if self._welcome else None,
+            compiled=self._welcome.compiled if self._welcome else None,
             snapshot=self._n,
             acknowledged=self._acknowledged,
             requests=live.requests if live else 0,

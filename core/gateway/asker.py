@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+from typing import Any
 
 import httptools
 
@@ -129,7 +130,8 @@ def on_behalf(request: Request) -> bool:
 def _path(target: bytes) -> bytes | None:
     """Of a whole URL, or one with a query; None for what is no URL, which is refused where it is served."""
     try:
-        path: bytes | None = httptools.parse_url(target).path
+        url: Any = httptools.parse_url(target)  # its stub does not say that a part may be None
     except httptools.HttpParserError:
         return None
+    path: bytes | None = url.path
     return path

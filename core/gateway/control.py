@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 import msgspec
 
 from core import program_version
-from core.gateway import wire
+from core.gateway import listener, wire
 from core.gateway.core import Core
 from core.gateway.doors import Doors
 from core.gateway.handover import Wrong
@@ -22,6 +22,8 @@ log = logging.getLogger("gateway")
 LINE_LIMIT = 16 << 20
 WINDOW = 64
 """Batches that may be on their way unacknowledged."""
+COMPILED = not listener.__file__.endswith(".py")
+"""What each request goes through is machine code: docs/gateway.md tells how."""
 
 _DECODE: msgspec.json.Decoder[wire.FromDaemon] = msgspec.json.Decoder(wire.FromDaemon)
 
@@ -213,6 +215,7 @@ class Control:
                 usage_from=spool.first,
                 usage_to=spool.n,
                 swapped=self._swapped,
+                compiled=COMPILED,
             )
         )
         self._send_usage()

@@ -8,6 +8,7 @@ from typing import ClassVar
 import msgspec
 
 from core.gateway.apis import Api
+from core.gateway.told import Timings, Told, Usage, decode_answer, decode_event, decode_told
 
 KEEP = 1 << 20
 """Bytes of an answer that are searched for usage, and of one event that is held back."""
@@ -15,63 +16,10 @@ KEEP = 1 << 20
 
 TAIL = 4 << 10
 """Of a longer answer this much of its end is searched too: some engines say its usage first, others last."""
-
-
-class _Details(msgspec.Struct, frozen=True):
-    cached_tokens: int | None = None
-
-
-class _Usage(msgspec.Struct, frozen=True):
-    """Of any API: the first three are OpenAI's, `input_tokens` and what follows are of Responses and Messages."""
-
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
-    prompt_tokens_details: _Details | None = None
-    total_tokens: int | None = None
-    input_tokens: int | None = None
-    output_tokens: int | None = None
-    input_tokens_details: _Details | None = None
-    cache_read_input_tokens: int | None = None
-    cache_creation_input_tokens: int | None = None
-
-
-class _Timings(msgspec.Struct, frozen=True):
-    prompt_n: int | None = None
-    cache_n: int | None = None
-    predicted_n: int | None = None
-
-
-class _Progress(msgspec.Struct, frozen=True):
-    processed: int | None = None
-    cache: int | None = None
-
-
-class _Answer(msgspec.Struct, frozen=True):
-    usage: _Usage | None = None
-    timings: _Timings | None = None
-
-
-class _Event(_Answer, frozen=True):
-    choices: list[msgspec.Raw] | None = None
-    prompt_progress: _Progress | None = None
-
-
-class _Told(msgspec.Struct, frozen=True):
-    """An event of Responses or Messages: of `message_start` the usage is the message's, of `response.completed` the
-    response's, of `message_delta` its own."""
-
-    usage: _Usage | None = None
-    message: _Answer | None = None
-    response: _Answer | None = None
-
-
 MOST = 1 << 40
 """No count is larger."""
 _USAGE = b'"usage":'
 """In a string it would be escaped, so it is never what an answer says."""
-_DECODE_ANSWER = msgspec.json.Decoder(_Answer).decode
-_DECODE_TOLD = msgspec.json.Decoder(_Told).decode
-_DECODE_EVENT = msgspec.json.Decoder(_Event).decode
 
 
 class Counts:
@@ -160,7 +108,7 @@ class Counts:
         if not event.startswith(b"data:"):
             return False
         try:
-            found = _DECODE_EVENT(event[5:])
+            found = decode_event(event[5:])
         except msgspec.DecodeError:
             return False
         if found.prompt_progress is not None:
@@ -174,7 +122,7 @@ class Counts:
     def _read(self, data: bytes | bytearray) -> None:
         """Take the counts of a whole answer."""
         try:
-            found = _DECODE_ANSWER(data)
+            found = decode_answer(data)
         except msgspec.DecodeError:
             return
         self._take(found.usage, found.timings)
@@ -188,12 +136,12 @@ class Counts:
                 continue
             try:
                 found, _ = json.JSONDecoder().raw_decode(part[at + len(_USAGE) :].decode("utf-8", "replace").lstrip())
-                self._take(msgspec.convert(found, _Usage), None)
+                self._take(msgspec.convert(found, Usage), None)
             except (ValueError, RecursionError):
                 continue
             return
 
-    def _take(self, usage: _Usage | None, timings: _Timings | None) -> None:
+    def _take(self, usage: Usage | None, timings: Timings | None) -> None:
         if timings is not None and (prompt := _count(timings.prompt_n)) is not None:
             self.cached = _count(timings.cache_n)
             self.prompt = prompt + (self.cached or 0)
@@ -227,7 +175,7 @@ class ResponsesCounts(Counts):
             self._take(said.usage, None)
         return False
 
-    def _take(self, usage: _Usage | None, timings: _Timings | None) -> None:
+    def _take(self, usage: Usage | None, timings: Timings | None) -> None:
         if usage is None or (prompt := _count(usage.input_tokens)) is None:
             return
         self.prompt, self.answer = prompt, _count(usage.output_tokens)
@@ -257,12 +205,12 @@ class MessagesCounts(Counts):
             self.answer = _count(found.usage.output_tokens)
         return False
 
-    def _take(self, usage: _Usage | None, timings: _Timings | None) -> None:
+    def _take(self, usage: Usage | None, timings: Timings | None) -> None:
         if usage is not None:
             self._take_prompt(usage)
             self.answer = _count(usage.output_tokens)
 
-    def _take_prompt(self, usage: _Usage | None) -> None:
+    def _take_prompt(self, usage: Usage | None) -> None:
         if usage is None or (new := _count(usage.input_tokens)) is None:
             return
         read = _count(usage.cache_read_input_tokens)
@@ -293,12 +241,12 @@ def counts_of(api: Api, stream: bool = False, cut: bool = False, cut_progress: b
     return (MessagesCounts if api.shape == "messages" else ResponsesCounts)(stream, False)
 
 
-def _event(event: bytes) -> _Told | None:
+def _event(event: bytes) -> Told | None:
     """What an event of several lines says."""
     for line in event.splitlines():
         if line.startswith(b"data:"):
             try:
-                return _DECODE_TOLD(line[5:])
+                return decode_told(line[5:])
             except msgspec.DecodeError:
                 return None
     return None

@@ -39,16 +39,6 @@ _WIDE = [math.inf] * 4
 _GAUGES: Callable[[Meter], tuple[Gauge, ...]] = operator.attrgetter("gauges")
 
 
-class Short(NamedTuple):
-    """Whose limit is reached and which, and after how many seconds it has room again."""
-
-    meter: Meter
-    kind: str
-    words: str
-    most: int
-    seconds: float
-
-
 class Hold:
     """What one request has reserved. `used`: its tokens in and out so far."""
 
@@ -278,6 +268,17 @@ class Meter:
         for gauge in self.gauges:
             gauge.fold()
         self.touched, self.tick = True, -1
+
+
+# Below Meter: compiled, a tuple looks up the classes of its fields when it is made.
+class Short(NamedTuple):
+    """Whose limit is reached and which, and after how many seconds it has room again."""
+
+    meter: Meter
+    kind: str
+    words: str
+    most: int
+    seconds: float
 
 
 def headers(meters: Iterable[Meter], clock: Clock) -> bytes:

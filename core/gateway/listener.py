@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import time
-from typing import Protocol
+from typing import Any, Protocol, cast
 
 import httptools
 import msgspec
@@ -46,8 +46,14 @@ class Answering(Protocol):
     def resume(self) -> None: ...
 
 
-class ClientConnection(asyncio.Protocol):
-    """One client. Reading is never paused: a paused socket does not tell that its client has gone."""
+def serve(core: Core) -> asyncio.Protocol:
+    """A connection for a loop, which goes by what a protocol has and not by its class."""
+    return cast(asyncio.Protocol, ClientConnection(core))
+
+
+class ClientConnection:
+    """One client, as a loop's protocol (not derived from asyncio's: decision 0012). Reading is never paused: a paused
+    socket does not tell that its client has gone."""
 
     def __init__(self, core: Core) -> None:
         self._core = core
@@ -235,11 +241,12 @@ class ClientConnection(asyncio.Protocol):
 
     def _path(self, request: Request) -> Api | None:
         """Where a request goes whose target is no plain route; None for what is answered here."""
-        url = httptools.parse_url(request.target)
-        path = url.path or b"/"
+        url: Any = httptools.parse_url(request.target)  # its stub does not say that a part may be None
+        path: bytes | None = url.path
+        query: bytes | None = url.query
         if path in ROUTES:
             return ROUTES[path]
-        answer(self._core, self._asker, self, request, path, url.query or b"")
+        answer(self._core, self._asker, self, request, path or b"/", query or b"")
         return None
 
     def _post(self, request: Request, api: Api, body: bytes) -> None:

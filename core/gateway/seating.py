@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import time
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 
 from core.gateway.apis import Api
 from core.gateway.core import Core
@@ -29,9 +29,9 @@ def request_head(prefix: str, path: str, host: str, secret: str) -> bytes:
     return head.encode("latin-1")
 
 
-class Seating(ABC):
+class Seating:
     """A request until an engine has it. What comes back from there is for whoever derives from it (`Exchange`): one
-    object, since two would be a call more for each part of an answer."""
+    object, since two would be a call more for each part of an answer. (Not an ABC: decision 0012.)"""
 
     __slots__ = (
         "_again", "_api", "_began", "_body", "_caller", "_connecting", "_connection", "_core", "_deadline", "_done",

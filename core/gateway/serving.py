@@ -19,7 +19,7 @@ from core.gateway.control import LINE_LIMIT, Control
 from core.gateway.core import Core
 from core.gateway.doors import Doors
 from core.gateway.handover import Predecessor, Successor, Wrong
-from core.gateway.listener import ClientConnection
+from core.gateway.listener import serve
 from core.gateway.routes import Table
 from core.gateway.upstream import Pool
 from core.gateway.usage import Spool
@@ -70,7 +70,7 @@ class Serving:
         self._listen = listen
         self._launch = launch
         self._core = Core(Table(folder / "snapshot.json"), Spool(folder / "spool", launch), owner=owner)
-        self._doors = Doors(folder, lambda: ClientConnection(self._core))
+        self._doors = Doors(folder, lambda: serve(self._core))
         self._control = Control(self._core, self._hand_over, self._doors, swapped)
         self._lock = os.open(folder / "serving.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self._ending = asyncio.Event()
@@ -172,7 +172,7 @@ class Serving:
         core = self._core
         self._listener = listener
         self._server = await asyncio.get_running_loop().create_unix_server(
-            lambda: ClientConnection(core), sock=listener.dup(), **KEEP
+            lambda: serve(core), sock=listener.dup(), **KEEP
         )
 
     async def _listen_for_daemon(self) -> None:
@@ -238,7 +238,7 @@ class Serving:
             listens=_for_the_one_before(doors), doors=tuple(doors), keys=_few(subjects.uses), kept=kept,
         )  # fmt: skip
         private = await asyncio.get_running_loop().create_unix_server(
-            lambda: ClientConnection(core), sock=bind(turns, 0o600), **KEEP
+            lambda: serve(core), sock=bind(turns, 0o600), **KEEP
         )
         try:
             self._successor = await Successor.give(path, handed, (self._listener, *doors.values()), self._lock)

@@ -7,7 +7,7 @@ import os
 import ssl
 import time
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import httptools
 
@@ -32,8 +32,8 @@ class Taker(Protocol):
     def answer_lost(self) -> None: ...
 
 
-class EngineConnection(asyncio.Protocol):
-    """One connection to an engine; serves one request at a time."""
+class EngineConnection:
+    """One connection to an engine, as a loop's protocol (decision 0012); serves one request at a time."""
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
@@ -237,20 +237,20 @@ class Pool:
         """A new connection. Raises OSError or TimeoutError. Long socket paths go through /proc/self/fd."""
         loop = asyncio.get_running_loop()
         kind, _, rest = self._endpoint.partition(":")
+        connection = EngineConnection(self)
+        protocol = cast(asyncio.Protocol, connection)
         async with asyncio.timeout(CONNECT_S):
             if kind == "unix":
                 path = Path(rest)
                 folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY)
                 try:
-                    _, connection = await loop.create_unix_connection(
-                        lambda: EngineConnection(self), f"/proc/self/fd/{folder}/{path.name}"
-                    )
+                    await loop.create_unix_connection(lambda: protocol, f"/proc/self/fd/{folder}/{path.name}")
                 finally:
                     os.close(folder)
             else:
                 host, _, port = rest.rpartition(":")
-                _, connection = await loop.create_connection(
-                    lambda: EngineConnection(self),
+                await loop.create_connection(
+                    lambda: protocol,
                     host.strip("[]"),
                     int(port),
                     ssl=ssl.create_default_context() if kind == "tls" else None,

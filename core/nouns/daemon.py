@@ -79,6 +79,8 @@ class GatewayStatus(Noun, frozen=True, kw_only=True):
     doors: tuple[DoorStatus, ...] = ()
     swapped: str | None = None
     """Why what passes through may be written to swap, "" if it is not; None where nobody says."""
+    compiled: bool | None = None
+    """What each request goes through is machine code; None where nobody says."""
 
 
 class Status(Noun, frozen=True, kw_only=True):

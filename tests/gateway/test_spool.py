@@ -82,11 +82,11 @@ def test_many_lines_become_batches_that_fit_on_the_wire(tmp_path):
     spool.close()
 
 
-async def test_a_disk_that_does_not_sync_keeps_no_line_from_being_written(tmp_path):
+async def test_a_disk_that_does_not_sync_keeps_no_line_from_being_written(tmp_path, monkeypatch):
     """What was written outlives a kill -9, so that it costs the lines of the last second and no more."""
     synced = threading.Event()
     spool = Spool(tmp_path / "spool", "launch0001")
-    spool.sync = lambda: synced.wait(20)
+    monkeypatch.setattr(Spool, "sync", lambda self: synced.wait(20))
     core = Core(Table(tmp_path / "snapshot.json"), spool, owner=os.getuid())
     control = Control(core, hand_over=None, doors=Doors(tmp_path, lambda: None))
     running = asyncio.create_task(control.run())

@@ -37,6 +37,7 @@ def status() -> None:
     daemon, gateway = found.daemon, found.gateway_status
     say(f"daemon    pid {daemon.pid}, version {daemon.version}, up {age(daemon.started_at)}, {daemon.mode} mode")
     pid = f"pid {gateway.pid}, " if gateway.pid else ""
+    pid += "compiled, " if gateway.compiled else ""
     say(
         f"gateway   {line(gateway.state)}, {pid}{gateway.in_flight} in flight, {gateway.queued} queued,"
         f" {gateway.requests} served"

@@ -23,6 +23,7 @@ def _show() -> None:
                 say(line(door.url))
         return
     pid = f", pid {found.pid}" if found.pid else ""
+    pid += ", compiled" if found.compiled else ""
     say(f"{line(found.state)}{pid}: {found.in_flight} in flight, {found.queued} queued, {found.requests} served")
     if found.doors:
         rows = [

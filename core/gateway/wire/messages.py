@@ -44,6 +44,8 @@ class Welcome(Message, frozen=True, kw_only=True):
     """Number of the last one spooled; `usage_from - 1` if there is none."""
     swapped: str | None = None
     """Why its memory may be written to swap, "" if it is not; None from a gateway of the release before."""
+    compiled: bool | None = None
+    """Its request path is machine code; None from a gateway of the release before."""
 
 
 class Snapshot(Message, frozen=True, kw_only=True):
