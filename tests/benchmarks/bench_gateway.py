@@ -1,16 +1,18 @@
 """What the gateway passes on, beside HAProxy in the same run: requests/s, streams, events/s, latency, memory.
 
 The gateway does all that it does for a program: it looks up the key (one of 200), its owner's rights and its four
-limits, settles tokens and writes usage.
+limits, settles tokens and writes usage. It is measured as it is installed, and compiled where there is a C compiler
+(`corral compiled`, made by tests/compiled.py).
 
-Both listen on loopback, as programs reach them and as the sketch in engines.md was measured, and on a Unix socket
-(`over`); both stand before the same stub engines on Unix sockets and are pinned to one core; the stubs and the load
-have the other cores. They are measured in turns, and the median of the rounds is told. A second HAProxy does what it
-can of the gateway's work (`DOES`). `ratio` compares what came through; where the load's core was full before the
-server's, that flatters the slower one, so `ratio_per_core` beside it compares the rates per CPU second that the
-server itself used. Prints one JSON object a measurement. Without haproxy it says so and measures the gateway alone;
-wrk is not used, for it speaks no Unix sockets. `--quick` takes short looks. `--litellm` installs LiteLLM's proxy from
-PyPI into a temporary folder (some 300 MB) and measures it too.
+All listen on loopback, as programs reach them and as the sketch in engines.md was measured, with TLS too, and on a
+Unix socket (`over`); all stand before the same stub engines on Unix sockets and are pinned to one core; the stubs and
+the load have the other cores. They are measured in turns, and the median of the rounds is told. A second HAProxy does
+what it can of the gateway's work (`DOES`). `ratio` compares what came through; where the load's core was full before
+the server's, that flatters the slower one, so `ratio_per_core` beside it compares the rates per CPU second that the
+server itself used (`user_us` and `kernel_us` a request, or an event of a stream). Prints one JSON object a
+measurement. Without haproxy it says so and measures the gateway alone; wrk is not used, for it speaks no Unix sockets.
+`--quick` takes short looks. `--litellm` installs LiteLLM's proxy from PyPI into a temporary folder (some 300 MB) and
+measures it too.
 """
 
 from __future__ import annotations
@@ -35,10 +37,14 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from core.deployments.certificates import make, parted
 from core.gateway import wire
 from core.listen import Listen
 
 HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent))
+import compiled  # noqa: E402
+
 LAUNCH = "benchmark1"
 AIMS = {"requests": 0.5, "streams": 0.8}
 """Of HAProxy's rate."""
@@ -49,6 +55,12 @@ MANY = 1_000_000
 """All connections are of one key and one user, or address."""
 PACED = (250, 500, 1000, 1500, 2000, 2500, 3000, 3500, 4000)
 """Streams at once that are tried, each 20 events/s."""
+FORMS = ("corral", "corral compiled")
+NOTHING = dict.fromkeys(
+    ("requests_s", "events_s", "wrong", "p50_ms", "p99_ms", "lag_p50_ms", "lag_p99_ms", "core", "user_us", "kernel_us",
+     "load_core"), 0.0,
+)  # fmt: skip
+"""Of a load that did not come to begin."""
 LAG_MS = 50
 """A server keeps up with its streams while 99 % of the events take less than this, and all of them come."""
 TRIES = 3
@@ -66,6 +78,7 @@ defaults
 frontend clients
     bind unix@{listen}
     bind 127.0.0.1:{port}
+    bind 127.0.0.1:{tls} ssl crt {certificate}
     default_backend engines
 {does}
 backend engines
@@ -88,7 +101,7 @@ DOES = """
 
 
 class Server(NamedTuple):
-    """One that is measured: where it listens, by `tcp` and `unix`."""
+    """One that is measured: where it listens, by `tcp`, `tls` and `unix`."""
 
     pid: int
     listens: dict[str, str]
@@ -107,10 +120,11 @@ def machine() -> str:
     return f"{names[0] if names else os.uname().machine}, {os.cpu_count()} cores"
 
 
-def cpu_seconds(pid: int) -> float:
-    """User and system time of a process, all its threads."""
+def cpu_seconds(pid: int) -> tuple[float, float]:
+    """User and kernel time of a process, all its threads."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    ticks = os.sysconf("SC_CLK_TCK")
+    return int(fields[11]) / ticks, int(fields[12]) / ticks
 
 
 @contextmanager
@@ -156,7 +170,7 @@ def key(n: int) -> wire.Key:
 class Daemon(threading.Thread):
     """The daemon's end of the control socket: one snapshot, then it acknowledges usage."""
 
-    def __init__(self, control: Path, stubs: list[Path], port: int) -> None:
+    def __init__(self, control: Path, stubs: list[Path], port: int, tls: int, files: wire.Files) -> None:
         super().__init__(name="daemon", daemon=True)
         until_listening(control)
         sock = socket.socket(socket.AF_UNIX)
@@ -175,7 +189,8 @@ class Daemon(threading.Thread):
             wire.Snapshot(
                 database="d", epoch=1, n=1, routes=(route,), allowed=wire.Allowed(),
                 limits=wire.GatewayLimits(
-                    connections_per_key=MANY, connections_per_address=MANY, doors=(Listen(f"127.0.0.1:{port}"),)
+                    connections_per_key=MANY, connections_per_address=MANY,
+                    doors=(Listen(f"127.0.0.1:{port}"), Listen(f"127.0.0.1:{tls}", True)), files=files,
                 ),
                 keys=tuple(key(n) for n in range(200)),
             )
@@ -193,21 +208,32 @@ class Daemon(threading.Thread):
                 self._say(wire.UsageAck(launch=head.launch, n=head.n))
 
 
+def certificate(folder: Path) -> wire.Files:
+    """One that signs itself."""
+    made, files = make(*parted(("localhost",)), 7), wire.Files(str(folder / "c.crt"), str(folder / "c.key"))
+    for path, text in ((files.certificate, made.certificate), (files.key, made.key)):
+        Path(path).touch(0o600)
+        Path(path).write_bytes(text)
+    return files
+
+
 @contextmanager
-def gateway(folder: Path, stubs: list[Path], cores: set[int]) -> Iterator[Server]:
-    """A gateway."""
-    listen, port = folder / "g.sock", free_port()
+def gateway(folder: Path, stubs: list[Path], cores: set[int], python: str = sys.executable) -> Iterator[Server]:
+    """A gateway, as the environment of `python` has it."""
+    folder = Path(tempfile.mkdtemp(dir=folder))
+    listen, port, tls = folder / "g.sock", free_port(), free_port()
     env = {
         **os.environ, "CORRAL_GATEWAY_DIR": str(folder), "CORRAL_GATEWAY_SOCKET": str(listen),
         "CORRAL_GATEWAY_LAUNCH": LAUNCH, "CORRAL_GATEWAY_OWNER": str(os.getuid()),
     }  # fmt: skip
     with (folder / "gateway.log").open("wb") as log:
-        argv = [sys.executable, "-P", "-m", "core.gateway"]
+        argv = [python, "-P", "-m", "core.gateway"]
         with process(argv, cores, env=env, stderr=log, cwd=HERE.parent.parent) as started:
-            Daemon(folder / "control.sock", stubs, port).start()
+            Daemon(folder / "control.sock", stubs, port, tls, certificate(folder)).start()
             until_listening(listen)
-            until_listening(f"tcp:{port}")
-            yield Server(started.pid, {"tcp": f"tcp:{port}", "unix": str(listen)})
+            for each in (port, tls):
+                until_listening(f"tcp:{each}")
+            yield Server(started.pid, {"tcp": f"tcp:{port}", "tls": f"tls:{tls}", "unix": str(listen)})
 
 
 @contextmanager
@@ -215,16 +241,20 @@ def haproxy(folder: Path, stubs: list[Path], cores: set[int], *, does: bool = Fa
     """An HAProxy that passes on, or one that `does` what it can of the gateway's work."""
     folder = folder / ("does" if does else "passes")
     folder.mkdir()
-    listen, port = folder / "h.sock", free_port()
+    listen, port, tls, files = folder / "h.sock", free_port(), free_port(), certificate(folder)
+    pem = folder / "c.pem"
+    pem.touch(0o600)
+    pem.write_bytes(Path(files.certificate).read_bytes() + Path(files.key).read_bytes())
     (folder / "keys.map").write_text("".join(f"{secret_of(n)} 1\n" for n in range(200)))
     rules = DOES.format(folder=folder) if does else ""
     maxconn = min(10_000, resource.getrlimit(resource.RLIMIT_NOFILE)[1] // 2 - 100)
     servers = "".join(f"    server s{n} unix@{path}\n" for n, path in enumerate(stubs))
-    (folder / "haproxy.cfg").write_text(HAPROXY.format(listen=listen, port=port, maxconn=maxconn, does=rules) + servers)
+    said = HAPROXY.format(listen=listen, port=port, tls=tls, certificate=pem, maxconn=maxconn, does=rules)
+    (folder / "haproxy.cfg").write_text(said + servers)
     argv = ["haproxy", "-db", "-f", str(folder / "haproxy.cfg")]
     with (folder / "log").open("wb") as log, process(argv, cores, stdout=log, stderr=log) as started:
         until_listening(listen)
-        yield Server(started.pid, {"tcp": f"tcp:{port}", "unix": str(listen)})
+        yield Server(started.pid, {"tcp": f"tcp:{port}", "tls": f"tls:{tls}", "unix": str(listen)})
 
 
 @contextmanager
@@ -265,22 +295,28 @@ def memory_mib(pid: int) -> float:
 def measure(
     server: Server, over: str, kind: str, clients: int, seconds: float, cores: list[set[int]]
 ) -> dict[str, Any]:
-    """Put a load on a server; its figures are summed over the generators, times and lags are the worst one's."""
+    """Put a load on a server; its figures are summed over the generators, times and lags are the worst one's. Where a
+    generator does not get its connections in time, all of them are `lost`."""
     pid, listen = server.pid, server.listens[over]
     order = json.dumps({"kind": kind, "clients": max(1, clients // len(cores)), "seconds": seconds, "key": SECRET})
     argv = [sys.executable, str(HERE / "relayload.py"), "load", str(listen), order]
     with ExitStack() as stack:
         loads = [stack.enter_context(process(argv, each, stdout=subprocess.PIPE)) for each in cores]
-        for each in loads:
-            each.stdout.readline()  # type: ignore[union-attr]
-        started, used = time.monotonic(), cpu_seconds(pid)
+        if not all([json.loads(each.stdout.readline())["begun"] for each in loads]):  # type: ignore[union-attr]
+            return {**NOTHING, "lost": clients, "pss_mib": memory_mib(pid)}
+        started, before = time.monotonic(), cpu_seconds(pid)
         time.sleep(seconds / 2)
         memory = memory_mib(pid)
         told = [json.loads(each.stdout.readline()) for each in loads]  # type: ignore[union-attr]
-        busy = (cpu_seconds(pid) - used) / (time.monotonic() - started)
+        user, kernel = (now - then for now, then in zip(cpu_seconds(pid), before, strict=True))
+        took = time.monotonic() - started
     summed = {key: sum(each[key] for each in told) for key in ("requests_s", "events_s", "wrong", "lost")}
     worst = {key: max((each[key] or 0) for each in told) for key in told[0] if key.endswith("_ms")}
-    return {**summed, **worst, "pss_mib": memory, "core": busy, "load_core": max(each["load_core"] for each in told)}
+    done = max(1, summed["requests_s" if kind == "small" else "events_s"] * took)
+    return {
+        **summed, **worst, "pss_mib": memory, "core": (user + kernel) / took, "user_us": user / done * 1e6,
+        "kernel_us": kernel / done * 1e6, "load_core": max(each["load_core"] for each in told),
+    }  # fmt: skip
 
 
 def middle(found: list[dict[str, Any]]) -> dict[str, Any]:
@@ -294,7 +330,7 @@ def report(what: str, figures: dict[str, Any]) -> None:
 
 
 class Bench:
-    """The servers side by side."""
+    """The servers side by side. Those whose names begin with `corral` are forms of the gateway."""
 
     def __init__(self, servers: dict[str, Server], cores: list[set[int]], rounds: int, seconds: float) -> None:
         self._servers = servers
@@ -314,33 +350,36 @@ class Bench:
         medians = {name: middle(each) for name, each in found.items()}
         for name, median in medians.items():
             report(what, {"server": name, "clients": clients, **median})
-        if "haproxy" in medians:
-            ours, theirs = medians["corral"], medians["haproxy"]
+        for form in (name for name in medians if name.startswith("corral") and "haproxy" in medians):
+            ours, theirs = medians[form], medians["haproxy"]
             can = medians["haproxy that does what it can"]
             report(what, {
-                "ratio": ours[figure] / theirs[figure], "ratio_per_core": ours["per_core"] / theirs["per_core"],
+                "server": form, "ratio": ours[figure] / theirs[figure],
+                "ratio_per_core": ours["per_core"] / theirs["per_core"],
                 "aim": aim, "met": ours[figure] >= aim * theirs[figure],
                 "ratio_to_one_that_does": ours[figure] / can[figure],
                 "ratio_to_one_that_does_per_core": ours["per_core"] / can["per_core"],
             })  # fmt: skip
             if kind == "small" and clients == 1:
                 more = ours["p50_ms"] - theirs["p50_ms"]
-                report(f"p50, 1 client, {over}", {"more_ms": round(more, 3), "aim": P50_MS, "met": more <= P50_MS})
+                told = {"server": form, "more_ms": round(more, 3), "aim": P50_MS, "met": more <= P50_MS}
+                report(f"p50, 1 client, {over}", told)
             elif kind == "small":
                 times = ours["p99_ms"] / max(theirs["p99_ms"], 0.001)
-                report(f"p99, {clients} clients, {over}", {"times": times, "aim": P99_TIMES, "met": times <= P99_TIMES})
+                told = {"server": form, "times": times, "aim": P99_TIMES, "met": times <= P99_TIMES}
+                report(f"p99, {clients} clients, {over}", told)
         if "litellm" in medians:
             report(what, {"times_litellm": medians["corral"]["requests_s"] / max(1, medians["litellm"]["requests_s"])})
 
     def streams(self, steps: tuple[int, ...], aim: float) -> None:
         """Paced streams at once, more and more, until a server does not keep up."""
-        servers = {name: server for name, server in self._servers.items() if name in ("corral", "haproxy")}
+        servers = {name: self._servers[name] for name in (*FORMS, "haproxy") if name in self._servers}
         kept = dict.fromkeys(servers, 0)
         costs: dict[str, dict[int, float]] = {name: {} for name in servers}
         for clients in steps:
             for name, server in servers.items():
                 if kept[name] < max((each for each in steps if each < clients), default=0):
-                    continue
+                    continue  # it did not keep up with fewer
                 for _ in range(TRIES):
                     took = measure(server, "tcp", "paced", clients, self._seconds, self._cores)
                     if took["events_s"] >= 0.98 * clients * 20 and took["lag_p99_ms"] < LAG_MS and not took["lost"]:
@@ -348,18 +387,20 @@ class Bench:
                         costs[name][clients] = took["core"] / clients
                         break
                 report("paced streams", {"server": name, "clients": clients, **took, "kept_up": kept[name] == clients})
-        told: dict[str, Any] = {"kept_up": kept}
-        if "haproxy" in kept:
-            common, ratio = min(kept.values()), kept["corral"] / max(1, kept["haproxy"])
-            per_core = costs["haproxy"].get(common, 0) / costs["corral"].get(common, 1)
-            told |= {"ratio": ratio, "ratio_per_core": per_core, "aim": aim, "met": ratio >= aim}
-        report("paced streams", told)
+        report("paced streams", {"kept_up": kept})
+        for form in (name for name in kept if name != "haproxy" and "haproxy" in kept):
+            common, ratio = min(kept[form], kept["haproxy"]), kept[form] / max(1, kept["haproxy"])
+            per_core = costs["haproxy"].get(common, 0) / costs[form].get(common, 1)
+            told = {"ratio": ratio, "ratio_per_core": per_core, "aim": aim, "met": ratio >= aim}
+            report("paced streams", {"server": form, **told})
 
     def memory(self) -> None:
         """So many open streams, and what they take of the gateway's memory."""
-        took = measure(self._servers["corral"], "tcp", "paced", STREAMS, self._seconds, self._cores)
-        met = took["pss_mib"] < STREAMS_MIB and not took["lost"] and not took["wrong"]
-        report("memory", {"streams": STREAMS, "pss_mib": took["pss_mib"], "aim": STREAMS_MIB, "met": met})
+        for form in (name for name in FORMS if name in self._servers):
+            took = measure(self._servers[form], "tcp", "paced", STREAMS, self._seconds, self._cores)
+            met = took["pss_mib"] < STREAMS_MIB and not took["lost"] and not took["wrong"]
+            told = {"streams": STREAMS, "pss_mib": took["pss_mib"], "aim": STREAMS_MIB, "met": met}
+            report("memory", {"server": form, **told})
 
 
 def main() -> int:
@@ -385,6 +426,11 @@ def main() -> int:
             stack.enter_context(process([sys.executable, str(HERE / "relayload.py"), "stub", str(path)], each))
             until_listening(path)
         servers: dict[str, Server] = {"corral": stack.enter_context(gateway(folder, stubs, mine))}
+        try:
+            python = str(compiled.python())
+            servers["corral compiled"] = stack.enter_context(gateway(folder, stubs, mine, python))
+        except (compiled.Without, subprocess.SubprocessError) as error:
+            report("corral compiled", {"reason": f"it is not measured: {error}"})
         if shutil.which("haproxy"):
             servers["haproxy"] = stack.enter_context(haproxy(folder, stubs, mine))
             servers["haproxy that does what it can"] = stack.enter_context(haproxy(folder, stubs, mine, does=True))
@@ -408,10 +454,11 @@ def main() -> int:
             for over in ("tcp", "unix"):
                 bench.rate("requests, 1 client", over, "small", 1, "requests_s", AIMS["requests"])
                 bench.rate("requests, 32 clients", over, "small", 32, "requests_s", AIMS["requests"])
+            bench.rate("requests, 32 clients", "tls", "small", 32, "requests_s", AIMS["requests"])
         if given.only in (None, "burst"):
             bench.rate("streams of 64 events", "tcp", "burst", 32, "events_s", AIMS["streams"])
         if given.only in (None, "paced"):
-            bench.streams(PACED, AIMS["streams"])
+            bench.streams(PACED[1::2] if given.quick else PACED, AIMS["streams"])
         if given.only in (None, "memory"):
             bench.memory()
     return 0

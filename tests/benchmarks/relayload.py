@@ -3,7 +3,9 @@
     relayload.py stub SOCKET                answers as an engine does, at once
     relayload.py stub tcp:PORT              the same on loopback
     relayload.py load SOCKET JSON           asks what the JSON object says (see `Order`), prints two JSON lines:
-                                            {"begun": true} when the measured time begins, and the figures at its end
+                                            {"begun": true} when the measured time begins, and the figures at its end;
+                                            or {"begun": false}, when not all of it has begun in time
+    relayload.py load tcp:PORT JSON         the same on loopback; tls:PORT: with TLS, whatever the certificate
 
 Neither parses HTTP in full: they frame just what the other end and a proxy between them can send.
 """
@@ -11,11 +13,13 @@ Neither parses HTTP in full: they frame just what the other end and a proxy betw
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import re
+import ssl
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -25,6 +29,11 @@ BURST = 64
 """Events of a stream that is answered at once."""
 PAUSE_S = 0.05
 """Between two events of a paced stream."""
+CONNECT_S = 60.0
+"""For all connections, and for the first bytes of each answer. None asks before all are there: those that do would
+starve the rest of an overloaded loop."""
+AT_ONCE = 64
+"""Connections that are under way."""
 TICKS = 10
 """Paced streams are written in so many groups, so that they don't all come at one moment."""
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)\r\n", re.IGNORECASE)
@@ -118,8 +127,9 @@ async def stub(path: str) -> None:
     due = loop.time()
     while True:
         for group in paced:
-            due += PAUSE_S / TICKS
-            await asyncio.sleep(max(0.0, due - loop.time()))
+            # What did not come in time is not made up for: the next look would find more than 20 events/s.
+            due = max(due + PAUSE_S / TICKS, loop.time())
+            await asyncio.sleep(due - loop.time())
             data = chunk(event(b" llama")[:-3] + b',"t":%d}\n\n' % time.monotonic_ns())
             for each in group:
                 each.transport.write(data)
@@ -133,12 +143,12 @@ class Asker(asyncio.Protocol):
         self._request = request
         self._stream = stream
         self._got = b""
+        self.heard = False
 
     def connection_made(self, transport: Any) -> None:
         self.transport = transport
-        self._ask()
 
-    def _ask(self) -> None:
+    def ask(self) -> None:
         self._asked = time.monotonic()
         self._got = b""
         self.transport.write(self._request)
@@ -147,6 +157,7 @@ class Asker(asyncio.Protocol):
         self._tally.lost += not self._tally.over
 
     def data_received(self, data: bytes) -> None:
+        self.heard = True
         if self._stream:
             self._tally.streamed(data)
             # The end may come in two reads.
@@ -166,7 +177,7 @@ class Asker(asyncio.Protocol):
 
     def _done(self) -> None:
         self._tally.times.append(time.monotonic() - self._asked)
-        self._ask()
+        self.ask()
 
 
 class Tally:
@@ -209,24 +220,44 @@ def requests(order: Order) -> Iterator[bytes]:
         yield head + b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
 
 
-async def connected(path: str, made: Callable[[], Asker]) -> None:
+@functools.cache
+def whatever() -> ssl.SSLContext:
+    """Takes any certificate."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context
+
+
+async def connected(path: str, asker: Asker, turns: asyncio.Semaphore) -> None:
     """Connect; a full backlog is waited for."""
-    for _ in range(1000):
-        try:
-            if path.startswith("tcp:"):
-                await asyncio.get_running_loop().create_connection(made, "127.0.0.1", int(path[4:]))
-            else:
-                await asyncio.get_running_loop().create_unix_connection(made, path)
-            return
-        except BlockingIOError:
-            await asyncio.sleep(0.01)
-    raise TimeoutError("the backlog stays full")
+    async with turns:
+        while True:
+            try:
+                if path.startswith(("tcp:", "tls:")):
+                    secure = whatever() if path.startswith("tls:") else None
+                    await asyncio.get_running_loop().create_connection(
+                        lambda: asker, "127.0.0.1", int(path[4:]), ssl=secure
+                    )
+                else:
+                    await asyncio.get_running_loop().create_unix_connection(lambda: asker, path)
+                return
+            except BlockingIOError:
+                await asyncio.sleep(0.01)
 
 
 async def load(path: str, order: Order) -> None:
-    tally = Tally()
-    for request in requests(order):
-        await connected(path, lambda request=request: Asker(tally, request, order.kind != "small"))  # type: ignore[misc]
+    tally, turns = Tally(), asyncio.Semaphore(AT_ONCE)
+    askers = [Asker(tally, request, order.kind != "small") for request in requests(order)]
+    try:
+        async with asyncio.timeout(CONNECT_S):
+            await asyncio.gather(*(connected(path, each, turns) for each in askers))
+            for each in askers:
+                each.ask()
+            while not all(each.heard for each in askers):
+                await asyncio.sleep(0.05)
+    except (OSError, TimeoutError):
+        print(json.dumps({"begun": False}), flush=True)
+        return
     await asyncio.sleep(1)
     tally.clear()
     started, used = time.monotonic(), time.process_time()
