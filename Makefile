@@ -65,7 +65,7 @@ shots: setup-dev
 	@$(BIN)/python tests/journeys/shots.py
 
 clean:
-	rm -rf .venv .venv-3.* .mypy_cache .ruff_cache .hypothesis .import_linter_cache *.egg-info build
+	rm -rf .venv .venv-3.* .venv-compiled .mypy_cache .ruff_cache .hypothesis .import_linter_cache *.egg-info build
 
 # Builds llama-server and llama-cpp-python from one source package (some 7 minutes, once, in the user's cache folder).
 .PHONY: test-engines
