@@ -37,7 +37,7 @@ def add_choosing(
 ) -> None:  # fmt: skip
     async def speed(call: Call) -> Speed:
         body = await call.body(SpeedBody)
-        gate.require(call.actor, "models.read", f"model:{body.spec.model}")
+        gate.require(call.actor, "models.read", f"model:{body.spec.model_name}")
         if not 0 <= body.users <= MOST_USERS or not 1 <= body.prompt <= MOST_TOKENS:
             raise Invalid(
                 f"{body.users} users with {body.prompt} tokens of prompt", f"1 to {MOST_USERS} users are told of"
@@ -58,11 +58,15 @@ def add_choosing(
         gate.require_somewhere(call.actor, "models.read")
         return await advisor.recommend(wishes, sight(call).models(await catalog.ls()))
 
+    def version(call: Call) -> str:
+        """What the route's name and its query mean: `chat@3`."""
+        return call.path("name") + (call.text("of") or "")
+
     async def measure_model(call: Call) -> BenchJob:
-        return await benches.measure_model(call.actor, call.request, call.path("name"), await call.body(Grid))
+        return await benches.measure_model(call.actor, call.request, version(call), await call.body(Grid))
 
     async def curves(call: Call) -> Any:
-        return await speeds.benches((await catalog.get(call.path("name"))).sha256)
+        return await speeds.benches((await catalog.get(version(call))).sha256)
 
     async def measure_node(call: Call) -> BenchJob:
         await node(call)

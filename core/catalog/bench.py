@@ -20,7 +20,7 @@ import msgspec
 from core.access import Effect, Gate
 from core.catalog import hostbench, sizing
 from core.catalog.seen import Observation
-from core.catalog.service import Catalog
+from core.catalog.service import Catalog, Serving
 from core.catalog.speed import Seat
 from core.catalog.speeds import Speeds
 from core.catalog.timing import Meter, Rates
@@ -112,12 +112,13 @@ class Benches:
         )  # fmt: skip
 
     async def measure_model(self, actor: Actor, request: str, name: str, grid: Grid) -> BenchJob:
-        """Begin to measure a stored model. Raises `NotFound`, `Invalid`, and `Conflict`."""
-        model, engine, facts = await self._catalog.get(name), self._usable(grid.engine), await self._node.facts()
+        """Begin to measure a stored version: `chat`, `chat@3`. Raises `NotFound`, `Invalid`, and `Conflict`."""
+        serving = await self._catalog.serving(name)
+        model, engine, facts = serving.model, self._usable(grid.engine), await self._node.facts()
         points = self._points(model, engine, grid, facts)
         return self._begin(
-            actor, "model", f"model:{name}", len(points),
-            lambda job: self._model(job, actor, request, model, engine, grid, points, facts),
+            actor, "model", f"model:{model.name}", len(points),
+            lambda job: self._model(job, actor, request, serving, engine, grid, points, facts),
         )  # fmt: skip
 
     # ---------------------------------------------------------------------------------------- inside
@@ -213,10 +214,11 @@ class Benches:
         await self._effect(effect, work())
 
     async def _model(
-        self, job: BenchJob, actor: Actor, request: str, model: Model, engine: Engine, grid: Grid,
+        self, job: BenchJob, actor: Actor, request: str, serving: Serving, engine: Engine, grid: Grid,
         points: Sequence[tuple[int, int, int]], facts: NodeFacts,
     ) -> None:  # fmt: skip
-        told = {"engine": engine.name, "points": len(points)}
+        model = serving.model
+        told = {"engine": engine.name, "points": len(points), "version": model.version, "sha256": model.sha256}
         effect = await self._gate.intent(actor, "models.bench", job.object, request, after=told)
 
         async def work() -> object:
@@ -226,7 +228,7 @@ class Benches:
                 step = f"{threads} threads, {parallel} at once, {ctx} cells"
                 self._set(job.id, step=step, done=n)
                 try:
-                    measured.append(await self._point(model, engine, grid, threads, parallel, ctx, facts))
+                    measured.append(await self._point(serving, engine, grid, threads, parallel, ctx, facts))
                 except NoRoom as error:
                     left_out.append(f"{step}: {error.why}")
             if not measured:
@@ -234,7 +236,7 @@ class Benches:
                     f"{model.name} was not measured", left_out[0], "measure with a smaller --ctx or --parallel"
                 )
             bench = Bench(
-                id=job.id, model=model.name, sha256=model.sha256, node=self._node.name, engine=engine.name,
+                id=job.id, model=model.reference, sha256=model.sha256, node=self._node.name, engine=engine.name,
                 version=engine.availability().version, cache_type=grid.cache_type, at=self._clock(), by=actor.name,
                 points=tuple(measured), replicas=self._running(), left_out=tuple(left_out),
             )  # fmt: skip
@@ -249,9 +251,10 @@ class Benches:
         await self._effect(effect, work())
 
     async def _point(
-        self, model: Model, engine: Engine, grid: Grid, threads: int, parallel: int, ctx: int, facts: NodeFacts
+        self, serving: Serving, engine: Engine, grid: Grid, threads: int, parallel: int, ctx: int, facts: NodeFacts
     ) -> BenchPoint:
         """Start the model with these, time it, end it; and learn from it. Raises `NoRoom`, `Failed`."""
+        model = serving.model
         cells, shape = ctx * parallel, model.shape
         found = sizing.parts(shape, cells, parallel, grid.cache_type, engine=engine.abilities)
         need = sizing.reserved(sizing.full(found, shape, cells, parallel, engine=engine.abilities), CACHE_RAM_MIB)
@@ -260,8 +263,8 @@ class Benches:
             cache_type=grid.cache_type,
         )  # fmt: skip
         plan = LaunchPlan(
-            spec=spec, alias="bench", model_path=self._catalog.path(model), shape=shape, ctx=cells, parallel=parallel,
-            threads=threads, secret=new_secret(), cache_ram_mib=CACHE_RAM_MIB,
+            spec=spec, alias="bench", model_path=serving.path, shape=shape, ctx=cells, parallel=parallel,
+            threads=threads, secret=new_secret(), cache_ram_mib=CACHE_RAM_MIB, adapter_paths=serving.adapters,
         )  # fmt: skip
         filled = max(16, ctx - ANSWER - SPARE)
         seat = Seat(threads=threads, parallel=parallel, cache_type=grid.cache_type)

@@ -7,6 +7,7 @@ from typing import Any
 from urllib.parse import quote
 
 from core.client.access import Caller
+from core.client.catalog import model_path
 from core.nouns import Bench, BenchJob, DeploymentSpec, HostBench, Noun, Recommendation, Seen, Speed, Wishes
 
 
@@ -45,11 +46,11 @@ class ChoosingCalls:
         """Begin to measure a model at each of these points."""
         body: dict[str, Any] = {"threads": threads, "parallel": parallel, "ctx": ctx, "engine": engine,
                                 "cache_type": cache_type}  # fmt: skip
-        return await self._client.call("POST", f"/models/{quote(model, safe='')}/bench", BenchJob, body)
+        return await self._client.call("POST", model_path(model, "/bench"), BenchJob, body)
 
     async def benches(self, model: str) -> list[Bench]:
         """Measured curves of a model, newest first."""
-        return await self._client.call("GET", f"/models/{quote(model, safe='')}/bench", list[Bench])
+        return await self._client.call("GET", model_path(model, "/bench"), list[Bench])
 
     async def job(self, id: str) -> BenchJob:
         return await self._client.call("GET", f"/measurements/{quote(id, safe='')}", BenchJob)

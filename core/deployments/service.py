@@ -146,8 +146,8 @@ class Deployments(Herd):
             wanted, view = self._wanted.get(runner.deployment), runner.view
             if view.launch == launch and wanted is not None and view.threads:
                 return Served(
-                    model=view.model, engine=view.engine, threads=view.threads, parallel=view.parallel,
-                    cache_type=wanted.spec.cache_type, busy=self.link.in_flight(runner.id) > 0,
+                    model=f"{view.model}@{view.version}", engine=view.engine, threads=view.threads,
+                    parallel=view.parallel, cache_type=wanted.spec.cache_type, busy=self.link.in_flight(runner.id) > 0,
                 )  # fmt: skip
         return None
 

@@ -36,3 +36,12 @@ def test_a_pull_is_seen_by_who_may_see_or_store_its_model(may: tuple[str, ...], 
     assert bool(sight.pulls([pull])) is seen
     event = Event(id="1.1", type="pull", object="pull:p1", time=0.0, data=msgspec.to_builtins(pull))
     assert sight.event(event) is seen
+
+
+@pytest.mark.parametrize(("object", "permission"), [("model:tiny", "models.read"), ("node:local", "nodes.read")])
+def test_a_measurement_is_seen_by_who_may_see_what_is_measured(object: str, permission: str) -> None:
+    event = Event(id="1.1", type="bench", object=object, time=0.0)
+    for held in ("models.read", "nodes.read"):
+        gate = SimpleNamespace(may=lambda actor, asked, on, held=held: asked == held and on == object)
+        sight = Sight(cast(Any, gate), Actor(uid=7, name="ann", through="cli"))
+        assert sight.event(event) is (held == permission)

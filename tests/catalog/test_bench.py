@@ -13,6 +13,7 @@ from hosts import SHAPE, host
 from core.access import Gate, Rights
 from core.audit import Audit
 from core.catalog.bench import ENDED, Benches, Grid
+from core.catalog.service import Serving
 from core.catalog.speed import Seat
 from core.catalog.speeds import Speeds
 from core.engines.base import Command, EngineRegistry, LaunchPlan
@@ -47,6 +48,9 @@ class CatalogDouble:
         if name != MODEL.name:
             raise NotFound(f"no model {name!r}")
         return MODEL
+
+    async def serving(self, name: str) -> Serving:
+        return Serving(await self.get(name), "/nonexistent/m.gguf", "", (), "")
 
     def path(self, model: Model) -> str:
         return "/nonexistent/m.gguf"
@@ -142,11 +146,11 @@ async def test_what_was_measured_is_expected_next_time_and_by_the_next_daemon(ho
     told = {"users": 2, "ctx": 160, "prompt": 160}
     job = await house.measure()
     assert job.bench is not None and job.bench.points[0].expected > 0
-    (_, two) = job.bench.points
+    slower = min(each.each for each in job.bench.points)  # two at once are told to be no faster than one alone
     seen = house.speeds.all_seen()
     if seen:  # a double this fast may lie beyond what is taken for a measurement
         after = await house.speeds.expect(MODEL, "xllamacpp", seat, **told)
-        assert after.each == pytest.approx(two.each, rel=0.35)
+        assert after.each == pytest.approx(slower, rel=0.35)
     again = Speeds(house.store, house.speeds._catalog, "local", version=lambda engine: "1", served=lambda launch: None)
     await again.start()
     assert again.host == host() and again.all_seen() == seen
