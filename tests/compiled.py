@@ -45,7 +45,7 @@ def python() -> Path:
         raise Without("there is no C compiler (Debian: apt install gcc)")
     if not (Path(sysconfig.get_path("include")) / "Python.h").exists():
         raise Without("there are no headers of this Python (Debian: apt install python3-dev)")
-    with (ROOT / ".venv" / "compiled.lock").open("w") as lock:
+    with Path(sys.prefix, "compiled.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         made, key = VENV / "made-of", _key()
         if not made.exists() or made.read_text() != key:
@@ -86,6 +86,11 @@ def main() -> int:
     except Without as why:
         print(f"corral: test-compiled is skipped: {why}", file=sys.stderr)
         return 0
+    except subprocess.SubprocessError as error:
+        print(
+            f"corral: the compiled gateway could not be built (its build needs the network): {error}", file=sys.stderr
+        )
+        return 1
     # Without -P the clone's own core, which is not compiled, would come first.
     argv = [str(found), "-P", "-m", "pytest", "-q", "-n", "2", "--dist", "loadgroup"]
     argv += sys.argv[1:] or ["tests/gateway"]
