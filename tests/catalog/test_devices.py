@@ -97,10 +97,17 @@ def test_the_largest_split_fits_and_one_layer_more_would_not(name: str, gpus: li
     if not best.fits:
         assert best.gpu_layers == 0
         assert not any(over(known, tuple(gpus), n, host=host).fits for n in range(known.n_layer + 2))
-    elif best.gpu_layers <= known.n_layer:
+    elif best.gpu_layers <= known.n_layer and min(gpus) > 600 * MIB:  # those that have no room get no share of it
         assert not over(known, tuple(gpus), best.gpu_layers + 1, best.cpu_moe, host).fits
-    elif best.cpu_moe:
+    elif best.cpu_moe and min(gpus) > 600 * MIB:
         assert not over(known, tuple(gpus), best.gpu_layers, best.cpu_moe - 1, host).fits
+
+
+def test_a_gpu_without_room_for_its_driver_keeps_no_layer_from_another() -> None:
+    known = shape("llama")
+    found = sizing.parts(known, 8192, 4, "f16", engine=ENGINE)
+    best = sizing.largest(known, found, 8192, 4, "f16", 64 * GIB, (200 * MIB, 24 * GIB), engine=ENGINE)
+    assert [each.layers for each in best.devices] == [0, 0, known.n_layer + 1]
 
 
 def test_a_mixture_that_is_too_large_leaves_experts_before_it_leaves_layers() -> None:

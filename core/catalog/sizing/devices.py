@@ -33,11 +33,13 @@ def split(
     *,
     gpu_layers: int,
     cpu_moe: int = 0,
+    shares: Sequence[int] = (),
     n_ubatch: int = N_UBATCH,
     engine: Abilities,
 ) -> Split:
     """What the host and each GPU take (bytes) with so many layers on the GPUs; `found` is the plan in the host alone,
-    `gpus_free` has one entry a GPU and may be empty."""
+    `gpus_free` has one entry a GPU and may be empty. `shares` as --tensor-split: by what the layers are shared, where
+    it is not what each has free."""
     slots = max(1, parallel)
     layers = shape.n_layer
     count = min(max(0, gpu_layers), layers + 1) if gpus_free else 0
@@ -47,7 +49,7 @@ def split(
     more = 1 + shape.margin
     kv = [more * size for size in kv_by_layer(shape, ctx, slots, cache_type, n_ubatch, engine)]
     state = [more * size for size in state_by_layer(shape, slots)]
-    ends = list(accumulate(gpus_free))
+    ends = list(accumulate(shares or gpus_free))
     on = [_Sum() for _ in range(len(gpus_free) + 1)]
     copied = 0  # of the host's copies, those of what lies on a GPU are not made
     for place in range(layers + 1):
@@ -111,12 +113,27 @@ def largest(
     engine: Abilities,
 ) -> Split:
     """The split with the most on the GPUs that fits everywhere. Of a mixture of experts all layers go there first, with
-    the fewest layers' experts in the host; then fewer layers go. Nothing fits: the one with all in the host."""
+    the fewest layers' experts in the host; then fewer layers go. Nothing fits: the one with all in the host. A GPU that
+    has not even room for its driver gets none."""
+    shares = [free if free * (1 - SPARE) > DRIVER_BYTES else 0 for free in gpus_free]
+    if not any(shares):
+        return split(
+            shape,
+            found,
+            ctx,
+            parallel,
+            cache_type,
+            host_free,
+            gpus_free,
+            gpu_layers=0,
+            n_ubatch=n_ubatch,
+            engine=engine,
+        )
 
     def tried(gpu_layers: int, moe: int) -> Split:
         return split(
             shape, found, ctx, parallel, cache_type, host_free, gpus_free, gpu_layers=gpu_layers, cpu_moe=moe,
-            n_ubatch=n_ubatch, engine=engine,
+            shares=shares, n_ubatch=n_ubatch, engine=engine,
         )  # fmt: skip
 
     wanted = range(shape.n_layer + 1) if cpu_moe is None and shape.expert_bytes else (cpu_moe or 0,)
