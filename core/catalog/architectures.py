@@ -16,7 +16,7 @@ ENCODERS = frozenset({
     "gemma-embedding",
 })  # fmt: skip
 """They keep no cache (llama_model::create_memory)."""
-MAMBA = frozenset({"mamba", "jamba", "plamo2"})
+MAMBA = frozenset({"mamba", "jamba"})
 MAMBA2 = frozenset({"mamba2", "falcon-h1", "granitehybrid", "nemotron_h", "nemotron_h_moe"})
 DELTA = {"qwen35": 4, "qwen35moe": 4, "qwen3next": 5}
 """Gated delta nets, and how many times the width of their convolution a token is."""
@@ -25,7 +25,7 @@ RWKV = {"rwkv6": 31, "rwkv6qwen2": 31, "rwkv7": 41, "arwkv7": 36}
 SHORTCONV = frozenset({"lfm2", "lfm2moe"})
 RECURRENT = frozenset({"mamba", "mamba2", *RWKV})
 """All their layers have a state and none a cache (llm_arch_is_recurrent)."""
-WITHOUT_HEADS = frozenset({"jamba", "granitehybrid", "plamo2", "nemotron_h", "nemotron_h_moe"}) | SHORTCONV
+WITHOUT_HEADS = frozenset({"jamba", "granitehybrid", "nemotron_h", "nemotron_h_moe"}) | SHORTCONV
 """Their layers without key heads have a state."""
 
 
