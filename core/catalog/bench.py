@@ -182,10 +182,11 @@ class Benches:
             )
             self._set(job.id, state="failed", error=told.body())
 
-    async def _effect(self, effect: Effect, work: Awaitable[object]) -> None:
-        """Carry out what an intent was recorded for, and record how it ended."""
+    async def _effect(self, job: BenchJob, effect: Effect, work: Awaitable[tuple[object, dict[str, object]]]) -> None:
+        """Carry out what an intent was recorded for, record how it ended, and only then show it: `work` gives what the
+        record says, and what the job shows."""
         try:
-            after = await work
+            after, shown = await work
         except asyncio.CancelledError:
             await asyncio.shield(self._gate.outcome(effect, "interrupted", reason="cancelled"))
             raise
@@ -193,11 +194,12 @@ class Benches:
             await self._gate.outcome(effect, "failed", reason=str(error))
             raise
         await self._gate.outcome(effect, "done", after=after)
+        self._set(job.id, state="done", step="", done=job.total, **shown)
 
     async def _host(self, job: BenchJob, actor: Actor, request: str, engine: Engine, facts: NodeFacts) -> None:
         effect = await self._gate.intent(actor, "nodes.bench", job.object, request, after={"engine": engine.name})
 
-        async def work() -> object:
+        async def work() -> tuple[object, dict[str, object]]:
             async with self._lend(hostbench.need_bytes(), "measuring the host"):
                 self._folder.mkdir(mode=0o711, exist_ok=True)
                 self._folder.chmod(0o711)
@@ -208,10 +210,9 @@ class Benches:
                     progress=lambda step, done, total: self._set(job.id, step=step, done=done, total=total),
                 )  # fmt: skip
             await self._store.transact(lambda db: self._speeds.put_host(db, found))
-            self._set(job.id, state="done", step="", done=job.total, host=found)
-            return {"seconds": found.seconds, "bandwidth": round(found.bandwidths[-1].bytes_s)}
+            return {"seconds": found.seconds, "bandwidth": round(found.bandwidths[-1].bytes_s)}, {"host": found}
 
-        await self._effect(effect, work())
+        await self._effect(job, effect, work())
 
     async def _model(
         self, job: BenchJob, actor: Actor, request: str, serving: Serving, engine: Engine, grid: Grid,
@@ -221,7 +222,7 @@ class Benches:
         told = {"engine": engine.name, "points": len(points), "version": model.version, "sha256": model.sha256}
         effect = await self._gate.intent(actor, "models.bench", job.object, request, after=told)
 
-        async def work() -> object:
+        async def work() -> tuple[object, dict[str, object]]:
             measured: list[BenchPoint] = []
             left_out: list[str] = []
             for n, (threads, parallel, ctx) in enumerate(points):
@@ -245,10 +246,9 @@ class Benches:
                 self._speeds.put_bench(db, bench)
 
             await self._store.transact(put)
-            self._set(job.id, state="done", step="", done=len(points), bench=bench)
-            return {"points": len(measured), "left_out": len(left_out)}
+            return {"points": len(measured), "left_out": len(left_out)}, {"bench": bench}
 
-        await self._effect(effect, work())
+        await self._effect(job, effect, work())
 
     async def _point(
         self, serving: Serving, engine: Engine, grid: Grid, threads: int, parallel: int, ctx: int, facts: NodeFacts

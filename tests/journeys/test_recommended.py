@@ -63,14 +63,14 @@ def test_ctrl_c_ends_a_measurement_and_leaves_nothing(home: Path, sample: Path) 
 
 def test_what_to_take_and_what_the_nearest_would_need(home: Path, sample: Path) -> None:
     corral("models", "sample")
-    shown = corral("models", "recommend", "--for", "general", "--users", "2")
+    shown = corral("models", "recommend", "--for", "general", "--users", "2", "--limit", "100")
     assert "smollm2-135m" in shown and "corral deploy smollm2-135m" in shown and "corral nodes bench" in shown
     assert "its load time is not known" in shown
     none = corral("models", "recommend", "--memory", "100M", code=5)
     assert "nothing meets every wish" in none and "more memory" in none
     assert corral("models", "recommend", "-q").split()[0]
     document = ask("models", "recommend", "--licence", "apache*")
-    assert all(each["licence"].startswith("apache") for each in document["choices"])
+    assert all(each["licence"].lower().startswith("apache") for each in document["choices"])
 
 
 def test_bad_input_is_told_with_its_reason(home: Path, sample: Path) -> None:
