@@ -3,7 +3,7 @@
 - Reading memory, by threads: a small program of its own (core/catalog/bandwidth.py). How much of it is hidden behind
   multiplying: a probe of 100 million weights.
 - Weights a second of each type with one thread, and of one type with each count of threads: a probe of 20 million
-  weights, which a cache holds, with one token a step, four at once and a prompt of 512.
+  weights, which a cache holds, with one token a step, two and four at once and a prompt of 512.
 - What a step costs beside weights: a probe of 32 layers with next to nothing in them; one with 65,536 entries of
   vocabulary; looking back: a probe with small matrices and a long prompt.
 
@@ -53,6 +53,7 @@ class Measured(Noun, frozen=True, kw_only=True):
 
     one: float
     """A step with one token."""
+    two: float = 0.0
     four: float = 0.0
     prompt: float = 0.0
     """To the first token after `read` tokens."""
@@ -161,10 +162,11 @@ def rate(probe: Probe, threads: int, found: Measured, beside: Beside, first_s: f
     layers = probe.n_layer * beside.layer_s
     look = found.read**2 / 2 * probe.n_layer * probe.n_head * 2 * (probe.n_embd // probe.n_head)
     one = _left(found.one, layers + beside.token_s)
+    two = _left(found.two, layers + 2 * beside.token_s)
     four = _left(found.four, layers + 4 * beside.token_s)
     prompt = _left(found.prompt, first_s + layers + found.one + look / beside.attention_prompt)
     return Rate(
-        kind=probe.kind, threads=threads, one=weights / one, four=4 * weights / four,
+        kind=probe.kind, threads=threads, one=weights / one, two=2 * weights / two, four=4 * weights / four,
         prompt=weights * found.read / prompt,
     )  # fmt: skip
 
@@ -219,13 +221,14 @@ async def _rounds(meter: Meter, probe: Probe) -> Measured:
     long, big = probe == LOOKING, probe == BIG
     read, few = (LONG, SHORT) if long else (PROMPT, 1)
     await meter.warm()
-    one, four, prompt, short, long_one = [], [], [], [], []
+    one, two, four, prompt, short, long_one = [], [], [], [], [], []
     tokens, short_tokens = read, few
     for _ in range(ROUNDS):
         one.append(_step(step_s(await meter.decode(1, 4, ANSWER))))
         if big:
             continue
         if not long:
+            two.append(_step(step_s(await meter.decode(2, 4, ANSWER))))
             four.append(_step(step_s(await meter.decode(4, 4, ANSWER))))
         asked = await meter.prompt(read)
         tokens = asked.prompt_tokens or read
@@ -236,8 +239,8 @@ async def _rounds(meter: Meter, probe: Probe) -> Measured:
         if long:
             long_one.append(_step(step_s(await meter.decode(1, read, ANSWER))))
     return Measured(
-        one=min(one), four=min(four, default=0.0), prompt=min(prompt, default=0.0), read=tokens,
-        short=min(short, default=0.0), short_read=short_tokens, long_one=min(long_one, default=0.0),
+        one=min(one), two=min(two, default=0.0), four=min(four, default=0.0), prompt=min(prompt, default=0.0),
+        read=tokens, short=min(short, default=0.0), short_read=short_tokens, long_one=min(long_one, default=0.0),
     )  # fmt: skip
 
 

@@ -6,9 +6,9 @@
     prompt(p) = L * layer * batches + weights * p / rate(type, prompt) + sum of what each token looks back on
     to the first token = first + prompt(p) + step(1)
 
-`rate` is what the engine itself passed of each type (core/catalog/hostbench.py), between one token a step, four and a
-prompt by the logarithm of how many; other thread counts than the measured ones are scaled between their neighbours.
-What was seen of a model on this host (`Seen`) corrects it, within bounds. Figures and errors: docs/choosing.md.
+`rate` is what the engine itself passed of each type (core/catalog/hostbench.py), between one token a step, two, four
+and a prompt by the logarithm of how many; other counts of threads lie between those that were measured. What was seen
+of a model on this host (`Seen`) corrects it, within bounds. Figures and errors: docs/choosing.md.
 """
 
 from __future__ import annotations
@@ -264,12 +264,14 @@ def _rate(host: HostBench, kind: str, threads: int, tokens: int) -> float:
 
 
 def _of(rate: Rate, tokens: int) -> float:
-    """Between one token a step, four, and a prompt; more tokens never take less time."""
-    one = rate.one
-    four = min(rate.four, 4 * one)
+    """Between one token a step, two, four, and a prompt; a step with more tokens never takes less time."""
+    two = min(rate.two, 2 * rate.one)
+    four = min(rate.four, 2 * two)
     prompt = min(rate.prompt, PROMPT_BATCH / 4 * four)
+    if tokens <= 2:
+        return _log(1, rate.one, 2, two, tokens)
     if tokens <= 4:
-        return _log(1, one, 4, four, tokens)
+        return _log(2, two, 4, four, tokens)
     return _log(4, four, PROMPT_BATCH, prompt, min(tokens, PROMPT_BATCH))
 
 

@@ -81,7 +81,11 @@ class Speeds:
             return host and host[0], [row[0] for row in seen], mark[0]
 
         host, seen, self._mark = await self._store.read(read)
-        self.host = msgspec.json.decode(host, type=HostBench) if host else None
+        try:
+            self.host = msgspec.json.decode(host, type=HostBench) if host else None
+        except msgspec.MsgspecError as error:  # of a program that measured something else
+            log.warning("what was measured of this host is not understood, `corral nodes bench` measures it: %s", error)
+            return
         for each in (msgspec.json.decode(text, type=Seen) for text in seen):
             self._seen[_key(each)] = each
 

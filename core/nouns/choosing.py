@@ -15,11 +15,12 @@ class Bandwidth(Noun, frozen=True, kw_only=True):
 
 class Rate(Noun, frozen=True, kw_only=True):
     """Weights of one type that an engine passes in a second, measured with a probe that fits a cache: with one token
-    a step, with four conversations at once, and of a prompt."""
+    a step, with two and four conversations at once (two may be slower than one, token by token), and of a prompt."""
 
     kind: str
     threads: int
     one: float
+    two: float
     four: float
     prompt: float
 

@@ -18,9 +18,12 @@ MIXED = Work(
 
 def rates(one: float = 20e9, four: float = 22e9, prompt: float = 40e9, threads: Sequence[int] = (1, 4)) -> list[Rate]:
     """Each type with one thread, and one type with all."""
-    found = [Rate(kind=kind, threads=1, one=one, four=four, prompt=prompt) for kind in KINDS]
+    found = [Rate(kind=kind, threads=1, one=one, two=(one + four) / 2, four=four, prompt=prompt) for kind in KINDS]
     return found + [
-        Rate(kind="Q8_0", threads=n, one=one * n * 0.9, four=four * n * 0.9, prompt=prompt * n * 0.95)
+        Rate(
+            kind="Q8_0", threads=n, one=one * n * 0.9, two=(one + four) / 2 * n * 0.9, four=four * n * 0.9,
+            prompt=prompt * n * 0.95,
+        )
         for n in threads if n > 1
     ]  # fmt: skip
 

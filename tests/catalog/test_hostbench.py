@@ -30,14 +30,15 @@ def test_rates_are_of_the_weights_alone() -> None:
     weights, read = probe.layer_weights, 512
     look = read**2 / 2 * probe.n_layer * probe.n_head * 128 / 1e10
     found = Measured(
-        one=weights / 20e9 + beside + 1e-4, four=4 * weights / 25e9 + beside + 4e-4,
+        one=weights / 20e9 + beside + 1e-4, two=2 * weights / 18e9 + beside + 2e-4,
+        four=4 * weights / 25e9 + beside + 4e-4,
         prompt=weights * read / 40e9 + look + beside + 0.002 + weights / 20e9 + beside + 1e-4, read=read,
     )  # fmt: skip
     told = rate(probe, 1, found, BESIDE, 0.002)
-    assert (told.one, told.four, told.prompt) == (
-        pytest.approx(20e9), pytest.approx(25e9), pytest.approx(40e9)
+    assert (told.one, told.two, told.four, told.prompt) == (
+        pytest.approx(20e9), pytest.approx(18e9), pytest.approx(25e9), pytest.approx(40e9)
     )  # fmt: skip
-    noisy = rate(probe, 1, Measured(one=1e-5, four=1e-5, prompt=1e-5, read=read), BESIDE, 0.002)
+    noisy = rate(probe, 1, Measured(one=1e-5, two=1e-5, four=1e-5, prompt=1e-5, read=read), BESIDE, 0.002)
     assert noisy.one > 0 and noisy.prompt > 0  # a fifth of a time stays
 
 
@@ -54,7 +55,7 @@ def test_looking_back_is_what_a_long_conversation_takes_more() -> None:
 
 @pytest.mark.parametrize("overlap", [-0.2, 0.0, 0.6, 1.0])
 def test_what_reading_adds_to_multiplying(overlap: float) -> None:
-    rates = Rate(kind="Q8_0", threads=1, one=20e9, four=20e9, prompt=20e9)
+    rates = Rate(kind="Q8_0", threads=1, one=20e9, two=20e9, four=20e9, prompt=20e9)
     compute, memory = BIG.layer_weights / 20e9, BIG.bytes / 30e9
     step = max(compute, memory) + (1 - overlap) * min(compute, memory) + BESIDE.token_s + BIG.n_layer * BESIDE.layer_s
     assert overlap_of(Measured(one=step), rates, BESIDE, 30e9) == pytest.approx(overlap)
@@ -84,6 +85,6 @@ async def test_a_host_is_measured_with_the_real_engine(tmp_path: Path) -> None:
         watching.cancel()
         await asyncio.gather(watching, return_exceptions=True)
     assert [each.kind for each in found.rates] == ["Q8_0", "Q4_K"] and len(steps) == steps[0][2]
-    assert all(1e8 < rate < 1e13 for each in found.rates for rate in (each.one, each.four, each.prompt))
+    assert all(1e8 < rate < 1e13 for each in found.rates for rate in (each.one, each.two, each.four, each.prompt))
     assert found.bandwidths[0].bytes_s > 1e8 and -0.5 <= found.overlap <= 1
     assert await node.launches() == [] and list((tmp_path / "probes").iterdir()) == []

@@ -63,9 +63,13 @@ def print_host(host: HostBench) -> None:
     )  # fmt: skip
     say()
     table(
-        ("WEIGHTS", "THREADS", "ONE TOKEN", "FOUR AT ONCE", "A PROMPT"),
+        ("WEIGHTS", "THREADS", "ONE TOKEN", "TWO AT ONCE", "FOUR", "A PROMPT"),
         [
-            (each.kind, each.threads, *(f"{rate / 1e9:.1f} G/s" for rate in (each.one, each.four, each.prompt)))
+            (
+                each.kind,
+                each.threads,
+                *(f"{rate / 1e9:.1f} G/s" for rate in (each.one, each.two, each.four, each.prompt)),
+            )
             for each in host.rates
         ],
     )
