@@ -15,7 +15,7 @@ import msgspec
 
 from core import fulldisk
 from core.access import Effect, Gate
-from core.catalog import files, references, sample, tables, template
+from core.catalog import curated, files, references, sample, tables, template
 from core.catalog.objects import Objects
 from core.catalog.taking import Source, Taken, Taking
 from core.catalog.uploads import FILES, IDLE_S, PROGRESS_S, Upload, Uploads
@@ -243,8 +243,10 @@ class Imports:
                 raise
 
     async def _commit(self, taken: Taken, effect: Effect, options: ImportOptions) -> Model:
+        published = await asyncio.to_thread(curated.templates, taken.model.name, taken.model.origin)
+
         def put(db: sqlite3.Connection) -> tuple[Model, object, object]:
-            flagged = _compared(db, taken)
+            flagged = _compared(db, taken, published)
             new = tables.add(db, flagged, taken.header, taken.template, self._clock(), live=options.live)
             told = {"version": new.version, "sha256": new.sha256, "bytes": new.bytes, "licence": new.licence}
             return new, None, told | ({"flags": list(new.flags)} if new.flags else {})
@@ -269,11 +271,13 @@ def name_from(path: Path) -> str:
     return references.made_name(stem)
 
 
-def _compared(db: sqlite3.Connection, taken: Taken) -> Model:
-    """With a flag if its template is not that of the version that its name means now."""
+def _compared(db: sqlite3.Connection, taken: Taken, published: dict[str, str]) -> Model:
+    """With a flag if its template is not that of the version that its name means now, or not what its makers
+    published."""
     mine = taken.model
     now = [each for each in tables.live(db) if each.name == mine.name]
-    found = template.compared(taken.template, {each.reference: each.template_sha256 for each in now})
+    others = {each.reference: each.template_sha256 for each in now}
+    found = template.compared(taken.template, {**others, **published})
     return msgspec.structs.replace(mine, flags=(*mine.flags, *found))
 
 

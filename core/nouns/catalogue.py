@@ -77,6 +77,8 @@ class CatalogueEntry(Noun, frozen=True, kw_only=True):
     `core.catalog.curated.shape_for` makes that of another."""
     header: dict[str, Any] = {}
     """What a GGUF header says of this shape, as the model's own configuration does (`block_count`, …)."""
+    template_sha256: str = ""
+    """Of its chat template as its makers publish it (UTF-8, as it stands)."""
     scores: tuple[Score, ...] = ()
     notes: str = ""
     unknown: tuple[str, ...] = ()
@@ -86,7 +88,8 @@ class CatalogueEntry(Noun, frozen=True, kw_only=True):
     computed: tuple[str, ...] = ()
     """Figures that were counted from the shape: `params`, `active_params`."""
     cited: dict[str, Source] = {}
-    """The source of each other figure: `uses`, `params`, `active_params`, `ctx`, `licence`, `repo`, `shape`."""
+    """The source of each other figure: `uses`, `params`, `active_params`, `ctx`, `licence`, `repo`, `shape`,
+    `template`."""
     sources: tuple[Source, ...] = ()
     """All of them, each once."""
     own: bool = False

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from core.catalog.curated import advice, load, reading, shape_for
+from core.catalog.curated import advice, load, reading, shape_for, templates
 from core.catalog.curated.entry import Bad
 from core.catalog.curated.mixture import BASE
 from core.catalog.curated.reading import FOLDER, entries_of
@@ -44,6 +44,7 @@ def test_no_figure_stands_without_its_source(entry: CatalogueEntry) -> None:
         if value and figure not in entry.computed:
             assert figure in entry.cited, figure
         assert bool(value) != (figure in entry.unknown) or figure == "uses", figure
+    assert bool(entry.template_sha256) == ("template" in entry.cited)
     assert entry.licence_source == entry.cited.get("licence")
     for each in entry.files:
         assert each.computed == (each.source is None), each
@@ -145,7 +146,7 @@ def test_what_stands_in_the_file_is_what_is_read() -> None:
     odd = entries_of(GOOD.replace("Q4_K_M", "UD-Q4_K_XL") + SHAPE)[0]  # whose tensors nobody here knows one by one
     shape = shape_for(odd, "UD-Q4_K_XL")
     assert shape is not None and (shape.tensor_bytes, shape.quantization) == (700, "UD-Q4_K_XL")
-    assert entry.unknown == ("ctx", "licence", "repo") and entry.computed == ("active_params",)
+    assert entry.unknown == ("ctx", "licence", "repo", "template") and entry.computed == ("active_params",)
 
 
 def drop(word: str) -> Callable[[str], str]:
@@ -174,6 +175,8 @@ def drop(word: str) -> Callable[[str], str]:
         (lambda text: text.replace("one-1b", "One 1B"), "is no name"),
         (lambda text: text.replace('commit_or_date = "2026-11-26"', 'commit_or_date = ""'), "says too little"),
         (lambda text: text + "colour = 1\n", "unknown field `colour`"),
+        (lambda text: text + 'template = { is = "{{ messages }}", source = "card" }\n', "it is a SHA-256"),
+        (lambda text: text + f'template = "{"a" * 64}"\n', "template has no source"),
         (lambda text: text + SHAPE.replace("llama", "perceiver"), "the shape cannot be sized"),
         (lambda text: text + SHAPE.replace("block_count = 2\n", ""), "the shape lacks block_count"),
         (lambda text: text + SHAPE.replace("= 512", "= 0"), "the shape cannot be sized"),
@@ -206,6 +209,15 @@ def test_active_parameters_of_a_mixture_are_those_of_the_experts_that_are_used()
     whole, few = Sized(header).counted()
     experts = 48 * 128 * 3 * 2048 * 768
     assert whole == 30_532_122_624 and few == whole - experts + experts * 8 // 128
+
+
+def test_the_makers_template_is_found_by_name_and_by_repository() -> None:
+    (sha256,) = templates("llama-3.1-8b-instruct", "/home/me/x.gguf").values()
+    assert sha256 == next(each for each in ENTRIES if each.name == "llama-3.1-8b-instruct").template_sha256
+    repo = "hf:bartowski/Meta-Llama-3.1-8B-Instruct-GGUF"
+    for origin in (repo, f"{repo}:Q4_K_M", f"{repo}:Q4_K_M@0123456789abcdef"):
+        assert templates("mine", origin) == {"llama-3.1-8b-instruct in the catalogue": sha256}
+    assert templates("mine", f"{repo}-other") == templates("mine", "hf:") == templates("mine", "") == {}
 
 
 def test_the_tensors_of_the_sample_are_those_that_its_layout_names(sample: Path) -> None:

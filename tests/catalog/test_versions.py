@@ -220,6 +220,11 @@ async def test_a_template_that_reaches_for_more_or_has_changed_is_flagged(catalo
     assert await catalog.template(changed) == usual + "{{ ''.__class__ }}"
 
 
+async def test_a_template_that_is_not_its_makers_is_flagged(catalog: Catalog, tmp_path: Path) -> None:
+    found = await take(catalog, file(tmp_path, 1, template="{{ messages }}"), "qwq-32b")
+    assert found.flags == ("its chat template is not that of qwq-32b in the catalogue",)
+
+
 @pytest.mark.parametrize(
     "text",
     ["{{ self.__init__ }}", "{% include '/etc/passwd' %}", "{{ x|attr('y') }}", "{{ os.popen('id') }}", "a\x1b[2Jb",

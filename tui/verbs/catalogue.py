@@ -109,6 +109,7 @@ def _show(entry: CatalogueEntry) -> None:
         ("licence", told(entry.licence, "licence", not entry.licence)),
         ("pull", told(f"hf:{entry.repo}", "repo", not entry.repo)),
         ("shape", told(_shape(entry), "shape", entry.shape is None)),
+        ("template", told(f"sha256 {entry.template_sha256[:16]}…", "template", not entry.template_sha256)),
         ("not known", ", ".join(entry.unknown) or "-"),
         *((("mark", _marks(entry)),) if _marks(entry) else ()),
         *((("note", entry.notes),) if entry.notes else ()),

@@ -3,6 +3,6 @@
 docs/catalogue.md says how an entry is made. Nothing here asks a network, and nothing is remembered but these files.
 """
 
-from core.catalog.curated.reading import advice, load, read, shape_for
+from core.catalog.curated.reading import advice, load, read, shape_for, templates
 
-__all__ = ["advice", "load", "read", "shape_for"]
+__all__ = ["advice", "load", "read", "shape_for", "templates"]

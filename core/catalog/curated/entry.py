@@ -15,6 +15,8 @@ from core.errors import BadModel
 from core.nouns import USES, CatalogueEntry, CatalogueFile, ModelShape, Score, Source
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,79}")
+WITHOUT = {"embedding", "rerank", "languages", "long-context"}
+"""Uses of models that nobody chats with: they need no template."""
 LARGEST = 1 << 50
 """Bytes or parameters: more is a slip of the keyboard."""
 
@@ -71,6 +73,7 @@ class Entry(_Strict, kw_only=True):
     repo: str | Words | None = None
     files: list[FileOf] = []
     shape: dict[str, Any] = {}
+    template: str | Words | None = None
     scores: list[ScoreOf] = []
     notes: str = ""
 
@@ -145,12 +148,15 @@ class _Reading:
             files=files,
             shape=self.shape(sized, files),
             header=header,
+            template_sha256=self.template(),
             scores=self.scores(),
             notes=told.notes,
             own=self.own,
         )
         unknown = [each for each in ("params", "active_params", "ctx", "licence", "repo", "files", "shape", "scores")
                    if not getattr(found, each)]  # fmt: skip
+        if not found.template_sha256 and not set(told.uses) <= WITHOUT:
+            unknown.append("template")
         return msgspec.structs.replace(
             found,
             licence_source=self.cited.get("licence"),
@@ -199,6 +205,12 @@ class _Reading:
         if source := self.source(figure, key):
             self.cited[figure] = source
         return str(value)
+
+    def template(self) -> str:
+        found = self.words("template")
+        if found and not re.fullmatch("[0-9a-f]{64}", found):
+            raise self.bad("template", f"template is {found!r:.80}", "it is a SHA-256: 64 digits and small letters")
+        return found
 
     def repo(self) -> str:
         found = self.words("repo")

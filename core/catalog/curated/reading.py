@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Iterable
 from functools import cache
@@ -14,7 +15,7 @@ from core.catalog.curated.lines import line_of, place_of
 from core.catalog.curated.sizes import shape_for
 from core.nouns import USES, Advice, Catalogue, CatalogueEntry, CatalogueProblem
 
-__all__ = ["advice", "load", "read", "shape_for"]
+__all__ = ["advice", "load", "read", "shape_for", "templates"]
 
 FOLDER = Path(__file__).parent
 ADVICE = "advice.toml"
@@ -58,6 +59,17 @@ def read(own: Path | None = None) -> Catalogue:
         own_folder=str(own) if own else "",
         problems=tuple(problems),
     )
+
+
+def templates(name: str, origin: str) -> dict[str, str]:
+    """SHA-256 of the chat templates that a model of this name, or from this origin (`hf:ORG/REPO…`), should have, by
+    whose they are. Own entries say nothing of this: what ships is what was looked at."""
+    repo = re.split("[:@]", origin.removeprefix("hf:"), maxsplit=1)[0] if origin.startswith("hf:") else ""
+    return {
+        f"{each.name} in the catalogue": each.template_sha256
+        for each in _curated().values()
+        if each.template_sha256 and (each.name == name or (repo and each.repo.lower() == repo.lower()))
+    }
 
 
 @cache
