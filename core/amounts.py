@@ -26,3 +26,14 @@ def as_typed(amount: int) -> str:
         if amount and amount % unit == 0:
             return f"{amount // unit}{letter}"
     return str(amount)
+
+
+def size_said(amount: int) -> str:
+    """Bytes for people, in binary units: `812 MiB`, `3.4 GiB`."""
+    for unit, length in (("TiB", 1 << 40), ("GiB", 1 << 30)):
+        if amount >= length:
+            return f"{amount / length:.1f} {unit}"
+    for unit, length in (("MiB", 1 << 20), ("KiB", 1 << 10)):
+        if amount >= length:
+            return f"{amount / length:.0f} {unit}"
+    return f"{amount} B"

@@ -129,7 +129,8 @@ class Daemon:
         self.names = Names()
         self.node = Local(paths, accounts=accounts)
         self.engines = registry(settings().engines)
-        self.catalog = Catalog(self.store, self.gate, paths, self.bus, uses=uses)
+        engines = (accounts.engine.uid, accounts.engine.gid) if accounts else None
+        self.catalog = Catalog(self.store, self.gate, paths, self.bus, uses=uses, engines=engines)
         self.deployments = Deployments(
             store=self.store, gate=self.gate, audit=self.audit, node=self.node, engines=self.engines,
             catalog=self.catalog, bus=self.bus, paths=paths, settings=settings, allowed=self._allowed,
@@ -199,13 +200,14 @@ class Daemon:
             (
                 self.glass.troubles, lambda: first, at_first(died), of_the_chain(self.audit),
                 of_the_gateway(self.deployments.link), self.store.troubles, self.audit.troubles, self.gate.troubles,
-                self.signer.troubles, self.sinks.troubles, self.vault.troubles,
+                self.signer.troubles, self.sinks.troubles, self.vault.troubles, self.catalog.tiers.troubles,
             ),
         )  # fmt: skip
         await self.rules.start()
         await self.vault.start()
         await self.catalog.start()
         self.catalog.on_moved = self.deployments.follow
+        self.catalog.moves.loading = self.deployments.opening
         await self.speeds.start()
         await self.benches.start()
         await self.deployments.start()
@@ -255,6 +257,7 @@ class Daemon:
                 await self.deployments.link.stop()
         finally:
             await self.pulls.close()
+            await self.catalog.close()
             await self.chats.close()
             await self.benches.close()
             self.bus.close()
@@ -271,6 +274,8 @@ class Daemon:
             group.create_task(self.deployments.run())
             group.create_task(self.sampler.run())
             group.create_task(self.speeds.run())
+            group.create_task(self.catalog.tiers.run())
+            group.create_task(self.catalog.demoting.run())
             group.create_task(self._mend())
             group.create_task(self._verify())
             group.create_task(self.warned.run())

@@ -23,7 +23,7 @@ CLOSED_PIPE = 141
 VERBS = {
     "status": "daemon", "shutdown": "daemon", "reload": "daemon", "events": "daemon", "daemon": "program",
     "engines": "daemon", "version": "program", "completion": "program", "uninstall": "program", "help": "program",
-    "models": "models", "fit": "models",
+    "models": "models", "fit": "models", "tiers": "tiers",
     "deploy": "deployments", "ps": "deployments", "deployments": "deployments", "stop": "deployments",
     "start": "deployments", "restart": "deployments", "rm": "deployments", "scale": "deployments",
     "logs": "logs", "explain": "logs",

@@ -68,8 +68,8 @@ def run(work: Callable[[Client], Awaitable[T]], *, start: bool = True) -> T:
 
 
 def named(kind: str) -> Callable[[click.Context, click.Parameter, str], list[str]]:
-    """Completion with the names there are: `models`, `deployments`, `chats`, `pulls` under way, or the `engines` that
-    can be used. It starts no daemon, and a daemon that does not answer at once completes nothing."""
+    """Completion with the names there are: `models`, `deployments`, `chats`, `tiers`, `pulls` under way, or the
+    `engines` that can be used. It starts no daemon, and a daemon that does not answer at once completes nothing."""
 
     async def names() -> list[str]:
         async with asyncio.timeout(COMPLETION_S):
@@ -80,6 +80,8 @@ def named(kind: str) -> Callable[[click.Context, click.Parameter, str], list[str
                 return [chat.id for chat in await client.chats()]
             if kind == "pulls":
                 return [pull.id for pull in await client.pulls.ls() if pull.state not in PULL_ENDED]
+            if kind == "tiers":
+                return [tier.name for tier in await client.tiers.ls()]
             if kind == "engines":
                 return [str(engine["name"]) for engine in await client.engines() if engine["found"]]
             return [deployment.spec.name for deployment in await client.deployments()]

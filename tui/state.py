@@ -18,12 +18,14 @@ from core.nouns import (
     Event,
     ImportJob,
     Model,
+    MoveJob,
     NodeFacts,
     NodeSample,
     Picture,
     Pull,
     Replica,
     Status,
+    Tier,
     Whoami,
 )
 from tui.words import releases
@@ -85,6 +87,8 @@ class State:
         self.models: dict[str, Model] = {}
         self.imports: dict[str, ImportJob] = {}
         self.pulls: dict[str, Pull] = {}
+        self.tiers: dict[str, Tier] = {}
+        self.moves: dict[str, MoveJob] = {}
         """By id, the oldest first."""
         self.facts: dict[str, NodeFacts] = {}
         self.audit: deque[AuditRecord] = deque(maxlen=AUDIT_KEPT)
@@ -101,6 +105,8 @@ class State:
         self.deployments = {d.spec.name: d for d in picture.deployments}
         self.replicas = {r.id: r for r in picture.replicas}
         self.models = {m.name: m for m in picture.models}
+        self.tiers = {t.name: t for t in picture.tiers}
+        self.moves = {m.id: m for m in picture.moves}
         self.facts = {f.name: f for f in picture.facts}
         self.pulls = {p.id: p for p in picture.pulls}
         self.audit = deque(picture.audit, maxlen=AUDIT_KEPT)
@@ -150,6 +156,7 @@ class State:
                     "deployment": self.deployments,
                     "replica": self.replicas,
                     "model": self.models,
+                    "tier": self.tiers,
                 }
                 shelves.get(kind, {}).pop(name, None)
                 if kind == "replica":
@@ -169,6 +176,12 @@ class State:
             elif kind == "pull":
                 pull = msgspec.convert(event.data, Pull)
                 self.pulls[pull.id] = pull
+            elif kind == "tier":
+                tier = msgspec.convert(event.data, Tier)
+                self.tiers[tier.name] = tier
+            elif kind == "move":
+                move = msgspec.convert(event.data, MoveJob)
+                self.moves[move.id] = move
             elif kind == "audit":
                 record = msgspec.convert(event.data, AuditRecord)
                 if not self.audit or record.seq > self.audit[-1].seq:  # a picture may know it before its event comes

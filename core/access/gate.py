@@ -21,7 +21,7 @@ from core.store import Store
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
-MAKING = ("models.import", "deployments.create", "limits.set", "keys.manage")
+MAKING = ("models.import", "deployments.create", "limits.set", "keys.manage", "tiers.manage")
 """What they are about need not be there: `not found` would be no answer."""
 
 

@@ -12,7 +12,7 @@ from core.nouns import Actor, Grant, Subject
 
 SCOPE = re.compile(r"(?P<kind>[a-z]+):(?P<name>[^*\s:]{0,128}\*?)")
 KINDS = frozenset(each.kind for each in PERMISSIONS.values())
-NAMED = ("deployment", "model", "account")
+NAMED = ("deployment", "model", "account", "tier")
 PLAIN = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}\*?|\*")
 """Of the names of these: a scope that no name can match would be a grant that looks like one."""
 _PART = re.compile(r"(?!\.{1,2}$)[^\s:*/]+")
@@ -23,7 +23,7 @@ PARTED = {"key": "/", "limit": "/", "access": ":"}
 EXAMPLES = {
     "deployment": "chat", "model": "tiny", "account": "ci", "node": "local", "daemon": "local", "audit": "chain",
     "usage": "all", "chat": "retention", "user": "alice", "key": "alice/ci", "limit": "group/staff",
-    "access": "user:alice",
+    "access": "user:alice", "tier": "fast",
 }  # fmt: skip
 """A name for each kind of objects."""
 

@@ -37,6 +37,9 @@ PERMISSIONS: dict[str, Permission] = {
         Permission("models.verify", "model", "read all stored bytes again, and set aside what has rotted"),
         Permission("models.gc", "model", "remove versions that nothing needs"),
         Permission("models.bench", "model", "measure how fast a model is, which takes the host while it lasts"),
+        Permission("models.move", "model", "move a model to another tier"),
+        Permission("tiers.read", "tier", "see the folders that models are stored in, and name one for a deployment"),
+        Permission("tiers.manage", "tier", "make a folder a tier, measure it, say its rules, and forget it"),
         Permission("deployments.read", "deployment", "see deployments and their replicas"),
         Permission("deployments.use", "deployment", "send requests to it and chat with it"),
         Permission("deployments.logs", "deployment", "read the logs of its engine"),
@@ -97,20 +100,21 @@ BUILTIN: dict[str, Role] = {
             words="uses what is deployed, keeps chats, has API keys and service accounts", builtin=True,
         ),
         Role(
-            name="operator", allows=(*_SEE, *(p for p in _OPERATE if p != "deployments.read"), *_HAVE),
+            name="operator", allows=(*_SEE, *(p for p in _OPERATE if p != "deployments.read"), "tiers.read", *_HAVE),
             words="deploys, starts, stops, scales and removes, and uses it", builtin=True,
         ),
         Role(
             name="librarian", allows=(
                 *_SEE, "models.import", "models.rm", "models.alias", "models.verify", "models.gc",
                 "models.bench",
+                "models.move", "tiers.read",
             ),
-            words="stores models, says which version is live, verifies and removes them", builtin=True,
+            words="stores models, says which version is live, verifies, moves and removes them", builtin=True,
         ),
         Role(
             name="auditor",
             allows=(
-                *_SEE, "usage.read-others", "audit.read", "audit.verify", "audit.export", "access.read",
+                *_SEE, "tiers.read", "usage.read-others", "audit.read", "audit.verify", "audit.export", "access.read",
                 "accounts.read", "keys.read", "limits.read",
             ),
             words="reads the trail, the rights and what runs; changes nothing", builtin=True,

@@ -27,6 +27,7 @@ from core.api.pull import add_pulls
 from core.api.server import LARGEST, PING_S, Call, Server, event_stream
 from core.api.sight import Sight
 from core.api.sizes import add_sizes
+from core.api.tiers import add_tiers
 from core.api.usage import UsageReader, add_usage
 from core.audit import Archiver, Audit, Exporter, Reader, Signer
 from core.catalog import Catalog
@@ -135,6 +136,7 @@ def add_routes(server: Server, s: Services) -> None:
     add_sizes(server, s.catalog.corrections, s.gate)
     add_models(server, s.catalog, s.deployments, s.engines, s.gate, s.sight, s.owner_uid)
     add_catalogue(server, s.own_entries)
+    add_tiers(server, s.catalog, s.sight)
     _deployments(server, s)
     add_chats(server, s.chats)
     add_privacy(server, s.vault, s.rules, s.holds, s.forgetting, s.others)
@@ -142,7 +144,8 @@ def add_routes(server: Server, s: Services) -> None:
     async def objects() -> list[str]:
         deployments = [f"deployment:{each.spec.name}" for each in s.deployments.ls()]
         models = [f"model:{each.name}" for each in await s.catalog.ls()]
-        return ["daemon:local", "node:local", "audit:chain", "access:all", "usage:all", *deployments, *models]
+        tiers = [f"tier:{name}" for name in await s.catalog.tiers.names()]
+        return ["daemon:local", "node:local", "audit:chain", "access:all", "usage:all", *deployments, *models, *tiers]
 
     add_access(server, s.access, s.inquiry, s.glass, s.limiter, objects)
     add_nodes(server, s.deployments.labels, s.deployments.sensitive, s.sight)
@@ -167,6 +170,8 @@ def _daemon(server: Server, s: Services) -> None:
             audit=tuple(await s.audit.ls(limit=20)),
             me=await s.inquiry.whoami(call.actor),
             pulls=tuple(s.pulls.ls()),
+            tiers=tuple(await s.catalog.tiers.ls()),
+            moves=tuple(s.catalog.moves.ls()),
         )
         return s.sight(call).picture(whole)
 

@@ -15,12 +15,14 @@ from core.nouns import (
     ImportJob,
     Mark,
     Model,
+    MoveJob,
     NodeFacts,
     NodeLabels,
     Picture,
     Pull,
     Replica,
     Status,
+    Tier,
 )
 
 
@@ -64,6 +66,15 @@ class Sight:
     def _pull(self, model: str) -> bool:
         return self._sees("models.read", f"model:{model}") or self._sees("models.import", f"model:{model}")
 
+    def tiers(self, found: Iterable[Tier]) -> list[Tier]:
+        return [each for each in found if self.tier(each.name)]
+
+    def tier(self, name: str) -> bool:
+        return self._sees("tiers.read", f"tier:{name}")
+
+    def moves(self, found: Iterable[MoveJob]) -> list[MoveJob]:
+        return [each for each in found if self._sees("models.read", f"model:{each.name}")]
+
     def status(self, whole: Status) -> Status:
         """The daemon's, with the figures of the hosts that are seen."""
         nodes = tuple(each for each in whole.nodes if self._sees("nodes.read", f"node:{each.node}"))
@@ -81,6 +92,8 @@ class Sight:
             audit=tuple(self.records(whole.audit)),
             me=whole.me,
             pulls=tuple(self.pulls(whole.pulls)),
+            tiers=tuple(self.tiers(whole.tiers)),
+            moves=tuple(self.moves(whole.moves)),
         )
 
     def event(self, event: Event) -> bool:
@@ -97,6 +110,11 @@ class Sight:
                 return self._pull(_model(event))
             case "bench":
                 return self._sees(f"{event.object.partition(':')[0]}s.read", event.object)
+            case "move":
+                moved = str(event.data.get("model", "")) if isinstance(event.data, dict) else ""
+                return self._sees("models.read", f"model:{moved.partition('@')[0]}")
+            case "tier":
+                return self._sees("tiers.read", event.object)
             case "sample" | "node":
                 return self._sees("nodes.read", event.object)
             case "audit":

@@ -70,6 +70,8 @@ class Collecting:
                 kept.append((model, f"{actor.name} may not models.gc on model:{model.name}"))
             elif model.aliases:
                 kept.append((model, " and ".join(f"{model.name}:{alias}" for alias in model.aliases) + " means it"))
+            elif model.state == "away":
+                kept.append((model, f"its tier {model.tier} is not there"))
             elif model.imported_at > before:
                 kept.append((model, "it is not old enough"))
             else:
@@ -86,7 +88,7 @@ class Collecting:
     async def _remove(self, actor: Actor, request: str, model: Model) -> bool:
         """Whether it went: it may have come into use meanwhile."""
 
-        def work(db: sqlite3.Connection) -> tuple[Sequence[str], object, object]:
+        def work(db: sqlite3.Connection) -> tuple[Sequence[tuple[str, str]], object, object]:
             now = [each for each in tables.versions(db) if (each.name, each.version) == (model.name, model.version)]
             if not now or now[0].aliases or self._catalog.needing(db, now[0]):
                 raise Conflict(f"{model.reference} is needed again", "it came into use meanwhile")
@@ -98,16 +100,16 @@ class Collecting:
                 free = await self._gate.act(actor, "models.gc", f"model:{model.name}", request, work)
             except Conflict:
                 return False
-            for sha256 in free:
-                await asyncio.to_thread(self._objects.remove, sha256)
+            for sha256, tier in free:
+                await asyncio.to_thread(self._objects.remove, sha256, tier)
         await self._catalog.tell(model.name)
         return True
 
     def _rotten(self) -> list[tuple[Path, int]]:
         """What has lain in quarantine for long, with its bytes."""
-        folder = self._objects.quarantine
         found = []
-        for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        folders = [self._objects.quarantine_of(tier) for tier in self._objects.folders]
+        for path in (each for folder in folders if folder.is_dir() for each in sorted(folder.iterdir())):
             parts = list(path.iterdir()) if path.is_dir() else [path]
             if path.stat().st_ctime < self._clock() - QUARANTINE_S:
                 found.append((path, sum(part.stat().st_size for part in parts)))

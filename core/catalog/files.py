@@ -6,7 +6,6 @@ import fcntl
 import hashlib
 import os
 import re
-import shutil
 import stat
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
@@ -22,7 +21,7 @@ SPLIT = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.gguf")
 PARTS = 1000
 """Files of a split model, at most: none of those that a name claims is looked for before."""
 SPARE = 256 << 20
-"""Room that an import leaves on the disk."""
+"""Room that is left on the disk with the database."""
 
 
 def find_set(path: Path) -> list[Path]:
@@ -138,17 +137,6 @@ def header_of(fd: int, name: str) -> dict[str, Any]:
         raise BadModel(f"{name} cannot be read", str(error)) from error
 
 
-def check_room(folder: Path, need: int) -> None:
-    """Raises `NoRoom` unless `need` bytes and some spare fit on the disk of `folder`."""
-    free = shutil.disk_usage(folder).free
-    if need + SPARE > free:
-        raise NoRoom(
-            "there is no room for the model",
-            f"it has {need >> 20} MiB, {free >> 20} MiB are free and {SPARE >> 20} MiB are kept",
-            "remove a model, or make room on the disk",
-        )
-
-
 def identity(fd: int) -> tuple[int, int, int, int]:
     """What changes when a file is written to or replaced."""
     found = os.fstat(fd)
@@ -201,7 +189,7 @@ def take_in(fd: int, source: Path, target: Path, progress: Callable[[int], None]
         progress(done)
     os.fsync(fd)
     if identity(fd) != before or done != before[1] or not target.samefile(source):
-        raise BadModel("the file was changed while it was read", todo="pull it again")
+        raise BadModel("the file was changed while it was read", todo="get it again")
     return digest.hexdigest()
 
 
@@ -218,14 +206,11 @@ def _write(fd: int, data: bytes) -> None:
 
 
 def keep(incoming: Path, target: Path) -> None:
-    """Move a complete file to its place among the objects, read-only; an equal one that is there wins."""
+    """Move a complete file to its place among the objects, read-only; what lies there gives way."""
     depth = next(n for n, each in enumerate(target.parents) if each.name == "objects")
     for above in reversed(target.parents[: depth + 1]):  # engines of another account pass through
         above.mkdir(mode=0o711, exist_ok=True)
         above.chmod(0o711)
-    if target.exists():
-        incoming.unlink()
-        return
     incoming.chmod(0o444)
     incoming.rename(target)
     for folder in target.parents[:3]:  # a folder that was made just now is an entry of its parent

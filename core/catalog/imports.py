@@ -18,10 +18,12 @@ from core.access import Effect, Gate
 from core.catalog import curated, files, references, sample, tables, template
 from core.catalog.objects import Objects
 from core.catalog.taking import Source, Taken, Taking
+from core.catalog.tiers import Reservation, Tiers
+from core.catalog.tiers import tables as spaces
 from core.catalog.uploads import FILES, IDLE_S, PROGRESS_S, Upload, Uploads
 from core.errors import BadModel, Conflict, CorralError, Failed, Invalid, NotFound
 from core.events import Bus
-from core.nouns import NO_OPTIONS, Actor, ImportJob, ImportOptions, Model
+from core.nouns import HOME, NO_OPTIONS, Actor, ImportJob, ImportOptions, Model
 from core.store import Store
 
 JOBS_KEPT = 50
@@ -36,11 +38,13 @@ class Imports:
     """Jobs by id. `close` cancels those that run; what they left is swept when the next daemon starts."""
 
     def __init__(
-        self, store: Store, gate: Gate, objects: Objects, bus: Bus, *, clock: Callable[[], float] = time.time,
-        idle_s: float = IDLE_S, tell: Callable[[str], Awaitable[None]],
+        self, store: Store, gate: Gate, objects: Objects, tiers: Tiers, bus: Bus, *,
+        clock: Callable[[], float] = time.time, idle_s: float = IDLE_S, tell: Callable[[str], Awaitable[None]],
     ) -> None:  # fmt: skip
         self._store, self._gate, self._objects, self._bus, self._clock = store, gate, objects, bus, clock
-        self._tell = tell
+        self._tiers, self._tell = tiers, tell
+        self._spaces: dict[str, Reservation] = {}
+        """By job, the room that it was promised."""
         self._jobs: dict[str, ImportJob] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._cancel: dict[str, threading.Event] = {}
@@ -92,23 +96,35 @@ class Imports:
             raise Invalid(f"{min(unknown)[:80]!r} is not among the files of the upload")
         own = files.one_set({part for part, _ in parts} - beside, "the upload")
         chosen = references.check_name(name or name_from(Path(own[0])))
-        self._objects.incoming.mkdir(mode=0o700, parents=True, exist_ok=True)
-        files.check_room(self._objects.incoming, 2 * sum(size for _, size in parts))
-        job = self._job(chosen, "upload", state="waiting", total=sum(size for _, size in parts))
-        folder = self._objects.incoming / f"{job.id}.up"
-        source = Source(
-            folder / own[0], origin="upload", projector=folder / projector if projector else None,
-            adapters=tuple(folder / each for each in adapters),
-        )  # fmt: skip
-        self._uploads.begin(job.id, Upload(actor, request, parts, folder, source, options))
+        total, id = sum(size for _, size in parts), secrets.token_hex(6)
+        space = await self._tiers.ledger.find(await self._tiers.landing(), total, id, chosen)
+        try:
+            incoming = self._objects.incoming_of(space.tier)
+            await asyncio.to_thread(incoming.mkdir, 0o700, True, True)
+            folder = incoming / f"{id}.up"
+            source = Source(
+                folder / own[0], origin="upload", projector=folder / projector if projector else None,
+                adapters=tuple(folder / each for each in adapters), own=True,
+            )  # fmt: skip
+            job = self._job(chosen, "upload", state="waiting", total=total, id=id)
+            self._uploads.begin(id, Upload(actor, request, parts, folder, source, options))
+        except BaseException:
+            await self._tiers.ledger.release(space)
+            raise
+        self._spaces[id] = space
         return job
 
     async def write(self, actor: Actor, job: str, n: int, pieces: AsyncIterator[bytes]) -> None:
         """Take the bytes of file `n` of an upload, of the actor who began it; after the last one the import goes on
         by itself. Raises `NotFound`, `NotAllowed`, `Invalid`, `NoRoom`."""
-        whole = await self._uploads.write(
-            job, actor, n, pieces, lambda done: self._progress(job, state="waiting", done=done)
-        )
+        space = self._spaces.get(job)
+
+        def progress(done: int) -> None:
+            if space is not None:
+                space.wrote = done
+            self._progress(job, state="waiting", done=done)
+
+        whole = await self._uploads.write(job, actor, n, pieces, progress)
         if whole is not None:
             work = self._carry_out(job, whole.actor, whole.request, whole.source, whole.options)
             self._tasks[job] = asyncio.create_task(work)
@@ -118,7 +134,13 @@ class Imports:
         told = Failed("the upload stopped", "nothing more of it came", "import it again")
         subject = f"model:{self._jobs[job].name}"
         self._set(job, state="failed", error=told.body())
+        await self._give_back(job)
         await self._gate.record(upload.actor, "models.import", subject, upload.request, "failed", reason=str(told))
+
+    async def _give_back(self, id: str) -> None:
+        """The room of a job that has ended."""
+        if space := self._spaces.pop(id, None):
+            await self._tiers.ledger.release(space)
 
     async def _require(self, actor: Actor, request: str, name: str, options: ImportOptions) -> None:
         try:
@@ -148,6 +170,7 @@ class Imports:
         upload = self._uploads.end(id)
         if upload is not None:
             await asyncio.to_thread(shutil.rmtree, upload.folder, True)
+            await self._give_back(id)
             self._set(id, state="cancelled")
         task = self._tasks.get(id)
         if task is not None:
@@ -165,13 +188,13 @@ class Imports:
         await self._uploads.close()
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
 
-    def _job(self, name: str, origin: str, *, state: str = "reading", total: int = 0) -> ImportJob:
+    def _job(self, name: str, origin: str, *, state: str = "reading", total: int = 0, id: str = "") -> ImportJob:
         while len(self._jobs) >= JOBS_KEPT:
-            oldest = next((id for id in self._jobs if id not in self._tasks and id not in self._uploads), None)
+            oldest = next((each for each in self._jobs if each not in self._tasks and each not in self._uploads), None)
             if oldest is None:
                 raise Conflict("too many imports run", f"{JOBS_KEPT} at most", "wait for one to end")
             del self._jobs[oldest]
-        job = ImportJob(id=secrets.token_hex(6), name=name, origin=origin, state=state, bytes_total=total)
+        job = ImportJob(id=id or secrets.token_hex(6), name=name, origin=origin, state=state, bytes_total=total)
         self._jobs[job.id] = job
         self._cancel[job.id] = threading.Event()
         self._bus.publish("import", f"import:{job.id}", job)
@@ -199,7 +222,7 @@ class Imports:
         name = self._jobs[id].name
         subject = f"model:{name}"
         effect: Effect | None = None
-        work = self._objects.incoming / id
+        folders: list[Path] = []
         try:
             effect = await self._gate.intent(actor, "models.import", subject, request, after={"origin": source.origin})
             last = [0.0]
@@ -207,14 +230,22 @@ class Imports:
             def progress(state: str, done: int, total: int) -> None:
                 if self._cancel[id].is_set():
                     raise Cancelled
+                space = self._spaces.get(id)
+                if space is not None:
+                    space.wrote = max(space.wrote, done)
                 now = time.monotonic()
                 if state != "hashing" or now - last[0] >= PROGRESS_S:
                     last[0] = now
                     self._progress(id, state=state, done=done, total=total)
 
+            def room(size: int) -> Path:
+                asyncio.run_coroutine_threadsafe(self._promise(id, size, source), self._loop).result()
+                folders.append(self._objects.incoming_of(self._spaces[id].tier) / id)
+                return folders[0]
+
             taking = Taking(name, source, options, self._clock(), actor.name)
-            taken = await asyncio.to_thread(taking.take, work, progress)
-            model = await self._keep(taken, work, effect, options)
+            taken = await asyncio.to_thread(taking.take, room, progress)
+            model = await self._keep(taken, folders[0], effect, options, self._spaces[id])
             self._set(id, state="done", model=model, bytes_done=model.bytes)
             await self._tell(name)
         except Cancelled:
@@ -228,27 +259,50 @@ class Imports:
                 await self._gate.outcome(effect, "failed", reason=str(told))
             self._set(id, state="failed", error=told.body())
         finally:
-            await asyncio.to_thread(shutil.rmtree, work, True)
-            await asyncio.to_thread(shutil.rmtree, self._objects.incoming / f"{id}.up", True)
+            for folder in (*folders, *((source.path.parent,) if source.origin == "upload" else ())):
+                await asyncio.to_thread(shutil.rmtree, folder, True)
+            await self._give_back(id)
             self._tasks.pop(id, None)
 
-    async def _keep(self, taken: Taken, work: Path, effect: Effect, options: ImportOptions) -> Model:
+    async def _promise(self, id: str, size: int, source: Source) -> None:
+        """Room for a job where new models land, unless it has some. Raises `NoRoom`, `Away`."""
+        if id not in self._spaces:
+            device = (await asyncio.to_thread(source.path.stat)).st_dev if source.own else -1
+            landing = await self._tiers.landing()
+            self._spaces[id] = await self._tiers.ledger.find(
+                landing, size, id, self._jobs[id].name, lies_on=device
+            )  # fmt: skip
+
+    async def _keep(
+        self, taken: Taken, work: Path, effect: Effect, options: ImportOptions, space: Reservation
+    ) -> Model:  # fmt: skip
         """The files to their place and the version to its row; without the row no file stays."""
         async with self._objects.lock:
+            mine = tables.objects_of(taken.model)
+            lying = await self._store.read(lambda db: tables.lying(db, mine))
+            there = await asyncio.to_thread(self._objects.present, lying)
+            made: list[str] = []
             try:
-                await asyncio.to_thread(self._objects.keep, taken.model, work)
-                return await self._commit(taken, effect, options)
+                await asyncio.to_thread(self._objects.keep, taken.model, work, space.tier, there, made)
+                return await self._commit(taken, effect, options, space, set(mine) - there)
             except BaseException:
-                await self._drop_unused(taken.model)
+                await self._drop_unused(made, space.tier)
                 raise
 
-    async def _commit(self, taken: Taken, effect: Effect, options: ImportOptions) -> Model:
+    async def _commit(
+        self, taken: Taken, effect: Effect, options: ImportOptions, space: Reservation, placed: set[str]
+    ) -> Model:
         published = await asyncio.to_thread(curated.templates, taken.model.name, taken.model.origin)
 
         def put(db: sqlite3.Connection) -> tuple[Model, object, object]:
             flagged = _compared(db, taken, published)
-            new = tables.add(db, flagged, taken.header, taken.template, self._clock(), live=options.live)
+            new = tables.add(
+                db, flagged, taken.header, taken.template, self._clock(), live=options.live, tier=space.tier,
+                placed=placed,
+            )  # fmt: skip
+            spaces.release(db, space.id)
             told = {"version": new.version, "sha256": new.sha256, "bytes": new.bytes, "licence": new.licence}
+            told |= {"tier": space.tier} if space.tier != HOME else {}
             return new, None, told | ({"flags": list(new.flags)} if new.flags else {})
 
         model = await self._gate.act(
@@ -257,11 +311,10 @@ class Imports:
         await self._gate.outcome(effect, "done", after={"version": model.version, "sha256": model.sha256})
         return model
 
-    async def _drop_unused(self, model: Model) -> None:
+    async def _drop_unused(self, made: Sequence[str], tier: str) -> None:
         """Remove the objects of an import whose commit failed, unless a version is made of them."""
-        mine = tables.objects_of(model)
-        for sha256 in await self._store.read(lambda db: [each for each in mine if not tables.made_of(db, each)]):
-            await asyncio.to_thread(self._objects.remove, sha256)
+        for sha256 in await self._store.read(lambda db: [each for each in made if not tables.made_of(db, each)]):
+            await asyncio.to_thread(self._objects.remove, sha256, tier)
 
 
 def name_from(path: Path) -> str:

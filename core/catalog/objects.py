@@ -3,58 +3,86 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
+from collections.abc import Collection
 from pathlib import Path
 
 from core.catalog import files
 from core.catalog.sweep import remove
 from core.catalog.tables import object_of
-from core.nouns import Model, ModelFile
+from core.nouns import HOME, Model, ModelFile
+
+log = logging.getLogger(__name__)
 
 
 class Objects:
-    """Only the catalog calls it. `lock` is held from the look at the versions to an object's place or end: a removal
-    and an import of equal content."""
+    """Only the catalog calls it. `lock` is held from the look at the versions to an object's place or end: a removal,
+    a move and an import of equal content."""
 
     def __init__(self, home: Path) -> None:
         self.home = home
+        self.folders: dict[str, Path] = {HOME: home}
+        """Of each tier; its service keeps them."""
         self.lock = asyncio.Lock()
 
     @property
     def incoming(self) -> Path:
-        """Where files are made whole before they have a place."""
-        return self.home / "incoming"
+        """Where files are made whole before they have a place at home."""
+        return self.incoming_of(HOME)
 
     @property
     def quarantine(self) -> Path:
         """Where bytes lie that are not what they were."""
-        return self.home / "quarantine"
+        return self.quarantine_of(HOME)
 
-    def place(self, sha256: str) -> Path:
-        return self.home / "objects" / sha256[:2] / sha256
+    def incoming_of(self, tier: str) -> Path:
+        """The same of a tier: on its own disk, so that what is whole gets its place at once."""
+        return self.folders[tier] / "incoming"
+
+    def quarantine_of(self, tier: str) -> Path:
+        return self.folders[tier] / "quarantine"
+
+    def place(self, sha256: str, tier: str = HOME) -> Path:
+        return self.folders[tier] / "objects" / sha256[:2] / sha256
 
     def path(self, model: Model) -> Path:
         """The file that an engine opens (the first part of a split model)."""
-        place = self.place(object_of(model.files))
+        place = self.place(object_of(model.files), model.tier)
         return place / model.files[0].name if len(model.files) > 1 else place
 
-    def beside(self, part: ModelFile) -> Path:
-        """A projector or an adapter."""
-        return self.place(part.sha256)
+    def present(self, lying: dict[str, str]) -> set[str]:
+        """Those of these objects (with their tiers) whose place is not empty."""
+        return {sha256 for sha256, tier in lying.items() if self.place(sha256, tier).exists()}
 
-    def keep(self, model: Model, work: Path) -> None:
-        """Move the files of a new version from `work` to their places; equal ones that are there stay."""
-        place = self.place(object_of(model.files))
-        for part in model.files:
-            files.keep(work / part.name, place / part.name if len(model.files) > 1 else place)
-        for part in (*((model.projector,) if model.projector else ()), *model.adapters):
-            files.keep(work / part.name, self.place(part.sha256))
+    def keep(self, model: Model, work: Path, tier: str, there: Collection[str], made: list[str]) -> None:
+        """Move the files of a new version from `work` to their places in `tier`, but for the objects that are `there`
+        already, in whichever tier. Those whose place was empty before are added to `made`."""
+        own = object_of(model.files)
+        beside = (*((model.projector,) if model.projector else ()), *model.adapters)
+        for sha256, parts in ((own, model.files), *((each.sha256, (each,)) for each in beside)):
+            if sha256 in there:
+                continue
+            place = self.place(sha256, tier)
+            if not place.exists():
+                made.append(sha256)
+            self.put(sha256, tier, parts, work)
 
-    def set_aside(self, sha256: str) -> None:
+    def put(self, sha256: str, tier: str, parts: Collection[ModelFile], work: Path) -> None:
+        """Move the complete files of an object from `work` to its place; what lies there gives way."""
+        place = self.place(sha256, tier)
+        for part in parts:
+            files.keep(work / part.name, place / part.name if len(parts) > 1 else place)
+
+    def set_aside(self, sha256: str, tier: str) -> None:
         """Take it out of its place, without losing it: it is not what it was."""
-        self.quarantine.mkdir(mode=0o700, exist_ok=True)
-        self.place(sha256).rename(self.quarantine / f"{sha256}-{time.time_ns()}")
+        self.quarantine_of(tier).mkdir(mode=0o700, exist_ok=True)
+        self.place(sha256, tier).rename(self.quarantine_of(tier) / f"{sha256}-{time.time_ns()}")
 
-    def remove(self, sha256: str) -> None:
-        """Free its bytes; what an engine has open stays until it closes it."""
-        remove(self.place(sha256))
+    def remove(self, sha256: str, tier: str) -> None:
+        """Free its bytes; what an engine has open stays until it closes it. A tier that is away, or takes no changes,
+        keeps them until it is swept."""
+        try:
+            remove(self.place(sha256, tier))
+        except OSError as error:
+            log.warning("%s stays on %s for now: %s", sha256, tier, error.strerror or error)

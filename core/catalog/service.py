@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import shutil
 import sqlite3
 import time
 from collections.abc import Awaitable, Callable
@@ -21,13 +20,13 @@ from core.catalog.imports import Imports
 from core.catalog.objects import Objects
 from core.catalog.references import LIVE, PREVIOUS, Reference
 from core.catalog.shape import shape_of
-from core.catalog.sweep import sweep
 from core.catalog.taking import kept_header
+from core.catalog.tiers import Demoting, Loads, Moves, Need, Tiers
 from core.catalog.uploads import IDLE_S
 from core.catalog.verifying import Verifying
 from core.errors import Conflict, CorralError, NotFound, missing
 from core.events import Bus
-from core.nouns import Actor, AliasMoved, Model, ModelChange, ModelShape, VersionDifference
+from core.nouns import Actor, AliasMoved, Model, ModelChange, ModelFile, ModelShape, TierDetail, VersionDifference
 from core.paths import Paths
 from core.store import Store
 
@@ -40,6 +39,10 @@ class Use(NamedTuple):
     deployment: str
     wants: str
     version: int
+    tier: str = ""
+    """Where it needs that version to lie."""
+    runs: bool = True
+    """It should run now."""
 
 
 class Serving(NamedTuple):
@@ -73,8 +76,9 @@ class Catalog:
 
     def __init__(
         self, store: Store, gate: Gate, paths: Paths, bus: Bus, *, clock: Callable[[], float] = time.time,
-        idle_s: float = IDLE_S, uses: Uses = _nobody,
+        idle_s: float = IDLE_S, uses: Uses = _nobody, engines: tuple[int, int] | None = None,
     ) -> None:  # fmt: skip
+        """`engines`: uid and gid of the account that opens models, where that is another one."""
         self._store, self._gate, self._paths, self._bus, self._clock = store, gate, paths, bus, clock
         self._uses = uses
         self.objects = Objects(paths.models)
@@ -83,19 +87,27 @@ class Catalog:
         self.collecting = Collecting(store, gate, self.objects, self, clock=clock)
         self.verifying = Verifying(store, gate, self.objects, self, bus, clock=clock)
         self.corrections = Corrections(store, gate, clock=clock)
-        self.imports = Imports(store, gate, self.objects, bus, clock=clock, idle_s=idle_s, tell=self.tell)
+        self.tiers = Tiers(store, gate, self.objects, paths, bus, clock=clock, engines=engines, tell=self.tell)
+        self.moves = Moves(
+            store, gate, self.objects, self.tiers, bus, clock=clock, needing=self._needs, tell=self.tell
+        )  # fmt: skip
+        self.demoting = Demoting(store, gate, self.tiers, self.moves, clock=clock, needing=self._needs)
+        self.loads = Loads(store, self.objects, clock)
+        self.imports = Imports(
+            store, gate, self.objects, self.tiers, bus, clock=clock, idle_s=idle_s, tell=self.tell
+        )  # fmt: skip
 
     async def start(self) -> None:
-        """Remove what imports of a dead daemon left behind, and read the headers that an older program did not keep."""
-        rows = await self._store.read(lambda db: db.execute("SELECT sha256 FROM objects").fetchall())
-        await asyncio.to_thread(shutil.rmtree, self.objects.incoming, True)
-        await asyncio.to_thread(sweep, self._paths.models, self._store.database_id, {row[0] for row in rows})
+        """Remove what imports and moves of a dead daemon left behind, and read the headers that an older program did
+        not keep."""
+        await self.tiers.start()
         await self._complete()
         await self.corrections.refresh()
         await self.verifying.resume()
 
     async def close(self) -> None:
         await self.verifying.close()
+        await self.moves.close()
         await self.imports.close()
 
     # ---------------------------------------------------------------------------------------- what is there
@@ -133,6 +145,11 @@ class Catalog:
         said = await self._store.read(lambda db: (tables.said(db, old), tables.said(db, new)))
         return differences.between(old, new, *said)
 
+    async def tier_detail(self, name: str, sees: Callable[[Model], bool]) -> TierDetail:
+        """A tier and what lies in it, as far as the asker sees it. Raises `NotFound`."""
+        tier = await self.tiers.get(name)
+        return TierDetail(tier=tier, models=tuple(await self.loads.of_tier(name, sees)))
+
     def path(self, model: Model) -> str:
         """The file that an engine opens (the first part of a split model)."""
         return str(self.objects.path(model))
@@ -140,10 +157,18 @@ class Catalog:
     async def serving(self, wanted: str) -> Serving:
         """What a version is served with. Raises `NotFound`, and `Conflict` for one whose bytes are not there."""
         model = await self.get(wanted)
+        lying = await self._store.read(lambda db: tables.lying(db, tables.objects_of(model)))
+        for tier in sorted(set(lying.values())):
+            if await self.tiers.here(tier):
+                model = await self.get(model.reference)
         self._usable(model)
         template = await self.template(model) if model.own_template else ""
-        projector = str(self.objects.beside(model.projector)) if model.projector else ""
-        adapters = tuple(str(self.objects.beside(each)) for each in model.adapters)
+
+        def beside(part: ModelFile) -> str:
+            return str(self.objects.place(part.sha256, lying[part.sha256]))
+
+        projector = beside(model.projector) if model.projector else ""
+        adapters = tuple(map(beside, model.adapters))
         return Serving(model, self.path(model), projector, adapters, template)
 
     # ---------------------------------------------------------------------------------------- change
@@ -236,22 +261,25 @@ class Catalog:
                 f"corral models alias {meant.name} {meant.alias} --rm takes the alias away",
             )  # fmt: skip
 
-        def work(db: sqlite3.Connection) -> tuple[tuple[list[Model], list[str]], object, object]:
+        def work(db: sqlite3.Connection) -> tuple[tuple[list[Model], list[tuple[str, str]]], object, object]:
             gone = tables.versions(db, meant.name) if whole else [tables.find(db, meant)]
             for model in gone:
                 self._unneeded(db, model, aliases=not whole and model.versions > 1)
-            free = [sha256 for model in gone for sha256 in tables.drop(db, model, self._clock(), actor.name)]
+            free = [each for model in gone for each in tables.drop(db, model, self._clock(), actor.name)]
             return (gone, free), [{"version": m.version, "sha256": m.sha256, "bytes": m.bytes} for m in gone], None
 
         async with self.objects.lock:
             gone, free = await self._gate.act(actor, "models.rm", f"model:{meant.name}", request, work)
-            for sha256 in free:
-                await asyncio.to_thread(self.objects.remove, sha256)
+            for sha256, tier in free:
+                await asyncio.to_thread(self.objects.remove, sha256, tier)
         await self.tell(meant.name)
         return gone
 
     def needing(self, db: sqlite3.Connection, model: Model) -> list[str]:
         """Deployments that run a version, or get it when they next start."""
+        return sorted(use.deployment for use in self._using(db, model))
+
+    def _using(self, db: sqlite3.Connection, model: Model) -> list[Use]:
         mine = []
         for use in self._uses(db):
             meant = references.split(use.wants)
@@ -261,8 +289,12 @@ class Catalog:
                 or meant.version == model.version
                 or (meant.sha256 and model.sha256.startswith(meant.sha256))
             ):
-                mine.append(use.deployment)
-        return sorted(mine)
+                mine.append(use)
+        return mine
+
+    def _needs(self, db: sqlite3.Connection, model: Model) -> list[Need]:
+        """Deployments that need a version, and where."""
+        return [Need(use.deployment, use.tier, use.runs) for use in self._using(db, model)]
 
     def _unneeded(self, db: sqlite3.Connection, model: Model, *, aliases: bool) -> None:
         """Raises `Conflict` naming what needs a version."""

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import msgspec
 
 from core.catalog.references import LIVE, PREVIOUS, Reference
 from core.errors import Conflict, NotFound, missing
-from core.nouns import Model, ModelChange, ModelFile
+from core.nouns import HOME, Model, ModelChange, ModelFile
 
 
 def joint(hashes: Iterable[str]) -> str:
@@ -41,21 +41,22 @@ def _models(db: sqlite3.Connection, where: str = "", values: Sequence[Any] = ())
     aliases: dict[tuple[str, int], list[str]] = {}
     for model, alias, version in db.execute("SELECT model, alias, version FROM model_aliases ORDER BY alias"):
         aliases.setdefault((model, version), []).append(alias)
-    states: dict[tuple[str, int], tuple[str, str]] = {}
-    sql = "SELECT b.model, b.version, o.state, o.tier FROM version_objects b JOIN objects o ON o.sha256 = b.sha256"
-    for model, version, state, tier in db.execute(sql):
-        known = states.get((model, version))
-        if known is None or known[0] == "stored":
-            states[model, version] = (state, tier)
+    lie: dict[tuple[str, int], dict[str, tuple[str, str]]] = {}
+    for model, version, sha256, state, tier in db.execute(_LIE):
+        lie.setdefault((model, version), {})[sha256] = (state, tier)
     # `where` is one of the constants below.
     sql = f"SELECT v.model, v.version, v.data FROM model_versions v {where} ORDER BY v.model, v.version"  # noqa: S608
     rows = db.execute(sql, values)
     found = []
     for model, version, data in rows:
-        state, tier = states.get((model, version), ("stored", "home"))
+        plain = msgspec.json.decode(data, type=Model)
+        mine = lie.get((model, version), {})
+        state, tier = mine.get(object_of(plain.files), ("stored", HOME))
+        if state == "stored":
+            state = next((each for each, _ in mine.values() if each != "stored"), state)
         found.append(
             msgspec.structs.replace(
-                msgspec.json.decode(data, type=Model),
+                plain,
                 aliases=tuple(sorted(aliases.get((model, version), ()), key=lambda each: (each != LIVE, each))),
                 versions=counts[model], state=state, tier=tier,
             )
@@ -63,6 +64,11 @@ def _models(db: sqlite3.Connection, where: str = "", values: Sequence[Any] = ())
     return found
 
 
+_LIE = (
+    "SELECT b.model, b.version, o.sha256, CASE WHEN o.state = 'stored' AND t.away != '' THEN 'away' ELSE o.state END,"
+    " o.tier FROM version_objects b JOIN objects o ON o.sha256 = b.sha256 JOIN tiers t ON t.name = o.tier"
+)
+"""What each version is made of: its state, where it lies."""
 _LIVE = "JOIN model_aliases a ON a.model = v.model AND a.version = v.version AND a.alias = 'live'"
 
 
@@ -125,19 +131,38 @@ def made_of(db: sqlite3.Connection, sha256: str) -> list[tuple[str, int]]:
     return [(row[0], row[1]) for row in db.execute(sql, (sha256,))]
 
 
+def tier_of(db: sqlite3.Connection, sha256: str) -> str:
+    """Where an object lies; `home` for one that nobody knows."""
+    row = db.execute("SELECT tier FROM objects WHERE sha256 = ?", (sha256,)).fetchone()
+    return str(row[0]) if row else HOME
+
+
+def lying(db: sqlite3.Connection, objects: Iterable[str]) -> dict[str, str]:
+    """The tiers in which these objects lie that are stored and within reach."""
+    sql = (
+        "SELECT o.tier FROM objects o JOIN tiers t ON t.name = o.tier"
+        " WHERE o.sha256 = ? AND o.state = 'stored' AND t.away = ''"
+    )
+    rows = ((sha256, db.execute(sql, (sha256,)).fetchone()) for sha256 in objects)
+    return {sha256: row[0] for sha256, row in rows if row is not None}
+
+
 # ------------------------------------------------------------------------------------------------ write
 
 
 def add(
-    db: sqlite3.Connection, model: Model, header: dict[str, Any], template: str, now: float, *, live: bool = False
-) -> Model:
+    db: sqlite3.Connection, model: Model, header: dict[str, Any], template: str, now: float, *, live: bool = False,
+    tier: str = HOME, placed: Collection[str] | None = None,
+) -> Model:  # fmt: skip
     """A new version of `model.name`, which may be new itself; with its number. `live`: the name means it from now on,
-    as it does of a first version. Raises `Conflict` if the name has these bytes already."""
+    as it does of a first version. `placed`: those of its objects that were stored in `tier` just now (None: all), the
+    others were there. Raises `Conflict` if the name has these bytes already."""
+    new_there = set(objects_of(model) if placed is None else placed)
     row = db.execute(
         "SELECT version FROM model_versions WHERE model = ? AND sha256 = ?", (model.name, model.sha256)
     ).fetchone()
     if row and (same := find(db, Reference(model.name, version=row[0]))).state != "stored":
-        restore(db, objects_of(model), now)
+        restore(db, new_there, tier, now)
         note(db, model.name, now, model.imported_by, "restored", same.version, model.origin)
         return find(db, Reference(model.name, version=same.version))
     if row:
@@ -156,11 +181,12 @@ def add(
         (new.name, number, new.sha256, _encoded(new), msgspec.json.encode(header).decode(), template),
     )
     for sha256, size in objects_of(new).items():
-        db.execute(
-            "INSERT INTO objects (sha256, bytes, added_at) VALUES (?, ?, ?)"
-            " ON CONFLICT (sha256) DO UPDATE SET state = 'stored'",
-            (sha256, size, now),
-        )
+        if sha256 in new_there:
+            db.execute(
+                "INSERT INTO objects (sha256, bytes, tier, added_at) VALUES (?, ?, ?, ?)"
+                " ON CONFLICT (sha256) DO UPDATE SET state = 'stored', tier = excluded.tier",
+                (sha256, size, tier, now),
+            )
         db.execute("INSERT INTO version_objects (model, version, sha256) VALUES (?, ?, ?)", (new.name, number, sha256))
     note(db, new.name, now, new.imported_by, "added", number, new.origin)
     if live or LIVE not in aliases(db, new.name):
@@ -210,22 +236,25 @@ def drop_alias(db: sqlite3.Connection, name: str, alias: str, now: float, by: st
     note(db, name, now, by, "alias-removed", version, alias)
 
 
-def drop(db: sqlite3.Connection, model: Model, now: float, by: str) -> list[str]:
-    """Take a version away with its aliases; the objects that nothing is made of any more."""
+def drop(db: sqlite3.Connection, model: Model, now: float, by: str) -> list[tuple[str, str]]:
+    """Take a version away with its aliases; the objects that nothing is made of any more, each with its tier."""
     mine = (model.name, model.version)
     db.execute("DELETE FROM model_aliases WHERE model = ? AND version = ?", mine)
+    db.execute("DELETE FROM loads WHERE model = ? AND version = ?", mine)
     db.execute("DELETE FROM version_objects WHERE model = ? AND version = ?", mine)
     db.execute("DELETE FROM model_versions WHERE model = ? AND version = ?", mine)
     note(db, model.name, now, by, "removed", model.version, model.sha256)
     free = [sha256 for sha256 in objects_of(model) if not made_of(db, sha256)]
-    db.executemany("DELETE FROM objects WHERE sha256 = ?", [(sha256,) for sha256 in free])
-    return free
+    sql = "DELETE FROM objects WHERE sha256 = ? RETURNING tier"
+    return [(sha256, row[0]) for sha256 in free for row in db.execute(sql, (sha256,)).fetchall()]
 
 
-def restore(db: sqlite3.Connection, objects: Iterable[str], now: float) -> None:
-    """These objects have their bytes again."""
+def restore(db: sqlite3.Connection, objects: Iterable[str], tier: str, now: float) -> None:
+    """These objects have their bytes again, in `tier`."""
     for sha256 in objects:
-        db.execute("UPDATE objects SET state = 'stored', verified_at = ? WHERE sha256 = ?", (now, sha256))
+        db.execute(
+            "UPDATE objects SET state = 'stored', tier = ?, verified_at = ? WHERE sha256 = ?", (tier, now, sha256)
+        )
 
 
 def note(db: sqlite3.Connection, name: str, at: float, by: str, what: str, version: int, detail: str) -> None:
@@ -238,5 +267,5 @@ def note(db: sqlite3.Connection, name: str, at: float, by: str, what: str, versi
 
 def _encoded(model: Model) -> str:
     """A version as it is kept: what other tables know of it is left out."""
-    plain = msgspec.structs.replace(model, aliases=(), versions=1, state="stored", tier="home")
+    plain = msgspec.structs.replace(model, aliases=(), versions=1, state="stored", tier=HOME)
     return msgspec.json.encode(plain).decode()

@@ -21,6 +21,8 @@ from core.nouns import ImportOptions, Model, ModelFile
 
 Progress = Callable[[str, int, int], None]
 """State, bytes done and bytes in all; may raise to end it."""
+Room = Callable[[int], Path]
+"""Promises room for so many bytes and gives the folder to fill, which is not there yet; raises if there is none."""
 DEFAULTS = {"temperature": (0.0, 5.0), "top_p": (0.0, 1.0), "top_k": (0.0, 1000.0), "min_p": (0.0, 1.0)}
 """What a version may be asked with where a request says nothing, with the least and the most."""
 HEADER_TEXT = 1000
@@ -36,7 +38,7 @@ class Source(NamedTuple):
     projector: Path | None = None
     adapters: tuple[Path, ...] = ()
     own: bool = False
-    """The files are Corral's own, on the disk of the models, and nobody writes to them: they are taken, not copied."""
+    """They lie in a folder of Corral's own, where nobody writes to them: on the same disk none is copied."""
     licence: str = ""
     """The word of where it comes from, for a file that says none."""
 
@@ -55,7 +57,7 @@ class Taking:
     def __init__(self, name: str, source: Source, options: ImportOptions, now: float, by: str) -> None:
         self._name, self._source, self._options, self._now, self._by = name, source, options, now, by
 
-    def take(self, work: Path, progress: Progress) -> Taken:
+    def take(self, room: Room, progress: Progress) -> Taken:
         """Raises `BadModel`, `NotFound`, `NoRoom`, `Invalid`, and what `progress` raises."""
         check_defaults(self._options.defaults)
         check_template(self._options.template)
@@ -80,10 +82,9 @@ class Taking:
             for n, header in enumerate(others):
                 _check_beside(header, names[len(own) + n], "mmproj" if source.projector and n == 0 else "adapter")
             total = sum(header["bytes"] for header in headers)
+            work = room(total)
             work.mkdir(mode=0o700, parents=True)
-            if not source.own:
-                files.check_room(work, total)
-            parts = _copy(fds, [*own, *beside], work, total, progress, taken=source.own)
+            parts = _copy(fds, (*own, *beside), work, total, progress, own=source.own)
         sha256 = object_of(parts[: len(own)])
         if source.expected and sha256 != source.expected:
             raise BadModel(
@@ -183,19 +184,19 @@ def _check_beside(header: dict[str, Any], name: str, kind: str) -> None:
 
 
 def _copy(
-    fds: Sequence[int], paths: Sequence[Path], work: Path, total: int, progress: Progress, *, taken: bool
-) -> list[ModelFile]:  # fmt: skip
+    fds: Sequence[int], sources: Sequence[Path], work: Path, total: int, progress: Progress, *, own: bool
+) -> list[ModelFile]:
     parts: list[ModelFile] = []
     before = 0
-    for path, fd in zip(paths, fds, strict=True):
+    for source, fd in zip(sources, fds, strict=True):
         progress("hashing", before, total)
 
-        def told(done: int, before: int = before) -> None:
-            progress("hashing", before + done, total)
+        def done(count: int, before: int = before) -> None:
+            progress("hashing", before + count, total)
 
-        target = work / path.name
-        digest = files.take_in(fd, path, target, told) if taken else files.copy_in(fd, target, told)
+        target = work / source.name
+        digest = files.take_in(fd, source, target, done) if own else files.copy_in(fd, target, done)
         size = os.fstat(fd).st_size
-        parts.append(ModelFile(name=path.name, bytes=size, sha256=digest))
+        parts.append(ModelFile(name=source.name, bytes=size, sha256=digest))
         before += size
     return parts

@@ -164,7 +164,10 @@ class Verifying:
                     if each[2] < row[0] and each[3] == "stored"
                 ]:
                     sha256 = todo[0][0]
+                    tier = await self._store.read(lambda db, it=sha256: tables.tier_of(db, it))  # type: ignore[misc]
                     how = await loop.run_in_executor(pool, self._look, *await self._parts(sha256))
+                    if how and await self._elsewhere(sha256, tier):
+                        continue  # it was moved, or its tier is not there any more: that is no fault of its bytes
                     await self._told(sha256, how)
             except _Cancelled:
                 state = "cancelled"
@@ -184,15 +187,22 @@ class Verifying:
     async def _parts(self, sha256: str) -> tuple[str, list[tuple[str, str]]]:
         """An object's hash, and its files with what each hash should be."""
 
-        def look(db: sqlite3.Connection) -> list[Model]:
+        def look(db: sqlite3.Connection) -> tuple[str, list[Model]]:
             made = tables.made_of(db, sha256)
-            return [m for m in tables.versions(db, made[0][0]) if m.version == made[0][1]] if made else []
+            tier = tables.tier_of(db, sha256)
+            return tier, [m for m in tables.versions(db, made[0][0]) if m.version == made[0][1]] if made else []
 
-        place = self._objects.place(sha256)
-        for model in await self._store.read(look):
+        tier, models = await self._store.read(look)
+        place = self._objects.place(sha256, tier)
+        for model in models:
             if tables.object_of(model.files) == sha256 and len(model.files) > 1:
                 return sha256, [(str(place / part.name), part.sha256) for part in model.files]
         return sha256, [(str(place), sha256)]
+
+    async def _elsewhere(self, sha256: str, tier: str) -> bool:
+        """Whether an object does not lie in this tier now, or that is not within reach."""
+        away = await self._catalog.tiers.here(tier)
+        return bool(away) or tier != await self._store.read(lambda db: tables.tier_of(db, sha256))
 
     def _look(self, sha256: str, parts: Sequence[tuple[str, str]]) -> str:
         """In a thread: "", `rotten` or `missing`."""
@@ -235,7 +245,8 @@ class Verifying:
             return
         async with self._objects.lock:
             if how == "rotten":
-                await asyncio.to_thread(self._objects.set_aside, sha256)
+                tier = await self._store.read(lambda db: tables.tier_of(db, sha256))
+                await asyncio.to_thread(self._objects.set_aside, sha256, tier)
             concerned = await self._store.transact(lambda db: self._concerns(db, sha256, how, now))
         for name in sorted({each.partition("@")[0] for each in concerned.versions}):
             await self._gate.record(
@@ -273,8 +284,9 @@ _WHY = {"rotten": "its bytes are not what they were: set aside", "missing": "its
 def _objects(db: sqlite3.Connection, names: set[str]) -> list[tuple[str, int, float, str]]:
     """Of these models: hash, bytes, when last verified, state."""
     sql = (
-        "SELECT DISTINCT o.sha256, o.bytes, coalesce(o.verified_at, 0), o.state, v.model FROM objects o"
-        " JOIN version_objects v ON v.sha256 = o.sha256 ORDER BY o.sha256"
+        "SELECT DISTINCT o.sha256, o.bytes, coalesce(o.verified_at, 0),"
+        " CASE WHEN o.state = 'stored' AND t.away != '' THEN 'away' ELSE o.state END, v.model FROM objects o"
+        " JOIN version_objects v ON v.sha256 = o.sha256 JOIN tiers t ON t.name = o.tier ORDER BY o.sha256"
     )
     found = {row[0]: (row[0], row[1], row[2], row[3]) for row in db.execute(sql) if row[4] in names}
     return list(found.values())

@@ -28,6 +28,7 @@ from core.client.nodes import NodeCalls
 from core.client.privacy import PrivacyCalls
 from core.client.pull import PullCalls
 from core.client.sizes import SizeCalls
+from core.client.tiers import TierCalls
 from core.client.transport import PREFIX, Transport, error_of, lives, query
 from core.client.usage import UsageCalls
 from core.errors import CorralError, Failed, NoDaemon, TimedOut
@@ -81,6 +82,7 @@ class Client(Transport):
         self.privacy = PrivacyCalls(self)
         self.proof = ProofCalls(self)
         self.pulls = PullCalls(self)
+        self.tiers = TierCalls(self)
         self.usage = UsageCalls(self)
 
     @classmethod

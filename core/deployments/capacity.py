@@ -49,6 +49,8 @@ class Capacity:
             if not low <= value <= high:
                 raise Invalid(f"{field} is {value}", f"it may be {low} to {high}", f"change --{field}")
         if not engine.abilities.starts:
+            if spec.tier:
+                raise Invalid(f"{spec.name} has no model here that could lie on {spec.tier}", todo="leave out --tier")
             check_url(spec.url)
             return msgspec.structs.replace(spec, replicas=min(1, spec.replicas)), None
         if spec.url:

@@ -20,6 +20,7 @@ from core.access import Effect
 from core.catalog import corrections
 from core.deployments import tables
 from core.deployments.ending import LOST, never_ran, of_ours, reason_of, signal_name
+from core.deployments.loading import Load
 from core.deployments.order import draw_up
 from core.deployments.picture import Picture
 from core.deployments.yard import Yard
@@ -67,6 +68,8 @@ class Launch:
         self._wake = wake
         self._save = save
         self._engine_name = engine
+        self._load: Load | None = None
+        """Of an adopted one nobody knows how long it took."""
         self._effect: Effect | None = None
         self._stop: Effect | None = None
         self._waits_since = _now()
@@ -116,7 +119,7 @@ class Launch:
             CORRAL, "replica.start", f"replica:{made.row.replica}", made.row.request, after=made.told, also=put
         )
         launch = cls(yard, picture, made.row, wake=wake, save=save, engine=wanted.spec.engine)
-        launch._effect = effect
+        launch._effect, launch._load = effect, Load(yard, wanted.exactly)
         return launch, made.order
 
     async def start(self, order: LaunchOrder) -> None:
@@ -124,6 +127,8 @@ class Launch:
         picture = self._picture
         picture.set(launch=order.id, threads=order.spec["threads"], pid=None, port=None, socket=None, next_try=None)
         picture.state("starting", "the process is being started")
+        if self._load is not None:
+            await self._load.begin()
         try:
             self.state = await self._yard.node.launch(order)
         except CorralError as error:
@@ -208,6 +213,8 @@ class Launch:
             self._silent_since = None
             picture.set(reason="")
             return LOOK_S
+        if self._load is not None:
+            self._load.ready()
         self.endpoint = endpoint
         self.routable = True
         yard.changed(picture.view)
@@ -271,6 +278,8 @@ class Launch:
 
         if await self._yard.store.transact(put):
             await self._yard.catalog.corrections.refresh()
+        if self._load is not None:
+            await self._load.record(self.engine.name)
         self._unsaved = False
 
     async def _measure(self) -> int:

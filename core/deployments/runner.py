@@ -39,6 +39,8 @@ class Runner:
         self._due = asyncio.get_running_loop().time() + self._left(row)
         self._anew = False
         self._saved_launch = row.launch if row else ""
+        self._starting = ""
+        """The version that a launch is being drawn up for."""
         self._owed = False
         """The database does not have its state yet, because a write failed."""
         self.gone = False
@@ -121,6 +123,17 @@ class Runner:
     def holds(self) -> bool:
         """Its reservation is taken: from the commit of its launch to its end."""
         return self._launch is not None
+
+    @property
+    def opens(self) -> str:
+        """The version (`chat@3`) whose files an engine is about to open; "" if none is."""
+        if self._launch is not None and self.view.state != "ready":
+            return f"{self.view.model}@{self.view.version}"
+        return self._starting
+
+    def look(self) -> None:
+        """Something that it may wait for has changed."""
+        self._wake.set()
 
     @property
     def limit(self) -> int:
@@ -231,9 +244,13 @@ class Runner:
                 self.picture.set(next_try=None)
                 self.picture.state("backoff", reason)
             return 5.0
-        self._launch, order = await Launch.commit(
-            self._yard, self.picture, wanted, wake=self._wake, save=self._save
-        )  # fmt: skip
+        self._starting = wanted.exactly
+        try:
+            self._launch, order = await Launch.commit(
+                self._yard, self.picture, wanted, wake=self._wake, save=self._save
+            )  # fmt: skip
+        finally:
+            self._starting = ""
         await self._launch.start(order)
         return 0 if self._launch.exit is not None else 0.1
 

@@ -129,6 +129,10 @@ class Deployments(Herd):
                 self._tell(runner)
                 group.create_task(self._live(runner))
 
+    def opening(self) -> set[str]:
+        """The versions (`chat@3`) whose files engines are about to open."""
+        return {runner.opens for runner in self._runners.values()}
+
     # ---------------------------------------------------------------------------------------- verbs
 
     async def seat(self, spec: DeploymentSpec) -> tuple[DeploymentSpec, Model | None, int]:
@@ -180,6 +184,8 @@ class Deployments(Herd):
         verb, subject = "deployments.create", f"deployment:{spec.name}"
         try:
             spec, model = await self._capacity.complete(spec)
+            if spec.tier and model is not None:
+                await self._catalog.moves.check(actor, model, spec.tier, spec.name)
         except CorralError as error:
             await self._gate.refuse(actor, verb, subject, request, str(error))
             raise
@@ -241,7 +247,9 @@ class Deployments(Herd):
         return self.get(name)
 
     async def turn(self, actor: Actor, request: str, name: str, verb: str) -> Deployment:
-        """`start`, `stop` or `restart` a deployment."""
+        """`start`, `stop` or `restart` a deployment. What could not be served is not ended to be started."""
+        if verb != "stop":
+            await self._servable(actor, request, name, verb)
         async with self._admitting:
             left, freed = await self._capacity.look(self._holdings(except_for=name)), self._touched(name)
             renewed = await self._renewed(name, left) if verb != "stop" else None
@@ -267,6 +275,17 @@ class Deployments(Herd):
             self._accept(wanted, anew=verb != "stop")
         return self.get(name)
 
+    async def _servable(self, actor: Actor, request: str, name: str, verb: str) -> None:
+        """Raises `Conflict`, recorded, where the bytes of what a deployment wants are not there."""
+        wanted = self._wanted.get(name)
+        if wanted is None or not self._engines.get(wanted.spec.engine).abilities.starts:
+            return
+        try:
+            await self._catalog.serving(wanted.spec.model)
+        except CorralError as error:
+            await self._gate.refuse(actor, f"deployments.{verb}", f"deployment:{name}", request, str(error))
+            raise
+
     async def _renewed(self, name: str, left: Room) -> tables.Wanted | None:
         """A deployment with the version that what it wants means now, and the plan of that; None: nothing to renew."""
         wanted = self._wanted.get(name)
@@ -286,6 +305,9 @@ class Deployments(Herd):
                 with contextlib.suppress(CorralError):
                     self._newer[name] = (await self._catalog.get(wanted.spec.model)).version
             self._derive(name)
+            if wanted.spec.tier:  # its version may have come to its tier
+                for runner in self._of(name):
+                    runner.look()
 
     async def rm(self, actor: Actor, request: str, name: str) -> None:
         """Remove a deployment; its replicas drain and end."""
@@ -377,6 +399,10 @@ class Deployments(Herd):
             return ""
         if why := self.sensitive.hinders(wanted.spec.name, self._node.name):
             return why
+        if tier := wanted.spec.tier:
+            why = await self._catalog.moves.ensure(wanted.exactly, tier, wanted.spec.name)
+            if why:
+                return why
         others = [
             Holding(plan_bytes=each.view.plan_bytes, anon_bytes=each.view.anon_bytes)
             for each in self._runners.values()

@@ -113,7 +113,9 @@ def has_model(db: sqlite3.Connection, model: Model) -> bool:
 def uses(db: sqlite3.Connection) -> list[Use]:
     """Which deployments need which versions of models."""
     return [
-        Use(each.spec.name, each.spec.model, each.version) for each in all_wanted(db) if each.spec.engine != "attach"
+        Use(each.spec.name, each.spec.model, each.version, each.spec.tier, each.wanted == "running")
+        for each in all_wanted(db)
+        if each.spec.engine != "attach"
     ]
 
 

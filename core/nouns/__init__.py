@@ -103,6 +103,7 @@ from core.nouns.models import (
 from core.nouns.nodes import Counters, NodeFacts, NodeLabels, NodeSample, ProcessSample
 from core.nouns.pull import PULL_ENDED, Pull, PullChoice, PullFile, PullPlan
 from core.nouns.report import AuditHistory, AuditReport
+from core.nouns.tiers import HOME, Demoted, LoadTime, MoveJob, Tier, TierChecked, TierDetail, TierFault, TierModel
 from core.nouns.usage import UsageReport, UsageRow, UsageSums
 
 API_VERSION = 1
@@ -112,6 +113,7 @@ __all__ = [
     "API_VERSION",
     "CORRAL",
     "ENDPOINTS",
+    "HOME",
     "NO_OPTIONS",
     "PULL_ENDED",
     "STRANGER",
@@ -152,6 +154,7 @@ __all__ = [
     "Counters",
     "DaemonStatus",
     "Decision",
+    "Demoted",
     "Deployment",
     "DeploymentSpec",
     "DevicePlan",
@@ -179,12 +182,14 @@ __all__ = [
     "Limit",
     "LimitView",
     "Limits",
+    "LoadTime",
     "LogText",
     "Mark",
     "Model",
     "ModelChange",
     "ModelFile",
     "ModelShape",
+    "MoveJob",
     "NewKey",
     "NodeFacts",
     "NodeLabels",
@@ -222,6 +227,11 @@ __all__ = [
     "Status",
     "Subject",
     "Team",
+    "Tier",
+    "TierChecked",
+    "TierDetail",
+    "TierFault",
+    "TierModel",
     "Turn",
     "UsageReport",
     "UsageRow",

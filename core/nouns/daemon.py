@@ -11,6 +11,7 @@ from core.nouns.deployments import Deployment, Replica
 from core.nouns.models import Model
 from core.nouns.nodes import NodeFacts, NodeSample
 from core.nouns.pull import Pull
+from core.nouns.tiers import MoveJob, Tier
 
 
 class DaemonStatus(Noun, frozen=True, kw_only=True):
@@ -117,11 +118,15 @@ class Picture(Noun, frozen=True, kw_only=True):
     me: Whoami | None = None
     """Who asked, and what he may do."""
     pulls: tuple[Pull, ...] = ()
+    tiers: tuple[Tier, ...] = ()
+    moves: tuple[MoveJob, ...] = ()
+    """Between tiers, the oldest first."""
 
 
 class Event(Noun, frozen=True, kw_only=True):
     """What happened. `type` is one of: daemon, deployment, deployment.gone, replica, replica.gone, model,
-    model.gone, sample, node, audit, access, chat, chat.gone, turn, import, pull, warning, resync.
+    model.gone, sample, node, audit, access, chat, chat.gone, turn, import, pull, tier, tier.gone, move, warning,
+    resync.
 
     `data` is the noun concerned in its JSON form. `resync` means: events were lost to you, read the picture anew.
     """

@@ -33,6 +33,8 @@ class DeploymentSpec(Noun, frozen=True, kw_only=True):
     """Serves /v1/embeddings."""
     rerank: bool = False
     """Serves /v1/rerank, and makes no answers: MODEL is a reranker."""
+    tier: str = ""
+    """Where its version must lie: it is moved there before it is started. Empty: wherever it lies."""
 
     @property
     def model_name(self) -> str:

@@ -14,6 +14,7 @@ from core.catalog import Catalog, Use, references, tables, template
 from core.catalog.references import Reference
 from core.errors import Conflict, CorralError, Invalid, NotAllowed, NotFound
 from core.nouns import ImportOptions, Model
+from core.store.migrate import find
 
 
 @pytest.fixture
@@ -264,11 +265,11 @@ async def test_what_an_older_program_stored_is_version_one_of_each_name(tmp_path
     (data,) = db.execute("SELECT data FROM model_versions").fetchone()
     migration = (Path(tables.__file__).parent / "migrations/0021_versions.sql").read_text()
     for table in ("version_objects", "model_aliases", "model_versions", "model_names", "model_changes", "objects",
-                  "verifications"):  # fmt: skip
+                  "verifications", "tier_reservations", "tiers", "loads"):  # fmt: skip
         db.execute(f"DROP TABLE {table}")
     db.executescript((Path(tables.__file__).parent / "migrations/0003_models.sql").read_text())
     db.execute("INSERT INTO models VALUES ('m', ?, ?)", (model.sha256, data))
-    db.execute("DELETE FROM migrations WHERE number = 21")
+    db.execute("DELETE FROM migrations WHERE number IN (21, 26)")
     db.commit()
     db.close()
     assert "DROP TABLE models" in migration
@@ -291,8 +292,8 @@ class Names(RuleBasedStateMachine):
     def begin(self) -> None:
         self.db = sqlite3.connect(":memory:", isolation_level=None)
         self.db.execute("PRAGMA foreign_keys=ON")
-        sql = (Path(tables.__file__).parent / "migrations/0021_versions.sql").read_text()
-        self.db.executescript("CREATE TABLE models (name TEXT, sha256 TEXT, data TEXT);" + sql)
+        for _, _, sql in find(("core.catalog",)):
+            self.db.executescript(sql)
         self.there: dict[str, dict[int, str]] = {}
         self.meant: dict[str, dict[str, int]] = {}
         self.last: dict[str, int] = {}

@@ -56,7 +56,7 @@ def check(verb: str, document: Any) -> None:
             assert right, f"{verb}: {name} is {value!r} and should be {fields[name]}"
 
 
-def test_the_documents_hold_what_is_promised_and_nothing_else(home: Path, sample: Path) -> None:
+def test_the_documents_hold_what_is_promised_and_nothing_else(home: Path, sample: Path, tmp_path: Path) -> None:
     check("version", ask("version"))
     deployed()
     check("ps", ask("ps"))
@@ -82,6 +82,14 @@ def test_the_documents_hold_what_is_promised_and_nothing_else(home: Path, sample
     check("models catalogue", ask("models", "catalogue"))
     check("models catalogue show", ask("models", "catalogue")["entries"])
     check("models catalogue show", ask("models", "catalogue", "show", "phi-4"))
+    tmp_path.chmod(0o700)
+    check("tiers ls", ask("tiers", "add", "fast", str(tmp_path), "--capacity", "1G"))
+    check("tiers ls", ask("tiers", "set", "fast", "--spill", "home"))
+    check("tiers ls", ask("tiers", "ls"))
+    check("tiers check", ask("tiers", "check"))
+    check("models loads", ask("models", "loads", "smollm2-135m"))
+    check("models move", ask("models", "move", "smollm2-135m", "--to", "fast"))
+    check("models move", ask("models", "moves"))
     turn = ask("chat", "chat", "Hi", "--max-tokens", "4")
     check("chat", turn)
     check("chat", ask("chats", "show", turn["chat"])["messages"])
@@ -161,7 +169,8 @@ def test_5_is_given_by_the_verbs_that_are_named(home: Path, sample: Path) -> Non
         "scale": ("scale", "d", "2"), "fit": ("fit", "smollm2-135m"),
     }  # fmt: skip
     others = {"models recommend", "models bench", "nodes bench"}
-    assert set(named) == {*verbs, *others, "models import", "models sample", "models pull"}  # these: tests/catalog
+    others |= {"models import", "models sample", "models pull", "models move"}  # these: tests/catalog
+    assert set(named) == {*verbs, *others}
     for verb in ("deploy", "start", "restart"):
         told = json.loads(corral(*verbs[verb], "--json", code=5))
         check("error", told)

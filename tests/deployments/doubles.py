@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from core.catalog import Serving
+from core.catalog.tiers import Loading
 from core.engines.base import Abilities, Availability, Command, Endpoint, Engine, Failure, Health, LaunchPlan
 from core.errors import Failed
 from core.nodes.base import ExitRecord, LaunchOrder, LaunchState, LogPiece, Node
@@ -186,8 +187,17 @@ class CorrectionsDouble:
         pass
 
 
+class LoadsDouble:
+    async def begin(self, reference: str) -> Loading:
+        return Loading(MODEL, None)
+
+    async def ready(self, loading: Loading, seconds: float, engine: str) -> None:
+        pass
+
+
 class CatalogDouble:
     corrections = CorrectionsDouble()
+    loads = LoadsDouble()
 
     async def get(self, name: str) -> Model:
         return MODEL

@@ -39,6 +39,10 @@ NOTHING = "nothing is deployed: corral deploy MODEL"
 @click.option("--embedding", is_flag=True, help="serve /v1/embeddings")
 @click.option("--rerank", is_flag=True, help="serve /v1/rerank: MODEL is a reranker")
 @click.option(
+    "--tier", callback=filled, shell_complete=named("tiers"),
+    help="where MODEL must lie: it is moved there first, and is not moved away while this runs",
+)  # fmt: skip
+@click.option(
     "--sensitive",
     "labels",
     multiple=True,
@@ -52,8 +56,8 @@ NOTHING = "nothing is deployed: corral deploy MODEL"
 @with_options
 def deploy(
     model: str, name: str | None, ctx: int, parallel: int, engine: str | None, threads: int, memory: int,
-    cache_type: str, replicas: int, url: str | None, embedding: bool, rerank: bool, labels: tuple[str, ...],
-    keys_of: tuple[str, ...], replace: bool, wait: bool, timeout: float,
+    cache_type: str, replicas: int, url: str | None, embedding: bool, rerank: bool, tier: str | None,
+    labels: tuple[str, ...], keys_of: tuple[str, ...], replace: bool, wait: bool, timeout: float,
 ) -> None:  # fmt: skip
     """Run MODEL. Under a name that exists the difference is shown and asked about; without a terminal, and with --yes,
     it needs --replace."""
@@ -61,6 +65,7 @@ def deploy(
         name=name or parted(model)[0], model=model, ctx=ctx, parallel=parallel,
         engine=engine or ("attach" if url else "xllamacpp"), threads=threads, memory=memory,
         cache_type=cache_type, replicas=replicas, url=url or "", embedding=embedding, rerank=rerank,  # type: ignore[arg-type]
+        tier=tier or "",
     )  # fmt: skip
 
     if keys_of and not labels:

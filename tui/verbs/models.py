@@ -10,7 +10,7 @@ import click
 import msgspec
 
 from core.client import Client
-from core.errors import Failed, Invalid, from_body
+from core.errors import CorralError, Failed, Invalid, from_body
 from core.nouns import DeploymentSpec, ImportJob, ImportOptions, Model, Plan, Speed, Split
 from tui.amounts import Size, Tokens, Whole
 from tui.command import Spread, Told, filled, named, options, run, with_options
@@ -24,6 +24,7 @@ ENDED = ("done", "failed", "cancelled")
 class Models(Spread):
     ELSEWHERE = {
         **dict.fromkeys(("versions", "alias", "diff", "history", "template", "note", "gc", "verify"), "versions"),
+        **dict.fromkeys(("move", "moves", "loads"), "tiers"),
         "catalogue": "catalogue",
         "corrections": "sizes",
         "bench": "modelbench",
@@ -74,7 +75,7 @@ def ls(versions: bool = False) -> None:
 @with_options
 def show(name: str) -> None:
     """All that is known of a model, or of one version: `chat`, `chat:previous`, `chat@3`."""
-    model = run(lambda client: client.model(name))
+    model, loads = run(lambda client: _with_loads(client, name))
     if options().json:
         as_json(model)
         return
@@ -92,10 +93,28 @@ def show(name: str) -> None:
         ("chat template", _template(model)), ("licence", model.licence or "not stated"),
         ("origin", model.origin), ("imported", f"{moment(model.imported_at)} by {model.imported_by}"),
         *((("notes", model.notes),) if model.notes else ()),
+        *(("loads", words) for words in loads),
     ):  # fmt: skip
         say(f"{key:<14} {line(value)}")
     for flag in model.flags:
         say(f"! {line(flag)}")
+
+
+async def _with_loads(client: Client, name: str) -> tuple[Model, list[str]]:
+    """A version, and how long it takes to load from each tier that was measured, or that it was launched from."""
+    model = await client.model(name)
+    try:
+        found = await client.tiers.loads(name)
+    except CorralError:  # it is told without
+        return model, []
+    words = []
+    for each in found:
+        told = [
+            f"{what} expected {s:.1f} s" for what, s in (("cold", each.cold_s), ("warm", each.warm_s)) if s is not None
+        ]
+        told += [f"measured {each.measured_s:.2f} s"] if each.measured_s is not None else []
+        words += [f"from {each.tier}: {', '.join(told)}"] if told else []
+    return model, words
 
 
 @models.command("import")

@@ -1,0 +1,170 @@
+"""A tier's folder: whether it may be one, the marker by which it is known again, and whether it is there now.
+
+An empty mount point looks like an empty tier. So a tier has a file with its id, and a folder without that file, or with
+another one's, is not the tier.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+from core.errors import Conflict, Failed, Invalid
+
+MARKER = ".corral-tier"
+MEMORY = "objects.json"
+"""What a sweep has left alone in it."""
+LARGEST = 4096
+"""Bytes of a marker."""
+
+
+class Marked(NamedTuple):
+    """What a marker says: the tier's id, its name and the database that it belongs to."""
+
+    id: str
+    name: str
+    database: str
+
+
+def check(path: Path, others: Iterable[tuple[str, Path]], engines: tuple[int, int] | None) -> None:
+    """Raises `Invalid` for what cannot be a tier's folder: a link, somebody else's, one that others may write, one in
+    `others` (with what they are) or around them, or one that `engines` (uid and gid) may not pass through."""
+    told = str(path)
+    if not path.is_absolute() or not told.isprintable():
+        raise Invalid(f"{told!a} is no full path", todo="give the whole path, from / on")
+    if not path.exists():
+        raise Invalid(f"{path} is not there", todo=f"make it: install -d -m {'711' if engines else '700'} {path}")
+    if path.resolve() != path:
+        raise Invalid(f"{path} leads elsewhere", f"it is {path.resolve()}", "name that path: links may be turned")
+    for what, other in others:
+        real = other.resolve()
+        if path == real or path.is_relative_to(real) or real.is_relative_to(path):
+            raise Invalid(f"{path} cannot be a tier", f"it is in, or around, {what} ({real})", "take another folder")
+    for each in (path, *path.parents):
+        _check_one(each, each.lstat(), engines, own=each == path)
+
+
+def _check_one(path: Path, found: os.stat_result, engines: tuple[int, int] | None, *, own: bool) -> None:
+    me = os.getuid()
+    if not stat.S_ISDIR(found.st_mode):
+        raise Invalid(f"{path} is no folder")
+    if found.st_uid not in (0, me):
+        raise Invalid(
+            f"{path} belongs to uid {found.st_uid}", "its owner could put other files in place of the models",
+            f"chown {me} {path}",
+        )  # fmt: skip
+    if found.st_mode & 0o022 and (own or not found.st_mode & stat.S_ISVTX):
+        raise Invalid(
+            f"{path} may be written by others (mode {stat.S_IMODE(found.st_mode):04o})",
+            "whoever may write there could put other files in place of the models", f"chmod go-w {path}",
+        )  # fmt: skip
+    if engines is not None and not _passes(found, *engines):
+        raise Invalid(
+            f"engines may not pass through {path} (mode {stat.S_IMODE(found.st_mode):04o})",
+            "they run as an account of their own", f"chmod o+x {path}",
+        )  # fmt: skip
+
+
+def _passes(found: os.stat_result, uid: int, gid: int) -> bool:
+    if found.st_uid == uid:
+        return bool(found.st_mode & stat.S_IXUSR)
+    return bool(found.st_mode & (stat.S_IXGRP if found.st_gid == gid else stat.S_IXOTH))
+
+
+def marked(path: Path) -> Marked | None:
+    """What the marker there says; None without one. Raises OSError, and ValueError for one that is broken."""
+    try:
+        fd = os.open(path / MARKER, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except FileNotFoundError:
+        return None
+    try:
+        found = json.loads(os.read(fd, LARGEST))
+    finally:
+        os.close(fd)
+    if not isinstance(found, dict) or not all(isinstance(found.get(key), str) for key in Marked._fields):
+        raise ValueError("it is no marker of Corral")
+    return Marked(found["id"], found["name"], found["database"])
+
+
+def mark(path: Path, new: Marked, *, take_over: bool) -> None:
+    """Make the folder a tier. Raises `Conflict` for one of another database, unless it is taken over, and `Failed`."""
+    try:
+        there = marked(path)
+    except (OSError, ValueError) as error:
+        raise Failed(f"the marker in {path} cannot be read", str(error), f"look at {path / MARKER}") from error
+    if there is not None and not take_over:
+        raise Conflict(
+            f"{path} is a tier already", f"it is {there.name} of the database {there.database}",
+            "if no daemon uses it any more, say --take-over: its files stay, and belong to nothing at first",
+        )  # fmt: skip
+    try:
+        for below in ("incoming", "quarantine"):
+            (path / below).mkdir(mode=0o700, exist_ok=True)
+        fresh = path / f"{MARKER}.new"
+        fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+        try:
+            os.write(fd, json.dumps(new._asdict()).encode() + b"\n")
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        fresh.rename(path / MARKER)
+        sync(path)
+    except OSError as error:
+        raise Failed(f"{path} cannot be made a tier", error.strerror or str(error)) from error
+
+
+def unmark(path: Path) -> None:
+    """It is no tier any more; what else lies there stays. Raises OSError."""
+    (path / MARKER).unlink(missing_ok=True)
+    for below in ("incoming", "quarantine", "objects"):
+        for each in sorted((path / below).glob("*")) if below == "objects" else ():
+            _drop(each)
+        _drop(path / below)
+    (path / MEMORY).unlink(missing_ok=True)
+    sync(path)
+
+
+def _drop(folder: Path) -> None:
+    """Remove an empty folder."""
+    try:
+        folder.rmdir()
+    except OSError:
+        return
+
+
+def look(path: Path, id: str) -> str:
+    """Why the tier is not there now; "" if it is."""
+    try:
+        found = path.lstat()
+        if not stat.S_ISDIR(found.st_mode):
+            return f"{path} is no folder"
+        if found.st_uid not in (0, os.getuid()):
+            return f"{path} belongs to uid {found.st_uid} now"
+        there = marked(path)
+    except FileNotFoundError:
+        return f"{path} is not there"
+    except OSError as error:
+        return f"{path} cannot be read: {error.strerror or error}"
+    except ValueError:
+        return f"the marker in {path} is broken"
+    if there is None:
+        return f"{path} has no marker: nothing is mounted there, or something else"
+    return "" if there.id == id else f"{path} is another tier now"
+
+
+def read_only(path: Path) -> bool:
+    """Whether it takes no changes. Raises OSError."""
+    return bool(os.statvfs(path).f_flag & os.ST_RDONLY) or not os.access(path, os.W_OK | os.X_OK)
+
+
+def sync(folder: Path) -> None:
+    """Have the names in a folder on the disk. Raises OSError."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -1,0 +1,187 @@
+"""The space of tiers: promised before the first byte is written, so that no capacity and no disk is given out twice.
+
+What is promised to imports and moves stands in the database beside what is stored, and an object is stored in the same
+transaction in which its reservation ends. Reservations end with their daemon: what it was doing begins anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import shutil
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from core.amounts import size_said
+from core.catalog import files, sweep
+from core.catalog.objects import Objects
+from core.catalog.tiers import folder, tables
+from core.errors import Conflict, CorralError, NoRoom, StoreError
+from core.nouns import HOME
+from core.store import Store
+
+log = logging.getLogger(__name__)
+
+
+class Away(Conflict):
+    """The tier is not there, or takes no changes."""
+
+
+class Reservation:
+    """`bytes` of a tier for one thing. `wrote` may be set from any thread: what is written of them counts on the disk
+    already."""
+
+    def __init__(self, id: str, tier: str, bytes: int, device: int, wrote: int = 0) -> None:
+        self.id, self.tier, self.bytes, self.device, self.wrote = id, tier, bytes, device, wrote
+
+    @property
+    def left(self) -> int:
+        """Bytes that it will still take of its disk."""
+        return max(0, self.bytes - self.wrote)
+
+
+class Disk(NamedTuple):
+    """What a tier's disk has. `aside`: bytes in the tier that no model needs."""
+
+    device: int
+    free: int
+    aside: int
+
+
+class Ledger:
+    """Only the tiers make one."""
+
+    def __init__(
+        self, store: Store, objects: Objects, memory: Callable[[str], Path], clock: Callable[[], float]
+    ) -> None:
+        self._store, self._objects, self._memory, self._clock = store, objects, memory, clock
+        self._live: dict[str, Reservation] = {}
+        self._owed: list[str] = []
+        """Reservations that ended while the database took nothing."""
+        self._lock = asyncio.Lock()
+
+    @property
+    def live(self) -> set[str]:
+        """The ids of what is on its way."""
+        return set(self._live)
+
+    def disk(self, tier: str) -> Disk:
+        """In a thread. Raises OSError."""
+        path = self._objects.folders[tier]
+        aside = sum(_size(each) for each in _below(self._objects.quarantine_of(tier)))
+        for sha256 in sweep.kept(self._memory(tier), self._store.database_id):
+            aside += _size(self._objects.place(sha256, tier))
+        return Disk(path.stat().st_dev, shutil.disk_usage(path).free, aside)
+
+    def left(self, disk: Disk) -> int:
+        """What a disk still takes beside what is promised on it; on the one with the database some is kept."""
+        promised = sum(each.left for each in self._live.values() if each.device == disk.device)
+        spare = files.SPARE if disk.device == self._objects.home.stat().st_dev else 0
+        return max(0, disk.free - promised - spare)
+
+    # ---------------------------------------------------------------------------------------- promise
+
+    async def find(self, first: str, size: int, id: str, what: str, *, lies_on: int = -1) -> Reservation:
+        """Reserve in `first`, or in the tier to which it spills. Raises `NoRoom` and `Away` of the first one."""
+        tier, tried, failed = first, set[str](), list[CorralError]()
+        while tier and tier not in tried:
+            tried.add(tier)
+            try:
+                return await self.reserve(tier, size, id, what, lies_on=lies_on)
+            except (NoRoom, Away) as error:
+                failed.append(error)
+            tier = await self._store.read(lambda db, name=tier: tables.one(db, name).spill)  # type: ignore[misc]
+        if len(failed) > 1:
+            failed[0].why += "; nor is there in " + ", ".join(sorted(tried - {first}))
+        raise failed[0]
+
+    async def reserve(self, tier: str, size: int, id: str, what: str, *, lies_on: int = -1) -> Reservation:
+        """Promise `size` bytes. `lies_on`: the device that has these bytes already, for what is only given another
+        place. Raises `NoRoom`, `Away`, `NotFound`."""
+        async with self._lock:
+            row = await self._store.read(lambda db: tables.one(db, tier))
+            disk = await asyncio.to_thread(self._look, row)
+            wrote = size if disk.device == lies_on else 0
+            self._check_disk(row.name, size - wrote, disk, what)
+            owed, self._owed = self._owed, []
+
+            def put(db: sqlite3.Connection) -> None:
+                for each in owed:
+                    tables.release(db, each)
+                check_capacity(db, tables.one(db, tier), size, disk.aside, what)
+                tables.reserve(db, id, tier, size, what, self._clock())
+
+            await self._store.transact(put)
+            made = self._live[id] = Reservation(id, tier, size, disk.device, wrote)
+            return made
+
+    async def release(self, reservation: Reservation) -> None:
+        """What it was for is stored, or given up."""
+        self._live.pop(reservation.id, None)
+        try:
+            await self._store.transact(lambda db: tables.release(db, reservation.id))
+        except StoreError as error:
+            self._owed.append(reservation.id)
+            log.error("the space of %s in %s is not given back yet: %s", reservation.id, reservation.tier, error)
+
+    def _look(self, row: tables.Row) -> Disk:
+        """In a thread. Raises `Away`."""
+        path = self._objects.folders[row.name]
+        try:
+            if row.name == HOME:
+                path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            elif why := folder.look(path, row.id):
+                raise Away(f"the tier {row.name} is not there", why, "mount it, or name another tier")
+            if folder.read_only(path):
+                raise Away(f"the tier {row.name} takes no changes", f"{path} is read-only", "name another tier")
+            return self.disk(row.name)
+        except OSError as error:
+            raise Away(f"the tier {row.name} cannot be used", error.strerror or str(error)) from error
+
+    def _check_disk(self, tier: str, size: int, disk: Disk, what: str) -> None:
+        left = self.left(disk)
+        if size > left:
+            kept = f" beside {size_said(files.SPARE)} that are kept" if self._is_home(disk) else ""
+            raise NoRoom(
+                f"there is no room for {what}",
+                f"it takes {size_said(size)}, and the disk of {tier} has {size_said(left)} left{kept}",
+                "remove or move a model, or make room on the disk", tier=tier, bytes=size, left=left,
+            )  # fmt: skip
+
+    def _is_home(self, disk: Disk) -> bool:
+        return disk.device == self._objects.home.stat().st_dev
+
+
+def check_capacity(db: sqlite3.Connection, row: tables.Row, size: int, aside: int, what: str) -> None:
+    """Raises `NoRoom` if a tier's capacity does not take `size` more bytes."""
+    if not row.capacity:
+        return
+    held, promised = tables.stored(db, row.name)[1], tables.reserved(db, row.name)
+    left = max(0, row.capacity - held - promised - aside)
+    if size > left:
+        raise NoRoom(
+            f"there is no room for {what}",
+            f"it takes {size_said(size)}; of {size_said(row.capacity)} of {row.name} {size_said(held)} are stored,"
+            f" {size_said(promised)} promised and {size_said(aside)} set aside",
+            f"move a model out of it, or say `corral tiers set {row.name} --capacity SIZE`",
+            tier=row.name, bytes=size, left=left,
+        )  # fmt: skip
+
+
+def _below(path: Path) -> list[Path]:
+    try:
+        return list(path.iterdir())
+    except FileNotFoundError:
+        return []
+
+
+def _size(path: Path) -> int:
+    """Of a file, or of the files in a folder; 0 for what has gone."""
+    try:
+        if path.is_dir():
+            return sum(each.lstat().st_size for each in path.iterdir())
+        return path.lstat().st_size
+    except FileNotFoundError:
+        return 0

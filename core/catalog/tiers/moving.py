@@ -1,0 +1,370 @@
+"""Moves between tiers: jobs that copy a version, switch over in one transaction, and only then remove the old copy.
+
+A kill at any point leaves one good copy. Before the switch the row says the old tier, and what lies in the new one is a
+rest that the next start removes; after it the row says the new tier, whose copy was read back, and the old one is the
+rest. A running replica keeps the old file open until it restarts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import shutil
+import sqlite3
+import threading
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+import msgspec
+
+from core.access import Effect, Gate
+from core.catalog import references
+from core.catalog import tables as versions
+from core.catalog.objects import Objects
+from core.catalog.tiers import tables
+from core.catalog.tiers.copying import Cancelled, Copying
+from core.catalog.tiers.ledger import Away, Reservation
+from core.catalog.tiers.service import Tiers
+from core.errors import Conflict, CorralError, Failed, NoRoom, NotAllowed, NotFound
+from core.events import Bus
+from core.nouns import CORRAL, Actor, Model, ModelFile, MoveJob
+from core.store import Store
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+JOBS_KEPT = 50
+ENDED = ("done", "failed", "cancelled")
+PROGRESS_S = 0.2
+FREE_S = 0.2
+"""Between two looks whether anybody is about to open the old copy."""
+AGAIN_S = 30.0
+"""After a move that a deployment waits for has failed."""
+
+
+class Piece(NamedTuple):
+    """An object to be moved, and where it lies."""
+
+    sha256: str
+    tier: str
+    parts: tuple[ModelFile, ...]
+
+    @property
+    def bytes(self) -> int:
+        return sum(part.bytes for part in self.parts)
+
+
+class Need(NamedTuple):
+    """A deployment and the tier that it needs its version in; `runs`: it should run now."""
+
+    deployment: str
+    tier: str
+    runs: bool
+
+
+class Moves:
+    """Jobs by id. `needing` tells who needs a version, `loading` the versions (`chat@3`) that engines are about to
+    open. `close` ends those that run; what they left is removed by the next start."""
+
+    def __init__(
+        self, store: Store, gate: Gate, objects: Objects, tiers: Tiers, bus: Bus, *, clock: Callable[[], float],
+        needing: Callable[[sqlite3.Connection, Model], Sequence[Need]], tell: Callable[[str], Awaitable[None]],
+    ) -> None:  # fmt: skip
+        self._store, self._gate, self._objects, self._tiers, self._bus = store, gate, objects, tiers, bus
+        self._clock, self._needing, self._tell = clock, needing, tell
+        self.loading: Callable[[], set[str]] = set
+        self._jobs: dict[str, MoveJob] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._stop: dict[str, threading.Event] = {}
+        self._busy: dict[str, str] = {}
+        """By object, the job that moves it."""
+        self._failed: dict[tuple[str, str], tuple[float, str]] = {}
+        """By version and tier, when a move for a deployment failed last, and why."""
+        self._closing = False
+        self._loop = asyncio.get_running_loop()
+
+    # ---------------------------------------------------------------------------------------- begin
+
+    async def start(
+        self, actor: Actor, request: str, wanted: str, to: str, *, why: str = "", spill: bool = True
+    ) -> MoveJob:
+        """Begin to move the version that is meant to a tier, or, with `spill`, where that one spills to. Raises
+        `NotFound`, `NotAllowed`, `NoRoom`, `Away`, and `Conflict` where nothing is to move or somebody needs it where
+        it is; each is recorded."""
+        subject = f"model:{references.base(wanted)}"
+        id = secrets.token_hex(6)
+        try:
+            if self._closing:
+                raise Conflict("nothing is moved now", "the daemon ends", "say it again to the next one")
+            self._gate.require(actor, "models.move", subject)
+            meant = references.split(wanted)
+            model = await self._store.read(lambda db: versions.find(db, meant))
+            self._gate.require(actor, "tiers.read", f"tier:{to}")
+            pieces = await self._store.read(lambda db: self._pieces(db, actor, model, to))
+            if not pieces:
+                raise Conflict(f"{model.reference} is on {to} already", "nothing is moved")
+            size = sum(piece.bytes for piece in pieces)
+            reserve = self._tiers.ledger.find if spill else self._tiers.ledger.reserve
+            space = await reserve(to, size, id, model.reference)
+        except CorralError as error:
+            await self._gate.refuse(actor, "models.move", subject, request, str(error))
+            raise
+        pieces = [piece for piece in pieces if piece.tier != space.tier]
+        if not pieces:
+            await self._tiers.ledger.release(space)
+            raise NoRoom(
+                f"{to} has no room for {model.reference}", f"{space.tier}, to which it spills, is where it lies",
+                f"move something out of {to}",
+            )  # fmt: skip
+        if busy := next((self._busy[piece.sha256] for piece in pieces if piece.sha256 in self._busy), ""):
+            await self._tiers.ledger.release(space)
+            raise Conflict(f"{self._jobs[busy].model} is on its way to {self._jobs[busy].to_tier}", todo="wait for it")
+        job = MoveJob(
+            id=id, model=model.reference, from_tier=pieces[0].tier, to_tier=space.tier, asked=to, state="waiting",
+            bytes_total=sum(piece.bytes for piece in pieces), by=actor.name, why=why, started_at=self._clock(),
+        )  # fmt: skip
+        self._keep(job)
+        self._busy |= dict.fromkeys((piece.sha256 for piece in pieces), id)
+        self._tasks[id] = asyncio.create_task(self._carry_out(job, actor, request, model, pieces, space))
+        return job
+
+    def _pieces(self, db: sqlite3.Connection, actor: Actor, model: Model, to: str, but: str = "") -> list[Piece]:
+        """What of a version is not in `to` yet. `but`: a deployment whose need is about to change."""
+        tables.one(db, to)
+        needed = [each for each in self._needing(db, model) if each.runs and each.tier == model.tier != to]
+        needed = [each for each in needed if each.deployment != but]
+        if needed:
+            names = ", ".join(each.deployment for each in needed)
+            raise Conflict(
+                f"{model.reference} is needed on {model.tier}", f"by {names}", "deploy that without --tier first"
+            )
+        beside = (*((model.projector,) if model.projector else ()), *model.adapters)
+        found = [(versions.object_of(model.files), model.files), *((each.sha256, (each,)) for each in beside)]
+        lying, pieces = versions.lying(db, [sha256 for sha256, _ in found]), []
+        for sha256, parts in found:
+            if sha256 not in lying:
+                state = model.state if model.state != "stored" else "missing"
+                raise Conflict(f"{model.reference} cannot be moved", f"it is {state}", "see `corral models versions`")
+            if lying[sha256] != to:
+                pieces.append(Piece(sha256, lying[sha256], parts))
+        others = {name for piece in pieces for name, _ in versions.made_of(db, piece.sha256)} - {model.name}
+        denied = [each for each in sorted(others) if not self._gate.may(actor, "models.move", f"model:{each}")]
+        if denied:
+            seen = [each for each in denied if self._gate.may(actor, "models.read", f"model:{each}")]
+            raise NotAllowed(
+                f"{model.reference} is made of the same bytes as other models",
+                f"{actor.name} may not models.move on " + (", ".join(seen) or "those"),
+            )
+        return pieces
+
+    async def ensure(self, reference: str, tier: str, deployment: str) -> str:
+        """Have a version in the tier that a deployment needs; why it has to wait, "" if it is there. Raises
+        `NotFound`."""
+        model = await self._store.read(lambda db: versions.find(db, references.split(reference)))
+        if why := await self._tiers.here(tier):
+            return f"waits for the tier {tier}: {why}"
+        lying = await self._store.read(lambda db: versions.lying(db, versions.objects_of(model)))
+        if lying and set(lying.values()) == {tier}:
+            return ""
+        for job in self._jobs.values():
+            if job.state not in ENDED and job.model == reference:
+                return f"waits until {reference} is on {tier}: {said(job)}"
+        at, why = self._failed.get((reference, tier), (0.0, ""))
+        if self._loop.time() - at < AGAIN_S and why:
+            return f"waits for the tier {tier}: {why}"
+        try:
+            request = f"auto-{secrets.token_hex(5)}"
+            cause = f"the deployment {deployment} needs it there"
+            job = await self.start(CORRAL, request, reference, tier, why=cause, spill=False)
+        except CorralError as error:
+            self._failed[reference, tier] = (self._loop.time(), str(error))
+            return f"waits for the tier {tier}: {error}"
+        return f"waits until {reference} is on {tier}: {said(job)}"
+
+    async def check(self, actor: Actor, model: Model, tier: str, deployment: str) -> None:
+        """Whether a deployment may need a version in a tier. Raises `NotFound`, `Away`, `NotAllowed`, `NoRoom`."""
+        self._gate.require(actor, "tiers.read", f"tier:{tier}")
+        if why := await self._tiers.here(tier):
+            raise Away(f"the tier {tier} is not there", why, "mount it, or deploy without --tier")
+        pieces = await self._store.read(lambda db: self._pieces(db, actor, model, tier, deployment))
+        if pieces:
+            self._gate.require(actor, "models.move", f"model:{model.name}")
+            id = f"look-{secrets.token_hex(4)}"
+            size = sum(piece.bytes for piece in pieces)
+            await self._tiers.ledger.release(await self._tiers.ledger.reserve(tier, size, id, model.reference))
+
+    # ---------------------------------------------------------------------------------------- jobs
+
+    def ls(self) -> list[MoveJob]:
+        """Those that this daemon knows of, oldest first."""
+        return list(self._jobs.values())
+
+    def job(self, id: str) -> MoveJob:
+        """Raises `NotFound`."""
+        if id not in self._jobs:
+            raise NotFound(f"no move {id!r}")
+        return self._jobs[id]
+
+    async def cancel(self, actor: Actor, id: str) -> MoveJob:
+        """End a move; the version stays where it was. One that has switched over goes on to its end."""
+        self._gate.require(actor, "models.move", f"model:{self.job(id).name}")
+        self._stop[id].set()
+        if id in self._tasks:
+            await asyncio.wait({self._tasks[id]}, timeout=30)
+        return self.job(id)
+
+    async def ended(self, id: str) -> MoveJob:
+        """The job when it has ended."""
+        if id in self._tasks:
+            await asyncio.wait({self._tasks[id]})
+        return self.job(id)
+
+    async def close(self) -> None:
+        self._closing = True
+        for id in list(self._tasks):
+            self._stop[id].set()
+        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+
+    def _keep(self, job: MoveJob) -> None:
+        for old in [id for id in self._jobs if id not in self._tasks][: max(0, len(self._jobs) - JOBS_KEPT + 1)]:
+            del self._jobs[old]
+            del self._stop[old]
+        self._jobs[job.id], self._stop[job.id] = job, threading.Event()
+        self._publish(job)
+
+    def _publish(self, job: MoveJob) -> None:
+        self._bus.publish("move", f"move:{job.id}", job)
+
+    def _set(self, id: str, **fields: object) -> None:
+        job = self._jobs[id]
+        if job.state not in ENDED:
+            self._jobs[id] = msgspec.structs.replace(job, **fields)
+            self._publish(self._jobs[id])
+
+    # ---------------------------------------------------------------------------------------- carry out
+
+    async def _carry_out(
+        self, job: MoveJob, actor: Actor, request: str, model: Model, pieces: list[Piece], space: Reservation
+    ) -> None:
+        effect: Effect | None = None
+        work = self._objects.incoming_of(space.tier) / job.id
+        subject = f"model:{model.name}"
+        try:
+            effect = await self._gate.intent(
+                actor, "models.move", subject, request, before={"version": model.version, "tier": job.from_tier},
+                after={"version": model.version, "tier": space.tier, "bytes": job.bytes_total}, reason=job.why,
+            )  # fmt: skip
+            copying = Copying(self._progress(job.id, space), self._stop[job.id])
+            for piece in pieces:
+                source = self._objects.place(piece.sha256, piece.tier)
+                await whole(asyncio.to_thread(copying.copy, source, piece.parts, work / piece.sha256))
+            moved = await whole(self._switch(effect, model, pieces, space))
+            await self._free(job, model, moved, space.tier)
+            self._set(job.id, state="done", bytes_done=job.bytes_total)
+            await self._gate.outcome(effect, "done", after={"tier": space.tier, "version": model.version})
+        except Cancelled:
+            self._set(job.id, state="cancelled")
+            if effect is not None:
+                await self._gate.outcome(effect, "interrupted", reason="cancelled")
+        except Exception as error:
+            # Anything: a move that broke must end, and its intent must have an outcome.
+            told = error if isinstance(error, CorralError) else Failed("the move failed", str(error))
+            self._set(job.id, state="failed", error=told.body())
+            if why := job.why:
+                self._failed[job.model, job.asked] = (self._loop.time(), str(told))
+                log.error("%s is not moved to %s, though %s: %s", job.model, job.asked, why, told)
+            if effect is not None:
+                await self._gate.outcome(effect, "failed", reason=str(told))
+        finally:
+            await whole(self._clear(job, work, pieces, space))
+
+    async def _clear(self, job: MoveJob, work: Path, pieces: list[Piece], space: Reservation) -> None:
+        await asyncio.to_thread(shutil.rmtree, work, True)
+        await self._tiers.ledger.release(space)
+        for piece in pieces:
+            self._busy.pop(piece.sha256, None)
+        self._tasks.pop(job.id, None)
+        for tier in {job.from_tier, job.to_tier}:
+            await self._tiers.publish(tier)
+        await self._tell(job.name)
+
+    def _progress(self, id: str, space: Reservation) -> Callable[[str, int], None]:
+        """From any thread."""
+        last: tuple[str, float] = ("", 0.0)
+
+        def progress(state: str, done: int) -> None:
+            nonlocal last
+            if state == "copying":
+                space.wrote = done
+            now = time.monotonic()
+            if state != last[0] or now - last[1] >= PROGRESS_S:
+                last = (state, now)
+                self._loop.call_soon_threadsafe(lambda: self._set(id, state=state, bytes_done=done))
+
+        return progress
+
+    async def _switch(self, effect: Effect, model: Model, pieces: list[Piece], space: Reservation) -> list[Piece]:
+        """Each copy to its place and, in one transaction, each row over to it; what was moved."""
+        work = self._objects.incoming_of(space.tier) / space.id
+
+        def put(db: sqlite3.Connection) -> tuple[list[Piece], object, object]:
+            moved = [each for each in pieces if tables.rehouse(db, each.sha256, each.tier, space.tier)]
+            if not moved:
+                raise Conflict(f"{model.reference} is not there any more", "it was removed meanwhile")
+            tables.release(db, space.id)
+            made = sorted({pair for each in moved for pair in versions.made_of(db, each.sha256)})
+            for name, number in made:
+                words = f"from {moved[0].tier} to {space.tier}"
+                versions.note(db, name, self._clock(), effect.actor.name, "moved", number, words)
+            told = {"tier": space.tier, "versions": [f"{name}@{number}" for name, number in made]}
+            return moved, {"tier": moved[0].tier}, told
+
+        async with self._objects.lock:
+            placed: list[Piece] = []
+            try:
+                for piece in pieces:
+                    if not self._objects.place(piece.sha256, space.tier).exists():
+                        placed.append(piece)
+                    await asyncio.to_thread(
+                        self._objects.put, piece.sha256, space.tier, piece.parts, work / piece.sha256
+                    )
+                return await self._gate.act(
+                    effect.actor, "models.tier", effect.object, effect.request, put, permission="models.move"
+                )
+            finally:
+                places = await self._store.read(tables.places)
+                for piece in placed:
+                    if places.get(piece.sha256) != space.tier:
+                        await asyncio.to_thread(self._objects.remove, piece.sha256, space.tier)
+
+    async def _free(self, job: MoveJob, model: Model, moved: list[Piece], tier: str) -> None:
+        """Remove the old copies, once no engine is about to open them: what one has open it keeps."""
+        self._set(job.id, state="freeing", bytes_done=0)
+        while self.loading() & {model.reference}:
+            if self._closing:  # the next start removes them
+                return
+            await asyncio.sleep(FREE_S)
+        async with self._objects.lock:
+            places = await self._store.read(tables.places)
+            for piece in moved:
+                if places.get(piece.sha256) != piece.tier and self._objects.place(piece.sha256, tier).exists():
+                    await asyncio.to_thread(self._objects.remove, piece.sha256, piece.tier)
+
+
+def said(job: MoveJob) -> str:
+    """How far a move is."""
+    part = f" {100 * job.bytes_done // job.bytes_total} %" if job.bytes_total and job.bytes_done else ""
+    return f"{job.state}{part}"
+
+
+async def whole(work: Awaitable[T]) -> T:
+    """What `work` gives, also where the caller is cancelled: that is told when it has ended."""
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.gather(task, return_exceptions=True)
+        raise

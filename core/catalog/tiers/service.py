@@ -1,0 +1,372 @@
+"""Tiers: the folders that models lie in, which of them are there, what they hold and by which rules."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import secrets
+import shutil
+import sqlite3
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from core.access import Gate
+from core.catalog import tables as versions
+from core.catalog.objects import Objects
+from core.catalog.sweep import lying, sweep
+from core.catalog.tiers import checking, folder, speed, tables
+from core.catalog.tiers.inthread import in_a_thread
+from core.catalog.tiers.ledger import Away, Disk, Ledger
+from core.catalog.tiers.rules import Rules, ruled, said, told
+from core.errors import Conflict, CorralError, Invalid, NotFound
+from core.events import Bus
+from core.nouns import HOME, Actor, Tier, TierChecked
+from core.paths import Paths
+from core.store import Store
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+LOOK_S = 2.0
+"""Between two looks at whether the tiers are there."""
+ANSWER_S = 5.0
+"""A folder that has not answered for so long is not there: a file server that is gone answers nothing at all."""
+MOST = 32
+"""Tiers, at most."""
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+
+
+class Tiers:
+    """The service that owns the noun. `engines`: uid and gid of the account that opens models, where that is another
+    one. `tell` has those who watch see what a name means now."""
+
+    def __init__(
+        self, store: Store, gate: Gate, objects: Objects, paths: Paths, bus: Bus, *, clock: Callable[[], float],
+        engines: tuple[int, int] | None, tell: Callable[[str], Awaitable[None]],
+    ) -> None:  # fmt: skip
+        self._store, self._gate, self._objects, self._paths, self._bus = store, gate, objects, paths, bus
+        self._clock, self._engines, self._tell = clock, engines, tell
+        self._rows: dict[str, tables.Row] = {}
+        self._looks: dict[str, asyncio.Future[str]] = {}
+        """Folders that have not answered yet."""
+        self.ledger = Ledger(store, objects, self._memory, clock)
+
+    # ---------------------------------------------------------------------------------------- its life
+
+    async def start(self) -> None:
+        """Read which tiers there are, look which are there, and remove what a dead daemon left in them."""
+        await self._store.transact(tables.release_all)
+        await self._reread()
+        for row in list(self._rows.values()):
+            await self._see(row, await self._why_away(row))
+        for row in self._rows.values():
+            if not row.away:
+                await self.tidy(row.name)
+
+    async def run(self) -> None:
+        """Look whether they are there, until cancelled."""
+        while True:
+            await asyncio.sleep(LOOK_S)
+            for row in list(self._rows.values()):
+                if row.name == HOME:
+                    continue
+                try:
+                    await self._see(row, await self._why_away(row), tidy=True)
+                except CorralError as error:
+                    log.error("tier %s: %s", row.name, error)
+                except OSError as error:
+                    log.error("tier %s: %s", row.name, error)
+
+    async def _reread(self) -> None:
+        self._rows = {row.name: row for row in await self._store.read(tables.rows)}
+        for name, row in self._rows.items():
+            if name != HOME:
+                self._objects.folders[name] = Path(row.path)
+        for name in self._objects.folders.keys() - self._rows.keys():
+            del self._objects.folders[name]
+
+    async def _see(self, row: tables.Row, why: str, *, tidy: bool = False) -> None:
+        """Take note of whether a tier is there."""
+        if why == row.away:
+            return
+        came, went = not why, not row.away
+        await self._store.transact(lambda db: tables.away(db, row.name, why))
+        await self._reread()
+        if went or came:
+            log.warning("tier %s is %s", row.name, f"away: {why}" if why else "there again")
+        if came and tidy:
+            await self.tidy(row.name)
+        await self.publish(row.name)
+        names = {each.partition("@")[0] for each in await self._store.read(lambda db: tables.held(db, row.name))}
+        for name in sorted(names):
+            await self._tell(name)
+
+    async def _why_away(self, row: tables.Row) -> str:
+        if row.name == HOME:
+            return ""
+        pending = self._looks.get(row.name)
+        if pending is None:
+            pending = self._looks[row.name] = in_a_thread(lambda: folder.look(Path(row.path), row.id))
+        done, _ = await asyncio.wait({pending}, timeout=ANSWER_S)
+        if not done:
+            return f"{row.path} has not answered for {ANSWER_S:.0f} s"
+        self._looks.pop(row.name, None)
+        return pending.result()
+
+    async def tidy(self, name: str) -> None:
+        """Remove from a tier what no job and no version needs: the rests of what broke off, and old copies."""
+        async with self._objects.lock:
+            places = await self._store.read(tables.places)
+            away = {row.name for row in self._rows.values() if row.away}
+            await asyncio.to_thread(self._sweep, name, places, away)
+
+    def _sweep(self, name: str, places: dict[str, str], away: set[str]) -> None:
+        path = self._objects.folders[name]
+        incoming = path / "incoming"
+        for each in list(incoming.iterdir()) if incoming.is_dir() else ():
+            if each.name.partition(".")[0] not in self.ledger.live:
+                shutil.rmtree(each, ignore_errors=True) if each.is_dir() else each.unlink(missing_ok=True)
+        wanted = {sha256 for sha256, tier in places.items() if tier == name}
+        for copy in lying(path):
+            other = places.get(copy.name, name)
+            # The last copy never goes: one whose own place is out of reach, or empty, stays here.
+            if other != name and (other in away or not self._objects.place(copy.name, other).exists()):
+                wanted.add(copy.name)
+        sweep(path, self._store.database_id, wanted, self._memory(name))
+
+    def _memory(self, name: str) -> Path:
+        return (
+            self._paths.models.with_name("objects.json")
+            if name == HOME
+            else self._objects.folders[name] / folder.MEMORY
+        )
+
+    # ---------------------------------------------------------------------------------------- what is there
+
+    def troubles(self) -> list[str]:
+        """What a person must be told for as long as it lasts, as sentences."""
+        return [f"the tier {row.name} is away: {row.away}" for row in self._rows.values() if row.away]
+
+    async def here(self, name: str) -> str:
+        """Why a tier is not there at this moment; "" if it is. Raises `NotFound`."""
+        row = self._rows[name] if name in self._rows else await self._store.read(lambda db: tables.one(db, name))
+        why = await self._why_away(row)
+        await self._see(row, why, tidy=True)
+        return why
+
+    async def names(self) -> list[str]:
+        return list(self._rows)
+
+    async def ls(self) -> list[Tier]:
+        """All, `home` first."""
+        return [await self._shown(row) for row in await self._store.read(tables.rows)]
+
+    async def get(self, name: str) -> Tier:
+        """Raises `NotFound`."""
+        return await self._shown(await self._store.read(lambda db: tables.one(db, name)))
+
+    async def landing(self) -> str:
+        """The tier where new models land."""
+        return await self._store.read(tables.landing)
+
+    async def _shown(self, row: tables.Row) -> Tier:
+        (objects, held), promised = await self._store.read(
+            lambda db: (tables.stored(db, row.name), tables.reserved(db, row.name))
+        )
+        disk, only_read = Disk(0, 0, 0), False
+        why = row.away
+        if not why:
+            try:
+                disk, only_read = await asyncio.to_thread(self._disk, row.name)
+            except OSError as error:
+                why = error.strerror or str(error)
+        left = 0 if why or only_read else self.ledger.left(disk)
+        if row.capacity:
+            left = min(left, max(0, row.capacity - held - promised - disk.aside))
+        path = self._objects.folders.get(row.name, Path(row.path))
+        return Tier(
+            name=row.name, path=str(path), state="away" if why else "read-only" if only_read else "there",
+            reason=why or (f"{path} takes no changes" if only_read else ""), capacity=row.capacity,
+            landing=row.landing, spill=row.spill, demote_days=row.demote_days, demote_to=row.demote_to,
+            objects=objects, stored_bytes=held, reserved_bytes=promised, aside_bytes=disk.aside, free_bytes=left,
+            disk_free=disk.free, cold=row.cold, warm=row.warm, measured_at=row.measured_at, demoted_at=row.demoted_at,
+            added_at=row.added_at, added_by=row.added_by,
+        )  # fmt: skip
+
+    def _disk(self, name: str) -> tuple[Disk, bool]:
+        path = self._objects.folders[name]
+        if name == HOME:
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return self.ledger.disk(name), folder.read_only(path)
+
+    async def publish(self, name: str) -> None:
+        """Have those who watch see a tier as it is now."""
+        try:
+            self._bus.publish("tier", f"tier:{name}", await self.get(name))
+        except NotFound:
+            self._bus.publish("tier.gone", f"tier:{name}")
+
+    # ---------------------------------------------------------------------------------------- change
+
+    async def add(
+        self, actor: Actor, request: str, name: str, path: str, rules: Rules, *, take_over: bool = False
+    ) -> Tier:
+        """Make a folder a tier. Raises `Invalid`, `Conflict`, `Failed`; `NotAllowed`, recorded."""
+        subject = f"tier:{name}"
+        try:
+            self._gate.require(actor, "tiers.manage", subject)
+            if not _NAME.fullmatch(name) or name == HOME:
+                raise Invalid(
+                    f"{name[:80]!r} is no name for a tier",
+                    "it has 1 to 63 of a-z, 0-9, dot, dash and underscore, and home is taken",
+                )
+            place = Path(path)
+            await asyncio.to_thread(folder.check, place, self._others(), self._engines)
+        except CorralError as error:
+            await self._gate.refuse(actor, "tiers.add", subject, request, str(error))
+            raise
+        row = tables.Row(
+            name=name, id=secrets.token_hex(16), path=str(place), added_at=self._clock(), added_by=actor.name
+        )
+        effect = await self._gate.intent(actor, "tiers.add", subject, request, after={"path": path})
+        try:
+            await asyncio.to_thread(
+                folder.mark, place, folder.Marked(row.id, name, self._store.database_id), take_over=take_over
+            )
+
+            def put(db: sqlite3.Connection) -> tuple[None, object, object]:
+                there = tables.rows(db)
+                if len(there) >= MOST or any(each.name == name for each in there):
+                    raise Conflict(
+                        f"a tier {name!r} exists" if len(there) < MOST else f"there are {MOST} tiers already"
+                    )
+                tables.put(db, row)
+                ruled(db, row, rules)
+                return None, None, {"path": path, **said(rules)}
+
+            try:
+                await self._gate.act(actor, "tiers.rules", subject, request, put, permission="tiers.manage")
+            except BaseException:
+                await asyncio.to_thread(folder.unmark, place)
+                raise
+        except Exception as error:
+            await self._gate.outcome(effect, "failed", reason=str(error))
+            raise
+        await self._gate.outcome(effect, "done", after={"path": path})
+        await self._reread()
+        await self.tidy(name)
+        await self.publish(name)
+        return await self.get(name)
+
+    def _others(self) -> list[tuple[str, Path]]:
+        """What a new tier may be neither in nor around."""
+        tiers = [(f"the tier {name}", path) for name, path in self._objects.folders.items() if name != HOME]
+        return [("Corral's own folder", self._paths.root), ("Corral's own folder", self._paths.state), *tiers]
+
+    async def change(self, actor: Actor, request: str, name: str, rules: Rules) -> Tier:
+        """Other rules for a tier. Raises `NotFound`, `Invalid`, `Conflict`."""
+
+        def work(db: sqlite3.Connection) -> tuple[None, object, object]:
+            old = tables.one(db, name)
+            new = ruled(db, old, rules)
+            return None, told(old, rules), told(new, rules)
+
+        await self._gate.act(actor, "tiers.rules", f"tier:{name}", request, work, permission="tiers.manage")
+        before = {row.name for row in self._rows.values() if row.landing}
+        await self._reread()
+        for each in {name, *(before if rules.landing else ())}:
+            await self.publish(each)
+        return await self.get(name)
+
+    async def rm(self, actor: Actor, request: str, name: str) -> None:
+        """Forget a tier that holds nothing; the folder stays, without its marker. Raises `Conflict` naming what it
+        holds."""
+
+        def work(db: sqlite3.Connection) -> tuple[tables.Row, object, object]:
+            row = tables.one(db, name)
+            if name == HOME:
+                raise Conflict("home stays", "it is the tier beside the database")
+            if there := tables.held(db, name):
+                more = f" and {len(there) - 5} more" if len(there) > 5 else ""
+                raise Conflict(f"the tier {name} holds {', '.join(there[:5])}{more}", todo="move or remove these first")
+            if tables.reserved(db, name):
+                raise Conflict(f"something is on its way to {name}", todo="wait for it, or cancel it")
+            tables.drop(db, name)
+            return row, {"path": row.path}, None
+
+        async with self._objects.lock:
+            row = await self._gate.act(actor, "tiers.rm", f"tier:{name}", request, work, permission="tiers.manage")
+            path = self._objects.folders[name]
+            if not await self._why_away(row):
+                try:
+                    await asyncio.to_thread(folder.unmark, path)
+                except OSError as error:
+                    log.warning("the marker in %s stays: %s", path, error)
+            await self._reread()
+        await self.publish(name)
+        for each in self._rows:
+            await self.publish(each)
+
+    # ---------------------------------------------------------------------------------------- look closer
+
+    async def check(self, name: str) -> TierChecked:
+        """Whether all is as it should be: marker, owner, modes, each object with its size, and what is not known.
+        Raises `NotFound`."""
+        row = await self._store.read(lambda db: tables.one(db, name))
+        await self._see(self._rows[name], await self._why_away(row), tidy=True)
+        tier = await self.get(name)
+        async with self._objects.lock:
+            sizes = await self._store.read(lambda db: tables.objects(db, name))
+            parts = await self._store.read(lambda db: _parts(db, set(sizes)))
+            found = await asyncio.to_thread(
+                checking.check, tier, self._objects, sizes, parts, self._memory(name), self._store.database_id,
+                self._engines, self.ledger.live,
+            )  # fmt: skip
+        return found
+
+    async def measure(self, actor: Actor, request: str, name: str) -> Tier:
+        """Measure how fast it is read. Raises `NotFound`, `NoRoom`, `Away`."""
+        self._gate.require(actor, "tiers.manage", f"tier:{name}")
+        if why := await self.here(name):
+            raise Away(f"the tier {name} is not there", why)
+        tier = await self.get(name)
+        path = Path(tier.path)
+        largest = await asyncio.to_thread(self._largest, path)
+        id = f"speed-{secrets.token_hex(4)}"
+        size = min(speed.PROBE, tier.free_bytes // 2) if tier.state == "there" else 0
+        promised = await self.ledger.reserve(name, size, id, "the measurement") if size else None
+        try:
+            await asyncio.to_thread((path / "incoming").mkdir, 0o700, True, True)
+            found = await asyncio.to_thread(speed.measure, path / "incoming" / f"{id}.probe", size, largest)
+        except OSError as error:
+            raise Away(f"the speed of {name} could not be measured", error.strerror or str(error)) from error
+        finally:
+            if promised is not None:
+                await self.ledger.release(promised)
+
+        def put(db: sqlite3.Connection) -> tuple[None, object, object]:
+            row = tables.one(db, name)
+            new = msgspec.structs.replace(row, cold=found.cold, warm=found.warm, measured_at=self._clock())
+            tables.put(db, new)
+            return None, None, {"cold": round(found.cold), "warm": round(found.warm)}
+
+        await self._gate.act(actor, "tiers.measure", f"tier:{name}", request, put, permission="tiers.manage")
+        await self.publish(name)
+        return await self.get(name)
+
+    def _largest(self, path: Path) -> Path | None:
+        """The largest file that is stored there."""
+        found = [each for copy in lying(path) for each in (copy.iterdir() if copy.is_dir() else (copy,))]
+        return max(found, key=lambda each: each.stat().st_size, default=None)
+
+
+def _parts(db: sqlite3.Connection, wanted: set[str]) -> dict[str, dict[str, int]]:
+    """The files of split models among these objects: name and bytes."""
+    return {
+        versions.object_of(model.files): {part.name: part.bytes for part in model.files}
+        for model in versions.versions(db)
+        if len(model.files) > 1 and versions.object_of(model.files) in wanted
+    }

@@ -1,0 +1,368 @@
+"""Tiers: the folders that models are stored in, moves between them, and how long models take to load."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import click
+
+from core.client import Client
+from core.errors import Failed, from_body
+from core.nouns import LoadTime, MoveJob, Tier, TierChecked
+from tui.amounts import Number, Size
+from tui.command import Nouns, filled, named, options, run, with_options
+from tui.lines import Passing, Progress, as_json, ask, listed, say, table, tell
+from tui.plain import line
+from tui.words import age, moment, size
+
+ENDED = ("done", "failed", "cancelled")
+DAYS = Number(0, 3650)
+TIER = named("tiers")
+
+
+@click.group(cls=Nouns, invoke_without_command=True)
+@with_options
+@click.pass_context
+def tiers(context: click.Context) -> None:
+    """Folders that models are stored in: fast ones, large ones.
+
+    Without a verb: the same as `corral tiers ls`.
+    """
+    if context.invoked_subcommand is None:
+        context.invoke(ls)
+
+
+@tiers.command("ls")
+@with_options
+def ls() -> None:
+    """The tiers there are, what they hold and still take.
+
+    `home` is built in. New models land in the one with LANDS.
+    """
+    found = run(lambda client: client.tiers.ls())
+    if options().json:
+        as_json(found)
+        return
+    if options().quiet:
+        for tier in found:
+            say(line(tier.name))
+        return
+    table(
+        (
+            "TIER", "STATE", "CAPACITY", "STORED", "PROMISED", "FREE", "COLD", "WARM", "LANDS", "SPILLS", "DEMOTES",
+            "PATH",
+        ),
+        [
+            (t.name, t.state, size(t.capacity) if t.capacity else "-", size(t.stored_bytes), size(t.reserved_bytes),
+             "-" if t.state == "away" else size(t.free_bytes), _speed(t.cold), _speed(t.warm),
+             "yes" if t.landing else "-", t.spill or "-", _demotes(t), t.path)
+            for t in found
+        ],
+        spare=("WARM", "PROMISED", "DEMOTES", "SPILLS", "PATH", "COLD", "LANDS"),
+    )  # fmt: skip
+    for tier in found:
+        if tier.reason:
+            say(f"! {line(tier.name)} is {tier.state}: {line(tier.reason)}")
+
+
+@tiers.command("show")
+@click.argument("name", shell_complete=TIER)
+@with_options
+def show(name: str) -> None:
+    """A tier and what lies in it, with how long each model takes to load.
+
+    COLD and WARM are expected from the reading speed alone; MEASURED is the last launch from there.
+    """
+    found = run(lambda client: client.tiers.get(name))
+    if options().json:
+        as_json(found)
+        return
+    tier = found.tier
+    for key, value in (
+        ("name", tier.name), ("path", tier.path), ("state", tier.state + (f": {tier.reason}" if tier.reason else "")),
+        ("capacity", size(tier.capacity) if tier.capacity else "what its disk has"),
+        ("stored", f"{size(tier.stored_bytes)} in {tier.objects}"), ("promised", size(tier.reserved_bytes)),
+        *((("set aside", size(tier.aside_bytes)),) if tier.aside_bytes else ()),
+        ("free", size(tier.free_bytes)), ("disk free", size(tier.disk_free)),
+        ("read cold", _speed(tier.cold)), ("read warm", _speed(tier.warm)),
+        ("measured", moment(tier.measured_at) if tier.measured_at else f"corral tiers check {tier.name} --speed does"),
+        ("new models", "land here" if tier.landing else "land elsewhere"),
+        ("without room", f"spills to {tier.spill}" if tier.spill else "refuses"), ("demotes", _demotes(tier)),
+    ):  # fmt: skip
+        say(f"{key:<14} {line(value)}")
+    table(
+        ("MODEL", "SIZE", "USED", "COLD", "WARM", "MEASURED"),
+        [
+            (m.reference, size(m.bytes), age(m.used_at) if m.used_at else "never", _seconds(m.load.cold_s),
+             _seconds(m.load.warm_s), _measured(m.load))
+            for m in found.models
+        ],
+    )  # fmt: skip
+
+
+def _rules(command: Any) -> Any:
+    """The options that say a tier's rules."""
+    for option in (
+        click.option("--demote-to", callback=_named, shell_complete=TIER, help="the tier that it is moved to"),
+        click.option("--demote-after", type=DAYS, help="days without a launch after which a model goes; 0: none"),
+        click.option(
+            "--spill", callback=_named, shell_complete=TIER, help="the tier that takes what has no room; none: refuse"
+        ),
+        click.option("--default", "landing", is_flag=True, default=None, help="new models land here"),
+        click.option("--capacity", type=Size(), help="what may be stored there, e.g. 200GiB; 0: what its disk has"),
+    ):  # fmt: skip
+        command = option(command)
+    return command
+
+
+def _named(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    """A tier, or `none` for no tier."""
+    return "" if filled(context, parameter, value) == "none" else value
+
+
+def _said(
+    capacity: int | None, landing: bool | None, spill: str | None, demote_after: float | None, demote_to: str | None
+) -> dict[str, Any]:
+    if demote_after == 0 and demote_to is None:
+        demote_to = ""
+    return {
+        "capacity": capacity, "landing": landing, "spill": spill, "demote_days": demote_after, "demote_to": demote_to,
+    }  # fmt: skip
+
+
+@tiers.command("add")
+@click.argument("name", callback=filled)
+@click.argument("path", callback=filled)
+@_rules
+@click.option("--take-over", is_flag=True, help="though it was a tier of a database that is gone")
+@click.option("--no-speed", is_flag=True, help="do not measure how fast it is read")
+@with_options
+def add(
+    name: str, path: str, capacity: int | None, landing: bool | None, spill: str | None, demote_after: float | None,
+    demote_to: str | None, take_over: bool, no_speed: bool,
+) -> None:  # fmt: skip
+    """Make a folder a tier: `corral tiers add fast /mnt/nvme/corral --capacity 200GiB`.
+
+    It must be there, belong to root or to the daemon's user, be no link, and be written by nobody else.
+    """
+    rules = _said(capacity, landing, spill, demote_after, demote_to)
+
+    async def work(client: Client) -> Tier:
+        made = await client.tiers.add(name, str(Path(path).absolute()), take_over=take_over, **rules)
+        if no_speed:
+            return made
+        with Passing() as passing:
+            passing.show(f"reading {name} to see how fast it is")
+            return await client.tiers.measure(name)
+
+    made = run(work)
+    tell(made, f"{line(made.name)} takes {size(made.free_bytes)}; it is read at {_speed(made.cold)} cold")
+
+
+@tiers.command("set")
+@click.argument("name", shell_complete=TIER)
+@_rules
+@with_options
+def set_(
+    name: str, capacity: int | None, landing: bool | None, spill: str | None, demote_after: float | None,
+    demote_to: str | None,
+) -> None:  # fmt: skip
+    """Say by which rules a tier is used.
+
+    `corral tiers set fast --default --spill home --demote-after 30 --demote-to home`; `--spill none` takes it away.
+    """
+    rules = _said(capacity, landing, spill, demote_after, demote_to)
+    if all(value is None for value in rules.values()):
+        raise click.UsageError("say a rule: --capacity, --default, --spill, --demote-after with --demote-to")
+    made = run(lambda client: client.tiers.set(name, **rules))
+    tell(made, f"{line(made.name)}: {_ruled(made)}")
+
+
+@tiers.command("rm")
+@click.argument("name", shell_complete=TIER)
+@with_options
+def rm(name: str) -> None:
+    """Forget a tier that holds nothing.
+
+    The folder stays, without its marker. What it holds is named: move or remove that first.
+    """
+    tier = run(lambda client: client.tiers.get(name)).tier
+    ask(f"Forget the tier {line(name)} ({line(tier.path)})?")
+    run(lambda client: client.tiers.rm(name))
+    tell({"removed": name}, f"forgot {line(name)}; {line(tier.path)} stays")
+
+
+@tiers.command("check")
+@click.argument("names", nargs=-1, shell_complete=TIER)
+@click.option("--speed", is_flag=True, help="measure how fast it is read, past the page cache and from it")
+@with_options
+def check(names: tuple[str, ...], speed: bool) -> None:
+    """Look whether a tier is as it should be: all of them, or those named.
+
+    Its marker, owner and mode; each stored file with its size; files that nobody knows. Exit 1 if something is wrong.
+    """
+
+    async def work(client: Client) -> list[TierChecked]:
+        found = []
+        for name in names or [tier.name for tier in await client.tiers.ls()]:
+            with Passing() as passing:
+                if speed:
+                    passing.show(f"reading {name} to see how fast it is")
+                    await client.tiers.measure(name)
+                passing.show(f"looking at {name}")
+                found.append(await client.tiers.check(name))
+        return found
+
+    found = run(work)
+    if options().json:
+        as_json(found)
+    for each in found if not options().json else ():
+        tier = each.tier
+        if not options().quiet:
+            read = f"; read at {_speed(tier.cold)} cold, {_speed(tier.warm)} warm" if tier.cold else ""
+            say(f"{line(tier.name)}: {each.objects} as they should be, {size(each.bytes)}{read}")
+        for fault in each.faults:
+            say(f"! {fault.what}: {line(fault.path)}: {line(fault.words)}")
+    if any(each.faults for each in found):
+        raise click.exceptions.Exit(1)
+
+
+@tiers.command("demote")
+@click.argument("name", shell_complete=TIER)
+@click.option("--dry-run", is_flag=True, help="only tell what would be moved")
+@with_options
+def demote(name: str, dry_run: bool) -> None:
+    """Move out of a tier what was not launched for long, as its rule does once a day. Exit 1 if something was not."""
+    found = run(lambda client: client.tiers.demote(name, dry_run=dry_run))
+    if options().json:
+        as_json(found)
+    elif not options().quiet:
+        moved = ", ".join(map(line, found.moved)) or "nothing"
+        say(f"{'would move' if dry_run else 'moved'} {moved}")
+        for each in found.failed:
+            say(f"! {line(each)}")
+    if found.failed:
+        raise click.exceptions.Exit(1)
+
+
+# ---------------------------------------------------------------------------------------------- of models
+
+
+@click.command()
+@click.argument("model", shell_complete=named("models"))
+@click.option("--to", required=True, callback=filled, shell_complete=TIER, help="the tier")
+@click.option("--no-wait", is_flag=True, help="do not wait for its end; `corral models moves` shows it")
+@with_options
+def move(model: str, to: str, no_wait: bool) -> None:
+    """Move a version to another tier: `corral models move chat@3 --to fast`.
+
+    It is copied, read back and compared, and only then is the old copy removed; what runs keeps that until it
+    restarts. Ctrl+c cancels it and leaves everything as it was.
+    """
+
+    async def work(client: Client) -> MoveJob:
+        job = await client.tiers.move(model, to)
+        return job if no_wait else await _followed(client, job)
+
+    job = run(work)
+    if options().json:
+        as_json(job)
+    elif not options().quiet:
+        spilled = f" (there was no room on {line(job.asked)})" if job.asked != job.to_tier else ""
+        how = "moved" if job.state == "done" else "is on its way:"
+        say(f"{how} {line(job.model)} from {line(job.from_tier)} to {line(job.to_tier)}{spilled}")
+
+
+async def _followed(client: Client, job: MoveJob) -> MoveJob:
+    """A move when it is done. Raises why it is not."""
+    progress, state = Progress(f"{line(job.model)} copying"), "copying"
+    try:
+        while job.state not in ENDED:
+            if job.state != state:
+                progress.end()
+                progress, state = Progress(f"{line(job.model)} {line(job.state)}"), job.state
+            progress.show(job.bytes_done, job.bytes_total)
+            await asyncio.sleep(0.1)
+            job = await client.tiers.move_job(job.id)
+    except asyncio.CancelledError:
+        await client.tiers.cancel_move(job.id)
+        raise
+    finally:
+        progress.end()
+    if job.error is not None:
+        raise from_body(job.error)
+    if job.state != "done":
+        raise Failed(f"the move was {job.state}", "the version lies where it lay")
+    return job
+
+
+@click.command()
+@click.option("--cancel", "id", callback=filled, help="end this one; the version stays where it was")
+@with_options
+def moves(id: str | None) -> None:
+    """Moves between tiers, on their way and lately ended."""
+    if id is not None:
+        job = run(lambda client: client.tiers.cancel_move(id))
+        tell(job, f"{line(job.model)}: {line(job.state)}")
+        return
+    listed(
+        run(lambda client: client.tiers.moves())[::-1], lambda job: job.id,
+        ("ID", "MODEL", "FROM", "TO", "STATE", "DONE", "BY", "STARTED", "WHY"),
+        lambda job: (
+            job.id, job.model, job.from_tier, job.to_tier, job.state, _done(job), job.by, age(job.started_at),
+            job.error.what if job.error else job.why or "-",
+        ),
+    )  # fmt: skip
+
+
+@click.command()
+@click.argument("model", shell_complete=named("models"))
+@with_options
+def loads(model: str) -> None:
+    """How long a version takes to load from each tier.
+
+    COLD (past the page cache) and WARM (from it) are expected from the tier's reading speed alone; MEASURED is the last
+    launch from there, from the engine's start until it was ready, with what part of the file was in the page cache.
+    """
+    listed(
+        run(lambda client: client.tiers.loads(model)), lambda each: each.tier,
+        ("TIER", "LIES", "COLD", "WARM", "MEASURED", "WHEN"),
+        lambda each: (
+            each.tier, "here" if each.here else "-", _seconds(each.cold_s), _seconds(each.warm_s), _measured(each),
+            age(each.measured_at) if each.measured_at else "-",
+        ),
+    )  # fmt: skip
+
+
+def _done(job: MoveJob) -> str:
+    return f"{100 * job.bytes_done // job.bytes_total} %" if job.bytes_total else "-"
+
+
+def _speed(rate: float | None) -> str:
+    return f"{size(rate)}/s" if rate else "not measured"
+
+
+def _seconds(seconds: float | None) -> str:
+    return "-" if seconds is None else f"{seconds:.1f} s" if seconds >= 0.1 else f"{seconds * 1000:.0f} ms"
+
+
+def _measured(load: LoadTime) -> str:
+    if load.measured_s is None:
+        return "-"
+    part = "" if load.measured_cached is None else f", {100 * load.measured_cached:.0f} % cached"
+    return _seconds(load.measured_s) + part
+
+
+def _demotes(tier: Tier) -> str:
+    return f"after {tier.demote_days:g} days to {tier.demote_to}" if tier.demote_days else "-"
+
+
+def _ruled(tier: Tier) -> str:
+    """A tier's rules in words."""
+    words = [f"capacity {size(tier.capacity)}" if tier.capacity else "what its disk has"]
+    words += ["new models land here"] if tier.landing else []
+    words += [f"spills to {line(tier.spill)}"] if tier.spill else []
+    words += [f"demotes {line(_demotes(tier))}"] if tier.demote_days else []
+    return ", ".join(words)
