@@ -39,7 +39,7 @@ def test_reads_metadata_and_tensors(tmp_path):
     assert found["metadata"]["general.license"] == "apache-2.0"
     assert found["metadata"]["tokenizer.ggml.tokens"] == {"count": 4}
     assert [tensor[0] for tensor in found["tensors"]] == ["token_embd.weight", "blk.0.w.weight"]
-    assert found["tensors"][1] == ["blk.0.w", "Q4_0", [64, 64], 64 * 64 // 32 * 18]
+    assert found["tensors"][1] == ["blk.0.w.weight", "Q4_0", [64, 64], 64 * 64 // 32 * 18]
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
