@@ -153,7 +153,7 @@ class Daemon:
         )  # fmt: skip
         self.advisor = Advisor(
             self.speeds, node=self.node.name, catalogue=self._catalogue, room=self.deployments.left,
-            threads=self.deployments.threads,
+            threads=self.deployments.threads, loads=self.catalog.loads.where_they_lie,
         )  # fmt: skip
 
         async def deployment(name: str) -> Deployment | None:

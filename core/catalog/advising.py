@@ -13,7 +13,7 @@ from core.catalog.curated.sizes import Sized
 from core.catalog.speeds import Speeds
 from core.catalog.work import Work, of_headers, of_shape
 from core.errors import Invalid, NotFound
-from core.nouns import USES, Catalogue, CatalogueEntry, Model, ModelShape, Recommendation, Wishes
+from core.nouns import USES, Catalogue, CatalogueEntry, LoadTime, Model, ModelShape, Recommendation, Wishes
 
 LARGEST_CTX = 1 << 24
 MOST_USERS = 256
@@ -29,10 +29,10 @@ class Advisor:
     def __init__(
         self, speeds: Speeds, *, node: str, catalogue: Callable[[], Awaitable[Catalogue]],
         room: Callable[[], Awaitable[int]], threads: Callable[[], Awaitable[int]],
-        load_s: Callable[[Model], float | None] = lambda model: None,
+        loads: Callable[[Sequence[Model]], Awaitable[Mapping[str, LoadTime]]],
     ) -> None:  # fmt: skip
         self._speeds, self._node, self._catalogue = speeds, node, catalogue
-        self._room, self._threads, self._load_s = room, threads, load_s
+        self._room, self._threads, self._loads = room, threads, loads
         self._works: dict[tuple[str, str, int], tuple[CatalogueEntry, Candidate]] = {}
 
     async def recommend(self, wishes: Wishes, stored: Iterable[Model]) -> Recommendation:
@@ -42,7 +42,9 @@ class Advisor:
         if wishes.node != self._node:
             raise NotFound(f"no node {wishes.node!r}", f"there is {self._node}", "see `corral nodes ls`")
         catalogue = await self._catalogue()
-        own = [await self._stored(model, catalogue.entries) for model in stored]
+        mine = list(stored)
+        loads = await self._loads(mine)
+        own = [await self._stored(each, catalogue.entries, loads.get(each.reference)) for each in mine]
         taken = {(each.entry, each.quantization) for each in own if each.entry}
         listed = [
             candidate for candidate in await asyncio.to_thread(self._all, catalogue.entries)
@@ -51,7 +53,7 @@ class Advisor:
         host = Host(room_bytes=await self._room(), threads=await self._threads(), bench=self._speeds.host)
         return recommend(wishes, [*own, *listed], host, catalogue.advice)
 
-    async def _stored(self, model: Model, entries: Sequence[CatalogueEntry]) -> Candidate:
+    async def _stored(self, model: Model, entries: Sequence[CatalogueEntry], load: LoadTime | None) -> Candidate:
         entry = entry_of(model, entries)
         uses = entry.uses if entry else ("embedding",) if model.shape.arch in ENCODERS else ()
         return Candidate(
@@ -60,7 +62,8 @@ class Advisor:
             params=model.shape.n_params, uses=uses, ctx=model.shape.ctx_train,
             licence=model.licence or (entry.licence if entry else ""), scores=entry.scores if entry else (),
             shape=model.shape, work=await self._speeds.work(model),
-            seen=tuple(self._speeds.seen(model.sha256, ENGINE)), load_s=self._load_s(model),
+            seen=tuple(self._speeds.seen(model.sha256, ENGINE)),
+            load_s=(load.measured_s or load.cold_s) if load else None,
             entry=entry.name if entry else "",
         )  # fmt: skip
 

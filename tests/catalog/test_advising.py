@@ -1,6 +1,7 @@
 """What is weighed: stored models that the catalogue knows, those that it does not, and every file that it lists."""
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -12,7 +13,7 @@ from core.catalog.advising import Advisor, check, entry_of, work_of
 from core.catalog.curated import shape_for
 from core.catalog.work import of_shape
 from core.errors import Invalid, NotFound
-from core.nouns import USES, Catalogue, Model, Wishes
+from core.nouns import USES, Catalogue, LoadTime, Model, Wishes
 
 GIB = 1 << 30
 LIST = curated.read(None)
@@ -46,8 +47,11 @@ def advisor(entries: Catalogue = LIST) -> Advisor:
     async def catalogue() -> Catalogue:
         return entries
 
+    async def loads(models: Sequence[Model]) -> dict[str, LoadTime]:
+        return {each.reference: LoadTime(tier="home", here=True, bytes=each.bytes, cold_s=4.0) for each in models}
+
     speeds: Any = SpeedsDouble()
-    return Advisor(speeds, node="local", catalogue=catalogue, room=room, threads=threads)
+    return Advisor(speeds, node="local", catalogue=catalogue, room=room, threads=threads, loads=loads)
 
 
 async def test_there_are_five_for_whatever_has_five_and_each_has_figures() -> None:
@@ -65,7 +69,8 @@ async def test_a_stored_model_stands_for_its_entry_and_one_that_nobody_knows_is_
     found = await advisor().recommend(Wishes(use="general", limit=100), [mine, model("unheard-of")])
     names = {each.name: each for each in found.choices}
     assert names[mine.name].stored and names[mine.name].title == entry.title and entry.name not in names
-    assert names["unheard-of"].quality is None
+    assert names["unheard-of"].quality is None and names["unheard-of"].load_s == 4.0
+    assert any("loads in 4.0 s" in words for words in names["unheard-of"].reasons)
 
 
 def test_an_entry_is_found_by_where_it_was_pulled_from_or_by_name_but_not_of_another_size() -> None:

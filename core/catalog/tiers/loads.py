@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -58,6 +58,15 @@ class Loads:
 
         return await self._store.read(look)
 
+    async def where_they_lie(self, models: Sequence[Model]) -> dict[str, LoadTime]:
+        """By reference, what each takes from the tier that it lies in."""
+
+        def look(db: sqlite3.Connection) -> dict[str, LoadTime]:
+            rows = {row.name: row for row in tables.rows(db)}
+            return {each.reference: time(db, each, rows[each.tier]) for each in models if each.tier in rows}
+
+        return await self._store.read(look)
+
     async def of_tier(self, name: str, sees: Callable[[Model], bool]) -> list[TierModel]:
         """The versions that lie in a tier, as far as the asker sees them. Raises `NotFound`."""
 
@@ -73,16 +82,6 @@ class Loads:
             ]  # fmt: skip
 
         return await self._store.read(look)
-
-    async def expected(self, model: Model) -> float | None:
-        """Seconds that a version takes to load where it lies: as the last launch was measured, else what reading it
-        past the page cache takes; None where neither is known."""
-
-        def look(db: sqlite3.Connection) -> LoadTime | None:
-            return next((time(db, model, row) for row in tables.rows(db) if row.name == model.tier), None)
-
-        found = await self._store.read(look)
-        return None if found is None else found.measured_s or found.cold_s
 
 
 def time(db: sqlite3.Connection, model: Model, row: tables.Row) -> LoadTime:
