@@ -18,6 +18,7 @@ from core.api.audit import add_audit
 from core.api.catalogue import add_catalogue
 from core.api.chats import add_chats
 from core.api.choosing import add_choosing
+from core.api.fits import add_fits
 from core.api.keys import add_keys
 from core.api.limits import add_limits
 from core.api.models import add_models
@@ -137,6 +138,7 @@ def add_routes(server: Server, s: Services) -> None:
     add_models(server, s.catalog, s.deployments, s.engines, s.gate, s.sight, s.owner_uid)
     add_catalogue(server, s.own_entries)
     add_tiers(server, s.catalog, s.sight)
+    add_fits(server, s.catalog, s.deployments, s.own_entries, s.sight)
     _deployments(server, s)
     add_chats(server, s.chats)
     add_privacy(server, s.vault, s.rules, s.holds, s.forgetting, s.others)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
 
 from core.catalog.choosing import Candidate, Host, recommend
 from core.catalog.curated import shape_for
@@ -127,6 +128,7 @@ def entry_of(model: Model, entries: Sequence[CatalogueEntry]) -> CatalogueEntry 
     return found if 0.8 <= model.shape.n_params / found.params <= 1.25 else None
 
 
+@lru_cache(maxsize=4096)
 def _slug(name: str) -> str:
     plain = name.lower()
     while (shorter := _BITS.sub("", plain)) != plain:

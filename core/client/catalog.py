@@ -8,7 +8,7 @@ from urllib.parse import quote, urlencode
 
 from core.client.access import Caller
 from core.errors import Invalid
-from core.nouns import AliasMoved, Collected, Model, ModelChange, Verified, VersionDifference
+from core.nouns import AliasMoved, Collected, Fits, Model, ModelChange, Verified, VersionDifference
 
 
 def part(text: str) -> str:
@@ -41,6 +41,10 @@ class CatalogCalls:
     async def all(self) -> list[Model]:
         """Every version of every name."""
         return await self._client.call("GET", "/models?versions=1", list[Model])
+
+    async def fits(self) -> Fits:
+        """Whether each stored model and each entry of the curated list fits this host now."""
+        return await self._client.call("GET", "/fits", Fits)
 
     async def versions(self, name: str) -> list[Model]:
         return await self._client.call("GET", model_path(name, "/versions"), list[Model])

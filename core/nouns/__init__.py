@@ -81,6 +81,7 @@ from core.nouns.deployments import (
     Replica,
     Split,
 )
+from core.nouns.fits import Fit, Fits
 from core.nouns.keys import ENDPOINTS, AccountDetail, FoundKey, Key, NewKey
 from core.nouns.limits import Left, Limit, Limits, LimitView
 from core.nouns.models import (
@@ -165,6 +166,8 @@ __all__ = [
     "Explanation",
     "FileKey",
     "FileReport",
+    "Fit",
+    "Fits",
     "Forgotten",
     "FoundKey",
     "GatewayCertificate",

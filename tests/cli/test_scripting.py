@@ -79,6 +79,7 @@ def test_the_documents_hold_what_is_promised_and_nothing_else(home: Path, sample
     check("engines ls", ask("engines", "ls"))
     check("models show", ask("models", "ls"))
     check("models show", ask("models", "show", "smollm2-135m"))
+    check("models fits", ask("models", "fits", "--all"))
     check("models catalogue", ask("models", "catalogue"))
     check("models catalogue show", ask("models", "catalogue")["entries"])
     check("models catalogue show", ask("models", "catalogue", "show", "phi-4"))

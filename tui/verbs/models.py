@@ -30,6 +30,7 @@ class Models(Spread):
         "bench": "modelbench",
         "recommend": "choosing",
         **dict.fromkeys(("pull", "pulls"), "pull"),
+        "fits": "fits",
     }
 
 
