@@ -37,6 +37,10 @@ if TYPE_CHECKING:
     from tui.deeds import Deed
 
 
+FIGURES = frozenset({"sample", "replica", "pull", "move"})
+"""Kinds of events that come each second while something goes on: they wait for the tick."""
+
+
 class Corral(App[int]):
     """The console. `connect` opens a client and starts a daemon if none answers, `reconnect` starts none that somebody
     ended (`connect` where it is left out); `refresh_s` is how often live figures are drawn (seconds)."""
@@ -190,7 +194,7 @@ class Corral(App[int]):
         """Figures wait for the tick, everything else is drawn with the next frame."""
         if event is not None:
             self._tell("happened", event)
-        if kind and not self._dirty - {"sample", "replica"} and kind not in ("sample", "replica"):
+        if kind and not self._dirty - FIGURES and kind not in FIGURES:
             self.set_timer(0.05, self._tick)
         if kind:
             self._dirty.add(kind)

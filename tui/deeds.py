@@ -25,13 +25,17 @@ class Deed(NamedTuple):
 
 _DIGITS = {mode: digit for digit, mode in SCREENS.items()}
 _ALONE = {
-    "deployments": ("deploy",), "models": ("import_model", "sample"), "chat": ("new", "hold", "keep"),
+    "deployments": ("deploy",), "models": ("import_model", "pull", "sample", "recommend", "verify", "gc", "jobs"),
+    "chat": ("new", "hold", "keep"),
     "access": ("new", "key", "account", "explain", "team", "role", "forget"),
     "audit": ("verify", "export", "report", "archive"),
 }  # fmt: skip
 """What a screen's keys do without a row."""
 _OF_DEPLOYMENT = ("logs", "explain", "stop", "restart", "scale", "remove")
-_OF_MODEL = ("deploy", "remove")
+MANY = 100
+"""Models from which on the palette has of each but what it is asked for most; the screen's own keys have the rest."""
+_OF_EACH_OF_MANY = ("deploy", "remove")
+_OF_MODEL = ("deploy", "alias", "diff", "history", "note", "move", "remove")
 
 
 def deeds(here: str, choices: Sequence[tuple[Key, str]], state: State) -> list[Deed]:
@@ -51,10 +55,13 @@ def deeds(here: str, choices: Sequence[tuple[Key, str]], state: State) -> list[D
     used = {deployment.spec.model_name for deployment in state.deployments.values()}
     for name in sorted(state.models):
         found.append(Deed(f"{name}: show the model", _DIGITS["models"], "", "models", name))
-        for key in _keys("models", _OF_MODEL):
+        for key in _keys("models", _OF_MODEL if len(state.models) <= MANY else _OF_EACH_OF_MANY):
             why = gone or ("a deployment uses it" if key.action == "remove" and name in used else "")
-            why = why or _lacks(state, key.needs, f"model:{name}" if key.action == "remove" else "")
-            found.append(_deed(f"{name}: {key.words.lower()} the model", key, "models", name, why))
+            if key.action == "diff" and state.models[name].versions < 2:
+                why = why or "it has one version"
+            why = why or _lacks(state, key.needs, "" if key.action == "deploy" else f"model:{name}")
+            words = f"{key.words.lower()} the model" if key.action in ("deploy", "remove") else key.words.lower()
+            found.append(_deed(f"{name}: {words}", key, "models", name, why))
     found += [Deed(k.words, k.shown, k.action, why=gone or _lacks(state, k.needs, "daemon:local")) for k in PALETTE]
     if state.connection == "ended":
         found.append(Deed("start the daemon", "f5", "reload"))

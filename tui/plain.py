@@ -40,6 +40,9 @@ def harmless(text: str) -> bool:
 
 def line(text: object) -> str:
     """`plain` on one line."""
+    text = str(text)
+    if text.isascii() and text.isprintable():  # a list of a thousand models is nothing else
+        return text
     return plain(text).replace("\n", " ")
 
 

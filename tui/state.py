@@ -26,6 +26,7 @@ from core.nouns import (
     Replica,
     Status,
     Tier,
+    Verified,
     Whoami,
 )
 from tui.words import releases
@@ -90,6 +91,8 @@ class State:
         self.tiers: dict[str, Tier] = {}
         self.moves: dict[str, MoveJob] = {}
         """By id, the oldest first."""
+        self.verified: Verified | None = None
+        """The last verification of stored files, as far as a screen has asked."""
         self.facts: dict[str, NodeFacts] = {}
         self.audit: deque[AuditRecord] = deque(maxlen=AUDIT_KEPT)
         self.me: Whoami | None = None

@@ -17,6 +17,12 @@ SYMBOLS = {
     "failed": ("✗", "x", "red"), "refused": ("⊘", "x", "red"), "interrupted": ("✗", "!", "red"),
     "intent": ("→", ">", ""), "ended": ("■", "-", ""), "connecting": ("○", "~", "yellow"),
     "reconnecting": ("↻", "~", "yellow"),
+    "stored": ("●", "+", "green"), "quarantined": ("✗", "x", "red"), "missing": ("✗", "x", "red"),
+    "away": ("○", "~", "yellow"), "catalogue": ("·", ".", ""),
+    "waiting": ("○", "~", "yellow"), "reading": ("◔", "~", "yellow"), "pulling": ("◑", "~", "yellow"),
+    "hashing": ("◑", "~", "yellow"), "copying": ("◑", "~", "yellow"), "verifying": ("◑", "~", "yellow"),
+    "measuring": ("◑", "~", "yellow"), "storing": ("◑", "~", "yellow"), "freeing": ("◑", "~", "yellow"),
+    "paused": ("■", "-", ""), "needs token": ("!", "!", "yellow"), "cancelled": ("■", "-", ""),
 }  # fmt: skip
 """State to glyph, its ASCII form and a colour that only adds."""
 
@@ -75,6 +81,24 @@ def size(amount: float) -> str:
             return f"{amount:.0f} {unit}" if unit == "B" or amount >= 100 else f"{amount:.1f} {unit}"
         amount /= 1024
     return f"{amount:.1f} TiB"
+
+
+def params(count: int) -> str:
+    """How many parameters, as people say it: `8.0 B`, `135 M`; "?" where that is not known."""
+    if not count:
+        return "?"
+    return f"{count / 1e9:.1f} B" if count >= 999_500_000 else f"{count / 1e6:.0f} M"
+
+
+def lasting(seconds: float) -> str:
+    """A length of time: `0.4 s`, `12 s`, `3 min`, `2.5 h`, `4 days`."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    if seconds < 7200:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 172_800 else f"{seconds / 86400:.0f} days"
 
 
 def slots(busy: int, parallel: int, queued: int) -> str:

@@ -22,8 +22,9 @@ from pathlib import Path
 
 import msgspec
 from bench_cli import CORRAL, medians  # beside this file
-from bench_console import machine
+from bench_console import SIZE, machine, ms
 from stores import maker
+from terminal import Terminal
 
 from core.catalog import tables
 from core.nouns import Model
@@ -100,9 +101,26 @@ def lists(env: Mapping[str, str], count: int) -> dict[str, float]:
     verbs = ("ls", "ls --versions", "show m0")
     programs = {f"models {verb}": [*CORRAL, "models", *verb.split(), "--json"] for verb in verbs}
     try:
-        return medians(programs, env)
+        return {**medians(programs, env), **screen(env)}
     finally:
         subprocess.run([*CORRAL, "shutdown", "--all"], env=env, check=True, capture_output=True)
+
+
+def screen(env: Mapping[str, str]) -> dict[str, float]:
+    """From the key to the rows of the Models screen, ms: at its first opening, and the median of later ones."""
+    first, later = [], []
+    for _ in range(3):
+        with Terminal(CORRAL, SIZE, env) as terminal:
+            terminal.until(lambda text: "live" in text, 20)
+            terminal.rest(2)
+            for at in range(4):
+                pressed = terminal.press("3")
+                (later if at else first).append(terminal.until(lambda text: ">m0" in text, 10) - pressed)
+                terminal.rest(1)
+                terminal.press("1")
+                terminal.until(lambda text: "[1 Overview]" in text, 10)
+                terminal.rest(0.4)
+    return {"screen 3, first": ms(statistics.median(first)), "screen 3": ms(statistics.median(later))}
 
 
 def main() -> None:

@@ -33,6 +33,17 @@ async def draw(size: tuple[int, int]) -> None:
             await pilot.press(key)
             await pilot.pause(1.2)
             save(app, name, size)
+        await pilot.press("3")
+        await pilot.pause(1.5)
+        for key, name in (
+            ("enter", "model"), ("r", "recommend"), ("a", "alias"), ("f", "free"), ("o", "move"),
+            ("p", "pull"), ("i", "import"), ("t", "underway"),
+        ):  # fmt: skip
+            await pilot.press(key)
+            await pilot.pause(1.5)
+            save(app, name, size)
+            await pilot.press("escape", "escape")
+            await pilot.pause(0.3)
         await pilot.press("8")
         await pilot.pause(0.5)
         for key, typed, name in (("n", "operator", "grant"), ("a", "nightly", "key")):
@@ -98,6 +109,7 @@ def main() -> int:
     FOLDER.mkdir(exist_ok=True)
     try:
         corral("models", "sample", "-q")
+        corral("models", "note", "smollm2-135m", "--label", "first", "-q")
         corral("deploy", "smollm2-135m", "--name", "chat", "--ctx", "4096", "--parallel", "2", "--wait", "-q")
         corral("chat", "chat", "What is a llama?", "--max-tokens", "120", "--temperature", "0", "-q")
         corral("access", "teams", "set", "ml", "--member", "user:bin", "--member", "group:daemon", "-q")

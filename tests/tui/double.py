@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -57,6 +59,11 @@ from core.nouns import (
     Whoami,
 )
 
+_spec = importlib.util.spec_from_file_location("models_double", Path(__file__).with_name("models_double.py"))
+assert _spec is not None and _spec.loader is not None
+of_models = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(of_models)
+
 NOW = 1_790_000_000.0
 MIB = 1 << 20
 
@@ -93,7 +100,7 @@ def replica(id: str, **fields: Any) -> Replica:
     return Replica(**{**base, **fields})
 
 
-def model(name: str) -> Model:
+def model(name: str, **fields: Any) -> Model:
     shape = ModelShape(
         arch="llama",
         n_layer=1,
@@ -108,7 +115,7 @@ def model(name: str) -> Model:
         n_params=135_000_000,
         quantization="Q4_1",
     )
-    return Model(
+    base = dict(
         name=name,
         version=1,
         sha256="ab" * 32,
@@ -120,6 +127,7 @@ def model(name: str) -> Model:
         imported_at=NOW,
         imported_by="ann",
     )
+    return Model(**{**base, **fields})
 
 
 def record(seq: int, **fields: Any) -> AuditRecord:
@@ -480,12 +488,19 @@ class Double:
         """Of the chat: `private`, `held`, `goes_at`."""
         self.pictures = 0
         self.me: Whoami | None = None
+        self.pulling: tuple[Any, ...] = ()
+        self.moving: tuple[Any, ...] = ()
         self.access = Access(self)
         self.keys = Keys(self)
         self.accounts = Accounts(self)
         self.proof = Proof(self)
         self.limits = LimitsOfDouble(self)
         self.privacy = Privacy(self)
+        self.catalog = of_models.CatalogCalls(self)
+        self.curated = of_models.Curated(self)
+        self.pulls = of_models.Pulls(self)
+        self.tiers = of_models.Tiers(self)
+        self.choosing = of_models.Choosing(self)
         self._news: asyncio.Queue[Event | None] = asyncio.Queue()
 
     async def connect(self) -> Double:
@@ -544,7 +559,12 @@ class Double:
             facts=(),
             me=self.me,
             audit=tuple(self.records),
+            pulls=self.pulling,
+            moves=self.moving,
         )
+
+    async def model(self, wanted: str) -> Model:
+        return next(each for each in self.stored if each.name == wanted.partition("@")[0].partition(":")[0])
 
     async def status(self) -> Status:
         return (await self.picture()).status

@@ -70,11 +70,11 @@ async def test_filter_narrows_and_escape_clears(fake):
     async with app.run_test(size=(80, 24)) as pilot:
         await until(pilot, lambda: app.client is not None)
         await pilot.press("3")
-        await until(pilot, lambda: len(app.screen.query_one(Table).rows) == 2)
+        await until(pilot, lambda: len(app.screen.query_one(Table).rows) == 4)
         await pilot.press("slash", "g", "e", "m")
         await until(pilot, lambda: len(app.screen.query_one(Table).rows) == 1)
         await pilot.press("escape")
-        await until(pilot, lambda: len(app.screen.query_one(Table).rows) == 2)
+        await until(pilot, lambda: len(app.screen.query_one(Table).rows) == 4)
 
 
 async def test_removing_needs_the_name(fake):

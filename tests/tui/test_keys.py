@@ -105,11 +105,11 @@ async def test_the_keys_of_models(console, fake, doubles):
     fake.deployed = [doubles.deployment("chat", spec=doubles.DeploymentSpec(name="chat", model="gemma"))]
     async with console("3") as it:
         await it.until("gemma")
-        assert dimmed(it) == {"m", "x"}  # the sample is stored, gemma is in use
+        assert dimmed(it) == {"c", "m", "x"}  # the sample is stored, gemma is in use and has one version
         await it.press("x")
         await it.until("gemma is used by chat")
         await it.press("j")
-        assert dimmed(it) == {"m"}
+        assert dimmed(it) == {"c", "m"}
         await it.press("x")
         await it.until(lambda: isinstance(it.app.screen, Confirm))
         await it.type("zoo")

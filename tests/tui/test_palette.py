@@ -55,7 +55,7 @@ async def test_models_and_chats_are_at_hand(console, fake):
         await it.until(lambda: isinstance(it.app.focused, Question) and it.app.screen.chat.id == "c1")
         await choose(it, "chat with it")
         await it.until("a new chat with chat")
-        await choose(it, "verify")
+        await choose(it, "verify chain")
         await it.until("WRONG at 2")
 
 

@@ -75,23 +75,27 @@ class DeployForm(Asking):
     HEADLINE = "Deploy a model"
     SENDS = "Deploy"
 
-    def __init__(self, model: str = "") -> None:
+    def __init__(self, model: str = "", wanted: DeploymentSpec | None = None) -> None:
         super().__init__()
         self.model = model
+        self.wanted = wanted
+        """What the fields begin with, where somebody has reckoned it."""
 
     def fields(self) -> list[Field]:
         model = self.model or next(iter(sorted(self.corral.state.models)), "")
+        wanted = self.wanted or DeploymentSpec(name="", model=model)
+        serves = "embedding" if wanted.embedding else "rerank" if wanted.rerank else "answers"
         return [
             Field("model", "model", model, "a stored model, or a version: chat, chat:canary, chat@3"),
             Field("name", "name", parted(model)[0], "of the deployment"),
-            Field("ctx", "ctx (all slots)", "", "default: the model's, up to 4096 a slot"),
-            Field("parallel", "slots", "1", "conversations at once"),
+            Field("ctx", "ctx (all slots)", str(wanted.ctx or ""), "default: the model's, up to 4096 a slot"),
+            Field("parallel", "slots", str(wanted.parallel), "conversations at once"),
             Field("replicas", "replicas", "1"),
             Field("engine", "engine", "xllamacpp", "xllamacpp, llama-server, llama-cpp-python, attach"),
             Field("cache_type", "cache type", "f16", "f16, q8_0, q4_0"),
             Field("threads", "threads", "", "default: planned"),
             Field("url", "url", "", "engine attach only"),
-            Field("serves", "serves", "answers", f"{', '.join(SERVES)}: one of them"),
+            Field("serves", "serves", serves, f"{', '.join(SERVES)}: one of them"),
             Field("sensitive", "sensitive", "", "zone=secure: only on nodes with this label, no chats kept"),
             Field("keys_of", "keys of", "", "of a sensitive one: team:ml, group:staff; empty: no keys"),
         ]

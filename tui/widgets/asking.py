@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, ClassVar
 
 from textual.timer import Timer
 
@@ -19,6 +19,9 @@ TYPING_PAUSE = 0.15
 class Asking(Form):
     """A form whose consequence the daemon works out while one types."""
 
+    PAUSE: ClassVar[float] = TYPING_PAUSE
+    """Seconds without a key before it is asked."""
+
     def __init__(self) -> None:
         super().__init__()
         self._timer: Timer | None = None
@@ -26,7 +29,7 @@ class Asking(Form):
     def weigh(self) -> None:
         if self._timer is not None:
             self._timer.stop()
-        self._timer = self.set_timer(TYPING_PAUSE, self._ask)
+        self._timer = self.set_timer(self.PAUSE, self._ask)
 
     def _ask(self) -> None:
         try:

@@ -1,0 +1,101 @@
+"""What is under way with models, in one list: pulls, imports, moves between tiers and the verification."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from core.errors import ErrorBody
+from core.nouns import ImportJob, MoveJob, Pull, Verified
+from tui.spoken import spoken
+from tui.state import State
+from tui.words import lasting, size, state
+
+OVER = ("done", "failed", "cancelled")
+"""States of what has ended."""
+
+
+class Job(NamedTuple):
+    """One of them. `key` is kind and id: `pull:ab12`."""
+
+    key: str
+    model: str
+    state: str
+    done: int
+    total: int
+    rate: float = 0.0
+    """Bytes a second; 0: not known."""
+    left_s: float | None = None
+    why: str = ""
+    """What it is about, or why it stands or failed."""
+
+    @property
+    def kind(self) -> str:
+        """pull, import, move or verify."""
+        return self.key.partition(":")[0]
+
+    @property
+    def id(self) -> str:
+        return self.key.partition(":")[2]
+
+    @property
+    def share(self) -> str:
+        return f"{100 * self.done // self.total} %" if self.total else "-"
+
+    @property
+    def over(self) -> bool:
+        return self.state in OVER
+
+
+def jobs(known: State) -> list[Job]:
+    """All that one sees, what goes on first and of that the newest first."""
+    found = [_pull(each) for each in known.pulls.values()]
+    found += [_import(each) for each in known.imports.values()]
+    found += [_move(each) for each in known.moves.values()]
+    if known.verified is not None:
+        found.append(_verify(known.verified))
+    return sorted(reversed(found), key=lambda each: each.over)
+
+
+def _why(error: ErrorBody | None) -> str:
+    return spoken(error) if error is not None else ""
+
+
+def _pull(pull: Pull) -> Job:
+    notes = "; ".join(pull.notes[-1:])
+    why = _why(pull.error) or notes or pull.source
+    return Job(f"pull:{pull.id}", pull.name, pull.state, pull.bytes_done, pull.bytes_total, pull.rate, pull.left_s, why)
+
+
+def _import(job: ImportJob) -> Job:
+    return Job(
+        f"import:{job.id}", job.name, job.state, job.bytes_done, job.bytes_total, why=_why(job.error) or job.origin
+    )
+
+
+def _move(job: MoveJob) -> Job:
+    why = _why(job.error) or f"from {job.from_tier} to {job.to_tier}" + (f", {job.why}" if job.why else "")
+    return Job(f"move:{job.id}", job.model, job.state, job.bytes_done, job.bytes_total, why=why)
+
+
+def _verify(found: Verified) -> Job:
+    words = f"{found.objects_done} of {found.objects_total} files"
+    bad = [*found.rotten, *found.missing]
+    if bad:
+        names = ", ".join(dict.fromkeys(name for each in bad for name in each.versions)) or bad[0].sha256[:16]
+        users = ", ".join(dict.fromkeys(name for each in bad for name in each.deployments))
+        words += f"; NOT WHOLE: {names}" + (f", used by {users}" if users else "") + ": import it again"
+    return Job(
+        f"verify:{found.started_at}", "stored files", found.state, found.bytes_done, found.bytes_total, why=words
+    )
+
+
+def told(job: Job, ascii: bool = False) -> str:
+    """One of them as a sentence."""
+    words = f"{job.kind} {job.model}: {state(job.state, ascii)}"
+    if job.total and not job.over:
+        words += f" {job.share} of {size(job.total)}"
+    if job.rate and not job.over:
+        words += f", {size(job.rate)}/s" + (f", {lasting(job.left_s)} left" if job.left_s is not None else "")
+    if job.state in ("failed", "paused", "needs token") or job.kind == "verify":
+        words += f": {job.why}"
+    return words
