@@ -323,7 +323,7 @@ async def test_simulate_says_who_would_gain_and_lose_and_changes_nothing(house: 
     }
     gained = await house.inquiry.simulate(there, what="librarian", subject="user:bin")
     assert {(d.permission, d.object) for d in gained} == {
-        (f"models.{verb}", "model:tiny") for verb in ("import", "rm", "alias", "gc", "verify", "move")
+        (f"models.{verb}", "model:tiny") for verb in ("import", "rm", "alias", "gc", "verify", "move", "bench")
     }
     denied = await house.inquiry.simulate(there, what="deployments.stop", subject="user:bin", deny=True)
     assert [(d.permission, d.before, d.after) for d in denied] == [("deployments.stop", True, False)]

@@ -333,9 +333,8 @@ class Names(RuleBasedStateMachine):
             return
         sha256 = mine.pop(version)
         alone = not any(sha256 in each.values() for each in self.there.values())
-        assert tables.drop(self.db, tables.find(self.db, Reference(name, version=version)), 0.0, "me") == (
-            [sha256] if alone else []
-        )
+        gone = tables.drop(self.db, tables.find(self.db, Reference(name, version=version)), 0.0, "me")
+        assert gone == ([(sha256, "home")] if alone else [])
         self.meant[name] = {alias: v for alias, v in self.meant[name].items() if v != version}
 
     @invariant()

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from command import run as corral
+from command import until
 
 from core.nodes import proc
 from core.paths import user_paths
@@ -62,7 +63,7 @@ def test_a_wrong_verb_is_told_the_right_one(home: Path) -> None:
     [
         ("get", ["ps", "deployments ls"]), ("delete x", ["rm", "models rm"]), ("inspect x", ["explain", "models show"]),
         ("show", ["explain", "models show", "chats show"]), ("create", ["deploy"]), ("is-active x", ["ps", "status"]),
-        ("models pull", ["models import"]), ("models get", ["models ls", "models show"]),
+        ("pull x", ["models pull"]), ("models get", ["models ls", "models show"]),
         ("chats delete x", ["chats rm"]), ("audit list", ["audit ls"]), ("engine ls", ["engines"]),
         ("deployments describe", []),
     ],
@@ -135,7 +136,7 @@ def test_version_without_a_daemon_and_status_exit_codes(home: Path) -> None:
 
 def test_uninstall_stops_what_runs_without_a_daemon_and_starts_none_where_nothing_does(home: Path) -> None:
     assert corral("ps").returncode == 0
-    gateway = json.loads(corral("status", "--json").stdout)["gateway_status"]["pid"]
+    gateway = until(lambda: json.loads(corral("status", "--json").stdout)["gateway_status"]["pid"])
     assert corral("shutdown").returncode == 0
     assert proc.start_time(gateway) is not None
     assert corral("uninstall", "--yes").returncode == 0
