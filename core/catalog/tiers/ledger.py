@@ -78,7 +78,7 @@ class Ledger:
     def left(self, disk: Disk) -> int:
         """What a disk still takes beside what is promised on it; on the one with the database some is kept."""
         promised = sum(each.left for each in self._live.values() if each.device == disk.device)
-        spare = files.SPARE if disk.device == self._objects.home.stat().st_dev else 0
+        spare = files.SPARE if self._has_database(disk) else 0
         return max(0, disk.free - promised - spare)
 
     # ---------------------------------------------------------------------------------------- promise
@@ -143,15 +143,15 @@ class Ledger:
     def _check_disk(self, tier: str, size: int, disk: Disk, what: str) -> None:
         left = self.left(disk)
         if size > left:
-            kept = f" beside {size_said(files.SPARE)} that are kept" if self._is_home(disk) else ""
+            kept = f" beside {size_said(files.SPARE)} that are kept" if self._has_database(disk) else ""
             raise NoRoom(
                 f"there is no room for {what}",
                 f"it takes {size_said(size)}, and the disk of {tier} has {size_said(left)} left{kept}",
                 "remove or move a model, or make room on the disk", tier=tier, bytes=size, left=left,
             )  # fmt: skip
 
-    def _is_home(self, disk: Disk) -> bool:
-        return disk.device == self._objects.home.stat().st_dev
+    def _has_database(self, disk: Disk) -> bool:
+        return disk.device == self._objects.home.parent.stat().st_dev
 
 
 def check_capacity(db: sqlite3.Connection, row: tables.Row, size: int, aside: int, what: str) -> None:

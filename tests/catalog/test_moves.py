@@ -1,0 +1,542 @@
+"""Moves between tiers: one good copy at any moment, space that is never given out twice, nobody without a file."""
+
+import asyncio
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, suppress
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+from stores import ME, STRANGER, file, opened, take, until
+from tiered import add, copies, disk, elsewhere, large, moved, sound
+
+from core.catalog import Catalog, Use
+from core.catalog.taking import Source
+from core.catalog.tiers import Rules
+from core.catalog.tiers.copying import Copying
+from core.errors import Conflict, CorralError, NoRoom, NotFound
+from core.nouns import HOME
+
+MIB = 1 << 20
+
+
+@pytest.fixture
+async def catalog(tmp_path: Path) -> AsyncIterator[Catalog]:
+    async with opened(tmp_path) as made:
+        yield made
+
+
+@pytest.fixture
+def fast(tmp_path: Path) -> Iterator[Path]:
+    with elsewhere(tmp_path) as path:
+        yield path
+
+
+def slowed(monkeypatch: pytest.MonkeyPatch, when: str, hold: Callable[[], None]) -> None:
+    """Have each copy call `hold` in its thread when it comes to `when`."""
+    plain = Copying._tell
+
+    def tell(self: Copying, state: str, count: int) -> None:
+        if state == when:
+            hold()
+        plain(self, state, count)
+
+    monkeypatch.setattr(Copying, "_tell", tell)
+
+
+async def test_a_version_is_copied_read_back_switched_and_then_the_old_copy_goes(
+    catalog: Catalog, tmp_path: Path, fast: Path
+) -> None:
+    await add(catalog, fast)
+    model = await take(catalog, large(tmp_path))
+    with Path(catalog.path(model)).open("rb") as running:
+        job = await moved(catalog, "m", "fast")
+        assert (job.state, job.from_tier, job.to_tier, job.error) == ("done", HOME, "fast", None)
+        assert len(running.read()) == model.bytes  # what runs keeps the old file
+    found = await catalog.get("m")
+    assert found.tier == "fast" and Path(catalog.path(found)).stat().st_mode & 0o777 == 0o444
+    assert (fast / "objects").stat().st_mode & 0o777 == 0o711
+    records = await catalog.audit.ls(object="model:m")  # type: ignore[attr-defined]
+    assert [(each.verb, each.outcome) for each in records][-3:] == [
+        ("models.move", "intent"), ("models.tier", "done"), ("models.move", "done"),
+    ]  # fmt: skip
+    assert (await catalog.history("m"))[0].what == "moved"
+    await sound(catalog)
+    with pytest.raises(Conflict, match="is on fast already"):
+        await catalog.moves.start(ME, "r", "m", "fast")
+
+
+async def test_a_split_model_and_a_projector_that_two_share_move_whole(
+    catalog: Catalog, tmp_path: Path, fast: Path
+) -> None:
+    await add(catalog, fast)
+    projector = file(tmp_path, 9, general__type="mmproj", general__architecture="clip")
+    one = await take(catalog, file(tmp_path, 1), "one", projector=projector)
+    await take(catalog, file(tmp_path, 2), "two", projector=projector)
+    assert one.projector is not None
+    await moved(catalog, "one", "fast")
+    serving = await catalog.serving("two")
+    assert serving.model.tier == HOME and serving.projector.startswith(str(fast)) and Path(serving.projector).exists()
+    await sound(catalog)
+
+
+async def test_what_others_made_of_the_same_bytes_takes_their_right_too(
+    catalog: Catalog, tmp_path: Path, fast: Path
+) -> None:
+    await add(catalog, fast)
+    await take(catalog, file(tmp_path, 1), "one")
+    await take(catalog, file(tmp_path, 1), "two")
+    with pytest.raises(CorralError) as refused:
+        await catalog.moves.start(STRANGER, "r", "one", "fast")
+    assert isinstance(refused.value, NotFound)
+    await moved(catalog, "one", "fast")
+    assert (await catalog.get("two")).tier == "fast"
+
+
+# ------------------------------------------------------------------------------------------------ what goes wrong
+
+
+async def test_a_disk_that_gives_back_something_else_is_not_trusted(
+    catalog: Catalog, tmp_path: Path, fast: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await add(catalog, fast)
+    model = await take(catalog, large(tmp_path))
+    monkeypatch.setattr("core.catalog.tiers.copying.cold.pieces", lambda path: iter([memoryview(b"something else")]))
+    job = await moved(catalog, "m", "fast")
+    assert job.state == "failed" and job.error is not None and "not what was written" in job.error.what
+    assert copies(catalog, model.sha256) == [HOME] and (await catalog.get("m")).tier == HOME
+    await sound(catalog)
+
+
+async def test_a_file_that_has_rotted_is_not_carried_on(catalog: Catalog, tmp_path: Path, fast: Path) -> None:
+    await add(catalog, fast)
+    path = Path(catalog.path(await take(catalog, file(tmp_path))))
+    path.chmod(0o600)
+    with path.open("r+b") as rotten:
+        rotten.seek(-1, os.SEEK_END)
+        rotten.write(b"\xff")
+    job = await moved(catalog, "m", "fast")
+    assert job.error is not None and "not what it was" in job.error.what and (await catalog.get("m")).tier == HOME
+    assert not list(fast.glob("objects/*/*")) and not list((fast / "incoming").iterdir())
+
+
+@pytest.mark.parametrize("stage", ["copying", "verifying"])
+async def test_a_cancelled_move_leaves_all_as_it_was(
+    catalog: Catalog, tmp_path: Path, fast: Path, monkeypatch: pytest.MonkeyPatch, stage: str
+) -> None:
+    await add(catalog, fast)
+    await take(catalog, large(tmp_path))
+    slowed(monkeypatch, stage, lambda: catalog.moves._stop[job.id].set())
+    job = await catalog.moves.start(ME, "r", "m", "fast")
+    job = await catalog.moves.ended(job.id)
+    assert job.state == "cancelled" and (await catalog.get("m")).tier == HOME
+    records = await catalog.audit.ls(verb="models.move")  # type: ignore[attr-defined]
+    assert [each.outcome for each in records] == ["intent", "interrupted"]
+    await sound(catalog)
+
+
+async def test_a_model_that_is_removed_on_its_way_leaves_nothing(
+    catalog: Catalog, tmp_path: Path, fast: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await add(catalog, fast)
+    model = await take(catalog, large(tmp_path))
+    there, go = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        there.set()
+        go.wait(20)
+
+    slowed(monkeypatch, "verifying", hold)
+    job = await catalog.moves.start(ME, "r", "m", "fast")
+    with pytest.raises(Conflict, match="is on its way"):
+        await catalog.moves.start(ME, "r", "m", "fast")
+    await asyncio.to_thread(there.wait, 20)
+    await catalog.rm(ME, "r", "m")
+    go.set()
+    job = await catalog.moves.ended(job.id)
+    assert job.state == "failed" and copies(catalog, model.sha256) == []
+    await sound(catalog)
+
+
+async def test_the_old_copy_waits_for_an_engine_that_is_about_to_open_it(
+    catalog: Catalog, tmp_path: Path, fast: Path
+) -> None:
+    await add(catalog, fast)
+    model = await take(catalog, file(tmp_path))
+    opening = {"m@1"}
+    catalog.moves.loading = lambda: opening
+    job = await catalog.moves.start(ME, "r", "m", "fast")
+    await until(lambda: catalog.moves.job(job.id).state == "freeing")
+    assert copies(catalog, model.sha256) == ["fast", HOME] and (await catalog.get("m")).tier == "fast"
+    opening.clear()
+    assert (await catalog.moves.ended(job.id)).state == "done"
+    await sound(catalog)
+
+
+async def test_the_last_copy_stays_while_the_one_that_counts_is_out_of_reach(tmp_path: Path, fast: Path) -> None:
+    """A kill between the switch and the end of the old copy, and then the new tier is not mounted."""
+    async with opened(tmp_path) as catalog:
+        await add(catalog, fast)
+        model = await take(catalog, file(tmp_path))
+        old = Path(catalog.path(model))
+        data = old.read_bytes()
+        await moved(catalog, "m", "fast")
+    old.write_bytes(data)
+    gone = fast.with_name(fast.name + ".gone")
+    fast.rename(gone)
+    async with opened(tmp_path) as catalog:
+        assert old.exists()
+    gone.rename(fast)
+    async with opened(tmp_path) as catalog:
+        assert not old.exists()
+        await sound(catalog)
+
+
+# ------------------------------------------------------------------------------------------------ space
+
+
+async def test_a_tier_without_room_refuses_or_spills(catalog: Catalog, tmp_path: Path, fast: Path) -> None:
+    slow = fast / "slow"
+    slow.mkdir(mode=0o700)
+    (fast / "quick").mkdir(mode=0o700)
+    await add(catalog, fast / "quick", capacity=5 * MIB)
+    await take(catalog, large(tmp_path, 1), "one")
+    await take(catalog, large(tmp_path, 2), "two")
+    assert (await moved(catalog, "one", "fast")).state == "done"
+    with pytest.raises(NoRoom, match="of 5 MiB of fast"):
+        await catalog.moves.start(ME, "r", "two", "fast")
+    await catalog.tiers.change(ME, "r", "fast", Rules(spill=HOME))
+    with pytest.raises(NoRoom, match="is where it lies"):
+        await catalog.moves.start(ME, "r", "two", "fast")
+    await add(catalog, slow, "slow")
+    await catalog.tiers.change(ME, "r", "fast", Rules(spill="slow"))
+    job = await moved(catalog, "two", "fast")
+    assert (job.asked, job.to_tier, (await catalog.get("two")).tier) == ("fast", "slow", "slow")
+    await sound(catalog)
+
+
+async def test_an_import_lands_where_the_rule_says_and_spills_too(catalog: Catalog, tmp_path: Path, fast: Path) -> None:
+    await add(catalog, fast, landing=True, capacity=5 * MIB)
+    assert (await take(catalog, large(tmp_path, 1), "one")).tier == "fast"
+    job = await catalog.imports.start(ME, "r", Source(large(tmp_path, 2), origin="f"), "two")
+    job = await catalog.imports.ended(job.id)
+    assert job.state == "failed" and job.error is not None and job.error.code == "no_room"
+    with pytest.raises(NoRoom):
+        await catalog.imports.start_upload(ME, "r", "three", [("a.gguf", MIB)])
+    await catalog.tiers.change(ME, "r", "fast", Rules(spill=HOME))
+    assert (await take(catalog, large(tmp_path, 2), "two")).tier == HOME
+    await sound(catalog)
+
+
+async def test_an_upload_is_promised_its_room_once_and_gives_it_back(
+    catalog: Catalog, tmp_path: Path, fast: Path
+) -> None:
+    await add(catalog, fast, landing=True, capacity=5 * MIB)
+    data = large(tmp_path).read_bytes()
+
+    async def pieces() -> AsyncIterator[bytes]:
+        yield data
+
+    job = await catalog.imports.start_upload(ME, "r", "up", [("a.gguf", len(data))])
+    assert (await catalog.tiers.get("fast")).reserved_bytes == len(data)
+    await catalog.imports.write(ME, job.id, 0, pieces())
+    job = await catalog.imports.ended(job.id)
+    assert job.state == "done" and job.model is not None and job.model.tier == "fast"
+    await catalog.rm(ME, "r", "up")
+    other = await catalog.imports.start_upload(ME, "r", "up", [("a.gguf", len(data))])
+    await catalog.imports.cancel(other.id)
+    await sound(catalog)
+
+
+async def test_two_users_import_the_same_file_at_once(catalog: Catalog, tmp_path: Path, fast: Path) -> None:
+    await add(catalog, fast, landing=True)
+    source = large(tmp_path)
+    jobs = [await catalog.imports.start(ME, "r", Source(source, origin="f"), name) for name in ("one", "two", "one")]
+    done = [await catalog.imports.ended(job.id) for job in jobs]
+    assert sorted(job.state for job in done) == ["done", "done", "failed"]
+    assert (await catalog.tiers.get("fast")).objects == 1
+    await sound(catalog)
+
+
+async def test_promises_hold_against_each_other_on_one_disk(catalog: Catalog, tmp_path: Path, fast: Path) -> None:
+    ledger = catalog.tiers.ledger
+    await add(catalog, fast, capacity=10 * MIB)
+    first = await ledger.reserve("fast", 6 * MIB, "a", "a")
+    with pytest.raises(NoRoom, match="6 MiB promised"):
+        await ledger.reserve("fast", 6 * MIB, "b", "b")
+    await ledger.release(first)
+    await ledger.release(await ledger.reserve("fast", 6 * MIB, "b", "b"))
+    free = (await catalog.tiers.get(HOME)).free_bytes
+    most = await ledger.reserve(HOME, free * 3 // 4, "c", "c")
+    with pytest.raises(NoRoom, match="the disk of home"):
+        await ledger.reserve(HOME, free * 3 // 4, "d", "d")
+    most.wrote = most.bytes
+    await ledger.release(most)
+
+
+async def test_a_disk_that_fills_up_on_the_way_ends_a_move_and_leaves_nothing(catalog: Catalog, tmp_path: Path) -> None:
+    with disk(tmp_path.parent / f"{tmp_path.name}-small", "6m") as small:
+        await add(catalog, small)
+        await take(catalog, large(tmp_path))
+        plain = Copying._write
+
+        def write(self: Copying, source: Path, target: Path) -> None:
+            (small / "somebody-elses").write_bytes(b"x" * (4 * MIB))
+            plain(self, source, target)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Copying, "_write", write)
+            job = await moved(catalog, "m", "fast")
+        assert job.state == "failed" and job.error is not None and job.error.code == "no_room"
+        assert (await catalog.get("m")).tier == HOME and not list(small.glob("incoming/*"))
+        with pytest.raises(NoRoom, match="the disk of fast has"):
+            await catalog.moves.start(ME, "r", "m", "fast")
+        (small / "somebody-elses").unlink()
+        assert (await moved(catalog, "m", "fast")).state == "done"
+        await sound(catalog)
+        await moved(catalog, "m", HOME)
+
+
+async def test_a_read_only_tier_is_read_and_takes_nothing(catalog: Catalog, tmp_path: Path) -> None:
+    with disk(tmp_path.parent / f"{tmp_path.name}-ro", "40m") as place:
+        await add(catalog, place)
+        model = await take(catalog, file(tmp_path, 1), "one")
+        await take(catalog, file(tmp_path, 2), "two")
+        await moved(catalog, "one", "fast")
+        subprocess.run(["mount", "-o", "remount,ro", place], check=True)
+        assert (await catalog.tiers.get("fast")).state == "read-only"
+        assert Path((await catalog.serving("one")).path).exists()
+        with pytest.raises(Conflict, match="takes no changes"):
+            await catalog.moves.start(ME, "r", "two", "fast")
+        assert (await catalog.tiers.check("fast")).faults[0].what == "read-only"
+        job = await moved(catalog, "one", HOME)
+        assert job.state == "done" and copies(catalog, model.sha256) == ["fast", HOME]
+        subprocess.run(["mount", "-o", "remount,rw", place], check=True)
+        await catalog.tiers.tidy("fast")
+        await sound(catalog)
+
+
+# ------------------------------------------------------------------------------------------------ who needs what
+
+
+async def test_what_runs_where_it_must_lie_is_not_moved_away(catalog: Catalog, tmp_path: Path, fast: Path) -> None:
+    await add(catalog, fast)
+    model = await take(catalog, file(tmp_path))
+    catalog._uses = lambda db: [Use("chat", "m", 1, "fast", True)]
+    assert "is on fast" in await catalog.moves.ensure("m@1", "fast", "chat")
+    (job,) = catalog.moves.ls()
+    assert (job.by, job.why) == ("corral", "the deployment chat needs it there")
+    await catalog.moves.ended(job.id)
+    assert await catalog.moves.ensure("m@1", "fast", "chat") == ""
+    with pytest.raises(Conflict, match="is needed on fast"):
+        await catalog.moves.start(ME, "r", "m", HOME)
+    await catalog.moves.check(ME, await catalog.get("m"), HOME, "chat")  # its own need may change
+    with pytest.raises(Conflict, match="by chat"):
+        await catalog.moves.check(ME, await catalog.get("m"), HOME, "other")
+    catalog._uses = lambda db: [Use("chat", "m", 1, "fast", False)]
+    await moved(catalog, "m", HOME)
+    assert copies(catalog, model.sha256) == [HOME]
+
+
+async def test_a_need_without_room_is_said_and_not_tried_all_the_time(
+    catalog: Catalog, tmp_path: Path, fast: Path
+) -> None:
+    await add(catalog, fast, capacity=MIB, spill=HOME)
+    model = await take(catalog, large(tmp_path))
+    for _ in range(3):
+        assert "there is no room for m@1" in await catalog.moves.ensure("m@1", "fast", "chat")
+    assert len(await catalog.audit.ls(verb="models.move")) == 1  # type: ignore[attr-defined]
+    with pytest.raises(NoRoom):
+        await catalog.moves.check(ME, model, "fast", "chat")
+
+
+async def test_what_nobody_has_launched_for_long_makes_room(tmp_path: Path, fast: Path) -> None:
+    now = [1e9]
+    async with opened(tmp_path, clock=lambda: now[0]) as catalog:
+        await add(catalog, fast, landing=True)
+        for n, name in enumerate(("idle", "used", "runs", "young")):
+            if name == "young":
+                now[0] += 29 * 86400
+            await take(catalog, file(tmp_path, n), name)
+        with pytest.raises(Conflict, match="no rule"):
+            await catalog.demoting.demote(ME, "r", "fast", dry_run=True)
+        await catalog.tiers.change(ME, "r", "fast", Rules(demote_days=30, demote_to=HOME))
+        await catalog.loads.begin("used@1")
+        catalog._uses = lambda db: [Use("d", "runs", 1)]
+        now[0] += 2 * 86400
+        assert (await catalog.demoting.demote(ME, "r", "fast", dry_run=True)).moved == ("idle@1",)
+        await catalog.demoting.look()
+        assert {m.name: m.tier for m in await catalog.ls() if m.tier == HOME} == {"idle": HOME}
+        (record,) = await catalog.audit.ls(verb="tiers.demote")  # type: ignore[attr-defined]
+        assert record.outcome == "done" and record.actor == "corral"
+        await catalog.demoting.look()  # once a day
+        assert len(await catalog.audit.ls(verb="tiers.demote")) == 1  # type: ignore[attr-defined]
+        await sound(catalog)
+
+
+# ------------------------------------------------------------------------------------------------ kills
+
+MOVER = """
+import asyncio, sys
+from pathlib import Path
+sys.path[:0] = {path!r}
+from stores import ME, opened
+from core.nouns import HOME
+
+async def main():
+    async with opened(Path({folder!r})) as catalog:
+        print("ready", flush=True)
+        while True:
+            to = "fast" if (await catalog.get("m")).tier == HOME else HOME
+            job = await catalog.moves.start(ME, "r", "m", to)
+            await catalog.moves.ended(job.id)
+
+asyncio.run(main())
+"""
+
+
+async def killed(tmp_path: Path, rounds: int, seed: int) -> set[str]:
+    """Kill a daemon's life while it moves a version to and fro, at any moment, again and again; where it lay."""
+    dice, seen = random.Random(seed), set[str]()
+    script = MOVER.format(path=sys.path, folder=str(tmp_path))
+    for _ in range(rounds):
+        process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE)
+        assert process.stdout is not None and process.stdout.readline() == b"ready\n"
+        await asyncio.sleep(dice.uniform(0.0, 0.12))  # the moment is the matter
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        process.stdout.close()
+        async with opened(tmp_path) as catalog:
+            await sound(catalog)
+            seen.add((await catalog.get("m")).tier)
+    return seen
+
+
+async def test_a_kill_at_any_moment_of_a_move_leaves_one_good_copy(tmp_path: Path, fast: Path) -> None:
+    async with opened(tmp_path) as catalog:
+        await add(catalog, fast, capacity=9 * MIB)
+        await take(catalog, large(tmp_path, mib=8))
+    await killed(tmp_path, 5, 7)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+async def test_hundreds_of_kills_leave_one_good_copy_each_time(tmp_path: Path, fast: Path) -> None:
+    async with opened(tmp_path) as catalog:
+        await add(catalog, fast, capacity=9 * MIB)
+        await take(catalog, large(tmp_path, mib=8))
+    assert await killed(tmp_path, 300, random.randrange(1 << 30)) == {HOME, "fast"}
+
+
+# ------------------------------------------------------------------------------------------------ any order
+
+
+class Ledger(RuleBasedStateMachine):
+    """Whatever is stored, moved, removed, promised and unmounted in whatever order, and whenever a daemon begins anew:
+    no tier holds or promises more than it takes, and each version has its last copy."""
+
+    folder: Path
+    other: Path
+
+    @initialize()
+    def begin(self) -> None:
+        for path in (self.folder, self.other):
+            shutil.rmtree(path, ignore_errors=True)
+            path.mkdir(mode=0o700)
+        (self.folder / "fast").mkdir(mode=0o700)
+        self.loop = asyncio.new_event_loop()
+        self.stack = AsyncExitStack()
+        self.promised: list[object] = []
+        self.catalog = self.do(self.stack.enter_async_context(opened(self.folder / "state")))
+        self.size = file(self.folder, 0).stat().st_size
+        self.do(add(self.catalog, self.other, "slow", capacity=3 * self.size))
+        self.do(add(self.catalog, self.folder / "fast", capacity=2 * self.size, spill="slow"))
+
+    def do(self, work):  # type: ignore[no-untyped-def]
+        return self.loop.run_until_complete(work)
+
+    def attempt(self, work) -> None:  # type: ignore[no-untyped-def]
+        with suppress(CorralError):
+            self.do(work)
+
+    @rule(n=st.integers(0, 4), landing=st.sampled_from(["fast", "slow", HOME]))
+    def store(self, n: int, landing: str) -> None:
+        async def work() -> None:
+            await self.catalog.tiers.change(ME, "r", landing, Rules(landing=True))
+            job = await self.catalog.imports.start(ME, "r", Source(file(self.folder, n), origin="f"), f"m{n}")
+            await self.catalog.imports.ended(job.id)
+
+        self.attempt(work())
+
+    @rule(n=st.integers(0, 4), to=st.sampled_from(["fast", "slow", HOME]))
+    def move(self, n: int, to: str) -> None:
+        self.attempt(moved(self.catalog, f"m{n}", to))
+
+    @rule(n=st.integers(0, 4))
+    def remove(self, n: int) -> None:
+        self.attempt(self.catalog.rm(ME, "r", f"m{n}"))
+
+    @rule(tier=st.sampled_from(["fast", "slow"]), share=st.sampled_from([0.3, 1.0, 1.5]))
+    def promise(self, tier: str, share: float) -> None:
+        async def work() -> None:
+            id = f"p{len(self.promised)}"
+            self.promised.append(await self.catalog.tiers.ledger.find(tier, int(share * self.size), id, "it"))
+
+        self.attempt(work())
+
+    @rule()
+    def give_back(self) -> None:
+        if self.promised:
+            self.do(self.catalog.tiers.ledger.release(self.promised.pop()))  # type: ignore[arg-type]
+
+    @rule()
+    def unmount(self) -> None:
+        gone = self.other.with_name(self.other.name + ".gone")
+        if self.other.exists():
+            self.other.rename(gone)
+        else:
+            gone.rename(self.other)
+        self.do(self.catalog.tiers.here("slow"))
+
+    @rule()
+    def begin_anew(self) -> None:
+        self.do(self.stack.aclose())
+        self.promised.clear()
+        self.stack = AsyncExitStack()
+        self.catalog = self.do(self.stack.enter_async_context(opened(self.folder / "state")))
+
+    @invariant()
+    def holds(self) -> None:
+        if not hasattr(self, "catalog"):
+            return
+        for tier in self.do(self.catalog.tiers.ls()):
+            assert not tier.capacity or tier.stored_bytes + tier.reserved_bytes + tier.aside_bytes <= tier.capacity
+        for model in self.do(self.catalog.all()):
+            if model.state != "away":
+                assert Path(self.catalog.path(model)).stat().st_size == model.bytes
+                assert copies(self.catalog, model.sha256) == [model.tier]
+
+    def teardown(self) -> None:
+        if hasattr(self, "loop"):
+            self.do(self.stack.aclose())
+            self.loop.close()
+            gone = self.other.with_name(self.other.name + ".gone")
+            shutil.rmtree(gone, ignore_errors=True)
+
+
+def test_no_tier_is_overcommitted_and_no_last_copy_lost_in_any_order(tmp_path: Path, fast: Path) -> None:
+    class Here(Ledger):
+        folder, other = tmp_path / "here", fast / "other"
+
+    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+        Here, settings=settings(max_examples=12, stateful_step_count=12, suppress_health_check=list(HealthCheck))
+    )
