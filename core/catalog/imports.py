@@ -222,7 +222,6 @@ class Imports:
         name = self._jobs[id].name
         subject = f"model:{name}"
         effect: Effect | None = None
-        folders: list[Path] = []
         try:
             effect = await self._gate.intent(actor, "models.import", subject, request, after={"origin": source.origin})
             last = [0.0]
@@ -239,13 +238,11 @@ class Imports:
                     self._progress(id, state=state, done=done, total=total)
 
             def room(size: int) -> Path:
-                asyncio.run_coroutine_threadsafe(self._promise(id, size, source), self._loop).result()
-                folders.append(self._objects.incoming_of(self._spaces[id].tier) / id)
-                return folders[0]
+                return asyncio.run_coroutine_threadsafe(self._promise(id, size, source), self._loop).result()
 
             taking = Taking(name, source, options, self._clock(), actor.name)
             taken = await asyncio.to_thread(taking.take, room, progress)
-            model = await self._keep(taken, folders[0], effect, options, self._spaces[id])
+            model = await self._keep(taken, self._work(id), effect, options, self._spaces[id])
             self._set(id, state="done", model=model, bytes_done=model.bytes)
             await self._tell(name)
         except Cancelled:
@@ -259,19 +256,26 @@ class Imports:
                 await self._gate.outcome(effect, "failed", reason=str(told))
             self._set(id, state="failed", error=told.body())
         finally:
-            for folder in (*folders, *((source.path.parent,) if source.origin == "upload" else ())):
-                await asyncio.to_thread(shutil.rmtree, folder, True)
+            if id in self._spaces:
+                await asyncio.to_thread(shutil.rmtree, self._work(id), True)
+                await asyncio.to_thread(shutil.rmtree, self._work(id).with_name(f"{id}.up"), True)
             await self._give_back(id)
             self._tasks.pop(id, None)
 
-    async def _promise(self, id: str, size: int, source: Source) -> None:
-        """Room for a job where new models land, unless it has some. Raises `NoRoom`, `Away`."""
+    def _work(self, id: str) -> Path:
+        """The folder that a job fills, in the tier that has promised it room."""
+        return self._objects.incoming_of(self._spaces[id].tier) / id
+
+    async def _promise(self, id: str, size: int, source: Source) -> Path:
+        """The folder to fill for a job, with room for it where new models land, unless it has some. Raises `NoRoom`,
+        `Away`."""
         if id not in self._spaces:
             device = (await asyncio.to_thread(source.path.stat)).st_dev if source.own else -1
             landing = await self._tiers.landing()
             self._spaces[id] = await self._tiers.ledger.find(
                 landing, size, id, self._jobs[id].name, lies_on=device
             )  # fmt: skip
+        return self._work(id)
 
     async def _keep(
         self, taken: Taken, work: Path, effect: Effect, options: ImportOptions, space: Reservation

@@ -84,7 +84,7 @@ class Taking:
             total = sum(header["bytes"] for header in headers)
             work = room(total)
             work.mkdir(mode=0o700, parents=True)
-            parts = _copy(fds, (*own, *beside), work, total, progress, own=source.own)
+            parts = _copy(fds, [*own, *beside], work, total, progress, taken=source.own)
         sha256 = object_of(parts[: len(own)])
         if source.expected and sha256 != source.expected:
             raise BadModel(
@@ -184,19 +184,19 @@ def _check_beside(header: dict[str, Any], name: str, kind: str) -> None:
 
 
 def _copy(
-    fds: Sequence[int], sources: Sequence[Path], work: Path, total: int, progress: Progress, *, own: bool
-) -> list[ModelFile]:
+    fds: Sequence[int], paths: Sequence[Path], work: Path, total: int, progress: Progress, *, taken: bool
+) -> list[ModelFile]:  # fmt: skip
     parts: list[ModelFile] = []
     before = 0
-    for source, fd in zip(sources, fds, strict=True):
+    for path, fd in zip(paths, fds, strict=True):
         progress("hashing", before, total)
 
-        def done(count: int, before: int = before) -> None:
-            progress("hashing", before + count, total)
+        def told(done: int, before: int = before) -> None:
+            progress("hashing", before + done, total)
 
-        target = work / source.name
-        digest = files.take_in(fd, source, target, done) if own else files.copy_in(fd, target, done)
+        target = work / path.name
+        digest = files.take_in(fd, path, target, told) if taken else files.copy_in(fd, target, told)
         size = os.fstat(fd).st_size
-        parts.append(ModelFile(name=source.name, bytes=size, sha256=digest))
+        parts.append(ModelFile(name=path.name, bytes=size, sha256=digest))
         before += size
     return parts

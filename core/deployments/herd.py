@@ -71,6 +71,10 @@ class Herd:
         """Launch ids that live, for sampling."""
         return [r.launch.id for r in self._runners.values() if r.launch is not None and r.launch.alive]
 
+    def opening(self) -> set[str]:
+        """The versions (`chat@3`) whose files engines are about to open."""
+        return {runner.opens for runner in self._runners.values()}
+
     # ---------------------------------------------------------------------------------------- what becomes of each
 
     async def _live(self, runner: Runner) -> None:

@@ -129,10 +129,6 @@ class Deployments(Herd):
                 self._tell(runner)
                 group.create_task(self._live(runner))
 
-    def opening(self) -> set[str]:
-        """The versions (`chat@3`) whose files engines are about to open."""
-        return {runner.opens for runner in self._runners.values()}
-
     # ---------------------------------------------------------------------------------------- verbs
 
     async def seat(self, spec: DeploymentSpec) -> tuple[DeploymentSpec, Model | None, int]:
