@@ -9,6 +9,7 @@ from stores import ME, STRANGER, file, opened, take
 from tiered import add, copies, elsewhere, large, moved, sound
 
 from core.catalog import Catalog
+from core.catalog.taking import Source
 from core.catalog.tiers import Away, Rules, folder
 from core.errors import Conflict, CorralError, Invalid, NotAllowed, NotFound
 from core.nouns import HOME
@@ -304,3 +305,13 @@ async def test_what_a_folder_looks_like_that_does_not_answer(
     assert await catalog.tiers.here("fast") == ""
     with pytest.raises(CorralError):
         await catalog.tiers.here("nothing")
+
+
+async def test_an_import_removes_only_what_it_made_itself(catalog: Catalog, tmp_path: Path) -> None:
+    """A file of a person's whose origin reads like that of an upload."""
+    (tmp_path / "theirs").mkdir()
+    source = file(tmp_path / "theirs")
+    (source.parent / "more").touch()
+    job = await catalog.imports.start(ME, "r", Source(source, origin="upload"), "m")
+    assert (await catalog.imports.ended(job.id)).state == "done"
+    assert sorted(each.name for each in source.parent.iterdir()) == [source.name, "more"]
