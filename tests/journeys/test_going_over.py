@@ -66,10 +66,12 @@ def test_what_rotted_is_named_and_comes_back(home: Path, tmp_path: Path) -> None
     stored.write_bytes(stored.read_bytes()[:-1] + b"\x01")
     said = corral("models", "verify", code=1)
     assert "tiny@1 is not what it was and was set aside" in said and "used by one" in said
-    corral("restart", "one")
-    until(lambda: "set aside" in corral("explain", "one"))
+    before = ask("ps")[0]["pid"]
+    assert "set aside: import it again" in corral("restart", "one", code=1)
+    assert ask("ps")[0]["pid"] == before  # what runs has its file open
     assert "its bytes are not what they were" in corral("deploy", "tiny", "--name", "two", code=2)
     fleet.take(tmp_path)
+    corral("restart", "one")
     until(lambda: [r for r in ask("ps") if r["state"] == "ready"])
     assert ask("models", "show", "tiny")["state"] == "stored"
 

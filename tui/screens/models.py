@@ -161,14 +161,15 @@ class Models(Room):
         shelf.set_rows([row(each, self.corral.ascii) for each in found])
 
     def _show_jobs(self) -> None:
-        """Tell of the newest that goes on, else of the newest that went wrong, until that is read."""
+        """Tell of the newest that goes on, else of the newest that went wrong, until that is read or the next one of
+        its kind is done."""
         known = self.corral.state
         if not self._seen_first and known.connection == "live":
             self._seen_first = True
             self._read |= {each.key for each in underway.jobs(known) if each.over and each.kind != "verify"}
         found = [each for each in underway.jobs(known) if each.key not in self._read]
         going = [each for each in found if not each.over]
-        wrong = [each for each in found if each.state == "failed" or (each.over and "NOT WHOLE" in each.why)]
+        wrong = underway.troubles(found)
         words = ""
         if going:
             more = f" (t shows all {len(going)})" if len(going) > 1 else ""
