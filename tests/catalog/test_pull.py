@@ -156,6 +156,7 @@ async def test_a_file_that_changed_in_the_repository_begins_anew_and_says_so(
     assert done.state == "done", done.error
     assert "changed on the server" in " ".join(done.notes)
     assert done.revision == hub.commit(REPO)
+    assert done.bytes_done == done.bytes_total == len(new)
     assert (await world.catalog.get("m")).sha256 == sha(new)
 
 

@@ -298,7 +298,7 @@ class Pulls:
             await self._gate.outcome(
                 effect, "done", after={"sha256": model.sha256, "revision": self.get(id).revision, "source": pull.source}
             )
-            await self._over(id, "done", model=model, bytes_done=pull.bytes_total)
+            await self._over(id, "done", model=model, bytes_done=self.get(id).bytes_total)
         except asyncio.CancelledError:
             why = self._ending.pop(id, "the daemon ends")
             if effect is not None:
