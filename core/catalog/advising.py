@@ -114,7 +114,7 @@ def check(wishes: Wishes) -> None:
         ("memory", wishes.memory, 0, 1 << 62), ("min-speed", wishes.min_speed, 0, 1e6),
     ):  # fmt: skip
         if not low <= value <= high:
-            raise Invalid(f"{field} is {value}", f"it may be {low} to {high:g}", f"change --{field}")
+            raise Invalid(f"{field} is {value}", f"it may be {low} to {int(high)}", f"change --{field}")
 
 
 def entry_of(model: Model, entries: Sequence[CatalogueEntry]) -> CatalogueEntry | None:

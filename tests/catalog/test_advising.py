@@ -103,7 +103,8 @@ def test_the_work_of_an_entry_is_that_of_its_tensors() -> None:
     ("wishes", "words"),
     [
         (Wishes(use="poetry"), "no use"), (Wishes(users=0), "users is 0"), (Wishes(users=1000), "users is 1000"),
-        (Wishes(ctx=1), "context is 1"), (Wishes(prompt=0), "prompt is 0"), (Wishes(limit=0), "limit is 0"),
+        (Wishes(ctx=1), "context is 1"), (Wishes(ctx=1 << 30), "it may be 256 to 16777216"),
+        (Wishes(prompt=0), "prompt is 0"), (Wishes(limit=0), "limit is 0"),
         (Wishes(memory=-1), "memory is -1"), (Wishes(min_speed=-1.0), "min-speed is -1"),
     ],
 )  # fmt: skip
