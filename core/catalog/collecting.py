@@ -69,7 +69,7 @@ class Collecting:
             if not self._gate.may(actor, "models.gc", f"model:{model.name}"):
                 kept.append((model, f"{actor.name} may not models.gc on model:{model.name}"))
             elif model.aliases:
-                kept.append((model, " and ".join(f"{model.name}:{alias}" for alias in model.aliases) + " means it"))
+                kept.append((model, tables.meaning(model)))
             elif model.state == "away":
                 kept.append((model, f"its tier {model.tier} is not there"))
             elif model.imported_at > before:

@@ -82,9 +82,10 @@ def made_name(text: str) -> str:
 
 def check_alias(alias: str) -> str:
     """An alias that a person may set. Raises `Invalid`."""
-    if not _ALIAS.fullmatch(alias) or alias == PREVIOUS:
+    if not _ALIAS.fullmatch(alias) or alias == PREVIOUS or alias.isdecimal():
         why = (
             f"it follows {LIVE} by itself" if alias == PREVIOUS
+            else "it would be taken for the number of a version" if alias.isdecimal()
             else "it has 1 to 63 of a-z, 0-9, dot, dash and underscore and begins with a letter or digit"
         )  # fmt: skip
         raise Invalid(f"{alias[:80]!r} is no alias that can be set", why)

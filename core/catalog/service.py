@@ -304,8 +304,9 @@ class Catalog:
                 "remove these deployments first",
             )  # fmt: skip
         if aliases and model.aliases:
-            names = " and ".join(f"{model.name}:{alias}" for alias in model.aliases)
-            raise Conflict(f"{model.reference} is needed", f"{names} means it", "have that mean another version first")
+            raise Conflict(
+                f"{model.reference} is needed", tables.meaning(model), "have that mean another version first"
+            )
 
     def _usable(self, model: Model) -> None:
         """Raises `Conflict` for a version that could not be served."""

@@ -32,6 +32,12 @@ def objects_of(model: Model) -> dict[str, int]:
     return found
 
 
+def meaning(model: Model) -> str:
+    """Which aliases mean a version, in words."""
+    names = [f"{model.name}:{alias}" for alias in model.aliases]
+    return f"{' and '.join(names)} mean{'s' * (len(names) == 1)} it"
+
+
 # ------------------------------------------------------------------------------------------------ read
 
 

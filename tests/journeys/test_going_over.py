@@ -80,6 +80,10 @@ def test_gc_asks_and_frees(home: Path, tmp_path: Path) -> None:
     for n in (1, 2, 3):
         corral("models", "import", str(file(tmp_path, n)), "--name", "m")
     corral("models", "alias", "m", "live", "3")
+    corral("models", "alias", "m", "canary", "3")
+    assert "m:live and m:canary mean it" in corral("models", "rm", "m@3", "--yes", code=1)
+    corral("models", "alias", "m", "canary", "--rm")
+    assert "taken for the number of a version" in corral("models", "alias", "m", "3", "1", code=2)
     assert "m@2" in corral("models", "gc", "--dry-run") and len(ask("models", "versions", "m")) == 3
     assert "say --yes" in corral("models", "gc", code=2)
     assert ask("models", "gc", "--yes")["gone"][0]["name"] == "m@2"
