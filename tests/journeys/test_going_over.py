@@ -66,6 +66,7 @@ def test_what_rotted_is_named_and_comes_back(home: Path, tmp_path: Path) -> None
     stored.write_bytes(stored.read_bytes()[:-1] + b"\x01")
     said = corral("models", "verify", code=1)
     assert "tiny@1 is not what it was and was set aside" in said and "used by one" in said
+    assert "! tiny@1 is quarantined" in corral("models", "ls")
     before = ask("ps")[0]["pid"]
     assert "set aside: import it again" in corral("restart", "one", code=1)
     assert ask("ps")[0]["pid"] == before  # what runs has its file open
@@ -92,3 +93,15 @@ def test_gc_asks_and_frees(home: Path, tmp_path: Path) -> None:
     assert "files model: file-1.gguf" in diff and "file-3.gguf" in diff
     assert "names no version" in corral("models", "show", "m@x", code=2)
     assert "m has @1, :previous, @3, :live" in corral("models", "show", "m@9", code=3)
+
+
+def test_what_is_no_chat_template_is_refused_before_it_is_read_whole(home: Path, tmp_path: Path) -> None:
+    given = ("models", "import", str(file(tmp_path, 1)), "--template")
+    (tmp_path / "pickle").write_bytes(b"\x80\x04")
+    for template, words, code in (
+        ("/dev/zero", "is no chat template\n  it is longer than 1 MiB", 2),
+        (str(tmp_path / "pickle"), "is no chat template\n  it is not UTF-8", 2),
+        (str(tmp_path / "none"), "none is not there", 3),
+        (str(tmp_path), "cannot be read\n  Is a directory", 2),
+    ):
+        assert words in corral(*given, template, code=code)

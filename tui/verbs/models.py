@@ -10,7 +10,7 @@ import click
 import msgspec
 
 from core.client import Client
-from core.errors import CorralError, Failed, Invalid, from_body
+from core.errors import CorralError, Failed, Invalid, NotFound, from_body
 from core.nouns import DeploymentSpec, ImportJob, ImportOptions, Model, Plan, Speed, Split
 from tui.amounts import Size, Tokens, Whole
 from tui.command import Spread, Told, filled, named, options, run, with_options
@@ -19,6 +19,8 @@ from tui.plain import line
 from tui.words import age, moment, size
 
 ENDED = ("done", "failed", "cancelled")
+LONGEST = 1 << 20
+"""Characters of a chat template's file that are read: more than the daemon takes, and less than harms."""
 
 
 class Models(Spread):
@@ -69,6 +71,10 @@ def ls(versions: bool = False) -> None:
             ],
             spare=("LICENCE", "CONTEXT", "ARCH", "QUANT", "IMPORTED", "VERSION"),
         )  # fmt: skip
+        for model in found:
+            if model.state != "stored":
+                where = f": the tier {model.tier} is not there" if model.state == "away" else ""
+                say(f"! {line(model.reference)} is {line(model.state + where)}")
 
 
 @models.command("show")
@@ -211,9 +217,17 @@ def _text(file: str | None) -> str:
     if file is None:
         return ""
     try:
-        return Path(file).read_text(encoding="utf-8")
-    except (OSError, UnicodeError) as error:
-        raise Told(Invalid(f"{file} cannot be read", str(error))) from error
+        with Path(file).open(encoding="utf-8") as read:
+            found = read.read(LONGEST + 1)
+    except FileNotFoundError:
+        raise Told(NotFound(f"{file} is not there", "", "name a file with a chat template")) from None
+    except UnicodeError:
+        raise Told(Invalid(f"{file} is no chat template", "it is not UTF-8")) from None
+    except OSError as error:
+        raise Told(Invalid(f"{file} cannot be read", error.strerror or str(error))) from error
+    if len(found) > LONGEST:
+        raise Told(Invalid(f"{file} is no chat template", f"it is longer than {LONGEST >> 20} MiB"))
+    return found
 
 
 def _numbers(given: tuple[str, ...]) -> dict[str, float]:
