@@ -306,7 +306,11 @@ async def test_a_disk_that_fills_up_on_the_way_ends_a_move_and_leaves_nothing(ca
         await moved(catalog, "m", HOME)
 
 
-async def test_a_read_only_tier_is_read_and_takes_nothing(catalog: Catalog, tmp_path: Path) -> None:
+async def test_a_read_only_tier_is_read_and_takes_nothing(
+    catalog: Catalog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("core.catalog.tiers.service.LOOK_S", 0.01)
+    watch = asyncio.create_task(catalog.tiers.run())
     with disk(tmp_path.parent / f"{tmp_path.name}-ro", "40m") as place:
         await add(catalog, place)
         model = await take(catalog, file(tmp_path, 1), "one")
@@ -320,8 +324,12 @@ async def test_a_read_only_tier_is_read_and_takes_nothing(catalog: Catalog, tmp_
         assert (await catalog.tiers.check("fast")).faults[0].what == "read-only"
         job = await moved(catalog, "one", HOME)
         assert job.state == "done" and copies(catalog, model.sha256) == ["fast", HOME]
+        await asyncio.sleep(0.3)
         subprocess.run(["mount", "-o", "remount,rw", place], check=True)
-        await catalog.tiers.tidy("fast")
+        async with asyncio.timeout(20):
+            while copies(catalog, model.sha256) != [HOME]:
+                await asyncio.sleep(0.02)
+        watch.cancel()
         await sound(catalog)
 
 

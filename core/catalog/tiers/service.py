@@ -52,6 +52,8 @@ class Tiers:
         self._rows: dict[str, tables.Row] = {}
         self._looks: dict[str, asyncio.Future[str]] = {}
         """Folders that have not answered yet."""
+        self._closed: set[str] = set()
+        """Tiers that took no changes when they were last looked at."""
         self.ledger = Ledger(store, objects, self._memory, clock)
 
     # ---------------------------------------------------------------------------------------- its life
@@ -74,11 +76,27 @@ class Tiers:
                 if row.name == HOME:
                     continue
                 try:
-                    await self._see(row, await self._why_away(row), tidy=True)
+                    if not await self.here(row.name):
+                        await self.opened(row.name)
                 except CorralError as error:
                     log.error("tier %s: %s", row.name, error)
                 except OSError as error:
                     log.error("tier %s: %s", row.name, error)
+
+    async def opened(self, name: str) -> None:
+        """Remove from a tier that takes changes again what had to stay in it while it took none. Raises OSError."""
+        path = self._objects.folders.get(name)
+        if path is None:
+            return
+        pending = in_a_thread(lambda: folder.read_only(path))
+        done, _ = await asyncio.wait({pending}, timeout=ANSWER_S)
+        if not done:
+            return
+        if pending.result():
+            self._closed.add(name)
+        elif name in self._closed:
+            await self.tidy(name)
+            self._closed.discard(name)
 
     async def _reread(self) -> None:
         self._rows = {row.name: row for row in await self._store.read(tables.rows)}
