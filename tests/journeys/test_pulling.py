@@ -82,6 +82,19 @@ async def test_a_person_looks_pulls_and_has_the_model(home: Path, hub: HubDouble
     assert left_over() == []
 
 
+async def test_what_arrived_says_in_which_tier_it_lies_and_what_comes_next(
+    home: Path, hub: HubDouble, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    place = tmp_path_factory.mktemp("tier")
+    place.chmod(0o700)
+    code, _, said = await corral("tiers", "add", "slow", str(place), "--capacity", "1GiB", "--no-speed", "--default")
+    assert code == 0, said
+    for n, following in ((1, "corral deploy tiny"), (2, "corral models alias tiny live 2, or corral deploy tiny@2")):
+        hub.repos[REPO] = {"tiny-Q8_0.gguf": model(300_000, bytes([n]))}
+        code, out, said = await corral("models", "pull", f"hf:{REPO}")
+        assert code == 0 and out.endswith(f", in slow\nnext: {following}\n"), out + said
+
+
 @pytest.mark.parametrize(
     ("args", "code", "said"),
     [

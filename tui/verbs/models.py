@@ -16,6 +16,7 @@ from tui.amounts import Size, Tokens, Whole
 from tui.command import Spread, Told, filled, named, options, run, with_options
 from tui.lines import Progress, as_json, ask, note_ctx, say, table, tell
 from tui.plain import line
+from tui.verbs.arrived import arrived
 from tui.words import age, moment, size
 
 ENDED = ("done", "failed", "cancelled")
@@ -264,15 +265,7 @@ async def _follow(client: Client, job: ImportJob) -> None:
     elif options().quiet:
         say(line(job.model.name))
     else:
-        model = job.model
-        said = model.reference if model.versions > 1 else model.name
-        say(f"imported {line(said)}: {size(model.bytes)}, licence {line(model.licence or 'not stated')}")
-        for flag in model.flags:
-            say(f"! {line(flag)}: corral models template {line(model.reference)}")
-        if "live" in model.aliases:
-            say(f"next: corral deploy {line(model.name)}")
-        else:
-            say(f"next: corral models alias {line(model.name)} live {model.version}, or corral deploy {line(said)}")
+        arrived("imported", job.model)
 
 
 @click.command()

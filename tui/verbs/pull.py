@@ -14,6 +14,7 @@ from tui.amounts import Size
 from tui.command import Nouns, filled, named, note, options, run, with_options
 from tui.lines import Passing, as_json, listed, say, table, tell
 from tui.plain import line
+from tui.verbs.arrived import arrived
 from tui.words import age, size
 
 LOOK_S = 0.5
@@ -181,6 +182,7 @@ def _say(pull: Pull) -> None:
 
         run(fail)
     if pull.state == "cancelled":
+        note(f"pull {pull.id} of {line(pull.name)} was cancelled")
         raise click.exceptions.Exit(Failed.exit)
     if options().json:
         as_json(pull)
@@ -189,12 +191,7 @@ def _say(pull: Pull) -> None:
     elif pull.model is None:
         say(f"pull {pull.id} of {line(pull.name)} is {pull.state}: {size(pull.bytes_total)}; see corral models pulls")
     else:
-        model = pull.model
-        said = model.reference if model.versions > 1 else model.name
-        say(f"pulled {line(said)}: {size(model.bytes)}, licence {line(model.licence or 'not stated')}")
-        for flag in model.flags:
-            say(f"! {line(flag)}: corral models template {line(model.reference)}")
-        say(f"next: corral deploy {line(said)}")
+        arrived("pulled", pull.model)
 
 
 # -------------------------------------------------------------------------------------------- pulls

@@ -1,0 +1,21 @@
+"""What is said of a version that was imported or pulled."""
+
+from __future__ import annotations
+
+from core.nouns import Model
+from tui.lines import say
+from tui.plain import line
+from tui.words import size
+
+
+def arrived(how: str, model: Model) -> None:
+    """`imported`, `pulled`: what it is, where it lies if not in the first of all tiers, and what may come next."""
+    said = model.reference if model.versions > 1 else model.name
+    where = f", in {line(model.tier)}" if model.tier != "home" else ""
+    say(f"{how} {line(said)}: {size(model.bytes)}, licence {line(model.licence or 'not stated')}{where}")
+    for flag in model.flags:
+        say(f"! {line(flag)}: corral models template {line(model.reference)}")
+    if "live" in model.aliases:
+        say(f"next: corral deploy {line(model.name)}")
+    else:
+        say(f"next: corral models alias {line(model.name)} live {model.version}, or corral deploy {line(said)}")
