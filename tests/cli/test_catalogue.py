@@ -33,6 +33,7 @@ def test_the_list_its_filter_and_one_entry(home: Path) -> None:
     entry = ask("models", "catalogue", "show", "phi-4")
     assert entry["family"] == "phi-4" and entry["cited"]["ctx"]["what"].startswith("pypi:")
     assert "not known" in corral("models", "catalogue", "show", "ministral-3-3b-instruct-2512")
+    assert "it is empty" in corral("models", "catalogue", "show", "", code=2)
 
 
 def test_own_entries_are_marked_and_a_bad_file_is_told_with_its_line(home: Path) -> None:

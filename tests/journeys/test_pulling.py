@@ -93,6 +93,13 @@ async def test_what_arrived_says_in_which_tier_it_lies_and_what_comes_next(
         hub.repos[REPO] = {"tiny-Q8_0.gguf": model(300_000, bytes([n]))}
         code, out, said = await corral("models", "pull", f"hf:{REPO}")
         assert code == 0 and out.endswith(f", in slow\nnext: {following}\n"), out + said
+    gone = place.rename(place.with_name("away"))
+    try:
+        code, out, _ = await corral("models", "verify")
+        assert code == 0 and "done: 0 of 2 files" in out and "! 2 passed by: their tier is not there" in out
+        assert "! tiny@1 is away: the tier slow is not there" in (await corral("models", "ls"))[1]
+    finally:
+        gone.rename(place)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import click
 from core.client import Client
 from core.errors import CorralError
 from core.nouns import USES, Catalogue, CatalogueEntry, CatalogueFile, Score, Source
-from tui.command import COMPLETION_S, Nouns, note, options, run, with_options
+from tui.command import COMPLETION_S, Nouns, filled, note, options, run, with_options
 from tui.lines import as_json, say, table
 from tui.plain import line, plain
 from tui.words import size
@@ -56,7 +56,7 @@ def catalogue(context: click.Context, use: str | None) -> None:
 
 
 @catalogue.command("show")
-@click.argument("name", shell_complete=_names)
+@click.argument("name", callback=filled, shell_complete=_names)
 @with_options
 def show(name: str) -> None:
     """All that is known of one model, and where it was read."""

@@ -231,6 +231,8 @@ def verify(models: tuple[str, ...], status: bool, cancel: bool, no_wait: bool) -
         as_json(found)
     elif not options().quiet:
         say(f"{found.state}: {found.objects_done} of {found.objects_total} files, {size(found.bytes_done)}")
+        if found.state == "done" and (passed := found.objects_total - found.objects_done):
+            say(f"! {passed} passed by: their tier is not there, or they moved meanwhile; see `corral models ls`")
     bad = [*((each, "is not what it was and was set aside") for each in found.rotten)]
     bad += [(each, "is gone") for each in found.missing]
     if not options().json:
