@@ -104,8 +104,10 @@ class GatewayLink:
 
     def status(self) -> GatewayStatus:
         live = self._live
+        # Welcomed and not told yet what it does: a new daemon said that nothing ran, and nothing was left to commit.
+        state = "starting" if live is None and self._state == "ready" else self._state
         return GatewayStatus(
-            state="not answering" if self._silence.lasts else self._state,
+            state="not answering" if self._silence.lasts else state,
             pid=self._known_pid(),
             version=self._welcome.program if self._welcome else "",
             swapped=self._welcome.swapped if self._welcome else None,

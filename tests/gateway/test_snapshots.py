@@ -6,8 +6,10 @@ import os
 import signal
 from types import SimpleNamespace
 
+import msgspec
 import pytest
 
+from core import program_version
 from core.access import Gate, Rights
 from core.audit import Audit
 from core.deployments.gatewaylink import GatewayLink
@@ -105,3 +107,47 @@ async def test_a_daemon_whose_clock_was_set_back_is_obeyed(gateway, store):
     finally:
         running.cancel()
         await asyncio.wait({running})
+
+
+async def test_a_gateway_is_not_called_ready_before_it_has_told_what_it_does(store):
+    """A new daemon said that nothing ran and that nothing was left to commit: it had not been told yet."""
+    store, paths = store
+    told = asyncio.Event()
+
+    async def serve(reader, writer):
+        await reader.readline()
+        writer.write(
+            msgspec.json.encode(
+                wire.Welcome(
+                    version=wire.WIRE_VERSION, launch="l0", pid=os.getpid(), program=program_version(), database="",
+                    epoch=0, n=0, usage_from=1, usage_to=7,
+                )
+            )
+            + b"\n"
+        )  # fmt: skip
+        await told.wait()
+        live = wire.Live(requests=9, in_flight=2, queued={}, replicas=(), connections=2, spooled=7)
+        writer.write(msgspec.json.encode(live) + b"\n")
+        await reader.read()
+        writer.close()
+
+    paths.gateway.mkdir(exist_ok=True)
+    server = await asyncio.start_unix_server(serve, paths.gateway_control)
+    link = GatewayLink(
+        Host(), store, Gate(store, Audit(store, paths), Rights(mode="user", owner_uid=os.getuid())), paths,
+        Settings, allowed=lambda: wire.Allowed(uids=(os.getuid(),)), on_live=lambda live: None,
+    )  # fmt: skip
+    running = asyncio.create_task(link.run())
+    try:
+        async with asyncio.timeout(10):
+            while not link.status().version:
+                await asyncio.sleep(0.005)
+            assert link.status().state == "starting"
+            told.set()
+            while link.status().state != "ready":
+                await asyncio.sleep(0.005)
+        assert (link.status().in_flight, link.status().spooled) == (2, 7)
+    finally:
+        running.cancel()
+        await asyncio.wait({running})
+        server.close()
