@@ -17,7 +17,7 @@ from core import fulldisk
 from core.access import Effect, Gate
 from core.catalog import curated, files, references, sample, tables, template
 from core.catalog.objects import Objects
-from core.catalog.taking import Source, Taken, Taking
+from core.catalog.taking import Source, Taken, Taking, check_options
 from core.catalog.tiers import Reservation, Tiers
 from core.catalog.tiers import tables as spaces
 from core.catalog.uploads import FILES, IDLE_S, PROGRESS_S, Upload, Uploads
@@ -61,6 +61,7 @@ class Imports:
         chosen = name or name_from(source.path)
         await self._require(actor, request, chosen, options)
         references.check_name(chosen)
+        check_options(options)
         job = self._job(chosen, source.origin)
         self._tasks[job.id] = asyncio.create_task(self._carry_out(job.id, actor, request, source, options))
         return job
@@ -96,6 +97,7 @@ class Imports:
             raise Invalid(f"{min(unknown)[:80]!r} is not among the files of the upload")
         own = files.one_set({part for part, _ in parts} - beside, "the upload")
         chosen = references.check_name(name or name_from(Path(own[0])))
+        check_options(options)
         total, id = sum(size for _, size in parts), secrets.token_hex(6)
         space = await self._tiers.ledger.find(await self._tiers.landing(), total, id, chosen)
         try:

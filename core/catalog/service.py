@@ -20,7 +20,7 @@ from core.catalog.imports import Imports
 from core.catalog.objects import Objects
 from core.catalog.references import LIVE, PREVIOUS, Reference
 from core.catalog.shape import shape_of
-from core.catalog.taking import kept_header
+from core.catalog.taking import check_words, kept_header
 from core.catalog.tiers import Demoting, Loads, Moves, Need, Tiers
 from core.catalog.uploads import IDLE_S
 from core.catalog.verifying import Verifying
@@ -236,6 +236,7 @@ class Catalog:
     ) -> Model:
         """Give a version a label or notes; None leaves what is there."""
         meant = references.split(wanted)
+        check_words(label, notes)
         told = {key: value for key, value in (("label", label), ("notes", notes)) if value is not None}
 
         def work(db: sqlite3.Connection) -> tuple[Model, object, object]:

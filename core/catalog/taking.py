@@ -25,6 +25,8 @@ Room = Callable[[int], Path]
 """Promises room for so many bytes and gives the folder to fill, which is not there yet; raises if there is none."""
 DEFAULTS = {"temperature": (0.0, 5.0), "top_p": (0.0, 1.0), "top_k": (0.0, 1000.0), "min_p": (0.0, 1.0)}
 """What a version may be asked with where a request says nothing, with the least and the most."""
+LABEL_CHARACTERS = 100
+NOTES_CHARACTERS = 4000
 HEADER_TEXT = 1000
 """Characters of a text of the header that are kept beside the version."""
 
@@ -59,8 +61,7 @@ class Taking:
 
     def take(self, room: Room, progress: Progress) -> Taken:
         """Raises `BadModel`, `NotFound`, `NoRoom`, `Invalid`, and what `progress` raises."""
-        check_defaults(self._options.defaults)
-        check_template(self._options.template)
+        check_options(self._options)
         source = self._source
         own = files.find_set(source.path)
         beside = [*((source.projector,) if source.projector else ()), *source.adapters]
@@ -120,6 +121,20 @@ class Taking:
             flags=template.flags(text),
         )
         return Taken(model, kept_header(meta), text)
+
+
+def check_options(options: ImportOptions) -> None:
+    """Raises `Invalid` for what a version cannot have, before anything is read or fetched for it."""
+    check_words(options.label, options.notes)
+    check_defaults(options.defaults)
+    check_template(options.template)
+
+
+def check_words(label: str | None, notes: str | None) -> None:
+    """Raises `Invalid` for a label or notes that no list could show."""
+    for what, text, most in (("label", label, LABEL_CHARACTERS), ("notes", notes, NOTES_CHARACTERS)):
+        if text is not None and len(text) > most:
+            raise Invalid(f"the {what} is too long", f"it has {len(text)} characters, {most} are taken")
 
 
 def check_template(text: str) -> None:

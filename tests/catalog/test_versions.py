@@ -208,9 +208,19 @@ async def test_a_projector_adapters_and_a_template_make_another_version(catalog:
 async def test_defaults_that_no_engine_takes_are_refused(
     catalog: Catalog, tmp_path: Path, given: dict[str, float]
 ) -> None:
-    with pytest.raises(AssertionError, match="may be"):
+    with pytest.raises(Invalid, match="may be"):
         await take(catalog, file(tmp_path, 1), options=ImportOptions(defaults=given))
     assert stored(catalog) == []
+
+
+async def test_words_that_no_list_could_show_are_refused(catalog: Catalog, tmp_path: Path) -> None:
+    for options in (ImportOptions(label="x" * 101), ImportOptions(notes="x" * 4001)):
+        with pytest.raises(Invalid, match="is too long"):
+            await take(catalog, file(tmp_path, 1), options=options)
+    await take(catalog, file(tmp_path, 1))
+    with pytest.raises(Invalid, match="is too long"):
+        await catalog.note(ME, "r", "m", label="x" * 101)
+    assert (await catalog.get("m")).label == ""
 
 
 async def test_a_template_that_reaches_for_more_or_has_changed_is_flagged(catalog: Catalog, tmp_path: Path) -> None:

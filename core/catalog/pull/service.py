@@ -30,6 +30,7 @@ from core.catalog.pull.web import NotReached
 from core.catalog.pull.work import Work
 from core.catalog.references import check_name
 from core.catalog.service import Catalog
+from core.catalog.taking import check_options
 from core.errors import (
     Conflict,
     CorralError,
@@ -221,6 +222,7 @@ class Pulls:
     ) -> None:  # fmt: skip
         """Raises `Conflict`, `NoRoom`, `Invalid`, `NotAllowed`."""
         check_name(name)
+        check_options(options)
         await self._required(actor, request, "models.import", f"model:{name}")
         if options.live:
             await self._required(actor, request, "models.alias", f"model:{name}")
