@@ -173,8 +173,8 @@ class Spool:
         return mine[0][0] if mine else self.n + 1
 
     def __len__(self) -> int:
-        """Batches that are not acknowledged."""
-        return sum(len(each) for each in self._batches.values())
+        """Batches that are not acknowledged, with the one that the next `flush` makes."""
+        return sum(len(each) for each in self._batches.values()) + bool(self._lines or self._denied)
 
     def batches(self) -> Iterator[tuple[str, int, bytes]]:
         """(launch, n, JSON) of what is not acknowledged: dead launches first, each in order."""

@@ -4,6 +4,8 @@ set back."""
 import asyncio
 import os
 import signal
+import tempfile
+from pathlib import Path
 from types import SimpleNamespace
 
 import msgspec
@@ -131,8 +133,9 @@ async def test_a_gateway_is_not_called_ready_before_it_has_told_what_it_does(sto
         await reader.read()
         writer.close()
 
-    paths.gateway.mkdir(exist_ok=True)
-    server = await asyncio.start_unix_server(serve, paths.gateway_control)
+    short = tempfile.TemporaryDirectory(prefix="c-")  # a socket's path has 107 bytes at most
+    paths.gateway.symlink_to(short.name)
+    server = await asyncio.start_unix_server(serve, Path(short.name) / paths.gateway_control.name)
     link = GatewayLink(
         Host(), store, Gate(store, Audit(store, paths), Rights(mode="user", owner_uid=os.getuid())), paths,
         Settings, allowed=lambda: wire.Allowed(uids=(os.getuid(),)), on_live=lambda live: None,
@@ -151,3 +154,4 @@ async def test_a_gateway_is_not_called_ready_before_it_has_told_what_it_does(sto
         running.cancel()
         await asyncio.wait({running})
         server.close()
+        short.cleanup()

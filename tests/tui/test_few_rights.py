@@ -65,6 +65,8 @@ async def test_an_empty_screen_proposes_only_what_one_may(console, user, doubles
     async with console(screen) as it:
         await it.until(words)
         assert offer not in it.text
+        if screen == "3":
+            await it.until("Coder: not stored")  # the row that x is about
         await it.press("x")
         await it.until(why)
         assert offer not in it.text and "p pulls" not in it.text

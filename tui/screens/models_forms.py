@@ -255,7 +255,7 @@ class GcForm(OfModels):
     SENDS = "Remove them"
 
     def fields(self) -> list[Field]:
-        return [Field("days", "older than", "0", "days since they were imported; 0: all of them")]
+        return [Field("days", "older than, days", "0", "days since they were imported; 0: all of them")]
 
     def days(self) -> float:
         """Raises ValueError."""
