@@ -127,7 +127,7 @@ async def test_500_that_read_nothing_keep_a_fixed_buffer_each(gateway, stub, tmp
             await gateway.told(lambda live: True)
     assert told.connections >= 500
     # 64 KiB and what one read of the engine's brings beyond them, up to 256 KiB; over TLS once more, sealed.
-    assert gateway.rss() - before < 320 * MIB
+    assert gateway.rss() - before < 336 * MIB  # with 32 KiB for what a connection is of itself
     stub.flood = 0
     await served(plain)
     for writer in writers:
