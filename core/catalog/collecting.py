@@ -5,19 +5,16 @@ from __future__ import annotations
 import asyncio
 import shutil
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from core.access import Gate
 from core.catalog import tables
 from core.catalog.objects import Objects
+from core.catalog.uses import Uses
 from core.errors import Conflict
 from core.nouns import Actor, Collected, Gone, Model
 from core.store import Store
-
-if TYPE_CHECKING:
-    from core.catalog.service import Catalog
 
 QUARANTINE_S = 30 * 86400
 """Rotten bytes are kept so long, for somebody who wants to look at them."""
@@ -27,9 +24,11 @@ class Collecting:
     """Only the catalog makes one."""
 
     def __init__(
-        self, store: Store, gate: Gate, objects: Objects, catalog: Catalog, *, clock: Callable[[], float]
+        self, store: Store, gate: Gate, objects: Objects, uses: Uses, *, clock: Callable[[], float],
+        tell: Callable[[str], Awaitable[None]],
     ) -> None:  # fmt: skip
-        self._store, self._gate, self._objects, self._catalog, self._clock = store, gate, objects, catalog, clock
+        self._store, self._gate, self._objects, self._uses = store, gate, objects, uses
+        self._clock, self._tell = clock, tell
 
     async def gc(self, actor: Actor, request: str, *, dry_run: bool, older_than_s: float = 0) -> Collected:
         """Remove the versions that no alias means and no deployment needs, imported longer than `older_than_s` ago,
@@ -64,7 +63,7 @@ class Collecting:
         kept: list[tuple[Model, str]] = []
         left: dict[str, int] = {}
         for model in tables.versions(db):
-            if not self._gate.may(actor, "models.read", f"model:{model.name}") or self._catalog.needing(db, model):
+            if not self._gate.may(actor, "models.read", f"model:{model.name}") or self._uses.of(db, model):
                 continue
             if not self._gate.may(actor, "models.gc", f"model:{model.name}"):
                 kept.append((model, f"{actor.name} may not models.gc on model:{model.name}"))
@@ -90,7 +89,7 @@ class Collecting:
 
         def work(db: sqlite3.Connection) -> tuple[Sequence[tuple[str, str]], object, object]:
             now = [each for each in tables.versions(db) if (each.name, each.version) == (model.name, model.version)]
-            if not now or now[0].aliases or self._catalog.needing(db, now[0]):
+            if not now or now[0].aliases or self._uses.of(db, now[0]):
                 raise Conflict(f"{model.reference} is needed again", "it came into use meanwhile")
             free = tables.drop(db, now[0], self._clock(), actor.name)
             return free, {"version": model.version, "sha256": model.sha256, "bytes": model.bytes}, None
@@ -102,7 +101,7 @@ class Collecting:
                 return False
             for sha256, tier in free:
                 await asyncio.to_thread(self._objects.remove, sha256, tier)
-        await self._catalog.tell(model.name)
+        await self._tell(model.name)
         return True
 
     def _rotten(self) -> list[tuple[Path, int]]:

@@ -21,8 +21,9 @@ from core.catalog.objects import Objects
 from core.catalog.references import LIVE, PREVIOUS, Reference
 from core.catalog.shape import shape_of
 from core.catalog.taking import check_words, kept_header
-from core.catalog.tiers import Demoting, Loads, Moves, Need, Tiers
+from core.catalog.tiers import Demoting, Loads, Moves, Tiers
 from core.catalog.uploads import IDLE_S
+from core.catalog.uses import Use, Uses
 from core.catalog.verifying import Verifying
 from core.errors import Conflict, CorralError, NotFound, missing
 from core.events import Bus
@@ -31,18 +32,6 @@ from core.paths import Paths
 from core.store import Store
 
 log = logging.getLogger(__name__)
-
-
-class Use(NamedTuple):
-    """A deployment: what it wants (`chat:live`), and the version that it got."""
-
-    deployment: str
-    wants: str
-    version: int
-    tier: str = ""
-    """Where it needs that version to lie."""
-    runs: bool = True
-    """It should run now."""
 
 
 class Serving(NamedTuple):
@@ -55,10 +44,6 @@ class Serving(NamedTuple):
     template: str
 
 
-Uses = Callable[[sqlite3.Connection], list[Use]]
-"""Who uses what, in a transaction: the deployments tell, which lie above."""
-
-
 def unusable(model: Model) -> str:
     """Why a version cannot be served now; "" for one that can."""
     return {
@@ -67,31 +52,30 @@ def unusable(model: Model) -> str:
     }.get(model.state, f"it is {model.state}")  # fmt: skip
 
 
-def _nobody(db: sqlite3.Connection) -> list[Use]:
-    return []
-
-
 class Catalog:
     """Models by name and version. `close` cancels running imports."""
 
     def __init__(
         self, store: Store, gate: Gate, paths: Paths, bus: Bus, *, clock: Callable[[], float] = time.time,
-        idle_s: float = IDLE_S, uses: Uses = _nobody, engines: tuple[int, int] | None = None,
+        idle_s: float = IDLE_S, uses: Callable[[sqlite3.Connection], list[Use]] = lambda db: [],
+        engines: tuple[int, int] | None = None,
     ) -> None:  # fmt: skip
         """`engines`: uid and gid of the account that opens models, where that is another one."""
         self._store, self._gate, self._paths, self._bus, self._clock = store, gate, paths, bus, clock
-        self._uses = uses
+        self._uses = Uses(uses)
         self.objects = Objects(paths.models)
         self.on_moved: Callable[[], Awaitable[None]] | None = None
         """Awaited when a name or an alias may mean another version."""
-        self.collecting = Collecting(store, gate, self.objects, self, clock=clock)
-        self.verifying = Verifying(store, gate, self.objects, self, bus, clock=clock)
+        self.collecting = Collecting(store, gate, self.objects, self._uses, clock=clock, tell=self.tell)
         self.corrections = Corrections(store, gate, clock=clock)
         self.tiers = Tiers(store, gate, self.objects, paths, bus, clock=clock, engines=engines, tell=self.tell)
         self.moves = Moves(
-            store, gate, self.objects, self.tiers, bus, clock=clock, needing=self._needs, tell=self.tell
+            store, gate, self.objects, self.tiers, bus, clock=clock, uses=self._uses, tell=self.tell
         )  # fmt: skip
-        self.demoting = Demoting(store, gate, self.tiers, self.moves, clock=clock, needing=self._needs)
+        self.demoting = Demoting(store, gate, self.tiers, self.moves, clock=clock, uses=self._uses)
+        self.verifying = Verifying(
+            store, gate, self.objects, self.tiers, self._uses, bus, clock=clock, tell=self.tell
+        )  # fmt: skip
         self.loads = Loads(store, self.objects, clock)
         self.imports = Imports(
             store, gate, self.objects, self.tiers, bus, clock=clock, idle_s=idle_s, tell=self.tell
@@ -187,7 +171,7 @@ class Catalog:
             wanted = {Reference(name, alias)} | ({Reference(name, PREVIOUS)} if alias == LIVE else set())
             touched = [
                 use.deployment
-                for use in self._uses(db)
+                for use in self._uses.all(db)
                 if references.split(use.wants) in wanted
                 and (references.split(use.wants).alias != alias or use.version != model.version)
             ]
@@ -222,7 +206,9 @@ class Catalog:
                 raise Conflict(
                     f"{name}:{LIVE} stays", f"it is what {name} means", f"move it: corral models alias {name} live N"
                 )
-            wanting = [use.deployment for use in self._uses(db) if references.split(use.wants) == (name, alias, 0, "")]
+            wanting = [
+                use.deployment for use in self._uses.all(db) if references.split(use.wants) == (name, alias, 0, "")
+            ]
             if wanting:
                 raise Conflict(f"{name}:{alias} is in use", f"by {', '.join(wanting)}", "deploy these otherwise first")
             tables.drop_alias(db, name, alias, self._clock(), actor.name)
@@ -276,30 +262,9 @@ class Catalog:
         await self.tell(meant.name)
         return gone
 
-    def needing(self, db: sqlite3.Connection, model: Model) -> list[str]:
-        """Deployments that run a version, or get it when they next start."""
-        return sorted(use.deployment for use in self._using(db, model))
-
-    def _using(self, db: sqlite3.Connection, model: Model) -> list[Use]:
-        mine = []
-        for use in self._uses(db):
-            meant = references.split(use.wants)
-            if meant.name == model.name and (
-                use.version == model.version
-                or meant.alias in model.aliases
-                or meant.version == model.version
-                or (meant.sha256 and model.sha256.startswith(meant.sha256))
-            ):
-                mine.append(use)
-        return mine
-
-    def _needs(self, db: sqlite3.Connection, model: Model) -> list[Need]:
-        """Deployments that need a version, and where."""
-        return [Need(use.deployment, use.tier, use.runs) for use in self._using(db, model)]
-
     def _unneeded(self, db: sqlite3.Connection, model: Model, *, aliases: bool) -> None:
         """Raises `Conflict` naming what needs a version."""
-        if users := self.needing(db, model):
+        if users := self._uses.names(db, model):
             raise Conflict(
                 f"model {model.reference if model.versions > 1 else model.name} is in use", f"by {', '.join(users)}",
                 "remove these deployments first",

@@ -15,22 +15,20 @@ import os
 import platform
 import sqlite3
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
 
 import msgspec
 
 from core.access import Gate
 from core.catalog import files, references, tables
 from core.catalog.objects import Objects
+from core.catalog.tiers import Tiers
+from core.catalog.uses import Uses
 from core.errors import Conflict, NotFound
 from core.events import Bus
 from core.nouns import CORRAL, Actor, Model, Rotten, Verified
 from core.store import Store
-
-if TYPE_CHECKING:
-    from core.catalog.service import Catalog
 
 log = logging.getLogger(__name__)
 
@@ -49,10 +47,11 @@ class Verifying:
     """Only the catalog makes one."""
 
     def __init__(
-        self, store: Store, gate: Gate, objects: Objects, catalog: Catalog, bus: Bus, *, clock: Callable[[], float]
+        self, store: Store, gate: Gate, objects: Objects, tiers: Tiers, uses: Uses, bus: Bus, *,
+        clock: Callable[[], float], tell: Callable[[str], Awaitable[None]],
     ) -> None:  # fmt: skip
-        self._store, self._gate, self._objects, self._catalog, self._bus = store, gate, objects, catalog, bus
-        self._clock = clock
+        self._store, self._gate, self._objects, self._tiers, self._uses = store, gate, objects, tiers, uses
+        self._bus, self._clock, self._tell = bus, clock, tell
         self._run = 0
         """The id of the run in progress; 0: none."""
         self._now: Verified | None = None
@@ -66,10 +65,11 @@ class Verifying:
         self._gate.require_somewhere(actor, "models.verify")
         for name in names:
             self._gate.require(actor, "models.verify", f"model:{references.base(name)}")
-            await self._catalog.get(name)
+            meant = references.split(name)
+            await self._store.read(lambda db, it=meant: tables.find(db, it))  # type: ignore[misc]
         if self._task is not None and not self._task.done():
             raise Conflict("a verification is on its way", todo="see `corral models verify --status`")
-        models = await self._catalog.all()
+        models = await self._store.read(tables.versions)
         may = [m for m in models if self._gate.may(actor, "models.verify", f"model:{m.name}")]
         chosen = sorted({m.name for m in may if not names or m.name in {references.base(name) for name in names}})
 
@@ -90,7 +90,7 @@ class Verifying:
         found = self._now or await self._read()
         if found is None:
             raise NotFound("nothing was verified yet", todo="corral models verify")
-        seen = {model.reference for model in await self._catalog.all() if sees(model)}
+        seen = {model.reference for model in await self._store.read(tables.versions) if sees(model)}
 
         def shown(rotten: Sequence[Rotten]) -> tuple[Rotten, ...]:
             return tuple(each for each in rotten if not each.versions or seen & set(each.versions))
@@ -201,7 +201,7 @@ class Verifying:
 
     async def _elsewhere(self, sha256: str, tier: str) -> bool:
         """Whether an object does not lie in this tier now, or that is not within reach."""
-        away = await self._catalog.tiers.here(tier)
+        away = await self._tiers.here(tier)
         return bool(away) or tier != await self._store.read(lambda db: tables.tier_of(db, sha256))
 
     def _look(self, sha256: str, parts: Sequence[tuple[str, str]]) -> str:
@@ -253,7 +253,7 @@ class Verifying:
                 CORRAL, "models.quarantine", f"model:{name}", f"auto-verify-{self._run}", "done",
                 after=msgspec.to_builtins(concerned), reason=_WHY[how],
             )  # fmt: skip
-            await self._catalog.tell(name)
+            await self._tell(name)
         log.error("object %s: %s; %s", sha256[:16], _WHY[how], ", ".join(concerned.versions))
         self._now = await self._read()
 
@@ -263,7 +263,7 @@ class Verifying:
         size = db.execute("SELECT bytes FROM objects WHERE sha256 = ?", (sha256,)).fetchone()[0]
         made = set(tables.made_of(db, sha256))
         models = [m for m in tables.versions(db) if (m.name, m.version) in made]
-        users = sorted({user for model in models for user in self._catalog.needing(db, model)})
+        users = sorted({user for model in models for user in self._uses.names(db, model)})
         for model in models:
             tables.note(db, model.name, now, "corral", state, model.version, ", ".join(users))
         found = Rotten(

@@ -286,10 +286,10 @@ async def test_bad_names_are_refused(catalog: Catalog, name: str) -> None:
 async def test_removal_waits_for_the_deployments_and_takes_the_file(catalog: Catalog, tmp_path: Path) -> None:
     (tmp_path / "m.gguf").write_bytes(maker.make())
     await take(catalog, tmp_path / "m.gguf")
-    catalog._uses = lambda db: [Use("chat", "m", 1)]
+    catalog._uses.all = lambda db: [Use("chat", "m", 1)]
     with pytest.raises(Conflict, match="in use"):
         await catalog.rm(ME, "r", "m")
-    catalog._uses = lambda db: []
+    catalog._uses.all = lambda db: []
     await catalog.rm(ME, "r", "m")
     assert left(catalog) == []
     with pytest.raises(NotFound):

@@ -339,7 +339,7 @@ async def test_a_read_only_tier_is_read_and_takes_nothing(
 async def test_what_runs_where_it_must_lie_is_not_moved_away(catalog: Catalog, tmp_path: Path, fast: Path) -> None:
     await add(catalog, fast)
     model = await take(catalog, file(tmp_path))
-    catalog._uses = lambda db: [Use("chat", "m", 1, "fast", True)]
+    catalog._uses.all = lambda db: [Use("chat", "m", 1, "fast", True)]
     assert "is on fast" in await catalog.moves.ensure("m@1", "fast", "chat")
     (job,) = catalog.moves.ls()
     assert (job.by, job.why) == ("corral", "the deployment chat needs it there")
@@ -350,7 +350,7 @@ async def test_what_runs_where_it_must_lie_is_not_moved_away(catalog: Catalog, t
     await catalog.moves.check(ME, await catalog.get("m"), HOME, "chat")  # its own need may change
     with pytest.raises(Conflict, match="by chat"):
         await catalog.moves.check(ME, await catalog.get("m"), HOME, "other")
-    catalog._uses = lambda db: [Use("chat", "m", 1, "fast", False)]
+    catalog._uses.all = lambda db: [Use("chat", "m", 1, "fast", False)]
     await moved(catalog, "m", HOME)
     assert copies(catalog, model.sha256) == [HOME]
 
@@ -379,7 +379,7 @@ async def test_what_nobody_has_launched_for_long_makes_room(tmp_path: Path, fast
             await catalog.demoting.demote(ME, "r", "fast", dry_run=True)
         await catalog.tiers.change(ME, "r", "fast", Rules(demote_days=30, demote_to=HOME))
         await catalog.loads.begin("used@1")
-        catalog._uses = lambda db: [Use("d", "runs", 1)]
+        catalog._uses.all = lambda db: [Use("d", "runs", 1)]
         now[0] += 2 * 86400
         assert (await catalog.demoting.demote(ME, "r", "fast", dry_run=True)).moved == ("idle@1",)
         await catalog.demoting.look()

@@ -43,7 +43,7 @@ async def test_rotten_bytes_are_set_aside_and_come_back_with_an_import(catalog: 
     one = await take(catalog, file(tmp_path, 1))
     await take(catalog, file(tmp_path, 1), "twin")
     await take(catalog, file(tmp_path, 2), "well")
-    catalog._uses = lambda db: [Use("chat", "m", 1)]
+    catalog._uses.all = lambda db: [Use("chat", "m", 1)]
     rot(catalog.path(one))
     found = await verified(catalog)
     assert [each.versions for each in found.rotten] == [("m@1", "twin@1")]

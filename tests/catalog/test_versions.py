@@ -24,7 +24,7 @@ async def catalog(tmp_path: Path) -> AsyncIterator[Catalog]:
 
 
 def used(catalog: Catalog, *uses: Use) -> None:
-    catalog._uses = lambda db: list(uses)
+    catalog._uses.all = lambda db: list(uses)
 
 
 # ------------------------------------------------------------------------------------------------ how it is named

@@ -6,17 +6,18 @@ import asyncio
 import logging
 import secrets
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import msgspec
 
 from core.access import Gate
 from core.catalog import tables as versions
 from core.catalog.tiers import tables
-from core.catalog.tiers.moving import Moves, Need
+from core.catalog.tiers.moving import Moves
 from core.catalog.tiers.service import Tiers
+from core.catalog.uses import Uses
 from core.errors import Conflict, CorralError
-from core.nouns import CORRAL, Actor, Demoted, Model
+from core.nouns import CORRAL, Actor, Demoted
 from core.store import Store
 
 log = logging.getLogger(__name__)
@@ -27,14 +28,14 @@ LOOK_S = 600.0
 
 
 class Demoting:
-    """Only the catalog makes one. `needing` tells who needs a version."""
+    """Only the catalog makes one. `uses` tells who needs a version."""
 
     def __init__(
         self, store: Store, gate: Gate, tiers: Tiers, moves: Moves, *, clock: Callable[[], float],
-        needing: Callable[[sqlite3.Connection, Model], Sequence[Need]],
+        uses: Uses,
     ) -> None:  # fmt: skip
         self._store, self._gate, self._tiers, self._moves = store, gate, tiers, moves
-        self._clock, self._needing = clock, needing
+        self._clock, self._uses = clock, uses
 
     async def run(self) -> None:
         """Each day, until cancelled."""
@@ -102,7 +103,7 @@ class Demoting:
                 continue
             made = set(versions.made_of(db, own))
             same = [each for each in there if (each.name, each.version) in made]
-            if not any(need.runs for each in same for need in self._needing(db, each)):
+            if not any(need.runs for each in same for need in self._uses.of(db, each)):
                 found.append(model.reference)
                 seen.add(own)
         return found

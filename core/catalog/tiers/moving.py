@@ -14,7 +14,7 @@ import shutil
 import sqlite3
 import threading
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -28,6 +28,7 @@ from core.catalog.tiers import tables
 from core.catalog.tiers.copying import Cancelled, Copying
 from core.catalog.tiers.ledger import Away, Reservation
 from core.catalog.tiers.service import Tiers
+from core.catalog.uses import Uses
 from core.errors import Conflict, CorralError, Failed, NoRoom, NotAllowed, NotFound
 from core.events import Bus
 from core.nouns import CORRAL, Actor, Model, ModelFile, MoveJob
@@ -57,24 +58,16 @@ class Piece(NamedTuple):
         return sum(part.bytes for part in self.parts)
 
 
-class Need(NamedTuple):
-    """A deployment and the tier that it needs its version in; `runs`: it should run now."""
-
-    deployment: str
-    tier: str
-    runs: bool
-
-
 class Moves:
-    """Jobs by id. `needing` tells who needs a version, `loading` the versions (`chat@3`) that engines are about to
+    """Jobs by id. `uses` tells who needs a version, `loading` the versions (`chat@3`) that engines are about to
     open. `close` ends those that run; what they left is removed by the next start."""
 
     def __init__(
         self, store: Store, gate: Gate, objects: Objects, tiers: Tiers, bus: Bus, *, clock: Callable[[], float],
-        needing: Callable[[sqlite3.Connection, Model], Sequence[Need]], tell: Callable[[str], Awaitable[None]],
+        uses: Uses, tell: Callable[[str], Awaitable[None]],
     ) -> None:  # fmt: skip
         self._store, self._gate, self._objects, self._tiers, self._bus = store, gate, objects, tiers, bus
-        self._clock, self._needing, self._tell = clock, needing, tell
+        self._clock, self._uses, self._tell = clock, uses, tell
         self.loading: Callable[[], set[str]] = set
         self._jobs: dict[str, MoveJob] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -134,7 +127,7 @@ class Moves:
     def _pieces(self, db: sqlite3.Connection, actor: Actor, model: Model, to: str, but: str = "") -> list[Piece]:
         """What of a version is not in `to` yet. `but`: a deployment whose need is about to change."""
         tables.one(db, to)
-        needed = [each for each in self._needing(db, model) if each.runs and each.tier == model.tier != to]
+        needed = [each for each in self._uses.of(db, model) if each.runs and each.tier == model.tier != to]
         needed = [each for each in needed if each.deployment != but]
         if needed:
             names = ", ".join(each.deployment for each in needed)
