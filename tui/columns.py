@@ -9,6 +9,9 @@ GAP = "  "
 FREE = 20
 """Cells that the last column, which holds a sentence, keeps before any other is left out for it."""
 
+LEAST_ENDS = 9
+"""Cells below which two ends of a name say less than its beginning."""
+
 
 def cells(text: str) -> int:
     """Columns of a terminal that `text` takes."""
@@ -22,6 +25,16 @@ def cut(text: str, width: int, mark: str = "…") -> str:
     while text and cells(text) + len(mark) > width:
         text = text[:-1]
     return text + mark[: max(0, width)]
+
+
+def cut_middle(text: str, width: int, mark: str = "…") -> str:
+    """As `cut`, with both ends kept: what tells names of one family apart stands at their end."""
+    if cells(text) <= width or width < LEAST_ENDS:
+        return cut(text, width, mark)
+    end = len(text)
+    while cells(text[end - 1 :]) <= (width - len(mark)) // 2:
+        end -= 1
+    return cut(text, width - cells(text[end:]), mark) + text[end:]
 
 
 def whole(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tui.columns import cells, cut, fitted, whole
+from tui.columns import LEAST_ENDS, cells, cut, cut_middle, fitted, whole
 
 HEAD = ["REPLICA", "STATE", "MODEL", "ENGINE", "PID", "REASON"]
 ROW = ["chat/0", "ready", "smollm2-135m", "xllamacpp", "4711", ""]
@@ -21,6 +21,21 @@ def test_no_line_is_wider_than_the_terminal(rows: list[list[str]], width: int) -
 def test_a_cut_text_begins_as_the_whole_one(text: str, width: int) -> None:
     short = cut(text, width)
     assert cells(short) <= width and (short == text or text.startswith(short.removesuffix("…")))
+
+
+@given(TEXT.filter(lambda text: "…" not in text), st.integers(LEAST_ENDS, 80))
+def test_a_name_that_is_cut_keeps_both_its_ends(text: str, width: int) -> None:
+    short = cut_middle(text, width)
+    head, _, tail = short.partition("…")
+    assert cells(short) <= width and text.startswith(head) and text.endswith(tail)
+    assert short == text or (head and tail)
+
+
+def test_names_of_one_family_are_told_apart() -> None:
+    names = ["deepseek-r1-distill-llama-8b", "deepseek-r1-distill-qwen-7b", "deepseek-r1-distill-qwen-14b"]
+    assert [cut_middle(name, 23) for name in names] == [
+        "deepseek-r1…ll-llama-8b", "deepseek-r1…ill-qwen-7b", "deepseek-r1…ll-qwen-14b",
+    ]  # fmt: skip
 
 
 def test_what_fits_is_whole() -> None:

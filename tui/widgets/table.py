@@ -18,6 +18,7 @@ from textual.message import Message
 from textual.strip import Strip
 from textual.widget import Widget
 
+from tui.columns import cut, cut_middle
 from tui.keymap import TABLE
 from tui.plain import line
 from tui.words import colour
@@ -27,8 +28,8 @@ LEAST_NEEDED = 5
 
 
 class Column(NamedTuple):
-    """`width` in cells; one with `fit` grows to its longest cell, the one with `flex` takes what is left then. Higher
-    `priority` numbers are dropped first where there is no room for all."""
+    """`width` in cells; one with `fit`, a name, grows to its longest cell and is cut in its middle, the one with `flex`
+    takes what is left then. Higher `priority` numbers are dropped first where there is no room for all."""
 
     title: str
     width: int
@@ -229,7 +230,7 @@ class Table(Widget, can_focus=True):
         for i, _, w, text in cells:
             column = self.columns[i]
             if cell_len(text) > w:
-                text = set_cell_size(text, max(0, w - 1)) + "…"
+                text = cut_middle(text, w) if column.fit else cut(text, w)
             elif column.right:
                 text = " " * (w - cell_len(text)) + text
             hue = colour(text.strip().rpartition(" ")[2]) if column.state and not style.reverse else ""
