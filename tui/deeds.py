@@ -35,7 +35,7 @@ _OF_DEPLOYMENT = ("logs", "explain", "stop", "restart", "scale", "remove")
 MANY = 100
 """Models from which on the palette has of each but what it is asked for most; the screen's own keys have the rest."""
 _OF_EACH_OF_MANY = ("deploy", "remove")
-_OF_MODEL = ("deploy", "alias", "diff", "history", "note", "move", "remove")
+_OF_MODEL = ("deploy", "fit", "curve", "alias", "diff", "history", "note", "move", "remove")
 
 
 def deeds(here: str, choices: Sequence[tuple[Key, str]], state: State) -> list[Deed]:

@@ -107,6 +107,8 @@ ROOMS: dict[str, tuple[Key, ...]] = {
         Key("d", "deploy", "Deploy", "models", needs="deployments.create"),
         Key("a", "alias", "Alias: what live and others mean", "models", short="Alias", needs="models.alias"),
         Key("e", "explain", "All that is known of it", "models", short="Details", needs="models.read"),
+        Key("w", "fit", "What it would take: memory by device, speed", "models", short="Weigh", needs="models.read"),
+        Key("b", "curve", "Measured speed, as a chart; measure it", "models", short="Bench", needs="models.read"),
         Key("c", "diff", "Compare two versions", "models", short="Compare", needs="models.read"),
         Key("h", "history", "History of its versions", "models", short="History", needs="models.read"),
         Key("n", "note", "Label and notes", "models", short="Note", needs="models.alias"),
@@ -123,6 +125,11 @@ ROOMS: dict[str, tuple[Key, ...]] = {
         Key("x", "cancel", "Cancel", "under way"),
         Key("slash", "filter", "Filter", "under way"),
         Key("y", "copy", "Copy", "under way"),
+    ),
+    "curve": (
+        Key("m", "measure", "Measure it anew", "measured speed", short="Measure", needs="models.bench"),
+        Key("x", "cancel", "Cancel the measurement", "measured speed", short="Cancel", needs="models.bench"),
+        Key("y", "copy", "Copy", "measured speed"),
     ),
     "recommend": (
         Key("p", "take", "Pull and deploy it", "recommendation", needs="deployments.create"),

@@ -5,24 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-import msgspec
-
 from core.errors import CorralError
-from core.nouns import CatalogueEntry, DeploymentSpec, LoadTime, Model, Plan, PlanParts, Source
+from core.nouns import Bench, CatalogueEntry, DeploymentSpec, LoadTime, Model, Plan, Source
 from tui.columns import fitted
+from tui.curves import brief, chart
+from tui.modelplan import memory
 from tui.plain import line, plain
 from tui.spoken import spoken
 from tui.stock import Offer
 from tui.words import lasting, moment, params, plural, size, state
 
-LETTERS = {
-    "weights": ("W", "weights"), "kv_cache": ("K", "KV cache"), "compute": ("C", "compute"),
-    "repack": ("R", "repacked"), "output": ("O", "output"), "base": ("B", "base"),
-    "checkpoints": ("P", "kept states"), "state": ("S", "state"), "projector": ("V", "projector"),
-    "adapters": ("A", "adapters"), "learned": ("L", "learned"),
-}  # fmt: skip
-"""Parts of a plan by the letter that stands for them in a bar."""
-MIB = 1 << 20
 FEW = 2
 """Versions, and flags, that the pane shows."""
 
@@ -34,6 +26,8 @@ class Story(NamedTuple):
     versions: Sequence[Model] = ()
     plan: Plan | str | None = None
     loads: Sequence[LoadTime] | None = None
+    bench: Bench | None = None
+    """What was measured last."""
     template: str | None = None
 
 
@@ -46,7 +40,7 @@ async def read(client: Any, offer: Offer, *, whole: bool) -> Story:
     story = Story(offer, (model,), await _plan(client, model))
     if model.versions > 1:
         story = story._replace(versions=await _or(client.catalog.versions(model.name), [model]))
-    story = story._replace(loads=await _loads(client, model))
+    story = story._replace(loads=await _loads(client, model), bench=await _bench(client, model))
     if whole and model.template_sha256:
         found = await _or(client.catalog.template(model.reference), None)
         story = story._replace(template=found["template"] if found else None)
@@ -64,6 +58,11 @@ async def _plan(client: Any, model: Model) -> Plan | str:
 async def _loads(client: Any, model: Model) -> Sequence[LoadTime] | None:
     found: Sequence[LoadTime] | None = await _or(client.tiers.loads(model.reference), None)
     return found
+
+
+async def _bench(client: Any, model: Model) -> Bench | None:
+    found: Sequence[Bench] = await _or(client.choosing.benches(model.reference), ())
+    return found[0] if found else None
 
 
 async def _or(asked: Any, otherwise: Any) -> Any:
@@ -84,7 +83,8 @@ def short(story: Story, width: int, ascii: bool = False) -> list[str]:
         return list(_entry(story.offer, width, whole=False))
     out = [_head(story.offer)]
     out += _versions(story.versions, width, ascii, most=FEW)
-    out += [_header(model), *_flags(model)[:FEW], *_memory(story.plan, width), *_loading(story.loads, width)]
+    out += [_header(model), *_flags(model)[:FEW], *memory(story.plan, width), *_loading(story.loads, width)]
+    out += brief(story.bench, ascii)
     return [line(each) for each in out if each]
 
 
@@ -104,7 +104,8 @@ def whole(story: Story, width: int, ascii: bool = False) -> str:
         out.append("defaults " + " ".join(f"{key}={value:g}" for key, value in model.defaults.items()))
     if model.notes:
         out.append(f"notes {model.notes}")
-    out += ["", *_memory(story.plan, width), *_loading(story.loads, width), ""]
+    out += ["", *memory(story.plan, width), *_loading(story.loads, width), ""]
+    out += [*chart(story.bench, width, ascii), ""] if story.bench is not None else []
     out += _template(story, model)
     if offer.entry is not None:
         out += ["", "In the catalogue:", *(f"  {each}" for each in _entry(offer, width - 2, whole=True))]
@@ -161,44 +162,7 @@ def _template(story: Story, model: Model) -> list[str]:
     return [*out, *(f"  | {each}" for each in plain(story.template).split("\n"))]
 
 
-# ---------------------------------------------------------------------------------------- memory and loading
-
-
-def bar(parts: PlanParts, of: float, width: int) -> str:
-    """Parts of a plan as letters, each as wide as its share of `of` bytes; what is left as dots."""
-    cells = max(8, width - 2)
-    drawn, at = "", 0.0
-    for name, value in msgspec.structs.asdict(parts).items():
-        if value > 0:
-            at += value
-            letter = LETTERS.get(name, (name[:1].upper(), name))[0]
-            upto = min(cells, max(round(cells * at / max(1.0, of)), len(drawn) + (value >= MIB)))
-            drawn += letter * (upto - len(drawn))
-    return f"[{drawn.ljust(cells, '.')}]"
-
-
-def legend(parts: PlanParts) -> str:
-    """What the letters stand for, with their bytes."""
-    shown = []
-    for name, value in msgspec.structs.asdict(parts).items():
-        letter, words = LETTERS.get(name, (name[:1].upper(), name.replace("_", " ")))
-        if abs(value) >= MIB:
-            shown.append(f"{letter} {words} {size(value)}")
-    return ", ".join(shown)
-
-
-def _memory(plan: Plan | str | None, width: int) -> list[str]:
-    if plan is None:
-        return []
-    if isinstance(plan, str):
-        return [f"memory: {plan}"]
-    left = max(0, plan.free_bytes - plan.reserve_bytes - plan.reserved_bytes)
-    does = "fits here" if plan.fits else "DOES NOT FIT here"
-    return [
-        f"{does}: a replica reserves {size(plan.plan_bytes)}, {size(left)} may be had; ctx {plan.ctx}, in use:",
-        bar(plan.parts, max(plan.rss_bytes, left), min(width, 100)),
-        legend(plan.parts),
-    ]
+# ---------------------------------------------------------------------------------------- loading
 
 
 def _loading(loads: Sequence[LoadTime] | None, width: int) -> list[str]:

@@ -25,6 +25,8 @@ AHEAD = (
     "log",
     "explain",
     "importing",
+    "models_curve",
+    "models_fit",
     "models_info",
     "models_jobs",
     "models_pull",

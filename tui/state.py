@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -14,6 +14,7 @@ from core import program_version
 from core.errors import CorralError, NoDaemon, VersionMismatch
 from core.nouns import (
     AuditRecord,
+    BenchJob,
     Deployment,
     Event,
     ImportJob,
@@ -71,6 +72,37 @@ class Past:
         self.columns[-1] = (cpu, private, speed)
 
 
+class Kept(NamedTuple):
+    """Where nouns of one kind are kept: what they are, the attribute of `State` (and of `Picture`), the key."""
+
+    noun: type[Any]
+    where: str
+    key: Callable[[Any], str]
+    pictured: bool = True
+
+
+def _id(found: Any) -> str:
+    return str(found.id)
+
+
+def _name(found: Any) -> str:
+    return str(found.name)
+
+
+_SHELVES = {
+    "deployment": Kept(Deployment, "deployments", lambda found: str(found.spec.name)),
+    "replica": Kept(Replica, "replicas", _id),
+    "model": Kept(Model, "models", _name),
+    "import": Kept(ImportJob, "imports", _id, pictured=False),
+    "pull": Kept(Pull, "pulls", _id),
+    "tier": Kept(Tier, "tiers", _name),
+    "move": Kept(MoveJob, "moves", _id),
+    "bench": Kept(BenchJob, "benches", _id),
+    "node": Kept(NodeFacts, "facts", _name),
+}
+"""By the kind of their events."""
+
+
 class State:
     """What is known. `connection` is connecting, live, reconnecting, ended (somebody shut the daemon down) or failed;
     `problem` says why it isn't live."""
@@ -91,6 +123,8 @@ class State:
         self.tiers: dict[str, Tier] = {}
         self.moves: dict[str, MoveJob] = {}
         """By id, the oldest first."""
+        self.benches: dict[str, BenchJob] = {}
+        """Measurements by id, the oldest first."""
         self.verified: Verified | None = None
         """The last verification of stored files, as far as a screen has asked."""
         self.facts: dict[str, NodeFacts] = {}
@@ -105,13 +139,10 @@ class State:
         """Take a whole picture."""
         self.status = picture.status
         self.release = releases(picture.status.daemon.version, program_version())
-        self.deployments = {d.spec.name: d for d in picture.deployments}
-        self.replicas = {r.id: r for r in picture.replicas}
-        self.models = {m.name: m for m in picture.models}
-        self.tiers = {t.name: t for t in picture.tiers}
-        self.moves = {m.id: m for m in picture.moves}
-        self.facts = {f.name: f for f in picture.facts}
-        self.pulls = {p.id: p for p in picture.pulls}
+        for shelf in _SHELVES.values():
+            if shelf.pictured:
+                found = getattr(picture, shelf.where)
+                setattr(self, shelf.where, {shelf.key(each): each for each in found})
         self.audit = deque(picture.audit, maxlen=AUDIT_KEPT)
         self.me = picture.me
         if not self.samples:
@@ -153,38 +184,13 @@ class State:
         self.seen_at = self.clock()
         kind, _, gone = event.type.partition(".")
         name = event.object.partition(":")[2]
+        shelf = _SHELVES.get(kind)
         try:
-            if gone == "gone":
-                shelves: dict[str, dict[str, Any]] = {
-                    "deployment": self.deployments,
-                    "replica": self.replicas,
-                    "model": self.models,
-                    "tier": self.tiers,
-                }
-                shelves.get(kind, {}).pop(name, None)
-                if kind == "replica":
-                    self.past.pop(name, None)
-            elif kind == "deployment":
-                deployment = msgspec.convert(event.data, Deployment)
-                self.deployments[deployment.spec.name] = deployment
-            elif kind == "replica":
-                replica = msgspec.convert(event.data, Replica)
-                self.replicas[replica.id] = replica
-            elif kind == "model":
-                model = msgspec.convert(event.data, Model)
-                self.models[model.name] = model
-            elif kind == "import":
-                job = msgspec.convert(event.data, ImportJob)
-                self.imports[job.id] = job
-            elif kind == "pull":
-                pull = msgspec.convert(event.data, Pull)
-                self.pulls[pull.id] = pull
-            elif kind == "tier":
-                tier = msgspec.convert(event.data, Tier)
-                self.tiers[tier.name] = tier
-            elif kind == "move":
-                move = msgspec.convert(event.data, MoveJob)
-                self.moves[move.id] = move
+            if shelf is not None and gone == "gone":
+                getattr(self, shelf.where).pop(name, None)
+            elif shelf is not None:
+                found = msgspec.convert(event.data, shelf.noun)
+                getattr(self, shelf.where)[shelf.key(found)] = found
             elif kind == "audit":
                 record = msgspec.convert(event.data, AuditRecord)
                 if not self.audit or record.seq > self.audit[-1].seq:  # a picture may know it before its event comes
@@ -193,11 +199,10 @@ class State:
                 self.samples.append(msgspec.convert(event.data, NodeSample))
                 for replica in self.replicas.values():  # one that does nothing has no events of its own
                     self.past.setdefault(replica.id, Past()).add(self.samples[-1].time, replica)
-            elif kind == "node":
-                facts = msgspec.convert(event.data, NodeFacts)
-                self.facts[facts.name] = facts
         except msgspec.ValidationError:
             return ""
+        if event.type == "replica.gone":
+            self.past.pop(name, None)
         return kind
 
 

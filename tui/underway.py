@@ -1,4 +1,4 @@
-"""What is under way with models, in one list: pulls, imports, moves between tiers and the verification."""
+"""What is under way with models, in one list: pulls, imports, moves between tiers, measurements, the verification."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from core.errors import ErrorBody
-from core.nouns import ImportJob, MoveJob, Pull, Verified
+from core.nouns import BenchJob, ImportJob, MoveJob, Pull, Verified
 from tui.spoken import spoken
 from tui.state import State
-from tui.words import lasting, size, state
+from tui.words import lasting, plural, size, state
 
 OVER = ("done", "failed", "cancelled")
 """States of what has ended."""
@@ -28,10 +28,12 @@ class Job(NamedTuple):
     left_s: float | None = None
     why: str = ""
     """What it is about, or why it stands or failed."""
+    unit: str = ""
+    """What is counted in place of bytes."""
 
     @property
     def kind(self) -> str:
-        """pull, import, move or verify."""
+        """pull, import, move, bench or verify."""
         return self.key.partition(":")[0]
 
     @property
@@ -43,6 +45,11 @@ class Job(NamedTuple):
         return f"{100 * self.done // self.total} %" if self.total else "-"
 
     @property
+    def amount(self) -> str:
+        """All of it: `1.2 GiB`, `9 points`."""
+        return f"{self.total} {self.unit}" if self.unit else size(self.total)
+
+    @property
     def over(self) -> bool:
         return self.state in OVER
 
@@ -52,6 +59,7 @@ def jobs(known: State) -> list[Job]:
     found = [_pull(each) for each in known.pulls.values()]
     found += [_import(each) for each in known.imports.values()]
     found += [_move(each) for each in known.moves.values()]
+    found += [of_bench(each) for each in known.benches.values() if each.kind == "model"]
     if known.verified is not None:
         found.append(_verify(known.verified))
     return sorted(reversed(found), key=lambda each: each.over)
@@ -76,6 +84,13 @@ def _import(job: ImportJob) -> Job:
 def _move(job: MoveJob) -> Job:
     why = _why(job.error) or f"from {job.from_tier} to {job.to_tier}" + (f", {job.why}" if job.why else "")
     return Job(f"move:{job.id}", job.model, job.state, job.bytes_done, job.bytes_total, why=why)
+
+
+def of_bench(job: BenchJob) -> Job:
+    """A measurement, whose share is of its points."""
+    name = job.object.partition(":")[2]
+    why = _why(job.error) or job.step or f"by {job.by}"
+    return Job(f"bench:{job.id}", name, job.state, job.done, job.total, why=why, unit=plural(job.total, "point"))
 
 
 def _verify(found: Verified) -> Job:
@@ -106,9 +121,9 @@ def told(job: Job, ascii: bool = False) -> str:
     """One of them as a sentence."""
     words = f"{job.kind} {job.model}: {state(job.state, ascii)}"
     if job.total and not job.over:
-        words += f" {job.share} of {size(job.total)}"
+        words += f" {job.share} of {job.amount}"
     if job.rate and not job.over:
         words += f", {size(job.rate)}/s" + (f", {lasting(job.left_s)} left" if job.left_s is not None else "")
-    if job.state in ("failed", "paused", "needs token") or job.kind == "verify":
+    if job.state in ("failed", "paused", "needs token") or job.kind in ("verify", "bench"):
         words += f": {job.why}"
     return words

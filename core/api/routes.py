@@ -174,6 +174,7 @@ def _daemon(server: Server, s: Services) -> None:
             pulls=tuple(s.pulls.ls()),
             tiers=tuple(await s.catalog.tiers.ls()),
             moves=tuple(s.catalog.moves.ls()),
+            benches=tuple(s.benches.ls()),
         )
         return s.sight(call).picture(whole)
 

@@ -10,6 +10,7 @@ from core.access import Gate
 from core.nouns import (
     Actor,
     AuditRecord,
+    BenchJob,
     Deployment,
     Event,
     ImportJob,
@@ -75,6 +76,12 @@ class Sight:
     def moves(self, found: Iterable[MoveJob]) -> list[MoveJob]:
         return [each for each in found if self._sees("models.read", f"model:{each.name}")]
 
+    def benches(self, found: Iterable[BenchJob]) -> list[BenchJob]:
+        return [each for each in found if self._measured(each.object)]
+
+    def _measured(self, object: str) -> bool:
+        return self._sees(f"{object.partition(':')[0]}s.read", object)
+
     def status(self, whole: Status) -> Status:
         """The daemon's, with the figures of the hosts that are seen."""
         nodes = tuple(each for each in whole.nodes if self._sees("nodes.read", f"node:{each.node}"))
@@ -94,6 +101,7 @@ class Sight:
             pulls=tuple(self.pulls(whole.pulls)),
             tiers=tuple(self.tiers(whole.tiers)),
             moves=tuple(self.moves(whole.moves)),
+            benches=tuple(self.benches(whole.benches)),
         )
 
     def event(self, event: Event) -> bool:
@@ -109,7 +117,7 @@ class Sight:
             case "pull":
                 return self._pull(_model(event))
             case "bench":
-                return self._sees(f"{event.object.partition(':')[0]}s.read", event.object)
+                return self._measured(event.object)
             case "move":
                 moved = str(event.data.get("model", "")) if isinstance(event.data, dict) else ""
                 return self._sees("models.read", f"model:{moved.partition('@')[0]}")

@@ -88,6 +88,10 @@ class Benches:
 
     # ---------------------------------------------------------------------------------------- for callers
 
+    def ls(self) -> list[BenchJob]:
+        """Those that this daemon knows of, oldest first."""
+        return list(self._jobs.values())
+
     def job(self, id: str) -> BenchJob:
         """Raises `NotFound`."""
         if id not in self._jobs:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from core.nouns.access import Whoami
 from core.nouns.audit import AuditRecord, SinkStatus
 from core.nouns.base import Noun
+from core.nouns.choosing import BenchJob
 from core.nouns.deployments import Deployment, Replica
 from core.nouns.models import Model
 from core.nouns.nodes import NodeFacts, NodeSample
@@ -121,12 +122,14 @@ class Picture(Noun, frozen=True, kw_only=True):
     tiers: tuple[Tier, ...] = ()
     moves: tuple[MoveJob, ...] = ()
     """Between tiers, the oldest first."""
+    benches: tuple[BenchJob, ...] = ()
+    """Measurements, the oldest first."""
 
 
 class Event(Noun, frozen=True, kw_only=True):
     """What happened. `type` is one of: daemon, deployment, deployment.gone, replica, replica.gone, model,
-    model.gone, sample, node, audit, access, chat, chat.gone, turn, import, pull, tier, tier.gone, move, warning,
-    resync.
+    model.gone, sample, node, audit, access, chat, chat.gone, turn, import, pull, tier, tier.gone, move, bench, verify,
+    warning, resync.
 
     `data` is the noun concerned in its JSON form. `resync` means: events were lost to you, read the picture anew.
     """

@@ -490,6 +490,8 @@ class Double:
         self.me: Whoami | None = None
         self.pulling: tuple[Any, ...] = ()
         self.moving: tuple[Any, ...] = ()
+        self.measuring: tuple[Any, ...] = ()
+        self.facts: tuple[Any, ...] = ()
         self.access = Access(self)
         self.keys = Keys(self)
         self.accounts = Accounts(self)
@@ -556,11 +558,12 @@ class Double:
             deployments=tuple(self.deployed),
             replicas=tuple(self.running),
             models=tuple(self.stored),
-            facts=(),
+            facts=self.facts,
             me=self.me,
             audit=tuple(self.records),
             pulls=self.pulling,
             moves=self.moving,
+            benches=self.measuring,
         )
 
     async def model(self, wanted: str) -> Model:
@@ -580,8 +583,11 @@ class Double:
     async def verify_audit(self) -> ChainReport:
         return ChainReport(ok=False, records=3, head="x", wrong=2, how="changed", message="record 2 was changed")
 
-    async def fit(self, spec: DeploymentSpec) -> Plan:
-        self.calls.append(("fit", spec))
+    async def fit(
+        self, spec: DeploymentSpec, gpus: tuple[int, ...] = (), gpu_layers: int | None = None,
+        cpu_moe: int | None = None,
+    ) -> Plan:  # fmt: skip
+        self.calls.append(("fit", spec, *((gpus, gpu_layers, cpu_moe) if gpus else ())))
         parts = PlanParts(weights=91 * MIB, kv_cache=90 * MIB, compute=10 * MIB, repack=0, output=1, base=50 * MIB)
         return Plan(
             model=spec.model,
@@ -599,6 +605,7 @@ class Double:
             reserved_bytes=0,
             fits=self.room,
             reason="a plan of the double",
+            split=of_models.split(gpus) if gpus else None,
         )
 
     async def deploy(self, spec: DeploymentSpec, replace: bool = False) -> Deployment:

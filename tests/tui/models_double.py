@@ -9,11 +9,16 @@ import msgspec
 from core.errors import Conflict, NotFound
 from core.nouns import (
     AliasMoved,
+    Bench,
+    BenchJob,
+    BenchPoint,
     Catalogue,
     CatalogueEntry,
     CatalogueFile,
     Choice,
     Collected,
+    DeploymentSpec,
+    DevicePlan,
     Fit,
     Fits,
     Gone,
@@ -29,6 +34,7 @@ from core.nouns import (
     Score,
     Source,
     Speed,
+    Split,
     Tier,
     Verified,
     VersionDifference,
@@ -76,6 +82,46 @@ def choice(name: str, **fields: Any) -> Choice:
         ),
     )  # fmt: skip
     return Choice(**{**base, **fields})
+
+
+def split(gpus: tuple[int, ...]) -> Split:
+    """20 layers on each GPU, the first in the host."""
+    host = DevicePlan(
+        device="host", layers=1, weights=50 * MIB, kv_cache=10 * MIB, compute=5 * MIB, other=30 * MIB, total=95 * MIB,
+        free_bytes=5000 * MIB, fits=True,
+    )  # fmt: skip
+    there = [
+        DevicePlan(
+            device=f"gpu{n}", layers=20, weights=2000 * MIB, kv_cache=600 * MIB, compute=100 * MIB, other=500 * MIB,
+            total=3200 * MIB, free_bytes=free, fits=free > 3200 * MIB,
+        )
+        for n, free in enumerate(gpus)
+    ]  # fmt: skip
+    fits = all(each.fits for each in there)
+    return Split(gpu_layers=20 * len(gpus), cpu_moe=3, devices=(host, *there), fits=fits)
+
+
+def point(threads: int, parallel: int, ctx: int, total: float) -> BenchPoint:
+    return BenchPoint(
+        threads=threads, parallel=parallel, ctx=ctx, filled=ctx - 20, prefill=90.0, each=total / parallel, total=total,
+        ttft_s=0.25, expected=10.0,
+    )  # fmt: skip
+
+
+def bench(*points: BenchPoint, **fields: Any) -> Bench:
+    base = dict(
+        id="b1", model="gemma@3", sha256="ab" * 32, node="local", engine="xllamacpp", version="0.3", cache_type="f16",
+        at=NOW, by="ann",
+    )  # fmt: skip
+    return Bench(**{**base, "points": points, **fields})
+
+
+def measuring(**fields: Any) -> BenchJob:
+    base = dict(
+        id="b1", kind="model", object="model:gemma", state="measuring", by="ann", done=3, total=9,
+        step="2 threads, 4 at once, 512 cells",
+    )  # fmt: skip
+    return BenchJob(**{**base, **fields})
 
 
 class Curated:
@@ -250,6 +296,26 @@ class Choosing:
         self._double = double
         self.found: tuple[Choice, ...] = (choice("coder"), choice("smollm2", rank=2, stored=True))
         self.nearest: tuple[Choice, ...] = ()
+        self.kept: list[Bench] = []
+
+    async def benches(self, model: str) -> list[Bench]:
+        self._double.calls.append(("benches", model))
+        return self.kept
+
+    async def measure_model(self, model: str, **grid: Any) -> BenchJob:
+        self._double.calls.append(("measure", model, grid))
+        return measuring()
+
+    async def cancel(self, id: str) -> BenchJob:
+        self._double.calls.append(("cancel bench", id))
+        return measuring(state="cancelled")
+
+    async def speed(self, spec: DeploymentSpec, users: int = 0, prompt: int = 512) -> Speed:
+        self._double.calls.append(("speed", spec, users, prompt))
+        return Speed(
+            known=True, threads=2, users=users or spec.parallel, ctx=2048, prompt=prompt, prefill=90.0, decode=20.0,
+            each=11.5, ttft_s=1.5, ttft_all_s=4.0, error=0.2, basis=("seen on this host",),
+        )  # fmt: skip
 
     async def recommend(self, wishes: Wishes) -> Recommendation:
         self._double.calls.append(("recommend", wishes))

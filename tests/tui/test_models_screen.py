@@ -5,8 +5,8 @@ import msgspec
 import pytest
 
 from core.access.permissions import BUILTIN
-from core.nouns import PlanParts, Rotten, Verified
-from tui.modelstory import bar
+from core.nouns import Rotten, Verified
+from tui.modelplan import bar
 from tui.screens.confirm import Choice, Confirm
 from tui.screens.deploy import DeployForm
 from tui.screens.models_forms import AliasForm, DiffForm, GcForm, NoteForm
@@ -182,7 +182,7 @@ async def test_who_may_not_plan_or_read_versions_still_sees_the_rest(console, st
 
 
 def test_a_bar_has_a_cell_for_each_part_and_never_more_than_its_width():
-    parts = PlanParts(weights=900 << 20, kv_cache=90 << 20, compute=2 << 20, repack=0, output=1, base=50 << 20)
+    parts = {"weights": 900 << 20, "kv_cache": 90 << 20, "compute": 2 << 20, "output": 1, "base": 50 << 20}
     drawn = bar(parts, 2000 << 20, 42)
     assert len(drawn) == 42 and drawn.count("W") > drawn.count("K") >= 1 and "C" in drawn and "." in drawn
     full = bar(parts, 1, 42)

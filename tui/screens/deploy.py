@@ -10,7 +10,9 @@ import msgspec
 
 from core.client.catalog import parted
 from core.errors import CorralError
-from core.nouns import Deployment, DeploymentSpec, Plan
+from core.nouns import Deployment, DeploymentSpec, Plan, Whoami
+from tui.modelplan import left_of
+from tui.moving import way
 from tui.plain import plain
 from tui.rights import lacks
 from tui.spoken import FIELDS, spoken
@@ -22,11 +24,6 @@ MIB = 1 << 20
 SERVES = ("answers", "embedding", "rerank")
 MOST_REPLICAS = 64
 """Of a deployment; the daemon refuses more."""
-
-
-def left_of(plan: Plan) -> int:
-    """Bytes that may be had beside what is kept for the host and promised to others."""
-    return max(0, plan.free_bytes - plan.reserve_bytes - plan.reserved_bytes)
 
 
 def told(plan: Plan) -> str:
@@ -52,6 +49,19 @@ def told(plan: Plan) -> str:
         near = plan.nearest
         words.append(f"Would fit: ctx {near.ctx}, {near.parallel} slots, cache {near.cache_type}")
     return plain("\n".join([*words, *plan.notes]))
+
+
+async def _tiered(client: Any, spec: DeploymentSpec, me: Whoami | None) -> str:
+    """What its tier would mean. A deployment's move does not spill: what has no room there is refused."""
+    try:
+        model, tiers = await client.model(spec.model), await client.tiers.ls()
+    except CorralError as error:  # not his to see; the daemon decides anyway
+        return plain(f"tier {spec.tier}: {spoken(error)}")
+    words = way(model, spec.tier, tiers, spills=False)
+    if model.tier == spec.tier:
+        return plain(f"{words}, and stays there while this runs")
+    why = lacks(me, "models.move", f"model:{model.name}")
+    return plain(f"{words}: {why}" if why else f"{words}, before it starts")
 
 
 async def _marked(client: Any, mark: dict[str, Any]) -> str:
@@ -91,9 +101,10 @@ class DeployForm(Asking):
             Field("ctx", "ctx (all slots)", str(wanted.ctx or ""), "default: the model's, up to 4096 a slot"),
             Field("parallel", "slots", str(wanted.parallel), "conversations at once"),
             Field("replicas", "replicas", "1"),
-            Field("engine", "engine", "xllamacpp", "xllamacpp, llama-server, llama-cpp-python, attach"),
-            Field("cache_type", "cache type", "f16", "f16, q8_0, q4_0"),
-            Field("threads", "threads", "", "default: planned"),
+            Field("engine", "engine", wanted.engine, "xllamacpp, llama-server, llama-cpp-python, attach"),
+            Field("cache_type", "cache type", wanted.cache_type, "f16, q8_0, q4_0"),
+            Field("threads", "threads", str(wanted.threads or ""), "default: planned"),
+            Field("tier", "tier", wanted.tier, "where it must lie: it is moved there first; empty: where it lies"),
             Field("url", "url", "", "engine attach only"),
             Field("serves", "serves", serves, f"{', '.join(SERVES)}: one of them"),
             Field("sensitive", "sensitive", "", "zone=secure: only on nodes with this label, no chats kept"),
@@ -126,7 +137,7 @@ class DeployForm(Asking):
                 numbers[key] = int(text)
         if not self.value("model") and self.value("engine") != "attach":
             raise ValueError("Name a model; screen 3 lists them")
-        words: dict[str, Any] = {key: self.value(key) for key in ("model", "engine", "cache_type", "url")}
+        words: dict[str, Any] = {key: self.value(key) for key in ("model", "engine", "cache_type", "tier", "url")}
         serves = self.value("serves") or "answers"
         if serves not in SERVES:
             raise ValueError(f"serves is one of {', '.join(SERVES)}, not {serves!r}")
@@ -145,8 +156,10 @@ class DeployForm(Asking):
         spec, mark = self.spec(), self.mark()
 
         async def ask(client: Any) -> str:
-            plan = told(await client.fit(spec))
-            return plan if mark is None else f"{plan}\n{await _marked(client, mark)}"
+            fits, *rest = told(await client.fit(spec)).split("\n")
+            words = [await _tiered(client, spec, self.corral.state.me)] if spec.tier else []
+            words += [await _marked(client, mark)] if mark is not None else []
+            return "\n".join([fits, *words, *rest])  # what may be below the last line is what is asked for least
 
         return ask
 

@@ -11,7 +11,7 @@ from textual.timer import Timer
 from textual.widgets import Static
 
 from core.errors import CorralError, NotFound
-from core.nouns import CatalogueEntry, Fits, Verified
+from core.nouns import CatalogueEntry, Event, Fits, Verified
 from tui import underway
 from tui.modelstory import Story, read, short
 from tui.rights import none, unseen
@@ -28,9 +28,9 @@ REST_S = 0.15
 SOON_S = 0.1
 ROOMY = (100, 28)
 """Cells and lines from which on there is a pane below the list."""
-PANE = 12
+PANE = 13
 """Lines of it at most."""
-OF_STORED = frozenset({"deploy", "remove", "alias", "diff", "history", "note", "move"})
+OF_STORED = frozenset({"deploy", "remove", "alias", "diff", "history", "note", "move", "fit", "curve"})
 """What is done with a stored model alone."""
 
 
@@ -226,6 +226,11 @@ class Models(Room):
 
     # ------------------------------------------------------------------ what is under way
 
+    def happened(self, event: Event) -> None:
+        if event.type == "bench" and isinstance(event.data, dict) and event.data.get("state") == "done":
+            self._stories.pop(event.object.partition(":")[2], None)  # its pane has a curve to show
+            self._show_chosen()
+
     async def _follow(self) -> None:
         """Ask how far a verification is, while one is on its way."""
         known, client = self.corral.state, self.corral.client
@@ -331,6 +336,16 @@ class Models(Room):
         from tui.screens.models_forms import DiffForm
 
         self._form(DiffForm)
+
+    def action_fit(self) -> None:
+        from tui.screens.models_fit import FitForm
+
+        self._form(FitForm)
+
+    def action_curve(self) -> None:
+        from tui.screens.models_curve import Curve
+
+        self._form(Curve)
 
     def action_move(self) -> None:
         from tui.screens.models_move import MoveForm

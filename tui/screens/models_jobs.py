@@ -1,5 +1,5 @@
-"""What is under way with models: pulls, imports, moves, the verification; each with rate and time left, paused, gone on
-with, cancelled."""
+"""What is under way with models: pulls, imports, moves, measurements, the verification; each with rate and time left,
+paused, gone on with, cancelled."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from tui.underway import Job
 from tui.widgets.table import Column, Row, Table
 from tui.words import lasting, size, state
 
-STOPS = {"pull": "models.import", "import": "models.import", "move": "models.move", "verify": "models.verify"}
+STOPS = {"pull": "models.import", "import": "models.import", "move": "models.move", "bench": "models.bench",
+         "verify": "models.verify"}  # fmt: skip
 """What cancelling a job needs."""
 STANDS = ("paused", "needs token", "failed")
 """States of a pull that goes on when it is told to."""
@@ -50,7 +51,7 @@ class Jobs(Room):
         left = lasting(job.left_s) if job.left_s is not None and not job.over else ""
         cells = (
             job.kind, job.model, state(job.state, self.corral.ascii), job.share,
-            size(job.total) if job.total else "-", rate, left, job.why,
+            job.amount if job.total else "-", rate, left, job.why,
         )  # fmt: skip
         return Row(job.key, cells, dim=job.over)
 
@@ -111,7 +112,8 @@ class Jobs(Room):
             return
         gone = {
             "pull": "what is here of it is removed", "import": "what is here of it is removed",
-            "move": "it stays where it was", "verify": "what is verified stays verified",
+            "move": "it stays where it was", "bench": "nothing of it is kept",
+            "verify": "what is verified stays verified",
         }[job.kind]  # fmt: skip
         self.confirmed(f"Cancel: {job.kind} {job.model}, {job.share} done? {gone.capitalize()}", _cancel(job))
 
@@ -127,6 +129,8 @@ def _cancel(job: Job) -> Any:
                 return client.cancel_import(job.id)
             case "move":
                 return client.tiers.cancel_move(job.id)
+            case "bench":
+                return client.choosing.cancel(job.id)
         return client.catalog.cancel_verify()
 
     return work

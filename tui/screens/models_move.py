@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from typing import Any
 
-from core.nouns import LoadTime, Model, Tier
-from tui.plain import line
+from core.nouns import Model
+from tui.moving import told
 from tui.screens.models_forms import OfModels
 from tui.widgets.form import Field
-from tui.words import lasting, size
 
 
 class MoveForm(OfModels):
@@ -58,34 +57,3 @@ class MoveForm(OfModels):
             self.leave(f"{job.model} goes from {job.from_tier} to {job.to_tier}; t shows how far", self.model.name)
 
         self.corral.act(lambda client: client.tiers.move(wanted, tier), taken)
-
-
-def told(model: Model, to: str, tiers: Sequence[Tier], loads: Sequence[LoadTime]) -> str:
-    """What the move would be, and what there is to choose from."""
-    out = []
-    chosen = next((each for each in tiers if each.name == to), None)
-    if not to:
-        out.append(f"{model.reference}, {size(model.bytes)}, lies in {model.tier}")
-    elif chosen is None:
-        out.append(f"No tier is called {to}")
-    elif to == model.tier:
-        out.append(f"{model.reference} lies in {to} already")
-    else:
-        out.append(f"{size(model.bytes)} of {model.reference} go from {model.tier} to {to}, {_room(model, chosen)}")
-    times = {each.tier: each for each in loads}
-    out.append("")
-    for tier in tiers:
-        load = times.get(tier.name)
-        cold = f", loads in {lasting(load.cold_s)} cold" if load is not None and load.cold_s is not None else ""
-        what = "" if tier.state == "there" else f", {tier.state}: {tier.reason}"
-        out.append(f"  {tier.name:12} {size(tier.free_bytes):>9} left{cold}{what}")
-    return "\n".join(map(line, out))
-
-
-def _room(model: Model, tier: Tier) -> str:
-    if tier.state != "there":
-        return f"which is {tier.state}: {tier.reason}"
-    if tier.free_bytes >= model.bytes:
-        return f"where {size(tier.free_bytes)} are left"
-    spills = f"; it spills to {tier.spill}" if tier.spill else ""
-    return f"WHERE ONLY {size(tier.free_bytes)} ARE LEFT{spills}"

@@ -1,15 +1,15 @@
-"""Which model to take, with the reasons; and how a speed is said."""
+"""Which model to take, with the reasons."""
 
 from __future__ import annotations
 
 import click
 
-from core.nouns import USES, Choice, Recommendation, Speed, Wishes
+from core.nouns import USES, Choice, Recommendation, Wishes
 from tui.amounts import Number, Size, Tokens, Whole
 from tui.command import options, run, with_options
 from tui.lines import as_json, say, table
 from tui.plain import line
-from tui.words import plural, size
+from tui.words import size
 
 
 @click.command("recommend")
@@ -89,19 +89,3 @@ def _row(each: Choice) -> tuple[object, ...]:
         each.rank, each.name, each.quantization, "?" if each.quality is None else f"{each.quality:.2f}", speed,
         memory + ("" if each.fits else " (too much)"), each.licence or "?", "stored" if each.stored else "catalogue",
     )  # fmt: skip
-
-
-def print_speed(speed: Speed) -> None:
-    """What to expect, as `corral fit` says it."""
-    if not speed.known:
-        say(f"speed: not known: {line('; '.join(speed.basis))}")
-        return
-    bar = f"± {speed.error:.0%}"
-    say(f"speed: {speed.decode:.1f} tokens/s for one user, prompts {speed.prefill:.0f} tokens/s ({bar};"
-        f" {speed.threads} {plural(speed.threads, 'thread')}, {speed.ctx} cells filled)")  # fmt: skip
-    if speed.users > 1:
-        say(f"       {speed.each:.1f} tokens/s for each of {speed.users} at once"
-            + (f", of whom {speed.waits} wait for a slot" if speed.waits else ""))  # fmt: skip
-    all_s = f"; when all ask at once, {speed.ttft_all_s:.2f} s" if speed.users > 1 else ""
-    say(f"       first token of a prompt of {speed.prompt} after {speed.ttft_s:.2f} s{all_s}")
-    say(f"       by {line('; '.join(speed.basis))}")

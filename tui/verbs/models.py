@@ -312,9 +312,10 @@ def fit(
     else:
         print_plan(plan)
         if speed is not None:
-            from tui.verbs.choosing import print_speed
+            from tui.speed import told
 
-            print_speed(speed)
+            for words in told(speed):
+                say(words)
     if not plan.fits:
         raise click.exceptions.Exit(5)
 

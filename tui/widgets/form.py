@@ -29,6 +29,8 @@ class Form(Room):
     BINDINGS: ClassVar = [
         Binding("ctrl+s", "send", "Send", show=False),
         Binding("escape", "back", "Back", show=False),
+        Binding("pagedown", "page(1)", "Further down", show=False),
+        Binding("pageup", "page(-1)", "Further up", show=False),
     ]
     HEADLINE: ClassVar[str] = ""
     REPLACED: ClassVar[bool] = False
@@ -60,7 +62,18 @@ class Form(Room):
             enter = f"enter {self.SENDS}" if self.focused is self._last() else "enter Next field"
             before = ["shift+tab Field before"] if self.focused is not self.query(Input).first() else []
             words = [enter, f"ctrl+s {self.SENDS}", *before, "esc Leave the field"]
-        return [(each, True) for each in words]
+        return [(each, True) for each in [*words, *(["pgdn pgup Scroll"] if self._longer() else [])]]
+
+    def _longer(self) -> bool:
+        """There is more than the terminal has lines for."""
+        return any(box.max_scroll_y > 0 for box in self.query(VerticalScroll))
+
+    def action_page(self, pages: int) -> None:
+        for box in self.query(VerticalScroll):
+            box.scroll_relative(y=pages * max(1, box.size.height - 1), animate=False, immediate=True)
+
+    def whole(self) -> str:
+        return "\n\n".join(filter(None, (super().whole(), str(self.query_one("#consequence", Static).content))))
 
     def _last(self) -> Input:
         return self.query(Input).last()
@@ -71,6 +84,7 @@ class Form(Room):
     def show(self, words: str) -> None:
         """Say what sending would do."""
         self.query_one("#consequence", Static).update(words)
+        self.call_after_refresh(self.mind_keys)  # it may be longer than the terminal now
 
     def weigh(self) -> None:
         """Work out the consequence; called after each edit."""
