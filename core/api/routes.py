@@ -127,7 +127,7 @@ class Services:
 
     def sight(self, call: Call) -> Sight:
         """What this caller sees."""
-        return Sight(self.gate, call.actor)
+        return Sight(self.gate, call.actor, self.catalog.verifying.concerns)
 
 
 def add_routes(server: Server, s: Services) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import msgspec
 
@@ -30,9 +30,13 @@ from core.nouns import (
 class Sight:
     """One actor's, by the rights of the moment."""
 
-    def __init__(self, gate: Gate, actor: Actor) -> None:
+    def __init__(
+        self, gate: Gate, actor: Actor, verifying: Callable[[Actor], bool] = lambda actor: False
+    ) -> None:  # fmt: skip
+        """`verifying`: whether the verification of stored files is about something that an actor may see."""
         self._gate = gate
         self._actor = actor
+        self._verifying = verifying
 
     def _sees(self, permission: str, object: str) -> bool:
         return self._gate.may(self._actor, permission, object)
@@ -121,6 +125,8 @@ class Sight:
             case "move":
                 moved = str(event.data.get("model", "")) if isinstance(event.data, dict) else ""
                 return self._sees("models.read", f"model:{moved.partition('@')[0]}")
+            case "verify":  # that it went on, and nothing else
+                return event.data is None and self._verifying(self._actor)
             case "tier":
                 return self._sees("tiers.read", event.object)
             case "sample" | "node":

@@ -32,8 +32,10 @@ from core.store import Store
 
 log = logging.getLogger(__name__)
 
-TELL_S = 0.5
+TELL_S = 1.0
 """Progress is told so often."""
+LOOKED_BACK = 100
+"""Runs among which one is sought that the asker may hear of."""
 _IOPRIO_SET = {"x86_64": 251, "aarch64": 30}
 _IDLE = 3 << 13
 """The scheduling class of a disk that is served when nobody else wants anything."""
@@ -54,9 +56,14 @@ class Verifying:
         self._bus, self._clock, self._tell = bus, clock, tell
         self._run = 0
         """The id of the run in progress; 0: none."""
-        self._now: Verified | None = None
+        self.about: tuple[str, ...] = ()
+        """The models of the run in progress, or of the last one of this daemon."""
+        self._part = ("", 0)
+        """The object that is being read, and how many bytes of it are."""
+        self._told_at = 0.0
         self._task: asyncio.Task[None] | None = None
         self._stop = threading.Event()
+        self._loop = asyncio.get_running_loop()
 
     # ---------------------------------------------------------------------------------------- from outside
 
@@ -83,38 +90,48 @@ class Verifying:
 
         on = f"model:{references.base(names[0])}" if len(names) == 1 else "model:*"
         self._run = await self._gate.act(actor, "models.verify", on, request, begin, on="*")
-        return await self._go()
+        self._go(chosen)
+        return await self.last(actor)
 
-    async def last(self, sees: Callable[[Model], bool]) -> Verified:
-        """The run in progress or the last one, of the versions that the asker sees. Raises `NotFound`."""
-        found = self._now or await self._read()
-        if found is None:
-            raise NotFound("nothing was verified yet", todo="corral models verify")
-        seen = {model.reference for model in await self._store.read(tables.versions) if sees(model)}
+    async def last(self, actor: Actor) -> Verified:
+        """The run in progress or the last one, as far as it is about models that `actor` may see: counts, versions and
+        deployments of the rest are left out. Raises `NotFound`."""
+        sql = "SELECT id, models FROM verifications ORDER BY id DESC LIMIT ?"
+        for run, told in await self._store.read(lambda db: db.execute(sql, (LOOKED_BACK,)).fetchall()):
+            names = set(msgspec.json.decode(told))
+            seen = {name for name in names if self.sees(actor, name)}
+            if seen or not names:
+                return await self._read(run, seen, actor)
+        raise NotFound("nothing was verified yet", todo="corral models verify")
 
-        def shown(rotten: Sequence[Rotten]) -> tuple[Rotten, ...]:
-            return tuple(each for each in rotten if not each.versions or seen & set(each.versions))
+    def concerns(self, actor: Actor) -> bool:
+        """Whether the run in progress, or the last one of this daemon, is about a model that `actor` may see."""
+        return any(self.sees(actor, name) for name in self.about)
 
-        return msgspec.structs.replace(found, rotten=shown(found.rotten), missing=shown(found.missing))
+    def sees(self, actor: Actor, name: str) -> bool:
+        """Whether `actor` may hear what verifying a model came to."""
+        return any(self._gate.may(actor, each, f"model:{name}") for each in ("models.read", "models.verify"))
 
     async def cancel(self, actor: Actor, request: str) -> Verified:
         """End the run in progress; what it has verified stays verified. Raises `NotFound` if there is none."""
         self._gate.require_somewhere(actor, "models.verify")
-        if self._task is None or self._task.done() or self._now is None:
+        if self._task is None or self._task.done():
             raise NotFound("no verification is on its way")
         self._stop.set()
         await asyncio.wait({self._task}, timeout=30)
         await self._gate.record(actor, "models.verify", "model:*", request, "interrupted", reason="cancelled")
-        return self._now
+        return await self.last(actor)
 
     async def resume(self) -> None:
         """Go on with what an earlier daemon began."""
         row = await self._store.read(
-            lambda db: db.execute("SELECT max(id) FROM verifications WHERE state = 'hashing'").fetchone()
+            lambda db: db.execute(
+                "SELECT id, models FROM verifications WHERE state = 'hashing' ORDER BY id DESC LIMIT 1"
+            ).fetchone()
         )
-        if row[0]:
+        if row is not None:
             self._run = row[0]
-            await self._go()
+            self._go(msgspec.json.decode(row[1]))
 
     async def close(self) -> None:
         """The run goes on with the next daemon."""
@@ -125,27 +142,44 @@ class Verifying:
 
     # ---------------------------------------------------------------------------------------- the run
 
-    async def _go(self) -> Verified:
+    def _go(self, names: Sequence[str]) -> None:
         self._stop = threading.Event()
-        self._now = await self._read()
-        assert self._now is not None
+        self.about, self._part = tuple(names), ("", 0)
         self._task = asyncio.create_task(self._work())
-        return self._now
+        self._nudge(now=True)
 
-    async def _read(self) -> Verified | None:
-        sql = "SELECT id, started_at, started_by, models, ended_at, state, found FROM verifications ORDER BY id DESC"
-        row = await self._store.read(lambda db: db.execute(sql + " LIMIT 1").fetchone())
-        if row is None:
-            return None
-        todo = await self._store.read(lambda db: _objects(db, set(msgspec.json.decode(row[3]))))
-        done = [each for each in todo if each[2] >= row[1]]
-        found = msgspec.json.decode(row[6], type=list[tuple[str, Rotten]])
+    def _nudge(self, *, now: bool = False) -> None:
+        """Tell that it went on, seldom enough, or `now`. What came of it is for each to ask: not all may know all."""
+        if now or self._clock() - self._told_at >= TELL_S:
+            self._told_at = self._clock()
+            self._bus.publish("verify", "model:*")
+
+    async def _read(self, run: int, names: set[str], actor: Actor) -> Verified:
+        """A run as far as it is about these models."""
+        sql = "SELECT started_at, started_by, ended_at, state, found FROM verifications WHERE id = ?"
+        row = await self._store.read(lambda db: db.execute(sql, (run,)).fetchone())
+        todo = await self._store.read(lambda db: _objects(db, names))
+        done = [each for each in todo if each[2] >= row[0]]
+        reading, part = self._part
+        under_way = part if run == self._run and any(each[0] == reading and each[2] < row[0] for each in todo) else 0
+        found = msgspec.json.decode(row[4], type=list[tuple[str, Rotten]])
+
+        def of(what: str) -> tuple[Rotten, ...]:
+            told = (self._seen(each, actor) for how, each in found if how == what)
+            return tuple(each for each in told if each is not None)
+
         return Verified(
-            state=row[5], objects_done=len(done), objects_total=len(todo), bytes_done=sum(each[1] for each in done),
-            bytes_total=sum(each[1] for each in todo), started_at=row[1], started_by=row[2], ended_at=row[4],
-            rotten=tuple(each for how, each in found if how == "rotten"),
-            missing=tuple(each for how, each in found if how == "missing"),
+            state=row[3], objects_done=len(done), objects_total=len(todo),
+            bytes_done=sum(each[1] for each in done) + under_way, bytes_total=sum(each[1] for each in todo),
+            started_at=row[0], started_by=row[1], ended_at=row[2], rotten=of("rotten"), missing=of("missing"),
         )  # fmt: skip
+
+    def _seen(self, found: Rotten, actor: Actor) -> Rotten | None:
+        """What of this `actor` may know; None: nothing."""
+        versions = tuple(each for each in found.versions if self.sees(actor, references.base(each)))
+        may = self._gate.may
+        users = tuple(each for each in found.deployments if may(actor, "deployments.read", f"deployment:{each}"))
+        return msgspec.structs.replace(found, versions=versions, deployments=users) if versions else None
 
     async def _work(self) -> None:
         state = "done"
@@ -181,8 +215,7 @@ class Verifying:
                 "UPDATE verifications SET state = ?, ended_at = ? WHERE id = ?", (state, self._clock(), self._run)
             )
         )
-        self._now = await self._read()
-        self._bus.publish("verify", "model:*", self._now)
+        self._nudge(now=True)
 
     async def _parts(self, sha256: str) -> tuple[str, list[tuple[str, str]]]:
         """An object's hash, and its files with what each hash should be."""
@@ -206,8 +239,7 @@ class Verifying:
 
     def _look(self, sha256: str, parts: Sequence[tuple[str, str]]) -> str:
         """In a thread: "", `rotten` or `missing`."""
-        base = self._now.bytes_done if self._now else 0
-        done, told = 0, 0.0
+        done, told = 0, self._clock()
         for path, expected in parts:
             digest = hashlib.sha256()
             try:
@@ -222,10 +254,10 @@ class Verifying:
                     digest.update(data)
                     os.posix_fadvise(fd, done, len(data), os.POSIX_FADV_DONTNEED)
                     done += len(data)
-                    now = self._clock()
-                    if now - told >= TELL_S and self._now is not None:
-                        told = now
-                        self._now = msgspec.structs.replace(self._now, bytes_done=base + done)
+                    self._part = (sha256, done)
+                    if self._clock() - told >= TELL_S:
+                        told = self._clock()
+                        self._loop.call_soon_threadsafe(self._nudge)
             except OSError:
                 return "rotten"  # the disk cannot read it any more
             finally:
@@ -241,7 +273,7 @@ class Verifying:
             await self._store.transact(
                 lambda db: db.execute("UPDATE objects SET verified_at = ? WHERE sha256 = ?", (now, sha256))
             )
-            self._now = await self._read()
+            self._nudge()
             return
         async with self._objects.lock:
             if how == "rotten":
@@ -255,7 +287,7 @@ class Verifying:
             )  # fmt: skip
             await self._tell(name)
         log.error("object %s: %s; %s", sha256[:16], _WHY[how], ", ".join(concerned.versions))
-        self._now = await self._read()
+        self._nudge(now=True)
 
     def _concerns(self, db: sqlite3.Connection, sha256: str, how: str, now: float) -> Rotten:
         state = {"rotten": "quarantined", "missing": "missing"}[how]

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from core.api.sight import Sight
-from core.nouns import Actor, Event, Pull, Status
+from core.nouns import Actor, BenchJob, Event, Pull, Status
 
 
 @pytest.mark.parametrize(("may", "seen"), [(("nodes.read",), 1), ((), 0)])
@@ -38,6 +38,14 @@ def test_a_pull_is_seen_by_who_may_see_or_store_its_model(may: tuple[str, ...], 
     assert sight.event(event) is seen
 
 
+@pytest.mark.parametrize("concerned", [True, False])
+def test_that_a_verification_goes_on_is_told_to_whom_it_concerns_and_with_no_more_than_that(concerned: bool) -> None:
+    gate = SimpleNamespace(may=lambda actor, permission, object: True)
+    sight = Sight(cast(Any, gate), Actor(uid=7, name="ann", through="cli"), lambda actor: concerned)
+    assert sight.event(Event(id="1.1", type="verify", object="model:*", time=0.0)) is concerned
+    assert not sight.event(Event(id="1.1", type="verify", object="model:*", time=0.0, data={"rotten": ["secret@1"]}))
+
+
 @pytest.mark.parametrize(("object", "permission"), [("model:tiny", "models.read"), ("node:local", "nodes.read")])
 def test_a_measurement_is_seen_by_who_may_see_what_is_measured(object: str, permission: str) -> None:
     event = Event(id="1.1", type="bench", object=object, time=0.0)
@@ -45,3 +53,5 @@ def test_a_measurement_is_seen_by_who_may_see_what_is_measured(object: str, perm
         gate = SimpleNamespace(may=lambda actor, asked, on, held=held: asked == held and on == object)
         sight = Sight(cast(Any, gate), Actor(uid=7, name="ann", through="cli"))
         assert sight.event(event) is (held == permission)
+        job = BenchJob(id="b", kind=object.partition(":")[0], object=object, state="measuring", by="ada")
+        assert bool(sight.benches([job])) is (held == permission)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from stores import ME, STRANGER, file, opened, stored, take, until
 
-from core.catalog import Catalog, Use, files
+from core.catalog import Catalog, Use, files, verifying
 from core.errors import Conflict, NotAllowed, NotFound
 from core.nouns import Verified
 
@@ -20,7 +20,7 @@ async def catalog(tmp_path: Path) -> AsyncIterator[Catalog]:
 async def verified(catalog: Catalog, *names: str) -> Verified:
     await catalog.verifying.start(ME, "r", names)
     await until(lambda: catalog.verifying._task is None or catalog.verifying._task.done())
-    return await catalog.verifying.last(lambda model: True)
+    return await catalog.verifying.last(ME)
 
 
 def rot(path: str) -> None:
@@ -60,6 +60,46 @@ async def test_rotten_bytes_are_set_aside_and_come_back_with_an_import(catalog: 
     assert (again.version, again.state) == (1, "stored")
     assert {m.state for m in await catalog.ls()} == {"stored"}
     assert (await verified(catalog)).rotten == ()
+
+
+async def test_nobody_hears_of_models_that_he_may_not_see(catalog: Catalog, tmp_path: Path) -> None:
+    """Neither their names, nor the deployments that use them, nor how many there are and how large."""
+    one = await take(catalog, file(tmp_path, 1), "open")
+    await take(catalog, file(tmp_path, 1), "secret-twin")
+    two = await take(catalog, file(tmp_path, 2), "secret")
+    catalog._uses.all = lambda db: [Use("chat", "open", 1), Use("hidden", "open", 1)]
+    for each in (one, two):
+        rot(catalog.path(each))
+    whole = await verified(catalog)
+    assert whole.objects_total == 2 and len(whole.rotten) == 2
+
+    allowed = {("models.read", "model:open"), ("deployments.read", "deployment:chat")}
+    may = catalog.verifying._gate.may
+    catalog.verifying._gate.may = (  # type: ignore[method-assign]
+        lambda actor, what, on: (what, on) in allowed if actor is STRANGER else may(actor, what, on)
+    )
+    seen = await catalog.verifying.last(STRANGER)
+    assert (seen.objects_total, seen.bytes_total) == (1, one.bytes)
+    assert [(each.versions, each.deployments) for each in seen.rotten] == [(("open@1",), ("chat",))]
+    assert catalog.verifying.concerns(STRANGER)
+    await verified(catalog, "secret")
+    assert not catalog.verifying.concerns(STRANGER) and catalog.verifying.concerns(ME)
+    assert (await catalog.verifying.last(STRANGER)).rotten == seen.rotten  # the run before, which was about his too
+    allowed.clear()
+    with pytest.raises(NotFound):
+        await catalog.verifying.last(STRANGER)
+
+
+async def test_that_it_goes_on_is_told_and_nothing_else(
+    catalog: Catalog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verifying, "TELL_S", 0.0)
+    await take(catalog, file(tmp_path, 1), "secret")
+    told = []
+    publish = catalog.verifying._bus.publish
+    monkeypatch.setattr(catalog.verifying._bus, "publish", lambda *a, **k: told.append(a) or publish(*a, **k))
+    await verified(catalog)
+    assert len(told) > 2 and set(told) == {("verify", "model:*")}
 
 
 async def test_a_file_that_is_gone_is_told(catalog: Catalog, tmp_path: Path) -> None:
@@ -113,6 +153,6 @@ async def test_the_next_daemon_goes_on_with_what_was_not_done(tmp_path: Path, mo
         await until(lambda: len(looked) == 2)
     async with opened(tmp_path) as catalog:
         await until(lambda: catalog.verifying._task is not None and catalog.verifying._task.done())
-        found = await catalog.verifying.last(lambda model: True)
+        found = await catalog.verifying.last(ME)
         assert (found.state, found.objects_done, found.objects_total) == ("done", 3, 3)
         assert len(stored(catalog)) == 3

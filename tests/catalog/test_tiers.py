@@ -139,7 +139,7 @@ async def test_an_empty_mount_point_is_no_empty_tier_and_the_tier_comes_back_by_
         assert not collected.gone
         await catalog.verifying.start(ME, "r", [])
         await catalog.verifying._task  # type: ignore[misc]
-        found = await catalog.verifying.last(lambda model: True)
+        found = await catalog.verifying.last(ME)
         assert (found.state, found.objects_done, found.missing, found.rotten) == ("done", 0, (), ())
         assert not list(fast.iterdir())
     finally:
