@@ -21,6 +21,7 @@ from textual.widget import AwaitMount
 from core.errors import CorralError
 from core.nouns import Event
 from tui.ahead import Ahead, Passed, Typed
+from tui.errands import Errands
 from tui.filters import Ascii, Colourless, Harmless
 from tui.ink import Difference, Ink
 from tui.keymap import EVERYWHERE, FROM_ANYWHERE, PALETTE, SCREENS
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from tui.deeds import Deed
 
 
-FIGURES = frozenset({"sample", "replica", "pull", "move"})
+FIGURES = frozenset({"sample", "replica", "pull", "move", "bench", "verify"})
 """Kinds of events that come each second while something goes on: they wait for the tick."""
 
 
@@ -78,6 +79,7 @@ class Corral(App[int]):
         self.ascii = ascii
         self.state = State()
         self.client: Any = None
+        self.errands = Errands(self)
         self._dirty: set[str] = set()
         self._ink = Ink()
         self._ahead = Ahead(self)
@@ -194,6 +196,13 @@ class Corral(App[int]):
         """Figures wait for the tick, everything else is drawn with the next frame."""
         if event is not None:
             self._tell("happened", event)
+            self.errands.happened(event)
+        elif kind == "all":
+            self.errands.pictured()
+        self.told(kind)
+
+    def told(self, kind: str) -> None:
+        """Have what of this kind changed be drawn."""
         if kind and not self._dirty - FIGURES and kind not in FIGURES:
             self.set_timer(0.05, self._tick)
         if kind:
@@ -233,6 +242,15 @@ class Corral(App[int]):
             return
         if then is not None and self.is_running:  # it may have been left meanwhile, its screens half taken down
             then(answer)
+
+    def news(self, words: str) -> None:
+        """Tell what came of something that was begun before, on the screen that one works with now: a question that is
+        in front of it is not about this."""
+        for screen in reversed(self.screen_stack if self.is_running else ()):
+            take: Callable[[str], None] | None = getattr(screen, "tell", None)
+            if take is not None and screen.is_mounted:
+                take(words)
+                return
 
     def say(self, words: str) -> None:
         """Put a sentence where one looks: the notice line of the screen in front."""

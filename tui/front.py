@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
+from tui.errands import Errands
 from tui.state import State
 
 
@@ -14,6 +15,8 @@ class Front(Protocol):
     state: State
     client: Any
     """The connection to the daemon (core.client.Client); None while there is none."""
+    errands: Errands
+    """What it sees to whichever screen is in front."""
     ascii: bool
     """Draw nothing but ASCII."""
 

@@ -123,6 +123,7 @@ ROOMS: dict[str, tuple[Key, ...]] = {
     "jobs": (
         Key("p", "pause", "Pause, or go on", "under way", short="Pause", needs="models.import"),
         Key("x", "cancel", "Cancel", "under way"),
+        Key("d", "keep", "Do not deploy it when it is here", "under way", short="Do not deploy"),
         Key("slash", "filter", "Filter", "under way"),
         Key("y", "copy", "Copy", "under way"),
     ),

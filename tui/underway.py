@@ -8,7 +8,7 @@ from typing import NamedTuple
 from core.errors import ErrorBody
 from core.nouns import BenchJob, ImportJob, MoveJob, Pull, Verified
 from tui.spoken import spoken
-from tui.state import State
+from tui.state import Errand, State
 from tui.words import lasting, plural, size, state
 
 OVER = ("done", "failed", "cancelled")
@@ -56,12 +56,12 @@ class Job(NamedTuple):
 
 def jobs(known: State) -> list[Job]:
     """All that one sees, what goes on first and of that the newest first."""
-    found = [_pull(each) for each in known.pulls.values()]
+    found = [_pull(each, known.errands.get(each.id)) for each in known.pulls.values()]
     found += [_import(each) for each in known.imports.values()]
     found += [_move(each) for each in known.moves.values()]
     found += [of_bench(each) for each in known.benches.values() if each.kind == "model"]
     if known.verified is not None:
-        found.append(_verify(known.verified))
+        found.append(of_verify(known.verified))
     return sorted(reversed(found), key=lambda each: each.over)
 
 
@@ -69,9 +69,12 @@ def _why(error: ErrorBody | None) -> str:
     return spoken(error) if error is not None else ""
 
 
-def _pull(pull: Pull) -> Job:
-    notes = "; ".join(pull.notes[-1:])
-    why = _why(pull.error) or notes or pull.source
+def _pull(pull: Pull, errand: Errand | None) -> Job:
+    why = _why(pull.error) or "; ".join(pull.notes[-1:]) or pull.source
+    if errand is not None and errand.state == "waits":
+        why = f"then deployed as {errand.spec.name}; {why}"
+    elif errand is not None:
+        why = errand.why or why
     return Job(f"pull:{pull.id}", pull.name, pull.state, pull.bytes_done, pull.bytes_total, pull.rate, pull.left_s, why)
 
 
@@ -93,7 +96,7 @@ def of_bench(job: BenchJob) -> Job:
     return Job(f"bench:{job.id}", name, job.state, job.done, job.total, why=why, unit=plural(job.total, "point"))
 
 
-def _verify(found: Verified) -> Job:
+def of_verify(found: Verified) -> Job:
     words = f"{found.objects_done} of {found.objects_total} files"
     bad = [*found.rotten, *found.missing]
     if bad:

@@ -360,6 +360,7 @@ async def test_verify_asks_what_shows_how_far_and_is_ended(console, stored):
         await it.until(lambda: called(stored, "verify") == [(("gemma",),)])
         await it.until("verify stored files: ◑ hashing 25 % of 100 B: 1 of 4 files")
         stored.catalog.run = msgspec.structs.replace(stored.catalog.run, bytes_done=75)
+        stored.push("verify", "model:*")
         await it.until("75 %")
         await it.press("v")
         await it.until(lambda: isinstance(it.app.screen, Confirm))
@@ -541,43 +542,6 @@ async def test_a_wrong_wish_is_said_and_asks_nothing(console, stored):
         await it.type("zzz")
         await it.until("for is one of general, code")
         assert len(called(stored, "recommend")) == asked
-
-
-async def test_one_key_pulls_and_deploys_when_it_is_here(console, stored, doubles, monkeypatch):
-    monkeypatch.setattr("tui.screens.models_recommend.LOOK_S", 0.02)
-    async with console("3") as it:
-        await it.until("coder")
-        await it.press("r")
-        await it.until("9 weighed")
-        await it.press("escape", "p")
-        await it.until(lambda: isinstance(it.app.screen, Confirm))
-        assert "Pull hf:lab/coder-GGUF:Q4_K_M (3.9 GiB) as coder" in it.app.screen.question
-        assert not called(stored, "pull")
-        await it.press("y")
-        await it.until("Pulling coder; it is deployed when it is here")
-        assert called(stored, "pull") == [("hf:lab/coder-GGUF:Q4_K_M", {"name": "coder"})]
-        await it.pilot.pause(0.2)
-        assert not called(stored, "deploy")
-        model = doubles.model("coder", aliases=("live",))
-        stored.pulls.there["p1"] = doubles.of_models.pull(state="done", model=model)
-        await it.until("coder is here and coder is being started")
-        (spec, _) = called(stored, "deploy")[0]
-        assert (spec.name, spec.model, spec.ctx, spec.parallel) == ("coder", "coder", 65536, 8)
-
-
-async def test_a_pull_that_fails_deploys_nothing_and_says_why(console, stored, doubles, monkeypatch):
-    monkeypatch.setattr("tui.screens.models_recommend.LOOK_S", 0.02)
-    async with console("3") as it:
-        await it.until("coder")
-        await it.press("r")
-        await it.until("9 weighed")
-        await it.press("escape", "p")
-        await it.until(lambda: isinstance(it.app.screen, Confirm))
-        await it.press("y")
-        await it.until("Pulling coder")
-        stored.pulls.there["p1"] = doubles.of_models.pull(state="failed")
-        await it.until("Not deployed: the pull of coder was failed")
-        assert not called(stored, "deploy")
 
 
 async def test_what_is_stored_is_deployed_by_its_form_with_what_was_wished(console, stored):

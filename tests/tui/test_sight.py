@@ -156,7 +156,7 @@ async def test_enter_goes_through_the_fields_and_deploys_from_the_last(console, 
         await it.until(lambda: it.app.focused.id == "field-name")
         assert not [c for c in fake.calls if c[0] == "deploy"]
         it.app.focused.value = "embed"
-        for _ in range(10):
+        for _ in range(11):
             await it.press("enter")
         await it.until("enter Deploy")
         await it.press("enter")

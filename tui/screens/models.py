@@ -85,7 +85,6 @@ class Models(Room):
 
     def on_mount(self) -> None:
         super().on_mount()
-        self.set_interval(1.0, self._follow)
         self.fold()
 
     def table(self) -> Shelf:
@@ -230,18 +229,6 @@ class Models(Room):
         if event.type == "bench" and isinstance(event.data, dict) and event.data.get("state") == "done":
             self._stories.pop(event.object.partition(":")[2], None)  # its pane has a curve to show
             self._show_chosen()
-
-    async def _follow(self) -> None:
-        """Ask how far a verification is, while one is on its way."""
-        known, client = self.corral.state, self.corral.client
-        if known.verified is None or known.verified.state != "hashing" or client is None:
-            return
-        try:
-            known.verified = await _verified(client)
-        except (CorralError, OSError, EOFError, TimeoutError):
-            return
-        if self.stands:
-            self._show_jobs()
 
     def action_back(self) -> None:
         if not self.query("#needle.on"):

@@ -81,6 +81,10 @@ class Jobs(Room):
             name = job.model.partition("@")[0]
             if self.corral.client is not None and job.kind != "verify":
                 return lacks(self.corral.state.me, STOPS[job.kind], f"model:{name}")
+        if action == "keep":
+            errand = self.corral.state.errands.get(job.id) if job is not None else None
+            if errand is None or errand.state != "waits":
+                return "Nothing is deployed when this is here" if job is not None else "Nothing is under way"
         return super().hindered(action)
 
     def needs(self, action: str) -> str:
@@ -105,6 +109,16 @@ class Jobs(Room):
         if self.stands:
             self.draw({"pull"})
             self.mind_keys()
+
+    def action_keep(self) -> None:
+        """The pull goes on."""
+        job = self.job()
+        if job is not None:
+            errands = self.corral.state.errands
+            name = errands.pop(job.id).spec.name
+            self.draw({"pull"})
+            self.mind_keys()
+            self.say(f"{name} is not deployed; the pull goes on", news=True)
 
     def action_cancel(self) -> None:
         job = self.job()

@@ -2,33 +2,26 @@
 
 from __future__ import annotations
 
-import asyncio
 import shlex
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, ClassVar, NamedTuple
 
-import msgspec
 from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
 from textual.widgets import Input, Static
 
 from core.amounts import size_of
-from core.errors import CorralError
-from core.nouns import PULL_ENDED, USES, Choice, DeploymentSpec, Pull, Recommendation, Wishes
-from tui.plain import line, plain
+from core.nouns import USES, Choice, DeploymentSpec, Pull, Recommendation, Wishes
+from tui.plain import line
 from tui.rights import lacks
 from tui.screens import FOLDER
 from tui.screens.room import Note, Room
 from tui.screens.whole import Whole
-from tui.spoken import spoken
 from tui.widgets.asking import Asking
 from tui.widgets.entry import Entry
 from tui.widgets.form import Field, Form
 from tui.widgets.table import Column, Row, Table
 from tui.words import lasting, size
-
-LOOK_S = 1.0
-"""How often it is looked whether a pull has ended that is to be deployed then."""
 
 
 class Steps(NamedTuple):
@@ -240,34 +233,10 @@ class Recommend(Asking):
         )
 
     def _begun(self, pull: Pull, spec: DeploymentSpec) -> None:
-        self.corral.state.pulls[pull.id] = pull
-        corral = self.corral
-        self.app.run_worker(deploy_when_here(corral, pull, spec), exit_on_error=True)
+        self.corral.errands.deploy_when_here(pull, spec)
         self.app.pop_screen()
-        corral.go(
-            "models", say=line(f"Pulling {pull.name}; it is deployed when it is here, if this console is still open")
-        )
-
-
-async def deploy_when_here(corral: Any, pull: Pull, spec: DeploymentSpec) -> None:
-    """Wait for the end of a pull, also over a daemon that ends meanwhile, and deploy what came of it."""
-    while pull.state not in PULL_ENDED:
-        await asyncio.sleep(LOOK_S)
-        if corral.client is None:
-            continue
-        try:
-            pull = await corral.client.pulls.get(pull.id)
-        except (CorralError, OSError, EOFError, TimeoutError):
-            continue  # it is asked again: the pull lives on in the next daemon
-    if pull.state != "done" or pull.model is None:
-        why = f": {spoken(pull.error)}" if pull.error is not None else ""
-        corral.say(plain(f"Not deployed: the pull of {pull.name} was {pull.state}{why}"))
-        return
-    model = pull.model.name if "live" in pull.model.aliases else pull.model.reference
-    corral.act(
-        lambda client: client.deploy(msgspec.structs.replace(spec, model=model)),
-        lambda made: corral.say(plain(f"{pull.name} is here and {made.spec.name} is being started: see screen 2")),
-    )
+        told = "it is deployed when it is here, if this console is still open; t shows how far, x there cancels it"
+        self.corral.go("models", say=line(f"Pulling {pull.name}: {told}"))
 
 
 def _row(key: str, choice: Choice, *, nearest: bool) -> Row:

@@ -285,6 +285,11 @@ class Room(Screen[Any]):
             self._said = words
             self._show_notice()
 
+    def tell(self, words: str) -> None:
+        """Show what came of something that was begun on another screen, or long ago; what is said now stays beside
+        it."""
+        self.say(" -- ".join(filter(None, (plain(words), self._said))))
+
     def pass_on(self) -> None:
         """A key was pressed beside a text field: what was said before it has been read."""
         if self.field() is None:
