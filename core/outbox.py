@@ -14,6 +14,7 @@ import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 
+from core import formats
 from core.errors import BadModel, NotFound
 
 _PART = re.compile(r"(.+)-\d{5}-of-(\d{5})\.gguf")
@@ -46,6 +47,7 @@ def check(files: Sequence[Path]) -> list[tuple[Path, int]]:
         fd = _open(file)
         try:
             size = os.fstat(fd).st_size
+            head = os.pread(fd, formats.HEAD, 0)
             look = [sys.executable, "-I", "-S", str(_HEADER), f"/proc/self/fd/{fd}"]
             done = subprocess.run(
                 look, pass_fds=[fd], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
@@ -56,6 +58,8 @@ def check(files: Sequence[Path]) -> list[tuple[Path, int]]:
         finally:
             os.close(fd)
         if done.returncode:
+            if known := formats.no_gguf(file.name, head):
+                raise BadModel(f"{file.name} is not taken", *known)
             why = done.stderr.decode("utf-8", "replace").strip().splitlines()
             raise BadModel(f"{file.name} cannot be taken", why[-1] if why else "its header cannot be read")
         told.append((file, size))

@@ -10,7 +10,7 @@ from core.nouns import Bench, CatalogueEntry, DeploymentSpec, LoadTime, Model, P
 from tui.columns import fitted
 from tui.curves import brief, chart
 from tui.modelplan import memory
-from tui.plain import line, plain
+from tui.plain import line, plain, visible
 from tui.spoken import spoken
 from tui.stock import Offer
 from tui.words import lasting, moment, params, plural, size, state
@@ -159,7 +159,7 @@ def _template(story: Story, model: Model) -> list[str]:
     out = [f"Chat template {whose}, sha256 {model.template_sha256[:16]}", *(f"! {each}" for each in model.flags)]
     if story.template is None:
         return [*out, "its text was not read"]
-    return [*out, *(f"  | {each}" for each in plain(story.template).split("\n"))]
+    return [*out, *(f"  | {each}" for each in visible(story.template).split("\n"))]
 
 
 # ---------------------------------------------------------------------------------------- loading

@@ -33,6 +33,17 @@ def plain(text: object) -> str:
     return _PILE.sub(r"\1", _CONTROL.sub("", clean))
 
 
+def visible(text: object) -> str:
+    """`text` with what `plain` would take out written as one would write it in a program (`\\x1b[31m`): for code and
+    templates, in which it may be what one looks for."""
+    shown = _PILE.sub(lambda found: found[1] + _escaped(found[0][3:]), str(text).replace("\t", "    "))
+    return _CONTROL.sub(lambda found: _escaped(found[0]), shown)
+
+
+def _escaped(text: str) -> str:
+    return text.encode("unicode_escape").decode("ascii")
+
+
 def harmless(text: str) -> bool:
     """True for one line from which `plain` would take nothing."""
     return not ("\n" in text or "\t" in text or _CONTROL.search(text) or _PILE.search(text))

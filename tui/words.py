@@ -84,9 +84,11 @@ def size(amount: float) -> str:
 
 
 def params(count: int) -> str:
-    """How many parameters, as people say it: `8.0 B`, `135 M`; "?" where that is not known."""
+    """How many parameters, as people say it: `8.0 B`, `135 M`, `64 K`; "?" where that is not known."""
     if not count:
         return "?"
+    if count < 999_500:
+        return f"{count / 1e3:.0f} K" if count >= 1000 else str(count)
     return f"{count / 1e9:.1f} B" if count >= 999_500_000 else f"{count / 1e6:.0f} M"
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-from core import fulldisk
+from core import formats, fulldisk
 from core.errors import BadModel, NoRoom, NotFound
 from core.keeper.gguf import BadHeader, read_header
 
@@ -58,8 +58,12 @@ def one_set(there: Collection[str], where: str) -> list[str]:
     if len(sets) != 1:
         found = [name if name.isprintable() else ascii(name) for name in list(sets.values())[:5]]
         more = f" and {len(sets) - len(found)} more" if len(sets) > len(found) else ""
-        told = ", ".join(found) + more or "no .gguf file"
-        raise BadModel(f"{where} does not hold exactly one model", f"it holds {told}", "name the file")
+        told = ", ".join(found) + more
+        if not told and (others := formats.others(there)):
+            why = f"it holds no .gguf file; {others} are not taken: no engine reads them here, or they may be code"
+            raise BadModel(f"{where} holds no model that is taken", why, formats.ANOTHER)
+        why = f"it holds {told or 'no .gguf file'}"
+        raise BadModel(f"{where} does not hold exactly one model", why, "name the file")
     ((base, count),) = sets
     return [base] if count < 0 else _names(base, count, lambda name: name in there)
 
@@ -113,10 +117,12 @@ def _kind(mode: int) -> str:
 
 
 def open_regular(path: Path) -> int:
-    """Open for reading without waiting on a pipe; only a regular file is taken. Raises `BadModel`."""
+    """Open for reading without waiting on a pipe; only a regular file is taken. Raises `BadModel`, `NotFound`."""
     try:
         # Links are resolved first (a hub's cache is made of them), then none is followed any more.
         fd = os.open(path.resolve(), os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        raise NotFound(f"{path} is not there", todo="name a file that is") from None
     except OSError as error:
         raise BadModel(f"{path} cannot be read", error.strerror or str(error), "mend its mode or owner") from error
     mode = os.fstat(fd).st_mode
@@ -132,6 +138,8 @@ def header_of(fd: int, name: str) -> dict[str, Any]:
         found: dict[str, Any] = read_header(fd)
         return found
     except BadHeader as error:
+        if known := formats.no_gguf(name, os.pread(fd, formats.HEAD, 0)):
+            raise BadModel(f"{name} is not taken", *known) from error
         raise BadModel(f"{name} cannot be taken", str(error), "download it again, or name another file") from error
     except (OSError, ValueError) as error:
         raise BadModel(f"{name} cannot be read", str(error)) from error

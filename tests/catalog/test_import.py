@@ -205,6 +205,9 @@ def bad_inputs(folder: Path) -> dict[str, tuple[Path, str]]:
         "other machine": (file("be.gguf", maker.make(form=maker.Format(3, OTHER))), "-endian"),
         "of 2023": (file("v1.gguf", maker.make(form=maker.Format(1, OWN))), "GGUF version 1"),
         "no tensors": (file("v.gguf", maker.make(tensors=[])), "no tensors"),
+        "pickle": (file("model.bin", b"\x80\x02}q\x00."), "runs whatever code it holds"),
+        "safetensors": (file("m.safetensors", b"\x02\0\0\0\0\0\0\0{}"), "no engine that Corral starts reads"),
+        "of another kind": (lot("other", "a.safetensors", "b.bin"), "1 .bin, 1 .safetensors are not taken"),
         "no architecture": (file("a.gguf", maker.make({})), "no architecture"),
     }
 
@@ -217,6 +220,13 @@ async def test_bad_inputs_are_refused_with_a_reason_and_leave_nothing(catalog: C
         assert reason in f"{job.error.what} {job.error.why}", case
         assert left(catalog) == [], case
     assert await catalog.ls() == []
+
+
+async def test_a_projector_that_is_not_there_is_said_to_be_missing(catalog: Catalog, tmp_path: Path) -> None:
+    (tmp_path / "m.gguf").write_bytes(maker.make())
+    source = Source(tmp_path / "m.gguf", origin="x", projector=tmp_path / "none.gguf")
+    error = (await ended(catalog, await catalog.imports.start(ME, "r", source, "m"))).error
+    assert error is not None and "none.gguf is not there" in error.what and "mode" not in error.todo
 
 
 async def test_a_file_changed_while_read_is_refused(

@@ -143,6 +143,8 @@ class CatalogCalls:
         self._double = double
         self.touches: tuple[str, ...] = ("chat",)
         self.run: Verified | None = None
+        self.previous = False
+        """Another version was live before."""
         self.text = "{{ messages }}"
         self.fitting: tuple[Fit, ...] | None = None
         self.collected = Collected(
@@ -162,8 +164,9 @@ class CatalogCalls:
     async def versions(self, name: str) -> list[Model]:
         self._double.calls.append(("versions", name))
         live = self._model(name)
+        before = {1: ("previous",)} if self.previous else {}
         return [
-            live if n == live.version else msgspec.structs.replace(live, version=n, aliases=(), flags=())
+            live if n == live.version else msgspec.structs.replace(live, version=n, aliases=before.get(n, ()), flags=())
             for n in range(1, live.versions + 1)
         ]
 

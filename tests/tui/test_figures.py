@@ -7,6 +7,7 @@ import pytest
 from core.nouns import Chat, ChatOptions, Turn
 from tui.verbs import chat
 from tui.widgets import turn
+from tui.words import params
 
 
 def answered(**fields: Any) -> Turn:
@@ -40,3 +41,12 @@ def test_a_private_chat_that_is_gone_is_not_said_to_go_on(private: bool) -> None
     )  # fmt: skip
     said = chat._cut_off(answered(state="done", finish="length"), talk)
     assert ("go-on c1" in said) is not private and "--max-tokens" in said
+
+
+@pytest.mark.parametrize(
+    ("count", "words"),
+    [(0, "?"), (999, "999"), (64_000, "64 K"), (999_499, "999 K"), (999_500, "1 M"), (135_000_000, "135 M"),
+     (999_500_000, "1.0 B"), (8_030_000_000, "8.0 B")],
+)  # fmt: skip
+def test_no_count_of_parameters_is_said_to_be_none_of_its_unit(count: int, words: str) -> None:
+    assert params(count) == words

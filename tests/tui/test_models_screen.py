@@ -158,7 +158,8 @@ async def test_enter_opens_all_that_is_known(console, stored, size):
         await it.until(lambda: isinstance(it.app.screen, Info))
         await it.until("Chat template of its file")
         text = it.app.screen.text
-        for words in ("@5", "@1", "live canary", "! it reaches for modules", "{{ cycler.__init__ }}", "K KV cache"):
+        shown = r"{{ cycler.__init__ }}a\x1b]52;c;ZXZpbA==\x07b\x1b[2Jc\u202ed"
+        for words in ("@5", "@1", "live canary", "! it reaches for modules", shown, "K KV cache"):
             assert words in text
         assert "\x1b" not in text and "\u202e" not in text
         await it.press("escape")
@@ -297,6 +298,7 @@ async def test_an_alias_is_taken_away_and_live_is_not(console, stored):
 async def test_two_versions_are_compared_while_one_types(console, stored):
     async with console("3") as it:
         await it.until("coder")
+        stored.catalog.previous = True
         await it.press("c")
         await it.until("size bytes: 1 -> 2")
         assert called(stored, "diff")[-1] == ("gemma:previous", "gemma:live")
@@ -305,6 +307,13 @@ async def test_two_versions_are_compared_while_one_types(console, stored):
         await it.press("ctrl+s")
         await it.until(lambda: isinstance(it.app.screen, Whole))
         assert "  - b" in it.app.screen.text and "  + c" in it.app.screen.text
+
+
+async def test_where_nothing_was_live_before_the_newest_of_the_others_is_compared(console, stored):
+    async with console("3") as it:
+        await it.until("coder")
+        await it.press("c")
+        await it.until(lambda: called(stored, "diff") and called(stored, "diff")[-1] == ("gemma@5", "gemma:live"))
 
 
 async def test_a_version_is_noted(console, stored):
@@ -542,6 +551,14 @@ async def test_a_wrong_wish_is_said_and_asks_nothing(console, stored):
         await it.type("zzz")
         await it.until("for is one of general, code")
         assert len(called(stored, "recommend")) == asked
+        assert "9 weighed" not in it.text and "coder" not in it.text  # that was the answer to other wishes
+        await it.press("escape")
+        await it.press("p")
+        await it.until("! Nothing is recommended yet")
+        await it.press("tab")
+        it.app.screen.query_one("#field-use").value = "code"
+        await it.until("9 weighed")
+        await it.until("quality 0.80 for code")
 
 
 async def test_what_is_stored_is_deployed_by_its_form_with_what_was_wished(console, stored):

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tui.plain import line, plain
+from tui.plain import line, plain, visible
 
 
 def test_sequences_go_with_their_payload():
@@ -19,6 +19,19 @@ def test_bidi_overrides_go():
 def test_newline_and_tab_stay_readable():
     assert plain("a\r\nb\tc") == "a\nb    c"
     assert line("a\nb") == "a b"
+
+
+def test_code_shows_what_it_would_do_to_a_terminal():
+    assert visible("a\x1b[31mb\r\n\tc\u202ed\x9be") == "a\\x1b[31mb\\r\n    c\\u202ed\\x9be"
+    assert visible("e" + "\u0301" * 5) == "e" + "\u0301" * 3 + "\\u0301" * 2
+    assert visible("{{ x }}\ny") == "{{ x }}\ny"
+
+
+@given(st.text())
+def test_what_is_visible_steers_no_terminal_either_and_drops_nothing(text):
+    shown = visible(text)
+    assert plain(shown) == shown
+    assert sum(c.isprintable() and not c.isspace() for c in text) <= len(shown)
 
 
 @given(st.text())

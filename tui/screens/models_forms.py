@@ -6,9 +6,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from core.nouns import AliasMoved, Collected, Model, VersionDifference
-from tui.plain import line, plain
+from tui.plain import line, plain, visible
 from tui.screens.whole import Whole
 from tui.widgets.asking import Asking
+from tui.widgets.entry import Entry
 from tui.widgets.form import Field
 from tui.words import plural, size
 
@@ -195,6 +196,18 @@ class DiffForm(OfModels):
             Field("new", "after", "live", "a number or an alias of it"),
         ]
 
+    def on_mount(self) -> None:
+        super().on_mount()
+        if self.corral.client is not None:
+            self.corral.act(lambda client: client.catalog.versions(self.model.name), self._begin)
+
+    def _begin(self, there: Sequence[Model]) -> None:
+        """Where nothing was live before, begin with the newest of the others."""
+        others = [each.version for each in there if each.version != self.model.version]
+        box = self.query_one("#field-old", Entry)
+        if others and box.value == "previous" and not any("previous" in each.aliases for each in there):
+            box.value = str(max(others))
+
     def pair(self) -> tuple[str, str]:
         """`chat:previous`, `chat@3`. Raises ValueError."""
         found = []
@@ -235,7 +248,7 @@ def differing(found: Sequence[VersionDifference], old: str, new: str, most: int 
         if most == 0 and ("\n" in (before or "") + (after or "") or each.kind == "template"):
             out.append(f"{each.kind} {each.what}:")
             for mark, text in (("-", before), ("+", after)):
-                out += [f"  {mark} {piece}" for piece in (text or "").splitlines()]
+                out += [f"  {mark} {piece}" for piece in visible(text).split("\n")] if text else []
         else:
             out.append(line(f"{each.kind} {each.what}: {_few(before)} -> {_few(after)}"))
     if most and len(found) > most:
@@ -244,7 +257,7 @@ def differing(found: Sequence[VersionDifference], old: str, new: str, most: int 
 
 
 def _few(text: str | None, most: int = 60) -> str:
-    shown = line("none" if text is None else text)
+    shown = visible("none" if text is None else text).replace("\n", " ")
     return shown if len(shown) <= most else f"{shown[: most - 3]}..."
 
 

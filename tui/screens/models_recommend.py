@@ -128,6 +128,8 @@ class Recommend(Asking):
         return ask
 
     def show(self, words: str) -> None:
+        if words:  # what is wrong with a wish is no answer, and the one before was to other wishes
+            self._answer_none()
         box = self.query_one("#consequence", Static)
         box.update(words)
         box.display = bool(words)
@@ -144,6 +146,15 @@ class Recommend(Asking):
         table.none("Nothing is known that is for this")
         table.set_rows([_row(key, each, nearest=not found.choices) for key, each in self._choices.items()])
         table.move(0)
+        self._tell()
+        self.mind_keys()
+
+    def _answer_none(self) -> None:
+        self._choices = {}
+        self.query_one("#plainly", Note).set("")
+        table = self.query_one("#choices", Table)
+        table.none("")
+        table.set_rows([])
         self._tell()
         self.mind_keys()
 

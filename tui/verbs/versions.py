@@ -8,12 +8,12 @@ import click
 
 from core.client import Client
 from core.client.catalog import parted
-from core.errors import Failed, Invalid
-from core.nouns import Collected, Rotten, Verified
+from core.errors import Failed, Invalid, NotFound
+from core.nouns import Collected, Rotten, Verified, VersionDifference
 from tui.amounts import Number
 from tui.command import Told, filled, named, options, run, with_options
 from tui.lines import Progress, as_json, ask, listed, say, table, tell
-from tui.plain import line, plain
+from tui.plain import line, visible
 from tui.words import age, moment, size
 
 
@@ -100,7 +100,7 @@ def diff(old: str, new: str | None) -> None:
         old, new = f"{name}:previous", f"{name}:live"
     elif parted(new)[0] != name:
         raise Told(Invalid("the two are versions of different models", todo="name two versions of one"))
-    found = run(lambda client: client.catalog.diff(old, new))
+    found = run(lambda client: _differences(client, old, new, before=not which))
     if options().json:
         as_json(found)
         return
@@ -111,10 +111,27 @@ def diff(old: str, new: str | None) -> None:
         if "\n" in (before or "") + (after or "") or each.kind == "template":
             say(f"{each.kind} {line(each.what)}:")
             for mark, text in (("-", before), ("+", after)):
-                for piece in (text or "").splitlines():
-                    say(f"  {mark} {plain(piece)}")
+                for piece in visible(text).split("\n") if text else ():
+                    say(f"  {mark} {piece}")
         else:
-            say(f"{each.kind} {line(each.what)}: {line(before or 'none')} -> {line(after or 'none')}")
+            say(f"{each.kind} {line(each.what)}: {visible(before or 'none')} -> {visible(after or 'none')}")
+
+
+async def _differences(client: Client, old: str, new: str, before: bool) -> list[VersionDifference]:
+    """`before`: nobody named the older one, and there may be none."""
+    try:
+        return await client.catalog.diff(old, new)
+    except NotFound:
+        if not before:
+            raise
+    name = parted(old)[0]
+    there = await client.catalog.versions(name)
+    if len(there) < 2:
+        why, todo = "there is nothing to compare it with", "import or pull another under this name"
+        raise NotFound(f"{name} has one version", why, todo)
+    numbers = ", ".join(f"@{each.version}" for each in there)
+    todo = f"name two: corral models diff {name}@{there[0].version} {name}@{there[-1].version}"
+    raise NotFound(f"no version of {name} was live before this one", f"it has {numbers}", todo)
 
 
 @click.command()
@@ -144,7 +161,7 @@ def template(name: str) -> None:
     if options().json:
         as_json(found)
         return
-    say(plain(found["template"]) if found["template"] else "it has no chat template")
+    say(visible(found["template"]) if found["template"] else "it has no chat template")
     for flag in found["flags"]:
         click.echo(f"corral: {line(flag)}", err=True)
 
