@@ -343,7 +343,7 @@ async def test_as_many_run_as_the_settings_say_the_oldest_first(world: World, hu
     world.settings = PullTable(hub=hub.url, at_once=1)
     first = await stands(world, hub, SOURCE)
     second = await world.pull(SOURCE, name="n")
-    assert second.state == "waiting" and list(world.pulls._tasks) == [first.id]
+    assert second.state == "waiting" and list(world.pulls._running.tasks) == [first.id]
     flows(hub)
     assert (await world.ended(first)).state == "done"
     assert (await world.ended(second)).state == "done"
@@ -390,7 +390,7 @@ async def test_room_that_other_pulls_will_take_is_not_given_twice(
     world: World, hub: HubDouble, data: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await stands(world, hub, SOURCE)
-    promised = world.pulls._promised()
+    promised = world.pulls._running.promised()
     assert 0 < promised < len(data)
     free = SimpleNamespace(free=promised + len(data) - 1)
     monkeypatch.setattr(find.shutil, "disk_usage", lambda path: free)
@@ -415,7 +415,7 @@ async def test_a_disk_that_fills_up_meanwhile_pauses_it(
 
 async def test_one_that_ended_between_its_model_and_its_row_is_done(world: World, hub: HubDouble, data: bytes) -> None:
     done = await world.pulled(SOURCE)
-    row = world.pulls._row(done.id)
+    row = world.pulls._running.row(done.id)
     half = msgspec.structs.replace(row, pull=msgspec.structs.replace(done, state="storing", model=None, ended_at=None))
     await world.store.transact(lambda db: rows.put(db, half))
     (world.paths.models / "pulls" / done.id).mkdir()

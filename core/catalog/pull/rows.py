@@ -33,6 +33,11 @@ class Row(msgspec.Struct, frozen=True):
     """It has run before: what its server has is looked at anew."""
 
 
+def replaced(row: Row, **fields: object) -> Row:
+    """A row whose pull has other fields."""
+    return msgspec.structs.replace(row, pull=msgspec.structs.replace(row.pull, **fields))
+
+
 def load(db: sqlite3.Connection) -> list[Row]:
     """All, the oldest first."""
     rows = db.execute("SELECT data FROM pulls ORDER BY started_at, id")

@@ -1,0 +1,219 @@
+"""Pulls as they run: whose turn it is, each run from its intent to its outcome, and what is kept of it on the way.
+
+A run that is ended (somebody pauses or cancels, the daemon ends) leaves its row as it is: whoever ended it says what
+becomes of it. A hub's token is in this process's memory alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import shutil
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import msgspec
+
+from core.access import Effect, Gate
+from core.catalog.pull import rows
+from core.catalog.pull.find import Ask, Finder, Place
+from core.catalog.pull.folder import here, tidy
+from core.catalog.pull.pace import Cap
+from core.catalog.pull.rows import Row, replaced
+from core.catalog.pull.storing import stored, there
+from core.catalog.pull.web import NotReached
+from core.catalog.pull.work import Work
+from core.catalog.service import Catalog
+from core.errors import CorralError, Failed, NeedsToken, NoRoom, NotFound, StoreError, TimedOut
+from core.events import Bus
+from core.nouns import PULL_ENDED, Model, Pull
+from core.settings import PullTable
+from core.store import Store
+
+log = logging.getLogger(__name__)
+RUNNING = ("pulling", "storing")
+ENDS_S = 30.0
+"""What runs of a pull may take to end."""
+
+
+class Running:
+    """All pulls there are, by id. Only `Pulls` makes one."""
+
+    def __init__(
+        self, store: Store, gate: Gate, catalog: Catalog, folder: Path, bus: Bus, settings: Callable[[], PullTable],
+        finder: Finder, *, clock: Callable[[], float], wait: Callable[[float], Awaitable[object]],
+    ) -> None:  # fmt: skip
+        self._store, self._gate, self._catalog, self._bus, self._settings = store, gate, catalog, bus, settings
+        self._folder, self._finder, self._clock, self._wait = folder, finder, clock, wait
+        self._cap = Cap(lambda: settings().rate_bytes)
+        self.rows: dict[str, Row] = {}
+        self.secrets: dict[str, str] = {}
+        """Tokens, and what follows the `?` of addresses: here and nowhere else."""
+        self.tasks: dict[str, asyncio.Task[None]] = {}
+        self._ending: dict[str, str] = {}
+        """Why a task is being cancelled."""
+        self._closed = False
+
+    async def start(self) -> None:
+        """Go on with what a daemon before left; what nobody wants any more goes."""
+        for row in await self._store.read(rows.load):
+            state = row.pull.state
+            if state in (*RUNNING, "waiting"):
+                told = _needs_token() if row.secret and state != "storing" else None
+                row = replaced(row, state="needs token" if told else "waiting", rate=0.0, left_s=None,
+                                error=told.body() if told else None)  # fmt: skip
+                row = msgspec.structs.replace(row, begun=state == "pulling" or row.begun)
+            if row.pull.state not in PULL_ENDED:
+                row = replaced(row, bytes_done=await asyncio.to_thread(here, self._folder / row.pull.id))
+            self.rows[row.pull.id] = row
+        wanted = {id for id, row in self.rows.items() if row.pull.state not in PULL_ENDED}
+        await asyncio.to_thread(tidy, self._folder, wanted)
+        self.schedule()
+
+    async def close(self) -> None:
+        """End what runs; the next daemon goes on with it."""
+        self._closed = True
+        for id in list(self.tasks):
+            self._end_task(id, "the daemon ends; the next one goes on")
+        await asyncio.gather(*self.tasks.values(), return_exceptions=True)
+
+    async def end(self, id: str, why: str) -> None:
+        """End what runs of a pull, for that reason. Raises `TimedOut`."""
+        self._end_task(id, why)
+        task = self.tasks.get(id)
+        if task is not None and (await asyncio.wait({task}, timeout=ENDS_S))[1]:
+            raise TimedOut(f"pull {id} has not ended within {ENDS_S:.0f} s", "its disk is slow", "say it again")
+
+    def _end_task(self, id: str, why: str) -> None:
+        task = self.tasks.get(id)
+        if task is not None:
+            self._ending.setdefault(id, why)
+            task.cancel()
+
+    def schedule(self) -> None:
+        """Let those that wait begin, the oldest first, as many as the settings say."""
+        for row in sorted(self.rows.values(), key=lambda row: row.pull.started_at):
+            if self._closed or len(self.tasks) >= self._settings().at_once:
+                return
+            if row.pull.state == "waiting" and row.pull.id not in self.tasks:
+                self.tasks[row.pull.id] = asyncio.create_task(self._carry_out(row.pull.id))
+
+    async def _carry_out(self, id: str) -> None:
+        """One run, from its intent to its outcome."""
+        effect: Effect | None = None
+        row = self.row(id)
+        pull = row.pull
+        try:
+            told = {
+                "source": pull.source, "revision": pull.revision, "at": pull.bytes_done,
+                "files": [{"name": file.name, "bytes": file.bytes, "sha256": file.sha256} for file in pull.files],
+            }  # fmt: skip
+            effect = await self._gate.intent(row.actor, "models.pull", f"model:{pull.name}", row.request, after=told)
+            model = await there(self._catalog, row) or await self._pulled(row)
+            await self._gate.outcome(
+                effect,
+                "done",
+                after={"sha256": model.sha256, "revision": self.row(id).pull.revision, "source": pull.source},
+            )
+            await self._over(id, "done", model=model, bytes_done=self.row(id).pull.bytes_total)
+        except asyncio.CancelledError:
+            why = self._ending.pop(id, "the daemon ends")
+            if effect is not None:
+                await self._gate.outcome(effect, "interrupted", reason=why)
+        except Exception as error:
+            # Anything: a pull that broke must end, and its intent must have an outcome.
+            await self._broke(id, effect, error)
+        finally:
+            self._ending.pop(id, None)
+            self.tasks.pop(id, None)
+            self.schedule()
+
+    async def _pulled(self, row: Row) -> Model:
+        """Fetch what is missing, and hand the whole to the catalog."""
+        id, secret = row.pull.id, self.secrets.get(row.pull.id, "")
+        self._gate.require(row.actor, "models.import", f"model:{row.pull.name}")  # rights may have changed since
+        private = self._gate.may(row.actor, "models.pull-private", f"model:{row.pull.name}")
+        net = self._finder.net(Ask(row.source, secret), Place(row.endpoint, row.trusted), private=private)
+        row = replaced(row, state="pulling", error=None)
+        await self.keep(row)
+        work = Work(
+            row, secret, self._folder / id, self._finder, net, self._cap, Cap(lambda: self.row(id).pull.limit),
+            put=self._keep_run, tell=self._progress, wait=self._wait,
+        )  # fmt: skip
+        try:
+            got = await work.run()
+        finally:
+            await net.close()
+        row = msgspec.structs.replace(work.row, begun=False)  # all is here: no more to ask
+        done = sum(file.bytes for file in got)
+        row = replaced(row, state="storing", files=tuple(got), bytes_done=done, rate=0.0, left_s=None)
+        await self.keep(row)
+        return await stored(self._catalog, row, self._folder / id)
+
+    async def _broke(self, id: str, effect: Effect | None, error: Exception) -> None:
+        told = error if isinstance(error, CorralError) else Failed("the pull failed", type(error).__name__)
+        if not isinstance(error, CorralError):
+            log.error("pull %s failed: %s", id, type(error).__name__)
+        if effect is not None:
+            await self._gate.outcome(effect, "failed", reason=str(told))
+        # Another time it may be otherwise, and what is here counts.
+        rests = replaced(self.row(id), state="paused", error=told.body(), rate=0.0, left_s=None)
+        try:
+            if isinstance(error, NeedsToken):
+                self.secrets.pop(id, None)
+                row = msgspec.structs.replace(self.row(id), secret=True)
+                await self.keep(replaced(row, state="needs token", error=told.body(), rate=0.0, left_s=None))
+            elif isinstance(error, NotReached | NoRoom | StoreError):
+                await self.keep(rests)
+            else:
+                await self._over(id, "failed", error=told.body())
+        except StoreError as unwritten:
+            log.error("what became of pull %s is not recorded: %s", id, unwritten)
+            self.show(rests)
+
+    async def _over(self, id: str, state: str, **fields: object) -> None:
+        await self.keep(replaced(self.row(id), state=state, ended_at=self._clock(), rate=0.0, left_s=None, **fields))
+
+    async def _keep_run(self, row: Row) -> None:
+        """As `_keep`, of a run, which does not know of a limit that was changed meanwhile."""
+        await self.keep(replaced(row, limit=self.row(row.pull.id).pull.limit))
+
+    async def keep(self, row: Row) -> None:
+        await self._store.transact(lambda db: rows.put(db, row))
+        await self.told(row)
+
+    async def told(self, row: Row) -> None:
+        """Show what is committed; of one that is over, when nothing of it is left."""
+        if row.pull.state in PULL_ENDED:
+            self.secrets.pop(row.pull.id, None)
+            await asyncio.to_thread(shutil.rmtree, self._folder / row.pull.id, True)
+        self.show(row)
+
+    def show(self, row: Row) -> None:
+        self.rows[row.pull.id] = row
+        over = [id for id, each in self.rows.items() if each.pull.state in PULL_ENDED]
+        for id in over[: -rows.KEPT]:
+            del self.rows[id]
+        self._bus.publish("pull", f"pull:{row.pull.id}", row.pull)
+
+    def _progress(self, pull: Pull) -> None:
+        row = self.rows[pull.id]
+        limited = msgspec.structs.replace(pull, limit=row.pull.limit)  # it may have been changed meanwhile
+        self.show(msgspec.structs.replace(row, pull=limited))
+
+    def promised(self) -> int:
+        """Bytes that the pulls under way will still take of the disk."""
+        live = (row.pull for row in self.rows.values() if row.pull.state not in (*PULL_ENDED, "storing"))
+        return sum(max(0, pull.bytes_total - pull.bytes_done) for pull in live)
+
+    def row(self, id: str) -> Row:
+        if id not in self.rows:
+            raise NotFound(f"no pull {id!r}", todo="see `corral models pulls`")
+        return self.rows[id]
+
+
+def _needs_token() -> NeedsToken:
+    return NeedsToken(
+        "it needs a token", "the daemon that had it has ended, and it is kept nowhere else",
+        "its owner gives it again: corral models pulls resume",
+    )  # fmt: skip
