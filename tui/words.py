@@ -93,7 +93,9 @@ def params(count: int) -> str:
 
 
 def lasting(seconds: float) -> str:
-    """A length of time: `0.4 s`, `12 s`, `3 min`, `2.5 h`, `4 days`."""
+    """A length of time: `<0.1 s`, `0.4 s`, `12 s`, `3 min`, `2.5 h`, `4 days`."""
+    if 0 < seconds < 0.1:
+        return "<0.1 s"
     if seconds < 10:
         return f"{seconds:.1f} s"
     if seconds < 120:

@@ -38,6 +38,8 @@ class AddBody(RulesBody, forbid_unknown_fields=True):
 
 class MoveBody(msgspec.Struct, forbid_unknown_fields=True):
     to: str
+    move: bool = True
+    """False: only tell what the move would be."""
 
 
 class DemoteBody(msgspec.Struct, forbid_unknown_fields=True):
@@ -104,6 +106,8 @@ def _moves(server: Server, catalog: Catalog, sight: Callable[[Call], Sight]) -> 
     async def start(call: Call) -> Any:
         body = await call.body(MoveBody)
         wanted = call.path("name") + (call.text("of") or "")
+        if not body.move:
+            return await moves.plan(call.actor, call.request, wanted, body.to)
         return await moves.start(call.actor, call.request, wanted, body.to)
 
     async def ls(call: Call) -> Any:

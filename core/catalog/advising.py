@@ -64,7 +64,7 @@ class Advisor:
             licence=model.licence or (entry.licence if entry else ""), scores=entry.scores if entry else (),
             shape=model.shape, work=await self._speeds.work(model),
             seen=tuple(self._speeds.seen(model.sha256, ENGINE)),
-            load_s=(load.measured_s or load.cold_s) if load else None,
+            load_s=(load.measured_s or load.cold_s or load.warm_s) if load else None,
             entry=entry.name if entry else "",
         )  # fmt: skip
 

@@ -185,18 +185,22 @@ def copy_in(fd: int, target: Path, progress: Callable[[int], None]) -> str:
 
 def take_in(fd: int, source: Path, target: Path, progress: Callable[[int], None]) -> str:
     """As `copy_in`, of a file of Corral's own that nobody writes to: on the same disk it needs no room of its own.
-    `source` stays. Raises `BadModel`, `NoRoom`."""
+    `source` stays where the disk can give a file two names. Raises `BadModel`, `NoRoom`."""
     try:
         os.link(source, target)
     except OSError:
-        return copy_in(fd, target, progress)
+        try:
+            source.rename(target)
+        except OSError:
+            return copy_in(fd, target, progress)
     before, digest, done = identity(fd), hashlib.sha256(), 0
     while data := os.pread(fd, CHUNK, done):
         digest.update(data)
         done += len(data)
         progress(done)
     os.fsync(fd)
-    if identity(fd) != before or done != before[1] or not target.samefile(source):
+    held = os.fstat(fd)
+    if identity(fd) != before or done != before[1] or not os.path.samestat(held, target.stat()):
         raise BadModel("the file was changed while it was read", todo="get it again")
     return digest.hexdigest()
 

@@ -17,7 +17,7 @@ from core import fulldisk
 from core.access import Effect, Gate
 from core.catalog import curated, files, references, sample, tables, template
 from core.catalog.objects import Objects
-from core.catalog.taking import Source, Taken, Taking, check_options
+from core.catalog.taking import Source, Taken, Taking, Vanished, check_options
 from core.catalog.tiers import Reservation, Tiers
 from core.catalog.tiers import tables as spaces
 from core.catalog.uploads import FILES, IDLE_S, PROGRESS_S, Upload, Uploads
@@ -45,6 +45,8 @@ class Imports:
         self._tiers, self._tell = tiers, tell
         self._spaces: dict[str, Reservation] = {}
         """By job, the room that it was promised."""
+        self._lent: set[str] = set()
+        """Jobs whose room is somebody else's."""
         self._jobs: dict[str, ImportJob] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._cancel: dict[str, threading.Event] = {}
@@ -54,15 +56,20 @@ class Imports:
     # ---------------------------------------------------------------------------------------- begin
 
     async def start(
-        self, actor: Actor, request: str, source: Source, name: str | None, options: ImportOptions = NO_OPTIONS
-    ) -> ImportJob:
+        self, actor: Actor, request: str, source: Source, name: str | None, options: ImportOptions = NO_OPTIONS, *,
+        space: Reservation | None = None,
+    ) -> ImportJob:  # fmt: skip
         """Begin to import files that the daemon may open itself, as a new version of `name` (default: from the file's
-        name), which need not be there yet."""
+        name), which need not be there yet. `space`: the room that it has been promised; whoever lends it gives it back
+        where nothing comes of it."""
         chosen = name or name_from(source.path)
         await self._require(actor, request, chosen, options)
         references.check_name(chosen)
         check_options(options)
         job = self._job(chosen, source.origin)
+        if space is not None:
+            self._spaces[job.id] = space
+            self._lent.add(job.id)
         self._tasks[job.id] = asyncio.create_task(self._carry_out(job.id, actor, request, source, options))
         return job
 
@@ -141,7 +148,9 @@ class Imports:
 
     async def _give_back(self, id: str) -> None:
         """The room of a job that has ended."""
-        if space := self._spaces.pop(id, None):
+        space, lent = self._spaces.pop(id, None), id in self._lent
+        self._lent.discard(id)
+        if space is not None and not lent:
             await self._tiers.ledger.release(space)
 
     async def _require(self, actor: Actor, request: str, name: str, options: ImportOptions) -> None:
@@ -242,10 +251,13 @@ class Imports:
             def room(size: int) -> Path:
                 return asyncio.run_coroutine_threadsafe(self._promise(id, size, source), self._loop).result()
 
+            def held(size: int, sha256: str) -> bool:
+                return asyncio.run_coroutine_threadsafe(self._held(size, sha256), self._loop).result()
+
             taking = Taking(name, source, options, self._clock(), actor.name)
-            taken = await asyncio.to_thread(taking.take, room, progress)
-            model = await self._keep(taken, self._work(id), effect, options, self._spaces[id])
-            self._set(id, state="done", model=model, bytes_done=model.bytes)
+            taken = await asyncio.to_thread(taking.take, room, progress, held)
+            model, stored = await self._keep(taken, id, effect, options)
+            self._set(id, state="done", model=model, bytes_done=model.bytes, stored_bytes=stored)
             await self._tell(name)
         except Cancelled:
             if effect is not None:
@@ -279,36 +291,49 @@ class Imports:
             )  # fmt: skip
         return self._work(id)
 
-    async def _keep(
-        self, taken: Taken, work: Path, effect: Effect, options: ImportOptions, space: Reservation
-    ) -> Model:  # fmt: skip
-        """The files to their place and the version to its row; without the row no file stays."""
+    async def _held(self, size: int, sha256: str) -> bool:
+        """Whether an object of so many bytes, with this hash if one is given, is in the store."""
+        lying = await self._store.read(lambda db: tables.of_size(db, size, sha256))
+        return bool(await asyncio.to_thread(self._objects.present, lying, dict.fromkeys(lying, size)))
+
+    async def _keep(self, taken: Taken, id: str, effect: Effect, options: ImportOptions) -> tuple[Model, int]:
+        """The files to their place and the version to its row; without the row no file stays. The version, and how
+        many of its bytes were stored before."""
+        space = self._spaces.get(id)
+        tier = space.tier if space else HOME
         async with self._objects.lock:
             mine = tables.objects_of(taken.model)
             lying = await self._store.read(lambda db: tables.lying(db, mine))
-            there = await asyncio.to_thread(self._objects.present, lying)
+            there = await asyncio.to_thread(self._objects.present, lying, mine)
+            if taken.held - there:
+                raise Vanished
             made: list[str] = []
             try:
-                await asyncio.to_thread(self._objects.keep, taken.model, work, space.tier, there, made)
-                return await self._commit(taken, effect, options, space, set(mine) - there)
+                if space is not None:
+                    await asyncio.to_thread(self._objects.keep, taken.model, self._work(id), tier, there, made)
+                stored = sum(mine[sha256] for sha256 in there)
+                return await self._commit(taken, effect, options, space, set(mine) - there, stored), stored
             except BaseException:
-                await self._drop_unused(made, space.tier)
+                await self._drop_unused(made, tier)
                 raise
 
     async def _commit(
-        self, taken: Taken, effect: Effect, options: ImportOptions, space: Reservation, placed: set[str]
-    ) -> Model:
+        self, taken: Taken, effect: Effect, options: ImportOptions, space: Reservation | None, placed: set[str],
+        stored: int,
+    ) -> Model:  # fmt: skip
         published = await asyncio.to_thread(curated.templates, taken.model.name, taken.model.origin)
 
         def put(db: sqlite3.Connection) -> tuple[Model, object, object]:
             flagged = _compared(db, taken, published)
             new = tables.add(
-                db, flagged, taken.header, taken.template, self._clock(), live=options.live, tier=space.tier,
-                placed=placed,
+                db, flagged, taken.header, taken.template, self._clock(), live=options.live, placed=placed,
+                tier=space.tier if space else HOME,
             )  # fmt: skip
-            spaces.release(db, space.id)
+            if space is not None:
+                spaces.release(db, space.id)
             told = {"version": new.version, "sha256": new.sha256, "bytes": new.bytes, "licence": new.licence}
-            told |= {"tier": space.tier} if space.tier != HOME else {}
+            told |= {"tier": new.tier} if new.tier != HOME else {}
+            told |= {"stored": stored} if stored else {}
             return new, None, told | ({"flags": list(new.flags)} if new.flags else {})
 
         model = await self._gate.act(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from core.catalog import files
@@ -51,9 +51,9 @@ class Objects:
         place = self.place(object_of(model.files), model.tier)
         return place / model.files[0].name if len(model.files) > 1 else place
 
-    def present(self, lying: dict[str, str]) -> set[str]:
-        """Those of these objects (with their tiers) whose place is not empty."""
-        return {sha256 for sha256, tier in lying.items() if self.place(sha256, tier).exists()}
+    def present(self, lying: dict[str, str], sizes: Mapping[str, int]) -> set[str]:
+        """Those of these objects (with their tiers) whose place holds as many bytes as they have."""
+        return {sha256 for sha256, tier in lying.items() if _size(self.place(sha256, tier)) == sizes[sha256]}
 
     def keep(self, model: Model, work: Path, tier: str, there: Collection[str], made: list[str]) -> None:
         """Move the files of a new version from `work` to their places in `tier`, but for the objects that are `there`
@@ -86,3 +86,11 @@ class Objects:
             remove(self.place(sha256, tier))
         except OSError as error:
             log.warning("%s stays on %s for now: %s", sha256, tier, error.strerror or error)
+
+
+def _size(place: Path) -> int:
+    """Bytes of the file there, or of those in the folder; -1 for an empty place."""
+    try:
+        return sum(each.stat().st_size for each in place.iterdir()) if place.is_dir() else place.stat().st_size
+    except OSError:
+        return -1

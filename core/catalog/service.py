@@ -44,12 +44,17 @@ class Serving(NamedTuple):
     template: str
 
 
-def unusable(model: Model) -> str:
-    """Why a version cannot be served now; "" for one that can."""
-    return {
-        "stored": "", "quarantined": "its bytes are not what they were and were set aside: import it again",
-        "missing": "its file is gone: import it again", "away": f"the tier {model.tier} is not there",
-    }.get(model.state, f"it is {model.state}")  # fmt: skip
+def unusable(model: Model) -> Conflict | None:
+    """Why a version cannot be served now, and what to do; None for one that can."""
+    anew = f"import or pull it again as {model.name}, or name another version: corral models versions {model.name}"
+    back = f"mount it (corral tiers check {model.tier}), or name another version: corral models versions {model.name}"
+    if model.state == "stored":
+        return None
+    why, todo = {
+        "quarantined": ("its bytes are not what they were and were set aside", anew),
+        "missing": ("its file is gone", anew), "away": (f"the tier {model.tier} is not there", back),
+    }.get(model.state, (f"it is {model.state}", f"see `corral models versions {model.name}`"))  # fmt: skip
+    return Conflict(f"{model.reference} cannot be served now", why, todo)
 
 
 class Catalog:
@@ -276,10 +281,8 @@ class Catalog:
 
     def _usable(self, model: Model) -> None:
         """Raises `Conflict` for a version that could not be served."""
-        if why := unusable(model):
-            raise Conflict(
-                f"{model.reference} cannot be served", why, "see `corral models versions " + model.name + "`"
-            )
+        if refusal := unusable(model):
+            raise refusal
 
     async def tell(self, name: str) -> None:
         """Have those who watch see what the name means now."""

@@ -153,6 +153,26 @@ def lying(db: sqlite3.Connection, objects: Iterable[str]) -> dict[str, str]:
     return {sha256: row[0] for sha256, row in rows if row is not None}
 
 
+def of_size(db: sqlite3.Connection, size: int, sha256: str = "") -> dict[str, str]:
+    """The objects of so many bytes (or the one of this hash, if it has them) that are stored and within reach, with
+    their tiers."""
+    sql = (
+        "SELECT o.sha256, o.tier FROM objects o JOIN tiers t ON t.name = o.tier"
+        " WHERE o.bytes = ? AND ? IN ('', o.sha256) AND o.state = 'stored' AND t.away = ''"
+    )
+    return dict(db.execute(sql, (size, sha256)))
+
+
+def states(db: sqlite3.Connection, objects: Iterable[str]) -> dict[str, tuple[str, str]]:
+    """Of those of these objects that are known: their state (`away` too) and tier."""
+    sql = (
+        "SELECT CASE WHEN o.state = 'stored' AND t.away != '' THEN 'away' ELSE o.state END, o.tier"
+        " FROM objects o JOIN tiers t ON t.name = o.tier WHERE o.sha256 = ?"
+    )
+    rows = ((sha256, db.execute(sql, (sha256,)).fetchone()) for sha256 in objects)
+    return {sha256: (row[0], row[1]) for sha256, row in rows if row is not None}
+
+
 # ------------------------------------------------------------------------------------------------ write
 
 

@@ -6,9 +6,11 @@ Runs in a thread, knows no database: `Imports` gives it a folder to fill and tak
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import msgspec
@@ -16,19 +18,37 @@ import msgspec
 from core.catalog import files, template
 from core.catalog.shape import shape_of
 from core.catalog.tables import joint, object_of
-from core.errors import BadModel, Invalid
+from core.errors import BadModel, Conflict, Invalid
 from core.nouns import ImportOptions, Model, ModelFile
 
 Progress = Callable[[str, int, int], None]
 """State, bytes done and bytes in all; may raise to end it."""
 Room = Callable[[int], Path]
 """Promises room for so many bytes and gives the folder to fill, which is not there yet; raises if there is none."""
+Held = Callable[[int, str], bool]
+"""Whether an object of so many bytes, with this hash if one is given, is in the store."""
 DEFAULTS = {"temperature": (0.0, 5.0), "top_p": (0.0, 1.0), "top_k": (0.0, 1000.0), "min_p": (0.0, 1.0)}
 """What a version may be asked with where a request says nothing, with the least and the most."""
 LABEL_CHARACTERS = 100
 NOTES_CHARACTERS = 4000
 HEADER_TEXT = 1000
 """Characters of a text of the header that are kept beside the version."""
+
+
+class Stored(NamedTuple):
+    """A file whose bytes are in the store: where, and their SHA-256."""
+
+    path: Path
+    sha256: str
+
+
+class Vanished(Conflict):
+    """What was in the store is not there any more, or elsewhere."""
+
+    code = "vanished"
+
+    def __init__(self) -> None:
+        super().__init__("the stored bytes were moved or removed meanwhile", todo="say it again")
 
 
 class Source(NamedTuple):
@@ -43,14 +63,20 @@ class Source(NamedTuple):
     """They lie in a folder of Corral's own, where nobody writes to them: on the same disk none is copied."""
     licence: str = ""
     """The word of where it comes from, for a file that says none."""
+    parts: tuple[str, ...] = ()
+    """Names of the model's own files beside `path`; empty: what `path` names."""
+    stored: Mapping[str, Stored] = MappingProxyType({})
+    """By name, those of its files that are in the store: they are neither read in whole nor copied."""
 
 
 class Taken(NamedTuple):
-    """A version without its number, what its file says of itself, and its chat template."""
+    """A version without its number, what its file says of itself, and its chat template. `held`: the objects that were
+    found in the store and not copied."""
 
     model: Model
     header: dict[str, Any]
     template: str
+    held: frozenset[str] = frozenset()
 
 
 class Taking:
@@ -59,11 +85,11 @@ class Taking:
     def __init__(self, name: str, source: Source, options: ImportOptions, now: float, by: str) -> None:
         self._name, self._source, self._options, self._now, self._by = name, source, options, now, by
 
-    def take(self, room: Room, progress: Progress) -> Taken:
+    def take(self, room: Room, progress: Progress, held: Held) -> Taken:
         """Raises `BadModel`, `NotFound`, `NoRoom`, `Invalid`, and what `progress` raises."""
         check_options(self._options)
         source = self._source
-        own = files.find_set(source.path)
+        own = [source.path.with_name(name) for name in source.parts] or files.find_set(source.path)
         beside = [*((source.projector,) if source.projector else ()), *source.adapters]
         names = [each.name for each in (*own, *beside)]
         if len(set(names)) != len(names):
@@ -71,7 +97,10 @@ class Taking:
         with contextlib.ExitStack() as stack:
             fds = []
             for file in (*own, *beside):
-                fd = files.open_regular(file)
+                known = source.stored.get(file.name)
+                if known and not known.path.exists():
+                    raise Vanished
+                fd = files.open_regular(known.path if known else file)
                 stack.callback(os.close, fd)
                 fds.append(fd)
             headers = [files.header_of(fd, name) for fd, name in zip(fds, names, strict=True)]
@@ -83,9 +112,13 @@ class Taking:
             for n, header in enumerate(others):
                 _check_beside(header, names[len(own) + n], "mmproj" if source.projector and n == 0 else "adapter")
             total = sum(header["bytes"] for header in headers)
-            work = room(total)
-            work.mkdir(mode=0o700, parents=True)
-            parts = _copy(fds, [*own, *beside], work, total, progress, taken=source.own)
+            there = self._there([own, *([each] for each in beside)], fds, progress, held)
+            need = sum(os.fstat(fd).st_size for fd, name in zip(fds, names, strict=True) if name not in there)
+            work = Path()
+            if need:
+                work = room(need)
+                work.mkdir(mode=0o700, parents=True)
+            parts = _copy(fds, [*own, *beside], work, progress, there, taken=source.own)
         sha256 = object_of(parts[: len(own)])
         if source.expected and sha256 != source.expected:
             raise BadModel(
@@ -120,7 +153,33 @@ class Taking:
             defaults=self._options.defaults,
             flags=template.flags(text),
         )
-        return Taken(model, kept_header(meta), text)
+        kept = {sha256} if own[0].name in there else set()
+        kept |= {part.sha256 for part in parts[len(own) :] if part.name in there}
+        return Taken(model, kept_header(meta), text, frozenset(kept))
+
+    def _there(
+        self, objects: Sequence[Sequence[Path]], fds: Sequence[int], progress: Progress, held: Held
+    ) -> dict[str, ModelFile]:
+        """By name, the files whose objects are in the store. Where one of the same size is, a file that would have to
+        be copied is hashed first: to read it twice costs less than room that is not there."""
+        found: dict[str, ModelFile] = {}
+        left = list(fds)
+        for group in objects:
+            mine, left = left[: len(group)], left[len(group) :]
+            sizes = [os.fstat(fd).st_size for fd in mine]
+            if all(file.name in self._source.stored for file in group):
+                hashes = [self._source.stored[file.name].sha256 for file in group]
+            elif self._source.own or not held(sum(sizes), ""):
+                continue
+            else:
+                hashes = _hashed(mine, sizes, progress)
+            parts = [
+                ModelFile(name=file.name, bytes=size, sha256=sha256)
+                for file, size, sha256 in zip(group, sizes, hashes, strict=True)
+            ]
+            if group[0].name in self._source.stored or held(sum(sizes), object_of(parts)):
+                found |= {part.name: part for part in parts}
+        return found
 
 
 def check_options(options: ImportOptions) -> None:
@@ -198,12 +257,32 @@ def _check_beside(header: dict[str, Any], name: str, kind: str) -> None:
         raise BadModel(f"{name} is no {words}", f"it says that it is {told or 'a model'!r:.60}")
 
 
+def _hashed(fds: Sequence[int], sizes: Sequence[int], progress: Progress) -> list[str]:
+    """The SHA-256 of each. Raises what `progress` does."""
+    found, done = [], 0
+    for fd in fds:
+        digest, at = hashlib.sha256(), 0
+        while data := os.pread(fd, files.CHUNK, at):
+            digest.update(data)
+            at += len(data)
+            progress("hashing", done + at, sum(sizes))
+        done += at
+        found.append(digest.hexdigest())
+    return found
+
+
 def _copy(
-    fds: Sequence[int], paths: Sequence[Path], work: Path, total: int, progress: Progress, *, taken: bool
+    fds: Sequence[int], paths: Sequence[Path], work: Path, progress: Progress, there: Mapping[str, ModelFile], *,
+    taken: bool,
 ) -> list[ModelFile]:  # fmt: skip
+    """All files, those that are not `there` put into `work`."""
     parts: list[ModelFile] = []
     before = 0
+    total = sum(os.fstat(fd).st_size for fd, path in zip(fds, paths, strict=True) if path.name not in there)
     for path, fd in zip(paths, fds, strict=True):
+        if path.name in there:
+            parts.append(there[path.name])
+            continue
         progress("hashing", before, total)
 
         def told(done: int, before: int = before) -> None:

@@ -53,9 +53,10 @@ class TierCalls:
         """What its rule moves out of it, now; each move is waited for."""
         return await self._client.call("POST", _path(name, "/demote"), Demoted, {"dry_run": dry_run}, timeout=86400)
 
-    async def move(self, wanted: str, to: str) -> MoveJob:
-        """Begin to move a version: `chat`, `chat@3`."""
-        return await self._client.call("POST", model_path(wanted, "/move"), MoveJob, {"to": to}, timeout=SLOW_S)
+    async def move(self, wanted: str, to: str, *, move: bool = True) -> MoveJob:
+        """Begin to move a version: `chat`, `chat@3`; without `move` only tell what that would be, and touch."""
+        body = {"to": to, "move": move}
+        return await self._client.call("POST", model_path(wanted, "/move"), MoveJob, body, timeout=SLOW_S)
 
     async def moves(self) -> list[MoveJob]:
         """Those that this daemon knows of, oldest first."""

@@ -131,9 +131,9 @@ class Capacity:
 
 
 def _check_version(model: Model, engine: Engine) -> None:
-    """Raises `Invalid` for a version that cannot be served, or not by this engine."""
-    if why := unusable(model):
-        raise Invalid(f"{model.reference} cannot be served now", why, f"see `corral models versions {model.name}`")
+    """Raises `Conflict` for a version that cannot be served now, `Invalid` for one that this engine cannot serve."""
+    if refusal := unusable(model):
+        raise refusal
     has = engine.abilities
     for what, needed, able in (
         ("a projector", model.projector is not None, has.projector), ("adapters", bool(model.adapters), has.adapters),

@@ -256,5 +256,7 @@ class ImportJob(Noun, frozen=True, kw_only=True):
     state: str
     bytes_done: int = 0
     bytes_total: int = 0
+    stored_bytes: int = 0
+    """Of bytes that were in the store already no second copy is kept."""
     model: Model | None = None
     error: ErrorBody | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from core.errors import ErrorBody
 from core.nouns.base import Noun
 from core.nouns.models import Model
+from core.nouns.tiers import HOME
 
 PULL_ENDED = ("done", "failed", "cancelled")
 """States of a pull that is over: nothing of it lies on the disk any more but the model."""
@@ -21,6 +22,8 @@ class PullFile(Noun, frozen=True, kw_only=True):
     """Bytes that are here."""
     kind: str = ""
     """`projector`: it goes beside the model; "": it is the model's own."""
+    stored: bool = False
+    """Its bytes are in the store already: they are not fetched."""
 
 
 class Pull(Noun, frozen=True, kw_only=True):
@@ -49,6 +52,8 @@ class Pull(Noun, frozen=True, kw_only=True):
     """Seconds that it takes at this rate."""
     limit: int = 0
     """At most so many bytes a second; 0: no cap of its own."""
+    tier: str = HOME
+    """Where its bytes lie on their way, and then."""
     notes: tuple[str, ...] = ()
     """What happened on the way, as sentences: began anew, waits as it was asked to."""
     ended_at: float | None = None
@@ -85,7 +90,7 @@ class PullPlan(Noun, frozen=True, kw_only=True):
     left_bytes: int
     """Memory that is left for it here."""
     disk_bytes: int
-    """Room on the disk for it, what other pulls will still take left out."""
+    """Room for it where new models land, or where that spills to; what is promised to others is left out."""
     choices: tuple[PullChoice, ...]
     """The best first."""
     why: str

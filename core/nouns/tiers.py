@@ -37,8 +37,10 @@ class Tier(Noun, frozen=True, kw_only=True):
     free_bytes: int = 0
     """What it still takes: by its capacity, and by its disk."""
     disk_free: int = 0
+    memory: bool = False
+    """It lies in memory (tmpfs, ramfs): nothing there is past the page cache."""
     cold: float | None = None
-    """Reading speed past the page cache; None: not measured."""
+    """Reading speed past the page cache; None: not measured, or in memory."""
     warm: float | None = None
     """From the page cache."""
     measured_at: float | None = None
@@ -57,7 +59,7 @@ class LoadTime(Noun, frozen=True, kw_only=True):
     """The version lies there now."""
     bytes: int
     cold_s: float | None = None
-    """Expected past the page cache; None: the tier was not measured."""
+    """Expected past the page cache; None: the tier was not measured, or lies in memory."""
     warm_s: float | None = None
     """Expected from the page cache."""
     measured_s: float | None = None
@@ -84,7 +86,8 @@ class TierDetail(Noun, frozen=True, kw_only=True):
 
 
 class TierFault(Noun, frozen=True, kw_only=True):
-    """One thing that is not as it should be. `what`: away, read-only, owner, mode, missing, size, stray, full."""
+    """One thing that is not as it should be. `what`: away, read-only, owner, mode, engines (they cannot read it),
+    missing, size, stray, full."""
 
     what: str
     path: str
@@ -101,8 +104,8 @@ class TierChecked(Noun, frozen=True, kw_only=True):
 
 
 class MoveJob(Noun, frozen=True, kw_only=True):
-    """A move of a version from its tier to another; a job of the daemon. States: waiting, copying, verifying, freeing
-    (the old copy, once nobody is about to open it), done, failed, cancelled."""
+    """A move of a version from its tier to another; a job of the daemon. States: planned (only asked for), waiting,
+    copying, verifying, freeing (the old copy, once nobody is about to open it), done, failed, cancelled."""
 
     id: str
     model: str
@@ -112,6 +115,8 @@ class MoveJob(Noun, frozen=True, kw_only=True):
     asked: str
     """The tier that was asked for: another one than `to_tier` where that had no room and spills."""
     state: str
+    touches: tuple[str, ...] = ()
+    """Other versions that are made of the same bytes, and so go along."""
     bytes_done: int = 0
     """Of this state."""
     bytes_total: int = 0

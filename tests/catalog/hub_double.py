@@ -69,6 +69,8 @@ class HubDouble:
         """Of the plain web server, by name."""
         self.faults: deque[Fault] = deque()
         self.api_faults: deque[Fault] = deque()
+        self.look_faults: deque[Fault] = deque()
+        """What a look at a header meets."""
         self.asked: list[Asked] = []
         self.peeked = ""
         """The Content-Range of a look at a header, in place of the true one."""
@@ -189,9 +191,10 @@ class HubDouble:
 
     async def _give(self, request: web.Request, data: bytes) -> web.StreamResponse:
         """The bytes, or those that are asked for, with the next fault. The first megabytes that somebody asks for to
-        look at the header meet none."""
+        look at the header meet faults of their own."""
         looks = request.headers.get("Range", "").startswith("bytes=0-")
-        fault = self.faults.popleft() if self.faults and not looks else Fault()
+        faults = self.look_faults if looks else self.faults
+        fault = faults.popleft() if faults else Fault()
         if fault.status:
             return web.Response(
                 status=fault.status, headers={"Retry-After": fault.retry_after} if fault.retry_after else {}

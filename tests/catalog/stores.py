@@ -69,6 +69,15 @@ def stored(catalog: Catalog) -> list[str]:
     return sorted(str(each) for each in catalog.objects.home.rglob("*") if each.is_file())
 
 
+def rot(path: str) -> None:
+    """Change the last byte of a stored file."""
+    Path(path).chmod(0o644)
+    with Path(path).open("r+b") as out:
+        out.seek(-1, 2)
+        out.write(b"\xff")
+    Path(path).chmod(0o444)
+
+
 async def until(check: Callable[[], Any]) -> None:
     """Wait for a condition."""
     async with asyncio.timeout(20):

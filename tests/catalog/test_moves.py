@@ -98,8 +98,29 @@ async def test_what_others_made_of_the_same_bytes_takes_their_right_too(
     with pytest.raises(CorralError) as refused:
         await catalog.moves.start(STRANGER, "r", "one", "fast")
     assert isinstance(refused.value, NotFound)
-    await moved(catalog, "one", "fast")
-    assert (await catalog.get("two")).tier == "fast"
+    plan = await catalog.moves.plan(ME, "r", "one", "fast")
+    assert (plan.state, plan.touches, plan.to_tier) == ("planned", ("two@1",), "fast")
+    assert (await catalog.get("one")).tier == HOME and not catalog.moves.ls() and not catalog.tiers.ledger.live
+    job = await moved(catalog, "one", "fast")
+    assert job.touches == ("two@1",) and (await catalog.get("two")).tier == "fast"
+    with pytest.raises(Conflict, match="on fast already"):
+        await catalog.moves.plan(ME, "r", "one", "fast")
+    last = (await catalog.audit.ls(verb="models.move"))[-1]  # type: ignore[attr-defined]
+    assert (last.outcome, last.object) == ("refused", "model:one")
+
+
+async def test_what_was_moved_is_told_by_the_history_of_each_after_the_daemons_end(tmp_path: Path, fast: Path) -> None:
+    async with opened(tmp_path) as catalog:
+        await add(catalog, fast)
+        await take(catalog, file(tmp_path, 1), "one")
+        await take(catalog, file(tmp_path, 1), "two")
+        await moved(catalog, "one", "fast")
+        assert [job.state for job in catalog.moves.ls()] == ["done"]
+    async with opened(tmp_path) as catalog:
+        assert catalog.moves.ls() == []
+        for name in ("one", "two"):
+            newest = (await catalog.history(name))[0]
+            assert (newest.what, newest.version, newest.detail) == ("moved", 1, "from home to fast")
 
 
 # ------------------------------------------------------------------------------------------------ what goes wrong

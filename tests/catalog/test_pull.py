@@ -13,7 +13,8 @@ from hub_double import Fault, HubDouble
 from pullworld import BOB, ME, World, model
 
 from core.catalog import files
-from core.catalog.pull import download, find, rows
+from core.catalog.pull import download, rows
+from core.catalog.tiers import ledger
 from core.errors import Conflict, NoRoom, NotFound, StoreError
 from core.nouns import ImportOptions, Pull
 from core.settings import PullTable
@@ -389,13 +390,14 @@ async def test_no_room_is_said_before_the_first_byte(
 async def test_room_that_other_pulls_will_take_is_not_given_twice(
     world: World, hub: HubDouble, data: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await stands(world, hub, SOURCE)
-    promised = world.pulls._running.promised()
-    assert 0 < promised < len(data)
-    free = SimpleNamespace(free=promised + len(data) - 1)
-    monkeypatch.setattr(find.shutil, "disk_usage", lambda path: free)
-    with pytest.raises(NoRoom, match="other pulls"):
+    pull = await stands(world, hub, SOURCE)
+    promised = world.catalog.tiers.ledger.of(pull.id)
+    assert promised is not None and 0 < promised.left < len(data)
+    free = SimpleNamespace(free=promised.left + len(data) - 1)
+    monkeypatch.setattr(ledger.shutil, "disk_usage", lambda path: free)
+    with pytest.raises(NoRoom, match="no room for n") as told:
         await world.pull(f"{SOURCE}:Q4_0", name="n")
+    assert told.value.details == {"tier": "home", "bytes": len(data), "left": len(data) - 1}
     free.free += 1
     assert (await world.pull(f"{SOURCE}:Q4_0", name="n")).name == "n"
 

@@ -227,6 +227,7 @@ async def test_a_token_is_in_no_file_event_record_error_or_log(
     id = await stands(world, hub, secret=TOKEN)
     flows(hub)
     assert (await world.until(id, lambda now: now.state not in ("pulling", "storing", "waiting"))).state == "done"
+    hub.repos[REPO][NAME] = model(3000, b"\2")  # what is stored need not be let in to
     again = await world.pulled(SOURCE, secret=TOKEN[:-1], name="o")
     assert again.state == "needs token"
     await world.close()

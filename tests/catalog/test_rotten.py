@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from stores import ME, STRANGER, file, opened, stored, take, until
+from stores import ME, STRANGER, file, opened, rot, stored, take, until
 
 from core.catalog import Catalog, Use, files, verifying
 from core.errors import Conflict, NotAllowed, NotFound
@@ -21,14 +21,6 @@ async def verified(catalog: Catalog, *names: str) -> Verified:
     await catalog.verifying.start(ME, "r", names)
     await until(lambda: catalog.verifying._task is None or catalog.verifying._task.done())
     return await catalog.verifying.last(ME)
-
-
-def rot(path: str) -> None:
-    Path(path).chmod(0o644)
-    with Path(path).open("r+b") as out:
-        out.seek(-1, 2)
-        out.write(b"\xff")
-    Path(path).chmod(0o444)
 
 
 async def test_whole_bytes_are_found_whole(catalog: Catalog, tmp_path: Path) -> None:

@@ -1,17 +1,18 @@
 """Folders as tiers: which may be one, how one is known again, what it takes, and by which rules it is used."""
 
 import os
+import subprocess
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import msgspec
 import pytest
-from stores import ME, STRANGER, file, opened, take
+from stores import ME, STRANGER, file, maker, opened, take
 from tiered import add, copies, elsewhere, large, moved, sound
 
 from core.catalog import Catalog
 from core.catalog.taking import Source
-from core.catalog.tiers import Away, Rules, folder
+from core.catalog.tiers import Away, Rules, cold, folder
 from core.errors import Conflict, CorralError, Invalid, NotAllowed, NotFound
 from core.nouns import HOME, Tier
 
@@ -26,6 +27,10 @@ async def catalog(tmp_path: Path) -> AsyncIterator[Catalog]:
 def fast(tmp_path: Path) -> Iterator[Path]:
     with elsewhere(tmp_path) as path:
         yield path
+
+
+ENGINES = (4242, 4242)
+"""The account that opens models, in system mode."""
 
 
 async def look(catalog: Catalog) -> None:
@@ -95,6 +100,54 @@ async def test_engines_of_another_account_must_be_able_to_pass_through(fast: Pat
         folder.check(fast, (), (4242, 4242))
     fast.chmod(0o711)
     folder.check(fast, (), (4242, 4242))
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root becomes another account")
+async def test_what_lies_in_a_tier_is_read_by_the_engines_account(tmp_path: Path, fast: Path) -> None:
+    """Also under the daemon's umask, and with all that a version may have."""
+    import test_import
+
+    fast.chmod(0o711)
+    before = os.umask(0o077)
+    try:
+        async with opened(tmp_path, engines=ENGINES) as catalog:
+            await add(catalog, fast, landing=True)
+            eye = tmp_path / "eye.gguf"
+            eye.write_bytes(maker.make({**maker.METADATA, "general.architecture": "clip"}))
+            split = tmp_path / "split"
+            split.mkdir()
+            for n, part in enumerate(test_import.parts(2), 1):
+                (split / f"big-{n:05d}-of-00002.gguf").write_bytes(part)
+            await take(catalog, split, "big", projector=eye)
+            found = await catalog.serving("big")
+            for path in (found.path, found.projector):
+                assert Path(path).is_relative_to(fast)
+                become = ["setpriv", "--reuid=4242", "--regid=4242", "--clear-groups"]
+                done = subprocess.run([*become, "head", "-c4", path], capture_output=True)
+                assert done.stdout == b"GGUF", done.stderr
+            assert (await catalog.tiers.check("fast")).faults == ()
+            (fast / folder.MARKER).chmod(0o600)
+            Path(found.projector).chmod(0o400)
+            faults = (await catalog.tiers.check("fast")).faults
+            assert {fault.what for fault in faults} == {"engines", "mode"}
+            assert any("engines cannot read" in fault.words and "Permission denied" in fault.words for fault in faults)
+    finally:
+        os.umask(before)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root becomes another account")
+async def test_what_modes_do_not_say_is_tried_before_it_becomes_a_tier(
+    tmp_path: Path, fast: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A mount of one user's own, or a file server, refuses whom the modes let in: here the marker itself does."""
+    fast.chmod(0o711)
+    monkeypatch.setattr(folder.os, "fchmod", lambda fd, mode: os.chmod(fd, 0o600))
+    async with opened(tmp_path, engines=ENGINES) as catalog:
+        with pytest.raises(Invalid, match=r"engines cannot read what lies in .*uid 4242: Permission denied"):
+            await add(catalog, fast)
+        assert await catalog.tiers.names() == [HOME] and not list(fast.iterdir())
+        last = (await catalog.audit.ls(verb="tiers.add"))[-1]  # type: ignore[attr-defined]
+        assert last.outcome == "failed" and "Permission denied" in last.reason
 
 
 async def test_a_tier_is_in_no_other_and_has_a_name_of_its_own(catalog: Catalog, fast: Path) -> None:
@@ -266,8 +319,12 @@ async def test_a_check_finds_what_is_not_as_it_should_be(catalog: Catalog, tmp_p
     assert (found.objects, found.bytes) == (1, made[3].bytes)
 
 
-async def test_the_speed_is_measured_and_nothing_is_left(catalog: Catalog, tmp_path: Path, fast: Path) -> None:
-    await add(catalog, fast, capacity=64 << 20)
+async def test_the_speed_is_measured_and_nothing_is_left(catalog: Catalog, tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir(mode=0o700)
+    if cold.in_memory(disk):
+        pytest.skip("the tests' folder lies in memory")
+    await add(catalog, disk, capacity=64 << 20)
     measured = await catalog.tiers.measure(ME, "r", "fast")
     assert measured.cold and measured.warm and measured.measured_at and not measured.reserved_bytes
     model = await take(catalog, large(tmp_path))
@@ -276,6 +333,25 @@ async def test_the_speed_is_measured_and_nothing_is_left(catalog: Catalog, tmp_p
     assert (home.here, home.cold_s, there.here) == (False, None, True)
     assert there.cold_s == pytest.approx(model.bytes / measured.cold)
     await sound(catalog)
+
+
+async def test_what_lies_in_memory_is_never_said_to_be_read_cold(tmp_path: Path, fast: Path) -> None:
+    """Newer kernels open its files with O_DIRECT all the same, and an older program kept what came of it."""
+    assert cold.in_memory(fast) and not cold.in_memory(Path("/proc"))
+    async with opened(tmp_path) as catalog:
+        await add(catalog, fast, capacity=64 << 20)
+        measured = await catalog.tiers.measure(ME, "r", "fast")
+        assert measured.memory and measured.cold is None and measured.warm and measured.measured_at
+        model = await take(catalog, large(tmp_path))
+        await moved(catalog, "m", "fast")
+        _, there = await catalog.loads.times("m", lambda name: True)
+        assert (there.cold_s, there.warm_s) == (None, pytest.approx(model.bytes / measured.warm))
+        await catalog._store.transact(lambda db: db.execute("UPDATE tiers SET cold = 1e9 WHERE name = 'fast'"))
+    async with opened(tmp_path) as catalog:
+        assert (await catalog.tiers.get("fast")).cold is None
+        _, there = await catalog.loads.times("m", lambda name: True)
+        assert there.cold_s is None and there.warm_s
+        await sound(catalog)
 
 
 async def test_a_load_is_kept_beside_what_was_expected_and_says_what_was_cached(

@@ -20,6 +20,7 @@ from pathlib import Path
 import pytest
 from hub_double import Fault, HubDouble
 from pullworld import model
+from tiered import elsewhere
 
 from core.client import Client
 from core.errors import NoDaemon
@@ -55,14 +56,16 @@ async def corral(*args: str, **env: str) -> tuple[int, str, str]:
     return process.returncode, out.decode(), said.decode()
 
 
-def left_over() -> list[str]:
-    """What lies below the models' folder beside the objects."""
-    models = user_paths().models
-    return [str(each) for each in models.rglob("*") if each.is_file() and "objects" not in each.parts]
+def left_over(*tiers: Path) -> list[str]:
+    """What lies below the models' folder, and in other tiers, beside the objects."""
+    own = (".corral-tier", "objects.json")
+    found = [each for folder in (user_paths().models, *tiers) for each in folder.rglob("*")]
+    return [str(each) for each in found if each.is_file() and "objects" not in each.parts and each.name not in own]
 
 
-def copies() -> list[Path]:
-    return [each for each in (user_paths().models / "objects").rglob("*") if each.is_file()]
+def copies(*tiers: Path) -> list[Path]:
+    folders = [folder / "objects" for folder in (user_paths().models, *tiers)]
+    return [each for folder in folders for each in folder.rglob("*") if each.is_file()]
 
 
 async def test_a_person_looks_pulls_and_has_the_model(home: Path, hub: HubDouble) -> None:
@@ -98,8 +101,18 @@ async def test_what_arrived_says_in_which_tier_it_lies_and_what_comes_next(
         code, out, _ = await corral("models", "verify")
         assert code == 0 and "done: 0 of 2 files" in out and "! 2 passed by: their tier is not there" in out
         assert "! tiny@1 is away: the tier slow is not there" in (await corral("models", "ls"))[1]
+        code, _, said = await corral("deploy", "tiny")
+        assert code == 1 and "the tier slow is not there" in said and "mount it (corral tiers check slow)" in said
     finally:
         gone.rename(place)
+    code, out, said = await corral("models", "pull", f"hf:{REPO}", "--name", "twin")
+    assert code == 0 and "stored already" in out, said
+    code, _, said = await corral("models", "move", "twin", "--to", "home")
+    assert code == 2 and "the same bytes: tiny@2. Go on?" in said and "--yes" in said
+    code, out, _ = await corral("models", "move", "twin", "--to", "home", "--dry-run")
+    assert code == 0 and "would go from slow to home; with it: tiny@2" in out
+    code, out, said = await corral("models", "move", "twin", "--to", "home", "--yes")
+    assert code == 0 and "moved twin@1, tiny@2 from slow to home" in out, said
 
 
 @pytest.mark.parametrize(
@@ -152,20 +165,26 @@ async def test_pausing_resuming_cancelling_and_a_token_that_is_asked_for_anew(ho
     assert (await _until(client, id, lambda pull: pull.state in PULL_ENDED)).state == "done"
     for path in user_paths().root.rglob("*"):
         assert not path.is_file() or b"MarkerMarker" not in path.read_bytes(), path
+    code, out, said = await corral("models", "pull", f"hf:{REPO}", "--name", "o", HF_TOKEN=TOKEN)
+    assert code == 0 and "its bytes were stored already: no second copy is kept" in out, said
+    assert "nothing is fetched" in said and len(copies()) == 1
     hub.gate.clear()
+    hub.repos[REPO] = {"tiny-Q4_0.gguf": model(2_000_000, b"\2")}
     _, out, _ = await corral("models", "pull", f"hf:{REPO}", "--name", "n", "--detach", "-q", HF_TOKEN=TOKEN)
     assert "cancelled" in (await corral("models", "pulls", "cancel", out.strip()))[1]
     assert left_over() == []
 
 
 async def test_kill_9_at_a_handful_of_moments(home: Path, hub: HubDouble) -> None:
-    await _killed(hub, rounds=6)
+    with elsewhere(home) as fast:
+        await _killed(hub, fast, rounds=6)
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(3600)
 async def test_kill_9_at_hundreds_of_moments(home: Path, hub: HubDouble) -> None:
-    await _killed(hub, rounds=int(os.environ.get("CORRAL_KILL_ROUNDS", "300")))
+    with elsewhere(home) as fast:
+        await _killed(hub, fast, rounds=int(os.environ.get("CORRAL_KILL_ROUNDS", "300")))
 
 
 async def _until(client: Client, id: str, when: object) -> Pull:
@@ -175,13 +194,17 @@ async def _until(client: Client, id: str, when: object) -> Pull:
     return pull
 
 
-async def _killed(hub: HubDouble, rounds: int) -> None:
+async def _killed(hub: HubDouble, fast: Path, rounds: int) -> None:
     """In each round one pull and one to three kills of the daemon, each at a random moment from the first request to
-    the last byte stored: one good copy afterwards, and not a byte beside it; or none, where a person cancels it."""
+    the last byte stored: one good copy afterwards, and not a byte beside it, nor one that is promised; or none, where a
+    person cancels it. Every other model lands in a tier on another file system. Now and then its bytes are pulled under
+    another name too, and a kill meets that."""
     seed = int(os.environ.get("CORRAL_KILL_SEED") or time.time())
     print(f"CORRAL_KILL_SEED={seed}")
     chance = random.Random(seed)
+    await (await _client()).tiers.add("fast", str(fast), capacity=2 << 20)
     for n in range(rounds):
+        await (await _client()).tiers.set(("home", "fast")[n % 2], landing=True)
         data = model(chance.randrange(100_000, 1_500_000), bytes([n % 250 + 1]))
         hub.repos[REPO] = {"tiny-Q4_0.gguf": data}
         hub.faults.clear()
@@ -204,21 +227,47 @@ async def _killed(hub: HubDouble, rounds: int) -> None:
         if pulls and chance.random() < 0.25:
             ended = await client.pulls.cancel(pulls[0].id)
             if ended.state == "cancelled":
-                assert await client.models() == [] and copies() == [] and left_over() == [], f"round {n}"
+                assert await client.models() == [] and copies(fast) == [] and left_over(fast) == [], f"round {n}"
+                assert await _promised(client) == 0, f"round {n}"
                 continue
         for each in [*pulls, *([begun] if begun else [])]:
             ended = await _until(client, each.id, lambda pull: pull.state in (*PULL_ENDED, "paused", "needs token"))
             assert ended.state == "done", ended
         (stored,) = await client.models()
         assert stored.sha256 == hashlib.sha256(data).hexdigest()
-        (copy,) = copies()
+        assert stored.tier == ("home", "fast")[n % 2], f"round {n}"
+        if chance.random() < 0.3:
+            client = await _named_too(hub, chance.random() * 0.3)
+        (copy,) = copies(fast)
         assert copy.read_bytes() == data, f"round {n}"
-        assert left_over() == [], f"round {n}"
-        await client.remove_model("m")
-        assert copies() == []
+        assert left_over(fast) == [] and await _promised(client) == 0, f"round {n}"
+        for each_model in await client.models():
+            await client.remove_model(each_model.name)
+        assert copies(fast) == []
     client = await _client()
     assert (await client.verify_audit()).ok
     await client.shutdown(models=True)
+
+
+async def _named_too(hub: HubDouble, after_s: float) -> Client:
+    """Pull what is stored under another name, and kill the daemon meanwhile: nothing is fetched. A client of the
+    next."""
+    client, sent = await _client(), hub.sent
+    pid = (await client.status()).daemon.pid
+    begun = await client.pulls.begin(f"hf:{REPO}", name="twin")
+    await asyncio.sleep(after_s)
+    os.kill(pid, signal.SIGKILL)
+    while Path(f"/proc/{pid}/stat").exists() and "Z" not in Path(f"/proc/{pid}/stat").read_text():
+        await asyncio.sleep(0.01)
+    client = await _client()
+    ended = await _until(client, begun.id, lambda pull: pull.state in (*PULL_ENDED, "paused"))
+    assert ended.state == "done" and hub.sent == sent, ended
+    assert {model.name for model in await client.models()} == {"m", "twin"}
+    return client
+
+
+async def _promised(client: Client) -> int:
+    return sum(tier.reserved_bytes for tier in await client.tiers.ls())
 
 
 async def _client() -> Client:

@@ -24,6 +24,13 @@ def test_one_shared_daemon_from_start_to_stop(host: Host, sample: Path) -> None:
     status = host.ask("status")
     assert status["daemon"]["mode"] == "system" and status["daemon"]["uid"] == 0
 
+    # A tier, where new models land, must be one that the engines' account can read.
+    host.python("import os; os.mkdir('/var/lib/fast', 0o700)", 0, 0)
+    told = host.admin("tiers", "add", "fast", "/var/lib/fast", "--default", "--no-speed", code=2).stderr
+    assert "engines may not pass through /var/lib/fast" in told and "chmod o+x /var/lib/fast" in told
+    host.python("import os; os.chmod('/var/lib/fast', 0o711)", 0, 0)
+    host.admin("tiers", "add", "fast", "/var/lib/fast", "--default", "--no-speed")
+
     # A member imports a file that only she can read: her own `corral` reads it and sends it.
     private = host.scratch / "mine.gguf"
     shutil.copy(sample, private)
@@ -33,6 +40,7 @@ def test_one_shared_daemon_from_start_to_stop(host: Host, sample: Path) -> None:
     host.admin("deploy", "sent", "--name", "chat", "--ctx", "1024", "--wait")
     (replica,) = host.ask("ps")
     assert replica["state"] == "ready"
+    assert host.ask("models", "show", "sent")["tier"] == "fast" and not host.ask("tiers", "check", "fast")[0]["faults"]
 
     # Who runs as whom: nothing that reads a model file is root, or a member, or can become either.
     engine = psutil.Process(replica["pid"])

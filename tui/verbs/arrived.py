@@ -8,11 +8,15 @@ from tui.plain import line
 from tui.words import size
 
 
-def arrived(how: str, model: Model) -> None:
-    """`imported`, `pulled`: what it is, where it lies if not in the first of all tiers, and what may come next."""
+def arrived(how: str, model: Model, stored: int = 0) -> None:
+    """`imported`, `pulled`: what it is, where it lies if not in the first of all tiers, what of it (bytes) was stored
+    before, and what may come next."""
     said = model.reference if model.versions > 1 else model.name
     where = f", in {line(model.tier)}" if model.tier != "home" else ""
     say(f"{how} {line(said)}: {size(model.bytes)}, licence {line(model.licence or 'not stated')}{where}")
+    if stored:
+        part = "its bytes" if stored >= model.bytes else f"{size(stored)} of it"
+        say(f"{part} were stored already: no second copy is kept")
     for flag in model.flags:
         say(f"! {line(flag)}: corral models template {line(model.reference)}")
     if "live" in model.aliases:

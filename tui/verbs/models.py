@@ -17,7 +17,7 @@ from tui.command import Spread, Told, filled, named, options, run, with_options
 from tui.lines import Progress, as_json, ask, note_ctx, say, table, tell
 from tui.plain import line
 from tui.verbs.arrived import arrived
-from tui.words import age, moment, size
+from tui.words import age, lasting, moment, size
 
 ENDED = ("done", "failed", "cancelled")
 LONGEST = 1 << 20
@@ -118,7 +118,9 @@ async def _with_loads(client: Client, name: str) -> tuple[Model, list[str]]:
     words = []
     for each in found:
         told = [
-            f"{what} expected {s:.1f} s" for what, s in (("cold", each.cold_s), ("warm", each.warm_s)) if s is not None
+            f"{what} expected {lasting(s)}"
+            for what, s in (("cold", each.cold_s), ("warm", each.warm_s))
+            if s is not None
         ]
         told += [f"measured {each.measured_s:.2f} s"] if each.measured_s is not None else []
         words += [f"from {each.tier}: {', '.join(told)}"] if told else []
@@ -265,7 +267,7 @@ async def _follow(client: Client, job: ImportJob) -> None:
     elif options().quiet:
         say(line(job.model.name))
     else:
-        arrived("imported", job.model)
+        arrived("imported", job.model, job.stored_bytes)
 
 
 @click.command()

@@ -116,7 +116,8 @@ def _list(source: str, ctx: int) -> None:
         spare=("FILES", "WHY"),
     )  # fmt: skip
     planned = f"one conversation of {plan.ctx} cells" if plan.ctx else "their sizes alone"
-    say(f"{size(plan.left_bytes)} of memory and {size(plan.disk_bytes)} of disk are left; planned for {planned}")
+    room = f"{size(plan.disk_bytes)} where new models land"
+    say(f"{size(plan.left_bytes)} of memory are left, and {room}; planned for {planned}")
     say(line(plan.why))
     for each in plan.notes:
         say(f"note: {line(each)}")
@@ -191,7 +192,7 @@ def _say(pull: Pull) -> None:
     elif pull.model is None:
         say(f"pull {pull.id} of {line(pull.name)} is {pull.state}: {size(pull.bytes_total)}; see corral models pulls")
     else:
-        arrived("pulled", pull.model)
+        arrived("pulled", pull.model, sum(file.bytes for file in pull.files if file.stored))
 
 
 # -------------------------------------------------------------------------------------------- pulls

@@ -15,7 +15,7 @@ from tui.amounts import Number, Size
 from tui.command import Nouns, filled, named, options, run, with_options
 from tui.lines import Passing, Progress, as_json, ask, listed, say, table, tell
 from tui.plain import line
-from tui.words import age, moment, size
+from tui.words import age, lasting, moment, size
 
 ENDED = ("done", "failed", "cancelled")
 DAYS = Number(0, 3650)
@@ -56,7 +56,7 @@ def ls() -> None:
         ),
         [
             (t.name, t.state, size(t.capacity) if t.capacity else "-", size(t.stored_bytes), size(t.reserved_bytes),
-             "-" if t.state == "away" else size(t.free_bytes), _speed(t.cold), _speed(t.warm),
+             "-" if t.state == "away" else size(t.free_bytes), _cold(t), _speed(t.warm),
              "yes" if t.landing else "-", t.spill or "-", _demotes(t), t.path)
             for t in found
         ],
@@ -86,7 +86,7 @@ def show(name: str) -> None:
         ("stored", f"{size(tier.stored_bytes)} in {tier.objects}"), ("promised", size(tier.reserved_bytes)),
         *((("set aside", size(tier.aside_bytes)),) if tier.aside_bytes else ()),
         ("free", size(tier.free_bytes)), ("disk free", size(tier.disk_free)),
-        ("read cold", _speed(tier.cold)), ("read warm", _speed(tier.warm)),
+        ("read cold", _cold(tier)), ("read warm", _speed(tier.warm)),
         ("measured", moment(tier.measured_at) if tier.measured_at else f"corral tiers check {tier.name} --speed does"),
         ("new models", "land here" if tier.landing else "land elsewhere"),
         ("without room", f"spills to {tier.spill}" if tier.spill else "refuses"), ("demotes", _demotes(tier)),
@@ -158,7 +158,8 @@ def add(
             return await client.tiers.measure(name)
 
     made = run(work)
-    tell(made, f"{line(made.name)} takes {size(made.free_bytes)}; it is read at {_speed(made.cold)} cold")
+    read = f"read at {_speed(made.warm)}, from memory" if made.memory else f"read at {_cold(made)} cold"
+    tell(made, f"{line(made.name)} takes {size(made.free_bytes)}; it is {read}")
 
 
 @tiers.command("set")
@@ -221,7 +222,8 @@ def check(names: tuple[str, ...], speed: bool) -> None:
     for each in found if not options().json else ():
         tier = each.tier
         if not options().quiet:
-            read = f"; read at {_speed(tier.cold)} cold, {_speed(tier.warm)} warm" if tier.cold else ""
+            cold = "from memory" if tier.memory else f"{_speed(tier.cold)} cold"
+            read = f"; read at {_speed(tier.warm)} warm, {cold}" if tier.warm else ""
             say(f"{line(tier.name)}: {each.objects} as they should be, {size(each.bytes)}{read}")
         for fault in each.faults:
             say(f"! {fault.what}: {line(fault.path)}: {line(fault.words)}")
@@ -254,13 +256,23 @@ def demote(name: str, dry_run: bool) -> None:
 @click.argument("model", shell_complete=named("models"))
 @click.option("--to", required=True, callback=filled, shell_complete=TIER, help="the tier")
 @click.option("--no-wait", is_flag=True, help="do not wait for its end; `corral models moves` shows it")
+@click.option("--dry-run", is_flag=True, help="only tell where to, how much, and which versions go along")
 @with_options
-def move(model: str, to: str, no_wait: bool) -> None:
+def move(model: str, to: str, no_wait: bool, dry_run: bool) -> None:
     """Move a version to another tier: `corral models move chat@3 --to fast`.
 
     It is copied, read back and compared, and only then is the old copy removed; what runs keeps that until it
-    restarts. Ctrl+c cancels it and leaves everything as it was.
+    restarts. Versions that are made of the same bytes go along: they are named first, and asked about. Ctrl+c cancels
+    it and leaves everything as it was.
     """
+    plan = run(lambda client: client.tiers.move(model, to, move=False))
+    along = ", ".join(map(line, plan.touches))
+    if dry_run:
+        how = f"would go from {line(plan.from_tier)} to {line(plan.to_tier)}{_spilled(plan)}"
+        tell(plan, f"{size(plan.bytes_total)} of {line(plan.model)} {how}; with it: {along or 'nothing else'}")
+        return
+    if along:
+        ask(f"{line(plan.model)} moves to {line(plan.to_tier)}, and with it, being the same bytes: {along}. Go on?")
 
     async def work(client: Client) -> MoveJob:
         job = await client.tiers.move(model, to)
@@ -270,9 +282,13 @@ def move(model: str, to: str, no_wait: bool) -> None:
     if options().json:
         as_json(job)
     elif not options().quiet:
-        spilled = f" (there was no room on {line(job.asked)})" if job.asked != job.to_tier else ""
         how = "moved" if job.state == "done" else "is on its way:"
-        say(f"{how} {line(job.model)} from {line(job.from_tier)} to {line(job.to_tier)}{spilled}")
+        said = ", ".join(map(line, (job.model, *job.touches)))
+        say(f"{how} {said} from {line(job.from_tier)} to {line(job.to_tier)}{_spilled(job)}")
+
+
+def _spilled(job: MoveJob) -> str:
+    return f" ({line(job.asked)} has no room)" if job.asked != job.to_tier else ""
 
 
 async def _followed(client: Client, job: MoveJob) -> MoveJob:
@@ -302,18 +318,22 @@ async def _followed(client: Client, job: MoveJob) -> MoveJob:
 @click.option("--cancel", "id", callback=filled, help="end this one; the version stays where it was")
 @with_options
 def moves(id: str | None) -> None:
-    """Moves between tiers, on their way and lately ended."""
+    """Moves between tiers, on their way and ended since the daemon began, the oldest first.
+
+    What was moved before, `corral models history MODEL` tells.
+    """
     if id is not None:
         job = run(lambda client: client.tiers.cancel_move(id))
         tell(job, f"{line(job.model)}: {line(job.state)}")
         return
     listed(
-        run(lambda client: client.tiers.moves())[::-1], lambda job: job.id,
+        run(lambda client: client.tiers.moves()), lambda job: job.id,
         ("ID", "MODEL", "FROM", "TO", "STATE", "DONE", "BY", "STARTED", "WHY"),
         lambda job: (
             job.id, job.model, job.from_tier, job.to_tier, job.state, _done(job), job.by, age(job.started_at),
             job.error.what if job.error else job.why or "-",
         ),
+        empty="nothing was moved since the daemon began; what was before: corral models history MODEL",
     )  # fmt: skip
 
 
@@ -344,8 +364,13 @@ def _speed(rate: float | None) -> str:
     return f"{size(rate)}/s" if rate else "not measured"
 
 
+def _cold(tier: Tier) -> str:
+    """Past the page cache; what lies in memory is never read so."""
+    return "in memory" if tier.memory else _speed(tier.cold)
+
+
 def _seconds(seconds: float | None) -> str:
-    return "-" if seconds is None else f"{seconds:.1f} s" if seconds >= 0.1 else f"{seconds * 1000:.0f} ms"
+    return "-" if seconds is None else lasting(seconds)
 
 
 def _measured(load: LoadTime) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
 
+from core.amounts import size_said
 from core.catalog.files import SPLIT
 from core.catalog.sizing import human
 from core.errors import Invalid, NoRoom, NotFound
@@ -41,6 +42,11 @@ class Group(msgspec.Struct, frozen=True):
     @property
     def bytes(self) -> int:
         return sum(file.bytes for file in self.files)
+
+    @property
+    def fetched(self) -> int:
+        """Bytes that are not in the store yet."""
+        return sum(file.bytes for file in self.files if not file.stored)
 
 
 def group(files: Sequence[PullFile]) -> tuple[list[Group], list[str]]:
@@ -129,11 +135,12 @@ def shaped(shape: ModelShape, each: Group) -> ModelShape:
 
 
 async def choose(
-    groups: Sequence[Group], asked: Group | None, *, shape: ModelShape | None, ctx: int, plan: Planner, disk_bytes: int,
-    left_bytes: int,
+    groups: Sequence[Group], asked: Group | None, *, shape: ModelShape | None, ctx: int, plan: Planner,
+    room: tuple[int, str], left_bytes: int,
 ) -> tuple[tuple[PullChoice, ...], str]:  # fmt: skip
-    """Each against memory and disk, and a sentence on which is chosen and why, or why none."""
-    rows = [await _row(each, shape, ctx, plan, disk_bytes, left_bytes) for each in groups]
+    """Each against memory and `room` (what is left where new models land, and why none could), and a sentence on which
+    is chosen and why, or why none."""
+    rows = [await _row(each, shape, ctx, plan, room, left_bytes) for each in groups]
     fitting = [row for row in rows if row.fits and row.quantization not in FULL]
     if asked is not None:
         best = next((row for row in rows if row.quantization == asked.quantization), None)
@@ -154,7 +161,7 @@ async def choose(
 
 
 async def _row(
-    each: Group, shape: ModelShape | None, ctx: int, plan: Planner, disk_bytes: int, left_bytes: int
+    each: Group, shape: ModelShape | None, ctx: int, plan: Planner, room: tuple[int, str], left_bytes: int
 ) -> PullChoice:  # fmt: skip
     if shape is None:
         need = round(UNKNOWN_SHARE * each.bytes) + UNKNOWN_BYTES
@@ -163,10 +170,15 @@ async def _row(
         found = await plan(shaped(shape, each), ctx)
         need, fits = found.plan_bytes, found.fits
         why = found.reason.partition(":")[0]
-    if each.bytes > disk_bytes:
-        fits, why = False, f"its {human(each.bytes)} do not fit on the disk, where {human(disk_bytes)} are left"
+    if each.fetched and room[1]:
+        fits, why = False, f"where new models land nothing is taken now: {room[1]}"
+    elif each.fetched > room[0]:
+        left = f"{size_said(room[0])} are left"
+        fits, why = False, f"its {size_said(each.fetched)} do not fit where new models land: {left}"
     elif fits and each.quantization in FULL:
         why = "fits; no better than Q8_0 and slower: only by name"
+    if not each.fetched:
+        why += "; its bytes are stored already"
     return PullChoice(
         quantization=each.quantization, files=each.files, bytes=each.bytes, need_bytes=need, fits=fits, chosen=False,
         why=why,

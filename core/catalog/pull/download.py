@@ -18,23 +18,23 @@ import shutil
 import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
 from core import fulldisk
 from core.catalog import files
+from core.catalog.pull.refusals import TooOften, looks_like, pause, refused
 from core.catalog.pull.web import Answer, NotReached, Web
-from core.errors import BadModel, Failed, NeedsToken, NoRoom, NotFound
+from core.errors import BadModel, Failed, NoRoom, NotFound
 
 PAUSES_S = (0.5, 1, 2, 5, 10, 30, 60)
 """Between tries of which none brought a byte; the last one again and again."""
+BUSY_S = (5, 10, 30, 60)
+"""The same where the server says that it was asked too often, and not for how long."""
 GIVE_UP_S = 6 * 3600.0
 """Without a byte for so long, it is left to a person: a night's outage is not."""
 ANEW = 5
 """A file that begins anew more often is not to be had."""
-LONGEST_S = 300.0
-"""That a server may ask us to wait."""
 PIECE = 1 << 20
 """Written and hashed at once."""
 SYNC = 32 << 20
@@ -71,14 +71,15 @@ Wait = Callable[[float], Awaitable[object]]
 
 class Download:
     """One file into `folder`. `told` gets the bytes that are there, `said` sentences on what happened. `take` waits
-    until so many bytes are within the caps."""
+    until so many bytes are within the caps. With less than half of `spare()` bytes left on the disk
+    it ends."""
 
     def __init__(
         self, web: Web, asked: Asked, folder: Path, *, told: Callable[[int], None], said: Say,
-        take: Callable[[int], Awaitable[None]], wait: Wait = asyncio.sleep,
+        take: Callable[[int], Awaitable[None]], wait: Wait = asyncio.sleep, spare: Callable[[], int] = lambda: 0,
     ) -> None:  # fmt: skip
         self._web, self._asked, self._told, self._said, self._take, self._wait = web, asked, told, said, take, wait
-        self._path = folder / asked.name
+        self._path, self._spare = folder / asked.name, spare
         self._fd = -1
         self._digest = hashlib.sha256()
         self._done = self._synced = 0
@@ -92,7 +93,7 @@ class Download:
 
     async def run(self) -> tuple[int, str]:
         """The file's bytes and its SHA-256, when it is whole on the disk. Raises `NotReached` after the last pause,
-        `Changed`, `NeedsToken`, `BadModel`, `NoRoom`, `NotFound`, `Failed`; what is there then stays."""
+        `Changed`, `NeedsToken`, `Shut`, `BadModel`, `NoRoom`, `NotFound`, `Failed`; what is there then stays."""
         try:
             await asyncio.to_thread(self._open)
             await self._whole()
@@ -132,7 +133,8 @@ class Download:
                 tries, waited = 0, 0.0
             if error is None and not wait:
                 continue
-            wait = wait or PAUSES_S[min(tries, len(PAUSES_S) - 1)]
+            pauses = BUSY_S if isinstance(error, TooOften) else PAUSES_S
+            wait = wait or pauses[min(tries, len(pauses) - 1)]
             tries, waited = tries + 1, waited + wait
             if waited > GIVE_UP_S:
                 raise error or NotReached("the server puts us off again and again")
@@ -151,7 +153,7 @@ class Download:
                 headers["If-Range"] = self._kept.validator
         async with self._web.get(self._asked.url, headers) as answer:
             if answer.status in (408, 425, 429) or answer.status >= 500:
-                return _pause(answer, self._said)
+                return pause(answer, self._said)
             await self._head(answer)
             await self._body(answer)
         return 0.0
@@ -160,7 +162,7 @@ class Download:
         """What the server says of the file against what is known of it."""
         name = self._asked.name
         if answer.status in (401, 403):
-            raise refused(answer)
+            raise refused(answer, self._web, self._asked.url)
         if answer.status in (404, 410):
             raise NotFound(f"{answer.host} has no {name} any more", f"it answers {answer.status}")
         linked = answer.told.get("x-linked-etag", "").strip('"').lower()
@@ -291,7 +293,7 @@ class Download:
                 return
             self._sync()
             free = shutil.disk_usage(self._path.parent).free
-            if free < files.SPARE // 2:
+            if free < self._spare() // 2:
                 raise NoRoom(
                     "the disk is nearly full", f"{free >> 20} MiB are free",
                     "make room, then: corral models pulls resume",
@@ -352,38 +354,3 @@ def _validator(answer: Answer) -> str:
         return etag
     date = answer.header("Last-Modified").strip()
     return date if date.isprintable() and len(date) < 60 else ""
-
-
-def _pause(answer: Answer, said: Say) -> float:
-    """How long the server asks us to wait. Raises `NotReached` if it does not say."""
-    told = answer.header("Retry-After").strip()
-    if not re.fullmatch(r"\d{1,6}", told):
-        raise NotReached(f"{answer.host} answers {answer.status}")
-    seconds = min(LONGEST_S, max(0.1, float(told)))
-    said(f"{answer.host} answers {answer.status}: waiting {seconds:.0f} s")
-    return seconds
-
-
-def refused(answer: Answer) -> NeedsToken:
-    """What to say of an answer that wants a token, or another one."""
-    login = "log in (`hf auth login`, or HF_TOKEN), then say it again, or: corral models pulls resume"
-    if answer.told.get("x-error-code") == "GatedRepo" or answer.status == 403:
-        return NeedsToken(
-            f"{answer.host} does not let us in", "the repository is gated, or this token has no access to it",
-            f"accept the licence on its page with the token's account, {login}",
-        )  # fmt: skip
-    return NeedsToken(f"{answer.host} wants a token", f"it answers {answer.status}", login)
-
-
-def looks_like(data: bytes) -> str:
-    """What a file that is no GGUF begins as."""
-    head: Any = data[:64].lstrip().lower()
-    if head.startswith((b"<!doctype", b"<html", b"<?xml")):
-        return "it begins as a web page"
-    if data.startswith(b"PK\x03\x04"):
-        return "it begins as an archive, as PyTorch's pickles do: reading one runs whatever code it holds"
-    if data[:1] == b"\x80" and data[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
-        return "it begins as a pickle: reading one runs whatever code it holds"
-    if data.startswith(b"version https://git-lfs"):
-        return "it is a pointer to the file, and not the file"
-    return "it does not begin with GGUF"

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import msgspec
 
-from core.catalog import files
 from core.catalog.pull import choice, hub
 from core.catalog.pull.peek import Peek, peek
+from core.catalog.pull.shelf import Shelf
 from core.catalog.pull.source import HUB, Hub, Source, Web, parts_of
 from core.catalog.pull.web import Web as Net
 from core.catalog.pull.web import origin
 from core.catalog.shape import shape_of
-from core.errors import CorralError, Invalid, NeedsToken, NoRoom
-from core.nouns import ModelShape, PullFile, PullPlan
+from core.errors import CorralError, Invalid, NeedsToken
+from core.nouns import Actor, ModelShape, PullFile, PullPlan
 
 TOKEN_CHARACTERS = 4096
 
@@ -27,6 +25,7 @@ class Ask(msgspec.Struct, frozen=True):
     address."""
 
     source: Source
+    actor: Actor
     secret: str = ""
     endpoint: str = ""
     """Of the hub, as the caller's environment has it."""
@@ -69,14 +68,14 @@ def check_secret(secret: str) -> str:
 
 
 class Finder:
-    """`plan` tells of a shape and a context whether a replica fits now, `left` the memory that is left (bytes),
-    `promised` the bytes that other pulls will still take of the disk."""
+    """`plan` tells of a shape and a context whether a replica fits now, `left` the memory that is left, `room` what a
+    new model may take where it lands (bytes), and why it could not. `shelf` gives the store as a pull sees it."""
 
     def __init__(
-        self, folder: Path, plan: choice.Planner, left: Callable[[], Awaitable[int]], promised: Callable[[], int],
-        environ: Mapping[str, str],
+        self, plan: choice.Planner, left: Callable[[], Awaitable[int]], room: Callable[[], Awaitable[tuple[int, str]]],
+        shelf: Callable[[Actor, bool], Shelf], environ: Mapping[str, str],
     ) -> None:  # fmt: skip
-        self._folder, self._plan, self._left, self._promised, self._environ = folder, plan, left, promised, environ
+        self._plan, self._left, self._room, self._shelf, self._environ = plan, left, room, shelf, environ
 
     def net(self, ask: Ask, where: Place, *, private: bool) -> Net:
         """The way to the network of one pull."""
@@ -91,23 +90,12 @@ class Finder:
         """What the source has. Raises what the network and the hub say."""
         if isinstance(ask.source, Hub):
             return await self._hub(ask, ask.source, where, net)
-        return await self._web(ask, ask.source, net)
+        return await self._web(ask, ask.source, where, net)
 
-    def disk(self) -> int:
-        """Bytes that a pull may still take."""
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return max(0, shutil.disk_usage(self._folder).free - files.SPARE - self._promised())
-
-    def check_room(self, need: int) -> None:
-        """Raises `NoRoom`."""
-        left = self.disk()
-        if need > left:
-            raise NoRoom(
-                "there is no room for the model",
-                f"it has {need >> 20} MiB and {left >> 20} MiB are left on the disk, beside {files.SPARE >> 20} MiB"
-                f" that are kept and {self._promised() >> 20} MiB for other pulls",
-                "remove a model (corral models rm), cancel a pull, or make room on the disk",
-            )
+    def shelf(self, ask: Ask, where: Place, *, gated: bool) -> Shelf:
+        """What is in the store already of what a source has; of what is `gated` that is to be seen otherwise."""
+        public = isinstance(ask.source, Hub) and not gated and (where.trusted or where.endpoint == HUB)
+        return self._shelf(ask.actor, public)
 
     async def _hub(self, ask: Ask, source: Hub, where: Place, net: Net) -> Found:
         listing = await hub.ask(source, where.endpoint, ask.secret, net, self._environ)
@@ -115,16 +103,18 @@ class Finder:
         asked = choice.wanted(groups, source.quant, source.path, f"hf:{source.repo}")
         shape, note = await self._shape(groups, listing, net)
         notes += [note] if note else []
-        left, disk = await self._left(), self.disk()
+        shelf = self.shelf(ask, where, gated=listing.gated or listing.private)
+        groups = [choice.Group(each.quantization, await shelf.marked(each.files)) for each in groups]
+        left, room = await self._left(), await self._room()
         choices, why = await choice.choose(
-            groups, asked, shape=shape, ctx=ask.ctx, plan=self._plan, disk_bytes=disk, left_bytes=left
+            groups, asked, shape=shape, ctx=ask.ctx, plan=self._plan, room=room, left_bytes=left
         )
         if not choices:
             why, notes = "it has no GGUF model", [*notes, listing.others()]
         found = PullPlan(
             source=str(source), revision=listing.revision, licence=listing.licence, gated=listing.gated,
             architecture=shape.arch if shape else listing.architecture, params=listing.params,
-            ctx=await self._ctx(shape, ask.ctx), left_bytes=left, disk_bytes=disk, choices=choices, why=why,
+            ctx=await self._ctx(shape, ask.ctx), left_bytes=left, disk_bytes=room[0], choices=choices, why=why,
             notes=tuple(notes), projectors=choice.projectors(listing.models),
         )  # fmt: skip
         urls = {each.name: each.url for each in listing.files if each.name.endswith(".gguf")}
@@ -148,7 +138,7 @@ class Finder:
     async def _ctx(self, shape: ModelShape | None, ctx: int) -> int:
         return (await self._plan(shape, ctx)).ctx_per_slot if shape is not None else 0
 
-    async def _web(self, ask: Ask, source: Web, net: Net) -> Found:
+    async def _web(self, ask: Ask, source: Web, where: Place, net: Net) -> Found:
         """One file, or all parts of a split model."""
         parts = parts_of(source)
         query = f"?{ask.secret}" if source.query else ""
@@ -161,16 +151,17 @@ class Finder:
                 note = "" if shape else "its header could not be read yet: its memory is estimated from its size"
             told.append(PullFile(name=part.name, bytes=seen.bytes, sha256=ask.sha256 if len(parts) == 1 else ""))
         base = parts[0].name.removesuffix(".gguf")
-        only = choice.Group((shape.quantization if shape else "") or choice.label(base) or base, tuple(told))
-        left, disk = await self._left(), self.disk()
+        files = await self.shelf(ask, where, gated=True).marked(told)
+        only = choice.Group((shape.quantization if shape else "") or choice.label(base) or base, files)
+        left, room = await self._left(), await self._room()
         choices, why = await choice.choose(
-            [only], only, shape=shape, ctx=ask.ctx, plan=self._plan, disk_bytes=disk, left_bytes=left
+            [only], only, shape=shape, ctx=ask.ctx, plan=self._plan, room=room, left_bytes=left
         )
         unsure = [] if ask.sha256 else ["nobody vouches for this file: no hash is known before it is here (--sha256)"]
         found = PullPlan(
             source=str(source), revision="", licence="", gated=False, architecture=shape.arch if shape else "",
             params=shape.n_params if shape else 0, ctx=await self._ctx(shape, ask.ctx), left_bytes=left,
-            disk_bytes=disk, choices=choices, why=why, notes=tuple(filter(None, [note, *unsure])),
+            disk_bytes=room[0], choices=choices, why=why, notes=tuple(filter(None, [note, *unsure])),
         )  # fmt: skip
         return Found(found, {part.name: part.url for part in parts}, "", source.query)
 

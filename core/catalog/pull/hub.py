@@ -171,7 +171,8 @@ def _error(fault: _Fault, source: Hub, endpoint: str, told: bool) -> Exception:
         return NeedsToken(f"{host} does not say what hf:{source.repo} has", why, login)
     wait = f" after {fault.wait} s" if fault.wait else ""
     if fault.status == 429:
-        return NotReached(f"{host} has been asked too often", "it answers 429", f"ask again{wait}")
+        why = "it answers 429" + ("" if wait else " and does not say for how long")
+        return NotReached(f"{host} has been asked too often", why, f"ask again{wait or ' in some minutes'}")
     if fault.status >= 500:
         return NotReached(f"{host} cannot answer now", f"it answers {fault.status}", f"ask again{wait}")
     return Failed(f"{host} does not say what hf:{source.repo} has", f"it answers {fault.status}")

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from core.catalog import files
-from core.catalog.pull.download import looks_like, refused
+from core.catalog.pull.refusals import TooOften, looks_like, refused, wait_of
 from core.catalog.pull.web import Answer, NotReached, Web
 from core.errors import BadModel, CorralError, Failed, NotFound
 
@@ -31,11 +31,11 @@ class Peek(msgspec.Struct, frozen=True):
 
 
 async def peek(web: Web, url: str, name: str, *, header: bool = True) -> Peek:
-    """Ask for the beginning of a file; without `header` for its length alone. Raises `NeedsToken`, `NotFound`,
+    """Ask for the beginning of a file; without `header` for its length alone. Raises `NeedsToken`, `Shut`, `NotFound`,
     `BadModel` for what is no GGUF, `NotReached`, `Failed`."""
     tries = TRIES if header else NO_HEADER
     async with web.get(url, {"Range": f"bytes=0-{tries[-1] - 1}"}) as answer:
-        total = _total(answer, name)
+        total = _total(answer, name, web, url)
         data = bytearray()
         for until in tries:
             while len(data) < min(until, total):
@@ -53,15 +53,17 @@ async def peek(web: Web, url: str, name: str, *, header: bool = True) -> Peek:
     return Peek(total, None)
 
 
-def _total(answer: Answer, name: str) -> int:
+def _total(answer: Answer, name: str, web: Web, url: str) -> int:
     if answer.status in (401, 403):
-        raise refused(answer)
+        raise refused(answer, web, url)
     if answer.status in (404, 410):
         raise NotFound(f"{answer.host} has no {name}", f"it answers {answer.status}", "look at the address")
     if answer.status == 429 or answer.status >= 500:
-        wait = answer.header("Retry-After")
-        todo = f"ask again after {wait} s" if re.fullmatch(r"\d{1,5}", wait) else "ask again later"
-        raise NotReached(f"{answer.host} cannot give {name} now", f"it answers {answer.status}", todo)
+        wait = wait_of(answer)
+        todo = f"ask again after {wait:.0f} s" if wait is not None else "ask again in some minutes"
+        told = TooOften(answer.host) if answer.status == 429 and wait is None else None
+        what = f"{answer.host} cannot give {name} now"
+        raise NotReached(told.what if told else what, told.why if told else f"it answers {answer.status}", todo)
     if answer.status not in (200, 206):
         raise Failed(f"{answer.host} does not give {name}", f"it answers {answer.status}")
     said = TOTAL.fullmatch(answer.header("Content-Range").strip())

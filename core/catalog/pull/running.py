@@ -8,22 +8,24 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import shutil
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 
 import msgspec
 
 from core.access import Effect, Gate
 from core.catalog.pull import rows
 from core.catalog.pull.find import Ask, Finder, Place
-from core.catalog.pull.folder import here, tidy
+from core.catalog.pull.ground import Ground
 from core.catalog.pull.pace import Cap
+from core.catalog.pull.refusals import Shut
 from core.catalog.pull.rows import Row, replaced
+from core.catalog.pull.shelf import Shelf
 from core.catalog.pull.storing import stored, there
 from core.catalog.pull.web import NotReached
 from core.catalog.pull.work import Work
 from core.catalog.service import Catalog
+from core.catalog.taking import Vanished
+from core.catalog.tiers import Away, Reservation
 from core.errors import CorralError, Failed, NeedsToken, NoRoom, NotFound, StoreError, TimedOut
 from core.events import Bus
 from core.nouns import PULL_ENDED, Model, Pull
@@ -32,6 +34,8 @@ from core.store import Store
 
 log = logging.getLogger(__name__)
 RUNNING = ("pulling", "storing")
+TRIES = 3
+"""Of what is taken from the store, where somebody removes it meanwhile."""
 ENDS_S = 30.0
 """What runs of a pull may take to end."""
 
@@ -40,11 +44,12 @@ class Running:
     """All pulls there are, by id. Only `Pulls` makes one."""
 
     def __init__(
-        self, store: Store, gate: Gate, catalog: Catalog, folder: Path, bus: Bus, settings: Callable[[], PullTable],
-        finder: Finder, *, clock: Callable[[], float], wait: Callable[[float], Awaitable[object]],
+        self, store: Store, gate: Gate, catalog: Catalog, bus: Bus, settings: Callable[[], PullTable], finder: Finder,
+        *, clock: Callable[[], float], wait: Callable[[float], Awaitable[object]],
     ) -> None:  # fmt: skip
         self._store, self._gate, self._catalog, self._bus, self._settings = store, gate, catalog, bus, settings
-        self._folder, self._finder, self._clock, self._wait = folder, finder, clock, wait
+        self._finder, self._clock, self._wait = finder, clock, wait
+        self.ground = Ground(catalog.tiers, catalog.objects)
         self._cap = Cap(lambda: settings().rate_bytes)
         self.rows: dict[str, Row] = {}
         self.secrets: dict[str, str] = {}
@@ -64,10 +69,9 @@ class Running:
                                 error=told.body() if told else None)  # fmt: skip
                 row = msgspec.structs.replace(row, begun=state == "pulling" or row.begun)
             if row.pull.state not in PULL_ENDED:
-                row = replaced(row, bytes_done=await asyncio.to_thread(here, self._folder / row.pull.id))
+                row = await self.ground.again(row)
             self.rows[row.pull.id] = row
-        wanted = {id for id, row in self.rows.items() if row.pull.state not in PULL_ENDED}
-        await asyncio.to_thread(tidy, self._folder, wanted)
+        await self.ground.tidy(self.rows)
         self.schedule()
 
     async def close(self) -> None:
@@ -115,7 +119,8 @@ class Running:
                 "done",
                 after={"sha256": model.sha256, "revision": self.row(id).pull.revision, "source": pull.source},
             )
-            await self._over(id, "done", model=model, bytes_done=self.row(id).pull.bytes_total)
+            done = self.row(id).pull.bytes_total
+            await self._over(id, "done", model=model, bytes_done=done, tier=model.tier)
         except asyncio.CancelledError:
             why = self._ending.pop(id, "the daemon ends")
             if effect is not None:
@@ -130,25 +135,49 @@ class Running:
 
     async def _pulled(self, row: Row) -> Model:
         """Fetch what is missing, and hand the whole to the catalog."""
-        id, secret = row.pull.id, self.secrets.get(row.pull.id, "")
         self._gate.require(row.actor, "models.import", f"model:{row.pull.name}")  # rights may have changed since
+        ask, where = Ask(row.source, row.actor, self.secrets.get(row.pull.id, "")), Place(row.endpoint, row.trusted)
+        shelf = self._finder.shelf(ask, where, gated=row.secret)
+        for _ in range(TRIES):
+            row = replaced(row, files=await shelf.marked(row.pull.files))
+            space = await self.ground.space(row)
+            if space is not None:
+                row = await self._fetched(replaced(row, tier=space.tier), ask, where, shelf, space)
+            done = sum(file.bytes for file in row.pull.files)
+            row = replaced(row, state="storing", bytes_done=done, rate=0.0, left_s=None, error=None)
+            await self.keep(row)
+            try:
+                places = await shelf.places(row.pull.files)
+                return await stored(self._catalog, row, self.ground.place(row.pull), space, places)
+            except Vanished:
+                row = self.row(row.pull.id)
+        raise Failed("what was stored already is removed again and again", todo="say it again")
+
+    async def put(self, row: Row) -> None:
+        """A pull begins; without its row its room is given back."""
+        try:
+            await self._store.transact(lambda db: rows.put(db, row))
+        except BaseException:
+            await self.ground.clear(row.pull)
+            raise
+        self.show(row)
+
+    async def _fetched(self, row: Row, ask: Ask, where: Place, shelf: Shelf, space: Reservation) -> Row:
+        """The row when all files are here."""
+        id = row.pull.id
         private = self._gate.may(row.actor, "models.pull-private", f"model:{row.pull.name}")
-        net = self._finder.net(Ask(row.source, secret), Place(row.endpoint, row.trusted), private=private)
+        net = self._finder.net(ask, where, private=private)
         row = replaced(row, state="pulling", error=None)
         await self.keep(row)
         work = Work(
-            row, secret, self._folder / id, self._finder, net, self._cap, Cap(lambda: self.row(id).pull.limit),
-            put=self._keep_run, tell=self._progress, wait=self._wait,
+            row, ask.secret, self.ground.room(row.pull, space), self._finder, shelf, net, self._cap,
+            Cap(lambda: self.row(id).pull.limit), put=self._keep_run, tell=self._progress, wait=self._wait,
         )  # fmt: skip
         try:
             got = await work.run()
         finally:
             await net.close()
-        row = msgspec.structs.replace(work.row, begun=False)  # all is here: no more to ask
-        done = sum(file.bytes for file in got)
-        row = replaced(row, state="storing", files=tuple(got), bytes_done=done, rate=0.0, left_s=None)
-        await self.keep(row)
-        return await stored(self._catalog, row, self._folder / id)
+        return replaced(msgspec.structs.replace(work.row, begun=False), files=tuple(got))  # all is here: no more to ask
 
     async def _broke(self, id: str, effect: Effect | None, error: Exception) -> None:
         told = error if isinstance(error, CorralError) else Failed("the pull failed", type(error).__name__)
@@ -163,7 +192,7 @@ class Running:
                 self.secrets.pop(id, None)
                 row = msgspec.structs.replace(self.row(id), secret=True)
                 await self.keep(replaced(row, state="needs token", error=told.body(), rate=0.0, left_s=None))
-            elif isinstance(error, NotReached | NoRoom | StoreError):
+            elif isinstance(error, NotReached | Shut | NoRoom | Away | StoreError):
                 await self.keep(rests)
             else:
                 await self._over(id, "failed", error=told.body())
@@ -186,7 +215,7 @@ class Running:
         """Show what is committed; of one that is over, when nothing of it is left."""
         if row.pull.state in PULL_ENDED:
             self.secrets.pop(row.pull.id, None)
-            await asyncio.to_thread(shutil.rmtree, self._folder / row.pull.id, True)
+            await self.ground.clear(row.pull)
         self.show(row)
 
     def show(self, row: Row) -> None:
@@ -200,11 +229,6 @@ class Running:
         row = self.rows[pull.id]
         limited = msgspec.structs.replace(pull, limit=row.pull.limit)  # it may have been changed meanwhile
         self.show(msgspec.structs.replace(row, pull=limited))
-
-    def promised(self) -> int:
-        """Bytes that the pulls under way will still take of the disk."""
-        live = (row.pull for row in self.rows.values() if row.pull.state not in (*PULL_ENDED, "storing"))
-        return sum(max(0, pull.bytes_total - pull.bytes_done) for pull in live)
 
     def row(self, id: str) -> Row:
         if id not in self.rows:

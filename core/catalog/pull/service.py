@@ -21,6 +21,7 @@ from core.catalog.pull import choice, rows
 from core.catalog.pull.find import Ask, Finder, Found, Place, check_secret, place
 from core.catalog.pull.rows import Row, replaced
 from core.catalog.pull.running import RUNNING, Running
+from core.catalog.pull.shelf import Shelf
 from core.catalog.pull.source import Hub, parse
 from core.catalog.pull.storing import name_of
 from core.catalog.references import check_name
@@ -46,9 +47,12 @@ class Pulls:
         environ: Mapping[str, str] = os.environ, wait: Callable[[float], Awaitable[object]] = asyncio.sleep,
     ) -> None:  # fmt: skip
         self._store, self._gate, self._settings, self._clock = store, gate, settings, clock
-        folder = paths.models / "pulls"
-        self._finder = Finder(folder, plan, left, lambda: self._running.promised(), environ)
-        self._running = Running(store, gate, catalog, folder, bus, settings, self._finder, clock=clock, wait=wait)
+
+        def shelf(actor: Actor, public: bool) -> Shelf:
+            return Shelf(store, gate, catalog.objects, actor, public=public)
+
+        self._finder = Finder(plan, left, catalog.tiers.room, shelf, environ)
+        self._running = Running(store, gate, catalog, bus, settings, self._finder, clock=clock, wait=wait)
         self._admitting = asyncio.Lock()
 
     async def start(self) -> None:
@@ -96,19 +100,22 @@ class Pulls:
                 chosen, files=(*chosen.files, beside), bytes=chosen.bytes + beside.bytes
             )  # fmt: skip
         named = name or name_of(ask.source)
+        shelf = self._finder.shelf(ask, where, gated=found.gated)
         async with self._admitting:
             await self._admit(actor, request, named, str(ask.source), chosen, options)
+            files, id = await shelf.marked(chosen.files), secrets.token_hex(4)
+            tier, notes = await self._running.ground.find(id, named, files)
             pull = Pull(
-                id=secrets.token_hex(4), name=named, source=str(ask.source), state="waiting", owner=actor.name,
-                started_at=self._clock(), files=chosen.files, bytes_total=chosen.bytes,
-                quantization=chosen.quantization, revision=found.plan.revision, licence=found.plan.licence, limit=limit,
+                id=id, name=named, source=str(ask.source), state="waiting", owner=actor.name, started_at=self._clock(),
+                files=files, bytes_total=chosen.bytes, quantization=chosen.quantization,
+                revision=found.plan.revision, licence=found.plan.licence, limit=limit, tier=tier,
+                notes=(*notes, *await shelf.why_not(files)),
             )  # fmt: skip
             urls = {file.name: found.urls[file.name] for file in chosen.files}
             row = Row(pull, actor, request, ask.source, urls, where.endpoint, where.trusted, found.gated, options)
             if ask.secret:
                 self._running.secrets[pull.id] = ask.secret
-            await self._store.transact(lambda db: rows.put(db, row))
-            self._running.show(row)
+            await self._running.put(row)
         self._running.schedule()
         return self.get(pull.id)
 
@@ -159,7 +166,8 @@ class Pulls:
         self, actor: Actor, request: str, text: str, name: str | None, secret: str, endpoint: str, ctx: int, sha256: str
     ) -> tuple[Ask, Found, Place]:
         source, query = parse(text)
-        ask = Ask(source, check_secret(secret) if isinstance(source, Hub) else query, endpoint, ctx, sha256)
+        given = check_secret(secret) if isinstance(source, Hub) else query
+        ask = Ask(source, actor, given, endpoint, ctx, sha256)
         where = place(endpoint if isinstance(source, Hub) else "", self._settings().hub)
         subject = f"model:{name or name_of(source)}"
         await self._required(actor, request, "models.import", subject)
@@ -176,7 +184,7 @@ class Pulls:
     async def _admit(
         self, actor: Actor, request: str, name: str, source: str, chosen: PullChoice, options: ImportOptions
     ) -> None:  # fmt: skip
-        """Raises `Conflict`, `NoRoom`, `Invalid`, `NotAllowed`."""
+        """Raises `Conflict`, `Invalid`, `NotAllowed`."""
         check_name(name)
         check_options(options)
         await self._required(actor, request, "models.import", f"model:{name}")
@@ -192,7 +200,6 @@ class Pulls:
             )  # fmt: skip
         if len(under_way) >= UNDER_WAY:
             raise Conflict("too many pulls are under way", f"{UNDER_WAY} at most", "cancel some, or wait")
-        self._finder.check_room(chosen.bytes)
 
     async def _required(self, actor: Actor, request: str, permission: str, subject: str) -> None:
         try:

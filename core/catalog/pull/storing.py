@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 from core.catalog.imports import name_from
@@ -12,22 +13,30 @@ from core.catalog.pull.source import Hub, Source
 from core.catalog.service import Catalog
 from core.catalog.tables import object_of
 from core.catalog.taking import Source as Files
+from core.catalog.taking import Stored, Vanished
+from core.catalog.tiers import Reservation
 from core.errors import Failed, from_body
 from core.nouns import Model, ModelFile, Pull
 
 
-async def stored(catalog: Catalog, row: Row, folder: Path) -> Model:
-    """The version that the complete files in `folder` become, by an import, which checks all that any is checked for.
-    Cancelled, it leaves nothing. Raises why it failed."""
+async def stored(
+    catalog: Catalog, row: Row, folder: Path, space: Reservation | None, places: Mapping[str, Stored]
+) -> Model:
+    """The version that the complete files in `folder` become, and those that lie in the store (`places`), by an import,
+    which checks all that any is checked for. Cancelled, it leaves nothing. Raises why it failed; `Vanished` where what
+    lay in the store does no more."""
+    if any(file.stored and file.name.rpartition("/")[2] not in places for file in row.pull.files):
+        raise Vanished
     own = [
         ModelFile(name=file.name, bytes=file.bytes, sha256=file.sha256) for file in row.pull.files if not file.kind
     ]  # fmt: skip
     beside = [folder / file.name.rpartition("/")[2] for file in row.pull.files if file.kind == "projector"]
     files = Files(
         folder / own[0].name.rpartition("/")[2], origin_of(row.pull), object_of(own), own=True,
-        projector=beside[0] if beside else None, licence=row.pull.licence,
+        projector=beside[0] if beside else None, licence=row.pull.licence, stored=places,
+        parts=tuple(file.name.rpartition("/")[2] for file in own),
     )  # fmt: skip
-    job = await catalog.imports.start(row.actor, row.request, files, row.pull.name, row.options)
+    job = await catalog.imports.start(row.actor, row.request, files, row.pull.name, row.options, space=space)
     try:
         done = await catalog.imports.ended(job.id)
     except asyncio.CancelledError:
@@ -38,6 +47,8 @@ async def stored(catalog: Catalog, row: Row, folder: Path) -> Model:
             raise
         task.uncancel()  # it came too late: the model is there
     if done.model is None:
+        if done.error is not None and done.error.code == Vanished.code:
+            raise Vanished
         raise from_body(done.error) if done.error is not None else Failed(f"the import was {done.state}")
     return done.model
 

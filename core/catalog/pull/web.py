@@ -71,6 +71,8 @@ class Web:
         environ: Mapping[str, str] | None = None, look: Look = look_up, ssl: Any = True,
     ) -> None:  # fmt: skip
         self._private, self._token, self._origin, self._look = private, token, origin, look
+        self.hub = bool(origin)
+        self.says_token = bool(token)
         self._ssl = ssl
         self._proxies = _proxies(environ or {})
         self._trusted = {*trusted, *(urlsplit(proxy).hostname or "" for proxy in self._proxies.values())}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
@@ -13,6 +14,7 @@ from core.catalog.pull.download import Asked, Changed, Download, beside
 from core.catalog.pull.find import Ask, Finder, Place
 from core.catalog.pull.pace import Cap, Rate
 from core.catalog.pull.rows import Row
+from core.catalog.pull.shelf import Shelf
 from core.catalog.pull.source import Hub
 from core.catalog.pull.web import NotReached, Web
 from core.errors import Failed
@@ -29,15 +31,25 @@ NOTES = 8
 Put = Callable[[Row], Awaitable[None]]
 
 
+class Room(NamedTuple):
+    """Where a pull's bytes come to lie, and what is promised to them. `wrote` says how many lie there, `resize` has so
+    many promised from now on and raises `NoRoom`, `Away`. `spare` tells the bytes that are kept free on that disk."""
+
+    folder: Path
+    wrote: Callable[[int], None]
+    resize: Callable[[int], Awaitable[None]]
+    spare: Callable[[], int]
+
+
 class Work:
     """One run of a pull. `put` keeps a row, `tell` tells of its progress alone."""
 
     def __init__(
-        self, row: Row, secret: str, folder: Path, finder: Finder, net: Web, *caps: Cap, put: Put,
+        self, row: Row, secret: str, room: Room, finder: Finder, shelf: Shelf, net: Web, *caps: Cap, put: Put,
         tell: Callable[[Pull], None], wait: Callable[[float], Awaitable[object]] = asyncio.sleep,
     ) -> None:  # fmt: skip
-        self.row, self._secret, self._folder, self._finder, self._net = row, secret, folder, finder, net
-        self._put, self._tell, self._wait = put, tell, wait
+        self.row, self._secret, self._room, self._finder, self._net = row, secret, room, finder, net
+        self._shelf, self._put, self._tell, self._wait = shelf, put, tell, wait
         self._caps, self._rate = caps, Rate()
         self._now = self._done = 0
         """The file that comes, and its bytes that are there."""
@@ -60,18 +72,22 @@ class Work:
             await asyncio.gather(ticker, return_exceptions=True)
 
     async def _files(self) -> list[PullFile]:
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._room.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         query = f"?{self._secret}" if self.row.secret and not isinstance(self.row.source, Hub) else ""
         got = []
         for n, file in enumerate(self.row.pull.files):
             self._now, self._done = n, 0
+            if file.stored:
+                got.append(msgspec.structs.replace(file, done=file.bytes))
+                continue
             asked = Asked(
                 url=self.row.urls[file.name] + query, name=file.name.rpartition("/")[2], bytes=file.bytes,
                 sha256=file.sha256,
             )  # fmt: skip
             download = Download(
-                self._net, asked, self._folder, told=self._came, said=self._said, take=self._take, wait=self._wait
-            )
+                self._net, asked, self._room.folder, told=self._came, said=self._said, take=self._take,
+                wait=self._wait, spare=self._room.spare,
+            )  # fmt: skip
             size, sha256 = await download.run()
             got.append(msgspec.structs.replace(file, bytes=size, sha256=sha256, done=size))
         return got
@@ -86,7 +102,8 @@ class Work:
         """Ask anew what the source has. Files that are others by now begin anew, and it is said. While the network is
         away this waits."""
         row, tries = self.row, 0
-        ask = Ask(row.source, self._secret, sha256=row.pull.files[0].sha256 if len(row.pull.files) == 1 else "")
+        known = row.pull.files[0].sha256 if len(row.pull.files) == 1 else ""
+        ask = Ask(row.source, row.actor, self._secret, sha256=known)
         while True:
             try:
                 found = await self._finder.find(ask, Place(row.endpoint, row.trusted), self._net)
@@ -104,18 +121,18 @@ class Work:
             same = groups[0]
         assert same is not None
         beside = [choice.projector(found.plan.projectors, file.name) for file in row.pull.files if file.kind]
-        files = (*same.files, *beside)
+        files = await self._shelf.marked((*same.files, *beside))
         before = {file.name: (file.bytes, file.sha256) for file in row.pull.files}
         other = [file.name for file in files if before.get(file.name) != (file.bytes, file.sha256)]
         if other:
             self._said(f"{', '.join(other[:3])}: changed on the server, so that it begins anew")
             self._forget(before.keys() - ({file.name for file in files} - set(other)))
-            more = sum(file.bytes for file in files) - (row.pull.bytes_total - row.pull.bytes_done)
-            self._finder.check_room(max(0, more))
+            self._room.wrote(0)
         elif changed:
             raise Failed(
                 f"{row.pull.source} contradicts itself", "what it says of a file is not what it sends", "try it later"
             )
+        await self._room.resize(sum(file.bytes for file in files if not file.stored))
         await self._change(
             urls={file.name: found.urls[file.name] for file in files},
             pull=msgspec.structs.replace(
@@ -127,7 +144,7 @@ class Work:
     def _forget(self, names: Iterable[str]) -> None:
         """Drop what no file is any more."""
         for name in names:
-            path = self._folder / name.rpartition("/")[2]
+            path = self._room.folder / name.rpartition("/")[2]
             beside(path).unlink(missing_ok=True)
             path.unlink(missing_ok=True)
 
@@ -136,11 +153,14 @@ class Work:
     def _came(self, done: int) -> None:
         """So many bytes of the file that comes are there. It may be called in a thread."""
         self._done = done
+        self._room.wrote(done + sum(file.bytes for file in self.row.pull.files[: self._now] if not file.stored))
 
     def _pull(self) -> Pull:
         pull = self.row.pull
         files = [
-            msgspec.structs.replace(file, done=file.bytes if n < self._now else self._done if n == self._now else 0)
+            msgspec.structs.replace(
+                file, done=file.bytes if n < self._now or file.stored else self._done if n == self._now else 0
+            )
             for n, file in enumerate(pull.files)
         ]
         done = sum(file.done for file in files)

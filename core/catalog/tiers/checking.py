@@ -34,15 +34,25 @@ def check(
             folder.check(path, (), engines)
         except Invalid as error:
             faults.append(_fault("owner", path, str(error)))
+        if engines and (why := folder.unreadable(path / folder.MARKER, engines)):
+            faults.append(_fault("engines", path, f"engines cannot read what lies there: {why}"))
     if tier.capacity and tier.stored_bytes + tier.reserved_bytes + tier.aside_bytes > tier.capacity:
         faults.append(_fault("full", path, "it holds more than its capacity"))
     good = size = 0
+    bad: set[str] = set()
     for sha256, expected in sorted(sizes.items()):
         place = objects.place(sha256, tier.name)
         wrong = list(_wrong(place, expected, parts.get(sha256)))
         faults += wrong
-        if not wrong:
+        if wrong:
+            bad.add(sha256)
+        else:
             good, size = good + 1, size + expected
+    first = next((objects.place(sha256, tier.name) for sha256 in sorted(sizes) if sha256 not in bad), None)
+    if engines and first is not None:  # of one object: all are put there in the same way
+        file = min(first.iterdir(), default=first) if first.is_dir() else first
+        if why := folder.unreadable(file, engines):
+            faults.append(_fault("engines", file, f"engines cannot read it: {why}"))
     others = kept(memory, database)
     for each in sorted(lying(path)):
         if each.name not in sizes:
@@ -50,10 +60,10 @@ def check(
                 "another database's" if each.name in others else "no version is made of it, or it lies elsewhere too"
             )
             faults.append(_fault("stray", each, words))
-    incoming = path / "incoming"
-    for each in sorted(incoming.iterdir()) if incoming.is_dir() else ():
-        if each.name.partition(".")[0] not in live:
-            faults.append(_fault("stray", each, "the rest of something that broke off"))
+    for below in (path / "incoming", path / "pulls"):
+        for each in sorted(below.iterdir()) if below.is_dir() else ():
+            if each.name.partition(".")[0] not in live:
+                faults.append(_fault("stray", each, "the rest of something that broke off"))
     return TierChecked(tier=tier, faults=tuple(faults), objects=good, bytes=size)
 
 

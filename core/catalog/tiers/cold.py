@@ -12,12 +12,25 @@ from pathlib import Path
 CHUNK = 4 << 20
 WINDOW = 1 << 30
 """Bytes of a file that are looked at together for what of them is in memory."""
+MEMORY = (0x01021994, 0x858458F6)
+"""What the kernel calls tmpfs and ramfs (linux/magic.h)."""
+STATFS_BYTES = 256
+"""Room for `struct statfs`, whose first field is the type."""
 _PROT_READ, _MAP_SHARED = 1, 1
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.mmap.restype = ctypes.c_void_p
 _libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
 _libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
 _libc.mincore.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p]
+
+
+def in_memory(path: Path) -> bool:
+    """Whether the file system there is memory itself: nothing in it lies past the page cache. Newer kernels give its
+    files O_DIRECT all the same. Raises OSError."""
+    told = ctypes.create_string_buffer(STATFS_BYTES)
+    if _libc.statfs(os.fsencode(path), told) != 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), str(path))
+    return ctypes.c_long.from_buffer(told).value & 0xFFFFFFFF in MEMORY
 
 
 def open_cold(path: Path) -> tuple[int, bool]:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 import os
 import stat
+import subprocess
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -20,6 +22,19 @@ MEMORY = "objects.json"
 """What a sweep has left alone in it."""
 LARGEST = 4096
 """Bytes of a marker."""
+TRY_S = 10.0
+_TRY = """
+import os, sys
+file, uid, gid = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+try:
+    os.setgroups([])
+    os.setresgid(gid, gid, gid)
+    os.setresuid(uid, uid, uid)
+    os.read(os.open(file, os.O_RDONLY), 1)
+except OSError as error:
+    sys.exit(error.strerror)
+"""
+"""It gives up root once it runs, as a keeper does: whether that account may read the interpreter is not asked."""
 
 
 class Marked(NamedTuple):
@@ -75,6 +90,23 @@ def _passes(found: os.stat_result, uid: int, gid: int) -> bool:
     return bool(found.st_mode & (stat.S_IXGRP if found.st_gid == gid else stat.S_IXOTH))
 
 
+def unreadable(file: Path, engines: tuple[int, int]) -> str:
+    """In a thread: why the engines' account cannot read a file, tried as that account; "" if it can. Modes are not all:
+    a mount may be one user's own, and a file server may let in whom it likes."""
+    uid, gid = engines
+    try:
+        done = subprocess.run(
+            [sys.executable, "-I", "-S", "-c", _TRY, str(file), str(uid), str(gid)], cwd="/", env={}, timeout=TRY_S,
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, errors="replace",
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        return f"uid {uid} has not read it within {TRY_S:.0f} s"
+    except (OSError, subprocess.SubprocessError) as error:
+        return f"it could not be tried as uid {uid}: {error}"
+    said = done.stderr.strip().splitlines() or ["it cannot be read"]
+    return "" if done.returncode == 0 else f"uid {uid}: {said[-1][:200]}"
+
+
 def marked(path: Path) -> Marked | None:
     """What the marker there says; None without one. Raises OSError, and ValueError for one that is broken."""
     try:
@@ -90,8 +122,9 @@ def marked(path: Path) -> Marked | None:
     return Marked(found["id"], found["name"], found["database"])
 
 
-def mark(path: Path, new: Marked, *, take_over: bool) -> None:
-    """Make the folder a tier. Raises `Conflict` for one of another database, unless it is taken over, and `Failed`."""
+def mark(path: Path, new: Marked, *, take_over: bool, engines: tuple[int, int] | None) -> None:
+    """In a thread. Make the folder a tier. Raises `Conflict` for one of another database, unless it is taken over,
+    `Invalid` for one in which `engines` can read nothing, and `Failed`."""
     try:
         there = marked(path)
     except (OSError, ValueError) as error:
@@ -107,12 +140,19 @@ def mark(path: Path, new: Marked, *, take_over: bool) -> None:
         fresh = path / f"{MARKER}.new"
         fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
         try:
+            os.fchmod(fd, 0o644)  # whatever the umask: by it engines of another account try whether they can read
             os.write(fd, json.dumps(new._asdict()).encode() + b"\n")
             os.fsync(fd)
         finally:
             os.close(fd)
         fresh.rename(path / MARKER)
         sync(path)
+        if engines is not None and (why := unreadable(path / MARKER, engines)):
+            unmark(path)
+            raise Invalid(
+                f"engines cannot read what lies in {path}", why,
+                "look at how it is mounted (FUSE: allow_other) and at what a file server lets that account do",
+            )  # fmt: skip
     except OSError as error:
         raise Failed(f"{path} cannot be made a tier", error.strerror or str(error)) from error
 
@@ -120,7 +160,7 @@ def mark(path: Path, new: Marked, *, take_over: bool) -> None:
 def unmark(path: Path) -> None:
     """It is no tier any more; what else lies there stays. Raises OSError."""
     (path / MARKER).unlink(missing_ok=True)
-    for below in ("incoming", "quarantine", "objects"):
+    for below in ("incoming", "quarantine", "pulls", "objects"):
         for each in sorted((path / below).glob("*")) if below == "objects" else ():
             _drop(each)
         _drop(path / below)

@@ -1,7 +1,8 @@
 """The space of tiers: promised before the first byte is written, so that no capacity and no disk is given out twice.
 
 What is promised to imports and moves stands in the database beside what is stored, and an object is stored in the same
-transaction in which its reservation ends. Reservations end with their daemon: what it was doing begins anew.
+transaction in which its reservation ends. Reservations end with their daemon: what it was doing begins anew. Only pulls
+outlive it, and so do their promises: each is made again before anything else may be.
 """
 
 from __future__ import annotations
@@ -117,6 +118,43 @@ class Ledger:
             made = self._live[id] = Reservation(id, tier, size, disk.device, wrote)
             return made
 
+    async def again(self, tier: str, size: int, id: str, what: str, wrote: int) -> Reservation:
+        """What a daemon before had promised to a job that goes on: nothing is refused, since it lies there already."""
+        async with self._lock:
+            path = self._objects.folders.get(tier)
+            away = await self._store.read(lambda db: tables.one(db, tier).away)
+            device = -1 if away or path is None else await asyncio.to_thread(_device, path)
+            await self._store.transact(lambda db: tables.reserve(db, id, tier, size, what, self._clock()))
+            made = self._live[id] = Reservation(id, tier, size, device, wrote)
+            return made
+
+    async def resize(self, reservation: Reservation, size: int, what: str) -> None:
+        """Promise more or less to what is on its way, where its tier is there. Raises `NoRoom`, `Away`."""
+        async with self._lock:
+            row = await self._store.read(lambda db: tables.one(db, reservation.tier))
+            disk = await asyncio.to_thread(self._look, row)
+            more = size - reservation.bytes
+            if more > 0:
+                self._check_disk(row.name, more, disk, what)
+
+            def put(db: sqlite3.Connection) -> None:
+                if more > 0:
+                    check_capacity(db, tables.one(db, row.name), more, disk.aside, what)
+                tables.release(db, reservation.id)
+                tables.reserve(db, reservation.id, row.name, size, what, self._clock())
+
+            if more:
+                await self._store.transact(put)
+            reservation.bytes, reservation.device = size, disk.device
+
+    def of(self, id: str) -> Reservation | None:
+        """What is promised to a job."""
+        return self._live.get(id)
+
+    def spare(self, reservation: Reservation) -> int:
+        """Bytes that are kept free on the disk of what is on its way: on the one with the database."""
+        return files.SPARE if reservation.device == self._objects.home.parent.stat().st_dev else 0
+
     async def release(self, reservation: Reservation) -> None:
         """What it was for is stored, or given up."""
         self._live.pop(reservation.id, None)
@@ -136,7 +174,11 @@ class Ledger:
                 raise Away(f"the tier {row.name} is not there", why, "mount it, or name another tier")
             if folder.read_only(path):
                 raise Away(f"the tier {row.name} takes no changes", f"{path} is read-only", "name another tier")
-            return self.disk(row.name)
+            disk = self.disk(row.name)
+            for each in list(self._live.values()):  # of one that was away when it was promised nobody knew the disk
+                if each.tier == row.name:
+                    each.device = disk.device
+            return disk
         except OSError as error:
             raise Away(f"the tier {row.name} cannot be used", error.strerror or str(error)) from error
 
@@ -168,6 +210,13 @@ def check_capacity(db: sqlite3.Connection, row: tables.Row, size: int, aside: in
             f"move a model out of it, or say `corral tiers set {row.name} --capacity SIZE`",
             tier=row.name, bytes=size, left=left,
         )  # fmt: skip
+
+
+def _device(path: Path) -> int:
+    try:
+        return path.stat().st_dev
+    except OSError:
+        return -1
 
 
 def _below(path: Path) -> list[Path]:

@@ -14,7 +14,7 @@ import shutil
 import sqlite3
 import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -92,37 +92,59 @@ class Moves:
         try:
             if self._closing:
                 raise Conflict("nothing is moved now", "the daemon ends", "say it again to the next one")
-            self._gate.require(actor, "models.move", subject)
-            meant = references.split(wanted)
-            model = await self._store.read(lambda db: versions.find(db, meant))
-            self._gate.require(actor, "tiers.read", f"tier:{to}")
-            pieces = await self._store.read(lambda db: self._pieces(db, actor, model, to))
-            if not pieces:
-                raise Conflict(f"{model.reference} is on {to} already", "nothing is moved")
-            size = sum(piece.bytes for piece in pieces)
-            reserve = self._tiers.ledger.find if spill else self._tiers.ledger.reserve
-            space = await reserve(to, size, id, model.reference)
+            model, pieces, space, job = await self._asked(id, actor, wanted, to, spill=spill)
         except CorralError as error:
             await self._gate.refuse(actor, "models.move", subject, request, str(error))
             raise
-        pieces = [piece for piece in pieces if piece.tier != space.tier]
-        if not pieces:
-            await self._tiers.ledger.release(space)
-            raise NoRoom(
-                f"{to} has no room for {model.reference}", f"{space.tier}, to which it spills, is where it lies",
-                f"move something out of {to}",
-            )  # fmt: skip
-        if busy := next((self._busy[piece.sha256] for piece in pieces if piece.sha256 in self._busy), ""):
-            await self._tiers.ledger.release(space)
-            raise Conflict(f"{self._jobs[busy].model} is on its way to {self._jobs[busy].to_tier}", todo="wait for it")
-        job = MoveJob(
-            id=id, model=model.reference, from_tier=pieces[0].tier, to_tier=space.tier, asked=to, state="waiting",
-            bytes_total=sum(piece.bytes for piece in pieces), by=actor.name, why=why, started_at=self._clock(),
-        )  # fmt: skip
+        job = msgspec.structs.replace(job, state="waiting", why=why)
         self._keep(job)
         self._busy |= dict.fromkeys((piece.sha256 for piece in pieces), id)
         self._tasks[id] = asyncio.create_task(self._carry_out(job, actor, request, model, pieces, space))
         return job
+
+    async def plan(self, actor: Actor, request: str, wanted: str, to: str) -> MoveJob:
+        """What a move would be: where to, how much, and which versions go along. Raises what `start` does, and it is
+        recorded: who would be refused has asked."""
+        try:
+            _, _, space, job = await self._asked(f"look-{secrets.token_hex(4)}", actor, wanted, to, spill=True)
+        except CorralError as error:
+            await self._gate.refuse(actor, "models.move", f"model:{references.base(wanted)}", request, str(error))
+            raise
+        await self._tiers.ledger.release(space)
+        return job
+
+    async def _asked(
+        self, id: str, actor: Actor, wanted: str, to: str, *, spill: bool
+    ) -> tuple[Model, list[Piece], Reservation, MoveJob]:
+        """The version that is meant, what of it is to move, the room for that, and the job that it would be."""
+        self._gate.require(actor, "models.move", f"model:{references.base(wanted)}")
+        meant = references.split(wanted)
+        model = await self._store.read(lambda db: versions.find(db, meant))
+        self._gate.require(actor, "tiers.read", f"tier:{to}")
+        pieces = await self._store.read(lambda db: self._pieces(db, actor, model, to))
+        if not pieces:
+            raise Conflict(f"{model.reference} is on {to} already", "nothing is moved")
+        reserve = self._tiers.ledger.find if spill else self._tiers.ledger.reserve
+        space = await reserve(to, sum(piece.bytes for piece in pieces), id, model.reference)
+        try:
+            pieces = [piece for piece in pieces if piece.tier != space.tier]
+            if not pieces:
+                raise NoRoom(
+                    f"{to} has no room for {model.reference}", f"{space.tier}, to which it spills, is where it lies",
+                    f"move something out of {to}",
+                )  # fmt: skip
+            if busy := next((self._busy[piece.sha256] for piece in pieces if piece.sha256 in self._busy), ""):
+                on_its_way = self._jobs[busy]
+                raise Conflict(f"{on_its_way.model} is on its way to {on_its_way.to_tier}", todo="wait for it")
+            touches = await self._store.read(lambda db: _along(db, model, pieces))
+        except BaseException:
+            await self._tiers.ledger.release(space)
+            raise
+        job = MoveJob(
+            id=id, model=model.reference, from_tier=pieces[0].tier, to_tier=space.tier, asked=to, state="planned",
+            touches=touches, bytes_total=sum(piece.bytes for piece in pieces), by=actor.name, started_at=self._clock(),
+        )  # fmt: skip
+        return model, pieces, space, job
 
     def _pieces(self, db: sqlite3.Connection, actor: Actor, model: Model, to: str, but: str = "") -> list[Piece]:
         """What of a version is not in `to` yet. `but`: a deployment whose need is about to change."""
@@ -345,6 +367,12 @@ class Moves:
             for piece in moved:
                 if places.get(piece.sha256) != piece.tier and self._objects.place(piece.sha256, tier).exists():
                     await asyncio.to_thread(self._objects.remove, piece.sha256, piece.tier)
+
+
+def _along(db: sqlite3.Connection, model: Model, pieces: Sequence[Piece]) -> tuple[str, ...]:
+    """The other versions that are made of these objects."""
+    made = {pair for piece in pieces for pair in versions.made_of(db, piece.sha256)}
+    return tuple(f"{name}@{number}" for name, number in sorted(made - {(model.name, model.version)}))
 
 
 def said(job: MoveJob) -> str:

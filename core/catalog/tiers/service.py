@@ -18,7 +18,7 @@ from core.access import Gate
 from core.catalog import tables as versions
 from core.catalog.objects import Objects
 from core.catalog.sweep import lying, sweep
-from core.catalog.tiers import checking, folder, speed, tables
+from core.catalog.tiers import checking, cold, folder, speed, tables
 from core.catalog.tiers.inthread import in_a_thread
 from core.catalog.tiers.ledger import Away, Disk, Ledger
 from core.catalog.tiers.rules import Rules, ruled, said, told
@@ -55,6 +55,8 @@ class Tiers:
         self._closed: set[str] = set()
         """Tiers that took no changes when they were last looked at."""
         self.ledger = Ledger(store, objects, self._memory, clock)
+        self.tidied: Callable[[str], None] = lambda name: None
+        """Called in a thread when what is left over is removed from a tier: whose jobs outlive a daemon removes his."""
 
     # ---------------------------------------------------------------------------------------- its life
 
@@ -64,9 +66,10 @@ class Tiers:
         await self._reread()
         for row in list(self._rows.values()):
             await self._see(row, await self._why_away(row))
-        for row in self._rows.values():
+        for row in list(self._rows.values()):
             if not row.away:
                 await self.tidy(row.name)
+                await self._only_warm(row)
 
     async def run(self) -> None:
         """Look whether they are there, until cancelled."""
@@ -82,6 +85,16 @@ class Tiers:
                     log.error("tier %s: %s", row.name, error)
                 except OSError as error:
                     log.error("tier %s: %s", row.name, error)
+
+    async def _only_warm(self, row: tables.Row) -> None:
+        """An older program measured a cold speed also where there is none."""
+        try:
+            memory = bool(row.cold) and await asyncio.to_thread(cold.in_memory, self._objects.folders[row.name])
+        except OSError:
+            return
+        if memory:
+            await self._store.transact(lambda db: tables.put(db, msgspec.structs.replace(row, cold=None)))
+            await self._reread()
 
     async def opened(self, name: str) -> None:
         """Remove from a tier that takes changes again what had to stay in it while it took none. Raises OSError."""
@@ -154,6 +167,7 @@ class Tiers:
             if other != name and (other in away or not self._objects.place(copy.name, other).exists()):
                 wanted.add(copy.name)
         sweep(path, self._store.database_id, wanted, self._memory(name))
+        self.tidied(name)
 
     def _memory(self, name: str) -> Path:
         return (
@@ -190,15 +204,26 @@ class Tiers:
         """The tier where new models land."""
         return await self._store.read(tables.landing)
 
+    async def room(self) -> tuple[int, str]:
+        """What a new model may take at most (bytes), of the tier where it would land or of one to which that spills;
+        and why it could land in none of them."""
+        most, tried, name = 0, list[Tier](), await self.landing()
+        while name and name not in [tier.name for tier in tried]:
+            await self.here(name)
+            tried.append(tier := await self.get(name))
+            most, name = max(most, tier.free_bytes), tier.spill
+        gone = [f"{tier.name} is {tier.state} ({tier.reason})" for tier in tried if tier.state != "there"]
+        return most, ", ".join(gone) if len(gone) == len(tried) else ""
+
     async def _shown(self, row: tables.Row) -> Tier:
         (objects, held), promised = await self._store.read(
             lambda db: (tables.stored(db, row.name), tables.reserved(db, row.name))
         )
-        disk, only_read = Disk(0, 0, 0), False
+        disk, only_read, memory = Disk(0, 0, 0), False, False
         why = row.away
         if not why:
             try:
-                disk, only_read = await asyncio.to_thread(self._disk, row.name)
+                disk, only_read, memory = await asyncio.to_thread(self._disk, row.name)
             except OSError as error:
                 why = error.strerror or str(error)
         left = 0 if why or only_read else self.ledger.left(disk)
@@ -210,15 +235,16 @@ class Tiers:
             reason=why or (f"{path} takes no changes" if only_read else ""), capacity=row.capacity,
             landing=row.landing, spill=row.spill, demote_days=row.demote_days, demote_to=row.demote_to,
             objects=objects, stored_bytes=held, reserved_bytes=promised, aside_bytes=disk.aside, free_bytes=left,
-            disk_free=disk.free, cold=row.cold, warm=row.warm, measured_at=row.measured_at, demoted_at=row.demoted_at,
-            added_at=row.added_at, added_by=row.added_by,
+            disk_free=disk.free, memory=memory, cold=None if memory else row.cold, warm=row.warm,
+            measured_at=row.measured_at, demoted_at=row.demoted_at, added_at=row.added_at, added_by=row.added_by,
         )  # fmt: skip
 
-    def _disk(self, name: str) -> tuple[Disk, bool]:
+    def _disk(self, name: str) -> tuple[Disk, bool, bool]:
+        """What it has, whether it takes no changes, and whether it lies in memory."""
         path = self._objects.folders[name]
         if name == HOME:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return self.ledger.disk(name), folder.read_only(path)
+        return self.ledger.disk(name), folder.read_only(path), cold.in_memory(path)
 
     async def publish(self, name: str) -> None:
         """Have those who watch see a tier as it is now."""
@@ -251,9 +277,8 @@ class Tiers:
         )
         effect = await self._gate.intent(actor, "tiers.add", subject, request, after={"path": path})
         try:
-            await asyncio.to_thread(
-                folder.mark, place, folder.Marked(row.id, name, self._store.database_id), take_over=take_over
-            )
+            marked = folder.Marked(row.id, name, self._store.database_id)
+            await asyncio.to_thread(folder.mark, place, marked, take_over=take_over, engines=self._engines)
 
             def put(db: sqlite3.Connection) -> tuple[None, object, object]:
                 there = tables.rows(db)
@@ -311,7 +336,10 @@ class Tiers:
                 more = f" and {len(there) - 5} more" if len(there) > 5 else ""
                 raise Conflict(f"the tier {name} holds {', '.join(there[:5])}{more}", todo="move or remove these first")
             if tables.reserved(db, name):
-                raise Conflict(f"something is on its way to {name}", todo="wait for it, or cancel it")
+                raise Conflict(
+                    f"something is on its way to {name}", ", ".join(tables.awaited(db, name)),
+                    "wait for it, or cancel it (corral models pulls, corral models moves)",
+                )  # fmt: skip
             tables.drop(db, name)
             return row, {"path": row.path}, None
 
@@ -351,34 +379,17 @@ class Tiers:
         if why := await self.here(name):
             raise Away(f"the tier {name} is not there", why)
         tier = await self.get(name)
-        path = Path(tier.path)
-        largest = await asyncio.to_thread(self._largest, path)
-        id = f"speed-{secrets.token_hex(4)}"
-        size = min(speed.PROBE, tier.free_bytes // 2) if tier.state == "there" else 0
-        promised = await self.ledger.reserve(name, size, id, "the measurement") if size else None
-        try:
-            await asyncio.to_thread((path / "incoming").mkdir, 0o700, True, True)
-            found = await asyncio.to_thread(speed.measure, path / "incoming" / f"{id}.probe", size, largest)
-        except OSError as error:
-            raise Away(f"the speed of {name} could not be measured", error.strerror or str(error)) from error
-        finally:
-            if promised is not None:
-                await self.ledger.release(promised)
+        found = await speed.measured(self.ledger, tier)
 
         def put(db: sqlite3.Connection) -> tuple[None, object, object]:
             row = tables.one(db, name)
             new = msgspec.structs.replace(row, cold=found.cold, warm=found.warm, measured_at=self._clock())
             tables.put(db, new)
-            return None, None, {"cold": round(found.cold), "warm": round(found.warm)}
+            return None, None, {"cold": round(found.cold) if found.cold else None, "warm": round(found.warm)}
 
         await self._gate.act(actor, "tiers.measure", f"tier:{name}", request, put, permission="tiers.manage")
         await self.publish(name)
         return await self.get(name)
-
-    def _largest(self, path: Path) -> Path | None:
-        """The largest file that is stored there."""
-        found = [each for copy in lying(path) for each in (copy.iterdir() if copy.is_dir() else (copy,))]
-        return max(found, key=lambda each: each.stat().st_size, default=None)
 
 
 def _parts(db: sqlite3.Connection, wanted: set[str]) -> dict[str, dict[str, int]]:

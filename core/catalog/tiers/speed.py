@@ -1,4 +1,4 @@
-"""How fast a tier is read: past the page cache, and from it.
+"""How fast a tier is read: past the page cache, and from it. What lies in memory has no speed past the cache.
 
 Measured on a file that nobody has mapped: one of its own that is written, put on the disk and removed afterwards. Where
 there is no room for that, or nothing may be written, the largest stored file is read instead.
@@ -6,17 +6,22 @@ there is no room for that, or nothing may be written, the largest stored file is
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import mmap
 import os
+import secrets
 import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+from core.catalog.sweep import lying
 from core.catalog.tiers import cold
+from core.catalog.tiers.ledger import Away, Ledger
 from core.errors import NoRoom
+from core.nouns import Tier
 
 PROBE = 256 << 20
 LEAST = 8 << 20
@@ -27,10 +32,32 @@ TIMES = 3
 
 
 class Speed(NamedTuple):
-    """Bytes a second."""
+    """Bytes a second. `cold` None: it lies in memory."""
 
-    cold: float
+    cold: float | None
     warm: float
+
+
+async def measured(ledger: Ledger, tier: Tier) -> Speed:
+    """Of a tier that is there, with room promised to the file that it is measured on. Raises `NoRoom`, `Away`."""
+    path, id = Path(tier.path), f"speed-{secrets.token_hex(4)}"
+    size = min(PROBE, tier.free_bytes // 2) if tier.state == "there" else 0
+    promised = await ledger.reserve(tier.name, size, id, "the measurement") if size else None
+    try:
+        largest = await asyncio.to_thread(_largest, path)
+        await asyncio.to_thread((path / "incoming").mkdir, 0o700, True, True)
+        return await asyncio.to_thread(measure, path / "incoming" / f"{id}.probe", size, largest)
+    except OSError as error:
+        raise Away(f"the speed of {tier.name} could not be measured", error.strerror or str(error)) from error
+    finally:
+        if promised is not None:
+            await ledger.release(promised)
+
+
+def _largest(path: Path) -> Path | None:
+    """The largest file that is stored there."""
+    found = [each for copy in lying(path) for each in (copy.iterdir() if copy.is_dir() else (copy,))]
+    return max(found, key=lambda each: each.stat().st_size, default=None)
 
 
 def measure(probe: Path, size: int, largest: Path | None, clock: Callable[[], float] = time.perf_counter) -> Speed:
@@ -66,6 +93,8 @@ def _write(path: Path, size: int) -> None:
 
 
 def _read(path: Path, clock: Callable[[], float]) -> Speed:
+    if cold.in_memory(path):
+        return Speed(None, _warm(path, min(path.stat().st_size, PROBE), clock))
     began, done = clock(), 0
     for piece in cold.pieces(path):
         done += len(piece)

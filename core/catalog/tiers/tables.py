@@ -147,6 +147,11 @@ def reserved(db: sqlite3.Connection, tier: str) -> int:
     return int(db.execute(sql, (tier,)).fetchone()[0])
 
 
+def awaited(db: sqlite3.Connection, tier: str) -> list[str]:
+    """To what bytes are promised there."""
+    return [row[0] for row in db.execute("SELECT DISTINCT what FROM tier_reservations WHERE tier = ? LIMIT 5", (tier,))]
+
+
 def reserve(db: sqlite3.Connection, id: str, tier: str, size: int, what: str, now: float) -> None:
     db.execute(
         "INSERT INTO tier_reservations (id, tier, bytes, what, at) VALUES (?, ?, ?, ?, ?)", (id, tier, size, what, now)

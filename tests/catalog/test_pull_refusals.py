@@ -1,0 +1,111 @@
+"""What a server refuses is told as it is: a login that Corral does not say, an expired address, too many questions."""
+
+import time
+from email.utils import formatdate
+
+import pytest
+from hub_double import Fault, HubDouble
+from pullworld import ME, World, model
+
+from core.catalog import files
+from core.catalog.pull import download
+from core.errors import Failed, NeedsToken
+from core.nouns import Pull
+
+REPO, NAME = "acme/tiny-GGUF", "tiny-Q4_0.gguf"
+SOURCE = f"hf:{REPO}"
+
+
+@pytest.fixture(autouse=True)
+def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(download, "PIECE", 4096)
+    monkeypatch.setattr(download, "SYNC", 16384)
+    monkeypatch.setattr(files, "SPARE", 0)
+
+
+@pytest.fixture
+def address(hub: HubDouble) -> str:
+    hub.files["tiny.gguf"] = model(200_000)
+    return f"{hub.url}/files/tiny.gguf"
+
+
+async def stands(world: World, hub: HubDouble, source: str) -> Pull:
+    def stop(count: int) -> None:
+        if hub.sent >= 100_000:
+            hub.gate.clear()
+
+    hub.sent, hub.on_bytes = 0, stop
+    pull = await world.pull(source)
+    return await world.until(pull.id, lambda now: now.bytes_done > 0 and not hub.gate.is_set())
+
+
+@pytest.mark.parametrize("status", [401, 403])
+async def test_an_address_that_wants_a_login_is_not_called_gated(
+    world: World, hub: HubDouble, address: str, status: int
+) -> None:
+    hub.look_faults.append(Fault(status=status))
+    with pytest.raises(Failed, match=r"127\.0\.0\.1 wants a login") as told:
+        await world.pull(address)
+    assert f"answers {status}" in told.value.why and "Corral says no user, password or token" in told.value.why
+    assert not any(word in str(told.value) for word in ("gated", "HF_TOKEN", "licence"))
+    assert world.pulls.ls() == []
+
+
+async def test_one_that_wants_a_login_on_the_way_lets_the_pull_rest_with_its_bytes(
+    world: World, hub: HubDouble, address: str
+) -> None:
+    pull = await stands(world, hub, address)
+    await world.pulls.pause(ME, "r", pull.id)
+    hub.on_bytes = lambda count: None
+    hub.gate.set()
+    hub.faults.append(Fault(status=403))
+    await world.pulls.resume(ME, "r", pull.id)
+    rests = await world.ended(pull)
+    assert rests.state == "paused" and rests.error is not None and "wants a login" in rests.error.what
+    await world.pulls.resume(ME, "r", pull.id)
+    done = await world.ended(pull)
+    assert done.state == "done" and hub.sent < 300_000, done.error
+
+
+async def test_an_address_that_expired_is_asked_for_anew(world: World, hub: HubDouble, address: str) -> None:
+    hub.look_faults.append(Fault(status=403))
+    with pytest.raises(NeedsToken, match="does not let us in") as told:
+        await world.pull(f"{address}?sig=s3cr3t")
+    assert "expired" in told.value.why and "--url ADDRESS" in told.value.todo and "s3cr3t" not in str(told.value)
+    hub.faults.append(Fault(status=403))
+    assert (await world.pulled(f"{address}?sig=s3cr3t")).state == "needs token"
+
+
+@pytest.mark.parametrize(("token", "said"), [("", "wants a token"), ("hf_some", "no access to it")])
+async def test_a_hub_says_what_its_token_lacks(world: World, hub: HubDouble, token: str, said: str) -> None:
+    hub.repos[REPO] = {NAME: model(20_000)}
+    hub.faults.append(Fault(status=403))
+    done = await world.pulled(SOURCE, secret=token)
+    assert done.state == "needs token" and done.error is not None
+    assert said in f"{done.error.what}; {done.error.why}"
+
+
+async def test_429_without_a_time_waits_longer_than_a_cut_and_says_why(
+    world: World, hub: HubDouble, address: str
+) -> None:
+    hub.faults += [Fault(status=429), Fault(status=429), Fault(status=503)]
+    done = await world.pulled(address)
+    assert done.state == "done", done.error
+    assert world.waits == [5, 10, 2]
+    assert "asked too often (it answers 429 and does not say for how long): tried again after 5 s" in done.notes[0]
+    hub.look_faults.append(Fault(status=429))
+    with pytest.raises(Failed, match="asked too often") as told:
+        await world.pull(address, name="n")
+    assert told.value.todo == "ask again in some minutes"
+
+
+async def test_a_time_that_a_server_names_is_waited_for_also_as_a_date(
+    world: World, hub: HubDouble, address: str
+) -> None:
+    hub.faults += [Fault(status=429, retry_after=formatdate(time.time() + 120, usegmt=True)), Fault(status=503)]
+    assert (await world.pulled(address)).state == "done"
+    assert 100 < world.waits[0] <= 120 and world.waits[1] == 1
+    hub.look_faults.append(Fault(status=429, retry_after="7"))
+    with pytest.raises(Failed, match="cannot give") as told:
+        await world.pull(address, name="n")
+    assert told.value.todo == "ask again after 7 s"
