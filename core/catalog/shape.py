@@ -14,6 +14,7 @@ from core.catalog.architectures import (
     ENCODERS,
     KNOWN,
     RECURRENT,
+    SHORTCONV,
     Header,
     nodes,
     row_bytes,
@@ -119,6 +120,7 @@ def shape_of(headers: Sequence[dict[str, Any]]) -> ModelShape:
         base_bytes=TOKEN_BYTES * n_vocab + MERGE_BYTES * n_merges + NODE_BYTES * nodes(head.arch, len(tensors)),
         margin=0.0 if known else UNKNOWN,
         open_questions=() if known else (_unknown(head.arch),),
+        vendor_math=_floats(tensors) or (any(with_state) and head.arch not in SHORTCONV),
         **weights,
     )  # fmt: skip
 
@@ -132,11 +134,11 @@ def _unknown(arch: str) -> str:
 
 def _weights(headers: Sequence[dict[str, Any]], n_layer: int, encoder: bool) -> dict[str, Any]:
     """Where the bytes of the weights lie: by layer, in experts, in the output, mapped and copied (repacked)."""
-    layer, experts, repack = [0] * n_layer, [0] * n_layer, [0] * n_layer
+    layer, experts, repack, widest = [0] * n_layer, [0] * n_layer, [0] * n_layer, 0
     names = {tensor[0] for header in headers for tensor in header["tensors"]}
     tied = "output.weight" not in names and not encoder
     kinds = REPACKED.get(platform.machine(), REPACKED["x86_64"])
-    output = output_repack = mapped = 0
+    output = output_repack = mapped = ahead = 0
     for header in headers:
         before = last = 0
         first = None
@@ -152,9 +154,11 @@ def _weights(headers: Sequence[dict[str, Any]], n_layer: int, encoder: bool) -> 
                 layer[block] += size
                 experts[block] += size if expert else 0
                 repack[block] += copied
+                widest = max(widest, size)
             elif scores or name.startswith("output"):
                 output += size
                 output_repack += copied
+                ahead += size if not any(layer) and first is not None and name != "token_embd.weight" else 0
             if not copied or name == "token_embd.weight":
                 first = before if first is None else first
                 last = before + size
@@ -163,8 +167,17 @@ def _weights(headers: Sequence[dict[str, Any]], n_layer: int, encoder: bool) -> 
     return {
         "layer_bytes": tuple(layer), "expert_bytes": tuple(experts) if any(experts) else (), "output_bytes": output,
         "layer_repack": tuple(repack) if any(repack) else (), "repack_bytes": sum(repack) + output_repack,
-        "mapped_bytes": mapped, "tied": tied,
+        "mapped_bytes": mapped, "tied": tied, "matrix_bytes": widest, "output_ahead": ahead,
     }  # fmt: skip
+
+
+def _floats(tensors: Sequence[list[Any]]) -> bool:
+    """Whether some matrix that is multiplied by is in floats: a router's, or all of a model that is not quantised."""
+    return any(
+        kind in ("F32", "F16", "BF16") and name.endswith(".weight") and len(dims) > 1 and "conv" not in name
+        for name, kind, dims, _ in tensors
+        if BLOCK.fullmatch(name)
+    )
 
 
 def _gated(tensors: Sequence[list[Any]], n_ff: int) -> bool:

@@ -79,7 +79,8 @@ class DevicePlan(Noun, frozen=True, kw_only=True):
 
 
 class Split(Noun, frozen=True, kw_only=True):
-    """A model over the host and its GPUs, by llama.cpp's own rules; `measured` is False: no GPU's share was tried."""
+    """A model over the host and its GPUs, by llama.cpp's own rules. `measured`: such a split was measured on a real
+    GPU; False over several, which are reckoned, and for an architecture that sizing does not know."""
 
     gpu_layers: int
     """As --n-gpu-layers: the last so many, the output counted as one."""

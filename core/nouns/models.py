@@ -61,6 +61,13 @@ class ModelShape(Noun, frozen=True, kw_only=True):
     """Of the weights, those that stay mapped from the file beside the copies; 0 = all."""
     base_bytes: int = 0
     """Its vocabulary in memory and the room for its graph; 0 = not known, estimated from `n_vocab`."""
+    matrix_bytes: int = 0
+    """The largest matrix of the layers, all experts of a layer counted as one: what a GPU gets lent of a layer in the
+    host to compute a whole batch."""
+    output_ahead: int = 0
+    """Of `output_bytes`, what lies in the file between the embedding and the layers: mapped with them."""
+    vendor_math: bool = False
+    """On a GPU some matrices are multiplied by its vendor's library: those in floats, and states."""
     margin: float = 0.0
     """0: the formula knows the architecture. Else its figures are a bound, raised by this share."""
 

@@ -31,14 +31,26 @@ def described() -> dict[str, Any]:
     return tomllib.loads(Path(__file__).with_name("architectures.toml").read_text())
 
 
+@cache
+def wide() -> dict[str, Any]:
+    """Those in the widths of real models, gigabytes each."""
+    return tomllib.loads(Path(__file__).with_name("wide.toml").read_text())
+
+
+def _told(name: str, kind: str) -> tuple[dict[str, Any], str, int]:
+    """What the file says of it, to what its matrices are quantised, how many tokens it knows."""
+    told = wide().get(name) or described()[name]
+    return told, kind or told.get("kind", "Q8_0"), told.get("vocabulary", VOCABULARY)
+
+
 def encoder(name: str) -> bool:
     """Whether it is made for embeddings."""
     return "pooling_type" in described()[name]["metadata"]
 
 
-def header(name: str, kind: str = "Q8_0", **more: Any) -> dict[str, Any]:
+def header(name: str, kind: str = "", **more: Any) -> dict[str, Any]:
     """What the reader says of such a file, without the file; `more` overrides metadata (__ for a dot)."""
-    told = described()[name]
+    told, kind, vocabulary = _told(name, kind)
     arch = told.get("arch", name)
     meta = told["metadata"] | {key.replace("__", "."): value for key, value in more.items()}
     tensors = []
@@ -48,19 +60,19 @@ def header(name: str, kind: str = "Q8_0", **more: Any) -> dict[str, Any]:
         tensors.append([tensor, chosen.name, shape, int(np.prod(shape)) // block * size])
     return {
         "version": 3, "byteorder": sys.byteorder, "tensors": tensors, "data_start": 0, "bytes": 0,
-        "metadata": {"general.architecture": arch, "tokenizer.ggml.tokens": {"count": VOCABULARY}}
+        "metadata": {"general.architecture": arch, "tokenizer.ggml.tokens": {"count": vocabulary}}
         | {key[1:] if key.startswith("!") else f"{arch}.{key}": value for key, value in meta.items()},
     }  # fmt: skip
 
 
-def write(path: Path, name: str, kind: str = "Q8_0") -> None:
-    """Write the file; `kind` is what its matrices are quantised to."""
-    told = described()[name]
+def write(path: Path, name: str, kind: str = "") -> None:
+    """Write the file; `kind` is what its matrices are quantised to (Q8_0 where nothing else is told)."""
+    told, kind, vocabulary = _told(name, kind)
     arch = told.get("arch", name)
     out = gguf.GGUFWriter(path, arch)
     for key, value in told["metadata"].items():
         _add(out, key[1:] if key.startswith("!") else f"{arch}.{key}", value)
-    _vocabulary(out)
+    _vocabulary(out, vocabulary)
     dice = np.random.default_rng(1)
     for tensor, shape in _tensors(told):
         chosen = _kind(tensor, shape, gguf.GGMLQuantizationType[kind])
@@ -108,9 +120,21 @@ def _random(shape: list[int], kind: gguf.GGMLQuantizationType, dice: np.random.G
     """64 random rows, over and over: random enough for a router, and written at the disk's pace."""
     rows = int(np.prod(shape[1:]))
     some = dice.standard_normal((64, shape[0]), dtype=np.float32) * np.float32(0.02)
-    made = some if kind == gguf.GGMLQuantizationType.F32 else gguf.quantize(some, kind)
+    made = (
+        _k_blocks(shape[0], dice)
+        if kind == gguf.GGMLQuantizationType.Q4_K
+        else (some if kind == gguf.GGMLQuantizationType.F32 else gguf.quantize(some, kind))
+    )
     whole = np.concatenate([made] * -(-rows // 64))[:rows]
     return np.ascontiguousarray(whole.reshape(*reversed(shape[1:]), whole.shape[-1]))
+
+
+def _k_blocks(width: int, dice: np.random.Generator) -> np.ndarray:
+    """64 rows of Q4_K, which gguf does not make: a block's two scales in 16 bits, the rest any bytes."""
+    block, size = gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType.Q4_K]
+    made = dice.integers(0, 256, (64, width // block, size), dtype=np.uint8)
+    made[:, :, :4] = np.full(2, 0.0004, np.float16).view(np.uint8)
+    return made.reshape(64, -1)
 
 
 def _add(out: gguf.GGUFWriter, key: str, value: Any) -> None:
@@ -126,17 +150,17 @@ def _add(out: gguf.GGUFWriter, key: str, value: Any) -> None:
         out.add_string(key, value)
 
 
-def _vocabulary(out: gguf.GGUFWriter) -> None:
+def _vocabulary(out: gguf.GGUFWriter, count: int) -> None:
     """All bytes, and the words with all that they are merged of."""
     tokens = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
     words = [f"▁{word}" for word in (*WORDS, *"0123456789")] + list("0123456789")
     pieces = [piece for word in words for piece in (*(word[:end] for end in range(1, len(word) + 1)), *word)]
     tokens += [piece for piece in dict.fromkeys(pieces) if piece not in tokens]
-    kinds = [2, 3, 3] + [6] * 256 + [1] * (VOCABULARY - 259)
-    tokens += [f"▁unused{number}" for number in range(VOCABULARY - len(tokens))]
+    kinds = [2, 3, 3] + [6] * 256 + [1] * (count - 259)
+    tokens += [f"▁unused{number}" for number in range(count - len(tokens))]
     out.add_tokenizer_model("llama")
     out.add_token_list(tokens)
-    out.add_token_scores([-float(number) for number in range(VOCABULARY)])
+    out.add_token_scores([-float(number) for number in range(count)])
     out.add_token_types(kinds)
     out.add_bos_token_id(1)
     out.add_eos_token_id(2)

@@ -1,4 +1,9 @@
-"""A model over host and GPUs: nothing is lost or counted twice, and the largest split is one that fits."""
+"""A model over host and GPUs: nothing is lost or counted twice, the largest split is one that fits, and one GPU's share
+is what a real one was seen to give (gpu_measured.json, made by bench_gpu.py)."""
+
+import json
+from pathlib import Path
+from typing import Any
 
 import architectures
 import pytest
@@ -7,6 +12,7 @@ from hypothesis import strategies as st
 
 from core.catalog import sizing
 from core.catalog.shape import shape_of
+from core.catalog.sizing import gpu
 from core.engines.llama_server import LlamaServer
 from core.nouns import ModelShape, Split
 
@@ -15,7 +21,18 @@ GIB = 1 << 30
 ENGINE = LlamaServer.abilities
 
 
-def shape(name: str, kind: str = "Q8_0") -> ModelShape:
+SEEN = json.loads(Path(__file__).with_name("gpu_measured.json").read_text())
+LIMIT, LEAST = 0.05, 24 * MIB
+"""So far may a plan be off, whichever is more."""
+HOST_OFF = frozenset({
+    "bert", "deepseek2-old", "eurobert", "falcon-h1", "gemma3n", "granitehybrid", "grok", "jina-bert-v2",
+    "jina-bert-v3", "llama-embed", "minimax-01", "mistral4", "modern-bert", "nemotron_h", "nemotron_h_moe", "neo-bert",
+    "nomic-bert", "qwen35", "qwen35moe", "qwen3next",
+})  # fmt: skip
+"""Small files of which the host's share is further below than that, by up to 92 MiB: docs/sizing.md says so."""
+
+
+def shape(name: str, kind: str = "") -> ModelShape:
     return shape_of([architectures.header(name, kind)])
 
 
@@ -43,7 +60,8 @@ def test_every_byte_of_weights_and_cache_lies_on_exactly_one_device(
     assert [each.device for each in found.devices] == ["host", *(f"gpu{n}" for n in range(len(gpus)))]
     for each in found.devices:
         assert each.total == each.weights + each.kv_cache + each.compute + each.other
-        assert each.layers or each.device == "host" or each.total == 0
+        batches = each.device == "gpu0" and not found.gpu_layers  # no layer, and it still computes whole batches
+        assert each.layers or each.device == "host" or batches or each.total == 0
 
 
 def test_the_last_layers_go_first_and_the_output_counts_as_one() -> None:
@@ -78,10 +96,54 @@ def test_without_gpus_it_is_the_plan_of_the_host() -> None:
     assert found.devices[0].total == pytest.approx(sizing.resident(plan), abs=known.tensor_bytes - known.mapped_bytes)
 
 
-def test_what_lies_on_a_gpu_is_not_copied_in_the_host() -> None:
+def test_with_a_gpu_nothing_is_copied_in_the_host() -> None:
+    """llama.cpp's make_cpu_buft_list: the GPU's own memory in the host comes first, and is not reordered."""
     known = shape("llama", "Q4_0")
     assert known.repack_bytes > 100 * MIB
-    assert over(known, (8 * GIB,), 99).devices[0].other < over(known, (8 * GIB,), 0).devices[0].other - 100 * MIB
+    alone, beside = over(known, (), 0).devices[0], over(known, (8 * GIB,), 0).devices[0]
+    assert beside.other - alone.other == pytest.approx(gpu.HOST_BYTES - known.repack_bytes)
+
+
+def test_a_gpu_without_layers_is_in_use_still_unless_the_engine_does_not_get_it() -> None:
+    known = shape("llama")
+    used = over(known, (8 * GIB,), 0).devices[1]
+    assert used.total == used.other + used.compute > 600 * MIB
+    none = sizing.largest(known, sizing.parts(known, 8192, 4, "f16"), 8192, 4, "f16", GIB, (GIB // 2,), engine=ENGINE)
+    assert (none.gpu_layers, none.devices[1].total) == (0, 0)
+
+
+def test_the_output_in_the_file_before_the_layers_stays_mapped_with_those_of_the_host() -> None:
+    known = shape("llama-8b")
+    assert known.output_ahead > 280 * MIB
+    all_there, some = over(known, (80 * GIB,), 99).devices[0], over(known, (80 * GIB,), 32).devices[0]
+    assert some.other - all_there.other == known.output_ahead
+
+
+def rows() -> list[Any]:
+    return [pytest.param(dict(zip(SEEN["columns"], row, strict=True)), id="-".join(map(str, row[:6])))
+            for row in SEEN["rows"]]  # fmt: skip
+
+
+@pytest.mark.parametrize("seen", rows())
+def test_the_share_of_one_gpu_is_what_a_real_one_gave(seen: dict[str, Any]) -> None:
+    known = shape(seen["model"])
+    found = sizing.parts(known, seen["ctx"], seen["slots"], seen["cache"], engine=ENGINE, embedding=seen["embeds"])
+    host, there = sizing.split(
+        known, found, seen["ctx"], seen["slots"], seen["cache"], 512 * GIB, (140 * GIB,),
+        gpu_layers=seen["gpu_layers"], cpu_moe=seen["cpu_moe"], engine=ENGINE,
+    ).devices  # fmt: skip
+    used, resident = seen["used"] * MIB, seen["host_used"] * MIB
+    if known.margin:
+        assert there.total > used
+        return
+    assert abs(there.total - used) <= max(LIMIT * used, LEAST)
+    if seen["model"] not in ("gemma3n", "gemma-embedding"):  # 24 and 6 MiB of matrices that are both in and out
+        assert there.weights / MIB == pytest.approx(seen["weights"], abs=0.1)
+    assert there.kv_cache / MIB == pytest.approx(seen["kv"], abs=0.1)
+    if seen["model"] not in HOST_OFF:
+        assert abs(host.total - resident) <= max(LIMIT * resident, LEAST)
+    else:
+        assert -100 * MIB < host.total - resident < 0
 
 
 @settings(deadline=None, max_examples=100)
@@ -97,9 +159,9 @@ def test_the_largest_split_fits_and_one_layer_more_would_not(name: str, gpus: li
     if not best.fits:
         assert best.gpu_layers == 0
         assert not any(over(known, tuple(gpus), n, host=host).fits for n in range(known.n_layer + 2))
-    elif best.gpu_layers <= known.n_layer and min(gpus) > 600 * MIB:  # those that have no room get no share of it
+    elif best.gpu_layers <= known.n_layer and min(gpus) > 800 * MIB:  # those that have no room get no share of it
         assert not over(known, tuple(gpus), best.gpu_layers + 1, best.cpu_moe, host).fits
-    elif best.cpu_moe and min(gpus) > 600 * MIB:
+    elif best.cpu_moe and min(gpus) > 800 * MIB:
         assert not over(known, tuple(gpus), best.gpu_layers, best.cpu_moe - 1, host).fits
 
 
@@ -113,9 +175,9 @@ def test_a_gpu_without_room_for_its_driver_keeps_no_layer_from_another() -> None
 def test_a_mixture_that_is_too_large_leaves_experts_before_it_leaves_layers() -> None:
     known = shape("qwen3moe")
     found = sizing.parts(known, 8192, 4, "f16", engine=ENGINE)
-    best = sizing.largest(known, found, 8192, 4, "f16", 64 * GIB, (1000 * MIB,), engine=ENGINE)
+    best = sizing.largest(known, found, 8192, 4, "f16", 64 * GIB, (1150 * MIB,), engine=ENGINE)
     assert best.fits and best.gpu_layers == known.n_layer + 1 and 0 < best.cpu_moe < known.n_layer
-    assert not best.measured
+    assert best.measured
 
 
 def test_a_shape_that_knows_only_its_sum_is_split_evenly() -> None:

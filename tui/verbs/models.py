@@ -294,7 +294,7 @@ def fit(
 ) -> None:  # fmt: skip
     """The memory a replica would need, whether it fits, and how fast it would be.
 
-    Exit 5 if it does not fit now. With --gpu also how it would lie over GPUs, which is reckoned and not measured.
+    Exit 5 if it does not fit now. With --gpu also how it would lie over GPUs.
     """
     if not gpus and (gpu_layers is not None or cpu_moe is not None):
         raise click.UsageError("--gpu-layers and --cpu-moe go with --gpu")
@@ -352,7 +352,8 @@ def print_plan(plan: Plan) -> None:
 def _print_split(split: Split) -> None:
     moe = f", the experts of {split.cpu_moe} layers in the host" if split.cpu_moe else ""
     fits = "fits" if split.fits else "does not fit"
-    say(f"over GPUs: {split.gpu_layers} layers there{moe}: {fits} (llama.cpp's rules; no GPU's share was measured)")
+    basis = "as measured on one GPU" if split.measured else "llama.cpp's rules; not measured like this"
+    say(f"over GPUs: {split.gpu_layers} layers there{moe}: {fits} ({basis})")
     table(
         ("DEVICE", "LAYERS", "WEIGHTS", "CACHE", "COMPUTE", "OTHER", "TOTAL", "FREE", ""),
         [

@@ -3,7 +3,7 @@
 llama.cpp's own rules (llama_model_base::load_tensors of src/llama-model.cpp): the embedding stays in the host; the
 last `gpu_layers` of the layers, the output counted as one behind them, go to the GPUs, which share them by what each
 has free; a layer's keys, values and state lie with it; --n-cpu-moe keeps the experts of the first layers in the host.
-No figure here is measured on a GPU.
+What one GPU takes is measured (`gpu`); how several share is reckoned.
 """
 
 from __future__ import annotations
@@ -12,14 +12,10 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import accumulate
 
-from core.catalog.sizing.parts import N_UBATCH, CacheType, compute, kv_by_layer, pad256, state_by_layer
+from core.catalog.sizing import gpu
+from core.catalog.sizing.parts import N_UBATCH, CacheType, kv_by_layer, state_by_layer
 from core.engines.base import Abilities
 from core.nouns import DevicePlan, ModelShape, PlanParts, Split
-
-DRIVER_BYTES = 500 << 20
-"""Of a GPU, its driver's context and the libraries' own buffers: 300 to 500 MiB are told; not measured."""
-SPARE = 0.05
-"""Of what is free of a GPU, left free."""
 
 
 def split(
@@ -39,19 +35,18 @@ def split(
 ) -> Split:
     """What the host and each GPU take (bytes) with so many layers on the GPUs; `found` is the plan in the host alone,
     `gpus_free` has one entry a GPU and may be empty. `shares` as --tensor-split: by what the layers are shared, where
-    it is not what each has free."""
+    it is not what each has free; a GPU without a share is not given to the engine at all."""
     slots = max(1, parallel)
     layers = shape.n_layer
     count = min(max(0, gpu_layers), layers + 1) if gpus_free else 0
     first = layers + 1 - count
     weights, experts = _layer_bytes(shape)
-    repack = shape.layer_repack or (0,) * layers
     more = 1 + shape.margin
+    uses = not shares or bool(shares[0])
     kv = [more * size for size in kv_by_layer(shape, ctx, slots, cache_type, n_ubatch, engine)]
     state = [more * size for size in state_by_layer(shape, slots)]
     ends = list(accumulate(shares or gpus_free))
     on = [_Sum() for _ in range(len(gpus_free) + 1)]
-    copied = 0  # of the host's copies, those of what lies on a GPU are not made
     for place in range(layers + 1):
         device = 0
         if place >= first:
@@ -59,31 +54,34 @@ def split(
         on[device].layers += 1
         if place == layers:
             on[device].weights += shape.output_bytes if device else 0
-            copied += shape.repack_bytes - sum(repack) if device else 0
             continue
         kept = experts[place] if device and place < cpu_moe else 0
         on[device].weights += weights[place] - kept
         on[0].weights += kept
         on[device].kv += kv[place] + state[place]
-        if device:
-            share = kept / weights[place] if weights[place] else 0.0
-            copied += round(repack[place] * (1 - share))
-    batch = min(n_ubatch, pad256(ctx / slots))
-    step = round(more * compute(shape, batch)) + 2 * batch * pad256(ctx / slots)
     embedding = shape.tensor_bytes - sum(weights) - (0 if shape.tied else shape.output_bytes)
     host_weights = embedding + on[0].weights + (0 if shape.tied or count else shape.output_bytes)
-    host_other = found.base + found.output + found.repack - copied + found.projector + found.adapters + found.learned
+    # With no layer there the first GPU still computes whole batches, unless none is given to the engine at all.
+    lent = gpu_layers <= layers or cpu_moe > first
+    used = [bool(sums.layers) or (not count and not n and uses) for n, sums in enumerate(on[1:])]
+    if any(used):
+        step = gpu.host_buffers(shape, ctx, slots, n_ubatch, engine)
+        other = found.base + found.output + found.projector + found.adapters + found.learned + found.checkpoints
+        other += gpu.HOST_BYTES + gpu.library(shape) + _between(shape, weights, experts, first, cpu_moe, count)
+    else:
+        step = found.compute
+        other = found.base + found.output + found.repack + found.projector + found.adapters + found.learned
+        other += found.checkpoints
     host = DevicePlan(
-        device="host", layers=on[0].layers, weights=round(host_weights), kv_cache=round(on[0].kv),
-        compute=found.compute, other=host_other + found.checkpoints,
-        total=round(host_weights + on[0].kv) + found.compute + host_other + found.checkpoints,
-        free_bytes=host_free, fits=False,
+        device="host", layers=on[0].layers, weights=round(host_weights), kv_cache=round(on[0].kv), compute=step,
+        other=other, total=round(host_weights + on[0].kv) + step + other, free_bytes=host_free, fits=False,
     )  # fmt: skip
     plans = [_fitted(host, host_free)]
-    for number, (free, sums) in enumerate(zip(gpus_free, on[1:], strict=True)):
-        used = bool(sums.layers)
-        other = DRIVER_BYTES if used else 0
-        width = step if used else 0
+    for number, (free, sums, on_it) in enumerate(zip(gpus_free, on[1:], used, strict=True)):
+        width = gpu.buffers(
+            shape, ctx, slots, cache_type, lent=lent and used.index(True) == number, n_ubatch=n_ubatch, engine=engine
+        ) if on_it else 0  # fmt: skip
+        other = gpu.driver(shape) if on_it else 0
         plans.append(
             _fitted(
                 DevicePlan(
@@ -91,12 +89,13 @@ def split(
                     compute=width, other=other, total=round(sums.weights + sums.kv) + width + other, free_bytes=free,
                     fits=False,
                 ),
-                free * (1 - SPARE),
+                free * (1 - gpu.SPARE),
             )
         )  # fmt: skip
     return Split(
-        gpu_layers=count, cpu_moe=min(cpu_moe, layers), devices=tuple(plans), fits=all(each.fits for each in plans)
-    )
+        gpu_layers=count, cpu_moe=min(cpu_moe, layers), devices=tuple(plans), fits=all(each.fits for each in plans),
+        measured=sum(used) == 1 and not shape.margin,
+    )  # fmt: skip
 
 
 def largest(
@@ -115,27 +114,16 @@ def largest(
     """The split with the most on the GPUs that fits everywhere. Of a mixture of experts all layers go there first, with
     the fewest layers' experts in the host; then fewer layers go. Nothing fits: the one with all in the host. A GPU that
     has not even room for its driver gets none."""
-    shares = [free if free * (1 - SPARE) > DRIVER_BYTES else 0 for free in gpus_free]
-    if not any(shares):
-        return split(
-            shape,
-            found,
-            ctx,
-            parallel,
-            cache_type,
-            host_free,
-            gpus_free,
-            gpu_layers=0,
-            n_ubatch=n_ubatch,
-            engine=engine,
-        )
+    shares = [free if free * (1 - gpu.SPARE) > gpu.driver(shape) else 0 for free in gpus_free]
 
     def tried(gpu_layers: int, moe: int) -> Split:
         return split(
             shape, found, ctx, parallel, cache_type, host_free, gpus_free, gpu_layers=gpu_layers, cpu_moe=moe,
-            shares=shares, n_ubatch=n_ubatch, engine=engine,
+            shares=shares if gpu_layers else [0] * len(shares), n_ubatch=n_ubatch, engine=engine,
         )  # fmt: skip
 
+    if not any(shares):
+        return tried(0, 0)
     wanted = range(shape.n_layer + 1) if cpu_moe is None and shape.expert_bytes else (cpu_moe or 0,)
     for moe in wanted:
         found_split = tried(shape.n_layer + 1, moe)
@@ -153,6 +141,16 @@ class _Sum:
 
     def __init__(self) -> None:
         self.layers, self.weights, self.kv = 0, 0.0, 0.0
+
+
+def _between(
+    shape: ModelShape, weights: Sequence[float], experts: Sequence[float], first: int, cpu_moe: int, count: int
+) -> int:
+    """Of what lies on a GPU, what stays mapped in the host: from its first tensor to its last all of the file is."""
+    if not count:
+        return 0
+    ahead = shape.output_ahead if first or cpu_moe else 0
+    return ahead + round(sum(weights[n] - experts[n] for n in range(first, min(cpu_moe, shape.n_layer))))
 
 
 def _layer_bytes(shape: ModelShape) -> tuple[Sequence[float], Sequence[float]]:
