@@ -17,6 +17,10 @@ from types import TracebackType
 import httptools
 
 
+class Lost(ConnectionError):
+    """The other end was there, and went away: it may have done what it was asked."""
+
+
 class Response:
     """An answer whose body is still to come. Use as an async context manager; leaving closes the connection."""
 
@@ -45,24 +49,27 @@ class Response:
         self._ended = True
 
     async def start(self) -> None:
-        """Read up to the end of the headers. Raises ConnectionError."""
+        """Read up to the end of the headers. Raises `Lost`, ConnectionError."""
         while not self._started:
             await self._more()
 
     async def _more(self) -> None:
-        data = await self._reader.read(65536)
+        try:
+            data = await self._reader.read(65536)
+        except OSError as error:
+            raise Lost(str(error)) from error
         if not data:
             if self._started and "content-length" not in self.headers and "transfer-encoding" not in self.headers:
                 self._ended = True
                 return
-            raise ConnectionResetError("the connection closed in the middle of an answer")
+            raise Lost("the connection closed in the middle of an answer")
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError as error:
             raise ConnectionError(f"the answer is no HTTP: {error}") from error
 
     async def pieces(self) -> AsyncIterator[bytes]:
-        """The body as it comes. Raises ConnectionError if it is cut off."""
+        """The body as it comes. Raises `Lost` if it is cut off."""
         while True:
             while self._pieces:
                 yield self._pieces.pop(0)
@@ -126,7 +133,7 @@ async def request(
     """Send one request and read the answer's headers within `timeout` seconds.
 
     With `upload`, its pieces (`length` bytes in all) are the body, each taken within `timeout`.
-    Raises OSError (ConnectionError) or TimeoutError.
+    Raises OSError where nobody is there, `Lost` where whoever was there went away, or TimeoutError.
     """
     async with asyncio.timeout(timeout):
         reader, writer = await connect(path)
@@ -140,15 +147,22 @@ async def request(
             async for piece in upload:
                 writer.write(piece)
                 async with asyncio.timeout(timeout):
-                    await writer.drain()
+                    await _drained(writer)
         response = Response(reader, writer)
         async with asyncio.timeout(timeout):
-            await writer.drain()
+            await _drained(writer)
             await response.start()
     except BaseException:
         writer.close()
         raise
     return response
+
+
+async def _drained(writer: asyncio.StreamWriter) -> None:
+    try:
+        await writer.drain()
+    except OSError as error:
+        raise Lost(str(error)) from error
 
 
 async def events(response: Response) -> AsyncIterator[tuple[str, str]]:

@@ -57,10 +57,10 @@ def of_the_chain(audit: Audit) -> Source:
 
 
 def of_the_gateway(link: GatewayLink, clock: Callable[[], float] = time.time) -> Source:
-    """That programs do not reach it, or will not for long."""
+    """That programs do not reach it, or will not for long, or find it elsewhere than before."""
 
     def source() -> list[str]:
         troubles = [f"programs cannot reach the gateway: {link.trouble}"] if link.trouble else []
-        return troubles + door_warnings(link.status().doors, clock())
+        return troubles + door_warnings(link.status().doors, clock()) + link.doors.troubles()
 
     return source

@@ -10,6 +10,7 @@ import msgspec
 from core.access import Access, Glass, Inquiry, Limiter
 from core.access.permissions import PERMISSIONS
 from core.api.server import ANYBODY, Call, Server
+from core.deployments.gatewaylink import GatewayLink
 from core.errors import Invalid
 from core.nouns import Role
 
@@ -58,7 +59,7 @@ class SimulateBody(msgspec.Struct, forbid_unknown_fields=True):
 
 
 def add_access(
-    server: Server, access: Access, inquiry: Inquiry, glass: Glass, limiter: Limiter,
+    server: Server, access: Access, inquiry: Inquiry, glass: Glass, limiter: Limiter, link: GatewayLink,
     objects: Callable[[], Awaitable[list[str]]],
 ) -> None:  # fmt: skip
     """`objects` tells everything that there is, as `kind:name`."""
@@ -126,7 +127,7 @@ def add_access(
 
     async def whoami(call: Call) -> Any:
         me = await inquiry.whoami(call.actor)
-        return msgspec.structs.replace(me, limits=await limiter.left_of(call.actor))
+        return msgspec.structs.replace(me, limits=await limiter.left_of(call.actor), gateway=link.url)
 
     server.add("GET", "/whoami", ANYBODY, whoami)
     server.add("GET", "/access/permissions", ANYBODY, permissions)

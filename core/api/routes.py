@@ -149,7 +149,7 @@ def add_routes(server: Server, s: Services) -> None:
         tiers = [f"tier:{name}" for name in await s.catalog.tiers.names()]
         return ["daemon:local", "node:local", "audit:chain", "access:all", "usage:all", *deployments, *models, *tiers]
 
-    add_access(server, s.access, s.inquiry, s.glass, s.limiter, objects)
+    add_access(server, s.access, s.inquiry, s.glass, s.limiter, s.deployments.link, objects)
     add_nodes(server, s.deployments.labels, s.deployments.sensitive, s.sight)
     add_choosing(server, s.catalog, s.deployments, s.speeds, s.benches, s.advisor, s.gate, s.sight)
     add_accounts(server, s.service_accounts)
@@ -179,6 +179,7 @@ def _daemon(server: Server, s: Services) -> None:
         return s.sight(call).picture(whole)
 
     async def status(call: Call) -> Status:
+        await s.deployments.link.heard()
         return s.sight(call).status(await s.status())
 
     async def events(call: Call) -> web.StreamResponse:

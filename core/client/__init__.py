@@ -29,7 +29,7 @@ from core.client.privacy import PrivacyCalls
 from core.client.pull import PullCalls
 from core.client.sizes import SizeCalls
 from core.client.tiers import TierCalls
-from core.client.transport import PREFIX, Transport, error_of, lives, query
+from core.client.transport import PREFIX, Transport, error_of, lives, query, went_away
 from core.client.usage import UsageCalls
 from core.errors import CorralError, Failed, NoDaemon, TimedOut
 from core.nouns import (
@@ -126,8 +126,8 @@ class Client(Transport):
                     if until and (resync or _seq(id) >= _seq(until)):
                         return
             except OSError as error:
-                raise NoDaemon("the daemon went away", str(error)) from error
-        raise NoDaemon("the daemon went away")
+                raise went_away() from error
+        raise went_away()
 
     async def shutdown(self, models: bool) -> None:
         """Tell the daemon to end and wait until its process is gone. Raises `Failed` with what did not end of the
@@ -233,6 +233,8 @@ class Client(Transport):
             )  # fmt: skip
         except TimeoutError as error:
             raise TimedOut(f"the daemon took nothing of {file.name} for {UPLOAD_TIMEOUT_S:.0f} s") from error
+        except http.Lost as error:
+            raise went_away("PUT") from error
         except OSError as error:
             raise Failed(f"{file.name} could not be sent", str(error)) from error
         async with response:
@@ -370,8 +372,8 @@ class Client(Transport):
                         return
                     yield piece
             except OSError as error:
-                raise NoDaemon("the daemon went away", str(error)) from error
-        raise NoDaemon("the daemon went away in the middle of an answer", todo=f"it goes on: corral chats show {chat}")
+                raise _while_answering(chat) from error
+        raise _while_answering(chat)
 
     async def search_chats(self, text: str) -> list[Chat]:
         return await self.call("GET", "/chats/search" + query(q=text), list[Chat])
@@ -382,6 +384,11 @@ class Client(Transport):
     async def export_chats(self, format: str) -> str:
         """All of one's own."""
         return await self._text("/chats/export" + query(format=format))
+
+
+def _while_answering(chat: str) -> NoDaemon:
+    todo = f"it goes on: corral chats show {chat}"
+    return NoDaemon("the daemon went away in the middle of an answer", todo=todo)
 
 
 def _seq(id: str) -> int:

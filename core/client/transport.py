@@ -45,6 +45,8 @@ class Transport:
             raise TimedOut(
                 f"the daemon did not answer within {timeout:.0f} s", await _how_it_hangs(self.socket), "see its log"
             ) from error
+        except http.Lost as error:
+            raise went_away(method) from error
         except OSError as error:
             raise NoDaemon("the daemon does not answer", str(error), "start it with any verb") from error
         self.daemon_version = response.headers.get("corral-version", "")
@@ -70,7 +72,7 @@ class Transport:
                     "the daemon's answer was not complete in time", todo="see `corral status`, and its log"
                 ) from error
             except OSError as error:
-                raise NoDaemon("the daemon went away", str(error)) from error
+                raise went_away(method) from error
         try:
             return response.status, msgspec.json.decode(raw, type=type)
         except msgspec.MsgspecError as error:
@@ -88,7 +90,7 @@ class Transport:
                 except TimeoutError as error:
                     raise TimedOut("the daemon sent nothing for a while", todo="see its log") from error
                 except OSError as error:
-                    raise NoDaemon("the daemon went away", str(error)) from error
+                    raise went_away() from error
                 if piece is None:
                     return
                 yield piece
@@ -97,6 +99,16 @@ class Transport:
         response = await self._open("GET", path)
         async with response:
             return (await response.read()).decode()
+
+
+def went_away(method: str = "GET") -> NoDaemon:
+    """The daemon ended, or was killed, in the middle of this request. `sent` in the details: it may have been done."""
+    if method == "GET":
+        why, todo = "it ended, or was killed; nothing was changed", "give the command again"
+    else:
+        why = "it ended, or was killed: what was asked is done as a whole or not at all, and nobody can say which"
+        todo = "look first (`corral events`, or an `ls`), then give the command again if it is still needed"
+    return NoDaemon("the daemon went away in the middle of this", why, todo, sent=method != "GET")
 
 
 def query(**fields: Any) -> str:

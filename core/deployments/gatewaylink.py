@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import secrets
@@ -36,6 +37,8 @@ log = logging.getLogger(__name__)
 LINE_LIMIT = 16 << 20
 IN_FORCE_S = 5.0
 """What a change of rules or settings waits for a gateway that is busy."""
+LIVE_S = 2.0
+"""What somebody who asks waits for a gateway that starts to say where it listens."""
 SPENT_S = 2.0
 """What the gateway may take to say what is left of limits."""
 RETRY_S = 60.0
@@ -98,7 +101,9 @@ class GatewayLink:
         self._reports: dict[str, asyncio.Future[wire.Report]] = {}
         self._not_before = 0.0
         self._whose = Whose()
-        self._doors = DoorRecords(store, gate)
+        self.doors = DoorRecords(store, gate)
+        self._heard = asyncio.Event()
+        """It has told where it listens."""
 
     # ---------------------------------------------------------------------------------------- for callers
 
@@ -125,6 +130,13 @@ class GatewayLink:
     def url(self) -> str:
         """The base URL for programs, without /v1; "" while the gateway does not listen for them."""
         return self._live.listens if self._live else ""
+
+    async def heard(self) -> None:
+        """Give a gateway that starts a moment to say where it listens."""
+        if self._state == "starting" or (self._state == "ready" and self._live is None):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LIVE_S):
+                    await self._heard.wait()
 
     @property
     def trouble(self) -> str:
@@ -361,8 +373,9 @@ class GatewayLink:
                     await self._commit(message)
                 case wire.Live():
                     self._live = message
+                    self._heard.set()
                     self._on_live(message)
-                    await self._doors.told(message)
+                    await self.doors.told(message)
                     if message.used and self.on_used is not None:
                         self.on_used(message.used, message.sources)
                 case wire.Report():

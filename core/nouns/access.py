@@ -142,3 +142,5 @@ class Whoami(Noun, frozen=True, kw_only=True):
     denied: tuple[Held, ...] = ()
     limits: tuple[Left, ...] | None = ()
     """What is left of those that apply to him and his keys; None: the gateway does not say."""
+    gateway: str = ""
+    """Where his programs find the gateway: its base URL, without /v1; "" while it does not listen for them."""

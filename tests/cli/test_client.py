@@ -72,6 +72,21 @@ async def test_what_is_no_answer_is_an_error_in_time(
             await Client(daemon.path).call("GET", "/status", Status, timeout=0.3 if answer is None else 5)
 
 
+@pytest.mark.parametrize("answer", [b"", HEAD + b"Content-Length: 100\r\n\r\n{"])
+async def test_a_daemon_that_goes_in_the_middle_is_told_apart_from_one_that_is_not_there(
+    daemon: Daemon, answer: bytes
+) -> None:
+    """Of a question that nothing was changed; of all else that it may be done. A script sees it in the details."""
+    daemon.answer = answer
+    with pytest.raises(NoDaemon, match=r"went away .* nothing was changed; give the command again") as read:
+        await Client(daemon.path).call("GET", "/status", Status)
+    with pytest.raises(NoDaemon, match=r"went away .* done as a whole or not at all.*; look first") as written:
+        await Client(daemon.path).call("POST", "/deployments", Status, {})
+    assert (read.value.details, written.value.details) == ({"sent": False}, {"sent": True})
+    with pytest.raises(NoDaemon, match="does not answer"):
+        await Client(daemon.path.with_name("nobody")).call("GET", "/status", Status)
+
+
 async def test_an_answer_that_does_not_end_is_an_error_in_time(daemon: Daemon) -> None:
     daemon.answer = None
 

@@ -53,9 +53,9 @@ def test_a_gateway_of_one_release_back_is_told_of_plain_loopback_alone(listen, t
 
 
 class Books:
-    """Stands for store and gate: what was recorded last, and what is."""
+    """Stands for store and gate: what was recorded, the newest first, and what is."""
 
-    def __init__(self, last=()):
+    def __init__(self, *last):
         self.last, self.records = list(last), []
 
     async def read(self, fn):
@@ -63,11 +63,12 @@ class Books:
 
     async def record(self, actor, verb, object, request, outcome, *, before, after):
         self.records.append((before, after))
+        self.last.insert(0, (NOW + len(self.records), after))
 
 
 async def test_each_change_is_recorded_once_over_restarts_and_replacements():
     first = {"url": "https://h:1", "certificate": "f"}
-    books = Books([first])
+    books = Books((NOW, [first]))
     doors = DoorRecords(books, books)
     door = wire.DoorLive(**OPEN)
     for told in (live(door), live(None), live(door), live(wire.DoorLive(**{**OPEN, "failed": 9}))):
@@ -77,3 +78,49 @@ async def test_each_change_is_recorded_once_over_restarts_and_replacements():
     await doors.told(live(wire.DoorLive(address="0.0.0.0:1", trouble="gone")))
     second = {"url": "https://h:1", "certificate": "g"}
     assert books.records == [([first], [second]), ([second], [])]
+
+
+def at(*ports):
+    return [{"url": f"http://127.0.0.1:{port}", "certificate": ""} for port in ports]
+
+
+def open_at(*ports):
+    return live(*(wire.DoorLive(address=f"127.0.0.1:{p}", url=f"http://127.0.0.1:{p}", tls=False) for p in ports))
+
+
+async def test_who_used_the_old_address_is_told_the_new_one_for_a_week():
+    """Once, by an event; and by a warning, also of a daemon that starts later."""
+    now, said = [NOW], []
+    books = Books((NOW - 9e6, at(8620)))
+    doors = DoorRecords(books, books, lambda: now[0])
+    doors.on_moved.append(said.append)
+    await doors.told(open_at(8620))
+    assert doors.troubles() == said == []
+    await doors.told(live(wire.DoorLive(address="127.0.0.1:8620", trouble="taken")))  # tells of itself
+    assert doors.troubles() == said == []
+    await doors.told(open_at(8621))
+    (words,) = doors.troubles()
+    assert words.startswith("programs find the gateway at http://127.0.0.1:8621 since 20")
+    assert words.endswith(", and no more at http://127.0.0.1:8620: tell those who use it")
+    assert said == [words]
+    later = DoorRecords(books, books, lambda: now[0])
+    later.on_moved.append(said.append)
+    await later.told(open_at(8621))
+    assert later.troubles() == [words] and said == [words]
+    now[0] += 7 * 86400 + 3
+    assert later.troubles() == []
+
+
+@pytest.mark.parametrize("recorded", [(), (at(1),), (at(1, 2), at(1)), (at(2, 1), at(1, 2)), (at(1), [], at(1))])
+async def test_nothing_has_moved_where_what_was_open_still_is(recorded):
+    books = Books(*((NOW, each) for each in recorded))
+    doors = DoorRecords(books, books, lambda: NOW)
+    await doors.told(open_at(*(each["url"].rpartition(":")[2] for each in (recorded[0] if recorded else at(1)))))
+    assert doors.troubles() == []
+
+
+async def test_one_that_comes_back_is_told_too():
+    books = Books((NOW, at(1)), (NOW, at(2)), (NOW - 5, at(1)))
+    doors = DoorRecords(books, books, lambda: NOW)
+    await doors.told(open_at(1))
+    assert "at http://127.0.0.1:1 since" in doors.troubles()[0]

@@ -31,6 +31,8 @@ def whoami() -> None:
     say(f"{line(me.name)} (uid {me.uid}), through {line(me.through)}")
     if me.groups:
         say(f"groups: {line(', '.join(me.groups))}")
+    if me.gateway:
+        say(f"programs: {line(me.gateway)}/v1, with an API key")
     if me.limits is None:
         say(f"limits: {UNSAID}")
     for each in me.limits or ():
