@@ -64,5 +64,6 @@ class LlamaServer(LlamaCpp):
             "LLAMA_ARG_CTX_CHECKPOINTS": str(self.abilities.checkpoints),
             "LLAMA_ARG_SSE_PING_INTERVAL": "1",
             "LLAMA_ARG_OFFLINE": "1",
+            "LLAMA_ARG_NO_CONTEXT_SHIFT": "1",
         }
         return Command(argv=argv, env=environment(plan.secret) | told)

@@ -18,12 +18,13 @@ def with_usage(body: bytes, asked: Asked) -> bytes:
     return msgspec.json.encode(fields)
 
 
-def with_progress(body: bytes) -> bytes:
-    """The body asking how much of the prompt was read."""
-    if b'"return_progress"' not in body:
-        return body.rstrip()[:-1] + b',"return_progress":true}'
+def with_progress(body: bytes, mark: int) -> bytes:
+    """The body asking how much of the prompt was read, with a mark by which the engine's list of slots tells which one
+    has it (`rest`): `n_discard` means something where a context is shifted, which no engine of ours does."""
+    if b'"return_progress"' not in body and b'"n_discard"' not in body:
+        return body.rstrip()[:-1] + b',"return_progress":true,"n_discard":%d}' % mark
     fields = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
-    fields["return_progress"] = msgspec.Raw(b"true")
+    fields["return_progress"], fields["n_discard"] = msgspec.Raw(b"true"), msgspec.Raw(b"%d" % mark)
     return msgspec.json.encode(fields)
 
 

@@ -19,6 +19,8 @@ from core.gateway.turns import Turns
 from core.gateway.upstream import Pool
 from core.gateway.usage import GATEWAY_DIED, Spool
 
+MARKS = (1 << 31) - 1
+"""What an engine's field of 32 bits holds."""
 WATCH_S = 0.2
 """How often the time-outs of all requests are looked at: one timer for all is cheaper than one each."""
 
@@ -67,12 +69,17 @@ class Core:
         self._watch: asyncio.TimerHandle | None = None
         self._prefix = secrets.token_hex(4)
         self._ids = itertools.count()
+        self._marks = itertools.count(secrets.randbits(30))
         self.folded = Folded(self.new_id)
         """Requests that were refused before they reached a deployment."""
 
     def new_id(self) -> str:
         """16 hex digits for a line of usage; unlike those of any other gateway. (Random bits cost a system call.)"""
         return f"{self._prefix}{next(self._ids) & 0xFFFFFFFF:08x}"
+
+    def new_mark(self) -> int:
+        """A number from 1 on that no other stream of now has, most likely not one of the gateway before this one."""
+        return next(self._marks) % MARKS + 1
 
     def flush(self) -> None:
         """Write the usage since the last call to the spool, and how far what runs has come: were this gateway killed,

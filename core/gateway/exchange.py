@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import math
 import time
 from typing import Protocol
@@ -19,6 +20,7 @@ from core.gateway.keys import Holder
 from core.gateway.limits import BYTES_A_TOKEN, Hold, Meter
 from core.gateway.opening import opened
 from core.gateway.queue import Caller
+from core.gateway.rest import Rest
 from core.gateway.seating import Seating
 from core.gateway.sessions import session
 from core.gateway.turns import ALONE_S, Turn
@@ -49,8 +51,8 @@ class Exchange(Seating):
     """One request. The client may go while a turn goes on."""
 
     __slots__ = (
-        "_actor", "_alone", "_client", "_counts", "_error", "_first", "_hold", "_holder", "_id", "_model", "_prompt",
-        "_reads", "_sse", "_status", "_token", "_turn", "_uid", "_unopened",
+        "_actor", "_alone", "_client", "_counts", "_error", "_first", "_hold", "_holder", "_id", "_mark", "_model",
+        "_prompt", "_reads", "_sse", "_status", "_token", "_turn", "_uid", "_unopened",
     )  # fmt: skip
 
     def __init__(
@@ -81,6 +83,8 @@ class Exchange(Seating):
             raise Refusal(503, "usage cannot be recorded: the spool is full; start the daemon", "spool_full")
         if route.asks_for:
             self._body = unambiguous(body, route.asks_for)
+        self._mark = 0
+        """In its body, where the engine tells how much it made of a stream that is cut."""
         self._unopened = self._reads = False
         if asked.stream and api.answers:
             self._counts = self._streaming(api, asked)
@@ -102,8 +106,9 @@ class Exchange(Seating):
         add_progress = progress and bytes(asked.return_progress) != b"true"
         if inject:
             self._body = with_usage(self._body, asked)
-        if add_progress:
-            self._body = with_progress(self._body)
+        if progress:
+            self._mark = self._core.new_mark()
+            self._body = with_progress(self._body, self._mark)
         self._reads = progress
         self._unopened = api.shape != "openai"
         return counts_of(api, stream=True, cut=inject, cut_progress=add_progress)
@@ -383,14 +388,30 @@ class Exchange(Seating):
         if self._done:
             return
         self._done = True
-        self._core.exchanges.discard(self)
         now = self._last if outcome == "ok" else time.monotonic()
+        seat, connection, hold = self._seat, self._connection, self._hold
+        if hold is not None:
+            self._core.table.subjects.settle(hold, *self._used())
+            self._hold = None  # it knows us: both would wait for the collector of cycles, 4 us a request
+        if connection is None or seat is None or not self._tells_late():
+            self._core.exchanges.discard(self)
+            self._core.spool.add(self.line(outcome, now))
+        else:
+            known = functools.partial(self._known, outcome, now, hold)
+            self._connection = None
+            Rest(self._core, seat.pool, seat.route, self._counts, self._mark, known).begin(connection)
         if self._loose or self._connection is not None:
             self._let_go()
-        seat = self._seat
-        if self._hold is not None:
-            self._core.table.subjects.settle(self._hold, *self._used())
-            self._hold = None  # it knows us: both would wait for the collector of cycles, 4 us a request
-        self._core.spool.add(self.line(outcome, now))
         if seat is not None:
             self._give_back(seat, now)
+
+    def _tells_late(self) -> bool:
+        """Does its engine say what it makes of it from now on?"""
+        return self._sse and self._target.route.prompt_progress and self._counts.answer is None
+
+    def _known(self, outcome: str, now: float, hold: Hold | None) -> None:
+        """What it has come to is known, a moment after its client has gone."""
+        self._core.exchanges.discard(self)
+        if hold is not None:
+            self._core.table.subjects.correct(hold, *self._used())
+        self._core.spool.add(self.line(outcome, now))

@@ -191,8 +191,8 @@ class Meter:
         self.came_out += tokens_out
 
     def settle(self, hold: Hold, gauges: Sequence[Gauge], now: float, more_in: int, more_out: int) -> None:
-        """A request of an earlier second has ended, which had reserved on `gauges`, and has used so much more than
-        that, or less."""
+        """A request has ended, of an earlier second or told of once more, which had reserved on `gauges`, and has used
+        so much more than that, or less."""
         self.turn(now)
         more = 0, more_in, more_out, more_in + more_out
         for gauge in gauges:

@@ -20,6 +20,7 @@ from core.gateway.core import Core
 from core.gateway.doors import Doors
 from core.gateway.handover import Predecessor, Successor, Wrong
 from core.gateway.listener import serve
+from core.gateway.rest import REST_S
 from core.gateway.routes import Table
 from core.gateway.upstream import Pool
 from core.gateway.usage import Spool
@@ -223,6 +224,10 @@ class Serving:
                     await asyncio.sleep(0.02)
         for exchange in tuple(self._core.exchanges):
             exchange.stop()
+        with contextlib.suppress(TimeoutError):  # what the engines made of these
+            async with asyncio.timeout(REST_S + 0.5):
+                while self._core.exchanges:  # noqa: ASYNC110
+                    await asyncio.sleep(0.02)
 
     async def _hand_over(self, path: str) -> None:
         """Hand on to the gateway at `path`. Raises OSError, TimeoutError or `Wrong`: then all is as before."""

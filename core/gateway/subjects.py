@@ -202,6 +202,15 @@ class Subjects:
             else:
                 meter.settle(hold, gauges, now, more_in, more_out)
 
+    def correct(self, hold: Hold, tokens_in: int, tokens_out: int) -> None:
+        """One that was settled has used so many after all."""
+        had_in, had_out = hold.final or (tokens_in, tokens_out)
+        hold.final = tokens_in, tokens_out
+        now = self.clock.now()
+        for meter, gauges in zip(hold.meters, hold.taken, strict=True):
+            meter.touched = True
+            meter.settle(hold, gauges, now, tokens_in - had_in, tokens_out - had_out)
+
     # ---------------------------------------------------------------------------------------- for people
 
     def spent(self, asked: wire.Ask) -> tuple[wire.Spent, ...]:

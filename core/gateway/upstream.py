@@ -74,6 +74,16 @@ class EngineConnection:
         self.closed = True
         self.transport.abort()
 
+    def leave(self, taker: Taker) -> None:
+        """Say that nothing more comes from here, which a client does that goes: `taker` hears what still comes."""
+        self.taker = taker
+        if self.closed or self.transport.is_closing() or not self.transport.can_write_eof():
+            self.abort()
+            taker.answer_lost()
+            return
+        self.resume()
+        self.transport.write_eof()
+
     def pause(self) -> None:
         if not self._paused and not self.closed:
             self._paused = True

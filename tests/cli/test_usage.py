@@ -114,11 +114,13 @@ async def test_the_sums_are_what_the_engine_counted(home: Path, sample: Path) ->
     cut, stopped = total(), time.monotonic() + 20
     while (counted := await metrics(replica, secret))[1] == made and time.monotonic() < stopped:
         pass
-    assert cut["estimated"] == 1 and cut["errors"] == 0
+    assert cut["errors"] == 0
     computed = (cut["prompt_tokens"] - cut["cached_tokens"]) - (found["prompt_tokens"] - found["cached_tokens"])
     assert computed == counted[0] - read > 0
-    # Within a token: an engine that is short of a core notices a client's going one token later.
-    assert abs((cut["answer_tokens"] - found["answer_tokens"]) - (counted[1] - made)) <= 2
+    # By the engine's own count. Where it does not tell in time the events up to its last one count, and of what it made
+    # by then one token may have had none (core/gateway/rest.py).
+    off = (cut["answer_tokens"] - found["answer_tokens"]) - (counted[1] - made)
+    assert abs(off) <= cut["estimated"] <= 1
 
 
 async def test_rows_filters_prices_and_formats(home: Path, sample: Path) -> None:

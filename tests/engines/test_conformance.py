@@ -194,7 +194,8 @@ async def test_its_environment_is_an_allow_list(served: Any, hostile_environment
     secret = [key for key, value in environment.items() if value == served.plan.secret]
     assert secret in (["LLAMA_API_KEY"], ["API_KEY"])
     ours = {"GGML_NO_BACKTRACE", "PYTHONUNBUFFERED", *secret}
-    arguments = {"LLAMA_ARG_CACHE_RAM", "LLAMA_ARG_CTX_CHECKPOINTS", "LLAMA_ARG_SSE_PING_INTERVAL", "LLAMA_ARG_OFFLINE"}
+    words = "CACHE_RAM", "CTX_CHECKPOINTS", "SSE_PING_INTERVAL", "OFFLINE", "NO_CONTEXT_SHIFT"
+    arguments = {f"LLAMA_ARG_{word}" for word in words}
     # LC_CTYPE is set by a Python that is started in the C locale.
     assert set(environment) <= {*KEEP, *ours, *arguments, "LC_CTYPE"}
     assert environment["GGML_NO_BACKTRACE"] == "1"

@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -54,6 +55,10 @@ class Stub:
         self.torn = False
         """It promises more of an answer in one piece than comes, and closes."""
         self.connections = 0
+        self.more: list[bytes] | None = []
+        """Events that it still makes of a stream whose client has gone; None: it does not notice."""
+        self.slots: Callable[[dict], bytes] | None = None
+        """Its answer when it is asked for its slots, by the request before; None: it hangs up."""
         self.scripts: dict[bytes, tuple[int, bytes | list[bytes]]] = {}
         self.serving: dict[asyncio.Task, asyncio.StreamWriter] = {}
 
@@ -66,13 +71,19 @@ class Stub:
         try:
             while True:
                 head = await reader.readuntil(b"\r\n\r\n")
-                length = int(head.lower().split(b"content-length:")[1].split(b"\r\n")[0])
+                length = int((head.lower() + b"content-length:0").split(b"content-length:")[1].split(b"\r\n")[0])
                 body = await reader.readexactly(length)
                 served += 1
                 if self.slams and served > 1:
                     self.slams -= 1
                     return
                 self.heads.append(head)
+                if head.startswith(b"GET /slots "):
+                    writer.write(self.slots(json.loads(self.bodies[-1])) if self.slots is not None else b"")
+                    await writer.drain()
+                    if self.slots is None:
+                        return
+                    continue
                 self.bodies.append(body)
                 if self.drops:
                     return
@@ -127,6 +138,11 @@ class Stub:
                         waits.cancel()
                         if gone.done():
                             self.gone.set()
+                            if self.more is None:
+                                await self.hold.wait()
+                            for each in self.more or ():
+                                writer.write(b"%x\r\n%b\r\n" % (len(each), each))
+                            await writer.drain()
                             return
                         gone.cancel()
                         with contextlib.suppress(asyncio.CancelledError):
