@@ -9,7 +9,7 @@ import os
 import pwd
 import re
 from collections.abc import Callable, Iterable, Iterator
-from itertools import islice
+from functools import partial
 from typing import TypeVar
 
 from core.errors import Invalid, NotFound, TimedOut
@@ -19,8 +19,6 @@ T = TypeVar("T")
 LOOK_UP_S = 10.0
 NOBODY = 2**32 - 2
 """A uid that no user has."""
-MEMBERS = 200
-"""Of a group, where it is asked whether there is anybody in it."""
 _SUBJECT = re.compile(r"(?:(?P<kind>user|group|team|account):)?(?P<name>[^\s:*/\x00-\x1f]{1,128})")
 SUBJECTS = "user:NAME, group:NAME, team:NAME or account:NAME"
 OWNERS = "user:NAME, team:NAME or account:NAME"
@@ -51,12 +49,14 @@ async def actor_named(text: str) -> Actor:
     return await _look_up(_user, match["name"])
 
 
-async def people_of(subjects: Iterable[Subject]) -> dict[Subject, tuple[Actor, ...]]:
-    """Who these users and groups of the host are now: nobody, where it knows none; of a group some `MEMBERS`. Raises
-    `TimedOut`."""
+async def people_of(
+    subjects: Iterable[Subject], enough: Callable[[Subject, Actor], bool]
+) -> dict[Subject, tuple[Actor, ...]]:
+    """Who these users and groups of the host are now: nobody, where it knows none; of a group all members, or those up
+    to the first that is `enough`, since a look-up of thousands takes a directory long. Raises `TimedOut`."""
 
     def look() -> dict[Subject, tuple[Actor, ...]]:
-        return {each: tuple(_actors(each)) for each in subjects}
+        return {each: tuple(_up_to(partial(enough, each), _actors(each))) for each in subjects}
 
     return await _in_time(look, "users and groups were")
 
@@ -142,8 +142,15 @@ def _group(name: str) -> int:
     return grp.getgrnam(name).gr_gid
 
 
+def _up_to(enough: Callable[[Actor], bool], actors: Iterable[Actor]) -> Iterator[Actor]:
+    for each in actors:
+        yield each
+        if enough(each):
+            return
+
+
 def _actors(subject: Subject) -> Iterator[Actor]:
-    for name in [subject.name] if subject.kind == "user" else islice(_members(subject.id), MEMBERS):
+    for name in [subject.name] if subject.kind == "user" else _members(subject.id):
         try:
             yield _user(name)
         except KeyError:

@@ -294,15 +294,12 @@ class Rights:
             grant
             for grant, means in self._meant
             if self._makes_admin(grant, means)
-            and any(
-                includes(each, actor, {}) and not self._barred(actor, now)
-                for each in self._people(grant.subject)
-                for actor in people(each)
-            )
+            and any(self.admits(each, actor, now) for each in self._people(grant.subject) for actor in people(each))
         ]
 
-    def _barred(self, actor: Actor, now: float) -> bool:
-        return any(_bars(grant, means) for grant, means in self.of(actor, now))
+    def admits(self, subject: Subject, actor: Actor, now: float) -> bool:
+        """Is he meant by a user or group of the host, and not denied `access.grant`?"""
+        return includes(subject, actor, {}) and not any(_bars(grant, means) for grant, means in self.of(actor, now))
 
     def standing(self, now: float) -> list[tuple[Grant, tuple[Subject, ...]]]:
         """All that `admins` hangs on: with the same standing there are the same admins."""

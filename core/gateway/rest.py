@@ -20,8 +20,9 @@ from core.gateway.core import Core
 from core.gateway.counting import Counts
 from core.gateway.upstream import EngineConnection, Pool
 
-REST_S = 2.0
-"""What it may take in all: an engine that reads a long prompt says nothing meanwhile."""
+REST_S = 4.0
+"""What it may take in all. An engine that reads a long prompt, or makes tokens that are no text yet, says nothing
+meanwhile, and looks once a second whether its client is there."""
 
 
 class Params(msgspec.Struct, frozen=True):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -153,6 +154,23 @@ async def test_a_group_in_which_nobody_is_left_is_no_admin_that_could_stay(house
     await house.access.revoke(ROOT, "r", first.id)  # nobody was one, so nothing is lost
 
 
+async def test_the_last_admin_may_be_anywhere_in_a_large_group(
+    house: House, left: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of which no more are looked up than up to him: a directory takes its time for each."""
+    id = await house.grant(ROOT, "admin", "user:bin")
+    asked: list[str] = []
+
+    def members(gid: int) -> Iterator[str]:
+        for name in [*(f"gone{n}" for n in range(500)), "sys", *(f"here{n}" for n in range(500))]:
+            asked.append(name)
+            yield name
+
+    monkeypatch.setattr(people, "_members", members)
+    await house.access.revoke(ROOT, "r", id)
+    assert (len(asked), asked[-1]) == (501, "sys")
+
+
 @pytest.mark.parametrize("what", ["access.grant", "admin", "access.*"])
 async def test_a_denial_that_would_leave_no_admin_is_refused_and_changes_nothing(house: House, what: str) -> None:
     with pytest.raises(Conflict, match="the last admin stays"):
@@ -185,7 +203,7 @@ async def test_a_silent_directory_keeps_no_right_from_being_taken_away(
     await house.grant(ROOT, "admin", "user:bin")
     other = await house.grant(ROOT, "admin", "user:daemon")
 
-    async def silent(subjects: object) -> dict[object, object]:
+    async def silent(*asked: object) -> dict[object, object]:
         raise TimedOut("users were not looked up")
 
     monkeypatch.setattr("core.access.service.people_of", silent)

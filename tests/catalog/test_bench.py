@@ -206,6 +206,7 @@ async def test_the_next_daemon_ends_what_a_killed_one_left(house: House) -> None
     (house.paths.models / "probes").mkdir()
     await house.benches.start()
     assert await house.node.launches() == [] and not (house.paths.models / "probes").exists()
+    task.cancel()  # it would wait for an engine that is gone, as long as one may take to be ready
     await asyncio.gather(task, return_exceptions=True)
 
 

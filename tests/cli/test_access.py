@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import socket
 from pathlib import Path
 
 import pytest
-from command import ask, corral
+from command import ask, corral, free_port, until
 
 pytestmark = [pytest.mark.journey, pytest.mark.timeout(120)]
 
@@ -17,6 +18,7 @@ def test_grants_roles_and_teams_from_the_command_line(home: Path) -> None:
     for role in ("viewer", "user", "operator", "librarian", "auditor", "admin"):
         assert role in corral("access", "roles", "-q").split()
     assert "deployments.use" in corral("access", "permissions")
+    assert "no grant gives anybody anything" in corral("access", "matrix")
 
     corral("access", "roles", "set", "starter", "--allow", "deployments.st*", "--words", "starts and stops")
     corral("access", "teams", "set", "ml", "--member", "user:bin", "--member", "group:daemon")
@@ -54,6 +56,8 @@ def test_grants_roles_and_teams_from_the_command_line(home: Path) -> None:
     [
         (("grant", "operater", "user:bin"), 3, "there are: "),
         (("grant", "operator", "bin"), 2, "say user:NAME"),
+        (("grant", "user:bin", "viewer"), 2, "corral access grant viewer user:bin"),
+        (("deny", "group:bin", "viewer"), 2, "corral access deny viewer group:bin"),
         (("grant", "operator", "user:no-such-user-here"), 3, "this host knows no"),
         (("grant", "operator", "user:bin", "--scope", "chat"), 2, "kind:name"),
         (("grant", "operator", "user:bin", "--until", "yesterday"), 2, "say 8h"),
@@ -114,3 +118,24 @@ def test_what_a_key_was_held_to_is_lifted_by_none(home: Path) -> None:
     key = ask("keys", "show", "ci")
     assert key["endpoints"] == [] and key["until"] is None
     assert ask("keys", "create", "two", "--expires", "none")["until"] is None
+
+
+def test_where_programs_find_the_gateway_is_told_from_the_first_moment_and_when_it_moves(home: Path) -> None:
+    taken, other = free_port(), free_port()
+    config = home / "corral.toml"
+    config.write_text(f'[gateway]\nlisten = "127.0.0.1:{taken}"\n')
+    with socket.create_server(("127.0.0.1", taken)):
+        corral("ps")
+        first = ask("status")["gateway"]
+    assert first.startswith("http://127.0.0.1:") and not first.endswith(f":{taken}")
+    assert ask("whoami")["gateway"] == first and f"programs: {first}/v1" in corral("whoami")
+    shown = corral("status")
+    assert f"programs  {first}/v1, with an API key (127.0.0.1:{taken} was taken when it was looked for)" in shown
+    assert "no more at" not in shown
+    config.write_text(f'[gateway]\nlisten = "127.0.0.1:{other}"\n')
+    corral("reload")
+    assert ask("status")["gateway"] == f"http://127.0.0.1:{other}"
+    words = f"programs find the gateway at http://127.0.0.1:{other} since "
+    (said,) = until(lambda: [each for each in ask("status")["daemon"]["warnings"] if each.startswith(words)])
+    assert said.endswith(f", and no more at {first}: tell those who use it")
+    until(lambda: said in corral("events"))

@@ -121,12 +121,19 @@ def _grant_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
+def _in_order(verb: str, what: str, subject: str) -> None:
+    """Raises `UsageError` where the two changed places: that a role is nobody would help nobody."""
+    if what.startswith(("user:", "group:", "team:", "account:")) and ":" not in subject:
+        raise click.UsageError(f"what comes first, and then to whom: corral access {verb} {subject} {what}")
+
+
 @access.command("grant")
 @_grant_options
 @with_options
 def grant(what: str, subject: str, scope: str, until: float | None, reason: str) -> None:
     """Let SUBJECT (user:alice, group:staff, team:ml, account:ci) do WHAT: a role, or permissions like
     deployments.st*."""
+    _in_order("grant", what, subject)
     made = run(lambda client: client.access.grant(what=what, subject=subject, scope=scope, until=until, reason=reason))
     tell(made, f"{made.subject} may {line(made.what)} on {line(made.scope)}: grant {made.id}")
 
@@ -136,6 +143,7 @@ def grant(what: str, subject: str, scope: str, until: float | None, reason: str)
 @with_options
 def deny(what: str, subject: str, scope: str, until: float | None, reason: str) -> None:
     """Forbid WHAT to SUBJECT, whatever else allows it."""
+    _in_order("deny", what, subject)
     made = run(
         lambda client: client.access.grant(
             what=what, subject=subject, scope=scope, until=until, reason=reason, deny=True
@@ -197,7 +205,11 @@ def matrix(subject: str | None) -> None:
         (each.subject, each.permission if each.effect == "allow" else f"not {each.permission}", each.scope, each.grant)
         for each in found
     ]
-    table(("WHO", "PERMISSION", "ON", "GRANT"), rows)
+    if rows:
+        table(("WHO", "PERMISSION", "ON", "GRANT"), rows)
+    else:
+        whom = line(subject) if subject else "anybody"
+        say(f"no grant gives {whom} anything: root alone, and in a daemon of his own its owner, may do something")
 
 
 @access.command("explain")

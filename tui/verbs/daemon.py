@@ -44,6 +44,8 @@ def status() -> None:
     )
     for door in gateway.doors:
         where = f"{line(door.url)}/v1, with an API key" if door.url else f"{line(door.address)} is closed"
+        if door.url and door.url.rpartition(":")[2] != door.address.rpartition(":")[2]:
+            where += f" ({line(door.address)} was taken when it was looked for)"
         say(f"programs  {where}{f': {line(door.trouble)}' if door.trouble else ''}")
     for whose, why in (("daemon", daemon.swapped), ("gateway", gateway.swapped)):
         if why is not None:
