@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from core.catalog.sizing import N_UBATCH
 from core.catalog.sizing.parts import CELL_BYTES
 from core.catalog.work import Work, near_type
-from core.nouns import HostBench, Noun, Rate, Seen, Speed
+from core.nouns import Hidden, HostBench, Noun, Rate, Seen, Speed
 
 FIRST_ERROR = 0.25
 """Of a file's own tensors before its first run: what bench_speed.py holds the median to."""
@@ -29,10 +29,14 @@ SHAPE_ERROR = 0.4
 SEEN_ERROR = 0.1
 NEAR_ERROR = 0.15
 """Of what was seen with other threads, or other users at once."""
+OFTEN = 5
+"""Answers whose spread says how much the host's other work changes a speed."""
 BUSY, BUSY_ERROR = 0.6, 0.5
 """Load of a core from which on a measurement of the host is doubtful."""
 CORRECTION = (0.2, 5.0)
 """What was seen may differ by so much; what differs more is no measurement of this model on this host."""
+MEASURED_USERS = 4
+"""Up to so many at once each count has a rate of its own; beyond it they go one way."""
 PROMPT_BATCH = 64
 """Tokens a step from which on it goes as fast as a prompt."""
 
@@ -81,7 +85,7 @@ def predict(
     _, near_many = _correction(told["decode"], seat.threads, slots)
     reading, near_reading = _correction(told["prefill"], seat.threads, 1)
     decode, each = one / alone.step_s, one / alone.step_s
-    for count in (*_edges(slots), slots):  # nobody is faster for more company, whatever was seen
+    for count in _counts(slots):  # nobody is faster for more company, whatever was seen
         many, _ = _correction(told["decode"], seat.threads, count)
         each = min(each, many / _step(work, host, seat, count, ctx))
     prompt_s = alone.prompt_s / reading
@@ -102,6 +106,12 @@ def predict(
     if host.load > BUSY and not (told["decode"] and told["prefill"]):
         error = max(error, BUSY_ERROR)
         basis.append(f"the host was busy when it was measured (load {host.load:.1f} a core): measure it again")
+    if shares(seat.threads, host):
+        error = max(error, _shared_error(told["decode"], seat.threads, host))
+        basis.append(
+            f"threads on all {host.cores} cores, so what else runs there decides: beside one busy program"
+            f" {host.crowded:.0%} was left of a probe's speed"
+        )  # fmt: skip
     waits = max(0, users - slots)
     ttft = alone.first_s + prompt_s + 1 / decode
     return Speed(
@@ -138,14 +148,29 @@ def _only_seen(
     )  # fmt: skip
 
 
+def shares(threads: int, host: HostBench) -> bool:
+    """Whether so many threads leave no core to what else runs: all of them wait for the one that lost its core."""
+    return threads >= host.cores > 1 and host.crowded > 0
+
+
+def _shared_error(decoded: Sequence[Seen], threads: int, host: HostBench) -> float:
+    """What one other busy program would take away; what was seen of it once that is more than chance."""
+    seen = [each for each in decoded if each.threads == threads]
+    if sum(each.count for each in seen) < OFTEN:
+        return 1 - host.crowded
+    return min(max(each.spread for each in seen), 1 - host.crowded)
+
+
 def bucket(users: int) -> int:
     """Users at once that are counted together: 1, 2, 4, 8, …"""
     return 1 << max(0, round(math.log2(max(1, users))))
 
 
-def _edges(users: int) -> list[int]:
-    """The most users of each bucket before that of `users`."""
-    return [int(2 ** (n + 0.5)) for n in range(max(0, bucket(users).bit_length() - 1))]
+def _counts(users: int) -> set[int]:
+    """`users`, and the fewer ones that may have come out slower: those that were measured one by one, and the most of
+    each bucket before."""
+    edges = (int(2 ** (n + 0.5)) for n in range(bucket(users).bit_length() - 1))
+    return {*range(1, min(users, MEASURED_USERS + 1)), *edges, users}
 
 
 def _host_words(host: HostBench) -> str:
@@ -177,20 +202,22 @@ def _correction(seen: Sequence[Seen], threads: int, users: int) -> tuple[float, 
 
 
 def _step(work: Work, host: HostBench, seat: Seat, users: int, ctx: int) -> float:
-    beside = _beside(host, seat.threads)
+    beside, hidden = _beside(host, seat.threads), _hidden(host, seat.threads, users)
     bandwidth = _bandwidth(host, seat.threads)
     weights = sum(
         count * users / _rate(host, kind, seat.threads, users)
         for part in (work.layers, work.output) for kind, count in part.items()
     )  # fmt: skip
     touched = work.bytes_shared + work.bytes_experts * (1 - (1 - work.expert_share) ** users)
-    look = users * sum(_cells(window, ctx) * count for window, count in work.multiplications)
+    look_s = users * sum(
+        _look_s(host, seat.threads, _cells(window, ctx), count) for window, count in work.multiplications
+    )
     cells = sum(_cells(window, ctx) * count for window, count in work.cell_weights) * CELL_BYTES[seat.cache_type]
     return (
         work.n_layer * beside[0]
         + users * (beside[1] + host.vocabulary_s * work.n_vocab)
-        + _both(host, weights, touched / bandwidth)
-        + _both(host, look / beside[2], users * (cells + work.state_bytes) / bandwidth)
+        + _both(hidden, weights, touched / bandwidth)
+        + _both(hidden, look_s, users * (cells + work.state_bytes) / bandwidth)
     )
 
 
@@ -204,7 +231,16 @@ def _prompt(work: Work, host: HostBench, seat: Seat, prompt: int) -> float:
     look = sum(_looked_back(window, prompt) * count for window, count in work.multiplications)
     batches = math.ceil(prompt / N_UBATCH)
     touched = batches * (work.bytes_shared + work.bytes_experts) / _bandwidth(host, seat.threads)
-    return batches * work.n_layer * beside[0] + _both(host, weights, touched) + look / beside[3]
+    read = _both(_hidden(host, seat.threads, MEASURED_USERS), weights, touched)
+    return batches * work.n_layer * beside[0] + read + look / beside[2]
+
+
+def _look_s(host: HostBench, threads: int, cells: int, each: float) -> float:
+    """To look back on so many cells, of `each` multiplications; never less for more of them."""
+    short = _between([(row.threads, row.attention_short) for row in host.beside], threads)
+    long = _between([(row.threads, row.attention_one) for row in host.beside], threads)
+    low, high = host.looked
+    return cells * each / _log(low, short, high, min(long, short * high / low), min(max(cells, low), high))
 
 
 def _cells(window: int, ctx: int) -> int:
@@ -218,9 +254,25 @@ def _looked_back(window: int, prompt: int) -> float:
     return window * window / 2 + (prompt - window) * window
 
 
-def _both(host: HostBench, compute_s: float, memory_s: float) -> float:
-    """Two things that overlap as far as was measured of this host."""
-    return max(compute_s, memory_s) + (1 - host.overlap) * min(compute_s, memory_s)
+def _both(hidden: float, compute_s: float, memory_s: float) -> float:
+    """Two things of which so much of the shorter goes on while the other does."""
+    return max(compute_s, memory_s) + (1 - hidden) * min(compute_s, memory_s)
+
+
+def _hidden(host: HostBench, threads: int, users: int) -> float:
+    """As far as was measured of this host."""
+
+    def of(row: Hidden) -> float:
+        if users <= 2:
+            return row.one + (row.two - row.one) * math.log2(max(1, users))
+        return row.two + (row.four - row.two) * (math.log2(min(users, 4)) - 1)
+
+    rows = sorted(host.hidden, key=lambda row: row.threads)
+    for low, high in itertools.pairwise(rows):
+        if low.threads < threads <= high.threads:
+            part = math.log(threads / low.threads) / math.log(high.threads / low.threads)
+            return of(low) + (of(high) - of(low)) * part
+    return of(rows[0] if threads <= rows[0].threads else rows[-1])
 
 
 class _Table:
@@ -295,11 +347,11 @@ def _bandwidth(host: HostBench, threads: int) -> float:
     return _between([(each.threads, each.bytes_s) for each in host.bandwidths], threads)
 
 
-def _beside(host: HostBench, threads: int) -> tuple[float, float, float, float]:
+def _beside(host: HostBench, threads: int) -> tuple[float, float, float]:
+    """Of a layer, of a token, and multiplications a second of a prompt that looks back."""
     rows = host.beside
     return (
         _between([(each.threads, each.layer_s) for each in rows], threads),
         _between([(each.threads, each.token_s) for each in rows], threads),
-        _between([(each.threads, each.attention_one) for each in rows], threads),
         _between([(each.threads, each.attention_prompt) for each in rows], threads),
     )

@@ -24,6 +24,8 @@ class Rates(Noun, frozen=True, kw_only=True):
     ttft_s: float
     each: float
     """Tokens a second of each conversation while all of them are answered."""
+    last_s: float = 0.0
+    """Until the last one of them had its first token, all asked at the same moment."""
 
 
 class Meter:
@@ -46,11 +48,13 @@ class Meter:
         """Read a prompt of nearly so many tokens, and make one."""
         return await self._ask(self._words(tokens), 1)
 
-    async def decode(self, users: int, filled: int, tokens: int) -> list[Timed]:
-        """Answers of `tokens` tokens to `users` conversations at once with nearly `filled` tokens each."""
+    async def decode(self, users: int, filled: int, tokens: int, *, side_by_side: bool = False) -> list[Timed]:
+        """Answers of `tokens` tokens to `users` conversations at once with nearly `filled` tokens each. `side_by_side`
+        takes the first slots of an engine that has more: llama.cpp computes those that are no neighbours in steps of
+        their own, which is as if they were one after the other and says nothing of so many at once."""
         words = self._words(filled)
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(self._ask(words, tokens)) for _ in range(users)]
+            tasks = [group.create_task(self._ask(words, tokens, n if side_by_side else None)) for n in range(users)]
         return [task.result() for task in tasks]
 
     async def round(self, users: int, filled: int, tokens: int) -> Rates:
@@ -60,16 +64,16 @@ class Meter:
         return Rates(
             filled=alone.prompt_tokens or filled, ttft_s=alone.first_s,
             prefill=(alone.prompt_tokens or filled) / max(1e-6, alone.first_s), each=each_rate(together),
+            last_s=max(each.first_s for each in together),
         )  # fmt: skip
 
     def _words(self, tokens: int) -> int:
         return max(1, round(tokens / self._per_word))
 
-    async def _ask(self, words: int, tokens: int) -> Timed:
+    async def _ask(self, words: int, tokens: int, slot: int | None = None) -> Timed:
         self._asked += 1
-        return await complete(
-            self._endpoint, f"{self._asked} {WORD * words}".rstrip(), tokens, timeout=self._timeout_s
-        )  # fmt: skip
+        prompt = f"{self._asked} {WORD * words}".rstrip()
+        return await complete(self._endpoint, prompt, tokens, timeout=self._timeout_s, slot=slot)
 
 
 def each_rate(answers: Sequence[Timed]) -> float:

@@ -33,12 +33,16 @@ class Timed(Noun, frozen=True, kw_only=True):
     """When each event came, on that clock: nearly one for each token."""
 
 
-async def complete(endpoint: Endpoint, prompt: str, tokens: int, *, timeout: float) -> Timed:
-    """Ask for `tokens` tokens after `prompt`, whatever ends it. Raises `Failed`."""
+async def complete(
+    endpoint: Endpoint, prompt: str, tokens: int, *, timeout: float, slot: int | None = None
+) -> Timed:  # fmt: skip
+    """Ask for `tokens` tokens after `prompt`, whatever ends it; of this one of llama.cpp's slots. Raises `Failed`."""
     body: dict[str, Any] = {
         "prompt": prompt, "max_tokens": tokens, "stream": True, "stream_options": {"include_usage": True},
         "ignore_eos": True, "cache_prompt": False, "temperature": 0.8, "seed": 1,
     }  # fmt: skip
+    if slot is not None:
+        body["id_slot"] = slot
     try:
         async with asyncio.timeout(timeout):
             return await _ask(endpoint, msgspec.json.encode(body), tokens)

@@ -33,10 +33,24 @@ class Beside(Noun, frozen=True, kw_only=True):
     """Of each layer, once a step."""
     token_s: float
     """Of each token that is made: sampled, written, sent."""
+    attention_short: float
+    """While an answer is made, with little to look back on."""
     attention_one: float
-    """While an answer is made."""
+    """With much: some engines share that among their threads, and not the other."""
     attention_prompt: float
     """While a prompt is read."""
+    spread: float = 0.0
+    """By how much the slowest of a few rounds took longer than the fastest, a fraction."""
+
+
+class Hidden(Noun, frozen=True, kw_only=True):
+    """How much of the shorter of reading weights from memory and multiplying them goes on while the other does, by
+    threads and by how many are answered at once: 1 = all of it; below 0 each hinders the other."""
+
+    threads: int
+    one: float
+    two: float
+    four: float
 
 
 class HostBench(Noun, frozen=True, kw_only=True):
@@ -56,8 +70,11 @@ class HostBench(Noun, frozen=True, kw_only=True):
     """Of each entry of the vocabulary, for each token that is made."""
     first_s: float = 0.0
     """Of a request, before anything is computed."""
-    overlap: float = 0.5
-    """How much of the shorter of reading weights and multiplying them goes on while the other does: 1 = all of it."""
+    hidden: tuple[Hidden, ...]
+    looked: tuple[int, int] = (192, 1536)
+    """Cells that `attention_short` and `attention_one` are of."""
+    crowded: float = 0.0
+    """What is left of the speed with threads on all cores while one other program is busy; 0 = there is one core."""
     seconds: float = 0.0
     """What it took."""
     replicas: int = 0

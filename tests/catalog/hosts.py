@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from core.catalog.hostbench import KINDS
 from core.catalog.work import Work
-from core.nouns import Bandwidth, Beside, HostBench, ModelShape, Rate
+from core.nouns import Bandwidth, Beside, Hidden, HostBench, ModelShape, Rate
 
 SHAPE = ModelShape(
     arch="llama", n_layer=30, n_embd=576, n_ff=1536, n_head=9, n_head_kv=(3,) * 30, key_length=64, value_length=64,
@@ -16,12 +16,16 @@ MIXED = Work(
 )  # fmt: skip
 
 
-def rates(one: float = 20e9, four: float = 22e9, prompt: float = 40e9, threads: Sequence[int] = (1, 4)) -> list[Rate]:
+def rates(
+    one: float = 20e9, four: float = 22e9, prompt: float = 40e9, threads: Sequence[int] = (1, 4),
+    two: float | None = None,
+) -> list[Rate]:  # fmt: skip
     """Each type with one thread, and one type with all."""
-    found = [Rate(kind=kind, threads=1, one=one, two=(one + four) / 2, four=four, prompt=prompt) for kind in KINDS]
+    two = two or (one + four) / 2
+    found = [Rate(kind=kind, threads=1, one=one, two=two, four=four, prompt=prompt) for kind in KINDS]
     return found + [
         Rate(
-            kind="Q8_0", threads=n, one=one * n * 0.9, two=(one + four) / 2 * n * 0.9, four=four * n * 0.9,
+            kind="Q8_0", threads=n, one=one * n * 0.9, two=two * n * 0.9, four=four * n * 0.9,
             prompt=prompt * n * 0.95,
         )
         for n in threads if n > 1
@@ -30,16 +34,21 @@ def rates(one: float = 20e9, four: float = 22e9, prompt: float = 40e9, threads: 
 
 def host(
     *, bandwidth: Mapping[int, float] = {1: 20e9, 4: 50e9}, load: float = 0.1, one: float = 20e9, four: float = 22e9,
-    prompt: float = 40e9,
+    prompt: float = 40e9, hidden: tuple[float, float, float] = (0.5, 0.5, 0.5),
+    two: float | None = None,
 ) -> HostBench:  # fmt: skip
     """Four cores."""
     return HostBench(
         node="local", cpu_model="a CPU", cores=4, engine="xllamacpp", version="1", at=0.0, by="ada",
         bandwidths=tuple(Bandwidth(threads=n, bytes_s=each) for n, each in bandwidth.items()),
-        rates=tuple(rates(one, four, prompt)),
+        rates=tuple(rates(one, four, prompt, two=two)),
         beside=tuple(
-            Beside(threads=n, layer_s=5e-6, token_s=5e-5, attention_one=4e9 * n, attention_prompt=1e10 * n)
+            Beside(
+                threads=n, layer_s=5e-6, token_s=5e-5, attention_short=4e9 * n, attention_one=4e9 * n,
+                attention_prompt=1e10 * n,
+            )
             for n in (1, 4)
         ),
-        vocabulary_s=5e-9, first_s=0.002, load=load,
+        hidden=tuple(Hidden(threads=n, one=hidden[0], two=hidden[1], four=hidden[2]) for n in (1, 4)),
+        vocabulary_s=5e-9, first_s=0.002, load=load, crowded=0.2,
     )  # fmt: skip

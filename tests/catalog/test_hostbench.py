@@ -8,7 +8,17 @@ import msgspec
 import pytest
 
 from core.catalog import hostbench
-from core.catalog.hostbench import BIG, LOOKING, Measured, attention, overlap_of, rate, thread_counts
+from core.catalog.hostbench import (
+    BIG,
+    LARGE,
+    LOOKING,
+    Measured,
+    attention,
+    hidden_of,
+    rate,
+    thread_counts,
+    vocabulary_of,
+)
 from core.catalog.probemodel import Probe
 from core.engines.registry import registry
 from core.nodes.local import Local
@@ -16,7 +26,7 @@ from core.nouns import Beside, Rate
 from core.paths import Paths
 from core.settings import EnginesTable
 
-BESIDE = Beside(threads=1, layer_s=1e-5, token_s=1e-4, attention_one=4e9, attention_prompt=1e10)
+BESIDE = Beside(threads=1, layer_s=1e-5, token_s=1e-4, attention_short=3e9, attention_one=4e9, attention_prompt=1e10)
 
 
 def test_few_counts_of_threads_stand_for_many() -> None:
@@ -44,22 +54,37 @@ def test_rates_are_of_the_weights_alone() -> None:
 
 def test_looking_back_is_what_a_long_conversation_takes_more() -> None:
     each = LOOKING.n_layer * LOOKING.n_head * 128
-    one, prompt = attention(
+    few, one, prompt = attention(
         Measured(
-            one=0.001, long_one=0.001 + 1000 * each / 5e9, prompt=0.4 + 1000**2 / 2 * each / 2e10, read=1000,
+            one=0.001, short_one=0.001 + 100 * each / 3e9, long_one=0.001 + 1000 * each / 5e9,
+            prompt=0.4 + 1000**2 / 2 * each / 2e10, read=1000,
             short=0.04 + 100**2 / 2 * each / 2e10, short_read=100,
         )
     )  # fmt: skip
-    assert one == pytest.approx(5e9) and prompt == pytest.approx(2e10)
+    assert few == pytest.approx(3e9) and one == pytest.approx(5e9) and prompt == pytest.approx(2e10)
 
 
-@pytest.mark.parametrize("overlap", [-0.2, 0.0, 0.6, 1.0])
-def test_what_reading_adds_to_multiplying(overlap: float) -> None:
-    rates = Rate(kind="Q8_0", threads=1, one=20e9, two=20e9, four=20e9, prompt=20e9)
-    compute, memory = BIG.layer_weights / 20e9, BIG.bytes / 30e9
-    step = max(compute, memory) + (1 - overlap) * min(compute, memory) + BESIDE.token_s + BIG.n_layer * BESIDE.layer_s
-    assert overlap_of(Measured(one=step), rates, BESIDE, 30e9) == pytest.approx(overlap)
-    assert overlap_of(Measured(one=1.0), rates, BESIDE, 30e9) == -0.5
+@pytest.mark.parametrize("hidden", [-0.2, 0.0, 0.6, 1.0])
+def test_what_reading_adds_to_multiplying_by_how_many_are_answered(hidden: float) -> None:
+    rates = Rate(kind="Q8_0", threads=2, one=20e9, two=12e9, four=16e9, prompt=20e9)
+    steps = []
+    for users, each in ((1, 20e9), (2, 12e9), (4, 16e9)):
+        compute, memory = users * BIG.layer_weights / each, BIG.bytes / 30e9
+        beside = users * BESIDE.token_s + BIG.n_layer * BESIDE.layer_s
+        steps.append(max(compute, memory) + (1 - hidden) * min(compute, memory) + beside)
+    found = hidden_of(Measured(one=steps[0], two=steps[1], four=steps[2]), rates, BESIDE, 30e9)
+    assert (found.threads, found.one, found.two, found.four) == (2, *[pytest.approx(hidden, abs=1e-3)] * 3)
+    assert hidden_of(Measured(one=1.0, two=1.0, four=1.0), rates, BESIDE, 30e9).two == -2
+
+
+def test_an_entry_of_the_vocabulary_costs_beside_its_table() -> None:
+    """The table is weights as others are, of the type that it has in the probe."""
+    rates = [Rate(kind="Q8_0", threads=1, one=20e9, two=12e9, four=16e9, prompt=20e9),
+             Rate(kind="F16", threads=1, one=8e9, two=12e9, four=16e9, prompt=20e9)]  # fmt: skip
+    table = LARGE.n_vocab * LARGE.n_embd / 8e9
+    took = table + LARGE.n_layer * BESIDE.layer_s + BESIDE.token_s + LARGE.n_vocab * 3e-9
+    assert vocabulary_of(Measured(one=took), rates, BESIDE) == pytest.approx(3e-9)
+    assert vocabulary_of(Measured(one=1e-6), rates, BESIDE) == 0
 
 
 @pytest.mark.journey
@@ -86,5 +111,5 @@ async def test_a_host_is_measured_with_the_real_engine(tmp_path: Path) -> None:
         await asyncio.gather(watching, return_exceptions=True)
     assert [each.kind for each in found.rates] == ["Q8_0", "Q4_K"] and len(steps) == steps[0][2]
     assert all(1e8 < rate < 1e13 for each in found.rates for rate in (each.one, each.two, each.four, each.prompt))
-    assert found.bandwidths[0].bytes_s > 1e8 and -0.5 <= found.overlap <= 1
+    assert found.bandwidths[0].bytes_s > 1e8 and -2 <= found.hidden[0].two <= 1 and found.crowded == 0
     assert await node.launches() == [] and list((tmp_path / "probes").iterdir()) == []

@@ -6,7 +6,7 @@ from hosts import MIXED, SHAPE, host
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.catalog.speed import FIRST_ERROR, SEEN_ERROR, SHAPE_ERROR, Seat, predict, reckon
+from core.catalog.speed import FIRST_ERROR, OFTEN, SEEN_ERROR, SHAPE_ERROR, Seat, predict, reckon
 from core.catalog.work import Work, of_headers, of_shape
 from core.nouns import Seen, Speed
 
@@ -71,8 +71,37 @@ def test_what_was_seen_corrects_within_bounds_and_narrows_the_error() -> None:
     assert after.prefill == pytest.approx(0.5 * before.prefill, rel=0.01)
     assert after.error == SEEN_ERROR
     assert told(seen=[seen("decode", 1000.0), seen("prefill", 1.0)]).decode <= 5.01 * before.decode
-    other = told(seat=Seat(threads=4), seen=[seen("decode", 1.5), seen("prefill", 1.5)])
+    other = told(seat=Seat(threads=2), seen=[seen("decode", 1.5), seen("prefill", 1.5)])
     assert SEEN_ERROR < other.error <= FIRST_ERROR
+
+
+def test_threads_on_all_cores_are_as_uncertain_as_one_busy_program_makes_them_until_they_were_seen_often() -> None:
+    """The host of these tests has four cores, and a fifth of its speed was left beside another program."""
+    all_cores, fewer = told(seat=Seat(threads=4)), told(seat=Seat(threads=3))
+    assert all_cores.error == 0.8 and "all 4 cores" in all_cores.basis[-1] and "20%" in all_cores.basis[-1]
+    assert fewer.error == FIRST_ERROR and not any("cores" in words for words in fewer.basis)
+    once = [seen("decode", 1.0, threads=4), seen("prefill", 1.0, threads=4)]
+    assert told(seat=Seat(threads=4), seen=once).error == 0.8
+    often = [msgspec.structs.replace(each, count=OFTEN, spread=0.3) for each in once]
+    assert told(seat=Seat(threads=4), seen=often).error == 0.3
+    assert told(seat=Seat(threads=1), host=msgspec.structs.replace(host(), cores=1)).error == FIRST_ERROR
+
+
+def test_a_batch_of_two_may_take_longer_than_two_steps_and_is_told_so() -> None:
+    """As llama.cpp's kernels for several rows are on some hosts; and as reading weights for two hinders them."""
+    slow = told(host=host(two=8e9), users=2, seat=Seat(threads=1, parallel=2))
+    assert slow.each < 0.45 * slow.decode
+    hindered = told(host=host(hidden=(0.5, -1.0, 0.5)), users=2, seat=Seat(threads=1, parallel=2))
+    assert hindered.each < told(users=2, seat=Seat(threads=1, parallel=2)).each
+
+
+def test_a_short_look_back_goes_at_its_own_speed() -> None:
+    rows = tuple(msgspec.structs.replace(row, attention_short=1e9) for row in host().beside)
+    slow = msgspec.structs.replace(host(), beside=rows)
+    assert told(host=slow, ctx=192).decode < 0.9 * told(ctx=192).decode
+    assert told(host=slow, ctx=4096).decode == told(ctx=4096).decode
+    times = [1 / told(host=slow, ctx=n).decode for n in (64, 192, 400, 800, 1536, 4000)]
+    assert times == sorted(times)
 
 
 def test_a_shape_alone_and_a_busy_host_have_wider_errors_and_say_why() -> None:
@@ -91,14 +120,16 @@ def test_who_has_no_slot_waits() -> None:
 
 @given(
     users=st.integers(1, 64), more=st.integers(1, 64), threads=st.integers(1, 8), ctx=st.integers(1, 8192),
-    four=st.floats(1e9, 1e12), prompt=st.floats(1e9, 1e13),
+    two=st.floats(1e9, 1e12), four=st.floats(1e9, 1e12), prompt=st.floats(1e9, 1e13),
+    hidden=st.tuples(*[st.floats(-2, 1)] * 3),
     ratios=st.lists(st.tuples(st.sampled_from([1, 2, 4, 8, 16, 32]), st.floats(0.2, 5.0)), max_size=4),
 )  # fmt: skip
 def test_more_users_never_make_one_of_them_faster(
-    users: int, more: int, threads: int, ctx: int, four: float, prompt: float, ratios: list[tuple[int, float]]
-) -> None:
+    users: int, more: int, threads: int, ctx: int, two: float, four: float, prompt: float,
+    hidden: tuple[float, float, float], ratios: list[tuple[int, float]],
+) -> None:  # fmt: skip
     """Whatever a noisy measurement of the host or of the model says."""
-    noisy = host(four=four, prompt=prompt)
+    noisy = host(two=two, four=four, prompt=prompt, hidden=hidden)
     corrected = [seen("decode", ratio, users=at) for at, ratio in ratios]
     few, many = (
         told(MIXED, host=noisy, users=n, ctx=ctx, seat=Seat(threads=threads, parallel=n), seen=corrected)
