@@ -7,6 +7,8 @@ import os
 import pwd
 from pathlib import Path
 
+from core.errors import CorralError, Failed, NoRoom
+
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -23,6 +25,15 @@ def todo(number: int | None) -> str:
     if number == errno.EDQUOT:
         return "remove files of yours there or have the quota raised (`quota -s` shows it), and try again"
     return "make room and try again (`df -h` and `df -i` show of what)"
+
+
+def fault(error: OSError, what: str, disk: str = "the disk") -> CorralError:
+    """An error of a file as a sentence, without its number: `NoRoom` where `disk` is full, else `Failed`, with what did
+    not happen (`what`)."""
+    if is_full(error):
+        return NoRoom("there is no room for the model", why(error.errno, disk), todo(error.errno))
+    words = error.strerror or str(error)
+    return Failed(what, f"{error.filename}: {words}" if error.filename else words, "look at the disk, and try again")
 
 
 def lacks(folder: Path) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
+import logging
 import sqlite3
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
@@ -11,10 +11,13 @@ from pathlib import Path
 from core.access import Gate
 from core.catalog import tables
 from core.catalog.objects import Objects
+from core.catalog.sweep import remove
 from core.catalog.uses import Uses
 from core.errors import Conflict
 from core.nouns import Actor, Collected, Gone, Model
 from core.store import Store
+
+log = logging.getLogger(__name__)
 
 QUARANTINE_S = 30 * 86400
 """Rotten bytes are kept so long, for somebody who wants to look at them."""
@@ -47,9 +50,10 @@ class Collecting:
             for (model, _, _), what in zip(gone, told, strict=False):
                 if await self._remove(actor, request, model):
                     done.append(what)
-            for path, _ in aside:
-                await asyncio.to_thread(shutil.rmtree if path.is_dir() else Path.unlink, path)
-            told = done + told[len(gone) :]
+            for (path, _), what in zip(aside, told[len(gone) :], strict=True):
+                if await asyncio.to_thread(_removed, path):
+                    done.append(what)
+            told = done
         return Collected(
             dry_run=dry_run, gone=tuple(told), kept=tuple(self._gone(model, 0, why) for model, why in kept),
             bytes=sum(each.bytes for each in told),
@@ -113,3 +117,12 @@ class Collecting:
             if path.stat().st_ctime < self._clock() - QUARANTINE_S:
                 found.append((path, sum(part.stat().st_size for part in parts)))
         return found
+
+
+def _removed(path: Path) -> bool:
+    """Free what was set aside; its tier may take no changes now."""
+    try:
+        remove(path)
+    except OSError as error:
+        log.warning("%s stays for now: %s", path, error.strerror or error)
+    return not path.exists()

@@ -367,6 +367,6 @@ def _compared(db: sqlite3.Connection, taken: Taken, published: dict[str, str]) -
 
 def _told(error: Exception) -> CorralError:
     """Why an import broke."""
-    if isinstance(error, OSError) and fulldisk.is_full(error):
-        return files.no_room(error)
+    if isinstance(error, OSError):
+        return fulldisk.fault(error, "the import failed")
     return error if isinstance(error, CorralError) else Failed("the import failed", str(error))

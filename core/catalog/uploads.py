@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 
 from core import fulldisk
-from core.catalog import files
 from core.catalog.taking import Source
 from core.errors import Failed, Invalid, NotAllowed, NotFound
 from core.nouns import Actor, ImportOptions
@@ -111,9 +110,7 @@ class Uploads:
         except ConnectionError as error:
             raise Failed(f"the upload of {name} broke off", str(error)) from error
         except OSError as error:
-            if fulldisk.is_full(error):
-                raise files.no_room(error) from error
-            raise Failed(f"{name} could not be stored", str(error)) from error
+            raise fulldisk.fault(error, f"{name} could not be stored") from error
 
     def end(self, job: str) -> Upload | None:
         """It waits for nothing any more; None if it did not. Its folder is the caller's now."""

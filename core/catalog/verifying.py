@@ -25,7 +25,7 @@ from core.catalog import files, references, tables
 from core.catalog.objects import Objects
 from core.catalog.tiers import Tiers
 from core.catalog.uses import Uses
-from core.errors import Conflict, NotFound
+from core.errors import Conflict, CorralError, ErrorBody, Failed, NotFound, StoreError
 from core.events import Bus
 from core.nouns import CORRAL, Actor, Model, Rotten, Verified
 from core.store import Store
@@ -61,6 +61,8 @@ class Verifying:
         self._part = ("", 0)
         """The object that is being read, and how many bytes of it are."""
         self._told_at = 0.0
+        self._failed: tuple[int, float, ErrorBody] | None = None
+        """The last run of this daemon that failed: its id, when and why."""
         self._task: asyncio.Task[None] | None = None
         self._stop = threading.Event()
         self._loop = asyncio.get_running_loop()
@@ -168,11 +170,14 @@ class Verifying:
             told = (self._seen(each, actor) for how, each in found if how == what)
             return tuple(each for each in told if each is not None)
 
-        return Verified(
+        told = Verified(
             state=row[3], objects_done=len(done), objects_total=len(todo),
             bytes_done=sum(each[1] for each in done) + under_way, bytes_total=sum(each[1] for each in todo),
             started_at=row[0], started_by=row[1], ended_at=row[2], rotten=of("rotten"), missing=of("missing"),
         )  # fmt: skip
+        if self._failed is None or self._failed[0] != run:
+            return told
+        return msgspec.structs.replace(told, state="failed", ended_at=self._failed[1], error=self._failed[2])
 
     def _seen(self, found: Rotten, actor: Actor) -> Rotten | None:
         """What of this `actor` may know; None: nothing."""
@@ -182,39 +187,50 @@ class Verifying:
         return msgspec.structs.replace(found, versions=versions, deployments=users) if versions else None
 
     async def _work(self) -> None:
-        state = "done"
+        state, why = "done", None
         with ThreadPoolExecutor(1, "verify", initializer=_last_in_line) as pool:
-            loop = asyncio.get_running_loop()
             try:
-                row = await self._store.read(
-                    lambda db: db.execute(
-                        "SELECT started_at, models FROM verifications WHERE id = ?", (self._run,)
-                    ).fetchone()
-                )
-                names = set(msgspec.json.decode(row[1]))
-                while todo := [
-                    each
-                    for each in await self._store.read(lambda db: _objects(db, names))
-                    if each[2] < row[0] and each[3] == "stored"
-                ]:
-                    sha256 = todo[0][0]
-                    tier = await self._store.read(lambda db, it=sha256: tables.tier_of(db, it))  # type: ignore[misc]
-                    how = await loop.run_in_executor(pool, self._look, *await self._parts(sha256))
-                    if how and await self._elsewhere(sha256, tier):
-                        continue  # it was moved, or its tier is not there any more: that is no fault of its bytes
-                    await self._told(sha256, how)
+                await self._each(pool)
             except _Cancelled:
                 state = "cancelled"
             except asyncio.CancelledError:
                 raise
+            except CorralError as error:
+                state, why = "failed", error
             except Exception:
                 log.exception("the verification ended: an error of ours")
-                state = "failed"
-        await self._store.transact(
-            lambda db: db.execute(
-                "UPDATE verifications SET state = ?, ended_at = ? WHERE id = ?", (state, self._clock(), self._run)
-            )
+                state, why = "failed", Failed("the verification ended", "this is a bug", "see the daemon's log")
+        await self._end(state, why)
+
+    async def _each(self, pool: ThreadPoolExecutor) -> None:
+        """One object after the other, until none is left that was not read in this run."""
+        loop = asyncio.get_running_loop()
+        started_at, models = await self._store.read(
+            lambda db: db.execute("SELECT started_at, models FROM verifications WHERE id = ?", (self._run,)).fetchone()
         )
+        names = set(msgspec.json.decode(models))
+        while todo := [
+            each
+            for each in await self._store.read(lambda db: _objects(db, names))
+            if each[2] < started_at and each[3] == "stored"
+        ]:
+            sha256 = todo[0][0]
+            tier = await self._store.read(lambda db, it=sha256: tables.tier_of(db, it))  # type: ignore[misc]
+            how = await loop.run_in_executor(pool, self._look, *await self._parts(sha256))
+            if how and await self._elsewhere(sha256, tier):
+                continue  # it was moved, or its tier is not there any more: that is no fault of its bytes
+            await self._told(sha256, how)
+
+    async def _end(self, state: str, why: CorralError | None) -> None:
+        """Record it. What cannot be recorded now, the next daemon goes on with."""
+        sql, values = "UPDATE verifications SET state = ?, ended_at = ? WHERE id = ?", (state, self._clock(), self._run)
+        try:
+            await self._store.transact(lambda db: db.execute(sql, values))
+        except StoreError as error:
+            log.error("the end of a verification is not recorded: %s", error)
+            why = why or error
+        if why is not None:
+            self._failed = (self._run, self._clock(), why.body())
         self._nudge(now=True)
 
     async def _parts(self, sha256: str) -> tuple[str, list[tuple[str, str]]]:
@@ -278,7 +294,10 @@ class Verifying:
         async with self._objects.lock:
             if how == "rotten":
                 tier = await self._store.read(lambda db: tables.tier_of(db, sha256))
-                await asyncio.to_thread(self._objects.set_aside, sha256, tier)
+                try:
+                    await asyncio.to_thread(self._objects.set_aside, sha256, tier)
+                except OSError as error:  # nobody is served it any more; its tier sets it aside when it takes changes
+                    log.warning("%s stays in its place on %s for now: %s", sha256, tier, error.strerror or error)
             concerned = await self._store.transact(lambda db: self._concerns(db, sha256, how, now))
         for name in sorted({each.partition("@")[0] for each in concerned.versions}):
             await self._gate.record(

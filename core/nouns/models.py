@@ -221,7 +221,7 @@ class Rotten(Noun, frozen=True, kw_only=True):
 
 
 class Verified(Noun, frozen=True, kw_only=True):
-    """A verification of stored bytes. States: waiting, hashing, done, cancelled. It goes on where a daemon that ended
+    """A verification of stored bytes. States: hashing, done, cancelled, failed. It goes on where a daemon that ended
     left it."""
 
     state: str
@@ -234,6 +234,8 @@ class Verified(Noun, frozen=True, kw_only=True):
     ended_at: float | None = None
     rotten: tuple[Rotten, ...] = ()
     missing: tuple[Rotten, ...] = ()
+    error: ErrorBody | None = None
+    """Why it failed, for as long as the daemon lives in which it did."""
 
 
 class ImportOptions(Noun, frozen=True, kw_only=True):

@@ -2,16 +2,14 @@
 
 import asyncio
 import os
-import random
 import shutil
-import signal
 import subprocess
-import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -279,12 +277,28 @@ async def test_an_upload_is_promised_its_room_once_and_gives_it_back(
 
 
 async def test_two_users_import_the_same_file_at_once(catalog: Catalog, tmp_path: Path, fast: Path) -> None:
+    """One from a file that the daemon reads, the other's `corral` sends it; both under one name, and once more."""
+    bob = msgspec.structs.replace(ME, uid=1235, name="bob")
     await add(catalog, fast, landing=True)
     source = large(tmp_path)
-    jobs = [await catalog.imports.start(ME, "r", Source(source, origin="f"), name) for name in ("one", "two", "one")]
-    done = [await catalog.imports.ended(job.id) for job in jobs]
+    data = source.read_bytes()
+
+    async def pieces() -> AsyncIterator[bytes]:
+        for at in range(0, len(data), MIB):
+            yield data[at : at + MIB]
+
+    sent = await catalog.imports.start_upload(bob, "r2", "one", [("large-0.gguf", len(data))])
+    read = [await catalog.imports.start(ME, "r1", Source(source, origin="f"), name) for name in ("one", "two")]
+    await catalog.imports.write(bob, sent.id, 0, pieces())
+    done = [await catalog.imports.ended(job.id) for job in (sent, *read)]
     assert sorted(job.state for job in done) == ["done", "done", "failed"]
+    (failed,) = [job for job in done if job.state == "failed"]
+    assert failed.name == "one" and failed.error is not None and "is the same already" in failed.error.what
     assert (await catalog.tiers.get("fast")).objects == 1
+    told = await catalog.audit.ls(verb="models.import")  # type: ignore[attr-defined]
+    assert sorted((each.actor, each.outcome) for each in told if each.outcome == "intent") == [
+        ("ada", "intent"), ("ada", "intent"), ("bob", "intent"),
+    ]  # fmt: skip
     await sound(catalog)
 
 
@@ -410,60 +424,6 @@ async def test_what_nobody_has_launched_for_long_makes_room(tmp_path: Path, fast
         await catalog.demoting.look()  # once a day
         assert len(await catalog.audit.ls(verb="tiers.demote")) == 1  # type: ignore[attr-defined]
         await sound(catalog)
-
-
-# ------------------------------------------------------------------------------------------------ kills
-
-MOVER = """
-import asyncio, sys
-from pathlib import Path
-sys.path[:0] = {path!r}
-from stores import ME, opened
-from core.nouns import HOME
-
-async def main():
-    async with opened(Path({folder!r})) as catalog:
-        print("ready", flush=True)
-        while True:
-            to = "fast" if (await catalog.get("m")).tier == HOME else HOME
-            job = await catalog.moves.start(ME, "r", "m", to)
-            await catalog.moves.ended(job.id)
-
-asyncio.run(main())
-"""
-
-
-async def killed(tmp_path: Path, rounds: int, seed: int) -> set[str]:
-    """Kill a daemon's life while it moves a version to and fro, at any moment, again and again; where it lay."""
-    dice, seen = random.Random(seed), set[str]()
-    script = MOVER.format(path=sys.path, folder=str(tmp_path))
-    for _ in range(rounds):
-        process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE)
-        assert process.stdout is not None and process.stdout.readline() == b"ready\n"
-        await asyncio.sleep(dice.uniform(0.0, 0.12))  # the moment is the matter
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        process.stdout.close()
-        async with opened(tmp_path) as catalog:
-            await sound(catalog)
-            seen.add((await catalog.get("m")).tier)
-    return seen
-
-
-async def test_a_kill_at_any_moment_of_a_move_leaves_one_good_copy(tmp_path: Path, fast: Path) -> None:
-    async with opened(tmp_path) as catalog:
-        await add(catalog, fast, capacity=9 * MIB)
-        await take(catalog, large(tmp_path, mib=8))
-    await killed(tmp_path, 5, 7)
-
-
-@pytest.mark.soak
-@pytest.mark.timeout(3600)
-async def test_hundreds_of_kills_leave_one_good_copy_each_time(tmp_path: Path, fast: Path) -> None:
-    async with opened(tmp_path) as catalog:
-        await add(catalog, fast, capacity=9 * MIB)
-        await take(catalog, large(tmp_path, mib=8))
-    assert await killed(tmp_path, 300, random.randrange(1 << 30)) == {HOME, "fast"}
 
 
 # ------------------------------------------------------------------------------------------------ any order

@@ -1,14 +1,18 @@
 """All stored bytes are read again: what has rotted is set aside and told, and the next daemon goes on with it."""
 
+import asyncio
+import subprocess
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 from stores import ME, STRANGER, file, opened, rot, stored, take, until
+from tiered import add, disk, sound
 
 from core.catalog import Catalog, Use, files, verifying
 from core.errors import Conflict, NotAllowed, NotFound
-from core.nouns import Verified
+from core.nouns import HOME, ImportOptions, Verified
 
 
 @pytest.fixture
@@ -148,3 +152,53 @@ async def test_the_next_daemon_goes_on_with_what_was_not_done(tmp_path: Path, mo
         found = await catalog.verifying.last(ME)
         assert (found.state, found.objects_done, found.objects_total) == ("done", 3, 3)
         assert len(stored(catalog)) == 3
+
+
+async def test_of_a_read_only_tier_rotten_bytes_are_served_to_nobody_and_go_when_it_takes_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with disk(tmp_path.parent / f"{tmp_path.name}-ro", "40m") as place:
+        async with opened(tmp_path) as catalog:
+            monkeypatch.setattr("core.catalog.tiers.service.LOOK_S", 0.01)
+            watch = asyncio.create_task(catalog.tiers.run())
+            await add(catalog, place, landing=True, spill=HOME)
+            one = await take(catalog, file(tmp_path, 1), "one")
+            two = await take(catalog, file(tmp_path, 2), "two")
+            await take(catalog, file(tmp_path, 3), "old")
+            await take(catalog, file(tmp_path, 4), "old", ImportOptions(live=True))
+            await catalog.drop_alias(ME, "r", "old", "previous")
+            for each in (one, two):
+                rot(catalog.path(each))
+            subprocess.run(["mount", "-o", "remount,ro", place], check=True)
+            found = await verified(catalog)
+            assert found.state == "done" and {each.versions for each in found.rotten} == {("one@1",), ("two@1",)}
+            with pytest.raises(Conflict, match="not what they were"):
+                await catalog.serving("one")
+            again = await take(catalog, file(tmp_path, 1), "one")  # spills: its tier takes nothing
+            assert (again.version, again.state, again.tier) == (1, "stored", HOME)
+            gone = await catalog.collecting.gc(ME, "r", dry_run=False)
+            assert [each.name for each in gone.gone] == ["old@1"]
+            assert len(list(place.glob("objects/*/*"))) == 4
+            subprocess.run(["mount", "-o", "remount,rw", place], check=True)
+            await until(lambda: len(list(place.glob("objects/*/*"))) == 1)
+            assert [each.name.partition("-")[0] for each in (place / "quarantine").iterdir()] == [two.sha256]
+            assert (await catalog.tiers.get("fast")).aside_bytes == two.bytes
+            await take(catalog, file(tmp_path, 2), "two")
+            watch.cancel()
+            await sound(catalog)
+
+
+async def test_what_was_set_aside_long_ago_stays_while_its_tier_takes_no_changes(tmp_path: Path) -> None:
+    now = [1e9]
+    with disk(tmp_path.parent / f"{tmp_path.name}-ro", "40m") as place:
+        async with opened(tmp_path, clock=lambda: now[0]) as catalog:
+            await add(catalog, place, landing=True)
+            one = await take(catalog, file(tmp_path, 1), "one")
+            rot(catalog.path(one))
+            await verified(catalog)
+            now[0] = time.time() + 31 * 86400
+            subprocess.run(["mount", "-o", "remount,ro", place], check=True)
+            assert (await catalog.collecting.gc(ME, "r", dry_run=False)).bytes == 0
+            subprocess.run(["mount", "-o", "remount,rw", place], check=True)
+            assert (await catalog.collecting.gc(ME, "r", dry_run=False)).bytes == one.bytes
+            assert not list((place / "quarantine").iterdir())

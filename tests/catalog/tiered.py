@@ -14,6 +14,7 @@ import pytest
 from stores import ME, maker
 
 from core.catalog import Catalog
+from core.catalog.tables import joint
 from core.catalog.tiers import Rules
 from core.nouns import MoveJob, Tier
 
@@ -68,16 +69,24 @@ def copies(catalog: Catalog, sha256: str) -> list[str]:
     return sorted(name for name in catalog.objects.folders if catalog.objects.place(sha256, name).exists())
 
 
+def hashed(object: Path) -> tuple[str, int]:
+    """An object's hash and bytes by what lies there: of a file, or of the folder of a split model."""
+    parts = [each.read_bytes() for each in (sorted(object.iterdir()) if object.is_dir() else [object])]
+    hashes = [hashlib.sha256(part).hexdigest() for part in parts]
+    return joint(hashes) if object.is_dir() else hashes[0], sum(map(len, parts))
+
+
 async def sound(catalog: Catalog) -> None:
-    """What must hold whatever happened: each stored object lies in its tier, whole, and nowhere else; nothing is on its
-    way or promised; no tier holds more than it takes."""
+    """What must hold whatever happened: each stored object lies in its tier, whole, and nowhere else, and belongs to a
+    version; nothing is on its way or promised; no tier holds more than it takes."""
     rows = await catalog._store.read(
         lambda db: db.execute("SELECT sha256, tier, bytes FROM objects WHERE state = 'stored'").fetchall()
     )
+    made = await catalog._store.read(lambda db: db.execute("SELECT DISTINCT sha256 FROM version_objects").fetchall())
+    assert {sha256 for sha256, _, _ in rows} <= {sha256 for (sha256,) in made}
     for sha256, tier, size in rows:
         assert copies(catalog, sha256) == [tier]
-        data = catalog.objects.place(sha256, tier).read_bytes()
-        assert (hashlib.sha256(data).hexdigest(), len(data)) == (sha256, size)
+        assert hashed(catalog.objects.place(sha256, tier)) == (sha256, size)
     for name, path in catalog.objects.folders.items():
         there = {each.name for each in path.glob("objects/*/*")}
         assert there == {sha256 for sha256, tier, _ in rows if tier == name}, name

@@ -8,7 +8,7 @@ import click
 
 from core.client import Client
 from core.client.catalog import parted
-from core.errors import Failed, Invalid, NotFound
+from core.errors import Failed, Invalid, NotFound, from_body
 from core.nouns import Collected, Rotten, Verified, VersionDifference
 from tui.amounts import Number
 from tui.command import Told, filled, named, options, run, with_options
@@ -17,8 +17,15 @@ from tui.plain import line, visible
 from tui.words import age, moment, size
 
 
+def _alone(context: click.Context, parameter: click.Parameter, value: str) -> str:
+    """A model's name without a version."""
+    if parted(value)[1]:
+        raise click.BadParameter(f"{value!r} is a version: name the model alone", context, parameter)
+    return value
+
+
 @click.command()
-@click.argument("name", shell_complete=named("models"))
+@click.argument("name", callback=_alone, shell_complete=named("models"))
 @with_options
 def versions(name: str) -> None:
     """The versions of a model.
@@ -41,7 +48,7 @@ def versions(name: str) -> None:
 
 
 @click.command()
-@click.argument("name", shell_complete=named("models"))
+@click.argument("name", callback=_alone, shell_complete=named("models"))
 @click.argument("alias", callback=filled)
 @click.argument("to", required=False, callback=filled)
 @click.option("--rm", "away", is_flag=True, help="take the alias away")
@@ -135,7 +142,7 @@ async def _differences(client: Client, old: str, new: str, before: bool) -> list
 
 
 @click.command()
-@click.argument("name", shell_complete=named("models"))
+@click.argument("name", callback=_alone, shell_complete=named("models"))
 @click.option(
     "-n", "limit", default=50, show_default=True, type=click.IntRange(1, 10_000), help="so many, newest first"
 )
@@ -213,7 +220,7 @@ def _collected(found: Collected) -> None:
 
 
 @click.command()
-@click.argument("models", nargs=-1, shell_complete=named("models"))
+@click.argument("models", nargs=-1, callback=filled, shell_complete=named("models"))
 @click.option("--status", is_flag=True, help="how far it is, and what was found")
 @click.option("--cancel", is_flag=True, help="end it; what was verified stays verified")
 @click.option("--no-wait", is_flag=True, help="do not wait for its end")
@@ -256,7 +263,7 @@ def verify(models: tuple[str, ...], status: bool, cancel: bool, no_wait: bool) -
         for rotten, how in bad:
             _rotten(rotten, how)
     if found.state == "failed":
-        raise Told(Failed("the verification ended by an error of ours", todo="see the daemon's log"))
+        raise Told(from_body(found.error) if found.error else Failed("the verification failed", todo="say it again"))
     if bad:
         raise click.exceptions.Exit(1)
 

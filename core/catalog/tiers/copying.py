@@ -14,7 +14,7 @@ from pathlib import Path
 
 from core import fulldisk
 from core.catalog.tiers import cold
-from core.errors import Failed, NoRoom
+from core.errors import Failed
 from core.nouns import ModelFile
 
 Progress = Callable[[str, int], None]
@@ -42,10 +42,7 @@ class Copying:
             for part in parts:
                 self._verify(source / part.name if len(parts) > 1 else source, work / part.name, part)
         except OSError as error:
-            if fulldisk.is_full(error):
-                why, todo = fulldisk.why(error.errno, "the tier's disk"), fulldisk.todo(error.errno)
-                raise NoRoom("there is no room for the model", why, todo) from error
-            raise Failed("the model could not be copied", error.strerror or str(error)) from error
+            raise fulldisk.fault(error, "the model could not be copied", "the tier's disk") from error
 
     def _write(self, source: Path, target: Path) -> None:
         fd = os.open(source, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)

@@ -128,7 +128,8 @@ def mark(path: Path, new: Marked, *, take_over: bool, engines: tuple[int, int] |
     try:
         there = marked(path)
     except (OSError, ValueError) as error:
-        raise Failed(f"the marker in {path} cannot be read", str(error), f"look at {path / MARKER}") from error
+        why = error.strerror if isinstance(error, OSError) else ""
+        raise Failed(f"the marker in {path} cannot be read", why or str(error), f"look at {path / MARKER}") from error
     if there is not None and not take_over:
         raise Conflict(
             f"{path} is a tier already", f"it is {there.name} of the database {there.database}",

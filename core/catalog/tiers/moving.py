@@ -20,6 +20,7 @@ from typing import NamedTuple, TypeVar
 
 import msgspec
 
+from core import fulldisk
 from core.access import Effect, Gate
 from core.catalog import references
 from core.catalog import tables as versions
@@ -286,7 +287,7 @@ class Moves:
                 await self._gate.outcome(effect, "interrupted", reason="cancelled")
         except Exception as error:
             # Anything: a move that broke must end, and its intent must have an outcome.
-            told = error if isinstance(error, CorralError) else Failed("the move failed", str(error))
+            told = _told(error)
             self._set(job.id, state="failed", error=told.body())
             if why := job.why:
                 self._failed[job.model, job.asked] = (self._loop.time(), str(told))
@@ -373,6 +374,13 @@ def _along(db: sqlite3.Connection, model: Model, pieces: Sequence[Piece]) -> tup
     """The other versions that are made of these objects."""
     made = {pair for piece in pieces for pair in versions.made_of(db, piece.sha256)}
     return tuple(f"{name}@{number}" for name, number in sorted(made - {(model.name, model.version)}))
+
+
+def _told(error: Exception) -> CorralError:
+    """Why a move broke."""
+    if isinstance(error, OSError):
+        return fulldisk.fault(error, "the move failed", "the tier's disk")
+    return error if isinstance(error, CorralError) else Failed("the move failed", str(error))
 
 
 def said(job: MoveJob) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import re
 import secrets
@@ -148,8 +149,13 @@ class Tiers:
         return pending.result()
 
     async def tidy(self, name: str) -> None:
-        """Remove from a tier what no job and no version needs: the rests of what broke off, and old copies."""
+        """Remove from a tier what no job and no version needs: the rests of what broke off, and old copies. What has
+        rotted while it took no changes is set aside."""
         async with self._objects.lock:
+            for sha256 in await self._store.read(lambda db: tables.rotten(db, name)):
+                if self._objects.place(sha256, name).exists():
+                    with contextlib.suppress(OSError):  # it takes no changes now
+                        await asyncio.to_thread(self._objects.set_aside, sha256, name)
             places = await self._store.read(tables.places)
             away = {row.name for row in self._rows.values() if row.away}
             await asyncio.to_thread(self._sweep, name, places, away)

@@ -1,0 +1,68 @@
+"""What a daemon's life does over and over until it is killed: `python lives.py FOLDER WHAT`, a process of its own."""
+
+import asyncio
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from stores import ME, maker, opened, take
+
+from core.catalog import Catalog
+from core.nouns import HOME, ImportOptions
+
+MIB = 1 << 20
+
+
+def split(folder: Path, n: int, count: int = 4) -> Path:
+    """A folder with a split model of so many files; each `n` is another content."""
+    made = folder / f"split-{n}"
+    made.mkdir(exist_ok=True)
+    for part in range(count):
+        told = {**maker.METADATA, "split.no": part, "split.count": count, "split.tensors.count": count}
+        data = maker.make(told, tensors=[(f"blk.{part}", [64, 4], 0, None)], fill=bytes([n + 1]))
+        (made / f"big-{part + 1:05d}-of-{count:05d}.gguf").write_bytes(data)
+    return made
+
+
+async def moving(catalog: Catalog, folder: Path) -> None:
+    """The version `m` to and fro."""
+    to = "fast" if (await catalog.get("m")).tier == HOME else HOME
+    job = await catalog.moves.start(ME, "r", "m", to)
+    await catalog.moves.ended(job.id)
+
+
+async def importing(catalog: Catalog, folder: Path) -> None:
+    """A file and a split model in, each with the room that it needs, and out again."""
+    for model in await catalog.ls():
+        await catalog.rm(ME, "r", model.name)
+    await take(catalog, folder / "large-0.gguf", "m")
+    await take(catalog, folder / "split-0", "s")
+
+
+async def collecting(catalog: Catalog, folder: Path) -> None:
+    """Three versions, of which nothing needs two: they go."""
+    for n in range(3):
+        sha256s = {model.sha256 for model in await catalog.all()}
+        if len(sha256s) <= n:
+            await take(catalog, folder / f"split-{n}", "s", ImportOptions(live=True))
+    if await catalog.ls():
+        await catalog.drop_alias(ME, "r", "s", "previous")
+    found = await catalog.collecting.gc(ME, "r", dry_run=False)
+    assert len(found.gone) == 2
+    await catalog.rm(ME, "r", "s")
+
+
+WORK: dict[str, Callable[[Catalog, Path], Awaitable[None]]] = {
+    "moving": moving, "importing": importing, "collecting": collecting,
+}  # fmt: skip
+
+
+async def main(folder: Path, what: str) -> None:
+    async with opened(folder) as catalog:
+        print("ready", flush=True)
+        while True:
+            await WORK[what](catalog, folder)
+
+
+if __name__ == "__main__":
+    asyncio.run(main(Path(sys.argv[1]), sys.argv[2]))
