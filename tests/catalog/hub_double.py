@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from aiohttp import web
@@ -246,3 +247,19 @@ class HubDouble:
                 self.on_bytes(len(piece))
             if fault.slow_s:
                 await asyncio.sleep(fault.slow_s)
+
+
+@contextlib.contextmanager
+def in_a_thread() -> Iterator[HubDouble]:
+    """One with a thread of its own, for tests that wait for commands and could not answer meanwhile."""
+    made, loop = HubDouble(), asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    try:
+        asyncio.run_coroutine_threadsafe(made.begin(), loop).result(20)
+        yield made
+    finally:
+        asyncio.run_coroutine_threadsafe(made.end(), loop).result(20)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(20)
+        loop.close()

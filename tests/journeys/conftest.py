@@ -4,6 +4,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import faults
 import pytest
 from sharedhost import Host
 
@@ -18,3 +19,9 @@ def host() -> Iterator[Host]:
             yield made
         finally:
             made.end()
+
+
+@pytest.fixture(scope="session")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The disk that fails on command."""
+    return faults.build(tmp_path_factory.mktemp("faults"))

@@ -53,15 +53,17 @@ def build(folder: Path) -> Path:
 class Disk:
     """What the test says to the preloaded library, and what it hears of it."""
 
-    def __init__(self, library: Path, control: Path) -> None:
-        self._library, self._control = library, control
+    def __init__(self, library: Path, control: Path, tier: Path | None = None) -> None:
+        """`tier`: another folder whose writes may fail."""
+        self._library, self._control, self._tier = library, control, tier
         with control.open("wb") as file:
             file.truncate(HEAD.size + NAME * NAMES)
         with control.open("r+b") as file:
             self._page = mmap.mmap(file.fileno(), 0)
 
     def arm(self, at: int, error: int, *, lasting: bool = False, only: str = "") -> None:
-        """The `at`-th write from now on fails, and with `lasting` all that follow, until `lift`."""
+        """The `at`-th write from now on fails, and with `lasting` all that follow, until `lift`. `only`: of names that
+        begin so, `all`: also of models and of the tier."""
         self._page[: HEAD.size] = HEAD.pack(0, at, EVER if lasting else at, error, 0, 0, only.encode())
 
     def lift(self) -> None:
@@ -88,7 +90,7 @@ class Disk:
     def environment(self) -> dict[str, str]:
         return dict(
             os.environ, LD_PRELOAD=str(self._library), CORRAL_FAULT_CONTROL=str(self._control),
-            CORRAL_FAULT_FOLDER=os.path.realpath(user_paths().state),
+            CORRAL_FAULT_FOLDER=os.path.realpath(user_paths().state), CORRAL_FAULT_TIER=str(self._tier or ""),
         )  # fmt: skip
 
 
@@ -131,6 +133,12 @@ class Program:
     def said(self) -> str:
         """Its log and its last words, of all starts."""
         return self._said.read_text(errors="replace")
+
+
+def edge(names: list[str], n: int) -> bool:
+    """Whether the n-th write is one of the first two or the last of a run to the same file."""
+    same = [names[i - 1] if 1 <= i <= len(names) else "" for i in (n - 2, n - 1, n, n + 1)]
+    return not (same[0] == same[1] == same[2] == same[3])
 
 
 def name_of(error: int) -> str:

@@ -30,7 +30,7 @@ import faults
 import psutil
 import pytest
 from command import until
-from faults import KILL, Disk, Program
+from faults import KILL, Disk, Program, edge
 
 from core.client import Client
 from core.errors import CorralError, NoDaemon, NotFound, StoreError, TimedOut
@@ -65,11 +65,6 @@ EACH = bool(os.environ.get("CORRAL_FAULT_EACH"))
 
 Wish = tuple[int, str] | None
 """Replicas and what is wanted; None: no such deployment."""
-
-
-@pytest.fixture(scope="session")
-def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return faults.build(tmp_path_factory.mktemp("faults"))
 
 
 @pytest.fixture
@@ -578,9 +573,3 @@ async def test_every_write_of_a_running_daemon(program: Program, tmp_path: Path,
             break  # this day was shorter
     print(f"{len(taken)} of {len(places)} places in {most} writes")
     assert len(places) > 50
-
-
-def edge(names: list[str], n: int) -> bool:
-    """Whether the n-th write is one of the first two or the last of a run to the same file."""
-    same = [names[i - 1] if 1 <= i <= len(names) else "" for i in (n - 2, n - 1, n, n + 1)]
-    return not (same[0] == same[1] == same[2] == same[3])
