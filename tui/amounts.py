@@ -57,6 +57,8 @@ class Size(click.ParamType[int]):
     name = "size"
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if value == "":
+            self.fail("it is empty", param, ctx)
         try:
             return size_of(str(value))
         except ValueError as error:

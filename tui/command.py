@@ -30,9 +30,9 @@ AWAY_S = 0.5
 """Pause before a stream that lost its daemon connects again."""
 
 
-def filled(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+def filled(context: click.Context, parameter: click.Parameter, value: T) -> T:
     """An option or argument that was given and is empty (an unset variable of a script) stands for nothing."""
-    if value == "":
+    if value == "" or (isinstance(value, tuple) and "" in value):
         raise click.BadParameter("it is empty", context, parameter)
     return value
 

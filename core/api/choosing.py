@@ -40,7 +40,9 @@ def add_choosing(
         gate.require(call.actor, "models.read", f"model:{body.spec.model_name}")
         if not 0 <= body.users <= MOST_USERS or not 1 <= body.prompt <= MOST_TOKENS:
             raise Invalid(
-                f"{body.users} users with {body.prompt} tokens of prompt", f"1 to {MOST_USERS} users are told of"
+                f"{body.users} users with {body.prompt} tokens of prompt",
+                f"it may be up to {MOST_USERS} users, and 1 to {MOST_TOKENS} tokens",
+                "change --users or --prompt",
             )
         spec, model, threads = await deployments.seat(body.spec)
         if model is None:

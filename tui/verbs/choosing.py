@@ -6,7 +6,7 @@ import click
 
 from core.nouns import USES, Choice, Recommendation, Wishes
 from tui.amounts import Number, Size, Tokens, Whole
-from tui.command import options, run, with_options
+from tui.command import filled, options, run, with_options
 from tui.lines import as_json, say, table
 from tui.plain import line
 from tui.words import size
@@ -24,8 +24,14 @@ from tui.words import size
     "--min-speed", type=Number(0, 1e6), default=0.0, help="tokens/s for each of the users; 10 is faster than one reads"
 )
 @click.option("--memory", type=Size(), default="0", help="what it may take, e.g. 16GiB (default: what is free)")
-@click.option("--node", default="local", show_default=True, help="host to weigh it for")
-@click.option("--licence", "licences", multiple=True, help="only these, e.g. apache-2.0 or apache* (repeat for more)")
+@click.option("--node", default="local", callback=filled, show_default=True, help="host to weigh it for")
+@click.option(
+    "--licence",
+    "licences",
+    multiple=True,
+    callback=filled,
+    help="only these, e.g. apache-2.0 or apache* (repeat for more)",
+)
 @click.option("--prompt", type=Tokens(), default="512", show_default=True, help="tokens of a question")
 @click.option("--limit", type=Whole(1, 100), default=10, show_default=True, help="answers at most")
 @with_options

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -135,7 +136,13 @@ async def _with_loads(client: Client, name: str) -> tuple[Model, list[str]]:
 @click.option("--licence", default="", help="where the file says none, or another")
 @click.option("--live", is_flag=True, help="the name means this version from now on (a first one always is)")
 @click.option("--projector", callback=filled, help="a GGUF file for pictures or sound, beside the model")
-@click.option("--adapter", "adapters", multiple=True, help="a LoRA adapter that it is served with; again for more")
+@click.option(
+    "--adapter",
+    "adapters",
+    multiple=True,
+    callback=filled,
+    help="a LoRA adapter that it is served with; again for more",
+)
 @click.option("--template", "template_file", callback=filled, help="a file with another chat template")
 @click.option("--default", "defaults", multiple=True, help="as temperature=0.7, where a request says nothing")
 @with_options
@@ -148,6 +155,8 @@ def import_(
     A name that is there gets a new version; which one it means, `corral models alias NAME live N` says.
     """
     whole = Path(path).absolute()
+    if not whole.exists() and (path.startswith("hf:") or "://" in path):
+        raise click.UsageError(f"that is no file here: corral models pull {path}")
     given = ImportOptions(
         label=label, notes=notes, licence=licence, live=live, template=_text(template_file), defaults=_numbers(defaults)
     )
@@ -241,7 +250,9 @@ def _numbers(given: tuple[str, ...]) -> dict[str, float]:
         try:
             found[name] = float(value)
         except ValueError:
-            raise click.BadParameter(f"{each!r} is not NAME=NUMBER", param_hint="--default") from None
+            found[name] = math.nan
+        if not math.isfinite(found[name]):
+            raise click.BadParameter(f"{each!r} is not NAME=NUMBER", param_hint="--default")
     return found
 
 
@@ -271,7 +282,7 @@ async def _follow(client: Client, job: ImportJob) -> None:
 
 
 @click.command()
-@click.argument("model", shell_complete=named("models"))
+@click.argument("model", callback=filled, shell_complete=named("models"))
 @click.option("--ctx", default=0, help="total context cells (default: 4096 a slot)")
 @click.option("--parallel", default=1, help="conversations at once")
 @click.option("--cache-type", type=click.Choice(["f16", "q8_0", "q4_0"]), default="f16")
@@ -298,6 +309,8 @@ def fit(
     """
     if not gpus and (gpu_layers is not None or cpu_moe is not None):
         raise click.UsageError("--gpu-layers and --cpu-moe go with --gpu")
+    if engine == "attach":
+        raise click.UsageError("a server that is attached takes no memory of this host")
     spec = DeploymentSpec(
         name="fit", model=model, ctx=ctx, parallel=parallel, cache_type=cache_type,  # type: ignore[arg-type]
         engine=engine, memory=memory, embedding=embedding, threads=threads,

@@ -6,7 +6,7 @@ import click
 
 from core.client import Client
 from core.nouns import BenchJob, HostBench
-from tui.command import note, options, run, with_options
+from tui.command import filled, note, options, run, with_options
 from tui.lines import as_json, ask, say, table
 from tui.measured import follow
 from tui.plain import line
@@ -14,7 +14,7 @@ from tui.words import age, plural
 
 
 @click.command("bench")
-@click.argument("node", default="local")
+@click.argument("node", default="local", callback=filled)
 @click.option("--last", is_flag=True, help="show what was measured last, and measure nothing")
 @with_options
 def bench(node: str, last: bool) -> None:

@@ -10,7 +10,7 @@ import click
 from core.client import Client
 from core.errors import Failed, NoDaemon, from_body
 from core.nouns import PULL_ENDED, ImportOptions, Pull, PullPlan
-from tui.amounts import Size
+from tui.amounts import Size, Whole
 from tui.command import Nouns, filled, named, note, options, run, with_options
 from tui.lines import Passing, as_json, listed, say, table, tell
 from tui.plain import line
@@ -29,7 +29,12 @@ STILL = (*PULL_ENDED, "paused", "needs token")
     "--name", callback=filled, help="default: the repository's or file's; of one that is there, a new version"
 )
 @click.option("--list", "only_list", is_flag=True, help="show what there is and what fits, and pull nothing")
-@click.option("--ctx", default=0, help="cells of a conversation that memory is planned for (default: 4096)")
+@click.option(
+    "--ctx",
+    type=Whole(0, 1 << 24),
+    default=0,
+    help="cells of a conversation that memory is planned for (default: 4096)",
+)
 @click.option("--limit", type=Size(), default="0", help="at most so many bytes a second, e.g. 20M")
 @click.option("--sha256", default="", help="that the file of an address must have")
 @click.option(
@@ -54,6 +59,8 @@ def pull(
     if not remote(source):
         if projector:
             raise click.UsageError("of files here, `corral models import FILE --projector FILE` takes one along")
+        if ctx or limit or sha256 or detach:
+            raise click.UsageError("--ctx, --limit, --sha256 and --detach are for a repository or an address")
         _import(source, name, import_options, only_list)
         return
     if only_list:

@@ -158,8 +158,12 @@ def add(
             return await client.tiers.measure(name)
 
     made = run(work)
-    read = f"read at {_speed(made.warm)}, from memory" if made.memory else f"read at {_cold(made)} cold"
-    tell(made, f"{line(made.name)} takes {size(made.free_bytes)}; it is {read}")
+    read = ""
+    if made.memory:
+        read = f"; it is read at {_speed(made.warm)}, from memory"
+    elif made.cold:
+        read = f"; it is read at {_speed(made.cold)} cold"
+    tell(made, f"{line(made.name)} takes {size(made.free_bytes)}{read}")
 
 
 @tiers.command("set")
@@ -196,7 +200,7 @@ def rm(name: str) -> None:
 
 
 @tiers.command("check")
-@click.argument("names", nargs=-1, shell_complete=TIER)
+@click.argument("names", nargs=-1, callback=filled, shell_complete=TIER)
 @click.option("--speed", is_flag=True, help="measure how fast it is read, past the page cache and from it")
 @with_options
 def check(names: tuple[str, ...], speed: bool) -> None:

@@ -104,6 +104,8 @@ def parts_of(source: Web) -> list[Web]:
 def refuse_kind(name: str) -> None:
     """Raises `BadModel` for a file that is no GGUF by its name, with the reason."""
     lower = name.lower()
+    if not name:
+        raise BadModel("the address names no file", "it ends in /", "give the address of a .gguf file")
     if lower.endswith(PICKLES):
         raise BadModel(
             f"{name!r} is not taken", "it is a pickle, or may be: reading one runs whatever code it holds",

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ipaddress
+import os
 import socket
 import urllib.request
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -248,7 +249,7 @@ def _kind(error: BaseException) -> str:
     if isinstance(error, socket.gaierror):
         return "its name is not known: is there a network, or a proxy to be named?"
     if isinstance(error, OSError) and error.errno:
-        return error.strerror or type(error).__name__
+        return os.strerror(error.errno)  # asyncio's own words name the address
     if isinstance(error, aiohttp.ClientPayloadError):
         return "it ended before the file did"
     return type(error).__name__
