@@ -115,33 +115,6 @@ async def test_what_arrived_says_in_which_tier_it_lies_and_what_comes_next(
     assert code == 0 and "moved twin@1, tiny@2 from slow to home" in out, said
 
 
-@pytest.mark.parametrize(
-    ("args", "code", "said"),
-    [
-        (("models", "pull", "hf:acme/none"), 3, "no repository 'acme/none'"),
-        (("models", "pull", f"hf:{REPO}:Q9"), 3, "there are: Q4_0"),
-        (("models", "pull", "hf:nothing"), 2, "hf:ORG/REPO"),
-        (("models", "pull", "https://h/x.bin"), 1, "pickle"),
-        (("models", "pull", "https://u:p@h/x.gguf"), 2, "password"),
-        (("models", "pull", "/none/x.gguf"), 3, "not there"),
-        (("models", "pull", "/none/x.gguf", "--list"), 2, "--list is for"),
-        (("models", "pull", f"hf:{REPO}", "--limit", "fast"), 2, "--limit"),
-        (("models", "pull", f"hf:{REPO}", "--name", "No Name"), 2, "no name for a model"),
-        (("models", "pull", f"hf:{REPO}", "--sha256", "abc"), 2, "64 hex digits"),
-        (("models", "pull", ""), 2, "it is empty"),
-        (("models", "pulls", "cancel", "nosuch"), 3, "no pull 'nosuch'"),
-        (("models", "pulls", "resume", "nosuch"), 3, "no pull 'nosuch'"),
-        (("models", "pulls", "pause", "nosuch"), 3, "no pull 'nosuch'"),
-    ],
-)  # fmt: skip
-async def test_bad_input_is_told_with_what_to_do(
-    home: Path, hub: HubDouble, args: tuple[str, ...], code: int, said: str
-) -> None:
-    hub.repos[REPO] = {"tiny-Q4_0.gguf": model(2000)}
-    done = await corral(*args)
-    assert (done[0], said in done[2]) == (code, True), done
-
-
 async def test_pausing_resuming_cancelling_and_a_token_that_is_asked_for_anew(home: Path, hub: HubDouble) -> None:
     hub.repos[REPO] = {"tiny-Q4_0.gguf": model(3_000_000)}
     hub.gated, hub.token = {REPO}, TOKEN

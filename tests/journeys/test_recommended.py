@@ -71,27 +71,3 @@ def test_what_to_take_and_what_the_nearest_would_need(home: Path, sample: Path) 
     assert corral("models", "recommend", "-q").split()[0]
     document = ask("models", "recommend", "--licence", "apache*")
     assert all(each["licence"].lower().startswith("apache") for each in document["choices"])
-
-
-def test_bad_input_is_told_with_its_reason(home: Path, sample: Path) -> None:
-    corral("models", "sample")
-    for args, code, words in BAD:
-        assert words in corral(*args, code=code), args
-
-
-BAD = (
-    (("models", "recommend", "--for", "poetry"), 2, "poetry"),
-    (("models", "recommend", "--users", "0"), 2, "0"),
-    (("models", "recommend", "--context", "8 kg"), 2, "tokens"),
-    (("models", "recommend", "--context", "1"), 2, "context is 1"),
-    (("models", "recommend", "--min-speed", "nan"), 2, "nan"),
-    (("models", "recommend", "--memory", "lots"), 2, "size"),
-    (("models", "recommend", "--node", "elsewhere"), 3, "no node"),
-    (("models", "bench", "nosuch"), 3, "no model"),
-    (("models", "bench", "smollm2-135m", "--threads", "9999"), 2, "threads is 9999"),
-    (("models", "bench", "smollm2-135m", "--parallel", "x"), 2, "tokens"),
-    (("models", "bench", "smollm2-135m", "--engine", "attach"), 2, "cannot be started here"),
-    (("nodes", "bench", "elsewhere"), 3, "node"),
-    (("fit", "smollm2-135m", "--users", "1000"), 2, "1000"),
-    (("fit", "smollm2-135m", "--prompt", "-4"), 2, "tokens"),
-)
