@@ -22,7 +22,7 @@ from core.catalog.taking import Source
 from core.catalog.tiers import Rules
 from core.catalog.tiers.copying import Copying
 from core.errors import Conflict, CorralError, NoRoom, NotFound
-from core.nouns import HOME
+from core.nouns import HOME, MoveJob
 
 MIB = 1 << 20
 
@@ -71,6 +71,25 @@ async def test_a_version_is_copied_read_back_switched_and_then_the_old_copy_goes
     await sound(catalog)
     with pytest.raises(Conflict, match="is on fast already"):
         await catalog.moves.start(ME, "r", "m", "fast")
+
+
+@pytest.mark.parametrize("broken", [False, True])
+async def test_whoever_hears_that_a_move_has_ended_may_move_it_again_at_once(
+    catalog: Catalog, tmp_path: Path, fast: Path, monkeypatch: pytest.MonkeyPatch, broken: bool
+) -> None:
+    await add(catalog, fast)
+    await take(catalog, file(tmp_path))
+    plain, heard = catalog.moves._publish, list[tuple[str, bool]]()
+
+    def publish(job: MoveJob) -> None:
+        heard.append((job.state, bool(catalog.moves._busy or catalog.tiers.ledger.live)))
+        plain(job)
+
+    monkeypatch.setattr(catalog.moves, "_publish", publish)
+    if broken:
+        monkeypatch.setattr("core.catalog.tiers.copying.cold.pieces", lambda path: iter([memoryview(b"other")]))
+    await moved(catalog, "m", "fast")
+    assert heard[-1] == ("failed" if broken else "done", False)
 
 
 async def test_a_split_model_and_a_projector_that_two_share_move_whole(

@@ -266,6 +266,7 @@ class Moves:
         self, job: MoveJob, actor: Actor, request: str, model: Model, pieces: list[Piece], space: Reservation
     ) -> None:
         effect: Effect | None = None
+        ended: dict[str, object] = {}
         work = self._objects.incoming_of(space.tier) / job.id
         subject = f"model:{model.name}"
         try:
@@ -279,30 +280,33 @@ class Moves:
                 await whole(asyncio.to_thread(copying.copy, source, piece.parts, work / piece.sha256))
             moved = await whole(self._switch(effect, model, pieces, space))
             await self._free(job, model, moved, space.tier)
-            self._set(job.id, state="done", bytes_done=job.bytes_total)
+            ended = {"state": "done", "bytes_done": job.bytes_total}
             await self._gate.outcome(effect, "done", after={"tier": space.tier, "version": model.version})
         except Cancelled:
-            self._set(job.id, state="cancelled")
+            ended = {"state": "cancelled"}
             if effect is not None:
                 await self._gate.outcome(effect, "interrupted", reason="cancelled")
         except Exception as error:
             # Anything: a move that broke must end, and its intent must have an outcome.
             told = _told(error)
-            self._set(job.id, state="failed", error=told.body())
+            ended = {"state": "failed", "error": told.body()}
             if why := job.why:
                 self._failed[job.model, job.asked] = (self._loop.time(), str(told))
                 log.error("%s is not moved to %s, though %s: %s", job.model, job.asked, why, told)
             if effect is not None:
                 await self._gate.outcome(effect, "failed", reason=str(told))
         finally:
-            await whole(self._clear(job, work, pieces, space))
+            try:
+                await whole(self._clear(job, work, pieces, space))
+            finally:  # not before: whoever hears that it has ended may move the same version at once
+                self._set(job.id, **ended)
+                self._tasks.pop(job.id, None)
 
     async def _clear(self, job: MoveJob, work: Path, pieces: list[Piece], space: Reservation) -> None:
         await asyncio.to_thread(shutil.rmtree, work, True)
         await self._tiers.ledger.release(space)
         for piece in pieces:
             self._busy.pop(piece.sha256, None)
-        self._tasks.pop(job.id, None)
         for tier in {job.from_tier, job.to_tier}:
             await self._tiers.publish(tier)
         await self._tell(job.name)
