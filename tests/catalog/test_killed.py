@@ -16,8 +16,8 @@ from stores import opened, take
 from tiered import add, elsewhere, large, sound
 
 MIB = 1 << 20
-LONGEST_S = 0.15
-"""From the first step to the kill."""
+LONGEST_S = {"moving": 0.15, "importing": 0.5, "collecting": 0.8}
+"""From the first step to the kill: each is once round by then, more or less."""
 ROUNDS = int(os.environ.get("CORRAL_KILL_ROUNDS") or 300)
 
 
@@ -51,7 +51,7 @@ async def killed(folder: Path, what: str, rounds: int) -> set[tuple[tuple[str, s
         assert process.stdout is not None and process.stderr is not None
         with process.stdout, process.stderr:
             assert process.stdout.readline() == b"ready\n", process.stderr.read().decode()
-            await asyncio.sleep(dice.uniform(0.0, LONGEST_S))  # the moment is the matter
+            await asyncio.sleep(dice.uniform(0.0, LONGEST_S[what]))  # the moment is the matter
             process.send_signal(signal.SIGKILL)
             told = process.stderr.read().decode()
             assert process.wait() == -signal.SIGKILL, told

@@ -5,13 +5,14 @@ import subprocess
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from stores import ME, STRANGER, file, opened, rot, stored, take, until
 from tiered import add, disk, sound
 
 from core.catalog import Catalog, Use, files, verifying
-from core.errors import Conflict, NotAllowed, NotFound
+from core.errors import Conflict, NotAllowed, NotFound, StoreError
 from core.nouns import HOME, ImportOptions, Verified
 
 
@@ -202,3 +203,27 @@ async def test_what_was_set_aside_long_ago_stays_while_its_tier_takes_no_changes
             subprocess.run(["mount", "-o", "remount,rw", place], check=True)
             assert (await catalog.collecting.gc(ME, "r", dry_run=False)).bytes == one.bytes
             assert not list((place / "quarantine").iterdir())
+
+
+async def test_a_database_that_takes_nothing_ends_it_with_that_reason_and_the_next_daemon_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with opened(tmp_path) as catalog:
+        await take(catalog, file(tmp_path, 1))
+        plain, begun = catalog._store.transact, list[object]()
+
+        async def full(work: Any) -> Any:
+            begun.append(work)
+            if len(begun) > 1:
+                raise StoreError("the change was not made", "the disk with the database is full")
+            return await plain(work)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(catalog._store, "transact", full)
+            found = await verified(catalog)
+        assert found.state == "failed" and found.ended_at is not None
+        assert found.error is not None and "is full" in found.error.why
+    async with opened(tmp_path) as catalog:
+        await until(lambda: catalog.verifying._task is None or catalog.verifying._task.done())
+        found = await catalog.verifying.last(ME)
+        assert (found.state, found.objects_done, found.error) == ("done", 1, None)

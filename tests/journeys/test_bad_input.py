@@ -56,7 +56,7 @@ models alias m new "" | 2 | empty
 models alias m live --rm | 1 | move it: corral models alias m live N
 models alias m none --rm | 3 | m has no alias 'none'
 models alias m live --rm --dry-run | 2 | say what it shall mean
-models diff m | 3 | no version m:previous
+models diff m | 3 | name two: corral models diff m@1 m@2
 models diff m@1 | 2 | name two versions
 models diff m@1 n@1 | 2 | versions of different models
 models diff nosuch | 3 | no model
@@ -104,7 +104,7 @@ models import hf:acme/x | 2 | corral models pull hf:acme/x
 models import {F}/empty.gguf | 1 | the file is empty
 models import {F}/cut.gguf | 1 | truncated
 models import {F}/text.gguf | 1 | this is no GGUF file
-models import {F}/pickle.gguf | 1 | this is no GGUF file
+models import {F}/pickle.gguf | 1 | it is a pickle
 models import {F}/two | 1 | it holds a.gguf, b.gguf
 models import {F}/none | 1 | it holds no .gguf file
 models import {F}/pipe.gguf | 1 | it is a named pipe

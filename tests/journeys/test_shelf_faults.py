@@ -287,14 +287,18 @@ async def librarian(home: Path, library: Path, tmp_path: Path) -> AsyncIterator[
 
 
 async def rounds(librarian: Librarian, kinds: list[tuple[int, bool]], count: int) -> None:
-    """Faults at so many places of a day, all of them if there are no more, with a seed to repeat them."""
+    """Faults at so many places of a day, all of them if there are no more, with a seed to repeat them; half
+    of those taken are writes to the files of models, which are fewer."""
     seed = int(os.environ.get("CORRAL_FAULT_SEED") or random.SystemRandom().getrandbits(32))
     print(f"CORRAL_FAULT_SEED={seed}")
     dice = random.Random(seed)
     assert not await librarian.once(0, errno.EIO, False)
     names = librarian.names
     places = [n for n in range(1, len(names) + 1) if edge(names, n)]
-    taken, hit = dice.sample(places, min(count, len(places))), 0
+    dice.shuffle(places)
+    apart = [n for n in places if names[n - 1].split()[1].startswith(("models/", "tier/"))]
+    first = apart[: count // 2]
+    taken, hit = (first + [n for n in places if n not in first])[:count], 0
     for n, at in enumerate(taken):
         hit += await librarian.once(at, *kinds[n % len(kinds)])
     print(f"{hit} of {len(taken)} met their fault, of {len(places)} places in the {len(names)} writes of a day")
