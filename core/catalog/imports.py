@@ -298,7 +298,7 @@ class Imports:
 
     async def _keep(self, taken: Taken, id: str, effect: Effect, options: ImportOptions) -> tuple[Model, int]:
         """The files to their place and the version to its row; without the row no file stays. The version, and how
-        many of its bytes were stored before."""
+        many of its bytes were stored before in what the actor sees: of what others hide he is told nothing."""
         space = self._spaces.get(id)
         tier = space.tier if space else HOME
         async with self._objects.lock:
@@ -312,10 +312,16 @@ class Imports:
                 if space is not None:
                     await asyncio.to_thread(self._objects.keep, taken.model, self._work(id), tier, there, made)
                 stored = sum(mine[sha256] for sha256 in there)
-                return await self._commit(taken, effect, options, space, set(mine) - there, stored), stored
+                seen = await self._store.read(lambda db: [each for each in there if self._sees(db, effect.actor, each)])
+                model = await self._commit(taken, effect, options, space, set(mine) - there, stored)
+                return model, sum(mine[sha256] for sha256 in seen)
             except BaseException:
                 await self._drop_unused(made, tier)
                 raise
+
+    def _sees(self, db: sqlite3.Connection, actor: Actor, sha256: str) -> bool:
+        made = tables.made_of(db, sha256)
+        return any(self._gate.may(actor, "models.read", f"model:{name}") for name, _ in made)
 
     async def _commit(
         self, taken: Taken, effect: Effect, options: ImportOptions, space: Reservation | None, placed: set[str],

@@ -42,8 +42,8 @@ def sha(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-async def imported(world: World, path: Path, name: str, *, own: bool = False) -> ImportJob:
-    job = await world.catalog.imports.start(ME, "r", Source(path, origin=str(path), own=own), name)
+async def imported(world: World, path: Path, name: str, actor: Actor = ME, *, own: bool = False) -> ImportJob:
+    job = await world.catalog.imports.start(actor, "r", Source(path, origin=str(path), own=own), name)
     return await asyncio.wait_for(world.catalog.imports.ended(job.id), 20)
 
 
@@ -250,6 +250,27 @@ async def test_a_file_of_this_host_that_is_stored_needs_no_room_and_leaves_no_co
     assert (job.model.sha256, job.stored_bytes) == (sha(data), len(data))
     assert world.left_over() == [f"objects/{sha(data)[:2]}/{sha(data)}"]
     assert not await world.store.read(lambda db: db.execute("SELECT * FROM tier_reservations").fetchall())
+
+
+async def test_what_was_sent_here_is_kept_once_too_and_who_sees_no_other_is_not_told_of_it(
+    world: World, hub: HubDouble, data: bytes, tmp_path: Path
+) -> None:
+    await world.pulled(SOURCE)
+    world.grants.append(
+        Grant(
+            id="g2", what="models.*", scope="model:own-*", subject=Subject(kind="user", name="gus", id=1400), by="root",
+            at=0.0,
+        )
+    )  # fmt: skip
+    await world.again()
+    for n, (actor, told) in enumerate(((ME, len(data)), (GUESSER, 0), (GUESSER, len(data)))):
+        path = tmp_path / f"sent-{n}.gguf"
+        path.write_bytes(data)
+        job = await imported(world, path, f"own-{n}" if actor is GUESSER else "n", actor, own=actor is ME)
+        assert job.state == "done" and job.stored_bytes == told, (n, job)
+    assert len(world.left_over()) == 1
+    told_of = [r for r in await world.audit.ls() if r.verb == "models.add"]
+    assert [r.after.get("stored") for r in told_of] == [None, *[len(data)] * 3], "who reads the trail is told all"
 
 
 async def test_another_file_of_the_same_size_is_stored_as_ever(
