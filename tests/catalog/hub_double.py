@@ -238,8 +238,8 @@ class HubDouble:
             if 0 <= fault.cut < at + len(piece):
                 await response.write(piece[: fault.cut - at])
                 await asyncio.sleep(0.02)
-                assert request.transport is not None
-                request.transport.abort()
+                if request.transport is not None:  # else who asked is gone
+                    request.transport.abort()
                 return
             await response.write(piece)
             if not looks:
