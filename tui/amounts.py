@@ -73,9 +73,14 @@ class Tokens(click.ParamType[int]):
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
         text = str(value)
         try:
-            return size_of(text if text[-1:].lower() != "b" else "-")
+            return _tokens(text)
         except ValueError:
             self.fail(f"{text!r} is no number of tokens; say 8192 or 8k", param, ctx)
+
+
+def _tokens(text: str) -> int:
+    """Raises `ValueError`; `8kb` would be bytes."""
+    return size_of(text if text[-1:].lower() != "b" else "-")
 
 
 class Counts(click.ParamType[tuple[int, ...]]):
@@ -86,8 +91,10 @@ class Counts(click.ParamType[tuple[int, ...]]):
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
         if isinstance(value, tuple):
             return value
-        one = Tokens()
-        return tuple(one.convert(each.strip(), param, ctx) for each in str(value).split(",") if each.strip())
+        try:
+            return tuple(_tokens(each.strip()) for each in str(value).split(",") if each.strip())
+        except ValueError:
+            self.fail(f"{str(value)!r} are no whole numbers; say them as 1,2,4 (8k is 8192)", param, ctx)
 
 
 class Moment(click.ParamType[float]):

@@ -27,7 +27,7 @@ PERMISSIONS: dict[str, Permission] = {
         Permission("gateway.certificate", "daemon", "make the certificate of the gateway's listeners"),
         Permission("nodes.read", "node", "see hosts and what was measured on them"),
         Permission("nodes.label", "node", "say what labels a host has"),
-        Permission("nodes.bench", "node", "measure how fast a host is, which takes half a minute of it"),
+        Permission("nodes.bench", "node", "measure how fast a host is, which takes about a minute of it"),
         Permission("models.read", "model", "see models and plan their memory"),
         Permission("models.corrections", "daemon", "revoke what sizing has learned from launches, and restore it"),
         Permission("models.import", "model", "store a model under a name"),

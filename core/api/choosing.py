@@ -38,12 +38,10 @@ def add_choosing(
     async def speed(call: Call) -> Speed:
         body = await call.body(SpeedBody)
         gate.require(call.actor, "models.read", f"model:{body.spec.model_name}")
-        if not 0 <= body.users <= MOST_USERS or not 1 <= body.prompt <= MOST_TOKENS:
-            raise Invalid(
-                f"{body.users} users with {body.prompt} tokens of prompt",
-                f"it may be up to {MOST_USERS} users, and 1 to {MOST_TOKENS} tokens",
-                "change --users or --prompt",
-            )
+        if not 0 <= body.users <= MOST_USERS:
+            raise Invalid(f"users is {body.users}", f"it may be 1 to {MOST_USERS}", "change --users")
+        if not 1 <= body.prompt <= MOST_TOKENS:
+            raise Invalid(f"a prompt has {body.prompt} tokens", f"it may have 1 to {MOST_TOKENS}", "change --prompt")
         spec, model, threads = await deployments.seat(body.spec)
         if model is None:
             raise Invalid("a server of somebody else is as fast as it is", "it is not reckoned")

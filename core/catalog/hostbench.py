@@ -1,4 +1,4 @@
-"""What a host does in a second, measured with the engine itself on probes (core/catalog/probemodel.py): half a minute.
+"""What a host does in a second, measured with the engine itself on probes (core/catalog/probemodel.py): about a minute.
 
 - Reading memory, by threads: a small program of its own (core/catalog/bandwidth.py). How much of it is hidden behind
   multiplying, by how many are answered at once: a probe of 100 million weights.

@@ -33,6 +33,9 @@ OFTEN = 5
 """Answers whose spread says how much the host's other work changes a speed."""
 BUSY, BUSY_ERROR = 0.6, 0.5
 """Load of a core from which on a measurement of the host is doubtful."""
+OTHER_THREADS = 0.5
+"""How much of a correction (of its logarithm) holds for other threads; for other users at once it is all of it. Both
+by what made the least error when each measured point told of each other one (docs/choosing.md)."""
 CORRECTION = (0.2, 5.0)
 """What was seen may differ by so much; what differs more is no measurement of this model on this host."""
 MEASURED_USERS = 4
@@ -129,7 +132,7 @@ def _only_seen(
     """Without a measured host: what was seen with these very threads and users, and nothing else."""
     nothing = Speed(
         known=False, threads=seat.threads, users=users, ctx=ctx, prompt=prompt,
-        basis=("this host was not measured: `corral nodes bench` takes half a minute",),
+        basis=("this host was not measured: `corral nodes bench` takes about a minute",),
     )  # fmt: skip
 
     def just(what: str, count: int) -> float:
@@ -195,6 +198,8 @@ def _correction(seen: Sequence[Seen], threads: int, users: int) -> tuple[float, 
 
     best = min(seen, key=far)
     ratio = min(max(best.ratio, CORRECTION[0]), CORRECTION[1])
+    if best.threads != threads:
+        ratio **= OTHER_THREADS
     return ratio, best.threads == threads and best.users == wanted
 
 

@@ -87,6 +87,13 @@ def test_threads_on_all_cores_are_as_uncertain_as_one_busy_program_makes_them_un
     assert told(seat=Seat(threads=1), host=msgspec.structs.replace(host(), cores=1)).error == FIRST_ERROR
 
 
+def test_a_correction_holds_for_other_users_and_half_of_it_for_other_threads() -> None:
+    once = [seen("decode", 0.64), seen("prefill", 0.64)]
+    for seat, users, part in ((ALONE, 1, 0.64), (Seat(threads=1, parallel=2), 2, 0.64), (Seat(threads=2), 1, 0.8)):
+        before, after = (told(seat=seat, users=users, seen=each) for each in ((), once))
+        assert after.each == pytest.approx(part * before.each, rel=0.01)
+
+
 def test_a_batch_of_two_may_take_longer_than_two_steps_and_is_told_so() -> None:
     """As llama.cpp's kernels for several rows are on some hosts; and as reading weights for two hinders them."""
     slow = told(host=host(two=8e9), users=2, seat=Seat(threads=1, parallel=2))

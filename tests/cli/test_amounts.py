@@ -2,12 +2,13 @@
 
 from datetime import UTC, datetime
 
+import click
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from core.amounts import size_of
-from tui.amounts import moment_of
+from tui.amounts import Counts, moment_of
 
 
 @given(st.integers(0, 1 << 20), st.sampled_from([("", 1), ("K", 1 << 10), ("MiB", 1 << 20), ("g", 1 << 30)]))
@@ -57,3 +58,10 @@ def test_no_text_gives_anything_but_a_moment_or_a_reason(text: str) -> None:
         moment_of(text, 1e9)
     except ValueError as error:
         assert "no time" in str(error)
+
+
+@pytest.mark.parametrize("text", ["1,a", "1,-2", "2b", "1;2"])
+def test_a_list_of_numbers_that_is_none_is_named_whole(text: str) -> None:
+    with pytest.raises(click.BadParameter, match=f"'{text}' are no whole numbers; say them as 1,2,4"):
+        Counts().convert(text, None, None)
+    assert Counts().convert("1, 2,8k", None, None) == (1, 2, 8192)

@@ -296,12 +296,12 @@ async def _follow(client: Client, job: ImportJob) -> None:
 @click.option("--gpu-layers", type=Whole(0, 1 << 16), help="with --gpu: the last so many layers (default: the most)")
 @click.option("--cpu-moe", type=Whole(0, 1 << 16), help="with --gpu: layers whose experts stay in the host")
 @click.option("--threads", default=0, help="default: what a replica gets now")
-@click.option("--users", type=Whole(0, 256), default=0, help="who ask at once (default: as many as --parallel)")
+@click.option("--users", type=Whole(1, 256), help="who ask at once (default: as many as --parallel)")
 @click.option("--prompt", type=Tokens(), default="512", show_default=True, help="tokens of a question")
 @with_options
 def fit(
     model: str, ctx: int, parallel: int, cache_type: str, engine: str, memory: int, embedding: bool,
-    gpus: tuple[int, ...], gpu_layers: int | None, cpu_moe: int | None, threads: int, users: int, prompt: int,
+    gpus: tuple[int, ...], gpu_layers: int | None, cpu_moe: int | None, threads: int, users: int | None, prompt: int,
 ) -> None:  # fmt: skip
     """The memory a replica would need, whether it fits, and how fast it would be.
 
@@ -318,7 +318,7 @@ def fit(
 
     async def both(client: Client) -> tuple[Plan, Speed | None]:
         plan = await client.fit(spec, gpus, gpu_layers, cpu_moe)
-        return plan, await client.choosing.speed(spec, users, prompt) if plan.rss_bytes else None
+        return plan, await client.choosing.speed(spec, users or 0, prompt) if plan.rss_bytes else None
 
     plan, speed = run(both)
     note_ctx(ctx, plan.ctx)

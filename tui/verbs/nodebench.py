@@ -18,7 +18,7 @@ from tui.words import age, plural
 @click.option("--last", is_flag=True, help="show what was measured last, and measure nothing")
 @with_options
 def bench(node: str, last: bool) -> None:
-    """Measure how fast a host is: half a minute.
+    """Measure how fast a host is: about a minute.
 
     Its memory by threads, and what the default engine passes of each type of weights in a second. `corral fit` and
     `corral models recommend` reckon with it. What was seen of models so far is compared anew afterwards.
@@ -54,10 +54,11 @@ def print_host(host: HostBench) -> None:
     say(f"{line(host.node)}: {line(host.cpu_model) or 'a CPU without a name'}, {host.cores} cores; {line(host.engine)}"
         f" {line(host.version)}; {age(host.at)}, took {host.seconds:.0f} s")  # fmt: skip
     table(
-        ("THREADS", "READS MEMORY", "A LAYER", "A TOKEN", "LOOKS BACK"),
+        ("THREADS", "READS MEMORY", "A LAYER", "A TOKEN", "LOOKS BACK A LITTLE, FAR, IN A PROMPT", "ROUNDS DIFFER"),
         [
             (at.threads, f"{read.bytes_s / 1e9:.1f} GB/s", f"{at.layer_s * 1e6:.1f} us", f"{at.token_s * 1e6:.0f} us",
-             f"{at.attention_one / 1e9:.1f} / {at.attention_prompt / 1e9:.1f} G/s")
+             " / ".join(f"{each / 1e9:.1f}" for each in (at.attention_short, at.attention_one, at.attention_prompt))
+             + " G/s", f"{at.spread:.0%}")
             for at, read in zip(host.beside, host.bandwidths, strict=True)
         ],
     )  # fmt: skip
@@ -73,5 +74,8 @@ def print_host(host: HostBench) -> None:
             for each in host.rates
         ],
     )
+    if host.crowded:
+        say()
+        say(f"threads on all {host.cores} cores beside one busy program: {host.crowded:.0%} is left of the speed")
     if host.replicas or host.load > 0.6:
         note(f"{host.replicas} replicas and a load of {host.load:.1f} a core were there: measure it again when idle")
