@@ -75,7 +75,7 @@ class Measured(Noun, frozen=True, kw_only=True):
     long_one: float = 0.0
     """A step of one that has `read` tokens."""
     crowded: float = 0.0
-    """A step with one token while another program keeps a core busy."""
+    """A step with one token while another program keeps a core busy, in the slowest round: chance decides who waits."""
     best: float = 0.0
     """The fastest round of a step with one token."""
     spread: float = 0.0
@@ -259,8 +259,8 @@ async def _probe(
             if not crowd:
                 return found
             async with _busy():
-                steps = [await _one(meter, 1, 4, ANSWER) for _ in range(ROUNDS)]
-            return msgspec.structs.replace(found, crowded=statistics.median(steps))
+                steps = [await _one(meter, 1, 4, ANSWER) for _ in range(MORE_ROUNDS)]
+            return msgspec.structs.replace(found, crowded=max(steps))
 
 
 async def _rounds(meter: Meter, probe: Probe, rounds: int) -> Measured:

@@ -157,11 +157,10 @@ def shares(threads: int, host: HostBench) -> bool:
 
 
 def _shared_error(decoded: Sequence[Seen], threads: int, host: HostBench) -> float:
-    """What one other busy program would take away; what was seen of it once that is more than chance."""
+    """What one other busy program would take away, half at least; what was seen of it once that is more than chance."""
     seen = [each for each in decoded if each.threads == threads]
-    if sum(each.count for each in seen) < OFTEN:
-        return 1 - host.crowded
-    return min(max(each.spread for each in seen), 1 - host.crowded)
+    most = max(BUSY_ERROR, 1 - host.crowded)
+    return most if sum(each.count for each in seen) < OFTEN else min(most, max(each.spread for each in seen))
 
 
 def bucket(users: int) -> int:

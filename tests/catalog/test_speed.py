@@ -80,6 +80,7 @@ def test_threads_on_all_cores_are_as_uncertain_as_one_busy_program_makes_them_un
     all_cores, fewer = told(seat=Seat(threads=4)), told(seat=Seat(threads=3))
     assert all_cores.error == 0.8 and "all 4 cores" in all_cores.basis[-1] and "20%" in all_cores.basis[-1]
     assert fewer.error == FIRST_ERROR and not any("cores" in words for words in fewer.basis)
+    assert told(seat=Seat(threads=4), host=msgspec.structs.replace(host(), crowded=0.9)).error == 0.5
     once = [seen("decode", 1.0, threads=4), seen("prefill", 1.0, threads=4)]
     assert told(seat=Seat(threads=4), seen=once).error == 0.8
     often = [msgspec.structs.replace(each, count=OFTEN, spread=0.3) for each in once]

@@ -2,7 +2,9 @@
 
 import pytest
 
+from core.catalog import timing
 from core.catalog.timing import each_rate, step_s
+from core.engines.base import Endpoint
 from core.engines.load import Timed
 
 
@@ -33,3 +35,19 @@ def test_tokens_that_came_without_text_are_counted() -> None:
 
 def test_too_short_to_be_timed_is_no_rate() -> None:
     assert each_rate([timed(1.0, 0.1, 1)]) == 0.0 and step_s([]) == 0.0
+
+
+async def test_several_at_once_are_asked_of_neighbouring_slots_where_that_matters(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    slots: list[int | None] = []
+
+    async def asked(*args: object, slot: int | None = None, **more: object) -> Timed:
+        slots.append(slot)
+        return timed(0.0, 0.1, 4)
+
+    monkeypatch.setattr(timing, "complete", asked)
+    meter = timing.Meter(Endpoint())
+    await meter.decode(3, 4, 8, side_by_side=True)
+    await meter.decode(2, 4, 8)
+    assert slots == [0, 1, 2, None, None]
