@@ -214,8 +214,9 @@ fit m --memory 1 | 5 | does not fit
 fit m --gpu x | 2 | no size
 fit m --gpu-layers 3 | 2 | go with --gpu
 fit m --threads 99999 | 2 | it may be 0 to 1024
-fit m --users 1000 | 2 | no whole number from 0 to 256
-fit m --prompt 0 | 2 | 1 to 16777216 tokens
+fit m --users 1000 | 2 | no whole number from 1 to 256
+fit m --users 0 | 2 | no whole number from 1 to 256
+fit m --prompt 0 | 2 | a prompt has 0 tokens
 fit m --prompt -4 | 2 | no number of tokens
 
 models bench "" | 2 | a name is empty
@@ -223,7 +224,7 @@ models bench nosuch | 3 | no model
 models bench m:x --last | 3 | no version m:x
 models bench m --threads 0 | 2 | threads is 0
 models bench m --threads 9999 | 2 | threads is 9999
-models bench m --parallel x | 2 | no number of tokens
+models bench m --parallel 1,a | 2 | say them as 1,2,4
 models bench m --ctx 99999999 | 2 | it may be 256 to
 models bench m --engine attach | 2 | cannot be started here
 models bench m --engine nosuch | 2 | this daemon knows xllamacpp

@@ -54,7 +54,7 @@ def print_host(host: HostBench) -> None:
     say(f"{line(host.node)}: {line(host.cpu_model) or 'a CPU without a name'}, {host.cores} cores; {line(host.engine)}"
         f" {line(host.version)}; {age(host.at)}, took {host.seconds:.0f} s")  # fmt: skip
     table(
-        ("THREADS", "READS MEMORY", "A LAYER", "A TOKEN", "LOOKS BACK A LITTLE, FAR, IN A PROMPT", "ROUNDS DIFFER"),
+        ("THREADS", "READS MEMORY", "A LAYER", "A TOKEN", "LOOKS BACK NEAR/FAR/PROMPT", "VARIES"),
         [
             (at.threads, f"{read.bytes_s / 1e9:.1f} GB/s", f"{at.layer_s * 1e6:.1f} us", f"{at.token_s * 1e6:.0f} us",
              " / ".join(f"{each / 1e9:.1f}" for each in (at.attention_short, at.attention_one, at.attention_prompt))
