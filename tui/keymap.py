@@ -123,9 +123,9 @@ ROOMS: dict[str, tuple[Key, ...]] = {
     "jobs": (
         Key("p", "pause", "Pause, or go on", "under way", short="Pause", needs="models.import"),
         Key("x", "cancel", "Cancel", "under way"),
-        Key("d", "keep", "Do not deploy it when it is here", "under way", short="Do not deploy"),
         Key("slash", "filter", "Filter", "under way"),
         Key("y", "copy", "Copy", "under way"),
+        Key("d", "keep", "Do not deploy it when it is here", "under way", short="Do not deploy"),
     ),
     "curve": (
         Key("m", "measure", "Measure it anew", "measured speed", short="Measure", needs="models.bench"),

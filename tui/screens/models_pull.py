@@ -29,7 +29,7 @@ class PullForm(OfModels):
 
     HEADLINE = "Pull a model: hf:ORG/REPO[:QUANT], an https address, or a file or folder here"
     SENDS = "Pull"
-    REPLACED = False
+    REPLACED = True
     PAUSE = ASK_S
 
     def __init__(self, source: str = "", name: str = "") -> None:
@@ -126,7 +126,8 @@ def _path(source: str) -> str:
 
 def told(plan: PullPlan) -> str:
     """What a source has, what would be taken, and why."""
-    what = f"{plan.architecture}, {params(plan.params)}" if plan.architecture else "its header could not be read"
+    count = f"{params(plan.params)} parameters" if plan.params else "parameters not counted"
+    what = f"{plan.architecture}, {count}" if plan.architecture else "its header could not be read"
     gated = "; GATED: whoever pulls it must have been let in, and give a token" if plan.gated else ""
     out = [f"{what}, licence {plan.licence or 'not stated'}{gated}", plan.why]
     for each in plan.choices[:SHOWN]:
