@@ -4,12 +4,12 @@ nothing needs any more freed."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from command import ask, corral
 from stores import file
+from watched import Console
 
 from core.client import Client
 from tui.app import Corral
@@ -18,28 +18,6 @@ from tui.screens.models_forms import AliasForm, GcForm, NoteForm
 from tui.screens.models_info import Info
 
 pytestmark = [pytest.mark.journey, pytest.mark.timeout(180)]
-
-
-class Console:
-    """A console under test, and its screen as text."""
-
-    def __init__(self, app: Corral) -> None:
-        self.app = app
-
-    @property
-    def text(self) -> str:
-        return "\n".join("".join(s.text for s in strip) for strip in self.app.screen._compositor.render_strips())
-
-    async def until(self, true: str | Callable[[], object]) -> None:
-        """Wait until `true()`, or until these words stand on the screen, however they are wrapped."""
-        for _ in range(600):
-            if true in " ".join(self.text.split()) if isinstance(true, str) else true():
-                return
-            await asyncio.sleep(0.05)
-        raise AssertionError(f"never: {true}\n{self.text}")
-
-    async def opened(self, screen: type) -> None:
-        await self.until(lambda: isinstance(self.app.screen, screen))
 
 
 async def test_versions_are_kept_in_order_from_the_screen(home: Path, tmp_path: Path) -> None:
