@@ -21,6 +21,7 @@ from core.client.accounts import AccountCalls
 from core.client.audit import ProofCalls
 from core.client.catalog import CatalogCalls, model_path, part
 from core.client.catalogue import CuratedCalls
+from core.client.chats import ChatCalls
 from core.client.choosing import ChoosingCalls
 from core.client.keys import KeyCalls
 from core.client.limits import LimitCalls
@@ -29,17 +30,14 @@ from core.client.privacy import PrivacyCalls
 from core.client.pull import PullCalls
 from core.client.sizes import SizeCalls
 from core.client.tiers import TierCalls
-from core.client.transport import PREFIX, Transport, error_of, lives, query, went_away
+from core.client.transport import PREFIX, error_of, lives, query, went_away
 from core.client.usage import UsageCalls
-from core.errors import CorralError, Failed, NoDaemon, TimedOut
+from core.errors import CorralError, Failed, TimedOut
 from core.nouns import (
     NO_OPTIONS,
     AuditRecord,
     ChainFault,
     ChainReport,
-    Chat,
-    ChatDetail,
-    ChatOptions,
     Deployment,
     DeploymentSpec,
     Event,
@@ -54,18 +52,15 @@ from core.nouns import (
     Plan,
     Replica,
     Status,
-    Turn,
 )
 
 STOP_TIMEOUT_S = 600.0
 """How long answers and models may take to end."""
 UPLOAD_TIMEOUT_S = 60.0
 """How long a piece of an upload may wait to be taken, and its answer to come."""
-SILENT_S = 60.0
-"""How long a daemon that has an answer to stream may say nothing at all."""
 
 
-class Client(Transport):
+class Client(ChatCalls):
     """One caller of one daemon. Each call is a connection of its own, so calls may run at the same time."""
 
     def __init__(self, socket: Path, *, through: str = "cli") -> None:
@@ -326,87 +321,7 @@ class Client(Transport):
         which = query(replica=replica, start=start, limit=limit, previous=int(previous), wait=wait, since=since)
         return await self.call("GET", f"/deployments/{part(name)}/logs{which}", LogText, timeout=wait + 30)
 
-    # ---------------------------------------------------------------------------------------- chats
-
-    async def chats(self) -> list[Chat]:
-        return await self.call("GET", "/chats", list[Chat])
-
-    async def chat(self, id: str) -> ChatDetail:
-        return await self.call("GET", f"/chats/{part(id)}", ChatDetail)
-
-    async def create_chat(
-        self, deployment: str, options: ChatOptions, title: str | None = None, question: str = "", private: bool = False
-    ) -> Chat:
-        """`question`: what will be asked first; if it would be refused, no chat is made. `private`: in the daemon's
-        memory alone."""
-        body = {"deployment": deployment, "options": options, "title": title, "question": question, "private": private}
-        return await self.call("POST", "/chats", Chat, body)
-
-    async def update_chat(self, id: str, **fields: Any) -> Chat:
-        return await self.call("PATCH", f"/chats/{part(id)}", Chat, fields)
-
-    async def remove_chat(self, id: str) -> None:
-        await self.call("DELETE", f"/chats/{part(id)}", dict)
-
-    async def ask(
-        self, chat: str, question: str, replace_turn: int | None = None, cont: bool = False,
-        forget_oldest: bool = False,
-    ) -> Turn:  # fmt: skip
-        body = {"question": question, "replace_turn": replace_turn, "cont": cont, "forget_oldest": forget_oldest}
-        return await self.call("POST", f"/chats/{part(chat)}/turns", Turn, body)
-
-    async def stop_turn(self, chat: str, turn: str) -> None:
-        await self.call("POST", f"/chats/{part(chat)}/turns/{part(turn)}/stop", dict)
-
-    async def stream_turn(self, chat: str, turn: str, offset: int = 0) -> AsyncIterator[dict[str, Any]]:
-        """{"offset", "text"} pieces, then {"turn": Turn} (a Struct). A piece without text has what the answer
-        `waits` for: "queued", "prompt", or "". Raises `NoDaemon` when the daemon goes, `TimedOut` when it hangs."""
-        path = f"/chats/{part(chat)}/turns/{part(turn)}/stream" + query(offset=offset)
-        response = await self._open("GET", path)
-        async with response:
-            try:
-                async for data in _in_time(http.events(response)):
-                    piece = msgspec.json.decode(data)
-                    if "turn" in piece:
-                        yield {"turn": msgspec.convert(piece["turn"], Turn)}
-                        return
-                    yield piece
-            except OSError as error:
-                raise _while_answering(chat) from error
-        raise _while_answering(chat)
-
-    async def search_chats(self, text: str) -> list[Chat]:
-        return await self.call("GET", "/chats/search" + query(q=text), list[Chat])
-
-    async def export_chat(self, id: str, format: str) -> str:
-        return await self._text(f"/chats/{part(id)}/export" + query(format=format))
-
-    async def export_chats(self, format: str) -> str:
-        """All of one's own."""
-        return await self._text("/chats/export" + query(format=format))
-
-
-def _while_answering(chat: str) -> NoDaemon:
-    todo = f"it goes on: corral chats show {chat}"
-    return NoDaemon("the daemon went away in the middle of an answer", todo=todo)
-
 
 def _seq(id: str) -> int:
     """The place of an event among those of its daemon, by its id."""
     return int(id.rpartition(".")[2])
-
-
-async def _in_time(events: AsyncIterator[tuple[str, str]]) -> AsyncIterator[str]:
-    """The data of events that come at least each 15 s. Raises `TimedOut` when none does."""
-    while True:
-        try:
-            async with asyncio.timeout(SILENT_S):
-                _, data = await anext(events)
-        except StopAsyncIteration:
-            return
-        except TimeoutError as error:
-            raise TimedOut(
-                f"the daemon has said nothing for {SILENT_S:.0f} s", todo="see `corral status`, and its log"
-            ) from error
-        if data:
-            yield data

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from core import client
 from core.client import Client
 from core.errors import CorralError, Failed, NoDaemon, TimedOut
 from core.nouns import Status
@@ -109,7 +108,7 @@ async def test_nobody_there_is_no_daemon(tmp_path: Path) -> None:
 async def test_a_daemon_that_says_nothing_of_an_answer_is_an_error_in_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client, "SILENT_S", 0.3)
+    monkeypatch.setattr("core.client.chats.SILENT_S", 0.3)
     writers: list[asyncio.StreamWriter] = []
 
     async def begin(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
