@@ -40,25 +40,26 @@ async def test_a_filter_is_asked_of_the_daemon_for_the_whole_trail(console, fake
 
 
 async def test_paging_holds_a_bounded_window_and_reaches_both_ends(console, fake, trail):
-    trail()
+    there = KEPT + 3 * PAGE  # as many as make a window that moves, from either end
+    trail(there)
     async with console("9") as it:
-        await it.until("thing:d2500")
+        await it.until(f"thing:d{there}")
         room = it.app.screen
-        for _ in range(2500 // 30):
+        for _ in range(there // 30):
             await it.press("pagedown")
             assert len(room.table().rows) <= KEPT + PAGE
         await it.until(lambda: room.table().key == "1", tries=500)
         seen = [int(row.key) for row in room.table().rows]
         assert seen == list(range(seen[0], 0, -1)) and len(seen) <= KEPT, "no gap, none twice"
         await it.press("g")
-        await it.until(lambda: room.table().key == "2500")
+        await it.until(lambda: room.table().key == str(there))
         await it.press("G")
         await it.until(lambda: room.table().key == "1")
-        for _ in range(2500 // 30 + 5):
+        for _ in range(there // 30 + 5):
             await it.press("pageup")
-        await it.until(lambda: room.table().key == "2500", tries=500)
+        await it.until(lambda: room.table().key == str(there), tries=500)
         seen = [int(row.key) for row in room.table().rows]
-        assert seen == list(range(2500, seen[-1] - 1, -1)) and len(seen) <= KEPT
+        assert seen == list(range(there, seen[-1] - 1, -1)) and len(seen) <= KEPT
 
 
 async def test_what_is_new_comes_at_the_top_and_following_stays_on_it(console, fake, doubles, trail):
