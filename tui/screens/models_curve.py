@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 from textual.app import ComposeResult
 
 from core.nouns import Bench, BenchJob, Event, Model
 from tui import underway
 from tui.curves import chart
+from tui.screens.models_forms import OfModel
 from tui.screens.room import Note
 from tui.screens.whole import Whole
-from tui.widgets.asking import Asking
 from tui.widgets.form import Field
 from tui.words import moment, plural
 
@@ -109,16 +109,11 @@ class Curve(Whole):
             self.picture({"bench"})
 
 
-class MeasureForm(Asking):
+class MeasureForm(OfModel):
     """The measurement is a job of the daemon, which ends with the daemon and not with this console."""
 
     HEADLINE = "Measure a model at each combination of these; the curve is kept, and corrects what is reckoned"
     SENDS = "Measure"
-    REPLACED: ClassVar[bool] = True
-
-    def __init__(self, model: Model) -> None:
-        super().__init__()
-        self.model = model
 
     def fields(self) -> list[Field]:
         return [

@@ -10,13 +10,13 @@ import msgspec
 
 from core.amounts import size_of
 from core.errors import CorralError
-from core.nouns import DeploymentSpec, Model, Plan
+from core.nouns import DeploymentSpec, Plan
 from tui import speed
 from tui.modelplan import memory, over
 from tui.plain import line
 from tui.screens.deploy import DeployForm, told
+from tui.screens.models_forms import OfModel
 from tui.spoken import FIELDS, spoken
-from tui.widgets.asking import Asking
 from tui.widgets.form import Field
 
 MOST_GPUS = 64
@@ -34,15 +34,11 @@ class Wanted(NamedTuple):
     prompt: int
 
 
-class FitForm(Asking):
+class FitForm(OfModel):
     """Changes nothing; ctrl+s goes on to the form that deploys it so."""
 
     HEADLINE = "What a replica would take, where that would lie, and how fast it would be"
     SENDS = "Deploy it so"
-
-    def __init__(self, model: Model) -> None:
-        super().__init__()
-        self.model = model
 
     def fields(self) -> list[Field]:
         there = [gpu for facts in self.corral.state.facts.values() for gpu in facts.gpus]
@@ -70,13 +66,12 @@ class FitForm(Asking):
 
     def wanted(self) -> Wanted:
         """Raises ValueError."""
-        which = self.value("which")
         numbers = {key: self.whole_number(key) for key in ("ctx", "parallel", "threads")}
         words = {key: self.value(key) for key in ("cache_type", "engine")}
         try:
             spec = msgspec.convert(
                 {**words, **numbers, "parallel": numbers["parallel"] or 1, "name": "fit",
-                 "model": _version(self.model.name, which)}, DeploymentSpec,
+                 "model": self.version() if self.value("which") else self.model.name}, DeploymentSpec,
             )  # fmt: skip
         except msgspec.ValidationError as error:
             told, _, field = str(error).partition(" - at `$.")
@@ -118,7 +113,3 @@ async def _speed(client: Any, wanted: Wanted, plan: Plan) -> list[str]:
         return speed.told(await client.choosing.speed(wanted.spec, wanted.users, wanted.prompt))
     except CorralError as error:
         return [f"speed: {line(spoken(error))}"]
-
-
-def _version(name: str, which: str) -> str:
-    return f"{name}{'@' if which.isdecimal() else ':'}{which}" if which else name

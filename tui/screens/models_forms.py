@@ -39,16 +39,26 @@ class OfModels(Asking):
         self.corral.go("models", row, say=line(words))
 
 
-class AliasForm(OfModels):
-    """Have an alias mean a version, or take it away."""
-
-    HEADLINE = "Say what an alias means; `live` is what the bare name means, `previous` the way back"
-    SENDS = "Move it"
+class OfModel(OfModels):
+    """About one model, whose versions its fields name."""
 
     def __init__(self, model: Model) -> None:
         super().__init__()
         self.model = model
-        self._told: AliasMoved | None = None
+
+    def version(self, key: str = "which") -> str:
+        """What a field says, as the daemon takes it: `chat@3`, `chat:previous`. Raises ValueError."""
+        which = self.value(key)
+        if not which:
+            raise ValueError("Name the version: its number, or an alias")
+        return f"{self.model.name}{'@' if which.isdecimal() else ':'}{which}"
+
+
+class AliasForm(OfModel):
+    """Have an alias mean a version, or take it away."""
+
+    HEADLINE = "Say what an alias means; `live` is what the bare name means, `previous` the way back"
+    SENDS = "Move it"
 
     def fields(self) -> list[Field]:
         newest = "" if self.model.versions < 2 else "previous" if self.model.version == self.model.versions else ""
@@ -133,16 +143,12 @@ def _listed(found: Sequence[Model]) -> list[str]:
     return [*map(line, out), *([f"and {len(found) - SHOWN} more"] if len(found) > SHOWN else [])]
 
 
-class NoteForm(OfModels):
+class NoteForm(OfModel):
     """A version's label and notes."""
 
     REPLACED = False
     HEADLINE = "What people call a version, and what they should know of it"
     SENDS = "Note"
-
-    def __init__(self, model: Model) -> None:
-        super().__init__()
-        self.model = model
 
     def fields(self) -> list[Field]:
         return [
@@ -151,15 +157,8 @@ class NoteForm(OfModels):
             Field("notes", "notes", self.model.notes, "empty: none"),
         ]
 
-    def wanted(self) -> str:
-        """`chat@3`. Raises ValueError."""
-        which = self.value("which")
-        if not which:
-            raise ValueError("Name the version: its number, or an alias")
-        return f"{self.model.name}{'@' if which.isdecimal() else ':'}{which}"
-
     def question(self) -> Callable[[Any], Awaitable[str]]:
-        wanted = self.wanted()
+        wanted = self.version()
 
         async def ask(client: Any) -> str:
             there: Model = await client.model(wanted)
@@ -169,7 +168,7 @@ class NoteForm(OfModels):
 
     def action_send(self) -> None:
         try:
-            wanted = self.wanted()
+            wanted = self.version()
         except ValueError as error:
             self.say(str(error))
             return
@@ -180,15 +179,11 @@ class NoteForm(OfModels):
         )
 
 
-class DiffForm(OfModels):
+class DiffForm(OfModel):
     """In what two versions differ, while one types which."""
 
     HEADLINE = "Compare two versions: header, template, tokenizer, size, licence"
     SENDS = "Read in whole"
-
-    def __init__(self, model: Model) -> None:
-        super().__init__()
-        self.model = model
 
     def fields(self) -> list[Field]:
         return [
@@ -210,13 +205,7 @@ class DiffForm(OfModels):
 
     def pair(self) -> tuple[str, str]:
         """`chat:previous`, `chat@3`. Raises ValueError."""
-        found = []
-        for key in ("old", "new"):
-            which = self.value(key)
-            if not which:
-                raise ValueError("Name two versions, each by its number or an alias")
-            found.append(f"{self.model.name}{'@' if which.isdecimal() else ':'}{which}")
-        return found[0], found[1]
+        return self.version("old"), self.version("new")
 
     def question(self) -> Callable[[Any], Awaitable[str]]:
         old, new = self.pair()

@@ -7,19 +7,15 @@ from typing import Any
 
 from core.nouns import Model
 from tui.moving import told
-from tui.screens.models_forms import OfModels
+from tui.screens.models_forms import OfModel
 from tui.widgets.form import Field
 
 
-class MoveForm(OfModels):
+class MoveForm(OfModel):
     """The move is a job of the daemon: `t` on the Models screen shows how far it is."""
 
     HEADLINE = "Move a version to another tier: copied, verified, switched, then removed where it was"
     SENDS = "Move"
-
-    def __init__(self, model: Model) -> None:
-        super().__init__()
-        self.model = model
 
     def fields(self) -> list[Field]:
         return [
@@ -29,10 +25,7 @@ class MoveForm(OfModels):
 
     def typed(self) -> tuple[str, str]:
         """`chat@3` and a tier. Raises ValueError."""
-        which = self.value("which")
-        if not which:
-            raise ValueError("Name the version: its number, or an alias")
-        return f"{self.model.name}{'@' if which.isdecimal() else ':'}{which}", self.value("tier")
+        return self.version(), self.value("tier")
 
     def question(self) -> Callable[[Any], Awaitable[str]]:
         wanted, tier = self.typed()
