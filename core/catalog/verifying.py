@@ -25,7 +25,7 @@ from core.catalog import files, references, tables
 from core.catalog.objects import Objects
 from core.catalog.tiers import Tiers
 from core.catalog.uses import Uses
-from core.errors import Conflict, CorralError, ErrorBody, Failed, NotFound, StoreError
+from core.errors import Conflict, CorralError, ErrorBody, Failed, NotAllowed, NotFound, StoreError
 from core.events import Bus
 from core.nouns import CORRAL, Actor, Model, Rotten, Verified
 from core.store import Store
@@ -115,10 +115,16 @@ class Verifying:
         return any(self._gate.may(actor, each, f"model:{name}") for each in ("models.read", "models.verify"))
 
     async def cancel(self, actor: Actor, request: str) -> Verified:
-        """End the run in progress; what it has verified stays verified. Raises `NotFound` if there is none."""
+        """End the run in progress; what it has verified stays verified. Raises `NotFound` if there is none, and
+        `NotAllowed` where it is about models too on which `actor` may not begin one."""
         self._gate.require_somewhere(actor, "models.verify")
         if self._task is None or self._task.done():
             raise NotFound("no verification is on its way")
+        if not all(self._gate.may(actor, "models.verify", f"model:{name}") for name in self.about):
+            raise NotAllowed(
+                "this verification is not yours to end", f"it is about models that {actor.name} may not models.verify",
+                "ask an admin, or wait: models are served meanwhile",
+            )  # fmt: skip
         self._stop.set()
         await asyncio.wait({self._task}, timeout=30)
         await self._gate.record(actor, "models.verify", "model:*", request, "interrupted", reason="cancelled")

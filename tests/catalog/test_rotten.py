@@ -132,6 +132,25 @@ async def test_a_cancelled_run_says_so(catalog: Catalog, tmp_path: Path, monkeyp
     assert (await catalog.verifying.cancel(ME, "r")).state == "cancelled"
 
 
+async def test_nobody_ends_a_run_about_models_that_he_may_not_verify(
+    catalog: Catalog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for n, name in enumerate(("his", "other")):
+        await take(catalog, file(tmp_path, n), name)
+    monkeypatch.setattr(files, "CHUNK", 1)
+    gate, may = catalog.verifying._gate, catalog.verifying._gate.may
+    monkeypatch.setattr(gate, "anywhere", lambda actor, what: True)
+    monkeypatch.setattr(
+        gate, "may", lambda actor, what, on: on == "model:his" if actor is STRANGER else may(actor, what, on)
+    )
+    await catalog.verifying.start(ME, "r", [])
+    with pytest.raises(NotAllowed, match="not yours to end"):
+        await catalog.verifying.cancel(STRANGER, "r")
+    assert (await catalog.verifying.cancel(ME, "r")).state == "cancelled"
+    await catalog.verifying.start(ME, "r", ["his"])
+    assert (await catalog.verifying.cancel(STRANGER, "r")).state == "cancelled"
+
+
 async def test_the_next_daemon_goes_on_with_what_was_not_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with opened(tmp_path) as catalog:
         for n in (1, 2, 3):
