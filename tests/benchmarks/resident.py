@@ -72,13 +72,16 @@ def measure(
     *,
     embedding: bool = False,
     fill: bool = False,
+    projector: str = "",
+    picture: str = "",
 ) -> Resident:
-    """Start it, ask it once, with `fill` all slots with all that goes into them, and end it. Raises `RuntimeError` with
-    its last lines when it does not start."""
+    """Start it, ask it once, with `fill` all slots with all that goes into them, and end it; with a `projector` also of
+    a `picture` (a data URL), after which it is `full`. Raises `RuntimeError` with its last lines when it does not
+    start."""
     spec = DeploymentSpec(name="m", model="m", ctx=ctx, parallel=parallel, cache_type=kind, embedding=embedding)
     plan = LaunchPlan(
         spec=spec, alias="m", model_path=str(model), shape=shape, ctx=ctx, parallel=parallel, threads=2 if fill else 1,
-        secret=SECRET,
+        secret=SECRET, projector_path=projector,
     )  # fmt: skip
     if fill:  # the prompt cache has a limit of its own, that the plan adds
         plan = msgspec.structs.replace(plan, cache_ram_mib=0)
@@ -95,6 +98,12 @@ def measure(
             per = min(sizing.pad256(ctx / parallel), shape.ctx_train or ctx)
             _prompt(sock, "word " * max(1, min(600 if not embedding else 448, per - 64)), embedding)
             used = _rss(process.pid)
+            if picture:
+                shown = [{"type": "image_url", "image_url": {"url": picture}}, {"type": "text", "text": "word"}]
+                asked = {"messages": [{"role": "user", "content": shown}], "max_tokens": 4}
+                if (status := _ask(sock, "/v1/chat/completions", asked)) != 200:
+                    raise RuntimeError(f"the picture was answered with {status}")
+                return Resident(ready, used, _rss(process.pid))
             if not fill:
                 return Resident(ready, used)
             each = min(ctx // parallel, per)

@@ -36,8 +36,8 @@ class Beside(NamedTuple):
 
 NOTHING = Beside()
 PROJECTOR_LEAST = 256 << 20
-"""What is allowed for a projector's own graph, or half of its file where that is more: it goes by the picture, and is
-not measured."""
+"""What is allowed for a projector's own graph, or half of its file where that is more: it goes by the picture. Two
+towers of pictures in one size were seen to take 62 and 246 MiB (docs/sizing.md); others were not measured."""
 
 
 class Gpus(NamedTuple):
@@ -103,7 +103,7 @@ def plan(
             f"{beside.correction:+.1%} as launches of {shape.arch} were seen to take (corral models corrections)"
         )
     if beside.projector:
-        notes.append(f"{human(_graph(beside.projector))} are allowed for the projector's own graph: not measured")
+        notes.append(f"{human(_graph(beside.projector))} are allowed for the projector's own graph, by the picture")
     return Plan(
         model=model,
         ctx=ctx,

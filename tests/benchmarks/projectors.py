@@ -1,0 +1,123 @@
+"""Small projectors of pictures with random weights, in the layout that llama.cpp's tools/mtmd/clip.cpp loads."""
+
+from __future__ import annotations
+
+import base64
+import struct
+import zlib
+from pathlib import Path
+from typing import NamedTuple
+
+import gguf
+import numpy as np
+
+
+class Tower(NamedTuple):
+    """A vision tower, and the width of the language model that it speaks to."""
+
+    kind: str
+    model: str
+    """Of architectures.toml, of the same width as `out`."""
+    out: int
+    image: int
+    patch: int
+    embd: int
+    ff: int
+    heads: int
+    layers: int
+    merge: int = 1
+
+
+TOWERS = {
+    "small": Tower("gemma3", "gemma3", 1152, 224, 14, 1152, 4304, 16, 2, 4),
+    "gemma3": Tower("gemma3", "gemma3", 1152, 896, 14, 1152, 4304, 16, 4, 4),
+    "idefics3": Tower("idefics3", "llama", 2048, 512, 16, 768, 3072, 12, 6, 4),
+    "llava": Tower("mlp", "llama", 2048, 336, 14, 1024, 4096, 16, 6),
+    "qwen2vl": Tower("qwen2vl_merger", "qwen2vl", 1536, 560, 14, 1280, 5120, 16, 6, 2),
+}
+
+
+def tensors(name: str) -> list[tuple[str, list[int]]]:
+    """Names and shapes, the longest dimension of a row first."""
+    tower = TOWERS[name]
+    embd, side = tower.embd, tower.image // tower.patch
+    patch = ("v.patch_embd.weight", [tower.patch, tower.patch, 3, embd])
+    found = [patch, ("v.post_ln.weight", [embd]), ("v.post_ln.bias", [embd])]
+    if tower.kind == "qwen2vl_merger":
+        found.append(("v.patch_embd.weight.1", patch[1]))
+    else:
+        found += [("v.position_embd.weight", [embd, side * side + (tower.kind == "mlp")])]
+    if tower.kind == "mlp":
+        found += [("v.class_embd", [embd]), ("v.pre_ln.weight", [embd]), ("v.pre_ln.bias", [embd])]
+    elif tower.kind != "qwen2vl_merger":
+        found.append(("v.patch_embd.bias", [embd]))
+    for n in range(tower.layers):
+        for part in ("attn_q", "attn_k", "attn_v", "attn_out"):
+            found += [(f"v.blk.{n}.{part}.weight", [embd, embd]), (f"v.blk.{n}.{part}.bias", [embd])]
+        for part in ("ln1", "ln2"):
+            found += [(f"v.blk.{n}.{part}.weight", [embd]), (f"v.blk.{n}.{part}.bias", [embd])]
+        found += [(f"v.blk.{n}.ffn_up.weight", [embd, tower.ff]), (f"v.blk.{n}.ffn_up.bias", [tower.ff])]
+        found += [(f"v.blk.{n}.ffn_down.weight", [tower.ff, embd]), (f"v.blk.{n}.ffn_down.bias", [embd])]
+    merged = embd * tower.merge**2
+    if tower.kind == "gemma3":
+        return [*found, ("mm.input_projection.weight", [tower.out, embd]), ("mm.soft_emb_norm.weight", [embd])]
+    if tower.kind == "idefics3":
+        return [*found, ("mm.model.fc.weight", [merged, tower.out])]
+    inner = tower.out if tower.kind == "mlp" else merged
+    found += [("mm.0.weight", [merged, inner]), ("mm.0.bias", [inner])]
+    return [*found, ("mm.2.weight", [inner, tower.out]), ("mm.2.bias", [tower.out])]
+
+
+def metadata(name: str) -> dict[str, object]:
+    tower = TOWERS[name]
+    vision = {
+        "image_size": tower.image, "patch_size": tower.patch, "embedding_length": tower.embd,
+        "feed_forward_length": tower.ff, "block_count": tower.layers, "projection_dim": tower.out,
+        "attention.head_count": tower.heads, "attention.layer_norm_epsilon": 1e-6,
+        "image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5],
+    }  # fmt: skip
+    if tower.kind == "qwen2vl_merger":
+        vision["spatial_merge_size"] = tower.merge
+    elif tower.merge > 1:
+        vision["projector.scale_factor"] = tower.merge
+    return {"clip.has_vision_encoder": True, "clip.use_gelu": True, "clip.projector_type": tower.kind} | {
+        f"clip.vision.{key}": value for key, value in vision.items()
+    }
+
+
+def write(path: Path, name: str) -> None:
+    """Matrices in 16-bit floats, as converters leave them."""
+    out = gguf.GGUFWriter(path, "clip")
+    out.add_type("mmproj")
+    for key, value in metadata(name).items():
+        if isinstance(value, bool):
+            out.add_bool(key, value)
+        elif isinstance(value, int):
+            out.add_uint32(key, value)
+        elif isinstance(value, float):
+            out.add_float32(key, value)
+        elif isinstance(value, list):
+            out.add_array(key, value)
+        else:
+            out.add_string(key, str(value))
+    dice = np.random.default_rng(1)
+    for tensor, shape in tensors(name):
+        made = dice.standard_normal(tuple(reversed(shape)), dtype=np.float32) * np.float32(0.02)
+        wide = len(shape) > 1 and "position" not in tensor
+        out.add_tensor(tensor, made.astype(np.float16) if wide else made)
+    out.write_header_to_file()
+    out.write_kv_data_to_file()
+    out.write_tensors_to_file()
+    out.close()
+
+
+def picture(width: int, height: int) -> str:
+    """A PNG of one colour, as a data URL."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    rows = (b"\0" + b"\x40\x80\xc0" * width) * height
+    head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    data = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    return "data:image/png;base64," + base64.b64encode(data).decode()
