@@ -307,6 +307,24 @@ async def test_a_cancelled_pull_leaves_nothing_at_once(world: World, hub: HubDou
     assert told == [("models.pull", "intent"), ("models.pull", "interrupted"), ("models.pull-cancel", "done")]
 
 
+async def test_one_that_is_cancelled_as_it_begins_does_not_begin_again(
+    world: World, hub: HubDouble, data: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[object] = []
+
+    async def intent(*args: object, **fields: object) -> None:
+        begun.append(args)
+        await asyncio.sleep(3600)
+
+    monkeypatch.setattr(world.gate, "intent", intent)
+    pull = await world.pull(SOURCE)
+    async with asyncio.timeout(20):
+        while not begun:
+            await asyncio.sleep(0)
+    assert (await world.pulls.cancel(ME, "request2", pull.id)).state == "cancelled"
+    assert len(begun) == 1 and not world.pulls._running.tasks and world.left_over() == []
+
+
 async def test_a_cancelled_one_is_gone_though_the_daemon_died_before_its_bytes_went(
     world: World, hub: HubDouble, data: bytes
 ) -> None:

@@ -57,6 +57,8 @@ class Running:
         self.tasks: dict[str, asyncio.Task[None]] = {}
         self._ending: dict[str, str] = {}
         """Why a task is being cancelled."""
+        self.turning: set[str] = set()
+        """Pulls of which a person is changing what becomes of them: none of these is begun meanwhile."""
         self._closed = False
 
     async def start(self) -> None:
@@ -99,7 +101,7 @@ class Running:
         for row in sorted(self.rows.values(), key=lambda row: row.pull.started_at):
             if self._closed or len(self.tasks) >= self._settings().at_once:
                 return
-            if row.pull.state == "waiting" and row.pull.id not in self.tasks:
+            if row.pull.state == "waiting" and row.pull.id not in self.tasks and row.pull.id not in self.turning:
                 self.tasks[row.pull.id] = asyncio.create_task(self._carry_out(row.pull.id))
 
     async def _carry_out(self, id: str) -> None:

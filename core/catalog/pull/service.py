@@ -213,22 +213,26 @@ class Pulls:
         """One change by a person: permitted and recorded together with the row; what runs is ended before it."""
         id, subject = row.pull.id, f"model:{row.pull.name}"
         await self._required(actor, request, "models.import", subject)
-        if why:
-            await self._running.end(id, why)
-        row = self._running.row(id)
-        if row.pull.state in PULL_ENDED:  # it came to its end meanwhile
-            return row.pull
-        if fields["state"] in PULL_ENDED:
-            fields["ended_at"] = self._clock()
-        new = replaced(row, rate=0.0, left_s=None, **fields)
+        self._running.turning.add(id)  # one that was about to begin would begin again between its end and its row
+        try:
+            if why:
+                await self._running.end(id, why)
+            row = self._running.row(id)
+            if row.pull.state in PULL_ENDED:  # it came to its end meanwhile
+                return row.pull
+            if fields["state"] in PULL_ENDED:
+                fields["ended_at"] = self._clock()
+            new = replaced(row, rate=0.0, left_s=None, **fields)
 
-        def work(db: sqlite3.Connection) -> tuple[None, object, object]:
-            rows.put(db, new)
-            return None, {"state": row.pull.state}, {"id": id, "state": new.pull.state, "source": new.pull.source}
+            def work(db: sqlite3.Connection) -> tuple[None, object, object]:
+                rows.put(db, new)
+                return None, {"state": row.pull.state}, {"id": id, "state": new.pull.state, "source": new.pull.source}
 
-        await self._gate.act(actor, f"models.pull-{verb}", subject, request, work, permission="models.import")
-        await self._running.told(new)
-        self._running.schedule()
+            await self._gate.act(actor, f"models.pull-{verb}", subject, request, work, permission="models.import")
+            await self._running.told(new)
+        finally:
+            self._running.turning.discard(id)
+            self._running.schedule()
         return self.get(id)
 
     def _live(self, id: str) -> Row:
