@@ -240,7 +240,7 @@ async def test_a_hash_that_was_given_with_an_address_is_held_to(world: World, hu
 
 @pytest.mark.parametrize(
     ("begins", "said"),
-    [(b"<!DOCTYPE html><p>log in", "web page"), (b"PK\x03\x04aaaa", "archive"), (b"\x80\x04aaa", "pickle"),
+    [(b"<!DOCTYPE html><p>log in", "web page"), (b"PK\x03\x04aaaa", "pickle"), (b"\x80\x04aaa", "pickle"),
      (b"version https://git-lfs.github.com", "pointer"), (b"nothing", "does not begin")],
 )  # fmt: skip
 async def test_what_is_no_gguf_is_refused_by_its_first_bytes(

@@ -149,7 +149,7 @@ models pull ftp://h/x.gguf | 2 | it is no https address
 models pull https:// | 2 | it is no https address
 models pull https://h/ | 1 | the address names no file
 models pull https://h/x.bin | 1 | pickle
-models pull https://h/x.safetensors | 1 | no engine that Corral starts reads safetensors
+models pull https://h/x.safetensors | 1 | no engine that Corral starts reads
 models pull https://u:p@h/x.gguf | 2 | password
 models pull http://127.0.0.1:9/x.gguf | 1 | Connection refused
 models pull {U}/files/none.gguf | 3 | none.gguf

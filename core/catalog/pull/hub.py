@@ -18,6 +18,7 @@ from core.catalog.pull.source import Hub
 from core.catalog.pull.web import GOES_OFFLINE, NotReached, Web
 from core.catalog.sample import installing
 from core.errors import Failed, Invalid, NeedsToken, NotFound
+from core.formats import PICKLES
 from core.nouns import PullFile
 
 PACKAGE = "huggingface-hub"
@@ -70,7 +71,7 @@ class Listing(msgspec.Struct):
             said = f", {self.params / 1e9:.1f} billion parameters as {self.types}" if self.params and self.types else ""
             arch = f" ({self.architecture}{said})" if self.architecture else ""
             return f"it has safetensors{arch}: an engine that reads them can be attached (corral deploy NAME --url URL)"
-        if kinds & {".bin", ".pt", ".pth", ".ckpt", ".pkl"}:
+        if kinds & set(PICKLES):
             return "it has pickles: reading one runs whatever code it holds, so that they are not taken"
         return f"it has {len(self.files)} files, none of them a model that is taken"
 

@@ -6,10 +6,10 @@ import re
 import time
 from collections.abc import Callable
 from email.utils import parsedate_to_datetime
-from typing import Any
 
 from core.catalog.pull.web import Answer, NotReached, Web
 from core.errors import CorralError, Failed, NeedsToken
+from core.formats import HEAD, no_gguf
 
 LONGEST_S = 300.0
 """That a server may ask us to wait."""
@@ -70,13 +70,5 @@ def wait_of(answer: Answer, now: Callable[[], float] = time.time) -> float | Non
 
 def looks_like(data: bytes) -> str:
     """What a file that is no GGUF begins as."""
-    head: Any = data[:64].lstrip().lower()
-    if head.startswith((b"<!doctype", b"<html", b"<?xml")):
-        return "it begins as a web page"
-    if data.startswith(b"PK\x03\x04"):
-        return "it begins as an archive, as PyTorch's pickles do: reading one runs whatever code it holds"
-    if data[:1] == b"\x80" and data[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
-        return "it begins as a pickle: reading one runs whatever code it holds"
-    if data.startswith(b"version https://git-lfs"):
-        return "it is a pointer to the file, and not the file"
-    return "it does not begin with GGUF"
+    known = no_gguf("", data[:HEAD])
+    return known.why if known else "it does not begin with GGUF"

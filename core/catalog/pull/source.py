@@ -9,10 +9,10 @@ import msgspec
 
 from core.catalog.files import PARTS, SPLIT
 from core.errors import BadModel, Invalid
+from core.formats import no_gguf
 
 HUB = "https://huggingface.co"
 HUB_HOSTS = ("huggingface.co", "hf.co", "www.huggingface.co")
-PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib", ".npy", ".npz")
 EXAMPLE = "for example hf:ORG/REPO, hf:ORG/REPO:Q4_K_M, https://HOST/FILE.gguf, or a file or folder on this host"
 _REPO = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
 _REVISION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,127}")
@@ -103,19 +103,10 @@ def parts_of(source: Web) -> list[Web]:
 
 def refuse_kind(name: str) -> None:
     """Raises `BadModel` for a file that is no GGUF by its name, with the reason."""
-    lower = name.lower()
     if not name:
         raise BadModel("the address names no file", "it ends in /", "give the address of a .gguf file")
-    if lower.endswith(PICKLES):
-        raise BadModel(
-            f"{name!r} is not taken", "it is a pickle, or may be: reading one runs whatever code it holds",
-            "pull a GGUF of this model (many repositories end in -GGUF)",
-        )  # fmt: skip
-    if lower.endswith(".safetensors"):
-        raise BadModel(
-            f"{name!r} is not taken", "no engine that Corral starts reads safetensors",
-            "pull a GGUF of this model, or attach the server that runs it: corral deploy NAME --url URL",
-        )  # fmt: skip
+    if refused := no_gguf(name, b""):
+        raise BadModel(f"{name!r} is not taken", refused.why, refused.todo)
     if not name.endswith(".gguf") or name.startswith("."):
         raise BadModel(f"{name!r} is not taken", "its name does not end in .gguf, and nothing else is stored")
 
