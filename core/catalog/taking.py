@@ -17,6 +17,7 @@ import msgspec
 
 from core.catalog import files, template
 from core.catalog.shape import shape_of
+from core.catalog.sizing.projector import graph_bytes
 from core.catalog.tables import joint, object_of
 from core.errors import BadModel, Conflict, Invalid
 from core.nouns import ImportOptions, Model, ModelFile
@@ -147,6 +148,7 @@ class Taking:
             label=self._options.label,
             notes=self._options.notes,
             projector=projector,
+            projector_graph=graph_bytes(others[0]["metadata"], shape.n_embd) if projector else 0,
             adapters=adapters,
             template_sha256=template.digest(text),
             own_template=bool(self._options.template),

@@ -120,6 +120,7 @@ class Capacity:
             embedding=spec.embedding or spec.rerank,
             beside=sizing.Beside(
                 projector=model.projector.bytes if model.projector else 0,
+                graph=model.projector_graph,
                 adapters=sum(adapter.bytes for adapter in model.adapters),
                 correction=self._catalog.corrections.of(model.shape.arch, engine.name, engine.build()),
             ),

@@ -133,6 +133,8 @@ class Model(Noun, frozen=True, kw_only=True):
     notes: str = ""
     projector: ModelFile | None = None
     """What turns pictures or sound into tokens, where the model takes them."""
+    projector_graph: int = 0
+    """Bytes that it takes beside its file once it was asked a picture; 0: not known, and an allowance is planned."""
     adapters: tuple[ModelFile, ...] = ()
     """LoRA adapters that it is served with."""
     template_sha256: str = ""

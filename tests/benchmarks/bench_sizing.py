@@ -8,7 +8,8 @@ full at once, which must not be over 5 % above the most that is planned.
 
 Then, with the default engine, one small file with random weights for each architecture that the formula knows
 (architectures.toml), which is over where a plan is off by more than 5 % and 24 MiB: `--architectures` for them alone,
-`NAME` for one, `--kind Q4_0` for weights that are copied, `--table` for docs/sizing.md.
+`NAME` for one, `--kind Q4_0` for weights that are copied, `--table` for docs/sizing.md. `--projectors`: the same with
+towers of pictures (projectors.py), each asked its largest picture.
 """
 
 from __future__ import annotations
@@ -23,13 +24,15 @@ from collections.abc import Iterator, Sequence
 from itertools import product
 from pathlib import Path
 
-import architectures  # these four lie beside this file
+import architectures  # these five lie beside this file
 import gemma
+import projectors
 from bench_console import machine
 from resident import Resident, measure, shape
 
 from core.catalog import sample_path, sizing
 from core.catalog.sizing import CacheType
+from core.catalog.sizing.projector import graph_bytes
 from core.engines.base import Engine
 from core.engines.registry import registry
 from core.nouns import ModelShape, PlanParts
@@ -192,6 +195,27 @@ def over_architectures(engine: Engine, names: Sequence[str], kind: str, table: b
     return kept
 
 
+def over_projectors(engine: Engine, names: Sequence[str]) -> bool:
+    """Measure and print them all: what each takes beside its file and the model's plan; whether it was as planned."""
+    kept = True
+    for name in names:
+        tower = projectors.TOWERS[name]
+        with tempfile.TemporaryDirectory(prefix="tower-") as folder:
+            model, beside = Path(folder, "model.gguf"), Path(folder, "projector.gguf")
+            architectures.write(model, tower.model)
+            projectors.write(beside, name)
+            known, size, side = shape(model), beside.stat().st_size, tower.largest or tower.image
+            shown = projectors.picture(side, side)
+            found = measure(engine, model, known, 8192, 1, "f16", projector=str(beside), picture=shown)
+        others = sizing.resident(sizing.parts(known, 8192, 1, "f16", engine=engine.abilities)) + size
+        planned = graph_bytes(projectors.metadata(name), known.n_embd)
+        bad = off(others + planned, found.full, bound=tower.largest > 0)
+        kept = kept and not bad
+        row = {"tower": name, "file": size // MIB, "found": (found.full - others) // MIB, "planned": planned // MIB}
+        print(json.dumps(row | {"all": found.full // MIB, "over": bad}), flush=True)
+    return kept
+
+
 def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--quick", action="store_true")
@@ -200,6 +224,7 @@ def main() -> int:
     parser.add_argument("--chance", type=int, default=0, metavar="N")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--architectures", nargs="*", metavar="NAME")
+    parser.add_argument("--projectors", nargs="*", metavar="NAME")
     parser.add_argument("--kind", default="Q8_0")
     parser.add_argument("--table", action="store_true")
     asked = parser.parse_args()
@@ -207,6 +232,9 @@ def main() -> int:
     if asked.architectures is not None:
         names = asked.architectures or list(architectures.described())
         return 0 if over_architectures(engines.get("xllamacpp"), names, asked.kind, asked.table) else 1
+    if asked.projectors is not None:
+        names = asked.projectors or list(projectors.TOWERS)
+        return 0 if over_projectors(engines.get("xllamacpp"), names) else 1
     kept = True
     files = [each for each in models() if each.stem.lower().startswith(asked.model)]
     for name in [asked.engine] if asked.engine else [name for name in engines.names if name != "attach"]:

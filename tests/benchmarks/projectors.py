@@ -26,14 +26,22 @@ class Tower(NamedTuple):
     heads: int
     layers: int
     merge: int = 1
+    largest: int = 0
+    """A side of the largest picture that is taken, where that is not `image`."""
 
 
 TOWERS = {
-    "small": Tower("gemma3", "gemma3", 1152, 224, 14, 1152, 4304, 16, 2, 4),
-    "gemma3": Tower("gemma3", "gemma3", 1152, 896, 14, 1152, 4304, 16, 4, 4),
-    "idefics3": Tower("idefics3", "llama", 2048, 512, 16, 768, 3072, 12, 6, 4),
-    "llava": Tower("mlp", "llama", 2048, 336, 14, 1024, 4096, 16, 6),
-    "qwen2vl": Tower("qwen2vl_merger", "qwen2vl", 1536, 560, 14, 1280, 5120, 16, 6, 2),
+    "gemma3-224": Tower("gemma3", "gemma3", 1152, 224, 14, 1152, 4304, 16, 2, 4),
+    "gemma3-448": Tower("gemma3", "gemma3", 1152, 448, 14, 1152, 4304, 16, 2, 4),
+    "gemma3-896": Tower("gemma3", "gemma3", 1152, 896, 14, 1152, 4304, 16, 2, 4),
+    "gemma3-narrow": Tower("gemma3", "gemma3", 1152, 512, 16, 768, 3072, 12, 2, 4),
+    "gemma3-flat": Tower("gemma3", "gemma3", 1152, 768, 16, 1024, 2048, 16, 2, 4),
+    "llava-224": Tower("mlp", "llama", 2048, 224, 14, 1024, 4096, 16, 3),
+    "llava-336": Tower("mlp", "llama", 2048, 336, 14, 1024, 4096, 16, 3),
+    "llava-672": Tower("mlp", "llama", 2048, 672, 14, 1024, 4096, 16, 3),
+    "llava-narrow": Tower("mlp", "llama", 2048, 512, 16, 768, 3072, 12, 3),
+    "qwen2vl-560": Tower("qwen2vl_merger", "qwen2vl", 1536, 560, 14, 1280, 5120, 16, 1, 2, 560),
+    "qwen2vl-1120": Tower("qwen2vl_merger", "qwen2vl", 1536, 560, 14, 1280, 5120, 16, 1, 2, 1120),
 }
 
 
@@ -61,8 +69,6 @@ def tensors(name: str) -> list[tuple[str, list[int]]]:
     merged = embd * tower.merge**2
     if tower.kind == "gemma3":
         return [*found, ("mm.input_projection.weight", [tower.out, embd]), ("mm.soft_emb_norm.weight", [embd])]
-    if tower.kind == "idefics3":
-        return [*found, ("mm.model.fc.weight", [merged, tower.out])]
     inner = tower.out if tower.kind == "mlp" else merged
     found += [("mm.0.weight", [merged, inner]), ("mm.0.bias", [inner])]
     return [*found, ("mm.2.weight", [inner, tower.out]), ("mm.2.bias", [tower.out])]
@@ -78,6 +84,7 @@ def metadata(name: str) -> dict[str, object]:
     }  # fmt: skip
     if tower.kind == "qwen2vl_merger":
         vision["spatial_merge_size"] = tower.merge
+        vision["image_max_pixels"] = tower.largest**2
     elif tower.merge > 1:
         vision["projector.scale_factor"] = tower.merge
     return {"clip.has_vision_encoder": True, "clip.use_gelu": True, "clip.projector_type": tower.kind} | {

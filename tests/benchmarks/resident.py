@@ -76,14 +76,14 @@ def measure(
     picture: str = "",
 ) -> Resident:
     """Start it, ask it once, with `fill` all slots with all that goes into them, and end it; with a `projector` also of
-    a `picture` (a data URL), after which it is `full`. Raises `RuntimeError` with its last lines when it does not
-    start."""
+    a `picture` (a data URL), twice: `full` is the most that it took. Raises `RuntimeError` with its last lines when it
+    does not start."""
     spec = DeploymentSpec(name="m", model="m", ctx=ctx, parallel=parallel, cache_type=kind, embedding=embedding)
     plan = LaunchPlan(
         spec=spec, alias="m", model_path=str(model), shape=shape, ctx=ctx, parallel=parallel, threads=2 if fill else 1,
         secret=SECRET, projector_path=projector,
     )  # fmt: skip
-    if fill:  # the prompt cache has a limit of its own, that the plan adds
+    if fill or picture:  # the prompt cache has a limit of its own, that the plan adds
         plan = msgspec.structs.replace(plan, cache_ram_mib=0)
     command = engine.command(plan)
     with tempfile.TemporaryDirectory(prefix="r-") as folder:
@@ -101,9 +101,10 @@ def measure(
             if picture:
                 shown = [{"type": "image_url", "image_url": {"url": picture}}, {"type": "text", "text": "word"}]
                 asked = {"messages": [{"role": "user", "content": shown}], "max_tokens": 4}
-                if (status := _ask(sock, "/v1/chat/completions", asked)) != 200:
-                    raise RuntimeError(f"the picture was answered with {status}")
-                return Resident(ready, used, _rss(process.pid))
+                for _ in range(2):  # the second finds the room of the first taken apart
+                    if (status := _ask(sock, "/v1/chat/completions", asked)) != 200:
+                        raise RuntimeError(f"the picture was answered with {status}")
+                return Resident(ready, used, _peak(process.pid))
             if not fill:
                 return Resident(ready, used)
             each = min(ctx // parallel, per)
@@ -157,3 +158,8 @@ def _ask(sock: Path, path: str, body: object = None) -> int:
 
 def _rss(pid: int) -> int:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def _peak(pid: int) -> int:
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) << 10

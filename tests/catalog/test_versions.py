@@ -4,6 +4,7 @@ import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import projectors
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,6 +13,7 @@ from stores import ME, STRANGER, file, maker, opened, stored, take
 
 from core.catalog import Catalog, Use, references, tables, template
 from core.catalog.references import Reference
+from core.catalog.sizing.projector import graph_bytes
 from core.errors import Conflict, CorralError, Invalid, NotAllowed, NotFound
 from core.nouns import ImportOptions, Model
 from core.store.migrate import find
@@ -182,6 +184,19 @@ async def test_gc_takes_what_nothing_needs_and_says_what_that_frees(catalog: Cat
 
 
 # ---------------------------------------------------------------------------------------- what it is served with
+
+
+async def test_a_version_keeps_what_its_projector_takes(catalog: Catalog, tmp_path: Path) -> None:
+    eye, other = tmp_path / "eye.gguf", tmp_path / "other.gguf"
+    told = projectors.metadata("gemma3-224") | {"general.architecture": "clip", "general.type": "mmproj"}
+    told = {key: value for key, value in told.items() if not isinstance(value, (list, float))}
+    eye.write_bytes(maker.make(told))
+    other.write_bytes(maker.make(told | {"clip.projector_type": "resampler"}))
+    seeing = await take(catalog, file(tmp_path, 1), projector=eye)
+    assert seeing.projector_graph == graph_bytes(told, seeing.shape.n_embd) > 0
+    assert (await catalog.get("m")).projector_graph == seeing.projector_graph
+    assert (await take(catalog, file(tmp_path, 1), projector=other)).projector_graph == 0
+    assert (await take(catalog, file(tmp_path, 2))).projector_graph == 0
 
 
 async def test_a_projector_adapters_and_a_template_make_another_version(catalog: Catalog, tmp_path: Path) -> None:

@@ -28,6 +28,8 @@ class Beside(NamedTuple):
 
     projector: int = 0
     """Bytes of its file."""
+    graph: int = 0
+    """Bytes that it takes beside its file (`projector.graph_bytes`); 0: not known, and an allowance is planned."""
     adapters: int = 0
     """Bytes of their files."""
     correction: float = 0.0
@@ -36,8 +38,8 @@ class Beside(NamedTuple):
 
 NOTHING = Beside()
 PROJECTOR_LEAST = 256 << 20
-"""What is allowed for a projector's own graph, or half of its file where that is more: it goes by the picture. Two
-towers of pictures in one size were seen to take 62 and 246 MiB (docs/sizing.md); others were not measured."""
+"""What is allowed for the graph of a projector of a type that was not measured, or half of its file where that is more:
+it goes by the picture (docs/sizing.md)."""
 
 
 class Gpus(NamedTuple):
@@ -65,7 +67,7 @@ def whole(
     learned = round(beside.correction * ready(found))
     return msgspec.structs.replace(
         found,
-        projector=beside.projector + _graph(beside.projector),
+        projector=beside.projector + _graph(beside),
         adapters=beside.adapters,
         learned=learned,
     )
@@ -103,7 +105,12 @@ def plan(
             f"{beside.correction:+.1%} as launches of {shape.arch} were seen to take (corral models corrections)"
         )
     if beside.projector:
-        notes.append(f"{human(_graph(beside.projector))} are allowed for the projector's own graph, by the picture")
+        graph = human(_graph(beside))
+        notes.append(
+            f"{graph} are for the projector's own graph, by its header"
+            if beside.graph
+            else f"{graph} are allowed for the projector's own graph: one of its type was not measured"
+        )
     return Plan(
         model=model,
         ctx=ctx,
@@ -132,8 +139,8 @@ def plan(
     )
 
 
-def _graph(projector: int) -> int:
-    return max(PROJECTOR_LEAST, projector // 2) if projector else 0
+def _graph(beside: Beside) -> int:
+    return (beside.graph or max(PROJECTOR_LEAST, beside.projector // 2)) if beside.projector else 0
 
 
 def _split(

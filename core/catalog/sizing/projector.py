@@ -1,0 +1,63 @@
+"""What a projector of pictures takes beside its file, by its header: what llama.cpp's tools/mtmd/clip.cpp computes.
+
+docs/sizing.md derives it, and shows it beside towers that were measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+MOST = 1 << 16
+"""Of a count that a header names."""
+MOST_PIXELS = MOST**2
+TOKENS = 4096
+"""Of a picture, at most, for a type that takes one in its own size (set_limit_image_tokens of clip.cpp)."""
+WARM_UP = 46**2
+"""Tokens for which the graph of such a type is laid out at the start: a smaller picture is spread over that."""
+LEAST = 8 << 20
+"""Descriptions of 8192 nodes (clip_ctx::max_nodes), and what does not go by the picture."""
+
+
+class Type(NamedTuple):
+    """How a type of projector takes a picture."""
+
+    merge: int
+    """Patches a side that become one token, where the header does not say it."""
+    own_size: bool = False
+    """It is computed in its own size, up to a limit."""
+
+
+TYPES = {"gemma3": Type(4), "mlp": Type(1), "qwen2vl_merger": Type(2, own_size=True)}
+"""Those that were measured."""
+
+
+def graph_bytes(meta: Mapping[str, Any], n_embd: int) -> int:
+    """Most bytes beside the file, once the largest picture was asked of a model of this width; 0: of a type that was
+    not measured, or the header lacks what it takes or names absurd counts."""
+    kind = TYPES.get(str(meta.get("clip.vision.projector_type") or meta.get("clip.projector_type")))
+    image, patch, embd, ff = (
+        _count(meta, name) for name in ("image_size", "patch_size", "embedding_length", "feed_forward_length")
+    )
+    if kind is None or not (image and patch and embd and ff) or meta.get("clip.has_audio_encoder"):
+        return 0
+    if meta.get("clip.vision.image_grid_pinpoints"):  # llava 1.6: tiles that were not measured
+        return 0
+    merge = _count(meta, "spatial_merge_size") or _count(meta, "projector.scale_factor") or kind.merge
+    pixels = image * image
+    patches = (image // patch) ** 2
+    if kind.own_size:
+        token = (merge * patch) ** 2
+        pixels = max(_count(meta, "image_max_pixels", MOST_PIXELS) or TOKENS * token, WARM_UP * token)
+        patches = pixels // patch**2
+    # A layer holds its input, that normed, queries, keys and values, then the step between, and a copy of this in 16
+    # bits for the product. The picture is there three times in floats. Its tokens are in the last steps, the result, a
+    # copy of that, and the batch that the model reads.
+    floats = patches * (3 * ff // 2 + 5 * embd) + 9 * pixels + 5 * patches // merge**2 * n_embd
+    return 4 * floats + LEAST
+
+
+def _count(meta: Mapping[str, Any], name: str, most: int = MOST) -> int:
+    """0: it is not there, or nothing that such a tower has."""
+    value = meta.get(f"clip.vision.{name}")
+    return value if type(value) is int and 0 < value <= most else 0
