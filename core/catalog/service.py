@@ -98,6 +98,7 @@ class Catalog:
         await self.verifying.close()
         await self.moves.close()
         await self.imports.close()
+        self.tiers.close()
 
     # ---------------------------------------------------------------------------------------- what is there
 

@@ -243,6 +243,58 @@ async def test_a_tier_of_another_database_is_taken_over_only_when_that_is_said(t
         assert "another tier now" in (await first.tiers.get("fast")).reason
 
 
+async def test_a_tier_is_not_taken_from_a_daemon_that_lives(tmp_path: Path, fast: Path) -> None:
+    for each in "ab":
+        (tmp_path / each).mkdir()
+    async with opened(tmp_path / "b") as second:
+        async with opened(tmp_path / "a") as first:
+            await add(first, fast)
+            with pytest.raises(Conflict, match="whose daemon runs"):
+                await second.tiers.add(ME, "r", "mine", str(fast), Rules(), take_over=True)
+            assert (await first.tiers.check("fast")).tier.state == "there"
+        made = await second.tiers.add(ME, "r", "mine", str(fast), Rules(), take_over=True)
+        assert made.state == "there"
+
+
+@pytest.mark.parametrize("foreign", [False, True])
+async def test_a_marker_that_is_lost_is_put_back_where_what_the_tier_holds_lies(
+    catalog: Catalog, tmp_path: Path, fast: Path, foreign: bool
+) -> None:
+    await add(catalog, fast)
+    model = await take(catalog, file(tmp_path))
+    await moved(catalog, "m", "fast")
+
+    async def again(take_over: bool = True) -> Tier:
+        return await catalog.tiers.add(ME, "r", "fast", str(fast), Rules(), take_over=take_over)
+
+    with pytest.raises(Conflict, match=r"lies in .* already"):
+        await again()
+    marker, objects = fast / folder.MARKER, fast / "objects"
+    marker.unlink()
+    if foreign:
+        marker.write_text('{"id": "1", "name": "theirs", "database": "another"}')
+    await look(catalog)
+    objects.rename(fast / "hidden")
+    with pytest.raises(Conflict, match="what should lie there does not"):
+        await again()
+    (fast / "hidden").rename(objects)
+    with pytest.raises(Conflict, match="say --take-over") as asked:
+        await again(take_over=False)
+    assert asked.value.details["take_over"] == "lost"
+    assert (await again()).state == "there" and copies(catalog, model.sha256) == ["fast"]
+    assert (await catalog.tiers.check("fast")).faults == ()
+    await sound(catalog)
+
+
+async def test_the_marker_of_a_tier_that_held_nothing_is_not_put_back(catalog: Catalog, fast: Path) -> None:
+    """It may be an empty mount point."""
+    await add(catalog, fast)
+    (fast / folder.MARKER).unlink()
+    await look(catalog)
+    with pytest.raises(Conflict, match="it held nothing"):
+        await catalog.tiers.add(ME, "r", "fast", str(fast), Rules(), take_over=True)
+
+
 # ------------------------------------------------------------------------------------------------ rules
 
 

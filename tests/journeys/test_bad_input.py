@@ -184,6 +184,10 @@ tiers add fast {T}/tier --demote-after nan --demote-to home | 2 | no number from
 tiers add small {T}/small --capacity 1KiB --no-speed | 0 | small takes 1.0 KiB
 tiers add small {T}/tier --no-speed | 1 | a tier 'small' exists
 tiers add other {T}/small | 2 | in, or around, the tier small
+tiers add small {T}/small --take-over | 1 | it lies in
+tiers add taken {T}/theirs --no-speed | 1 | it is large of the database another
+tiers add taken {T}/theirs --take-over | 2 | it is large of the database another. Taken over
+tiers add taken {T}/theirs --take-over --yes --no-speed | 0 | taken takes
 tiers set nosuch --default | 3 | no tier
 tiers set small | 2 | say a rule
 tiers set small --spill small | 2 | cannot be its own next tier
@@ -278,11 +282,12 @@ def files(folder: Path) -> Path:
 
 def places(folder: Path) -> Path:
     """Folders that may be tiers, and some that may not."""
-    for name, mode in (("tier", 0o700), ("small", 0o700), ("open", 0o777)):
+    for name, mode in (("tier", 0o700), ("small", 0o700), ("theirs", 0o700), ("open", 0o777)):
         (folder / name).mkdir(parents=True)
         (folder / name).chmod(mode)
     folder.chmod(0o700)
     (folder / "file").touch()
+    (folder / "theirs" / ".corral-tier").write_text('{"id": "1", "name": "large", "database": "another"}')
     (folder / "link").symlink_to("tier")
     return folder
 

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from core.client import Client
-from core.errors import Failed, from_body
+from core.errors import Conflict, Failed, from_body
 from core.nouns import LoadTime, MoveJob, Tier, TierChecked
 from tui.amounts import Number, Size
 from tui.command import Nouns, filled, named, options, run, with_options
@@ -20,6 +20,11 @@ from tui.words import age, lasting, moment, size
 ENDED = ("done", "failed", "cancelled")
 DAYS = Number(0, 3650)
 TIER = named("tiers")
+ASKED = {
+    "another": "Taken over, that database has it no more.",
+    "lost": "Its marker is put back, whatever is there.",
+}
+"""What comes of a folder that is taken over."""
 
 
 @click.group(cls=Nouns, invoke_without_command=True)
@@ -132,11 +137,23 @@ def _said(
     }  # fmt: skip
 
 
+async def _added(
+    client: Client, name: str, folder: str, rules: dict[str, Any], *, take_over: bool, asking: bool
+) -> Tier | Conflict:
+    """The tier; with `asking` what has to be asked about before it is taken over."""
+    try:
+        return await client.tiers.add(name, folder, take_over=take_over, **rules)
+    except Conflict as error:
+        if asking and error.details.get("take_over") in ASKED:
+            return error
+        raise
+
+
 @tiers.command("add")
 @click.argument("name", callback=filled)
 @click.argument("path", callback=filled)
 @_rules
-@click.option("--take-over", is_flag=True, help="though it was a tier of a database that is gone")
+@click.option("--take-over", is_flag=True, help="though it has a marker, or has lost that of NAME; asks")
 @click.option("--no-speed", is_flag=True, help="do not measure how fast it is read")
 @with_options
 def add(
@@ -148,9 +165,18 @@ def add(
     It must be there, belong to root or to the daemon's user, be no link, and be written by nobody else.
     """
     rules = _said(capacity, landing, spill, demote_after, demote_to)
+    folder = str(Path(path).absolute())
+
+    def added(take_over: bool, *, asking: bool = False) -> Tier | Conflict:
+        return run(lambda client: _added(client, name, folder, rules, take_over=take_over, asking=asking))
+
+    first = added(take_over and options().yes, asking=take_over)
+    if isinstance(first, Conflict):
+        ask(f"{line(first.what)}: {line(first.why)}. {ASKED[first.details['take_over']]} Go on?")
+        added(True)
 
     async def work(client: Client) -> Tier:
-        made = await client.tiers.add(name, str(Path(path).absolute()), take_over=take_over, **rules)
+        made = (await client.tiers.get(name)).tier
         if no_speed:
             return made
         with Passing() as passing:

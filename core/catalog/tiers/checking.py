@@ -67,6 +67,14 @@ def check(
     return TierChecked(tier=tier, faults=tuple(faults), objects=good, bytes=size)
 
 
+def lacking(objects: Objects, tier: str, sizes: dict[str, int], parts: dict[str, dict[str, int]]) -> list[str]:
+    """In a thread: the files that should lie in a tier and do not, or with another size."""
+    found = (
+        each for sha256, size in sizes.items() for each in _wrong(objects.place(sha256, tier), size, parts.get(sha256))
+    )
+    return [each.path for each in found if each.what in ("missing", "size")]
+
+
 def _wrong(place: Path, expected: int, parts: dict[str, int] | None) -> Iterator[TierFault]:
     """What is wrong with one object."""
     wanted = {place: expected} if parts is None else {place / name: size for name, size in parts.items()}

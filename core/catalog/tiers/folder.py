@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+from core.catalog.tiers import living
 from core.errors import Conflict, Failed, Invalid
 
 MARKER = ".corral-tier"
@@ -123,17 +124,23 @@ def marked(path: Path) -> Marked | None:
 
 
 def mark(path: Path, new: Marked, *, take_over: bool, engines: tuple[int, int] | None) -> None:
-    """In a thread. Make the folder a tier. Raises `Conflict` for one of another database, unless it is taken over,
-    `Invalid` for one in which `engines` can read nothing, and `Failed`."""
+    """In a thread. Make the folder a tier. Raises `Conflict` for one that is marked, unless it is taken over from a
+    database whose daemon does not live here, `Invalid` for one in which `engines` can read nothing, and `Failed`."""
     try:
         there = marked(path)
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else ""
         raise Failed(f"the marker in {path} cannot be read", why or str(error), f"look at {path / MARKER}") from error
+    if there is not None and there.database != new.database and living.lives(there.database):
+        raise Conflict(
+            f"{path} is in use", f"it is the tier {there.name} of the database {there.database}, whose daemon runs",
+            "remove it there first (corral tiers rm), or take another folder",
+        )  # fmt: skip
     if there is not None and not take_over:
         raise Conflict(
             f"{path} is a tier already", f"it is {there.name} of the database {there.database}",
             "if no daemon uses it any more, say --take-over: its files stay, and belong to nothing at first",
+            take_over="another",
         )  # fmt: skip
     try:
         for below in ("incoming", "quarantine"):

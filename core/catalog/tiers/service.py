@@ -22,6 +22,7 @@ from core.catalog.sweep import lying, sweep
 from core.catalog.tiers import checking, cold, folder, speed, tables
 from core.catalog.tiers.inthread import in_a_thread
 from core.catalog.tiers.ledger import Away, Disk, Ledger
+from core.catalog.tiers.living import Living
 from core.catalog.tiers.rules import Rules, ruled, said, told
 from core.errors import Conflict, CorralError, Invalid, NotFound
 from core.events import Bus
@@ -55,6 +56,7 @@ class Tiers:
         """Folders that have not answered yet."""
         self._closed: set[str] = set()
         """Tiers that took no changes when they were last looked at."""
+        self._living = Living(store.database_id)
         self.ledger = Ledger(store, objects, self._memory, clock)
         self.tidied: Callable[[str], None] = lambda name: None
         """Called in a thread when what is left over is removed from a tier: whose jobs outlive a daemon removes his."""
@@ -63,6 +65,7 @@ class Tiers:
 
     async def start(self) -> None:
         """Read which tiers there are, look which are there, and remove what a dead daemon left in them."""
+        self._living.hold()
         await self._store.transact(tables.release_all)
         await self._reread()
         for row in list(self._rows.values()):
@@ -76,6 +79,7 @@ class Tiers:
         """Look whether they are there, until cancelled."""
         while True:
             await asyncio.sleep(LOOK_S)
+            self._living.hold()
             for row in list(self._rows.values()):
                 if row.name == HOME:
                     continue
@@ -86,6 +90,9 @@ class Tiers:
                     log.error("tier %s: %s", row.name, error)
                 except OSError as error:
                     log.error("tier %s: %s", row.name, error)
+
+    def close(self) -> None:
+        self._living.close()
 
     async def _only_warm(self, row: tables.Row) -> None:
         """An older program measured a cold speed also where there is none."""
@@ -264,7 +271,8 @@ class Tiers:
     async def add(
         self, actor: Actor, request: str, name: str, path: str, rules: Rules, *, take_over: bool = False
     ) -> Tier:
-        """Make a folder a tier. Raises `Invalid`, `Conflict`, `Failed`; `NotAllowed`, recorded."""
+        """Make a folder a tier, or with `take_over` put the marker of the tier back that lies there by its name. Raises
+        `Invalid`, `Conflict`, `Failed`; `NotAllowed`, recorded."""
         subject = f"tier:{name}"
         try:
             self._gate.require(actor, "tiers.manage", subject)
@@ -274,10 +282,17 @@ class Tiers:
                     "it has 1 to 63 of a-z, 0-9, dot, dash and underscore, and home is taken",
                 )
             place = Path(path)
-            await asyncio.to_thread(folder.check, place, self._others(), self._engines)
+            known = self._rows.get(name)
+            if known is not None and known.path != path:
+                known = None
+            await asyncio.to_thread(folder.check, place, self._others(name if known else ""), self._engines)
+            if known is not None:
+                await self._lost(known, take_over=take_over)
         except CorralError as error:
             await self._gate.refuse(actor, "tiers.add", subject, request, str(error))
             raise
+        if known is not None:
+            return await self._restore(actor, request, known)
         row = tables.Row(
             name=name, id=secrets.token_hex(16), path=str(place), added_at=self._clock(), added_by=actor.name
         )
@@ -310,9 +325,49 @@ class Tiers:
         await self.publish(name)
         return await self.get(name)
 
-    def _others(self) -> list[tuple[str, Path]]:
+    async def _lost(self, row: tables.Row, *, take_over: bool) -> None:
+        """Raises `Conflict` for a tier whose marker is there, or cannot be put back."""
+        if not (why := await self._why_away(row)):
+            raise Conflict(f"a tier {row.name!r} exists", f"it lies in {row.path} already")
+        sizes = await self._store.read(lambda db: tables.objects(db, row.name))
+        parts = await self._store.read(lambda db: _parts(db, set(sizes)))
+        gone = await in_a_thread(lambda: checking.lacking(self._objects, row.name, sizes, parts))
+        if gone:
+            raise Conflict(
+                f"the marker of {row.name} cannot be put back", f"{why}; what should lie there does not: {gone[0]}",
+                "mount it; that is all that it needs if its files are on another disk",
+            )  # fmt: skip
+        if not sizes:
+            raise Conflict(
+                f"the marker of {row.name} cannot be put back", f"{why}; it held nothing by which it could be known",
+                f"forget it and add it anew: corral tiers rm {row.name}",
+            )  # fmt: skip
+        if not take_over:
+            raise Conflict(
+                f"{row.name} has lost its marker", f"{why}; all {len(sizes)} that it holds lie there",
+                "say --take-over: its marker is put back", take_over="lost",
+            )  # fmt: skip
+
+    async def _restore(self, actor: Actor, request: str, row: tables.Row) -> Tier:
+        """Put a tier's marker back. Raises `Conflict`, `Failed`."""
+        marked = folder.Marked(row.id, row.name, self._store.database_id)
+
+        effect = await self._gate.intent(
+            actor, "tiers.add", f"tier:{row.name}", request, before={"away": row.away}, after={"path": row.path}
+        )  # fmt: skip
+        try:
+            path = Path(row.path)
+            await asyncio.to_thread(folder.mark, path, marked, take_over=True, engines=self._engines)
+        except Exception as error:
+            await self._gate.outcome(effect, "failed", reason=str(error))
+            raise
+        await self._gate.outcome(effect, "done", after={"path": row.path})
+        await self.here(row.name)
+        return await self.get(row.name)
+
+    def _others(self, but: str = "") -> list[tuple[str, Path]]:
         """What a new tier may be neither in nor around."""
-        tiers = [(f"the tier {name}", path) for name, path in self._objects.folders.items() if name != HOME]
+        tiers = [(f"the tier {name}", path) for name, path in self._objects.folders.items() if name not in (HOME, but)]
         return [("Corral's own folder", self._paths.root), ("Corral's own folder", self._paths.state), *tiers]
 
     async def change(self, actor: Actor, request: str, name: str, rules: Rules) -> Tier:
