@@ -56,6 +56,7 @@ def _tiers(server: Server, catalog: Catalog, sight: Callable[[Call], Sight]) -> 
     tiers = catalog.tiers
 
     async def ls(call: Call) -> Any:
+        await tiers.look()
         return sight(call).tiers(await tiers.ls())
 
     async def names(call: Call) -> list[str]:

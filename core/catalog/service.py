@@ -137,6 +137,7 @@ class Catalog:
 
     async def tier_detail(self, name: str, sees: Callable[[Model], bool]) -> TierDetail:
         """A tier and what lies in it, as far as the asker sees it. Raises `NotFound`."""
+        await self.tiers.look(name)
         tier = await self.tiers.get(name)
         return TierDetail(tier=tier, models=tuple(await self.loads.of_tier(name, sees)))
 

@@ -61,6 +61,13 @@ async def test_home_is_there_from_the_first_moment_and_new_models_land_in_it(cat
         (lambda path: _made(path / "home" / "models" / "in", 0o700), "Corral's own folder"),
         (lambda path: path, "Corral's own folder"),
         (lambda path: _touched(path / "a-file"), "no folder"),
+        (lambda path: Path("/usr"), "the system's own"),
+        (lambda path: Path("/etc"), "the system's own"),
+        (lambda path: Path("/etc/ssl"), "the system's own"),
+        (lambda path: Path("/proc/1"), "the system's own"),
+        (lambda path: Path("/sys"), "the system's own"),
+        (lambda path: Path("/dev"), "the system's own"),
+        (lambda path: _touched(_made(path / "full", 0o700) / "mine").parent, "in it lie mine"),
     ],
 )
 async def test_a_folder_that_is_not_safe_is_no_tier(catalog: Catalog, tmp_path: Path, make, why: str) -> None:  # type: ignore[no-untyped-def]
@@ -241,6 +248,30 @@ async def test_a_tier_of_another_database_is_taken_over_only_when_that_is_said(t
         assert copies(second, model.sha256) == ["mine"]
     async with opened(tmp_path / "a") as first:
         assert "another tier now" in (await first.tiers.get("fast")).reason
+
+
+async def test_a_fresh_file_system_and_what_a_tier_left_may_be_one(catalog: Catalog, fast: Path) -> None:
+    for name in ("lost+found", "objects"):
+        (fast / name).mkdir()
+    assert (await add(catalog, fast)).state == "there"
+
+
+async def test_whoever_asks_for_a_tier_is_told_how_it_is_then(catalog: Catalog, fast: Path) -> None:
+    await add(catalog, fast)
+    (fast / folder.MARKER).rename(fast / "hidden")
+    detail = await catalog.tier_detail("fast", lambda model: True)
+    assert (detail.tier.state, detail.tier.disk_free) == ("away", 0)
+    (fast / "hidden").rename(fast / folder.MARKER)
+    await catalog.tiers.look()
+    assert [tier.state for tier in await catalog.tiers.ls()] == ["there", "there"]
+
+
+async def test_what_lands_nowhere_is_told_how_to_land_elsewhere(catalog: Catalog, tmp_path: Path, fast: Path) -> None:
+    await add(catalog, fast, landing=True)
+    (fast / folder.MARKER).unlink()
+    job = await catalog.imports.start(ME, "r", Source(file(tmp_path), origin="x"), "m")
+    job = await catalog.imports.ended(job.id)
+    assert job.error is not None and "corral tiers set TIER --default" in job.error.todo
 
 
 async def test_a_tier_is_not_taken_from_a_daemon_that_lives(tmp_path: Path, fast: Path) -> None:

@@ -21,6 +21,13 @@ from core.errors import Conflict, Failed, Invalid
 MARKER = ".corral-tier"
 MEMORY = "objects.json"
 """What a sweep has left alone in it."""
+OURS = frozenset({MARKER, f"{MARKER}.new", "incoming", "quarantine", "pulls", "objects", MEMORY, "lost+found"})
+"""What may lie in a folder that becomes a tier: a tier's own things, and what mkfs makes."""
+_TOP = "bin boot dev etc home lib lib32 lib64 libx32 media mnt opt proc root run sbin srv sys tmp usr var"
+SYSTEM = frozenset(f"/{name}" for name in _TOP.split())
+"""Folders that are the system's own, themselves."""
+CLOSED = ("/boot", "/etc", "/proc", "/sys")
+"""Those in which nothing else has a place either."""
 LARGEST = 4096
 """Bytes of a marker."""
 TRY_S = 10.0
@@ -62,6 +69,23 @@ def check(path: Path, others: Iterable[tuple[str, Path]], engines: tuple[int, in
             raise Invalid(f"{path} cannot be a tier", f"it is in, or around, {what} ({real})", "take another folder")
     for each in (path, *path.parents):
         _check_one(each, each.lstat(), engines, own=each == path)
+
+
+def check_new(path: Path) -> None:
+    """In a thread. Raises `Invalid` for a folder of the system, and for one in which other things lie than a tier's."""
+    told = str(path)
+    if told == "/" or told in SYSTEM or any(path.is_relative_to(each) for each in CLOSED):
+        raise Invalid(f"{path} cannot be a tier", "it is the system's own", "make a folder for models, and name that")
+    try:
+        others = sorted(each.name for each in path.iterdir() if each.name not in OURS)
+    except OSError as error:
+        raise Invalid(f"{path} cannot be read", error.strerror or str(error)) from error
+    if others:
+        more = f" and {len(others) - 3} more" if len(others) > 3 else ""
+        raise Invalid(
+            f"{path} is not empty", f"in it lie {', '.join(ascii(each)[1:-1] for each in others[:3])}{more}",
+            "make an empty folder there, and name that",
+        )  # fmt: skip
 
 
 def _check_one(path: Path, found: os.stat_result, engines: tuple[int, int] | None, *, own: bool) -> None:

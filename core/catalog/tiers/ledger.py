@@ -171,9 +171,9 @@ class Ledger:
             if row.name == HOME:
                 path.mkdir(mode=0o700, parents=True, exist_ok=True)
             elif why := folder.look(path, row.id):
-                raise Away(f"the tier {row.name} is not there", why, "mount it, or name another tier")
+                raise Away(f"the tier {row.name} is not there", why, f"mount it, or {_elsewhere(row)}")
             if folder.read_only(path):
-                raise Away(f"the tier {row.name} takes no changes", f"{path} is read-only", "name another tier")
+                raise Away(f"the tier {row.name} takes no changes", f"{path} is read-only", _elsewhere(row))
             disk = self.disk(row.name)
             for each in list(self._live.values()):  # of one that was away when it was promised nobody knew the disk
                 if each.tier == row.name:
@@ -210,6 +210,12 @@ def check_capacity(db: sqlite3.Connection, row: tables.Row, size: int, aside: in
             f"move a model out of it, or say `corral tiers set {row.name} --capacity SIZE`",
             tier=row.name, bytes=size, left=left,
         )  # fmt: skip
+
+
+def _elsewhere(row: tables.Row) -> str:
+    """What to do where a tier cannot be written: imports and pulls name none."""
+    other = "have new models land elsewhere (corral tiers set TIER --default)"
+    return f"{other}, or name another tier to a move" if row.landing else "name another tier"
 
 
 def _device(path: Path) -> int:

@@ -202,6 +202,13 @@ class Tiers:
         await self._see(row, why, tidy=True)
         return why
 
+    async def look(self, *names: str) -> None:
+        """Look now whether these tiers are there, else all: an answer must not be older than the question. One that has
+        not answered before is not waited for once more."""
+        rows = [self._rows[name] for name in names or list(self._rows) if name in self._rows]
+        asked = [self.here(row.name) for row in rows if not (row.away and row.name in self._looks)]
+        await asyncio.gather(*asked, return_exceptions=True)  # what goes wrong in tidying, the watch logs
+
     async def names(self) -> list[str]:
         return list(self._rows)
 
@@ -286,7 +293,9 @@ class Tiers:
             if known is not None and known.path != path:
                 known = None
             await asyncio.to_thread(folder.check, place, self._others(name if known else ""), self._engines)
-            if known is not None:
+            if known is None:
+                await asyncio.to_thread(folder.check_new, place)
+            else:
                 await self._lost(known, take_over=take_over)
         except CorralError as error:
             await self._gate.refuse(actor, "tiers.add", subject, request, str(error))
