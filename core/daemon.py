@@ -202,6 +202,7 @@ class Daemon:
                 self.glass.troubles, lambda: first, at_first(died), of_the_chain(self.audit),
                 of_the_gateway(self.deployments.link), self.store.troubles, self.audit.troubles, self.gate.troubles,
                 self.signer.troubles, self.sinks.troubles, self.vault.troubles, self.catalog.tiers.troubles,
+                self.deployments.troubles,
             ),
         )  # fmt: skip
         await self.rules.start()

@@ -126,6 +126,11 @@ class Catalog:
             raise missing("model", name)
         return found
 
+    async def lost(self, model: Model) -> tuple[float, str]:
+        """When the bytes of a version were last found rotten or gone (UTC seconds), and which (`quarantined`,
+        `missing`); 0 and "": never. They may be whole again."""
+        return await self._store.read(lambda db: tables.lost(db, model))
+
     async def template(self, model: Model) -> str:
         """The chat template that a version is served with; "" for none."""
         return (await self._store.read(lambda db: tables.said(db, model)))[1]

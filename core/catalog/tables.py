@@ -123,6 +123,16 @@ def changes(db: sqlite3.Connection, name: str, limit: int) -> list[ModelChange]:
     ]
 
 
+def lost(db: sqlite3.Connection, model: Model) -> tuple[float, str]:
+    """When the bytes of a version were last found rotten or gone, and which (`quarantined`, `missing`), or 0, ""."""
+    sql = (
+        "SELECT at, what FROM model_changes WHERE model = ? AND version = ? AND what IN ('quarantined', 'missing')"
+        " ORDER BY id DESC LIMIT 1"
+    )
+    row = db.execute(sql, (model.name, model.version)).fetchone()
+    return (row[0], row[1]) if row else (0.0, "")
+
+
 def said(db: sqlite3.Connection, model: Model) -> tuple[dict[str, Any], str]:
     """The header of a version's file, without what is long, and its chat template."""
     row = db.execute(

@@ -32,10 +32,11 @@ class Derived:
         self._shown.pop(name, None)
 
     def derive(
-        self, wanted: tables.Wanted, views: Sequence[Replica], mark: Mark | None, *, newer: int = 0
+        self, wanted: tables.Wanted, views: Sequence[Replica], mark: Mark | None, *, newer: int = 0,
+        remark: str = "",
     ) -> Deployment:  # fmt: skip
         """The deployment out of the views of its replicas; `since` moves only when the state does. `newer`: the version
-        that it would get now, if that is another one."""
+        that it would get now, if that is another one; `remark`: what to say though it is ready."""
         name = wanted.spec.name
         was = self._shown.get(name)
         state, reason = state_of(wanted, views)
@@ -43,7 +44,7 @@ class Derived:
             spec=wanted.spec,
             wanted="stopped" if wanted.wanted == "stopped" else "running",
             state=state,
-            reason=reason,
+            reason=reason or (remark if state == "ready" else ""),
             since=was.since if was is not None and was.state == state else self._since(state, views),
             created_at=wanted.created_at,
             created_by=wanted.created_by,

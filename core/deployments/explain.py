@@ -25,7 +25,7 @@ def sentences(
         )
     for replica in replicas:
         line = f"{replica.id} has been {replica.state} for {span(now - replica.since)}"
-        if replica.reason:
+        if replica.reason and (replica.reason != deployment.reason or len(replicas) > 1):
             line += f": {replica.reason}"
         if replica.state == "backoff" and replica.next_try is not None:
             line += f"; it is started again in {span(max(0.0, replica.next_try - now))}"

@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+import msgspec
+
 from core.access import Gate
 from core.budgets.admission import Holding
 from core.deployments import tables
 from core.deployments.derived import Derived, expected, route_of
 from core.deployments.gatewaylink import GatewayLink
 from core.deployments.lending import Lending
+from core.deployments.rot import Lost
 from core.deployments.runner import Runner
 from core.deployments.sensitive import Sensitive
 from core.deployments.strays import Strays
@@ -40,6 +43,8 @@ class Herd:
         self._derived = Derived(bus, clock)
         self._newer: dict[str, int] = {}
         """By deployment, the version that what it wants means now."""
+        self._lost: dict[str, Lost] = {}
+        """By deployment, that the bytes of the version that it got were found rotten or gone."""
         self._changes = asyncio.Condition()
         self._strays = Strays(node, gate, self._changes)
         self._tasks: asyncio.TaskGroup | None = None
@@ -64,8 +69,8 @@ class Herd:
 
     def replicas(self) -> list[Replica]:
         self._notice()
-        mine = sorted((runner.view for runner in self._runners.values()), key=lambda view: view.place)
-        return mine + self._strays.replicas()
+        mine = [self._remarked(runner, runner.view) for runner in self._runners.values()]
+        return sorted(mine, key=lambda view: view.place) + self._strays.replicas()
 
     def launches(self) -> list[str]:
         """Launch ids that live, for sampling."""
@@ -159,7 +164,9 @@ class Herd:
         runner.want(wanted, anew=anew)
 
     def _changed(self, view: Replica) -> None:
-        self._bus.publish("replica", f"replica:{view.id}", view)
+        runner = self._runners.get(view.id)
+        shown = view if runner is None else self._remarked(runner, view)
+        self._bus.publish("replica", f"replica:{view.id}", shown)
         self._derive(view.deployment)
         self.link.set_routes(self._routes())
         if self._tasks is not None:
@@ -190,8 +197,26 @@ class Herd:
             return None
         newer = self._newer.get(name, wanted.version)
         return self._derived.derive(
-            wanted, self._views(name, wanted), self.sensitive.of(name), newer=newer if newer != wanted.version else 0
-        )
+            wanted, self._views(name, wanted), self.sensitive.of(name), newer=newer if newer != wanted.version else 0,
+            remark=next(filter(None, map(self._remark, self._of(name))), ""),
+        )  # fmt: skip
+
+    def troubles(self) -> list[str]:
+        """What must be seen for as long as it lasts, as sentences; no names: not all who read them may see each."""
+        count = len({runner.deployment for runner in self._runners.values() if self._remark(runner)})
+        which = "a deployment serves" if count == 1 else f"{count} deployments serve"
+        return [f"{which} bytes that have rotted or are gone: see `corral deployments`"] if count else []
+
+    def _remark(self, runner: Runner) -> str:
+        lost = self._lost.get(runner.deployment)
+        ready = runner.view.state == "ready"
+        return lost.remark(runner.deployment, runner.started_at) if lost is not None and ready else ""
+
+    def _remarked(self, runner: Runner, view: Replica) -> Replica:
+        """What is shown of a replica: one that has nothing else to say has its remark as reason."""
+        if view.state != "ready" or view.reason or not (remark := self._remark(runner)):
+            return view
+        return msgspec.structs.replace(view, reason=remark)
 
     def _views(self, name: str, wanted: tables.Wanted) -> list[Replica]:
         return [r.view_for(wanted) for r in self._of(name) if r.index < wanted.spec.replicas]

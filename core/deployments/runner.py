@@ -120,6 +120,11 @@ class Runner:
         return self._launch.state if self._launch else None
 
     @property
+    def started_at(self) -> float | None:
+        """When what runs was launched (UTC seconds); None: nothing of ours runs."""
+        return self._launch.row.started_at if self._launch is not None else None
+
+    @property
     def holds(self) -> bool:
         """Its reservation is taken: from the commit of its launch to its end."""
         return self._launch is not None

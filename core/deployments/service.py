@@ -26,6 +26,7 @@ from core.deployments.gatewaylink import GatewayLink
 from core.deployments.herd import Herd
 from core.deployments.lending import Lending
 from core.deployments.logs import read_log
+from core.deployments.rot import find
 from core.deployments.runner import Runner
 from core.deployments.sensitive import Sensitive, said
 from core.deployments.yard import Yard
@@ -294,16 +295,27 @@ class Deployments(Herd):
         return msgspec.structs.replace(wanted, plan=plan, version=model.version)
 
     async def follow(self) -> None:
-        """Aliases may mean other versions now: say of each deployment whether it would get another one."""
+        """Aliases may mean other versions now, and bytes may be lost or whole again: say of each deployment whether it
+        would get another version, and whether what it serves is whole."""
         self._newer = {}
         for name, wanted in list(self._wanted.items()):
             if self._engines.get(wanted.spec.engine).abilities.starts:
                 with contextlib.suppress(CorralError):
                     self._newer[name] = (await self._catalog.get(wanted.spec.model)).version
+                await self._look_for_rot(name, wanted)
             self._derive(name)
             if wanted.spec.tier:  # its version may have come to its tier
                 for runner in self._of(name):
                     runner.look()
+
+    async def _look_for_rot(self, name: str, wanted: tables.Wanted) -> None:
+        """Know whether the bytes of the version that a deployment got were found rotten or gone."""
+        before, lost = self._lost.pop(name, None), await find(self._catalog, wanted.exactly)
+        if lost is not None:
+            self._lost[name] = lost
+        if lost != before:
+            for runner in self._of(name):
+                self._changed(runner.view)
 
     async def rm(self, actor: Actor, request: str, name: str) -> None:
         """Remove a deployment; its replicas drain and end."""
@@ -352,7 +364,7 @@ class Deployments(Herd):
     async def explain(self, name: str) -> Explanation:
         """Why it is in its state."""
         deployment = self.get(name)
-        replicas = tuple(runner.view for runner in self._of(name))
+        replicas = tuple(self._remarked(runner, runner.view) for runner in self._of(name))
         stories = tuple(await self._store.read(lambda db: tables.stories(db, name)))
         records = await self._audit.ls(object=f"deployment:{name}", limit=20)
         for replica in replicas:

@@ -68,14 +68,22 @@ def test_what_rotted_is_named_and_comes_back(home: Path, tmp_path: Path) -> None
     assert "tiny@1 is not what it was and was set aside" in said and "used by one" in said
     assert "! tiny@1 is quarantined" in corral("models", "ls")
     before = ask("ps")[0]["pid"]
+    rotten = "it serves bytes of tiny@1 that have rotted and were set aside: "
+    warned = "a deployment serves bytes that have rotted or are gone"
+    serves = (("explain", "one"), ("ps",), ("deployments",))
+    assert all(f"{rotten}import tiny@1 again" in corral(*verb) for verb in serves)
+    assert warned in corral("status")
     assert "import or pull it again as tiny" in corral("restart", "one", code=1)
     assert ask("ps")[0]["pid"] == before  # what runs has its file open
     told = corral("deploy", "tiny", "--name", "two", code=1)  # what is asked for is right, and another time it goes
     assert "its bytes are not what they were" in told and "import or pull it again as tiny" in told
     fleet.take(tmp_path)
-    corral("restart", "one")
-    until(lambda: [r for r in ask("ps") if r["state"] == "ready"])
     assert ask("models", "show", "tiny")["state"] == "stored"
+    for verb in (*serves, ("start", "one")):  # the engine has the old bytes open
+        assert f"{rotten}`corral restart one` has it serve whole bytes" in corral(*verb)
+    corral("restart", "one")
+    until(lambda: [r for r in ask("ps") if r["state"] == "ready" and r["pid"] != before])
+    assert not any(rotten in corral(*verb) for verb in serves) and warned not in corral("status")
 
 
 def test_gc_asks_and_frees(home: Path, tmp_path: Path) -> None:
