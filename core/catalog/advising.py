@@ -65,7 +65,7 @@ class Advisor:
             shape=model.shape, work=await self._speeds.work(model),
             seen=tuple(self._speeds.seen(model.sha256, ENGINE)),
             load_s=(load.measured_s or load.cold_s or load.warm_s) if load else None,
-            entry=entry.name if entry else "",
+            entry=entry.name if entry else "", flags=model.flags,
         )  # fmt: skip
 
     def _all(self, entries: Sequence[CatalogueEntry]) -> list[Candidate]:

@@ -56,6 +56,8 @@ class Candidate(Noun, frozen=True, kw_only=True):
     repo: str = ""
     entry: str = ""
     """The name in the catalogue that its uses and scores are of: one model is recommended once."""
+    flags: tuple[str, ...] = ()
+    """What in it a person should look at first, as sentences."""
 
     @property
     def model(self) -> str:
@@ -86,20 +88,22 @@ def recommend(
         families[each.model] = families.get(each.model) or each.family
     advice = plain.get(wishes.use)
     met = {model: best for model, found in by_model.items() if (best := _best(found)) is not None}
-    ranked = sorted(met.items(), key=lambda item: _order(item[1], families[item[0]], advice))
+    for_it = {each.model for each in fitting if each.uses}
+    ranked = sorted(met.items(), key=lambda item: (item[0] not in for_it, *_order(item[1], families[item[0]], advice)))
     choices = tuple(
         msgspec.structs.replace(choice, rank=n) for n, (_, choice) in enumerate(ranked[: max(1, wishes.limit)], start=1)
     )  # fmt: skip
     nearest: tuple[Choice, ...] = ()
     if not choices:
-        closest = [min(found, key=_distance) for found in by_model.values()]
+        closest = [min(found, key=lambda each: _closest(each, wishes)) for found in by_model.values()]
         nearest = tuple(
             msgspec.structs.replace(choice, rank=n)
             for n, choice in enumerate(sorted(closest, key=_distance)[:NEAREST], start=1)
         )
     return Recommendation(
         wishes=wishes, choices=choices, nearest=nearest, plain=_plain(advice),
-        overruled=_overruled(advice, ranked, by_model, families), notes=_notes(wishes, host, candidates, by_model),
+        overruled=_overruled(advice, ranked, by_model, families),
+        notes=(*_behind([choice for _, choice in ranked]), *_notes(wishes, host, candidates, by_model)),
         weighed=len(fitting), room_bytes=room,
     )  # fmt: skip
 
@@ -145,7 +149,7 @@ def _weigh(candidate: Candidate, wishes: Wishes, host: Host, room: int, quality:
         rank=0, name=candidate.name, title=candidate.title, quantization=candidate.quantization,
         stored=candidate.stored, fits=bool(plan) and not short, plan_bytes=plan, bound=bound, short_bytes=short,
         bytes=candidate.bytes, params=candidate.params, licence=candidate.licence, speed=speed,
-        quality=round(quality.value, 3) if quality is not None else None, load_s=candidate.load_s,
+        quality=quality.value if quality is not None else None, load_s=candidate.load_s,
         reasons=tuple(_reasons(candidate, wishes, room, plan, bound, speed, quality)), needs=tuple(needs),
         commands=_commands(candidate, wishes),
     )  # fmt: skip
@@ -211,7 +215,7 @@ def _reasons(
     candidate: Candidate, wishes: Wishes, room: int, plan: int, bound: bool, speed: Speed, quality: Quality | None
 ) -> list[str]:
     """What speaks for it and against it, the weightiest first."""
-    words = []
+    words = [f"{flag}: look at it before you serve it" for flag in candidate.flags]
     if quality is not None:
         told = [each for each in candidate.scores if each.use == wishes.use][:2]
         words.append(
@@ -224,7 +228,7 @@ def _reasons(
     else:
         words.append(f"no score for {wishes.use} is known")
     if not candidate.uses:
-        words.append("what it is for is not known: it is not in the catalogue")
+        words.append("what it is for is not known, as it is not in the catalogue: it comes after those that are for it")
     elif wishes.use not in candidate.uses:
         words.append(f"it was not made for {wishes.use} in the first place, but has scores for it")
     words.append(_speed_words(speed, wishes))
@@ -269,18 +273,29 @@ def _overruled(
     first = ranked[0][1]
     own = [each for model, found in by_model.items() if families[model] == advice.family for each in found]
     meeting = [choice for model, choice in ranked if families[model] == advice.family]
-    lead = f"the figures say {first.title} rather than {advice.family}: "
+    in_words = f"{first.title} comes before {advice.family}: "
+    by_figures = f"the figures say {first.title} rather than {advice.family}: "
     if not own:
-        return lead + f"nothing of {advice.family} is in the list for this"
+        return in_words + f"nothing of {advice.family} is in the list for this"
     if not meeting:
         near = min(own, key=_distance)
-        return lead + f"{near.title} would need {near.needs[0] if near.needs else 'more'}"
+        return in_words + f"{near.title} would need {near.needs[0] if near.needs else 'more'}"
     best = meeting[0]
     if _slow(best) and not _slow(first):
+        lead = by_figures if first.speed.known else in_words
         return lead + f"{best.title} would make {best.speed.each:.1f} tokens/s, slower than one reads"
     if first.quality is not None and best.quality is not None:
-        return lead + f"{first.quality:.2f} against {best.quality:.2f} by their scores"
-    return lead + f"no score of {best.title} can be compared"
+        return by_figures + f"{first.quality:.2f} against {best.quality:.2f} by their scores"
+    return in_words + f"the plain choice, {best.title}, cannot be compared, for want of a score that others have"
+
+
+def _behind(ranked: Sequence[Choice]) -> tuple[str, ...]:
+    """That speed alone has put some behind: nobody should wonder where the larger ones are."""
+    slow = sum(map(_slow, ranked))
+    if not 0 < slow < len(ranked):
+        return ()
+    return (f"{slow} of the {len(ranked)} that meet the wishes come after the others, whatever their quality, because"
+            f" they make fewer than {READ_S:g} tokens/s, slower than one reads",)  # fmt: skip
 
 
 def _notes(
@@ -335,6 +350,12 @@ def _order(choice: Choice, family: str, advice: Advice | None) -> tuple[object, 
         choice.load_s if choice.load_s is not None else math.inf,
         choice.name,
     )
+
+
+def _closest(choice: Choice, wishes: Wishes) -> tuple[object, ...]:
+    """Of one model that meets not every wish: what misses the least; among equals, what would be taken."""
+    missed, short, *_ = _distance(choice)
+    return missed, short, max(0.0, wishes.min_speed - choice.speed.each), _preference(choice)
 
 
 def _distance(choice: Choice) -> tuple[float, ...]:

@@ -22,7 +22,7 @@ class Quality(Noun, frozen=True, kw_only=True):
     """Of one model for one use."""
 
     value: float
-    """0 to 1: what it would score on the mean benchmark."""
+    """0 to 1: what it would score on the mean benchmark. Rounded here, so that whoever shows it shows the same."""
     scores: int
     others: int
     """Models with a benchmark that it has too."""
@@ -57,7 +57,7 @@ def qualities(scores: Mapping[str, Sequence[Score]], use: str) -> dict[str, Qual
         }
     return {
         name: Quality(
-            value=min(1.0, max(0.0, mean + quality[name])), scores=len(row),
+            value=round(min(1.0, max(0.0, mean + quality[name])), 3), scores=len(row),
             others=len({other for benchmark in row for other in by_benchmark[benchmark]} - {name}),
         )
         for name, row in rows.items()

@@ -252,7 +252,7 @@ class Recommendation(Noun, frozen=True, kw_only=True):
     plain: str = ""
     """What one would say without figures."""
     overruled: str = ""
-    """Why the figures say something else than that."""
+    """Why another one comes first than that."""
     notes: tuple[str, ...] = ()
     """What is not known."""
     weighed: int = 0

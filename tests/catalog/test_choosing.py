@@ -110,6 +110,8 @@ def test_one_choice_a_model_in_the_best_quantisation_that_meets_the_wishes() -> 
     assert any("fewer than four bits" in words for words in picks[2.5][0].reasons)
     mine = recommend(Wishes(use="code"), [*all_of, of("Q4_K_M", 4.8, stored=True, name="mine")], HOST)
     assert names(mine) == ["mine"] and mine.choices[0].commands == ("corral deploy mine --ctx 4096 --parallel 1",)
+    (near,) = recommend(Wishes(use="code", memory=8 * GIB, licences=("nosuch",)), all_of, HOST).nearest
+    assert near.quantization == "Q8_0" and near.fits
 
 
 def test_models_of_their_own_kind_are_for_nothing_else() -> None:
@@ -138,6 +140,39 @@ def test_one_slower_than_reading_comes_after_those_that_are_not() -> None:
     found = recommend(Wishes(use="code"), [slow, candidate("quick", scores=(code(50),))], weak, ADVICE)
     assert names(found) == ["quick", "slow"]
     assert any("slower than one reads" in words for words in found.choices[1].reasons)
+
+
+def test_how_many_are_behind_for_their_speed_alone_is_the_first_note() -> None:
+    weak = Host(room_bytes=64 * GIB, threads=4, bench=host(one=2e9, four=2e9, prompt=4e9))
+    slow = [candidate(f"slow{n}", billions=14 + n, scores=(code(90),)) for n in range(2)]
+    found = recommend(Wishes(use="code"), [*slow, candidate("quick", scores=(code(50),))], weak, ADVICE)
+    assert found.notes[0].startswith("2 of the 3 ") and "fewer than 5 tokens/s" in found.notes[0]
+    for alike in (slow, [candidate("quick")]):
+        assert not any("tokens/s" in note for note in recommend(Wishes(use="code"), alike, weak, ADVICE).notes)
+
+
+def test_one_of_unknown_use_comes_after_all_that_are_for_it_and_its_flags_are_said_first() -> None:
+    weak = Host(room_bytes=64 * GIB, threads=4, bench=host(one=2e9, four=2e9, prompt=4e9))
+    toy = candidate(
+        "toy", billions=0.01, uses=(), stored=True, entry="", family="", flags=("its template reaches out",)
+    )
+    slow = candidate("slow", billions=14, family="phi-4")
+    found = recommend(Wishes(use="code"), [toy, slow], weak, ADVICE)
+    assert names(found) == ["slow", "toy"] and found.overruled == ""
+    assert found.choices[1].reasons[0] == "its template reaches out: look at it before you serve it"
+
+
+def test_figures_say_something_only_where_both_have_one() -> None:
+    scored = [candidate("one", scores=(code(40),)), candidate("two", scores=(code(80),))]
+    found = recommend(Wishes(use="code"), [*scored, candidate("phi", family="phi-4")], HOST, ADVICE)
+    assert names(found)[0] == "two" and "the plain choice, Phi, cannot be compared" in found.overruled
+    assert "figures" not in found.overruled
+
+
+def test_what_is_shown_and_what_is_said_of_quality_are_one_figure() -> None:
+    many = [candidate(f"m{n}", scores=(code(40 + n * 1.37), code(30 + n * n / 9, "B"))) for n in range(12)]
+    for each in recommend(Wishes(use="code", limit=100), many, HOST).choices:
+        assert any(words.startswith(f"quality {each.quality:.2f} for") for words in each.reasons)
 
 
 # ---------------------------------------------------------------------------------------- directions
