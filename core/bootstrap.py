@@ -161,9 +161,9 @@ def main():
         return 0
     check_host()
     warn_cpu()
-    print("corral: setting up %s (some 300 MB, once) …" % os.path.basename(VENV), file=sys.stderr)
+    print("corral: setting up %s (some 330 MB, once) …" % os.path.basename(VENV), file=sys.stderr)
     make_venv()
-    pip("-e", ROOT + ("[dev]" if dev else ""))
+    pip("-e", ROOT + ("[dev]" if dev else "[hub]"))  # what `recommend` names is pulled from a hub
     pip("--no-deps", SAMPLE)
     with open(os.path.join(VENV, "corral-stamp"), "w") as file:
         file.write(wanted + "\n")

@@ -7,10 +7,13 @@ import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 
+import msgspec
+
 from core.catalog.choosing import Candidate, Host, recommend
 from core.catalog.curated import shape_for
 from core.catalog.curated.layout import NoLayout
 from core.catalog.curated.sizes import Sized
+from core.catalog.pull import hub
 from core.catalog.speeds import Speeds
 from core.catalog.work import Work, of_headers, of_shape
 from core.errors import Invalid, NotFound
@@ -52,7 +55,7 @@ class Advisor:
             if (candidate.entry, candidate.quantization) not in taken
         ]  # fmt: skip
         host = Host(room_bytes=await self._room(), threads=await self._threads(), bench=self._speeds.host)
-        return recommend(wishes, [*own, *listed], host, catalogue.advice)
+        return _with_means(recommend(wishes, [*own, *listed], host, catalogue.advice))
 
     async def _stored(self, model: Model, entries: Sequence[CatalogueEntry], load: LoadTime | None) -> Candidate:
         entry = entry_of(model, entries)
@@ -92,6 +95,16 @@ class Advisor:
             family=entry.family, params=entry.params, uses=entry.uses, ctx=entry.ctx, licence=entry.licence,
             scores=entry.scores, shape=shape, work=work, repo=entry.repo, entry=entry.name,
         )  # fmt: skip
+
+
+def _with_means(found: Recommendation) -> Recommendation:
+    """With a note of what is to be installed before what is recommended can be pulled."""
+    pulled = any(each.commands and not each.stored for each in found.choices or found.nearest)
+    command = hub.lacking() if pulled else ""
+    if not command:
+        return found
+    note = f"to pull from a hub, {hub.PACKAGE} is to be installed beside the daemon first: `{command}`"
+    return msgspec.structs.replace(found, notes=(*found.notes, note))
 
 
 def work_of(entry: CatalogueEntry, quantization: str, shape: ModelShape) -> Work:

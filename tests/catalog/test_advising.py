@@ -1,5 +1,6 @@
 """What is weighed: stored models that the catalogue knows, those that it does not, and every file that it lists."""
 
+import importlib.util
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -11,6 +12,7 @@ from hosts import SHAPE, host
 from core.catalog import curated
 from core.catalog.advising import Advisor, check, entry_of, work_of
 from core.catalog.curated import shape_for
+from core.catalog.pull import hub
 from core.catalog.work import of_shape
 from core.errors import Invalid, NotFound
 from core.nouns import USES, Catalogue, LoadTime, Model, Wishes
@@ -71,6 +73,17 @@ async def test_a_stored_model_stands_for_its_entry_and_one_that_nobody_knows_is_
     assert names[mine.name].stored and names[mine.name].title == entry.title and entry.name not in names
     assert names["unheard-of"].quality is None and names["unheard-of"].load_s == 4.0
     assert any("loads in 4.0 s" in words for words in names["unheard-of"].reasons)
+
+
+async def test_what_a_pull_needs_is_said_once_where_something_is_to_be_pulled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    notes = (await advisor().recommend(Wishes(use="general"), [])).notes
+    (said,) = [each for each in notes if "huggingface-hub" in each]
+    assert hub.lacking() and hub.lacking() in said
+    alone = (await advisor(Catalogue(entries=(), advice={})).recommend(Wishes(use="general"), [model("mine")])).notes
+    monkeypatch.undo()
+    there = (await advisor().recommend(Wishes(use="general"), [])).notes
+    assert not any("huggingface-hub" in each for each in (*alone, *there))
 
 
 def test_an_entry_is_found_by_where_it_was_pulled_from_or_by_name_but_not_of_another_size() -> None:

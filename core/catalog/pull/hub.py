@@ -83,15 +83,21 @@ class _Fault(msgspec.Struct):
     why: str = ""
 
 
+def lacking() -> str:
+    """The command that installs huggingface-hub beside this Python; "" where it is there."""
+    importlib.invalidate_caches()  # it may have been installed a moment ago
+    return "" if importlib.util.find_spec("huggingface_hub") is not None else installing(PACKAGE)
+
+
 async def ask(
     source: Hub, endpoint: str, token: str, web: Web, environ: Mapping[str, str], *, python: str = sys.executable
 ) -> Listing:  # fmt: skip
     """What the hub at `endpoint` has. Raises `Invalid` where huggingface-hub is not installed, `NotFound`,
     `NeedsToken`, `NotReached`, `NotAllowed`, `Failed`."""
-    if importlib.util.find_spec("huggingface_hub") is None:
+    if command := lacking():
         raise Invalid(
             "repositories of a hub cannot be asked for", f"{PACKAGE} is not installed beside the daemon",
-            f"{installing(PACKAGE)}, or name the https address of the file",
+            f"{command}, or name the https address of the file",
         )  # fmt: skip
     question = msgspec.json.encode(
         {
