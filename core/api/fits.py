@@ -10,6 +10,7 @@ from core.api.server import Call, Server
 from core.api.sight import Sight
 from core.catalog import Catalog, curated, fitting
 from core.deployments.service import Deployments
+from core.errors import NotFound
 from core.nouns import Fits
 
 
@@ -28,3 +29,12 @@ def add_fits(
         return await asyncio.to_thread(work)
 
     server.add("GET", "/fits", "models.read", fits)
+
+
+async def point_to_catalogue(error: NotFound, name: str, deployments: Deployments, own: Path) -> None:
+    """Say in `error` what the catalogue has, if it is a model `name` that was not found. Who may not see a stored model
+    of that name is told the same as if there were none."""
+    if error.details.get("kind") != "model":
+        return
+    room = await deployments.left()
+    error.todo = await asyncio.to_thread(lambda: fitting.listed_as(name, curated.read(own).entries, room)) or error.todo

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from core.access import Gate
+from core.api.fits import point_to_catalogue
 from core.api.server import Call, Server
 from core.api.sight import Sight
 from core.catalog import Catalog, sizing
@@ -72,17 +73,21 @@ class VerifyBody(msgspec.Struct, forbid_unknown_fields=True):
 
 def add_models(
     server: Server, catalog: Catalog, deployments: Deployments, engines: EngineRegistry, gate: Gate,
-    sight: Callable[[Call], Sight], owner_uid: int,
+    sight: Callable[[Call], Sight], owner_uid: int, own: Path,
 ) -> None:  # fmt: skip
-    """Declare them."""
+    """Declare them; `own` is the folder of the user's own entries of the catalogue."""
     _read(server, catalog, sight)
     _imports(server, catalog, gate, sight, owner_uid)
     _changes(server, catalog)
 
     async def fit(call: Call) -> Any:
         spec = await call.body(DeploymentSpec)
-        gate.require(call.actor, "models.read", f"model:{spec.model_name}")
-        return await deployments.plan(spec, _gpus(call))
+        try:
+            gate.require(call.actor, "models.read", f"model:{spec.model_name}")
+            return await deployments.plan(spec, _gpus(call))
+        except NotFound as error:
+            await point_to_catalogue(error, spec.model_name, deployments, own)
+            raise
 
     async def all_engines(call: Call) -> Any:
         return [{"name": name, **msgspec.to_builtins(engines.get(name).availability())} for name in engines.names]

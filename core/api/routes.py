@@ -135,7 +135,7 @@ def add_routes(server: Server, s: Services) -> None:
     _daemon(server, s)
     add_audit(server, s.audit, s.reader, s.signer, s.exporter, s.archiver, s.gate, s.bus, s.inquiry, s.usage, s.status)
     add_sizes(server, s.catalog.corrections, s.gate)
-    add_models(server, s.catalog, s.deployments, s.engines, s.gate, s.sight, s.owner_uid)
+    add_models(server, s.catalog, s.deployments, s.engines, s.gate, s.sight, s.owner_uid, s.own_entries)
     add_catalogue(server, s.own_entries)
     add_tiers(server, s.catalog, s.sight)
     add_fits(server, s.catalog, s.deployments, s.own_entries, s.sight)

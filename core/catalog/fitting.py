@@ -3,6 +3,7 @@ list that is drawn. `Deployments.plan` says it of one model with all that was le
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
@@ -10,6 +11,7 @@ from core.catalog import sizing
 from core.catalog.advising import entry_of
 from core.catalog.choosing import CACHE_RAM_MIB
 from core.catalog.curated import shape_for
+from core.catalog.sizing import human
 from core.nouns import CatalogueEntry, CatalogueFile, Fit, Fits, Model, ModelShape
 
 COARSE = ("Q2_", "Q3_", "IQ1_", "IQ2_", "IQ3_", "TQ")
@@ -21,6 +23,25 @@ def fits(stored: Iterable[Model], entries: Sequence[CatalogueEntry], room: int) 
     quantisations."""
     found = [_stored(model, entries, room) for model in stored]
     return Fits(room_bytes=room, models=(*found, *(_listed(each, room) for each in entries)))
+
+
+def listed_as(name: str, entries: Sequence[CatalogueEntry], room: int) -> str:
+    """Of a name that is not stored: what the curated list has of it, what that takes and how it is pulled; "" for one
+    that is not in the list."""
+    entry = next((each for each in entries if each.name == name), None)
+    if entry is None:
+        return ""
+    found = _listed(entry, room)
+    words = f"{name} is in the catalogue"
+    if found.plan_bytes:
+        words += (
+            f" and {'fits' if found.fits else 'does not fit'}: in {found.quantization} it takes"
+            f" {human(found.plan_bytes)} with the default context, and {human(room)} may be had"
+        )
+    if not entry.repo or not found.quantization:
+        return f"{words}; see `corral models catalogue show {shlex.quote(name)}`"
+    source = shlex.quote(f"hf:{entry.repo}:{found.quantization}")
+    return f"{words}; to store it: corral models pull {source} --name {shlex.quote(name)}"
 
 
 @lru_cache(maxsize=4096)

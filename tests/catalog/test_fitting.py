@@ -9,7 +9,7 @@ import msgspec
 
 from core.catalog import sizing
 from core.catalog.curated import load, shape_for
-from core.catalog.fitting import COARSE, fits, need
+from core.catalog.fitting import COARSE, fits, listed_as, need
 from core.nouns import Model
 
 GIB = 1 << 30
@@ -79,3 +79,14 @@ def test_more_room_never_takes_one_away() -> None:
         assert before <= now
         before = now
     assert len(before) > 20
+
+
+def test_a_name_that_is_not_stored_is_told_with_what_the_catalogue_has_of_it() -> None:
+    entry = next(each for each in load() if each.name == "qwen3-30b-a3b")
+    (large,) = fits([], [entry], 1024 * GIB).models
+    told = listed_as(entry.name, load(), 1024 * GIB)
+    assert "is in the catalogue and fits: " in told and sizing.human(large.plan_bytes) in told
+    assert told.endswith(f"corral models pull hf:{entry.repo}:{large.quantization} --name {entry.name}")
+    assert "does not fit" in listed_as(entry.name, load(), GIB)
+    assert listed_as("nosuch", load(), GIB) == ""
+    assert "catalogue show" in listed_as(entry.name, [msgspec.structs.replace(entry, repo="")], GIB)

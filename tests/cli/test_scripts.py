@@ -36,6 +36,13 @@ def test_an_error_is_one_document_with_its_exit_code(home: Path, args: tuple[str
         assert done.returncode == code
 
 
+def test_a_model_of_the_catalogue_that_is_not_stored_is_weighed_and_told_how_to_pull(home: Path) -> None:
+    told = json.loads(corral("fit", "qwen3-30b-a3b", "--json").stderr)
+    assert told["exit_code"] == 3 and told["error"] == "no model 'qwen3-30b-a3b'"
+    assert "is in the catalogue and" in told["do"] and "corral models pull hf:" in told["do"]
+    assert "catalogue" not in json.loads(corral("fit", "nosuch", "--json").stderr)["do"]
+
+
 def test_what_asks_names_yes_without_a_terminal(home: Path) -> None:
     assert corral("rm", "chat").returncode == 3  # said before anything is asked
     done = corral("uninstall")
