@@ -76,9 +76,9 @@ def _tiers(server: Server, catalog: Catalog, sight: Callable[[Call], Sight]) -> 
         body = await call.body(RulesBody)
         return await tiers.change(call.actor, call.request, call.path("name"), body.rules())
 
-    async def remove(call: Call) -> dict[str, str]:
-        await tiers.rm(call.actor, call.request, call.path("name"))
-        return {"removed": call.path("name")}
+    async def remove(call: Call) -> dict[str, Any]:
+        left = await tiers.rm(call.actor, call.request, call.path("name"))
+        return {"removed": call.path("name"), "left_bytes": left}
 
     async def check(call: Call) -> Any:
         return await tiers.check(call.path("name"))

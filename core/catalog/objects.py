@@ -79,6 +79,10 @@ class Objects:
         self.quarantine_of(tier).mkdir(mode=0o700, exist_ok=True)
         self.place(sha256, tier).rename(self.quarantine_of(tier) / f"{sha256}-{time.time_ns()}")
 
+    def left(self, sha256: str, tier: str) -> int:
+        """Bytes that lie in its place there, whatever the tables say; 0 for an empty one."""
+        return max(0, _size(self.place(sha256, tier)))
+
     def remove(self, sha256: str, tier: str) -> None:
         """Free its bytes; what an engine has open stays until it closes it. A tier that is away, or takes no changes,
         keeps them until it is swept."""

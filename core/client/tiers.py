@@ -39,8 +39,9 @@ class TierCalls:
         """The same rules; those that are None stay."""
         return await self._client.call("PATCH", _path(name), Tier, rules)
 
-    async def rm(self, name: str) -> None:
-        await self._client.call("DELETE", _path(name), dict[str, str])
+    async def rm(self, name: str) -> int:
+        """The bytes of models that stay in its folder."""
+        return int((await self._client.call("DELETE", _path(name), dict[str, Any]))["left_bytes"])
 
     async def check(self, name: str) -> TierChecked:
         return await self._client.call("GET", _path(name, "/check"), TierChecked, timeout=SLOW_S)

@@ -120,6 +120,8 @@ class MoveJob(Noun, frozen=True, kw_only=True):
     bytes_done: int = 0
     """Of this state."""
     bytes_total: int = 0
+    left_bytes: int = 0
+    """Of the old copies that stay where they were, until that tier takes changes."""
     by: str = ""
     why: str = ""
     """What caused a move that nobody asked for."""

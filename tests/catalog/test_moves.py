@@ -378,6 +378,7 @@ async def test_a_read_only_tier_is_read_and_takes_nothing(
         assert (await catalog.tiers.check("fast")).faults[0].what == "read-only"
         job = await moved(catalog, "one", HOME)
         assert job.state == "done" and copies(catalog, model.sha256) == ["fast", HOME]
+        assert job.left_bytes == model.bytes
         await asyncio.sleep(0.3)
         subprocess.run(["mount", "-o", "remount,rw", place], check=True)
         async with asyncio.timeout(20):
@@ -385,6 +386,16 @@ async def test_a_read_only_tier_is_read_and_takes_nothing(
                 await asyncio.sleep(0.02)
         watch.cancel()
         await sound(catalog)
+
+
+async def test_a_tier_that_is_forgotten_tells_what_stays_in_it(catalog: Catalog, tmp_path: Path) -> None:
+    with disk(tmp_path.parent / f"{tmp_path.name}-ro", "40m") as place:
+        await add(catalog, place)
+        model = await take(catalog, file(tmp_path, 1), "one")
+        assert (await moved(catalog, "one", "fast")).left_bytes == 0
+        subprocess.run(["mount", "-o", "remount,ro", place], check=True)
+        await moved(catalog, "one", HOME)
+        assert await catalog.tiers.rm(ME, "r", "fast") == model.bytes
 
 
 # ------------------------------------------------------------------------------------------------ who needs what

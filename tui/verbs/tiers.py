@@ -221,8 +221,9 @@ def rm(name: str) -> None:
     """
     tier = run(lambda client: client.tiers.get(name)).tier
     ask(f"Forget the tier {line(name)} ({line(tier.path)})?")
-    run(lambda client: client.tiers.rm(name))
-    tell({"removed": name}, f"forgot {line(name)}; {line(tier.path)} stays")
+    left = run(lambda client: client.tiers.rm(name))
+    stays = f", and {size(left)} of models in it, which nothing here needs" if left else ""
+    tell({"removed": name, "left_bytes": left}, f"forgot {line(name)}; {line(tier.path)} stays{stays}")
 
 
 @tiers.command("check")
@@ -315,6 +316,8 @@ def move(model: str, to: str, no_wait: bool, dry_run: bool) -> None:
         how = "moved" if job.state == "done" else "is on its way:"
         said = ", ".join(map(line, (job.model, *job.touches)))
         say(f"{how} {said} from {line(job.from_tier)} to {line(job.to_tier)}{_spilled(job)}")
+        if job.left_bytes:
+            say(f"! {size(job.left_bytes)} stay on {line(job.from_tier)} as well, until it takes changes")
 
 
 def _spilled(job: MoveJob) -> str:

@@ -368,10 +368,12 @@ class Moves:
                 return
             await asyncio.sleep(FREE_S)
         async with self._objects.lock:
-            places = await self._store.read(tables.places)
+            places, left = await self._store.read(tables.places), 0
             for piece in moved:
                 if places.get(piece.sha256) != piece.tier and self._objects.place(piece.sha256, tier).exists():
                     await asyncio.to_thread(self._objects.remove, piece.sha256, piece.tier)
+                    left += await asyncio.to_thread(self._objects.left, piece.sha256, piece.tier)
+        self._set(job.id, left_bytes=left)
 
 
 def _along(db: sqlite3.Connection, model: Model, pieces: Sequence[Piece]) -> tuple[str, ...]:

@@ -394,9 +394,10 @@ class Tiers:
             await self.publish(each)
         return await self.get(name)
 
-    async def rm(self, actor: Actor, request: str, name: str) -> None:
-        """Forget a tier that holds nothing; the folder stays, without its marker. Raises `Conflict` naming what it
-        holds."""
+    async def rm(self, actor: Actor, request: str, name: str) -> int:
+        """Forget a tier that holds nothing; the folder stays, without its marker. Gives the bytes of objects that stay
+        in it: old copies that could not be removed, and what belongs to another database. Raises `Conflict` naming what
+        it holds."""
 
         def work(db: sqlite3.Connection) -> tuple[tables.Row, object, object]:
             row = tables.one(db, name)
@@ -415,9 +416,10 @@ class Tiers:
 
         async with self._objects.lock:
             row = await self._gate.act(actor, "tiers.rm", f"tier:{name}", request, work, permission="tiers.manage")
-            path = self._objects.folders[name]
+            path, left = self._objects.folders[name], 0
             if not await self._why_away(row):
                 try:
+                    left = await asyncio.to_thread(self._left, name)
                     await asyncio.to_thread(folder.unmark, path)
                 except OSError as error:
                     log.warning("the marker in %s stays: %s", path, error)
@@ -425,6 +427,10 @@ class Tiers:
         await self.publish(name)
         for each in self._rows:
             await self.publish(each)
+        return left
+
+    def _left(self, name: str) -> int:
+        return sum(self._objects.left(each.name, name) for each in lying(self._objects.folders[name]))
 
     # ---------------------------------------------------------------------------------------- look closer
 
