@@ -312,6 +312,7 @@ async def test_a_marker_that_is_lost_is_put_back_where_what_the_tier_holds_lies(
     with pytest.raises(Conflict, match="say --take-over") as asked:
         await again(take_over=False)
     assert asked.value.details["take_over"] == "lost"
+    assert ("'theirs' of the database 'another'" in asked.value.why) is foreign
     assert (await again()).state == "there" and copies(catalog, model.sha256) == ["fast"]
     assert (await catalog.tiers.check("fast")).faults == ()
     await sound(catalog)

@@ -22,7 +22,7 @@ DAYS = Number(0, 3650)
 TIER = named("tiers")
 ASKED = {
     "another": "Taken over, that database has it no more.",
-    "lost": "Its marker is put back, whatever is there.",
+    "lost": "Its marker is put back.",
 }
 """What comes of a folder that is taken over."""
 

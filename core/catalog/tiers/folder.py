@@ -225,7 +225,9 @@ def look(path: Path, id: str) -> str:
         return f"the marker in {path} is broken"
     if there is None:
         return f"{path} has no marker: nothing is mounted there, or something else"
-    return "" if there.id == id else f"{path} is another tier now"
+    if there.id == id:
+        return ""
+    return f"{path} is another tier now: {there.name[:64]!a} of the database {there.database[:64]!a}"
 
 
 def read_only(path: Path) -> bool:

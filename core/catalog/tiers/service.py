@@ -340,8 +340,11 @@ class Tiers:
             raise Conflict(f"a tier {row.name!r} exists", f"it lies in {row.path} already")
         sizes = await self._store.read(lambda db: tables.objects(db, row.name))
         parts = await self._store.read(lambda db: _parts(db, set(sizes)))
-        gone = await in_a_thread(lambda: checking.lacking(self._objects, row.name, sizes, parts))
-        if gone:
+        looked = in_a_thread(lambda: checking.lacking(self._objects, row.name, sizes, parts))
+        await asyncio.wait({looked}, timeout=ANSWER_S)
+        if not looked.done():
+            raise Away(f"the tier {row.name} is not there", f"{row.path} has not answered for {ANSWER_S:.0f} s")
+        if gone := looked.result():
             raise Conflict(
                 f"the marker of {row.name} cannot be put back", f"{why}; what should lie there does not: {gone[0]}",
                 "mount it; that is all that it needs if its files are on another disk",
@@ -360,7 +363,6 @@ class Tiers:
     async def _restore(self, actor: Actor, request: str, row: tables.Row) -> Tier:
         """Put a tier's marker back. Raises `Conflict`, `Failed`."""
         marked = folder.Marked(row.id, row.name, self._store.database_id)
-
         effect = await self._gate.intent(
             actor, "tiers.add", f"tier:{row.name}", request, before={"away": row.away}, after={"path": row.path}
         )  # fmt: skip
