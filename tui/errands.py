@@ -119,7 +119,7 @@ class Errands:
             return
         known.verified = found
         self._console.told("verify")
-        bad = bool(found.rotten or found.missing)
+        bad = any(not each.healed for each in (*found.rotten, *found.missing))
         seen = before is not None and before.started_at == found.started_at
         was = before.state if before is not None and seen else "hashing"
         had = bool(seen and before is not None and (before.rotten or before.missing))

@@ -9,7 +9,7 @@ from core.errors import ErrorBody
 from core.nouns import BenchJob, ImportJob, MoveJob, Pull, Verified
 from tui.spoken import spoken
 from tui.state import Errand, State
-from tui.words import lasting, plural, size, state
+from tui.words import lasting, plural, size, state, why_unread
 
 OVER = ("done", "failed", "cancelled")
 """States of what has ended."""
@@ -98,7 +98,12 @@ def of_bench(job: BenchJob) -> Job:
 
 def of_verify(found: Verified) -> Job:
     words = f"{found.objects_done} of {found.objects_total} files"
-    bad = [*found.rotten, *found.missing]
+    bad = [each for each in (*found.rotten, *found.missing) if not each.healed]
+    healed = dict.fromkeys(name for each in (*found.rotten, *found.missing) if each.healed for name in each.versions)
+    if healed:
+        words += f"; whole again: {', '.join(healed)}"
+    if found.state == "done":
+        words += "".join(f"; {each.version} not read: {why_unread(each)}" for each in found.unread)
     if bad:
         names = ", ".join(dict.fromkeys(name for each in bad for name in each.versions)) or bad[0].sha256[:16]
         users = ", ".join(dict.fromkeys(name for each in bad for name in each.deployments))

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from core.nouns import DaemonStatus, Deployment, Grant
+from core.nouns import DaemonStatus, Deployment, Grant, Unread
 
 SYMBOLS = {
     "ready": ("●", "+", "green"), "done": ("✓", "+", "green"), "live": ("●", "+", "green"),
@@ -166,3 +166,11 @@ def clock(text: str) -> str:
         return datetime.fromisoformat(text.replace("Z", "+00:00")).astimezone().strftime("%d %b %H:%M:%S %Z")
     except ValueError:
         return text[:24]
+
+
+def why_unread(unread: Unread) -> str:
+    """Why a verification passed a version by, and what to do."""
+    if unread.state == "away":
+        return f"the tier {unread.tier} is not there: mount it"
+    why = {"quarantined": "its bytes were set aside", "missing": "its file is gone"}.get(unread.state, unread.state)
+    return f"{why}: import it again"

@@ -27,7 +27,7 @@ from core.catalog.tiers import Tiers
 from core.catalog.uses import Uses
 from core.errors import Conflict, CorralError, ErrorBody, Failed, NotAllowed, NotFound, StoreError
 from core.events import Bus
-from core.nouns import CORRAL, Actor, Model, Rotten, Verified
+from core.nouns import CORRAL, Actor, Model, Rotten, Unread, Verified
 from core.store import Store
 
 log = logging.getLogger(__name__)
@@ -171,6 +171,9 @@ class Verifying:
         reading, part = self._part
         under_way = part if run == self._run and any(each[0] == reading and each[2] < row[0] for each in todo) else 0
         found = msgspec.json.decode(row[4], type=list[tuple[str, Rotten]])
+        whole = await self._store.read(lambda db: _stored(db, [each.sha256 for _, each in found]))
+        found = [(how, msgspec.structs.replace(each, healed=each.sha256 in whole)) for how, each in found]
+        passed = {each[0] for each in todo if each[2] < row[0]} - {each.sha256 for _, each in found}
 
         def of(what: str) -> tuple[Rotten, ...]:
             told = (self._seen(each, actor) for how, each in found if how == what)
@@ -180,6 +183,7 @@ class Verifying:
             state=row[3], objects_done=len(done), objects_total=len(todo),
             bytes_done=sum(each[1] for each in done) + under_way, bytes_total=sum(each[1] for each in todo),
             started_at=row[0], started_by=row[1], ended_at=row[2], rotten=of("rotten"), missing=of("missing"),
+            unread=await self._store.read(lambda db: _unread(db, names, passed)),
         )  # fmt: skip
         if self._failed is None or self._failed[0] != run:
             return told
@@ -347,6 +351,20 @@ def _objects(db: sqlite3.Connection, names: set[str]) -> list[tuple[str, int, fl
     )
     found = {row[0]: (row[0], row[1], row[2], row[3]) for row in db.execute(sql) if row[4] in names}
     return list(found.values())
+
+
+def _stored(db: sqlite3.Connection, objects: Sequence[str]) -> set[str]:
+    """Those of these objects that have their bytes, also where their tier is away."""
+    return {sha256 for sha256, (state, _) in tables.states(db, objects).items() if state in ("stored", "away")}
+
+
+def _unread(db: sqlite3.Connection, names: set[str], objects: set[str]) -> tuple[Unread, ...]:
+    """The versions of these models that are made of one of these objects and are not there to be read."""
+    return tuple(
+        Unread(version=model.reference, state=model.state, tier=model.tier)
+        for model in (tables.versions(db) if objects else ())
+        if model.name in names and model.state != "stored" and objects & tables.objects_of(model).keys()
+    )
 
 
 def _last_in_line() -> None:

@@ -99,6 +99,7 @@ from core.nouns.models import (
     Rotten,
     SizeCorrection,
     SizeSeen,
+    Unread,
     Verified,
     VersionDifference,
 )
@@ -238,6 +239,7 @@ __all__ = [
     "TierFault",
     "TierModel",
     "Turn",
+    "Unread",
     "UsageReport",
     "UsageRow",
     "UsageSums",

@@ -220,6 +220,19 @@ class Rotten(Noun, frozen=True, kw_only=True):
     bytes: int
     versions: tuple[str, ...]
     deployments: tuple[str, ...]
+    healed: bool = False
+    """It has its bytes again: it was imported anew since."""
+
+
+class Unread(Noun, frozen=True, kw_only=True):
+    """A version that a verification passed by, because its bytes were not there to be read."""
+
+    version: str
+    """`chat@3`."""
+    state: str
+    """quarantined, missing, away."""
+    tier: str
+    """Where it lies."""
 
 
 class Verified(Noun, frozen=True, kw_only=True):
@@ -236,6 +249,7 @@ class Verified(Noun, frozen=True, kw_only=True):
     ended_at: float | None = None
     rotten: tuple[Rotten, ...] = ()
     missing: tuple[Rotten, ...] = ()
+    unread: tuple[Unread, ...] = ()
     error: ErrorBody | None = None
     """Why it failed, for as long as the daemon lives in which it did."""
 

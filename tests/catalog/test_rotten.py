@@ -53,6 +53,8 @@ async def test_rotten_bytes_are_set_aside_and_come_back_with_an_import(catalog: 
         await catalog.serving("m")
     records = await catalog.audit.ls(verb="models.quarantine")  # type: ignore[attr-defined]
     assert sorted(record.object for record in records) == ["model:m", "model:twin"]
+    passed = await verified(catalog)
+    assert [(each.version, each.state) for each in passed.unread] == [("m@1", "quarantined"), ("twin@1", "quarantined")]
     again = await take(catalog, file(tmp_path, 1))
     assert (again.version, again.state) == (1, "stored")
     assert {m.state for m in await catalog.ls()} == {"stored"}
@@ -105,6 +107,9 @@ async def test_a_file_that_is_gone_is_told(catalog: Catalog, tmp_path: Path) -> 
     found = await verified(catalog)
     assert [each.versions for each in found.missing] == [("m@1",)] and found.rotten == ()
     assert (await catalog.get("m")).state == "missing"
+    assert not found.missing[0].healed and found.unread == ()
+    await take(catalog, file(tmp_path, 1))
+    assert (await catalog.verifying.last(ME)).missing[0].healed
 
 
 async def test_one_model_alone_is_verified_and_one_run_at_a_time(

@@ -67,6 +67,8 @@ def test_what_rotted_is_named_and_comes_back(home: Path, tmp_path: Path) -> None
     said = corral("models", "verify", code=1)
     assert "tiny@1 is not what it was and was set aside" in said and "used by one" in said
     assert "! tiny@1 is quarantined" in corral("models", "ls")
+    said = corral("models", "verify", "tiny", code=1)
+    assert "! tiny@1 was not read: its bytes were set aside: import it again" in said and "moved meanwhile" not in said
     before = ask("ps")[0]["pid"]
     rotten = "it serves bytes of tiny@1 that have rotted and were set aside: "
     warned = "a deployment serves bytes that have rotted or are gone"
@@ -97,7 +99,10 @@ def test_gc_asks_and_frees(home: Path, tmp_path: Path) -> None:
     assert "m:live and m:canary mean it" in corral("models", "rm", "m@3", "--yes", code=1)
     corral("models", "alias", "m", "canary", "--rm")
     assert "taken for the number of a version" in corral("models", "alias", "m", "3", "1", code=2)
-    assert "m@2" in corral("models", "gc", "--dry-run") and len(ask("models", "versions", "m")) == 3
+    assert "taken for the number of a version" in corral("models", "note", "m@1", "--label", "2", code=2)
+    assert "no model 'nosuch'" in corral("models", "diff", "m", "nosuch", code=3)
+    would = corral("models", "gc", "--dry-run")
+    assert "m@2" in would and "would free" in would and len(ask("models", "versions", "m")) == 3
     assert "say --yes" in corral("models", "gc", code=2)
     assert ask("models", "gc", "--yes")["gone"][0]["name"] == "m@2"
     assert [m["version"] for m in ask("models", "versions", "m")] == [3, 1]

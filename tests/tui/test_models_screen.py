@@ -5,7 +5,8 @@ import msgspec
 import pytest
 
 from core.access.permissions import BUILTIN
-from core.nouns import Rotten, Verified
+from core.nouns import Rotten, Unread, Verified
+from tui import underway
 from tui.modelplan import bar
 from tui.screens.confirm import Choice, Confirm
 from tui.screens.deploy import DeployForm
@@ -387,6 +388,17 @@ async def test_what_has_rotted_is_said_with_who_uses_it_until_it_is_read(console
         await it.until("NOT WHOLE: gemma@3, used by chat: import it again")
         await it.press("escape")
         await it.until(lambda: "NOT WHOLE" not in it.text)
+
+
+def test_what_was_mended_since_and_what_was_not_read_is_said() -> None:
+    mended = Rotten(sha256="ab" * 32, bytes=1, versions=("gemma@3",), deployments=("chat",), healed=True)
+    job = underway.of_verify(
+        Verified(
+            state="done", objects_done=1, objects_total=3, bytes_done=1, bytes_total=1, started_at=0, started_by="a",
+            missing=(mended,), unread=(Unread(version="phi@1", state="away", tier="nas"),),
+        )
+    )  # fmt: skip
+    assert job.why == "1 of 3 files; whole again: gemma@3; phi@1 not read: the tier nas is not there: mount it"
 
 
 @SIZES

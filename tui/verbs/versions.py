@@ -14,7 +14,7 @@ from tui.amounts import Number
 from tui.command import Told, filled, named, options, run, with_options
 from tui.lines import Progress, as_json, ask, listed, say, table, tell
 from tui.plain import line, visible
-from tui.words import age, moment, size
+from tui.words import age, moment, size, why_unread
 
 
 def _alone(context: click.Context, parameter: click.Parameter, value: str) -> str:
@@ -105,7 +105,8 @@ def diff(old: str, new: str | None) -> None:
         if which:
             raise click.UsageError("name two versions, or a model alone")
         old, new = f"{name}:previous", f"{name}:live"
-    elif parted(new)[0] != name:
+    elif (other := parted(new)[0]) != name:
+        run(lambda client: client.catalog.versions(other))  # one that is not there is said first
         raise Told(Invalid("the two are versions of different models", todo="name two versions of one"))
     found = run(lambda client: _differences(client, old, new, before=not which))
     if options().json:
@@ -200,7 +201,7 @@ def gc(dry_run: bool, older_than: float) -> None:
         _collected(found)
         return
     if not options().json and not options().quiet:
-        _collected(found)
+        _tables(found)
     ask(f"Remove {len(found.gone)}, which frees {size(found.bytes)}?")
     done = run(lambda client: client.catalog.gc(dry_run=False, older_than_days=older_than))
     tell(done, f"removed {len(done.gone)}, freed {size(done.bytes)}")
@@ -214,9 +215,14 @@ def _collected(found: Collected) -> None:
         for each in found.gone:
             say(line(each.name))
         return
+    _tables(found)
+    say(f"{'would free' if found.dry_run else 'freed'} {size(found.bytes)}")
+
+
+def _tables(found: Collected) -> None:
+    """What goes and what stays."""
     table(("GOES", "FREES", "WHY"), [(each.name, size(each.bytes), each.why) for each in found.gone])
     table(("STAYS", "THOUGH NOTHING SERVES IT"), [(each.name, each.why) for each in found.kept])
-    say(f"{'would free' if found.dry_run else 'freed'} {size(found.bytes)}")
 
 
 @click.command()
@@ -229,7 +235,8 @@ def verify(models: tuple[str, ...], status: bool, cancel: bool, no_wait: bool) -
     """Read all stored bytes again and compare their hashes.
 
     A job of the daemon at the lowest priority: it goes on without this terminal and after a restart. Bytes that are not
-    what they were are set aside, and the deployments that use them are named. Exit 1 if there are any.
+    what they were are set aside, and the deployments that use them are named. Exit 1 if there
+    are any that are not whole again, and where something that is named could not be read.
     """
     if status + cancel + bool(models) > 1:
         raise click.UsageError("say models, --status or --cancel")
@@ -255,20 +262,27 @@ def verify(models: tuple[str, ...], status: bool, cancel: bool, no_wait: bool) -
         as_json(found)
     elif not options().quiet:
         say(f"{found.state}: {found.objects_done} of {found.objects_total} files, {size(found.bytes_done)}")
-        if found.state == "done" and (passed := found.objects_total - found.objects_done):
-            say(f"! {passed} passed by: their tier is not there, or they moved meanwhile; see `corral models ls`")
+        if found.state == "done" and (passed := found.objects_total - found.objects_done) and not found.unread:
+            say(f"! {passed} not read: they came or moved meanwhile; see `corral models ls`")
     bad = [*((each, "is not what it was and was set aside") for each in found.rotten)]
     bad += [(each, "is gone") for each in found.missing]
     if not options().json:
         for rotten, how in bad:
             _rotten(rotten, how)
+        for unread in found.unread if found.state == "done" else ():
+            say(f"! {line(unread.version)} was not read: {line(why_unread(unread))}")
     if found.state == "failed":
         raise Told(from_body(found.error) if found.error else Failed("the verification failed", todo="say it again"))
-    if bad:
+    lost = [each for each in found.unread if models or each.state != "away"]
+    if any(not rotten.healed for rotten, _ in bad) or (found.state == "done" and lost):
         raise click.exceptions.Exit(1)
 
 
 def _rotten(found: Rotten, how: str) -> None:
+    if found.healed:
+        names = ", ".join(map(line, found.versions)) or found.sha256[:16]
+        say(f"{names} was found not to be whole and is whole again: it was imported anew")
+        return
     say(f"{', '.join(map(line, found.versions)) or found.sha256[:16]} {how}: {size(found.bytes)}, {found.sha256[:16]}…")
     if found.deployments:
         say(f"  used by {', '.join(map(line, found.deployments))}")
