@@ -196,6 +196,8 @@ def check_words(label: str | None, notes: str | None) -> None:
     for what, text, most in (("label", label, LABEL_CHARACTERS), ("notes", notes, NOTES_CHARACTERS)):
         if text is not None and len(text) > most:
             raise Invalid(f"the {what} is too long", f"it has {len(text)} characters, {most} are taken")
+    if label is not None and label.isdecimal():
+        raise Invalid(f"{label!r} is no label that can be set", "it would be taken for the number of a version")
 
 
 def check_template(text: str) -> None:
