@@ -11,9 +11,12 @@ import traceback
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
+
 from core import program_version
 from core.access import Gate
 from core.audit import Audit
+from core.catalog import tables
 from core.nouns import CORRAL
 from core.paths import Paths
 from core.store import Store
@@ -49,6 +52,8 @@ async def record_start(store: Store, gate: Gate, audit: Audit, paths: Paths) -> 
                 db, actor=CORRAL, verb=verb, object=subject, request=request, effect=effect,
                 outcome="interrupted", reason="the daemon ended before the outcome was known",
             )  # fmt: skip
+            if verb == "models.move":
+                _note_move(db, effect, subject.partition(":")[2])
 
     # Before `daemon.start`: who is killed between the two leaves them to be found by the next one.
     if before.left:
@@ -74,6 +79,17 @@ async def record_start(store: Store, gate: Gate, audit: Audit, paths: Paths) -> 
     )
     log.error(told)
     return told
+
+
+def _note_move(db: sqlite3.Connection, effect: str, name: str) -> None:
+    """Have a model's history tell of a move that broke off; one that had switched over stands there as moved."""
+    sql = "SELECT actor, before, after FROM audit WHERE effect = ? AND outcome = 'intent'"
+    actor, before, after = db.execute(sql, (effect,)).fetchone()
+    old, new = msgspec.json.decode(before), msgspec.json.decode(after)
+    there = [model for model in tables.versions(db, name) if model.version == new["version"]]
+    if there and there[0].tier != new["tier"]:
+        words = f"the move from {old['tier']} to {new['tier']}: the daemon ended; it stays where it was"
+        tables.note(db, name, time.time(), actor, "interrupted", new["version"], words)
 
 
 def leave_crash(paths: Paths, error: BaseException) -> None:

@@ -174,7 +174,8 @@ class AliasMoved(Noun, frozen=True, kw_only=True):
 
 
 class ModelChange(Noun, frozen=True, kw_only=True):
-    """One thing that happened to a name: `added`, `alias`, `alias-removed`, `removed`, `quarantined`, `restored`."""
+    """One thing that happened to a name: `added`, `alias`, `alias-removed`, `removed`, `quarantined`, `restored`,
+    `missing`, `moved`, `interrupted` (a move, by the end of the daemon)."""
 
     at: float
     by: str

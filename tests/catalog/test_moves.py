@@ -7,6 +7,7 @@ import subprocess
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, suppress
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -23,6 +24,7 @@ from core.catalog.tiers import Rules
 from core.catalog.tiers.copying import Copying
 from core.errors import Conflict, CorralError, NoRoom, NotFound
 from core.nouns import HOME, MoveJob
+from core.starts import record_start
 
 MIB = 1 << 20
 
@@ -559,3 +561,21 @@ def test_no_tier_is_overcommitted_and_no_last_copy_lost_in_any_order(tmp_path: P
     run_state_machine_as_test(  # type: ignore[no-untyped-call]
         Here, settings=settings(max_examples=12, stateful_step_count=12, suppress_health_check=list(HealthCheck))
     )
+
+
+async def test_the_history_tells_of_a_move_that_the_end_of_a_daemon_interrupted(tmp_path: Path) -> None:
+    """Once, and not of one that had switched over: that one stands there as moved."""
+    async with opened(tmp_path) as catalog:
+        await take(catalog, file(tmp_path, 1))
+        start = partial(record_start, catalog._store, catalog._gate, catalog.audit, catalog._paths)  # type: ignore[attr-defined]
+        await start()
+        for tier in ("fast", HOME):
+            await catalog._gate.intent(
+                ME, "models.move", "model:m", "r", before={"version": 1, "tier": HOME},
+                after={"version": 1, "tier": tier, "bytes": 1},
+            )  # fmt: skip
+        await start()
+        await start()
+        told = [each for each in await catalog.history("m") if each.what == "interrupted"]
+        assert [(each.by, each.version) for each in told] == [("ada", 1)]
+        assert told[0].detail == "the move from home to fast: the daemon ended; it stays where it was"

@@ -353,7 +353,7 @@ async def _followed(client: Client, job: MoveJob) -> MoveJob:
 def moves(id: str | None) -> None:
     """Moves between tiers, on their way and ended since the daemon began, the oldest first.
 
-    What was moved before, `corral models history MODEL` tells.
+    What was moved before, or interrupted when a daemon ended, `corral models history MODEL` tells.
     """
     if id is not None:
         job = run(lambda client: client.tiers.cancel_move(id))
@@ -366,7 +366,7 @@ def moves(id: str | None) -> None:
             job.id, job.model, job.from_tier, job.to_tier, job.state, _done(job), job.by, age(job.started_at),
             job.error.what if job.error else job.why or "-",
         ),
-        empty="nothing was moved since the daemon began; what was before: corral models history MODEL",
+        empty="nothing was moved since the daemon began; moves before, also interrupted: corral models history MODEL",
     )  # fmt: skip
 
 
