@@ -185,7 +185,7 @@ def add(
 
     made = run(work)
     read = ""
-    if made.memory:
+    if made.memory and made.warm:
         read = f"; it is read at {_speed(made.warm)}, from memory"
     elif made.cold:
         read = f"; it is read at {_speed(made.cold)} cold"
