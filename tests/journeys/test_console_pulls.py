@@ -61,7 +61,7 @@ async def test_a_model_is_pulled_and_moved_and_each_step_is_seen(
         await it.until("iB/s")
         await it.until(lambda: "tiny" in app.state.models)
         await it.until(lambda: all(each.over for each in it.jobs()))
-        assert "100 %" in it.text
+        await it.until("100 %")
         await pilot.press("escape")
         assert app.screen.seek("tiny")  # type: ignore[attr-defined]
         await pilot.press("o")
