@@ -86,8 +86,8 @@ def _note_move(db: sqlite3.Connection, effect: str, name: str) -> None:
     sql = "SELECT actor, before, after FROM audit WHERE effect = ? AND outcome = 'intent'"
     actor, before, after = db.execute(sql, (effect,)).fetchone()
     old, new = msgspec.json.decode(before), msgspec.json.decode(after)
-    there = [model for model in tables.versions(db, name) if model.version == new["version"]]
-    if there and there[0].tier != new["tier"]:
+    there = [each for each in tables.versions(db) if (each.name, each.version) == (name, new["version"])]
+    if there and there[0].tier != new["tier"]:  # it may have been removed since: the outcome alone was not recorded
         words = f"the move from {old['tier']} to {new['tier']}: the daemon ended; it stays where it was"
         tables.note(db, name, time.time(), actor, "interrupted", new["version"], words)
 

@@ -564,14 +564,15 @@ def test_no_tier_is_overcommitted_and_no_last_copy_lost_in_any_order(tmp_path: P
 
 
 async def test_the_history_tells_of_a_move_that_the_end_of_a_daemon_interrupted(tmp_path: Path) -> None:
-    """Once, and not of one that had switched over: that one stands there as moved."""
+    """Once, and not of one that had switched over, which stands there as moved. One of a model that was removed since
+    keeps no daemon from its start."""
     async with opened(tmp_path) as catalog:
         await take(catalog, file(tmp_path, 1))
         start = partial(record_start, catalog._store, catalog._gate, catalog.audit, catalog._paths)  # type: ignore[attr-defined]
         await start()
-        for tier in ("fast", HOME):
+        for name, tier in (("m", "fast"), ("m", HOME), ("gone", "fast")):
             await catalog._gate.intent(
-                ME, "models.move", "model:m", "r", before={"version": 1, "tier": HOME},
+                ME, "models.move", f"model:{name}", "r", before={"version": 1, "tier": HOME},
                 after={"version": 1, "tier": tier, "bytes": 1},
             )  # fmt: skip
         await start()
