@@ -84,8 +84,10 @@ async def record_start(store: Store, gate: Gate, audit: Audit, paths: Paths) -> 
 def _note_move(db: sqlite3.Connection, effect: str, name: str) -> None:
     """Have a model's history tell of a move that broke off; one that had switched over stands there as moved."""
     sql = "SELECT actor, before, after FROM audit WHERE effect = ? AND outcome = 'intent'"
-    actor, before, after = db.execute(sql, (effect,)).fetchone()
-    old, new = msgspec.json.decode(before), msgspec.json.decode(after)
+    intent = db.execute(sql, (effect,)).fetchone()
+    if intent is None:
+        return  # archived since
+    actor, (old, new) = intent[0], (msgspec.json.decode(each) for each in intent[1:])
     there = [each for each in tables.versions(db) if (each.name, each.version) == (name, new["version"])]
     if there and there[0].tier != new["tier"]:  # it may have been removed since: the outcome alone was not recorded
         words = f"the move from {old['tier']} to {new['tier']}: the daemon ended; it stays where it was"
