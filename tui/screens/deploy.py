@@ -104,7 +104,7 @@ class DeployForm(Asking):
             Field("engine", "engine", wanted.engine, "xllamacpp, llama-server, llama-cpp-python, attach"),
             Field("cache_type", "cache type", wanted.cache_type, "f16, q8_0, q4_0"),
             Field("threads", "threads", str(wanted.threads or ""), "default: planned"),
-            Field("tier", "tier", wanted.tier, "where it must lie: it is moved there first; empty: where it lies"),
+            Field("tier", "tier", wanted.tier, "where it must lie: it is moved there first"),
             Field("url", "url", "", "engine attach only"),
             Field("serves", "serves", serves, f"{', '.join(SERVES)}: one of them"),
             Field("sensitive", "sensitive", "", "zone=secure: only on nodes with this label, no chats kept"),
