@@ -137,7 +137,8 @@ def make_venv():
 
 def pip(*args):
     command = [PYTHON, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *args]
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, universal_newlines=True)
+    env = dict(os.environ, CORRAL_COMPILED="0")  # an editable install never is, and would fetch mypy
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, universal_newlines=True, env=env)
     if done.returncode == 0:
         return
     text = done.stdout

@@ -11,8 +11,9 @@ what it can of the gateway's work (`DOES`). `ratio` compares what came through; 
 the server's, that flatters the slower one, so `ratio_per_core` beside it compares the rates per CPU second that the
 server itself used (`user_us` and `kernel_us` a request, or an event of a stream). Prints one JSON object a
 measurement. Without haproxy it says so and measures the gateway alone; wrk is not used, for it speaks no Unix sockets.
-`--quick` takes short looks. `--litellm` installs LiteLLM's proxy from PyPI into a temporary folder (some 300 MB) and
-measures it too.
+`--quick` takes short looks. `--realtime` (as root) puts servers, stubs and load above all other work, of which the
+figures then say little; Linux stops each of them for 50 ms a second where they take all of a core. `--litellm` installs
+LiteLLM's proxy from PyPI into a temporary folder (some 300 MB) and measures it too.
 """
 
 from __future__ import annotations
@@ -408,6 +409,7 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="short looks, for a first impression")
     parser.add_argument("--only", choices=("small", "burst", "paced", "memory"), help="one kind of load")
     parser.add_argument("--litellm", action="store_true", help="install LiteLLM's proxy and measure it too")
+    parser.add_argument("--realtime", action="store_true", help="with real-time priority (root): on a busy machine")
     given = parser.parse_args()
     rounds, seconds = (1, 2.0) if given.quick else (3, 4.0)
     usable = sorted(os.sched_getaffinity(0))
@@ -419,6 +421,13 @@ def main() -> int:
     load_cores = [{others[n % len(others)]} for n in range(lanes)]
     stub_cores = [{others[(lanes + n) % len(others)]} for n in range(lanes)]
     folder = Path(tempfile.mkdtemp(prefix="c-"))
+    try:
+        python = str(compiled.python())
+    except (compiled.Without, subprocess.SubprocessError) as error:
+        python = ""
+        report("corral compiled", {"reason": f"it is not measured: {error}"})
+    if given.realtime:
+        os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))  # and all that it starts
     with ExitStack() as stack:
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
         stubs = [folder / f"e{n}.sock" for n in range(lanes)]
@@ -426,11 +435,8 @@ def main() -> int:
             stack.enter_context(process([sys.executable, str(HERE / "relayload.py"), "stub", str(path)], each))
             until_listening(path)
         servers: dict[str, Server] = {"corral": stack.enter_context(gateway(folder, stubs, mine))}
-        try:
-            python = str(compiled.python())
+        if python:
             servers["corral compiled"] = stack.enter_context(gateway(folder, stubs, mine, python))
-        except (compiled.Without, subprocess.SubprocessError) as error:
-            report("corral compiled", {"reason": f"it is not measured: {error}"})
         if shutil.which("haproxy"):
             servers["haproxy"] = stack.enter_context(haproxy(folder, stubs, mine))
             servers["haproxy that does what it can"] = stack.enter_context(haproxy(folder, stubs, mine, does=True))
@@ -447,7 +453,8 @@ def main() -> int:
         report("machine", {
             "machine": machine(), "aims": AIMS, "server_core": usable[0], "load_cores": others,
             "pinned": "each server alone on server_core in its turn; stubs and load on load_cores",
-            "nice": os.getpriority(os.PRIO_PROCESS, 0), "load_before": round(os.getloadavg()[0], 1),
+            "nice": os.getpriority(os.PRIO_PROCESS, 0), "realtime": given.realtime,
+            "load_before": round(os.getloadavg()[0], 1),
         })  # fmt: skip
         bench = Bench(servers, load_cores, rounds, seconds)
         if given.only in (None, "small"):

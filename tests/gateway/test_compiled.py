@@ -3,8 +3,11 @@
 import ast
 import importlib
 import os
+import runpy
+import sys
+import sysconfig
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 from click.testing import CliRunner
@@ -13,6 +16,8 @@ from core.nouns.daemon import GatewayStatus
 from tui.cli import cli
 from tui.verbs import gateway as verb
 
+setuptools = pytest.importorskip("setuptools")  # a virtual environment of Python 3.12 has none
+HEADERS = Path(sysconfig.get_path("include"), "Python.h").exists()
 ROOT = Path(__file__).parents[2]
 SETUP = ast.parse((ROOT / "setup.py").read_text())
 
@@ -28,6 +33,45 @@ def compiled() -> list[str]:
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "COMPILED":
             return list(ast.literal_eval(node.value))
     raise AssertionError("setup.py names no modules")
+
+
+def packaged(monkeypatch, asked: str, cc: str) -> dict[str, Any]:
+    """What setup.py tells setuptools before it builds."""
+    told: dict[str, Any] = {}
+    monkeypatch.setenv("CORRAL_COMPILED", asked)
+    monkeypatch.setenv("CC", cc)
+    monkeypatch.setattr(setuptools, "setup", told.update)
+    monkeypatch.setattr(sys, "argv", ["setup.py", "egg_info"])
+    runpy.run_path(str(ROOT / "setup.py"))
+    return told
+
+
+@pytest.mark.parametrize(("asked", "cc", "wanted"), [
+    ("", sys.executable, HEADERS), ("", f"{sys.executable} -O1", HEADERS), ("", "/nowhere/cc", False),
+    ("0", sys.executable, False), ("1", "/nowhere/cc", True),
+])  # fmt: skip
+def test_a_wheel_is_compiled_where_that_can_be_done(monkeypatch, asked, cc, wanted):
+    told = packaged(monkeypatch, asked, cc)
+    assert any(each.startswith("mypy==") for each in told["setup_requires"]) is wanted
+
+
+@pytest.mark.parametrize("asked", ["", "1"])
+def test_a_wheel_whose_compiler_fails_has_all_of_it_as_python(monkeypatch, tmp_path, capfd, asked):
+    """A part that was compiled already would be a door to a library that is not there."""
+    kind = packaged(monkeypatch, asked, sys.executable)["cmdclass"]["build_ext"]
+    there = tmp_path / "core" / "gateway" / "keys.so"
+    there.parent.mkdir(parents=True)
+    there.touch()
+    broken = setuptools.Extension("core.gateway.heads", [str(tmp_path / "no.c")])
+    build = kind(setuptools.Distribution({"name": "corral", "ext_modules": [broken]}))
+    build.ensure_finalized()
+    build.build_lib = build.build_temp = str(tmp_path)
+    if asked:
+        with pytest.raises(Exception, match="failed"):
+            build.run()
+    else:
+        build.run()
+        assert not there.exists() and "runs as Python" in capfd.readouterr().err
 
 
 async def test_it_says_whether_it_is_compiled(gateway):

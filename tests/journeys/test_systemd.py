@@ -36,7 +36,7 @@ mount --make-rprivate /
 mount -t tmpfs -o size=3G tmpfs {there}
 mkdir {there}/up {there}/work {there}/root {there}/src
 mount -t overlay overlay -o lowerdir=/,upperdir={there}/up,workdir={there}/work {there}/root
-cp -r {tree}/core {tree}/tui {tree}/pyproject.toml {tree}/README.md {tree}/LICENSE {there}/src
+cp -r {tree}/core {tree}/tui {tree}/setup.py {tree}/pyproject.toml {tree}/README.md {tree}/LICENSE {there}/src
 cp -r {there}/src {there}/root/opt/src
 cp {sample} {there}/root/opt/sample.gguf
 rm -rf {there}/root/etc/systemd/system/*.wants {there}/root/etc/corral {there}/root/var/lib/corral
