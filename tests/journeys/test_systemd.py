@@ -7,6 +7,7 @@ The host is a copy of this one (an overlay in memory) in namespaces of its own; 
 import contextlib
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -22,6 +23,7 @@ from core.catalog import sample_path
 
 pytestmark = [
     pytest.mark.soak,
+    pytest.mark.timeout(600),  # an installation compiles the gateway
     pytest.mark.skipif(
         os.getuid() != 0 or not Path("/lib/systemd/systemd").exists() or not shutil.which("unshare"),
         reason="needs root, unshare and systemd",
@@ -98,7 +100,7 @@ class Host:
     def _at(self, *args: str, path: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             ["nsenter", "-t", str(self.disk.pid), *args],
-            env={"PATH": path}, cwd="/", capture_output=True, text=True, timeout=240,
+            env={"PATH": path}, cwd="/", capture_output=True, text=True, timeout=400,
         )  # fmt: skip
 
     def on(self) -> None:
@@ -136,6 +138,13 @@ class Host:
         done = self.run("sh", "-ec", script)
         assert done.returncode == 0, done.stdout + done.stderr
 
+    def anew(self, settings: str = "") -> None:
+        """A daemon that knows nothing, with these settings."""
+        self.sh("corral shutdown --all --yes || true; systemctl stop corral; rm -rf /var/lib/corral/*")
+        self.sh(f"mkdir -p /etc/corral && printf %s {shlex.quote(settings)} > /etc/corral/corral.toml")
+        self.sh("systemctl daemon-reload")
+        self.sh("systemctl start corral || { journalctl -u corral; exit 1; }")
+
     def corral(self, *args: str, user: str = "root", code: int = 0) -> Any:
         done = self.run("corral", *args, "--json", user=user)
         assert done.returncode == code, f"{args}: {done.returncode}\n{done.stdout}{done.stderr}"
@@ -149,8 +158,9 @@ class Host:
         return self.run("systemctl", "show", "-p", name, "--value", "corral").stdout.strip()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def host() -> Iterator[Host]:
+    """One for all tests of a run: an installation takes a minute."""
     folder = Path(tempfile.mkdtemp(prefix="c-", dir="/tmp"))
     host = Host(folder)
     try:
@@ -207,12 +217,7 @@ def test_the_signing_key_may_be_an_encrypted_credential_and_the_journal_gets_eve
         " && rm /run/audit.pem && mkdir -p /etc/systemd/system/corral.service.d"
         " && printf '[Service]\nLoadCredentialEncrypted=audit.key\n' > /etc/systemd/system/corral.service.d/key.conf"
     )
-    host.sh(
-        "printf '[audit]\nsigning_key = \"$CREDENTIALS_DIRECTORY/audit.key\"\n[audit.sinks]\njournald = true\n'"
-        " > /etc/corral/corral.toml"
-    )
-    host.sh("corral shutdown --all --yes && rm -rf /var/lib/corral/*")
-    host.sh("systemctl daemon-reload && systemctl start corral || { journalctl -u corral; exit 1; }")
+    host.anew('[audit]\nsigning_key = "$CREDENTIALS_DIRECTORY/audit.key"\n[audit.sinks]\njournald = true\n')
     assert host.run("sh", "-c", "find /var/lib/corral -name 'audit.key*'").stdout == "", "no copy of it on the disk"
     shown = host.run("corral", "audit", "key", "show", "-q")
     key = shown.stdout.strip()
@@ -232,3 +237,47 @@ def test_the_signing_key_may_be_an_encrypted_credential_and_the_journal_gets_eve
     assert until(lambda: journal("get.refused"))[-1]["PRIORITY"] == "4"
     host.corral("access", "break-glass", "--reason", "a drill", "--yes")
     assert until(lambda: journal("access.break-glass"))[-1]["PRIORITY"] == "1", "it rings"
+
+
+def units_of(page: str) -> Iterator[tuple[str, str]]:
+    """The units that a page of the docs shows: path and text."""
+    text = (TREE / "docs" / page).read_text()
+    for path, unit in re.findall(r"(?m)^    # (/etc/systemd/system/.+)\n((?:    .*\n)+)", text):
+        yield path, re.sub(r"(?m)^    ", "", unit)
+
+
+def test_an_agent_of_another_user_signs_with_the_units_that_the_docs_show(host: Host) -> None:
+    host.sh(
+        "useradd --system --no-create-home corral-sign && mkdir -p /etc/corral-sign /etc/corral"
+        " && ssh-keygen -q -t ed25519 -N '' -C corral -f /etc/corral-sign/key && chown -R corral-sign /etc/corral-sign"
+    )
+    units = dict(units_of("audit.md"))
+    assert len(units) == 3
+    for path, text in units.items():
+        host.sh(f"printf %s {shlex.quote(text)} > {path}")
+    assert host.run("systemd-analyze", "verify", *units).stderr == ""
+    host.sh("systemctl daemon-reload && systemctl start corral-sign.service corral-sign-proxy.socket")
+
+    signed_by = '[audit]\nsigning_key = "agent:%s"\n'
+    host.anew(signed_by % "/run/corral-sign/own.sock")
+    assert host.run("sh", "-c", "find /var/lib/corral -name 'audit.key*'").stdout == "", "it makes no key of its own"
+    key = host.run("corral", "audit", "key", "show", "-q").stdout.strip()
+    assert host.run("corral", "audit", "export", "--out", "/tmp/signed.corral").returncode == 0
+    assert host.run("corral", "audit", "verify", "/tmp/signed.corral", "--key", key).returncode == 0
+
+    settings = shlex.quote(signed_by % "/run/corral-sign-alice.sock")
+    host.sh(f"mkdir -m 700 /tmp/own && printf %s {settings} > /tmp/own/corral.toml && chown -R alice /tmp/own")
+    own = ("env", "CORRAL_HOME=/tmp/own", "corral")
+    shown = host.run(*own, "audit", "key", "show", "-q", user="alice")
+    assert shown.stdout.strip() == key, f"a daemon of her own is signed for through the proxy: {shown.stderr}"
+    assert host.run(*own, "audit", "export", "--out", "/tmp/own/trail.corral", user="alice").returncode == 0
+    proved = host.run(*own, "audit", "verify", "/tmp/own/trail.corral", "--key", key, user="alice")
+    assert proved.returncode == 0, proved.stdout + proved.stderr
+    assert "Permission denied" in host.run("cat", "/etc/corral-sign/key", user="alice").stderr
+
+    host.sh("systemctl stop corral-sign.service corral-sign-proxy.socket corral-sign-proxy.service")
+    late = host.run("corral", "audit", "export", "--out", "/tmp/late.corral")
+    assert "NOT SIGNED" in late.stdout, "an agent that is gone is said"
+    assert until(lambda: "sign" in host.run("corral", "status").stdout.lower())
+    host.sh("systemctl start corral-sign.service")
+    assert host.run(*own, "shutdown", "--all", "--yes", user="alice").returncode == 0
