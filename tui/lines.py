@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import sys
+import time
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any, TypeVar
@@ -100,17 +101,21 @@ def ask_typed(question: str, word: str) -> None:
 
 
 class Progress:
-    """A bar on a terminal, nothing elsewhere."""
+    """A bar on a terminal; elsewhere a line from time to time (`Seldom`)."""
 
     def __init__(self, what: str) -> None:
         self._what = what
         self._shown = sys.stderr.isatty() and not options().quiet
         self._last = -1
+        self._seldom = Seldom()
 
     def show(self, done: int, total: int) -> None:
-        if not self._shown or not total or done * 100 // total == self._last:
+        if not total or done * 100 // total == self._last:
             return
         self._last = done * 100 // total
+        if not self._shown:
+            self._seldom.say(f"{self._what}: {self._last} %")
+            return
         filled = _BAR * done // total
         bar = "#" * filled + "." * (_BAR - filled)
         click.echo(f"\r{self._what} [{bar}] {self._last:3d} %", err=True, nl=False)
@@ -121,13 +126,15 @@ class Progress:
 
 
 class Passing:
-    """Words on a terminal that say what takes a while, and are gone afterwards; nothing elsewhere."""
+    """Words on a terminal that say what takes a while, and are gone afterwards; elsewhere a line from time to time
+    (`Seldom`)."""
 
     WIDTH = 70
 
     def __init__(self) -> None:
         self._shown = sys.stderr.isatty() and not options().quiet
         self._said = False
+        self._seldom = Seldom()
 
     def __enter__(self) -> Passing:
         return self
@@ -136,13 +143,35 @@ class Passing:
         self.end()
 
     def show(self, words: str) -> None:
-        if self._shown and (words or self._said):
+        if not self._shown:
+            self._seldom.say(words)
+        elif words or self._said:
             self._said = True
             click.echo(f"\r{line(words):{self.WIDTH}.{self.WIDTH}}", err=True, nl=False)
 
     def end(self) -> None:
         if self._said:
             click.echo("\r" + " " * self.WIDTH + "\r", err=True, nl=False)
+
+
+class Seldom:
+    """Lines on a standard error that is no terminal (a log, a pipe): the first when something has taken `FIRST_S`,
+    then after `EVERY_S` or a tenth of what it has taken, whichever is longer. None with --json or -q."""
+
+    FIRST_S, EVERY_S = 5.0, 10.0
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock, self._began = clock, clock()
+        self._next = self._began + self.FIRST_S
+        self._silent = sys.stderr.isatty() or options().quiet or options().json
+        self._last = ""
+
+    def say(self, words: str) -> None:
+        now = self._clock()
+        if self._silent or now < self._next or words in ("", self._last):
+            return
+        self._next, self._last = now + max(self.EVERY_S, (now - self._began) / 10), words
+        note(words)
 
 
 def local(text: str) -> str:

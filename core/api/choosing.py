@@ -87,7 +87,10 @@ def add_choosing(
     async def cancel(call: Call) -> BenchJob:
         found = await job(call)
         gate.require(call.actor, f"{found.kind}s.bench", found.object)
-        return await benches.cancel(found.id)
+        return await benches.cancel(call.actor, found.id)
+
+    async def jobs(call: Call) -> Any:
+        return sight(call).benches(benches.ls())
 
     server.add("POST", "/speed", "models.read", speed)
     server.add("POST", "/recommend", "models.read", recommend)
@@ -95,5 +98,6 @@ def add_choosing(
     server.add("GET", "/models/{name}/bench", "models.read", curves, on="model:{name}")
     server.add("POST", "/nodes/{name}/bench", "nodes.bench", measure_node, on="node:{name}", status=202)
     server.add("GET", "/nodes/{name}/bench", "nodes.read", node, on="node:{name}")
+    server.add("GET", "/measurements", "models.read", jobs, or_else="nodes.read")
     server.add("GET", "/measurements/{id}", "models.read", job, or_else="nodes.read")
     server.add("DELETE", "/measurements/{id}", "models.bench", cancel, or_else="nodes.bench")

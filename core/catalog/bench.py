@@ -73,6 +73,8 @@ class Benches:
         self._clock = clock
         self._jobs: dict[str, BenchJob] = {}
         self._task: asyncio.Task[None] | None = None
+        self._why = ""
+        """It is being ended."""
 
     async def start(self) -> None:
         """End what an earlier daemon left."""
@@ -83,6 +85,7 @@ class Benches:
     async def close(self) -> None:
         """End the one that runs."""
         if self._task is not None:
+            self._why = self._why or "the daemon ends"
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
@@ -98,9 +101,10 @@ class Benches:
             raise NotFound(f"no measurement {id!r}")
         return self._jobs[id]
 
-    async def cancel(self, id: str) -> BenchJob:
+    async def cancel(self, actor: Actor, id: str) -> BenchJob:
         """End a measurement; nothing of it is kept. An ended one stays as it is."""
         if self.job(id).state not in ENDED and self._task is not None:
+            self._why = self._why or f"{actor.name} cancelled it"
             self._task.cancel()
             await asyncio.wait({self._task}, timeout=30)
         return self.job(id)
@@ -159,18 +163,26 @@ class Benches:
     ) -> BenchJob:
         running = next((each for each in self._jobs.values() if each.state not in ENDED), None)
         if running is not None:
-            raise Conflict(
-                "something is measured already", f"{running.object}, by {running.by}: two would measure each other",
-                "wait until it ends, or cancel it",
-            )  # fmt: skip
+            raise self._busy(actor, running)
         while len(self._jobs) >= JOBS_KEPT:
             del self._jobs[next(iter(self._jobs))]
         job = BenchJob(
             id=secrets.token_hex(6), kind=kind, object=object, state="measuring", by=actor.name, total=total
         )  # fmt: skip
         self._put(job)
+        self._why = ""
         self._task = asyncio.create_task(self._run(job, work))
         return job
+
+    def _busy(self, actor: Actor, running: BenchJob) -> Conflict:
+        """Named to whom may see it."""
+        if not self._gate.may(actor, f"{running.kind}s.read", running.object):
+            return Conflict("something is measured already", "two would measure each other", "wait until it ends")
+        name = running.object.partition(":")[2]
+        return Conflict(
+            "something is measured already", f"{running.object}, by {running.by}: two would measure each other",
+            f"wait until it ends, or cancel it: corral {running.kind}s bench {name} --cancel",
+        )  # fmt: skip
 
     async def _run(self, job: BenchJob, work: Callable[[BenchJob], Awaitable[None]]) -> None:
         """Any error is the job's: it must end."""
@@ -192,7 +204,7 @@ class Benches:
         try:
             after, shown = await work
         except asyncio.CancelledError:
-            await asyncio.shield(self._gate.outcome(effect, "interrupted", reason="cancelled"))
+            await asyncio.shield(self._gate.outcome(effect, "interrupted", reason=self._why or "cancelled"))
             raise
         except BaseException as error:
             await self._gate.outcome(effect, "failed", reason=str(error))

@@ -30,7 +30,7 @@ from core.client.privacy import PrivacyCalls
 from core.client.pull import PullCalls
 from core.client.sizes import SizeCalls
 from core.client.tiers import TierCalls
-from core.client.transport import PREFIX, error_of, lives, query, went_away
+from core.client.transport import PREFIX, begun, error_of, lives, query, went_away
 from core.client.usage import UsageCalls
 from core.errors import CorralError, Failed, TimedOut
 from core.nouns import (
@@ -185,13 +185,7 @@ class Client(ChatCalls):
 
     async def _begin(self, path: str, body: Any) -> ImportJob:
         """Begin an import. Cancelled before the daemon has named it, it is cancelled there too."""
-        begun = asyncio.create_task(self.call("POST", path, ImportJob, body))
-        try:
-            return await asyncio.shield(begun)
-        except asyncio.CancelledError:
-            with contextlib.suppress(CorralError):
-                await self.cancel_import((await begun).id)
-            raise
+        return await begun(self.call("POST", path, ImportJob, body), lambda job: self.cancel_import(job.id))
 
     async def _upload(
         self, path: Path, name: str | None, sent: Callable[[int, int], None] | None, options: ImportOptions,

@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 from core.client.access import Caller
 from core.client.catalog import model_path
+from core.client.transport import begun
 from core.nouns import Bench, BenchJob, DeploymentSpec, HostBench, Noun, Recommendation, Seen, Speed, Wishes
 
 
@@ -33,8 +34,8 @@ class ChoosingCalls:
         return await self._client.call("POST", "/recommend", Recommendation, wishes)
 
     async def measure_node(self, node: str) -> BenchJob:
-        """Begin to measure a host; `job` tells how far it is."""
-        return await self._client.call("POST", f"/nodes/{quote(node, safe='')}/bench", BenchJob)
+        """Begin to measure a host; `job` tells how far it is. Cancelled meanwhile, so is the measurement."""
+        return await self._begun(f"/nodes/{quote(node, safe='')}/bench", None)
 
     async def node(self, node: str) -> HostSpeed:
         return await self._client.call("GET", f"/nodes/{quote(node, safe='')}/bench", HostSpeed)
@@ -43,14 +44,21 @@ class ChoosingCalls:
         self, model: str, *, threads: Sequence[int] = (), parallel: Sequence[int] = (1, 2, 4),
         ctx: Sequence[int] = (512,), engine: str = "xllamacpp", cache_type: str = "f16",
     ) -> BenchJob:  # fmt: skip
-        """Begin to measure a model at each of these points."""
+        """Begin to measure a model at each of these points. Cancelled meanwhile, so is the measurement."""
         body: dict[str, Any] = {"threads": threads, "parallel": parallel, "ctx": ctx, "engine": engine,
                                 "cache_type": cache_type}  # fmt: skip
-        return await self._client.call("POST", model_path(model, "/bench"), BenchJob, body)
+        return await self._begun(model_path(model, "/bench"), body)
+
+    async def _begun(self, path: str, body: Any) -> BenchJob:
+        return await begun(self._client.call("POST", path, BenchJob, body), lambda job: self.cancel(job.id))
 
     async def benches(self, model: str) -> list[Bench]:
         """Measured curves of a model, newest first."""
         return await self._client.call("GET", model_path(model, "/bench"), list[Bench])
+
+    async def jobs(self) -> list[BenchJob]:
+        """Measurements that this daemon knows of, the oldest first."""
+        return await self._client.call("GET", "/measurements", list[BenchJob])
 
     async def job(self, id: str) -> BenchJob:
         return await self._client.call("GET", f"/measurements/{quote(id, safe='')}", BenchJob)

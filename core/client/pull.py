@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +9,8 @@ from typing import Any
 from urllib.parse import quote
 
 from core.client.access import Caller
-from core.errors import CorralError, Invalid
+from core.client.transport import begun
+from core.errors import Invalid
 from core.nouns import Pull, PullPlan
 
 FIND_S = 180.0
@@ -68,13 +67,8 @@ class PullCalls:
         """Begin to pull; of `name`, `ctx`, `limit`, `sha256`, `options`, `projector` what is meant. Cancelled before
         the daemon has named it, it is cancelled there too."""
         body = {"source": source, **self._hub(source), **fields}
-        begun = asyncio.create_task(self._client.call("POST", "/pulls", Pull, body, timeout=FIND_S))
-        try:
-            return await asyncio.shield(begun)
-        except asyncio.CancelledError:
-            with contextlib.suppress(CorralError):
-                await self.cancel((await begun).id)
-            raise
+        asked = self._client.call("POST", "/pulls", Pull, body, timeout=FIND_S)
+        return await begun(asked, lambda pull: self.cancel(pull.id))
 
     async def pause(self, id: str) -> Pull:
         return await self._client.call("POST", f"{_path(id)}/pause", Pull, timeout=60)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlencode
@@ -99,6 +100,17 @@ class Transport:
         response = await self._open("GET", path)
         async with response:
             return (await response.read()).decode()
+
+
+async def begun(call: Coroutine[Any, Any, T], cancel: Callable[[T], Awaitable[object]]) -> T:
+    """The job that `call` begins. Cancelled before the daemon has named it, it is cancelled there too."""
+    asked = asyncio.create_task(call)
+    try:
+        return await asyncio.shield(asked)
+    except asyncio.CancelledError:
+        with contextlib.suppress(CorralError):
+            await cancel(await asked)
+        raise
 
 
 def went_away(method: str = "GET") -> NoDaemon:

@@ -25,6 +25,7 @@ from core.paths import Paths
 from core.settings import EnginesTable
 from core.store import Store
 
+EVE = Actor(uid=99, name="eve")
 ME = Actor(uid=1234, name="ada", groups=(0,))
 MODEL = Model(
     name="m", version=1, sha256="abc", files=(), bytes=1, shape=SHAPE, licence="", origin="", imported_at=0.0,
@@ -174,17 +175,21 @@ async def test_one_at_a_time_and_a_cancelled_one_leaves_nothing(house: House) ->
     job = await house.benches.measure_model(ME, "r", "m", Grid(threads=(1,), ctx=(256,)))
     with pytest.raises(Conflict, match="measured already"):
         await house.benches.measure_model(ME, "r", "m", Grid(threads=(1,), ctx=(256,)))
-    with pytest.raises(Conflict, match="measured already"):
+    with pytest.raises(Conflict, match="corral models bench m --cancel"):
         await house.benches.measure_host(ME, "r")
+    with pytest.raises(Conflict) as told:
+        await house.benches.measure_host(EVE, "r")
+    assert "model:m" not in str(told.value), "whoever may not see it hears no name"
     async with asyncio.timeout(30):
         while not await house.node.launches():
             await asyncio.sleep(0.01)
-    assert (await house.benches.cancel(job.id)).state == "cancelled"
+    assert (await house.benches.cancel(ME, job.id)).state == "cancelled"
     async with asyncio.timeout(30):
         while await house.node.launches():
             await asyncio.sleep(0.01)
     assert await house.speeds.benches("abc") == [] and "interrupted" in await house.outcomes("models.bench")
-    assert (await house.benches.cancel(job.id)).state == "cancelled"  # an ended one stays as it is
+    assert "ada cancelled it" in [each.reason for each in await house.audit.ls(limit=100)]
+    assert (await house.benches.cancel(ME, job.id)).state == "cancelled"  # an ended one stays as it is
 
 
 async def test_an_engine_that_does_not_start_says_why(house: House) -> None:

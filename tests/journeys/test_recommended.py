@@ -50,6 +50,10 @@ def test_ctrl_c_ends_a_measurement_and_leaves_nothing(home: Path, sample: Path) 
         return [each for each in home.glob("*/r/*/launch.json") if b'"kind": "bench"' in each.read_bytes()]
 
     until(engines)
+    assert "model:smollm2-135m: measuring, 0 of 4" in corral("models", "bench", "smollm2-135m@1", "--status")
+    job = ask("models", "bench", "smollm2-135m", "--status")
+    assert job["state"] == "measuring"
+    assert "being measured" in corral("nodes", "bench", "--cancel", code=3)
     told = json.loads(corral("models", "bench", "smollm2-135m", "--json", code=1))
     assert told["code"] == "conflict" and "model:smollm2-135m" in told["reason"]
     os.kill(process.pid, signal.SIGINT)
@@ -59,6 +63,12 @@ def test_ctrl_c_ends_a_measurement_and_leaves_nothing(home: Path, sample: Path) 
     assert "interrupted" in {each["outcome"] for each in ask("audit", "ls", "--verb", "models.bench")}
     until(lambda: not engines())
     assert ask("models", "bench", "smollm2-135m", "--last") == []
+    assert "cancelled" in corral("models", "bench", "smollm2-135m", "--status")
+    assert "not being measured now" in corral("models", "bench", "smollm2-135m", "--cancel", code=3)
+    assert "--cancel ends it" in corral(*argv[4:], "--no-wait")
+    until(engines)
+    assert ask("models", "bench", "smollm2-135m", "--cancel")["state"] == "cancelled"
+    until(lambda: not engines())
 
 
 def test_what_to_take_and_what_the_nearest_would_need(home: Path, sample: Path) -> None:

@@ -7,12 +7,12 @@ import sys
 
 import click
 
-from core.client import Client
-from core.nouns import Bench, BenchJob
+from core.client.catalog import parted
+from core.nouns import Bench
 from tui.amounts import Counts
 from tui.command import named, note, options, run, with_options
 from tui.lines import as_json, say, table
-from tui.measured import follow
+from tui.measured import begun, turn
 from tui.plain import draws_ascii, line
 from tui.words import age, plural
 
@@ -29,16 +29,23 @@ BAR = 24
 @click.option("--engine", default="xllamacpp", shell_complete=named("engines"), show_default=True)
 @click.option("--cache-type", type=click.Choice(["f16", "q8_0", "q4_0"]), default="f16", show_default=True)
 @click.option("--last", is_flag=True, help="show what was measured last, and measure nothing")
+@click.option("--status", is_flag=True, help="how far the one under way is")
+@click.option("--cancel", is_flag=True, help="end the one under way, whoever began it; nothing of it is kept")
+@click.option("--no-wait", is_flag=True, help="begin it and come back at once")
 @with_options
 def bench(
     model: str, threads: tuple[int, ...], parallel: tuple[int, ...], ctx: tuple[int, ...], engine: str,
-    cache_type: str, last: bool,
+    cache_type: str, last: bool, status: bool, cancel: bool, no_wait: bool,
 ) -> None:  # fmt: skip
     """Measure a model over threads, slots and context.
 
     The curve is kept, drawn, and corrects what `corral fit` and `corral models recommend` say. Each point is admitted
-    as a deployment would be; what does not fit is left out. ctrl+c ends it, and nothing is kept.
+    as a deployment would be; what does not fit is left out. Ctrl+c ends it, and nothing is kept; where this is ended
+    otherwise (SIGTERM, a closed terminal) it goes on: --status, --cancel.
     """
+    object = f"model:{parted(model)[0]}"
+    if turn(object, status=status, cancel=cancel, last=last, no_wait=no_wait):
+        return
     if last:
         kept = run(lambda client: client.choosing.benches(model))
         if options().json:
@@ -49,13 +56,14 @@ def bench(
             say(f"{line(model)} was not measured yet: corral models bench {line(model)}")
         return
 
-    async def work(client: Client) -> BenchJob:
-        return await client.choosing.measure_model(
+    job = begun(
+        lambda client: client.choosing.measure_model(
             model, threads=threads, parallel=parallel, ctx=ctx, engine=engine, cache_type=cache_type
-        )  # fmt: skip
-
-    job = run(lambda client: follow(client, work(client)))
-    assert job.bench is not None
+        ),
+        no_wait=no_wait,
+    )  # fmt: skip
+    if job is None or job.bench is None:
+        return
     if options().json:
         as_json(job.bench)
     elif not options().quiet:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import click
 
-from core.client import Client
-from core.nouns import BenchJob, HostBench
+from core.nouns import HostBench
 from tui.command import filled, note, options, run, with_options
 from tui.lines import as_json, ask, say, table
-from tui.measured import follow
+from tui.measured import begun, turn
 from tui.plain import line
 from tui.words import age, plural
 
@@ -16,13 +15,19 @@ from tui.words import age, plural
 @click.command("bench")
 @click.argument("node", default="local", callback=filled)
 @click.option("--last", is_flag=True, help="show what was measured last, and measure nothing")
+@click.option("--status", is_flag=True, help="how far the one under way is")
+@click.option("--cancel", is_flag=True, help="end the one under way, whoever began it; nothing of it is kept")
+@click.option("--no-wait", is_flag=True, help="begin it and come back at once")
 @with_options
-def bench(node: str, last: bool) -> None:
+def bench(node: str, last: bool, status: bool, cancel: bool, no_wait: bool) -> None:
     """Measure how fast a host is: about a minute.
 
     Its memory by threads, and what the default engine passes of each type of weights in a second. `corral fit` and
-    `corral models recommend` reckon with it. What was seen of models so far is compared anew afterwards.
+    `corral models recommend` reckon with it. What was seen of models so far is compared anew afterwards. Ctrl+c ends
+    it, and nothing is kept; where this is ended otherwise (SIGTERM, a closed terminal) it goes on: --status, --cancel.
     """
+    if turn(f"node:{node}", status=status, cancel=cancel, last=last, no_wait=no_wait):
+        return
     if last:
         found = run(lambda client: client.choosing.node(node))
         if options().json:
@@ -38,11 +43,9 @@ def bench(node: str, last: bool) -> None:
         said = f"{len(kept.seen)} {plural(len(kept.seen), 'correction')} by what was seen of models are learned anew"
         ask(f"{line(node)} was measured {age(kept.host.at)} ago; {said}. Measure it again?")
 
-    async def work(client: Client) -> BenchJob:
-        return await client.choosing.measure_node(node)
-
-    job = run(lambda client: follow(client, work(client)))
-    assert job.host is not None
+    job = begun(lambda client: client.choosing.measure_node(node), no_wait=no_wait)
+    if job is None or job.host is None:
+        return
     if options().json:
         as_json(job.host)
     elif not options().quiet:
