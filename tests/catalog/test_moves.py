@@ -365,7 +365,7 @@ async def test_a_disk_that_fills_up_on_the_way_ends_a_move_and_leaves_nothing(ca
 async def test_a_read_only_tier_is_read_and_takes_nothing(
     catalog: Catalog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("core.catalog.tiers.service.LOOK_S", 0.01)
+    monkeypatch.setattr("core.catalog.tiers.watching.LOOK_S", 0.01)
     watch = asyncio.create_task(catalog.tiers.run())
     with disk(tmp_path.parent / f"{tmp_path.name}-ro", "40m") as place:
         await add(catalog, place)

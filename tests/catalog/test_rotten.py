@@ -184,7 +184,7 @@ async def test_of_a_read_only_tier_rotten_bytes_are_served_to_nobody_and_go_when
 ) -> None:
     with disk(tmp_path.parent / f"{tmp_path.name}-ro", "40m") as place:
         async with opened(tmp_path) as catalog:
-            monkeypatch.setattr("core.catalog.tiers.service.LOOK_S", 0.01)
+            monkeypatch.setattr("core.catalog.tiers.watching.LOOK_S", 0.01)
             watch = asyncio.create_task(catalog.tiers.run())
             await add(catalog, place, landing=True, spill=HOME)
             one = await take(catalog, file(tmp_path, 1), "one")

@@ -460,14 +460,14 @@ async def test_what_a_folder_looks_like_that_does_not_answer(
 
     await add(catalog, fast)
     hang = threading.Event()
-    monkeypatch.setattr("core.catalog.tiers.service.ANSWER_S", 0.05)
+    monkeypatch.setattr("core.catalog.tiers.watching.ANSWER_S", 0.05)
     monkeypatch.setattr("core.catalog.tiers.folder.look", lambda path, id: hang.wait(30) and "")
     try:
         assert "has not answered" in await catalog.tiers.here("fast")
         assert "has not answered" in await catalog.tiers.here("fast")  # and no second thread hangs there
     finally:
         hang.set()
-    monkeypatch.setattr("core.catalog.tiers.service.ANSWER_S", 5.0)
+    monkeypatch.setattr("core.catalog.tiers.watching.ANSWER_S", 5.0)
     assert await catalog.tiers.here("fast") == ""
     with pytest.raises(CorralError):
         await catalog.tiers.here("nothing")

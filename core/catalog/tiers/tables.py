@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from typing import Any
 
+from core.catalog import tables as versions
 from core.errors import NotFound
 from core.nouns import HOME, Noun
 
@@ -119,6 +120,15 @@ def held(db: sqlite3.Connection, tier: str) -> list[str]:
 def places(db: sqlite3.Connection) -> dict[str, str]:
     """Each object's tier."""
     return dict(db.execute("SELECT sha256, tier FROM objects"))
+
+
+def parts(db: sqlite3.Connection, wanted: set[str]) -> dict[str, dict[str, int]]:
+    """The files of split models among these objects: name and bytes."""
+    return {
+        versions.object_of(model.files): {part.name: part.bytes for part in model.files}
+        for model in versions.versions(db)
+        if len(model.files) > 1 and versions.object_of(model.files) in wanted
+    }
 
 
 def rehouse(db: sqlite3.Connection, sha256: str, old: str, new: str) -> bool:
