@@ -1,6 +1,6 @@
 """A real daemon pulls from the stand-in for a hub, through the command; kill -9 at random moments is no end of it.
 
-`CORRAL_KILL_SEED` repeats a run's choices (not its timing).
+`CORRAL_KILL_SEED` repeats a run's choices (not its timing); what was done in which round is printed.
 """
 
 from __future__ import annotations
@@ -154,7 +154,7 @@ async def test_kill_9_at_a_handful_of_moments(home: Path, hub: HubDouble) -> Non
 
 
 @pytest.mark.soak
-@pytest.mark.timeout(3600)
+@pytest.mark.timeout(7200)  # some 10 s a round, and more beside other work
 async def test_kill_9_at_hundreds_of_moments(home: Path, hub: HubDouble) -> None:
     with elsewhere(home) as fast:
         await _killed(hub, fast, rounds=int(os.environ.get("CORRAL_KILL_ROUNDS", "300")))
@@ -182,18 +182,21 @@ async def _killed(hub: HubDouble, fast: Path, rounds: int) -> None:
         hub.repos[REPO] = {"tiny-Q4_0.gguf": data}
         hub.faults.clear()
         hub.faults += [Fault(slow_s=chance.choice([0, 0.0002])), *[Fault(cut=chance.randrange(1, 90_000))] * (n % 3)]
-        begun = None
+        begun, kills = None, list[str]()
         for _ in range(chance.randint(1, 3)):
             client = await _client()
             pid = (await client.status()).daemon.pid
             known = begun or await client.models() or [p for p in await client.pulls.ls() if p.state not in PULL_ENDED]
             asked = None if known else asyncio.create_task(client.pulls.begin(f"hf:{REPO}", name="m"))
-            await asyncio.sleep(chance.random() * (2.0 if asked else 0.7))
+            after_s = chance.random() * (2.0 if asked else 0.7)
+            await asyncio.sleep(after_s)
             os.kill(pid, signal.SIGKILL)
+            kills.append(f"{'begun' if asked else 'going on'} {after_s:.2f} s")
             if asked is not None:
                 begun = await _answer(asked)
             while Path(f"/proc/{pid}/stat").exists() and "Z" not in Path(f"/proc/{pid}/stat").read_text():
                 await asyncio.sleep(0.01)
+        print(f"round {n} ({len(data)} bytes, {('home', 'fast')[n % 2]}): killed after {', '.join(kills)}", flush=True)
         client = await _client()
         pulls = [each for each in await client.pulls.ls() if each.state not in PULL_ENDED]
         if begun is None and not pulls and not await client.models():
