@@ -24,6 +24,8 @@ from core.store import Store
 ME = Actor(uid=1234, name="ada", groups=(0,))
 BOB = Actor(uid=1235, name="bob", groups=(0,))
 STRANGER = Actor(uid=99, name="eve")
+REPO, NAME = "acme/tiny-GGUF", "tiny-Q4_0.gguf"
+SOURCE = f"hf:{REPO}"
 
 
 def model(size: int = 0, fill: bytes = b"\1", **meta: object) -> bytes:
@@ -101,6 +103,22 @@ class World:
 
     async def pulled(self, source: str, **fields: Any) -> Pull:
         return await self.ended(await self.pull(source, **fields))
+
+    async def stands(self, source: str = SOURCE, *, after: int = 100_000, **fields: Any) -> Pull:
+        """A pull whose server stands still after so many bytes, which are here."""
+
+        def stop(count: int) -> None:
+            if self.hub.sent >= after:
+                self.hub.gate.clear()
+
+        self.hub.sent, self.hub.on_bytes = 0, stop
+        pull = await self.pull(source, **fields)
+        return await self.until(pull.id, lambda now: now.bytes_done > 0 and not self.hub.gate.is_set())
+
+    def flows(self) -> None:
+        """The server goes on."""
+        self.hub.on_bytes = lambda count: None
+        self.hub.gate.set()
 
     def left_over(self) -> list[str]:
         """Every file below the models' folder."""

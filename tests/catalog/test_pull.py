@@ -2,7 +2,6 @@
 
 import asyncio
 import hashlib
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,26 +9,16 @@ import gguf_maker as maker
 import msgspec
 import pytest
 from hub_double import Fault, HubDouble
-from pullworld import BOB, ME, World, model
+from pullworld import BOB, ME, NAME, REPO, SOURCE, World, model
 
 from core.catalog import files
 from core.catalog.pull import download, rows
 from core.catalog.tiers import ledger
 from core.errors import Conflict, NoRoom, NotFound, StoreError
-from core.nouns import ImportOptions, Pull
+from core.nouns import ImportOptions
 from core.settings import PullTable
 
-REPO, NAME = "acme/tiny-GGUF", "tiny-Q4_0.gguf"
-SOURCE = f"hf:{REPO}"
-
-
-@pytest.fixture(autouse=True)
-def small_steps(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Pieces and syncs of sizes that small files have; and a disk that need not have 256 MiB to spare."""
-    monkeypatch.setattr(download, "PIECE", 4096)
-    monkeypatch.setattr(download, "SYNC", 16384)
-    monkeypatch.setattr(files, "SPARE", 0)
-    yield
+pytestmark = pytest.mark.usefixtures("small_steps")
 
 
 @pytest.fixture
@@ -44,23 +33,6 @@ def data(hub: HubDouble) -> bytes:
 
 def sha(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
-
-
-async def stands(world: World, hub: HubDouble, source: str, after: int = 100_000, **fields: object) -> Pull:
-    """A pull whose server stands still after so many bytes, which are here."""
-
-    def stop(count: int) -> None:
-        if hub.sent >= after:
-            hub.gate.clear()
-
-    hub.sent, hub.on_bytes = 0, stop
-    pull = await world.pull(source, **fields)
-    return await world.until(pull.id, lambda now: now.bytes_done > 0 and not hub.gate.is_set())
-
-
-def flows(hub: HubDouble) -> None:
-    hub.on_bytes = lambda count: None
-    hub.gate.set()
 
 
 def first_range(hub: HubDouble, server: str = "cdn") -> int:
@@ -103,9 +75,9 @@ async def test_a_cut_connection_is_gone_on_with_where_it_broke(world: World, hub
 
 
 async def test_a_daemon_that_ends_is_gone_on_with_by_the_next(world: World, hub: HubDouble, data: bytes) -> None:
-    pull = await stands(world, hub, SOURCE)
+    pull = await world.stands(SOURCE)
     await world.close()
-    flows(hub)
+    world.flows()
     await world.open()
     done = await world.ended(pull)
     assert done.state == "done", done.error
@@ -116,7 +88,7 @@ async def test_a_daemon_that_ends_is_gone_on_with_by_the_next(world: World, hub:
 
 async def test_what_was_not_synced_does_not_count(world: World, hub: HubDouble, data: bytes) -> None:
     """A host that lost power has holes where bytes should be."""
-    pull = await stands(world, hub, SOURCE)
+    pull = await world.stands(SOURCE)
     await world.close()
     part = world.paths.models / "pulls" / pull.id / NAME
     kept = download.read_kept(part)
@@ -125,20 +97,20 @@ async def test_what_was_not_synced_does_not_count(world: World, hub: HubDouble, 
         file.truncate(30_000)
         file.truncate(150_000)
     download.write_kept(part, msgspec.structs.replace(kept, synced=30_000))
-    flows(hub)
+    world.flows()
     await world.open()
     assert (await world.ended(pull)).state == "done"
     assert first_range(hub) == 30_000
 
 
 async def test_bytes_that_rotted_meanwhile_are_fetched_once_more(world: World, hub: HubDouble, data: bytes) -> None:
-    pull = await stands(world, hub, SOURCE)
+    pull = await world.stands(SOURCE)
     await world.close()
     part = world.paths.models / "pulls" / pull.id / NAME
     with part.open("r+b") as file:
         file.seek(50_000)
         file.write(b"rot")
-    flows(hub)
+    world.flows()
     await world.open()
     done = await world.ended(pull)
     assert done.state == "done" and "begins anew" in " ".join(done.notes)
@@ -148,10 +120,10 @@ async def test_bytes_that_rotted_meanwhile_are_fetched_once_more(world: World, h
 async def test_a_file_that_changed_in_the_repository_begins_anew_and_says_so(
     world: World, hub: HubDouble, data: bytes
 ) -> None:
-    pull = await stands(world, hub, SOURCE)
+    pull = await world.stands(SOURCE)
     await world.pulls.pause(ME, "request2", pull.id)
     new = hub.repos[REPO][NAME] = model(220_000, b"\2")
-    flows(hub)
+    world.flows()
     await world.pulls.resume(ME, "request3", pull.id)
     done = await world.ended(pull)
     assert done.state == "done", done.error
@@ -162,10 +134,10 @@ async def test_a_file_that_changed_in_the_repository_begins_anew_and_says_so(
 
 
 async def test_a_file_that_was_taken_away_ends_the_pull(world: World, hub: HubDouble, data: bytes) -> None:
-    pull = await stands(world, hub, SOURCE)
+    pull = await world.stands(SOURCE)
     await world.pulls.pause(ME, "request2", pull.id)
     hub.repos[REPO] = {"other-Q8_0.gguf": model(1000)}
-    flows(hub)
+    world.flows()
     await world.pulls.resume(ME, "request3", pull.id)
     done = await world.ended(pull)
     assert done.state == "failed" and done.error is not None and "has no Q4_0" in done.error.what
@@ -176,10 +148,10 @@ async def test_a_file_that_was_taken_away_ends_the_pull(world: World, hub: HubDo
 async def test_an_address_whose_file_changed_begins_anew_and_says_so(
     world: World, hub: HubDouble, data: bytes, size: int
 ) -> None:
-    pull = await stands(world, hub, f"{hub.url}/files/tiny.gguf")
+    pull = await world.stands(f"{hub.url}/files/tiny.gguf")
     await world.pulls.pause(ME, "request2", pull.id)
     new = hub.files["tiny.gguf"] = model(size, b"\2")
-    flows(hub)
+    world.flows()
     await world.pulls.resume(ME, "request3", pull.id)
     done = await world.ended(pull)
     assert done.state == "done", done.error
@@ -267,10 +239,10 @@ async def test_429_waits_as_it_is_told_and_5xx_is_tried_again(world: World, hub:
 async def test_a_server_that_never_comes_back_leaves_the_pull_paused_with_its_bytes(
     world: World, hub: HubDouble, data: bytes
 ) -> None:
-    pull = await stands(world, hub, SOURCE)
+    pull = await world.stands(SOURCE)
     await world.pulls.pause(ME, "request2", pull.id)
     hub.faults += [Fault(status=503)] * 3000
-    flows(hub)
+    world.flows()
     await world.pulls.resume(ME, "request3", pull.id)
     done = await world.ended(pull)
     assert done.state == "paused" and done.error is not None and "answers 503" in done.error.what
@@ -298,7 +270,7 @@ async def test_a_split_model_is_pulled_in_all_its_parts(world: World, hub: HubDo
 
 
 async def test_a_cancelled_pull_leaves_nothing_at_once(world: World, hub: HubDouble, data: bytes) -> None:
-    pull = await stands(world, hub, SOURCE)
+    pull = await world.stands(SOURCE)
     assert world.left_over()
     ended = await world.pulls.cancel(ME, "request2", pull.id)
     assert ended.state == "cancelled" and world.left_over() == []
@@ -328,7 +300,7 @@ async def test_one_that_is_cancelled_as_it_begins_does_not_begin_again(
 async def test_a_cancelled_one_is_gone_though_the_daemon_died_before_its_bytes_went(
     world: World, hub: HubDouble, data: bytes
 ) -> None:
-    pull = await stands(world, hub, SOURCE)
+    pull = await world.stands(SOURCE)
     await world.pulls.cancel(ME, "request2", pull.id)
     folder = world.paths.models / "pulls" / pull.id
     folder.mkdir()
@@ -341,9 +313,9 @@ async def test_a_paused_pull_stays_so_over_a_restart_and_keeps_its_bytes(
     world: World, hub: HubDouble, data: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(download, "SYNC", 1 << 30)  # so that the pause itself does
-    pull = await stands(world, hub, SOURCE)
+    pull = await world.stands(SOURCE)
     await world.pulls.pause(ME, "request2", pull.id)
-    flows(hub)
+    world.flows()
     await world.again()
     there = world.pulls.get(pull.id)
     assert there.state == "paused" and there.bytes_done > 50_000
@@ -360,16 +332,16 @@ async def test_slow_bytes_can_be_cancelled(world: World, hub: HubDouble, data: b
 
 async def test_as_many_run_as_the_settings_say_the_oldest_first(world: World, hub: HubDouble, data: bytes) -> None:
     world.settings = PullTable(hub=hub.url, at_once=1)
-    first = await stands(world, hub, SOURCE)
+    first = await world.stands(SOURCE)
     second = await world.pull(SOURCE, name="n")
     assert second.state == "waiting" and list(world.pulls._running.tasks) == [first.id]
-    flows(hub)
+    world.flows()
     assert (await world.ended(first)).state == "done"
     assert (await world.ended(second)).state == "done"
 
 
 async def test_the_same_twice_is_refused_while_it_is_on_its_way(world: World, hub: HubDouble, data: bytes) -> None:
-    pull = await stands(world, hub, SOURCE)
+    pull = await world.stands(SOURCE)
     with pytest.raises(Conflict, match=f"being pulled.*cancel {pull.id}"):
         await world.pull(SOURCE)
     await world.pulls.pause(ME, "request2", pull.id)
@@ -408,7 +380,7 @@ async def test_no_room_is_said_before_the_first_byte(
 async def test_room_that_other_pulls_will_take_is_not_given_twice(
     world: World, hub: HubDouble, data: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pull = await stands(world, hub, SOURCE)
+    pull = await world.stands(SOURCE)
     promised = world.catalog.tiers.ledger.of(pull.id)
     assert promised is not None and 0 < promised.left < len(data)
     free = SimpleNamespace(free=promised.left + len(data) - 1)
@@ -423,9 +395,9 @@ async def test_room_that_other_pulls_will_take_is_not_given_twice(
 async def test_a_disk_that_fills_up_meanwhile_pauses_it(
     world: World, hub: HubDouble, data: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pull = await stands(world, hub, SOURCE, 50_000)
+    pull = await world.stands(SOURCE, after=50_000)
     monkeypatch.setattr(files, "SPARE", 1 << 61)
-    flows(hub)
+    world.flows()
     done = await world.ended(pull)
     assert done.state == "paused" and done.error is not None and done.error.code == "no_room"
     monkeypatch.setattr(files, "SPARE", 0)
@@ -485,14 +457,14 @@ async def test_an_unknown_pull_is_not_found(world: World) -> None:
 async def test_a_database_that_takes_nothing_lets_the_pull_rest(
     world: World, hub: HubDouble, data: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pull = await stands(world, hub, SOURCE)
+    pull = await world.stands(SOURCE)
     real = world.store.transact
 
     async def full(work: object) -> object:
         raise StoreError("the database cannot be written")
 
     monkeypatch.setattr(world.store, "transact", full)
-    flows(hub)
+    world.flows()
     done = await world.ended(pull)
     assert done.state == "paused" and done.error is not None and done.error.code == "store"
     monkeypatch.setattr(world.store, "transact", real)

@@ -5,38 +5,17 @@ from email.utils import formatdate
 
 import pytest
 from hub_double import Fault, HubDouble
-from pullworld import ME, World, model
+from pullworld import ME, NAME, REPO, SOURCE, World, model
 
-from core.catalog import files
-from core.catalog.pull import download
 from core.errors import Failed, NeedsToken
-from core.nouns import Pull
 
-REPO, NAME = "acme/tiny-GGUF", "tiny-Q4_0.gguf"
-SOURCE = f"hf:{REPO}"
-
-
-@pytest.fixture(autouse=True)
-def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(download, "PIECE", 4096)
-    monkeypatch.setattr(download, "SYNC", 16384)
-    monkeypatch.setattr(files, "SPARE", 0)
+pytestmark = pytest.mark.usefixtures("small_steps")
 
 
 @pytest.fixture
 def address(hub: HubDouble) -> str:
     hub.files["tiny.gguf"] = model(200_000)
     return f"{hub.url}/files/tiny.gguf"
-
-
-async def stands(world: World, hub: HubDouble, source: str) -> Pull:
-    def stop(count: int) -> None:
-        if hub.sent >= 100_000:
-            hub.gate.clear()
-
-    hub.sent, hub.on_bytes = 0, stop
-    pull = await world.pull(source)
-    return await world.until(pull.id, lambda now: now.bytes_done > 0 and not hub.gate.is_set())
 
 
 @pytest.mark.parametrize("status", [401, 403])
@@ -54,10 +33,9 @@ async def test_an_address_that_wants_a_login_is_not_called_gated(
 async def test_one_that_wants_a_login_on_the_way_lets_the_pull_rest_with_its_bytes(
     world: World, hub: HubDouble, address: str
 ) -> None:
-    pull = await stands(world, hub, address)
+    pull = await world.stands(address)
     await world.pulls.pause(ME, "r", pull.id)
-    hub.on_bytes = lambda count: None
-    hub.gate.set()
+    world.flows()
     hub.faults.append(Fault(status=403))
     await world.pulls.resume(ME, "r", pull.id)
     rests = await world.ended(pull)

@@ -11,26 +11,16 @@ import msgspec
 import pytest
 from aiohttp import web as served
 from hub_double import Fault, HubDouble
-from pullworld import BOB, ME, STRANGER, World, model
+from pullworld import BOB, ME, NAME, REPO, SOURCE, STRANGER, World, model
 
-from core.catalog import files
-from core.catalog.pull import download
 from core.catalog.pull.web import NotReached, Web, public
 from core.client.pull import hub_token
 from core.errors import CorralError, Invalid, NeedsToken, NotAllowed
 from core.nouns import Actor, Grant, Subject
 
-REPO, NAME = "acme/tiny-GGUF", "tiny-Q4_0.gguf"
-SOURCE = f"hf:{REPO}"
+pytestmark = pytest.mark.usefixtures("small_steps")
 TOKEN = "hf_MarkerMarkerMarkerMarker"
 LIBRARIAN = Actor(uid=1300, name="lib")
-
-
-@pytest.fixture(autouse=True)
-def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(download, "PIECE", 4096)
-    monkeypatch.setattr(download, "SYNC", 16384)
-    monkeypatch.setattr(files, "SPARE", 0)
 
 
 @pytest.fixture
@@ -39,22 +29,6 @@ def gated(hub: HubDouble) -> bytes:
     hub.repos[REPO] = {NAME: made}
     hub.gated, hub.token = {REPO}, TOKEN
     return made
-
-
-async def stands(world: World, hub: HubDouble, **fields: object) -> str:
-    def stop(count: int) -> None:
-        if hub.sent >= 100_000:
-            hub.gate.clear()
-
-    hub.sent, hub.on_bytes = 0, stop
-    pull = await world.pull(SOURCE, **fields)
-    await world.until(pull.id, lambda now: now.bytes_done > 0 and not hub.gate.is_set())
-    return pull.id
-
-
-def flows(hub: HubDouble) -> None:
-    hub.on_bytes = lambda count: None
-    hub.gate.set()
 
 
 @pytest.mark.parametrize(
@@ -162,9 +136,9 @@ async def test_a_token_is_said_to_its_hub_alone(world: World, hub: HubDouble, ga
 async def test_after_a_restart_a_gated_pull_waits_for_its_owners_token(
     world: World, hub: HubDouble, gated: bytes
 ) -> None:
-    id = await stands(world, hub, secret=TOKEN)
+    id = (await world.stands(secret=TOKEN)).id
     await world.close()
-    flows(hub)
+    world.flows()
     before = len(hub.asked)
     await world.open()
     pull = world.pulls.get(id)
@@ -192,7 +166,7 @@ async def test_what_follows_the_question_mark_is_asked_for_anew_after_a_restart(
     pull = await world.pull(f"{address}?sig=s3cr3t")
     await world.until(pull.id, lambda now: now.bytes_done > 0)
     await world.close()
-    flows(hub)
+    world.flows()
     assert b"s3cr3t" not in b"".join(each.read_bytes() for each in world.paths.root.rglob("*") if each.is_file())
     await world.open()
     assert world.pulls.get(pull.id).state == "needs token"
@@ -224,8 +198,8 @@ async def test_a_token_is_in_no_file_event_record_error_or_log(
         await world.pull(SOURCE, secret=TOKEN + "\r\nX: y")
     told.append(str(error.value))
     hub.faults += [Fault(cut=30_000), Fault(status=500), Fault(redirect="http://127.0.0.1:9/x"), Fault(hang=False)]
-    id = await stands(world, hub, secret=TOKEN)
-    flows(hub)
+    id = (await world.stands(secret=TOKEN)).id
+    world.flows()
     assert (await world.until(id, lambda now: now.state not in ("pulling", "storing", "waiting"))).state == "done"
     hub.repos[REPO][NAME] = model(3000, b"\2")  # what is stored need not be let in to
     again = await world.pulled(SOURCE, secret=TOKEN[:-1], name="o")
@@ -251,8 +225,8 @@ async def test_the_daemons_own_token_is_said_for_nobody(
 
 async def test_rights_that_were_taken_away_end_a_pull_that_goes_on(world: World, hub: HubDouble, gated: bytes) -> None:
     hub.gated = set()
-    id = await stands(world, hub)
-    flows(hub)
+    id = (await world.stands()).id
+    world.flows()
     await world.close()
     world.grants, before = [], len(hub.asked)
     await world.open()

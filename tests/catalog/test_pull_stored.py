@@ -8,34 +8,17 @@ import gguf_maker as maker
 import pytest
 import test_import
 from hub_double import HubDouble
-from pullworld import ME, World, model
+from pullworld import ME, REPO, SOURCE, World, model
 from stores import rot, until
 
 from core.catalog import files
-from core.catalog.pull import download
 from core.catalog.pull.shelf import Shelf
 from core.catalog.taking import Source
 from core.catalog.tiers import Rules
 from core.nouns import Actor, Grant, ImportJob, Pull, Subject
 
-REPO, NAME = "acme/tiny-GGUF", "tiny-Q4_0.gguf"
-SOURCE = f"hf:{REPO}"
+pytestmark = pytest.mark.usefixtures("small_steps")
 GUESSER = Actor(uid=1400, name="gus")
-
-
-@pytest.fixture(autouse=True)
-def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(download, "PIECE", 4096)
-    monkeypatch.setattr(download, "SYNC", 16384)
-    monkeypatch.setattr(files, "SPARE", 0)
-
-
-@pytest.fixture
-def data(hub: HubDouble) -> bytes:
-    made = model(200_000)
-    hub.repos[REPO] = {NAME: made}
-    hub.files["tiny.gguf"] = made
-    return made
 
 
 def sha(data: bytes) -> str:

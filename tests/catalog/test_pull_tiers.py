@@ -2,42 +2,21 @@
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 from hub_double import HubDouble
-from pullworld import ME, World, model
-from tiered import elsewhere, sound
+from pullworld import ME, NAME, REPO, SOURCE, World, model
+from tiered import sound
 
 from core.catalog import files
-from core.catalog.pull import download, rows
+from core.catalog.pull import rows
 from core.catalog.tiers import Away, Rules
 from core.errors import Conflict, NoRoom
 from core.nouns import Pull
 
-REPO, NAME = "acme/tiny-GGUF", "tiny-Q4_0.gguf"
-SOURCE = f"hf:{REPO}"
-
-
-@pytest.fixture(autouse=True)
-def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(download, "PIECE", 4096)
-    monkeypatch.setattr(download, "SYNC", 16384)
-    monkeypatch.setattr(files, "SPARE", 0)
-
-
-@pytest.fixture
-def data(hub: HubDouble) -> bytes:
-    made = model(200_000)
-    hub.repos[REPO] = {NAME: made}
-    return made
-
-
-@pytest.fixture
-def fast(tmp_path: Path) -> Iterator[Path]:
-    with elsewhere(tmp_path) as path:
-        yield path
+pytestmark = pytest.mark.usefixtures("small_steps")
 
 
 @pytest.fixture
@@ -45,23 +24,6 @@ async def lands(world: World, fast: Path) -> AsyncIterator[World]:
     """New models land in a tier on another file system."""
     await world.catalog.tiers.add(ME, "r", "fast", str(fast), Rules(landing=True, capacity=1 << 20))
     yield world
-
-
-async def stands(world: World, hub: HubDouble, source: str = SOURCE, **fields: object) -> Pull:
-    """A pull whose server stands still after half of the file, which is here."""
-
-    def stop(count: int) -> None:
-        if hub.sent >= 100_000:
-            hub.gate.clear()
-
-    hub.sent, hub.on_bytes = 0, stop
-    pull = await world.pull(source, **fields)
-    return await world.until(pull.id, lambda now: now.bytes_done > 0 and not hub.gate.is_set())
-
-
-def flows(hub: HubDouble) -> None:
-    hub.on_bytes = lambda count: None
-    hub.gate.set()
 
 
 async def promised(world: World) -> dict[str, tuple[str, int]]:
@@ -73,12 +35,12 @@ async def promised(world: World) -> dict[str, tuple[str, int]]:
 async def test_its_bytes_lie_where_new_models_land_and_are_only_given_another_name(
     lands: World, hub: HubDouble, data: bytes, fast: Path
 ) -> None:
-    pull = await stands(lands, hub)
+    pull = await lands.stands()
     part = fast / "pulls" / pull.id / NAME
     assert pull.tier == "fast" and part.stat().st_size > 0 and lands.left_over() == []
     assert await promised(lands) == {pull.id: ("fast", len(data))}
     inode = part.stat().st_ino
-    flows(hub)
+    lands.flows()
     done = await lands.ended(pull)
     assert done.state == "done" and done.model is not None and done.model.tier == "fast", done.error
     stored = Path(lands.catalog.path(done.model))
@@ -92,7 +54,7 @@ async def test_room_is_promised_before_the_first_byte_and_a_full_tier_refuses_wi
     lands: World, hub: HubDouble, data: bytes
 ) -> None:
     await lands.catalog.tiers.change(ME, "r", "fast", Rules(capacity=2 * len(data) - 1))
-    pull = await stands(lands, hub)
+    pull = await lands.stands()
     with pytest.raises(NoRoom, match="do not fit where new models land"):
         await lands.pull(SOURCE, name="n")
     with pytest.raises(NoRoom, match=r"no room for n; it takes .*of 39.* KiB of fast .* promised") as told:
@@ -101,7 +63,7 @@ async def test_room_is_promised_before_the_first_byte_and_a_full_tier_refuses_wi
     await lands.catalog.tiers.change(ME, "r", "fast", Rules(capacity=2 * len(data)))
     other = await lands.pull(SOURCE, name="n")
     assert await promised(lands) == {pull.id: ("fast", len(data)), other.id: ("fast", len(data))}
-    flows(hub)
+    lands.flows()
     assert [(await lands.ended(each)).state for each in (pull, other)] == ["done", "done"]
     await sound(lands.catalog)
 
@@ -123,14 +85,14 @@ async def test_what_has_no_room_spills_by_the_rule_and_it_is_said(
 async def test_one_that_ends_gives_its_room_back_and_one_that_rests_keeps_it(
     lands: World, hub: HubDouble, data: bytes, fast: Path, how: str
 ) -> None:
-    pull = await stands(lands, hub)
+    pull = await lands.stands()
     await lands.pulls.pause(ME, "r", pull.id)
     assert await promised(lands) == {pull.id: ("fast", len(data))}
     if how == "cancelled":
         await lands.pulls.cancel(ME, "r", pull.id)
     else:
         hub.repos[REPO] = {"other-Q8_0.gguf": model(1000)}
-        flows(hub)
+        lands.flows()
         await lands.pulls.resume(ME, "r", pull.id)
         assert (await lands.ended(pull)).state == "failed"
     assert await promised(lands) == {} and not list((fast / "pulls").iterdir())
@@ -142,7 +104,7 @@ async def test_the_next_daemon_promises_the_same_again(
     lands: World, hub: HubDouble, data: bytes, fast: Path, rests: bool
 ) -> None:
     await lands.catalog.tiers.change(ME, "r", "fast", Rules(capacity=len(data)))
-    pull = await stands(lands, hub)
+    pull = await lands.stands()
     if rests:
         await lands.pulls.pause(ME, "r", pull.id)
     await lands.again()
@@ -154,7 +116,7 @@ async def test_the_next_daemon_promises_the_same_again(
         await lands.pull("hf:acme/other:Q4_0", name="n")
     with pytest.raises(Conflict, match="on its way to fast; m"):
         await lands.catalog.tiers.rm(ME, "r", "fast")
-    flows(hub)
+    lands.flows()
     if rests:
         await lands.pulls.resume(ME, "r", pull.id)
     done = await lands.ended(pull)
@@ -177,11 +139,11 @@ async def test_a_promise_of_a_pull_that_was_never_written_down_is_no_promise(
 async def test_a_tier_that_went_away_lets_its_pulls_rest_and_they_go_on_when_it_is_back(
     lands: World, hub: HubDouble, data: bytes, fast: Path
 ) -> None:
-    pull, other = await stands(lands, hub), await lands.pull(SOURCE, name="n")
+    pull, other = await lands.stands(), await lands.pull(SOURCE, name="n")
     await lands.close()
     gone = fast.rename(fast.with_name(f"{fast.name}-gone"))
     try:
-        flows(hub)
+        lands.flows()
         await lands.open()
         for each in (pull, other):
             rests = await lands.ended(each)
@@ -206,10 +168,10 @@ async def test_a_tier_that_went_away_lets_its_pulls_rest_and_they_go_on_when_it_
 
 async def test_a_file_that_grew_on_the_server_asks_for_more_room(lands: World, hub: HubDouble, data: bytes) -> None:
     await lands.catalog.tiers.change(ME, "r", "fast", Rules(capacity=len(data) + 1000))
-    pull = await stands(lands, hub)
+    pull = await lands.stands()
     await lands.pulls.pause(ME, "r", pull.id)
     new = hub.repos[REPO][NAME] = model(240_000, b"\2")
-    flows(hub)
+    lands.flows()
     await lands.pulls.resume(ME, "r", pull.id)
     rests = await lands.ended(pull)
     assert rests.state == "paused" and rests.error is not None and rests.error.code == "no_room"
@@ -225,7 +187,7 @@ async def test_a_file_that_grew_on_the_server_asks_for_more_room(lands: World, h
 async def test_a_check_of_the_tier_knows_what_is_on_its_way_from_what_was_left(
     lands: World, hub: HubDouble, data: bytes, fast: Path
 ) -> None:
-    pull = await stands(lands, hub)
+    pull = await lands.stands()
     (fast / "pulls" / "0badf00d").mkdir()
     found = await lands.catalog.tiers.check("fast")
     assert [(fault.what, Path(fault.path).name) for fault in found.faults] == [("stray", "0badf00d")]
