@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from core.errors import ErrorBody
 from core.nouns import BenchJob, ImportJob, MoveJob, Pull, Verified
+from tui.moving import along
 from tui.spoken import spoken
 from tui.state import Errand, State
 from tui.words import lasting, plural, size, state, why_unread
@@ -50,6 +51,13 @@ class Job(NamedTuple):
         return f"{self.total} {self.unit}" if self.unit else size(self.total)
 
     @property
+    def to_go(self) -> str:
+        """What is to be done yet: `840 MiB to go`; "" where nothing is counted."""
+        if self.over or self.unit or not 0 <= self.done < self.total:
+            return ""
+        return f"{size(self.total - self.done)} to go"
+
+    @property
     def over(self) -> bool:
         return self.state in OVER
 
@@ -85,8 +93,11 @@ def _import(job: ImportJob) -> Job:
 
 
 def _move(job: MoveJob) -> Job:
-    why = _why(job.error) or f"from {job.from_tier} to {job.to_tier}" + (f", {job.why}" if job.why else "")
-    return Job(f"move:{job.id}", job.model, job.state, job.bytes_done, job.bytes_total, why=why)
+    words = [f"from {job.from_tier} to {job.to_tier}", *along(job), *([job.why] if job.why else [])]
+    return Job(
+        f"move:{job.id}", job.model, job.state, job.bytes_done, job.bytes_total, job.rate, job.left_s,
+        why=_why(job.error) or ", ".join(words),
+    )  # fmt: skip
 
 
 def of_bench(job: BenchJob) -> Job:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from core.nouns import DaemonStatus, Deployment, Grant, Unread
+from core.nouns import DaemonStatus, Deployment, Grant, Model, Unread
 
 SYMBOLS = {
     "ready": ("●", "+", "green"), "done": ("✓", "+", "green"), "live": ("●", "+", "green"),
@@ -166,6 +166,11 @@ def clock(text: str) -> str:
         return datetime.fromisoformat(text.replace("Z", "+00:00")).astimezone().strftime("%d %b %H:%M:%S %Z")
     except ValueError:
         return text[:24]
+
+
+def unwhole(model: Model) -> str:
+    """The state of a version, with why: `away: the tier fast is not there`."""
+    return f"away: the tier {model.tier} is not there" if model.state == "away" else model.state
 
 
 def why_unread(unread: Unread) -> str:

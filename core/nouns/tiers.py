@@ -19,7 +19,7 @@ class Tier(Noun, frozen=True, kw_only=True):
     reason: str = ""
     """Why it is in that state; empty when it is there."""
     capacity: int = 0
-    """What may be stored there at most; 0: what its disk has room for."""
+    """What may be stored there at most; 0: what its disk has room for. It may be more than the disk has."""
     landing: bool = False
     """New models land here."""
     spill: str = ""
@@ -36,7 +36,11 @@ class Tier(Noun, frozen=True, kw_only=True):
     """What was set aside because it had rotted, and what belongs to another database."""
     free_bytes: int = 0
     """What it still takes: by its capacity, and by its disk."""
+    bound: str = ""
+    """Which of the two that is: capacity, disk; empty where it takes nothing, being away or read-only."""
     disk_free: int = 0
+    disk_bytes: int = 0
+    """All that its disk has, free or not; 0 while it is away."""
     memory: bool = False
     """It lies in memory (tmpfs, ramfs): nothing there is past the page cache."""
     cold: float | None = None
@@ -48,6 +52,11 @@ class Tier(Noun, frozen=True, kw_only=True):
     """When it was last looked for what is unused."""
     added_at: float = 0.0
     added_by: str = ""
+
+    @property
+    def over(self) -> bool:
+        """Its capacity is more than its disk has in all."""
+        return 0 < self.disk_bytes < self.capacity
 
 
 class LoadTime(Noun, frozen=True, kw_only=True):
@@ -117,9 +126,15 @@ class MoveJob(Noun, frozen=True, kw_only=True):
     state: str
     touches: tuple[str, ...] = ()
     """Other versions that are made of the same bytes, and so go along."""
+    beside: tuple[str, ...] = ()
+    """What of the version is copied beside the model's own files: `projector eye.gguf`."""
+    back: tuple[str, ...] = ()
+    """Deployments that should not run now and need it where it was: starting one of them moves it back."""
     bytes_done: int = 0
     """Of this state."""
     bytes_total: int = 0
+    rate: float = 0.0
+    """Bytes a second of late; 0: not known yet, or nothing is copied now."""
     left_bytes: int = 0
     """Of the old copies that stay where they were, until that tier takes changes."""
     by: str = ""
@@ -127,6 +142,11 @@ class MoveJob(Noun, frozen=True, kw_only=True):
     """What caused a move that nobody asked for."""
     started_at: float = 0.0
     error: ErrorBody | None = None
+
+    @property
+    def left_s(self) -> float | None:
+        """Seconds that this state takes yet at this rate."""
+        return (self.bytes_total - self.bytes_done) / self.rate if self.rate > 0 else None
 
     @property
     def name(self) -> str:

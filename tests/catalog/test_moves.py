@@ -5,7 +5,7 @@ import os
 import shutil
 import subprocess
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, suppress
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 from stores import ME, STRANGER, file, opened, take, until
-from tiered import add, copies, disk, elsewhere, large, moved, sound
+from tiered import add, copies, disk, large, moved, sound
 
 from core.catalog import Catalog, Use
 from core.catalog.taking import Source
@@ -27,18 +27,6 @@ from core.nouns import HOME, MoveJob
 from core.starts import record_start
 
 MIB = 1 << 20
-
-
-@pytest.fixture
-async def catalog(tmp_path: Path) -> AsyncIterator[Catalog]:
-    async with opened(tmp_path) as made:
-        yield made
-
-
-@pytest.fixture
-def fast(tmp_path: Path) -> Iterator[Path]:
-    with elsewhere(tmp_path) as path:
-        yield path
 
 
 def slowed(monkeypatch: pytest.MonkeyPatch, when: str, hold: Callable[[], None]) -> None:
@@ -400,38 +388,7 @@ async def test_a_tier_that_is_forgotten_tells_what_stays_in_it(catalog: Catalog,
         assert await catalog.tiers.rm(ME, "r", "fast") == model.bytes
 
 
-# ------------------------------------------------------------------------------------------------ who needs what
-
-
-async def test_what_runs_where_it_must_lie_is_not_moved_away(catalog: Catalog, tmp_path: Path, fast: Path) -> None:
-    await add(catalog, fast)
-    model = await take(catalog, file(tmp_path))
-    catalog._uses.all = lambda db: [Use("chat", "m", 1, "fast", True)]
-    assert "is on fast" in await catalog.moves.ensure("m@1", "fast", "chat")
-    (job,) = catalog.moves.ls()
-    assert (job.by, job.why) == ("corral", "the deployment chat needs it there")
-    await catalog.moves.ended(job.id)
-    assert await catalog.moves.ensure("m@1", "fast", "chat") == ""
-    with pytest.raises(Conflict, match="is needed on fast"):
-        await catalog.moves.start(ME, "r", "m", HOME)
-    await catalog.moves.check(ME, await catalog.get("m"), HOME, "chat")  # its own need may change
-    with pytest.raises(Conflict, match="by chat"):
-        await catalog.moves.check(ME, await catalog.get("m"), HOME, "other")
-    catalog._uses.all = lambda db: [Use("chat", "m", 1, "fast", False)]
-    await moved(catalog, "m", HOME)
-    assert copies(catalog, model.sha256) == [HOME]
-
-
-async def test_a_need_without_room_is_said_and_not_tried_all_the_time(
-    catalog: Catalog, tmp_path: Path, fast: Path
-) -> None:
-    await add(catalog, fast, capacity=MIB, spill=HOME)
-    model = await take(catalog, large(tmp_path))
-    for _ in range(3):
-        assert "there is no room for m@1" in await catalog.moves.ensure("m@1", "fast", "chat")
-    assert len(await catalog.audit.ls(verb="models.move")) == 1  # type: ignore[attr-defined]
-    with pytest.raises(NoRoom):
-        await catalog.moves.check(ME, model, "fast", "chat")
+# ------------------------------------------------------------------------------------------------ what is unused
 
 
 async def test_what_nobody_has_launched_for_long_makes_room(tmp_path: Path, fast: Path) -> None:

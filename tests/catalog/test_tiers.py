@@ -1,33 +1,20 @@
 """Folders as tiers: which may be one, how one is known again, what it takes, and by which rules it is used."""
 
 import os
+import shutil
 import subprocess
-from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import msgspec
 import pytest
 from stores import ME, STRANGER, file, maker, opened, take
-from tiered import add, copies, elsewhere, large, moved, sound
+from tiered import add, copies, large, moved, sound
 
 from core.catalog import Catalog
 from core.catalog.taking import Source
 from core.catalog.tiers import Away, Rules, cold, folder
 from core.errors import Conflict, CorralError, Invalid, NotAllowed, NotFound
 from core.nouns import HOME, Tier
-
-
-@pytest.fixture
-async def catalog(tmp_path: Path) -> AsyncIterator[Catalog]:
-    async with opened(tmp_path) as made:
-        yield made
-
-
-@pytest.fixture
-def fast(tmp_path: Path) -> Iterator[Path]:
-    with elsewhere(tmp_path) as path:
-        yield path
-
 
 ENGINES = (4242, 4242)
 """The account that opens models, in system mode."""
@@ -348,6 +335,7 @@ async def test_new_models_land_in_one_tier(catalog: Catalog, tmp_path: Path, fas
     [
         Rules(spill="fast"), Rules(spill="none-there"), Rules(capacity=-1), Rules(demote_days=3), Rules(demote_to=HOME),
         Rules(demote_days=1e9, demote_to=HOME), Rules(capacity=5), Rules(spill=HOME),
+        Rules(demote_days=1e-5, demote_to=HOME), Rules(demote_days=1.5, demote_to=HOME),
     ],
 )  # fmt: skip
 async def test_a_rule_that_means_nothing_is_refused(catalog: Catalog, tmp_path: Path, fast: Path, rules: Rules) -> None:
@@ -364,6 +352,19 @@ async def test_a_rule_that_means_nothing_is_refused(catalog: Catalog, tmp_path: 
     with pytest.raises((Invalid, Conflict, NotFound)):
         await catalog.tiers.change(ME, "r", "fast", rules)
     assert await now() == before
+
+
+async def test_a_capacity_beyond_the_disk_is_taken_and_what_bounds_the_room_is_said(
+    catalog: Catalog, fast: Path
+) -> None:
+    """A disk may grow."""
+    has = shutil.disk_usage(fast).total
+    tier = await add(catalog, fast, capacity=4 * has)
+    assert (tier.capacity, tier.disk_bytes, tier.over, tier.bound) == (4 * has, has, True, "disk")
+    assert tier.free_bytes <= has
+    tier = await catalog.tiers.change(ME, "r", "fast", Rules(capacity=4096))
+    assert (tier.free_bytes, tier.over, tier.bound) == (4096, False, "capacity")
+    assert [(each.bound, each.over) for each in await catalog.tiers.ls() if each.name == HOME] == [("disk", False)]
 
 
 async def test_a_tier_that_holds_something_stays_and_says_what(catalog: Catalog, tmp_path: Path, fast: Path) -> None:

@@ -180,7 +180,7 @@ tiers add fast {T}/tier --capacity 99999999999999999999999T | 2 | no size
 tiers add fast {T}/tier --spill nosuch | 3 | no tier 'nosuch'
 tiers add fast {T}/tier --spill fast | 2 | cannot be its own next tier
 tiers add fast {T}/tier --demote-after 30 | 2 | --demote-after and --demote-to
-tiers add fast {T}/tier --demote-after nan --demote-to home | 2 | no number from 0
+tiers add fast {T}/tier --demote-after nan --demote-to home | 2 | no whole number from 0
 tiers add small {T}/small --capacity 1KiB --no-speed | 0 | small takes 1.0 KiB
 tiers add small {T}/tier --no-speed | 1 | a tier 'small' exists
 tiers add other {T}/small | 2 | in, or around, the tier small
@@ -191,7 +191,8 @@ tiers add taken {T}/theirs --take-over --yes --no-speed | 0 | taken takes
 tiers set nosuch --default | 3 | no tier
 tiers set small | 2 | say a rule
 tiers set small --spill small | 2 | cannot be its own next tier
-tiers set small --demote-after -4 | 2 | no number from 0
+tiers set small --demote-after -4 | 2 | no whole number from 0
+tiers set small --demote-after 0.00001 --demote-to home | 2 | no whole number from 0
 tiers set small --capacity "" | 2 | it is empty
 tiers set home --capacity 1 | 1 | home holds more than that
 models move m --to small | 5 | of 1 KiB of small 0 B are stored

@@ -8,6 +8,7 @@ import http.client
 import json
 import shlex
 import socket
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -94,6 +95,12 @@ def files(tier: dict[str, Any]) -> list[Path]:
     return [each for each in (Path(tier["path"]) / "objects").rglob("*") if each.is_file()]
 
 
+def two_days_pass() -> None:
+    """By the database: a rule counts in days."""
+    with contextlib.closing(sqlite3.connect(user_paths().database, timeout=30)) as db, db:
+        db.execute("UPDATE objects SET used_at = used_at - 172800, added_at = added_at - 172800")
+
+
 def in_order(**objects: int) -> None:
     """Each tier holds so many objects; its ledger says what lies there; nothing is promised, set aside or left over."""
     for tier in ask("tiers", "ls"):
@@ -164,7 +171,9 @@ def test_from_one_model_to_a_better_one_and_back_out_of_the_disks(
 
     # What nobody has launched for long makes room; what runs stays.
     corral("models", "move", f"{NAME}@1", "--to", "fast")
-    corral("tiers", "set", "fast", "--demote-after", "0.00001", "--demote-to", "home")
+    corral("tiers", "set", "fast", "--demote-after", "1", "--demote-to", "home")
+    assert ask("tiers", "demote", "fast")["moved"] == []
+    two_days_pass()
     assert ask("tiers", "demote", "fast")["moved"] == [f"{NAME}@1"]
     in_order(home=1, fast=1)
 

@@ -567,7 +567,10 @@ class Double:
         )
 
     async def model(self, wanted: str) -> Model:
-        return next(each for each in self.stored if each.name == wanted.partition("@")[0].partition(":")[0])
+        found = next(each for each in self.stored if each.name == wanted.partition("@")[0].partition(":")[0])
+        if int(wanted.partition("@")[2] or 1) > max(found.version, found.versions):
+            raise NotFound(f"no version {wanted}")
+        return found
 
     async def status(self) -> Status:
         return (await self.picture()).status

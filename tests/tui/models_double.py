@@ -274,6 +274,8 @@ class Tiers:
             Tier(name="fast", path="/fast", state="there", free_bytes=40 * MIB, spill="home"),
             Tier(name="nas", path="/nas", state="away", reason="what it is mounted from is not there"),
         ]
+        self.touches: tuple[str, ...] = ()
+        self.beside: tuple[str, ...] = ()
 
     async def ls(self) -> list[Tier]:
         return self.there
@@ -281,12 +283,14 @@ class Tiers:
     async def loads(self, wanted: str) -> list[LoadTime]:
         return [LoadTime(tier="home", here=True, bytes=1, cold_s=1.25, warm_s=0.2, measured_s=1.5)]
 
-    async def move(self, wanted: str, to: str) -> MoveJob:
-        self._double.calls.append(("move", wanted, to))
+    async def move(self, wanted: str, to: str, *, move: bool = True) -> MoveJob:
+        self._double.calls.append(("move" if move else "plan move", wanted, to))
         if to == "nas":
             raise Conflict("nas is away", "what it is mounted from is not there", "mount it")
-        return MoveJob(id="m1", model=wanted, from_tier="home", to_tier=to, asked=to, state="copying", bytes_done=1,
-                       bytes_total=4)  # fmt: skip
+        return MoveJob(
+            id="m1", model=wanted, from_tier="home", to_tier=to, asked=to, state="copying" if move else "planned",
+            bytes_done=int(move), bytes_total=4, touches=self.touches, beside=self.beside,
+        )  # fmt: skip
 
     async def cancel_move(self, id: str) -> None:
         self._double.calls.append(("cancel move", id))

@@ -44,7 +44,9 @@ class Jobs(Room):
         found = underway.jobs(self.corral.state)
         self.table().set_rows([self._row(each) for each in found])
         job = self.job()
-        self.query_one("#about", Note).set(f"-- {job.why}" if job is not None else "")
+        self.query_one("#about", Note).set(
+            f"-- {', '.join(filter(None, (job.to_go, job.why)))}" if job is not None else ""
+        )
 
     def _row(self, job: Job) -> Row:
         rate = f"{size(job.rate)}/s" if job.rate and not job.over else ""

@@ -18,7 +18,7 @@ from tui.command import Spread, Told, filled, named, options, run, with_options
 from tui.lines import Progress, as_json, ask, note_ctx, say, table, tell
 from tui.plain import line
 from tui.verbs.arrived import arrived
-from tui.words import age, lasting, moment, size
+from tui.words import age, lasting, moment, size, unwhole
 
 ENDED = ("done", "failed", "cancelled")
 LONGEST = 1 << 20
@@ -28,7 +28,7 @@ LONGEST = 1 << 20
 class Models(Spread):
     ELSEWHERE = {
         **dict.fromkeys(("versions", "alias", "diff", "history", "template", "note", "gc", "verify"), "versions"),
-        **dict.fromkeys(("move", "moves", "loads"), "tiers"),
+        **dict.fromkeys(("move", "moves", "loads"), "moves"),
         "catalogue": "catalogue",
         "corrections": "sizes",
         "bench": "modelbench",
@@ -75,8 +75,7 @@ def ls(versions: bool = False) -> None:
         )  # fmt: skip
         for model in found:
             if model.state != "stored":
-                where = f": the tier {model.tier} is not there" if model.state == "away" else ""
-                say(f"! {line(model.reference)} is {line(model.state + where)}")
+                say(f"! {line(model.reference)} is {line(unwhole(model))}")
 
 
 @models.command("show")
@@ -91,13 +90,14 @@ def show(name: str) -> None:
     shape = model.shape
     for key, value in (
         ("name", model.name), ("version", model.version), ("sha256", model.sha256), ("size", size(model.bytes)),
-        ("label", model.label or "-"), ("aliases", ", ".join(model.aliases) or "none"), ("state", model.state),
+        ("label", model.label or "-"), ("aliases", ", ".join(model.aliases) or "none"), ("state", unwhole(model)),
         ("tier", model.tier), ("files", ", ".join(f.name for f in model.files)),
         *((("projector", model.projector.name),) if model.projector else ()),
         *((("adapters", ", ".join(a.name for a in model.adapters)),) if model.adapters else ()),
         *((("defaults", " ".join(f"{k}={v:g}" for k, v in model.defaults.items())),) if model.defaults else ()),
         ("architecture", shape.arch),
         ("parameters", f"{shape.n_params / 1e6:.0f} M"), ("quantisation", shape.quantization),
+        *((("repacked", f"{size(shape.repack_bytes)}: the CPU gets a copy"),) if shape.repack_bytes else ()),
         ("layers", shape.n_layer), ("context", shape.ctx_train), ("vocabulary", shape.n_vocab),
         ("chat template", _template(model)), ("licence", model.licence or "not stated"),
         ("origin", model.origin), ("imported", f"{moment(model.imported_at)} by {model.imported_by}"),
@@ -345,7 +345,8 @@ def print_plan(plan: Plan) -> None:
             ("adapters", parts.adapters), ("learned", parts.learned),
         ) if amount),
     ):  # fmt: skip
-        say(f"{what:<10} {('-' if amount < 0 else '') + size(abs(amount)):>10}")
+        why = "   a copy of the weights in the CPU's own order" if what == "repacked" and amount else ""
+        say(f"{what:<10} {('-' if amount < 0 else '') + size(abs(amount)):>10}{why}")
     if plan.margin:
         say(f"all but the weights is a bound, {plan.margin:.0%} above what is expected")
     say(f"{'in use':<10} {size(plan.rss_bytes):>10}   after a first long prompt; {size(plan.ready_bytes)} just ready")

@@ -1,24 +1,24 @@
-"""Tiers: the folders that models are stored in, moves between them, and how long models take to load."""
+"""Tiers: the folders that models are stored in, and by which rules."""
 
 from __future__ import annotations
 
-import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
 from core.client import Client
-from core.errors import Conflict, Failed, from_body
-from core.nouns import LoadTime, MoveJob, Tier, TierChecked
-from tui.amounts import Number, Size
-from tui.command import Nouns, filled, named, options, run, with_options
-from tui.lines import Passing, Progress, as_json, ask, listed, say, table, tell
+from core.errors import Conflict
+from core.nouns import Tier, TierChecked
+from tui.amounts import Size, Whole
+from tui.command import Nouns, filled, named, note, options, run, with_options
+from tui.lines import Passing, as_json, ask, say, table, tell
 from tui.plain import line
-from tui.words import age, lasting, moment, size
+from tui.verbs.moves import measured, seconds
+from tui.words import age, moment, plural, size
 
-ENDED = ("done", "failed", "cancelled")
-DAYS = Number(0, 3650)
+DAYS = Whole(0, 3650)
 TIER = named("tiers")
 ASKED = {
     "another": "Taken over, that database has it no more.",
@@ -60,7 +60,7 @@ def ls() -> None:
             "PATH",
         ),
         [
-            (t.name, t.state, size(t.capacity) if t.capacity else "-", size(t.stored_bytes), size(t.reserved_bytes),
+            (t.name, t.state, _capacity(t), size(t.stored_bytes), size(t.reserved_bytes),
              "-" if t.state == "away" else size(t.free_bytes), _cold(t), _speed(t.warm),
              "yes" if t.landing else "-", t.spill or "-", _demotes(t), t.path)
             for t in found
@@ -70,6 +70,8 @@ def ls() -> None:
     for tier in found:
         if tier.reason:
             say(f"! {line(tier.name)} is {tier.state}: {line(tier.reason)}")
+        elif tier.over:
+            say(f"! {_over(tier)}")
 
 
 @tiers.command("show")
@@ -87,10 +89,10 @@ def show(name: str) -> None:
     tier = found.tier
     for key, value in (
         ("name", tier.name), ("path", tier.path), ("state", tier.state + (f": {tier.reason}" if tier.reason else "")),
-        ("capacity", size(tier.capacity) if tier.capacity else "what its disk has"),
+        ("capacity", _capacity(tier) if tier.capacity else "what its disk has"),
         ("stored", f"{size(tier.stored_bytes)} in {tier.objects}"), ("promised", size(tier.reserved_bytes)),
         *((("set aside", size(tier.aside_bytes)),) if tier.aside_bytes else ()),
-        ("free", size(tier.free_bytes)), ("disk free", size(tier.disk_free)),
+        ("free", _free(tier)), ("disk", f"{size(tier.disk_free)} free of {size(tier.disk_bytes)}"),
         ("read cold", _cold(tier)), ("read warm", _speed(tier.warm)),
         ("measured", moment(tier.measured_at) if tier.measured_at else f"corral tiers check {tier.name} --speed does"),
         ("new models", "land here" if tier.landing else "land elsewhere"),
@@ -100,8 +102,8 @@ def show(name: str) -> None:
     table(
         ("MODEL", "SIZE", "USED", "COLD", "WARM", "MEASURED"),
         [
-            (m.reference, size(m.bytes), age(m.used_at) if m.used_at else "never", _seconds(m.load.cold_s),
-             _seconds(m.load.warm_s), _measured(m.load))
+            (m.reference, size(m.bytes), age(m.used_at) if m.used_at else "never", seconds(m.load.cold_s),
+             seconds(m.load.warm_s), measured(m.load))
             for m in found.models
         ],
     )  # fmt: skip
@@ -111,7 +113,7 @@ def _rules(command: Any) -> Any:
     """The options that say a tier's rules."""
     for option in (
         click.option("--demote-to", callback=_named, shell_complete=TIER, help="the tier that it is moved to"),
-        click.option("--demote-after", type=DAYS, help="days without a launch after which a model goes; 0: none"),
+        click.option("--demote-after", type=DAYS, help="whole days without a launch after which a model goes; 0: none"),
         click.option(
             "--spill", callback=_named, shell_complete=TIER, help="the tier that takes what has no room; none: refuse"
         ),
@@ -189,7 +191,8 @@ def add(
         read = f"; it is read at {_speed(made.warm)}, from memory"
     elif made.cold:
         read = f"; it is read at {_speed(made.cold)} cold"
-    tell(made, f"{line(made.name)} takes {size(made.free_bytes)}{read}")
+    tell(made, f"{line(made.name)} takes {_free(made)}{read}")
+    _warn(made)
 
 
 @tiers.command("set")
@@ -209,6 +212,8 @@ def set_(
         raise click.UsageError("say a rule: --capacity, --default, --spill, --demote-after with --demote-to")
     made = run(lambda client: client.tiers.set(name, **rules))
     tell(made, f"{line(made.name)}: {_ruled(made)}")
+    if capacity is not None:
+        _warn(made)
 
 
 @tiers.command("rm")
@@ -220,10 +225,19 @@ def rm(name: str) -> None:
     The folder stays, without its marker. What it holds is named: move or remove that first.
     """
     tier = run(lambda client: client.tiers.get(name)).tier
-    ask(f"Forget the tier {line(name)} ({line(tier.path)})?")
+    named = _naming(tier, run(lambda client: client.tiers.ls()))
+    ask("; ".join([f"Forget the tier {line(name)} ({line(tier.path)})", *named]) + "?")
     left = run(lambda client: client.tiers.rm(name))
     stays = f", and {size(left)} of models in it, which nothing here needs" if left else ""
-    tell({"removed": name, "left_bytes": left}, f"forgot {line(name)}; {line(tier.path)} stays{stays}")
+    told = [f"forgot {line(name)}", f"{line(tier.path)} stays{stays}", *named]
+    tell({"removed": name, "left_bytes": left}, "; ".join(told))
+
+
+def _naming(gone: Tier, there: Sequence[Tier]) -> list[str]:
+    """Which rules of others name a tier, and what becomes of them without it."""
+    out = [f"{line(each.name)} spills nowhere then" for each in there if each.spill == gone.name]
+    out += [f"{line(each.name)} demotes nothing then" for each in there if each.demote_to == gone.name]
+    return out + (["new models land in home then"] if gone.landing else [])
 
 
 @tiers.command("check")
@@ -255,7 +269,10 @@ def check(names: tuple[str, ...], speed: bool) -> None:
         if not options().quiet:
             cold = "from memory" if tier.memory else f"{_speed(tier.cold)} cold"
             read = f"; read at {_speed(tier.warm)} warm, {cold}" if tier.warm else ""
-            say(f"{line(tier.name)}: {each.objects} as they should be, {size(each.bytes)}{read}")
+            takes = f"; takes {_free(tier)}" if tier.bound else ""
+            say(f"{line(tier.name)}: {each.objects} as they should be, {size(each.bytes)}{takes}{read}")
+            if tier.over:
+                say(f"  {_over(tier)}")
         for fault in each.faults:
             say(f"! {fault.what}: {line(fault.path)}: {line(fault.words)}")
     if any(each.faults for each in found):
@@ -280,117 +297,28 @@ def demote(name: str, dry_run: bool) -> None:
         raise click.exceptions.Exit(1)
 
 
-# ---------------------------------------------------------------------------------------------- of models
+def _capacity(tier: Tier) -> str:
+    """With a mark where its disk has less in all."""
+    return f"{size(tier.capacity)}{'!' if tier.over else ''}" if tier.capacity else "-"
 
 
-@click.command()
-@click.argument("model", shell_complete=named("models"))
-@click.option("--to", required=True, callback=filled, shell_complete=TIER, help="the tier")
-@click.option("--no-wait", is_flag=True, help="do not wait for its end; `corral models moves` shows it")
-@click.option("--dry-run", is_flag=True, help="only tell where to, how much, and which versions go along")
-@with_options
-def move(model: str, to: str, no_wait: bool, dry_run: bool) -> None:
-    """Move a version to another tier: `corral models move chat@3 --to fast`.
-
-    It is copied, read back and compared, and only then is the old copy removed; what runs keeps that until it
-    restarts. Versions that are made of the same bytes go along: they are named first, and asked about. Ctrl+c cancels
-    it and leaves everything as it was.
-    """
-    plan = run(lambda client: client.tiers.move(model, to, move=False))
-    along = ", ".join(map(line, plan.touches))
-    if dry_run:
-        how = f"would go from {line(plan.from_tier)} to {line(plan.to_tier)}{_spilled(plan)}"
-        tell(plan, f"{size(plan.bytes_total)} of {line(plan.model)} {how}; with it: {along or 'nothing else'}")
-        return
-    if along:
-        ask(f"{line(plan.model)} moves to {line(plan.to_tier)}, and with it, being the same bytes: {along}. Go on?")
-
-    async def work(client: Client) -> MoveJob:
-        job = await client.tiers.move(model, to)
-        return job if no_wait else await _followed(client, job)
-
-    job = run(work)
-    if options().json:
-        as_json(job)
-    elif not options().quiet:
-        how = "moved" if job.state == "done" else "is on its way:"
-        said = ", ".join(map(line, (job.model, *job.touches)))
-        say(f"{how} {said} from {line(job.from_tier)} to {line(job.to_tier)}{_spilled(job)}")
-        if job.left_bytes:
-            say(f"! {size(job.left_bytes)} stay on {line(job.from_tier)} as well, until it takes changes")
+def _free(tier: Tier) -> str:
+    """What it still takes, and what bounds that where it has a capacity."""
+    by = f" (its {tier.bound})" if tier.capacity and tier.bound else ""
+    return f"{size(tier.free_bytes)}{by}"
 
 
-def _spilled(job: MoveJob) -> str:
-    return f" ({line(job.asked)} has no room)" if job.asked != job.to_tier else ""
+def _over(tier: Tier) -> str:
+    return (
+        f"{line(tier.name)} has a capacity of {size(tier.capacity)}, and its disk {size(tier.disk_bytes)} in all: it"
+        " takes no more than the disk has, until that grows"
+    )
 
 
-async def _followed(client: Client, job: MoveJob) -> MoveJob:
-    """A move when it is done. Raises why it is not."""
-    progress, state = Progress(f"{line(job.model)} copying"), "copying"
-    try:
-        while job.state not in ENDED:
-            if job.state != state:
-                progress.end()
-                progress, state = Progress(f"{line(job.model)} {line(job.state)}"), job.state
-            progress.show(job.bytes_done, job.bytes_total)
-            await asyncio.sleep(0.1)
-            job = await client.tiers.move_job(job.id)
-    except asyncio.CancelledError:
-        await client.tiers.cancel_move(job.id)
-        raise
-    finally:
-        progress.end()
-    if job.error is not None:
-        raise from_body(job.error)
-    if job.state != "done":
-        raise Failed(f"the move was {job.state}", "the version lies where it lay")
-    return job
-
-
-@click.command()
-@click.option("--cancel", "id", callback=filled, help="end this one; the version stays where it was")
-@with_options
-def moves(id: str | None) -> None:
-    """Moves between tiers, on their way and ended since the daemon began, the oldest first.
-
-    What was moved before, or interrupted when a daemon ended, `corral models history MODEL` tells.
-    """
-    if id is not None:
-        job = run(lambda client: client.tiers.cancel_move(id))
-        tell(job, f"{line(job.model)}: {line(job.state)}")
-        return
-    listed(
-        run(lambda client: client.tiers.moves()), lambda job: job.id,
-        ("ID", "MODEL", "FROM", "TO", "STATE", "DONE", "BY", "STARTED", "WHY"),
-        lambda job: (
-            job.id, job.model, job.from_tier, job.to_tier, job.state, _done(job), job.by, age(job.started_at),
-            job.error.what if job.error else job.why or "-",
-        ),
-        empty="nothing was moved since the daemon began; moves before, also interrupted: corral models history MODEL",
-    )  # fmt: skip
-
-
-@click.command()
-@click.argument("model", shell_complete=named("models"))
-@with_options
-def loads(model: str) -> None:
-    """How long a version takes to load from each tier.
-
-    COLD (past the page cache) and WARM (from it) are expected from the tier's reading speed alone; MEASURED is the last
-    launch from there, from the engine's start until it was ready, with what part of the file was in the page cache.
-    """
-    listed(
-        run(lambda client: client.tiers.loads(model)), lambda each: each.tier,
-        ("TIER", "LIES", "COLD", "WARM", "MEASURED", "WHEN"),
-        lambda each: (
-            each.tier, "here" if each.here else "-", _seconds(each.cold_s), _seconds(each.warm_s), _measured(each),
-            age(each.measured_at) if each.measured_at else "-",
-        ),
-    )  # fmt: skip
-
-
-def _done(job: MoveJob) -> str:
-    return f"{100 * job.bytes_done // job.bytes_total} %" if job.bytes_total else "-"
+def _warn(tier: Tier) -> None:
+    """Say that a capacity is more than there is; it is taken all the same, since disks grow."""
+    if tier.over and not options().quiet:
+        note(_over(tier))
 
 
 def _speed(rate: float | None) -> str:
@@ -402,19 +330,9 @@ def _cold(tier: Tier) -> str:
     return "in memory" if tier.memory else _speed(tier.cold)
 
 
-def _seconds(seconds: float | None) -> str:
-    return "-" if seconds is None else lasting(seconds)
-
-
-def _measured(load: LoadTime) -> str:
-    if load.measured_s is None:
-        return "-"
-    part = "" if load.measured_cached is None else f", {100 * load.measured_cached:.0f} % cached"
-    return _seconds(load.measured_s) + part
-
-
 def _demotes(tier: Tier) -> str:
-    return f"after {tier.demote_days:g} days to {tier.demote_to}" if tier.demote_days else "-"
+    days = max(1, round(tier.demote_days))  # an older program took a part of a day
+    return f"after {days} {plural(days, 'day')} to {tier.demote_to}" if tier.demote_days else "-"
 
 
 def _ruled(tier: Tier) -> str:

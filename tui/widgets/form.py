@@ -7,6 +7,7 @@ from typing import Any, ClassVar, NamedTuple
 from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Horizontal, VerticalScroll
+from textual.content import Content
 from textual.widgets import Input, Static
 
 from tui.screens import FOLDER
@@ -83,8 +84,12 @@ class Form(Room):
 
     def show(self, words: str) -> None:
         """Say what sending would do."""
-        self.query_one("#consequence", Static).update(words)
+        self.query_one("#consequence", Static).update(self.drawn(words))
         self.call_after_refresh(self.mind_keys)  # it may be longer than the terminal now
+
+    def drawn(self, words: str) -> str | Content:
+        """How that is drawn."""
+        return words
 
     def weigh(self) -> None:
         """Work out the consequence; called after each edit."""

@@ -12,11 +12,12 @@ import msgspec
 from core.catalog.pull import choice
 from core.catalog.pull.download import Asked, Changed, Download, beside
 from core.catalog.pull.find import Ask, Finder, Place
-from core.catalog.pull.pace import Cap, Rate
+from core.catalog.pull.pace import Cap
 from core.catalog.pull.rows import Row
 from core.catalog.pull.shelf import Shelf
 from core.catalog.pull.source import Hub
 from core.catalog.pull.web import NotReached, Web
+from core.catalog.rate import Rate
 from core.errors import Failed
 from core.nouns import Pull, PullFile
 

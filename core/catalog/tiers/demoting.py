@@ -70,7 +70,7 @@ class Demoting:
         idle = await self._store.read(lambda db: self._idle(db, name, before))
         if dry_run:
             return Demoted(tier=name, dry_run=True, moved=tuple(idle))
-        why, moved, failed = f"not launched for {row.demote_days:g} days", list[str](), list[str]()
+        why, moved, failed = f"not launched for {_days(row.demote_days)}", list[str](), list[str]()
         for reference in idle:
             try:
                 job = await self._moves.start(CORRAL, request, reference, row.demote_to, why=why)
@@ -107,3 +107,7 @@ class Demoting:
                 found.append(model.reference)
                 seen.add(own)
         return found
+
+
+def _days(days: float) -> str:
+    return "1 day" if days == 1 else f"{days:g} days"

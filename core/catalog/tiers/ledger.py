@@ -44,9 +44,10 @@ class Reservation:
 
 
 class Disk(NamedTuple):
-    """What a tier's disk has. `aside`: bytes in the tier that no model needs."""
+    """What a tier's disk has, in all and free. `aside`: bytes in the tier that no model needs."""
 
     device: int
+    total: int
     free: int
     aside: int
 
@@ -74,7 +75,8 @@ class Ledger:
         aside = sum(_size(each) for each in _below(self._objects.quarantine_of(tier)))
         for sha256 in sweep.kept(self._memory(tier), self._store.database_id):
             aside += _size(self._objects.place(sha256, tier))
-        return Disk(path.stat().st_dev, shutil.disk_usage(path).free, aside)
+        has = shutil.disk_usage(path)
+        return Disk(path.stat().st_dev, has.total, has.free, aside)
 
     def left(self, disk: Disk) -> int:
         """What a disk still takes beside what is promised on it; on the one with the database some is kept."""

@@ -14,9 +14,9 @@ import shutil
 import sqlite3
 import threading
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 import msgspec
 
@@ -25,14 +25,16 @@ from core.access import Effect, Gate
 from core.catalog import references
 from core.catalog import tables as versions
 from core.catalog.objects import Objects
+from core.catalog.rate import Rate
 from core.catalog.tiers import tables
 from core.catalog.tiers.copying import Cancelled, Copying
 from core.catalog.tiers.ledger import Away, Reservation
+from core.catalog.tiers.pieces import Piece, along, needs, stay, to_move
 from core.catalog.tiers.service import Tiers
 from core.catalog.uses import Uses
-from core.errors import Conflict, CorralError, Failed, NoRoom, NotAllowed, NotFound
+from core.errors import Conflict, CorralError, Failed, NoRoom, NotFound
 from core.events import Bus
-from core.nouns import CORRAL, Actor, Model, ModelFile, MoveJob
+from core.nouns import CORRAL, Actor, Model, MoveJob
 from core.store import Store
 
 log = logging.getLogger(__name__)
@@ -45,18 +47,6 @@ FREE_S = 0.2
 """Between two looks whether anybody is about to open the old copy."""
 AGAIN_S = 30.0
 """After a move that a deployment waits for has failed."""
-
-
-class Piece(NamedTuple):
-    """An object to be moved, and where it lies."""
-
-    sha256: str
-    tier: str
-    parts: tuple[ModelFile, ...]
-
-    @property
-    def bytes(self) -> int:
-        return sum(part.bytes for part in self.parts)
 
 
 class Moves:
@@ -122,7 +112,7 @@ class Moves:
         meant = references.split(wanted)
         model = await self._store.read(lambda db: versions.find(db, meant))
         self._gate.require(actor, "tiers.read", f"tier:{to}")
-        pieces = await self._store.read(lambda db: self._pieces(db, actor, model, to))
+        pieces = await self._store.read(lambda db: to_move(db, self._gate, self._uses, actor, model, to))
         if not pieces:
             raise Conflict(f"{model.reference} is on {to} already", "nothing is moved")
         reserve = self._tiers.ledger.find if spill else self._tiers.ledger.reserve
@@ -137,44 +127,18 @@ class Moves:
             if busy := next((self._busy[piece.sha256] for piece in pieces if piece.sha256 in self._busy), ""):
                 on_its_way = self._jobs[busy]
                 raise Conflict(f"{on_its_way.model} is on its way to {on_its_way.to_tier}", todo="wait for it")
-            touches = await self._store.read(lambda db: _along(db, model, pieces))
+            touches = await self._store.read(lambda db: along(db, model, pieces))
+            needed = await self._store.read(lambda db: needs(db, self._uses, pieces, space.tier))
         except BaseException:
             await self._tiers.ledger.release(space)
             raise
         job = MoveJob(
             id=id, model=model.reference, from_tier=pieces[0].tier, to_tier=space.tier, asked=to, state="planned",
-            touches=touches, bytes_total=sum(piece.bytes for piece in pieces), by=actor.name, started_at=self._clock(),
+            touches=touches, beside=tuple(each.beside for each in pieces if each.beside),
+            back=tuple(dict.fromkeys(each.deployment for each in needed)),
+            bytes_total=sum(piece.bytes for piece in pieces), by=actor.name, started_at=self._clock(),
         )  # fmt: skip
         return model, pieces, space, job
-
-    def _pieces(self, db: sqlite3.Connection, actor: Actor, model: Model, to: str, but: str = "") -> list[Piece]:
-        """What of a version is not in `to` yet. `but`: a deployment whose need is about to change."""
-        tables.one(db, to)
-        needed = [each for each in self._uses.of(db, model) if each.runs and each.tier == model.tier != to]
-        needed = [each for each in needed if each.deployment != but]
-        if needed:
-            names = ", ".join(each.deployment for each in needed)
-            raise Conflict(
-                f"{model.reference} is needed on {model.tier}", f"by {names}", "deploy that without --tier first"
-            )
-        beside = (*((model.projector,) if model.projector else ()), *model.adapters)
-        found = [(versions.object_of(model.files), model.files), *((each.sha256, (each,)) for each in beside)]
-        lying, pieces = versions.lying(db, [sha256 for sha256, _ in found]), []
-        for sha256, parts in found:
-            if sha256 not in lying:
-                state = model.state if model.state != "stored" else "missing"
-                raise Conflict(f"{model.reference} cannot be moved", f"it is {state}", "see `corral models versions`")
-            if lying[sha256] != to:
-                pieces.append(Piece(sha256, lying[sha256], parts))
-        others = {name for piece in pieces for name, _ in versions.made_of(db, piece.sha256)} - {model.name}
-        denied = [each for each in sorted(others) if not self._gate.may(actor, "models.move", f"model:{each}")]
-        if denied:
-            seen = [each for each in denied if self._gate.may(actor, "models.read", f"model:{each}")]
-            raise NotAllowed(
-                f"{model.reference} is made of the same bytes as other models",
-                f"{actor.name} may not models.move on " + (", ".join(seen) or "those"),
-            )
-        return pieces
 
     async def ensure(self, reference: str, tier: str, deployment: str) -> str:
         """Have a version in the tier that a deployment needs; why it has to wait, "" if it is there. Raises
@@ -205,7 +169,7 @@ class Moves:
         self._gate.require(actor, "tiers.read", f"tier:{tier}")
         if why := await self._tiers.here(tier):
             raise Away(f"the tier {tier} is not there", why, "mount it, or deploy without --tier")
-        pieces = await self._store.read(lambda db: self._pieces(db, actor, model, tier, deployment))
+        pieces = await self._store.read(lambda db: to_move(db, self._gate, self._uses, actor, model, tier, deployment))
         if pieces:
             self._gate.require(actor, "models.move", f"model:{model.name}")
             id = f"look-{secrets.token_hex(4)}"
@@ -299,7 +263,7 @@ class Moves:
             try:
                 await whole(self._clear(job, work, pieces, space))
             finally:  # not before: whoever hears that it has ended may move the same version at once
-                self._set(job.id, **ended)
+                self._set(job.id, **{"rate": 0.0, **ended})
                 self._tasks.pop(job.id, None)
 
     async def _clear(self, job: MoveJob, work: Path, pieces: list[Piece], space: Reservation) -> None:
@@ -314,6 +278,7 @@ class Moves:
     def _progress(self, id: str, space: Reservation) -> Callable[[str, int], None]:
         """From any thread."""
         last: tuple[str, float] = ("", 0.0)
+        rate = Rate()
 
         def progress(state: str, done: int) -> None:
             nonlocal last
@@ -322,7 +287,9 @@ class Moves:
             now = time.monotonic()
             if state != last[0] or now - last[1] >= PROGRESS_S:
                 last = (state, now)
-                self._loop.call_soon_threadsafe(lambda: self._set(id, state=state, bytes_done=done))
+                rate.saw(done)
+                bytes_s = rate.now
+                self._loop.call_soon_threadsafe(lambda: self._set(id, state=state, bytes_done=done, rate=bytes_s))
 
         return progress
 
@@ -331,6 +298,7 @@ class Moves:
         work = self._objects.incoming_of(space.tier) / space.id
 
         def put(db: sqlite3.Connection) -> tuple[list[Piece], object, object]:
+            stay(needs(db, self._uses, pieces, space.tier))  # somebody may need it here since it was looked at
             moved = [each for each in pieces if tables.rehouse(db, each.sha256, each.tier, space.tier)]
             if not moved:
                 raise Conflict(f"{model.reference} is not there any more", "it was removed meanwhile")
@@ -362,7 +330,7 @@ class Moves:
 
     async def _free(self, job: MoveJob, model: Model, moved: list[Piece], tier: str) -> None:
         """Remove the old copies, once no engine is about to open them: what one has open it keeps."""
-        self._set(job.id, state="freeing", bytes_done=0)
+        self._set(job.id, state="freeing", bytes_done=job.bytes_total, rate=0.0)
         while self.loading() & {model.reference}:
             if self._closing:  # the next start removes them
                 return
@@ -374,12 +342,6 @@ class Moves:
                     await asyncio.to_thread(self._objects.remove, piece.sha256, piece.tier)
                     left += await asyncio.to_thread(self._objects.left, piece.sha256, piece.tier)
         self._set(job.id, left_bytes=left)
-
-
-def _along(db: sqlite3.Connection, model: Model, pieces: Sequence[Piece]) -> tuple[str, ...]:
-    """The other versions that are made of these objects."""
-    made = {pair for piece in pieces for pair in versions.made_of(db, piece.sha256)}
-    return tuple(f"{name}@{number}" for name, number in sorted(made - {(model.name, model.version)}))
 
 
 def _told(error: Exception) -> CorralError:

@@ -11,8 +11,8 @@ from core.amounts import size_said
 from core.catalog.tiers import tables
 from core.errors import Conflict, Invalid
 
-DAYS = 3650.0
-"""That a model may have to be unused for, at most."""
+DAYS = 3650
+"""That a model may have to be unused for, at most; at least one: it is looked for once a day."""
 
 
 class Rules(NamedTuple):
@@ -33,8 +33,12 @@ def ruled(db: sqlite3.Connection, old: tables.Row, rules: Rules) -> tables.Row:
     new = msgspec.structs.replace(old, **given)
     if not 0 <= new.capacity <= 1 << 60:
         raise Invalid(f"a capacity of {new.capacity} is none")
-    if not 0 <= new.demote_days <= DAYS:
-        raise Invalid(f"a model cannot be unused for {new.demote_days:g} days", f"it may be 0 to {DAYS:g}")
+    days = rules.demote_days
+    if days is not None and not (0 <= days <= DAYS and days % 1 == 0):
+        raise Invalid(
+            f"{days:g} is no number of days", f"it is a whole one from 1 to {DAYS}; 0: nothing is demoted",
+            "--demote-after 30",
+        )  # fmt: skip
     held = tables.stored(db, new.name)[1] + tables.reserved(db, new.name)
     if rules.capacity and rules.capacity < held:
         raise Conflict(

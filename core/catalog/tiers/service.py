@@ -56,24 +56,26 @@ class Tiers(watching.Watching):
         (objects, held), promised = await self._store.read(
             lambda db: (tables.stored(db, row.name), tables.reserved(db, row.name))
         )
-        disk, only_read, memory = Disk(0, 0, 0), False, False
+        disk, only_read, memory = Disk(0, 0, 0, 0), False, False
         why = row.away
         if not why:
             try:
                 disk, only_read, memory = await asyncio.to_thread(self._disk, row.name)
             except OSError as error:
                 why = error.strerror or str(error)
-        left = 0 if why or only_read else self.ledger.left(disk)
-        if row.capacity:
-            left = min(left, max(0, row.capacity - held - promised - disk.aside))
+        takes = not why and not only_read
+        left, bound = (self.ledger.left(disk), "disk") if takes else (0, "")
+        if takes and row.capacity and (most := max(0, row.capacity - held - promised - disk.aside)) < left:
+            left, bound = most, "capacity"
         path = self._objects.folders.get(row.name, Path(row.path))
         return Tier(
             name=row.name, path=str(path), state="away" if why else "read-only" if only_read else "there",
             reason=why or (f"{path} takes no changes" if only_read else ""), capacity=row.capacity,
             landing=row.landing, spill=row.spill, demote_days=row.demote_days, demote_to=row.demote_to,
             objects=objects, stored_bytes=held, reserved_bytes=promised, aside_bytes=disk.aside, free_bytes=left,
-            disk_free=disk.free, memory=memory, cold=None if memory else row.cold, warm=row.warm,
-            measured_at=row.measured_at, demoted_at=row.demoted_at, added_at=row.added_at, added_by=row.added_by,
+            bound=bound, disk_free=disk.free, disk_bytes=disk.total, memory=memory,
+            cold=None if memory else row.cold, warm=row.warm, measured_at=row.measured_at, demoted_at=row.demoted_at,
+            added_at=row.added_at, added_by=row.added_by,
         )  # fmt: skip
 
     def _disk(self, name: str) -> tuple[Disk, bool, bool]:
