@@ -13,7 +13,7 @@ from tui.modelplan import memory
 from tui.plain import line, plain, visible
 from tui.spoken import spoken
 from tui.stock import Offer
-from tui.words import lasting, moment, params, plural, size, state
+from tui.words import lasting, moment, params, plural, size, state, unwhole
 
 FEW = 2
 """Versions, and flags, that the pane shows."""
@@ -81,7 +81,7 @@ def short(story: Story, width: int, ascii: bool = False) -> list[str]:
     model = story.offer.model
     if model is None:
         return list(_entry(story.offer, width, whole=False))
-    out = [_head(story.offer)]
+    out = [_head(story.offer, width - 1), *_absent(model)]
     out += _versions(story.versions, width, ascii, most=FEW)
     out += [_header(model), *_flags(model)[:FEW], *memory(story.plan, width), *_loading(story.loads, width)]
     out += brief(story.bench, ascii)
@@ -93,7 +93,7 @@ def whole(story: Story, width: int, ascii: bool = False) -> str:
     offer, model = story.offer, story.offer.model
     if model is None:
         return "\n".join(line(each) for each in _entry(offer, width, whole=True))
-    out = [_head(offer), "", *_versions(story.versions, width, ascii), ""]
+    out = [_head(offer), *_absent(model), "", *_versions(story.versions, width, ascii), ""]
     out += [_header(model), f"from {model.origin}, {moment(model.imported_at)} by {model.imported_by}"]
     out.append(f"files {', '.join(f'{f.name} {size(f.bytes)}' for f in model.files) or '-'}")
     if model.projector is not None:
@@ -112,14 +112,26 @@ def whole(story: Story, width: int, ascii: bool = False) -> str:
     return plain("\n".join(out))
 
 
-def _head(offer: Offer) -> str:
+def _head(offer: Offer, width: int = 0) -> str:
+    """What it is; in `width` cells, where that is said, what there is no room for is left out whole."""
     model = offer.model
     assert model is not None
     names = f" ({', '.join(model.aliases)})" if model.aliases else ""
     label = f" {model.label}" if model.label else ""
     count = f", {model.versions} versions" if model.versions > 1 else ""
-    uses = f", for {', '.join(offer.uses)}" if offer.uses else ""
-    return f"{model.reference}{label}{names}{count}, licence {offer.licence or 'not stated'}{uses}"
+    away = ", AWAY" if width and model.state == "away" else ""
+    out = f"{model.reference}{label}{names}{away}{count}, licence {offer.licence or 'not stated'}"
+    for n, use in enumerate(offer.uses):
+        more = f", {'for ' if n == 0 else ''}{use}"
+        if width and len(out + more) > width:
+            break
+        out += more
+    return out
+
+
+def _absent(model: Model) -> list[str]:
+    """Why it cannot be started now."""
+    return [f"! it is {unwhole(model)}"] if model.state != "stored" else []
 
 
 def _versions(found: Sequence[Model], width: int, ascii: bool, most: int = 0) -> list[str]:
@@ -196,7 +208,8 @@ def _entry(offer: Offer, width: int, *, whole: bool) -> Iterator[str]:
     )
     if fit is not None and fit.plan_bytes and not fit.stored:
         does = "fits here" if fit.fits else "DOES NOT FIT here, nor does any other of its files"
-        yield f"{fit.quantization} {does}: a replica reserves {size(fit.plan_bytes)}"
+        copied = f", of it {size(fit.repack_bytes)} a copy of the weights for the CPU" if fit.repack_bytes else ""
+        yield f"{fit.quantization} {does}: a replica reserves {size(fit.plan_bytes)}{copied}"
     yield f"pulled from hf:{entry.repo}" if entry.repo else "where to pull it from is not known"
     numbers = {source: n for n, source in enumerate(entry.sources, 1)}
     if entry.files:

@@ -14,9 +14,9 @@ LISTED = "+"
 """Before the name of an entry of the catalogue as the key of its row: no stored model is called so."""
 
 COLUMNS = (
-    Column("model", 14, fit=True), Column("state", 13, 1, state=True), Column("!", 1, 1), Column("live", 6, 2, True),
-    Column("size", 9, 1, True), Column("quant", 8, 3), Column("params", 7, 6, True), Column("fits", 4, 1),
-    Column("tier", 6, 5), Column("licence", 11, 5), Column("used by", 8, 4, fit=True), Column("for", 12, 3, flex=True),
+    Column("model", 11, fit=True), Column("state", 13, 1, state=True), Column("!", 1, 1), Column("live", 6, 2, True),
+    Column("size", 9, 1, True), Column("quant", 7, 3), Column("params", 7, 6, True), Column("fits", 4, 1),
+    Column("tier", 6, 5), Column("licence", 11, 5), Column("used by", 8, 4, fit=True), Column("for", 20, 3, flex=True),
 )  # fmt: skip
 
 
@@ -39,7 +39,9 @@ class Offer(NamedTuple):
 
     @property
     def fits(self) -> str:
-        """yes, no, or ? where that is not known."""
+        """yes, no, or ? where that is not known; away of what cannot be started now, - of what was lost."""
+        if self.model is not None and self.model.state != "stored":
+            return "away" if self.model.state == "away" else "-"
         if self.fit is None or not self.fit.plan_bytes:
             return "?"
         return "yes" if self.fit.fits else "no"

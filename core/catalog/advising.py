@@ -68,7 +68,7 @@ class Advisor:
             shape=model.shape, work=await self._speeds.work(model),
             seen=tuple(self._speeds.seen(model.sha256, ENGINE)),
             load_s=(load.measured_s or load.cold_s or load.warm_s) if load else None,
-            entry=entry.name if entry else "", flags=model.flags,
+            entry=entry.name if entry else "", flags=model.flags, lacks=_lacks(model),
         )  # fmt: skip
 
     def _all(self, entries: Sequence[CatalogueEntry]) -> list[Candidate]:
@@ -95,6 +95,13 @@ class Advisor:
             family=entry.family, params=entry.params, uses=entry.uses, ctx=entry.ctx, licence=entry.licence,
             scores=entry.scores, shape=shape, work=work, repo=entry.repo, entry=entry.name,
         )  # fmt: skip
+
+
+def _lacks(model: Model) -> str:
+    """What a stored version would need to be started at all."""
+    if model.state == "away":
+        return f"its tier {model.tier}, which is away"
+    return "" if model.state == "stored" else f"its bytes: it is {model.state}, import it again"
 
 
 def _with_means(found: Recommendation) -> Recommendation:

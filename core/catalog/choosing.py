@@ -58,6 +58,8 @@ class Candidate(Noun, frozen=True, kw_only=True):
     """The name in the catalogue that its uses and scores are of: one model is recommended once."""
     flags: tuple[str, ...] = ()
     """What in it a person should look at first, as sentences."""
+    lacks: str = ""
+    """What a stored one would need to be started at all: a tier that is away."""
 
     @property
     def model(self) -> str:
@@ -126,7 +128,7 @@ def _weigh(candidate: Candidate, wishes: Wishes, host: Host, room: int, quality:
     plan, bound = _plan(candidate, wishes, host)
     speed = _speed(candidate, wishes, host)
     short = max(0, plan - room)
-    needs = []
+    needs = [candidate.lacks] if candidate.lacks else []
     if not plan:
         needs.append("its size, which is not known")
     elif short:
@@ -235,6 +237,8 @@ def _reasons(
     if plan:
         left = room - plan
         size = f"{'up to ' if bound else ''}{human(plan)}"
+        if copied := candidate.shape.repack_bytes if candidate.shape is not None else 0:
+            size += f" (of it {human(copied)} a copy of the weights for the CPU)"
         words.append(
             f"takes {size} with {max(1, wishes.users)} x {wishes.ctx} of context; "
             + (f"{human(left)} is left" if left >= 0 else f"{human(-left)} is missing")

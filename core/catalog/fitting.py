@@ -57,7 +57,8 @@ def _stored(model: Model, entries: Sequence[CatalogueEntry], room: int) -> Fit:
     takes, entry = need(model.shape), entry_of(model, entries)
     return Fit(
         name=model.name, stored=True, quantization=model.shape.quantization, bytes=model.bytes, plan_bytes=takes,
-        fits=0 < takes <= room, entry=entry.name if entry is not None else "",
+        fits=0 < takes <= room, entry=entry.name if entry is not None else "", repack_bytes=model.shape.repack_bytes,
+        state=model.state, tier=model.tier,
     )  # fmt: skip
 
 
@@ -71,9 +72,10 @@ def _listed(entry: CatalogueEntry, room: int) -> Fit:
         file, takes = min(weighed, key=lambda each: each[0].bytes)
     else:
         return Fit(name=entry.name, stored=False, quantization="", bytes=0, plan_bytes=0, fits=False)
+    shape = shape_for(entry, file.quantization)
     return Fit(
         name=entry.name, stored=False, quantization=file.quantization, bytes=file.bytes, plan_bytes=takes,
-        fits=bool(fitting), computed=file.computed,
+        fits=bool(fitting), computed=file.computed, repack_bytes=shape.repack_bytes if shape is not None else 0,
     )  # fmt: skip
 
 

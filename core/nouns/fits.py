@@ -21,6 +21,17 @@ class Fit(Noun, frozen=True, kw_only=True):
     """The entry in the catalogue that a stored model is."""
     computed: bool = False
     """`bytes` follow from the shape, they were not read."""
+    repack_bytes: int = 0
+    """Of `plan_bytes`, the copy of the weights that the CPU's engine makes in its own order; quantisations differ."""
+    state: str = ""
+    """Of a stored one, as the model's: what is away, quarantined or missing is not started, whether it fits or not."""
+    tier: str = ""
+    """Where a stored one lies."""
+
+    @property
+    def there(self) -> bool:
+        """It is not out of reach, nor lost; what is not stored can be pulled."""
+        return self.state in ("", "stored")
 
 
 class Fits(Noun, frozen=True, kw_only=True):

@@ -85,6 +85,23 @@ def test_where_nothing_fits_the_nearest_three_say_what_each_would_need() -> None
     assert longer.nearest[0].needs == ("--context 32768: it was made for no more",)
 
 
+def test_what_cannot_be_started_now_is_no_choice_and_says_what_it_would_need() -> None:
+    away = candidate("away", stored=True, scores=(code(90),), lacks="its tier fast, which is away")
+    found = recommend(Wishes(use="code"), [away, candidate("here", stored=True)], HOST, ADVICE)
+    assert names(found) == ["here"]
+    assert recommend(Wishes(use="code"), [away], HOST, ADVICE).nearest[0].needs == ("its tier fast, which is away",)
+
+
+def test_what_the_cpu_gets_a_copy_of_is_said_with_what_it_takes() -> None:
+    plain = candidate("plain")
+    assert plain.shape is not None
+    copied = msgspec.structs.replace(plain, shape=msgspec.structs.replace(plain.shape, repack_bytes=GIB), name="copied",
+                                     entry="copied")  # fmt: skip
+    found = recommend(Wishes(use="code"), [plain, copied], HOST, ADVICE)
+    told = {each.name: " | ".join(each.reasons) for each in found.choices}
+    assert "(of it 1.0 GiB a copy of the weights for the CPU)" in told["copied"] and "copy" not in told["plain"]
+
+
 def test_at_least_five_when_there_are_five() -> None:
     found = recommend(Wishes(use="code"), [candidate(f"m{n}", billions=0.5 + n / 10) for n in range(7)], HOST, ADVICE)
     assert len(found.choices) == 7

@@ -42,6 +42,18 @@ async def test_a_stored_model_needs_what_its_plan_reserves(tmp_path: Path) -> No
         assert (found.stored, found.fits, found.plan_bytes) == (True, does, takes)
 
 
+async def test_what_is_out_of_reach_and_what_is_copied_for_the_cpu_stand_beside_what_fits(tmp_path: Path) -> None:
+    model = await stored(tmp_path, "m")
+    away = msgspec.structs.replace(
+        model, state="away", tier="fast", shape=msgspec.structs.replace(model.shape, repack_bytes=4096)
+    )
+    here, gone = fits([model, away], [], GIB).models
+    assert (here.fits, here.there, here.repack_bytes) == (True, True, model.shape.repack_bytes)
+    assert (gone.fits, gone.there, gone.state, gone.tier, gone.repack_bytes) == (True, False, "away", "fast", 4096)
+    listed = [each for each in fits([], load(), GIB).models if each.quantization == "Q4_K_M"]
+    assert all(each.there for each in listed)
+
+
 async def test_a_stored_model_is_known_as_its_entry_by_its_name_and_by_where_it_came_from(tmp_path: Path) -> None:
     entries = load()
     entry = next(each for each in entries if each.repo and each.params)

@@ -95,6 +95,16 @@ async def test_the_filter_knows_use_fit_and_tier(console, stored, typed, left):
         await it.until(lambda: len(shown(it)) == 4)
 
 
+async def test_what_is_away_says_so_where_others_say_whether_they_fit(console, fake, doubles):
+    fake.stored = [doubles.model("gemma", state="away", tier="nas"), doubles.model("smollm2", state="missing")]
+    async with console("3") as it:
+        await it.until("gemma")
+        await it.until(lambda: it.app.screen._fits is not None)
+        shelf = it.app.screen.query_one("#models", Table)
+        assert [shelf.offers[name].fits for name in ("gemma", "smollm2")] == ["away", "-"]
+        await it.until("! it is away: the tier nas is not there")
+
+
 def test_half_a_word_never_raises_and_never_widens(doubles):
     known = offers({"gemma": doubles.model("gemma")}, (), None, ())
     cells = row(known[0]).cells
@@ -148,6 +158,22 @@ async def test_the_pane_folds_on_a_small_terminal_and_asks_nothing(console, stor
         assert not called(stored, "versions") and not called(stored, "fit") and "W weights" not in it.text
         await it.pilot.resize_terminal(120, 36)
         await it.until("W weights")
+
+
+@pytest.mark.parametrize(
+    ("label", "uses", "ends"),
+    [("q5", ("code",), ", for code"), ("q5" * 8, ("code", "mathematics"), ", for code"),
+     ("q5" * 13, ("code",), "apache-2.0")],
+)  # fmt: skip
+async def test_the_one_line_of_a_model_leaves_out_whole_what_it_has_no_room_for(
+    console, fake, doubles, label, uses, ends
+):
+    fake.stored = [doubles.model("coder", label=label, aliases=("live", "canary"))]
+    fake.curated.entries = (msgspec.structs.replace(fake.curated.entries[0], uses=uses),)
+    async with console("3", size=(80, 24)) as it:
+        await it.until("-- coder@1")
+        line = next(each for each in it.text.split("\n") if each.startswith("-- coder@1")).rstrip()
+        assert line.endswith(ends) and "…" not in line, line
 
 
 @SIZES
@@ -438,21 +464,6 @@ async def test_imports_and_moves_are_there_too_and_cannot_be_paused(console, sto
         assert "It stays where it was" in it.app.screen.question
         await it.press("y")
         await it.until(lambda: called(stored, "cancel move") == [("m1",)])
-
-
-async def test_a_move_shows_the_room_of_each_tier_and_asks_for_it(console, stored):
-    async with console("3", size=(80, 24)) as it:
-        await it.until("coder")
-        await it.press("o")
-        await it.until("gemma@3, 91.0 MiB, lies in home")
-        await it.until("nas")
-        await it.press("tab")
-        await it.type("fast")
-        await it.until(lambda: "WHERE ONLY 40.0 MiB ARE LEFT; it spills to home" in " ".join(it.text.split()))
-        await it.press("ctrl+s")
-        await it.until("goes from home to fast; t shows how far")
-        assert called(stored, "move")[-1] == ("gemma@3", "fast")
-        await it.until("move gemma@3: ◑ copying 25 % of 4 B")
 
 
 async def test_a_pull_asks_the_hub_once_for_a_whole_source_and_begins(console, stored):

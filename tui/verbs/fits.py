@@ -17,7 +17,8 @@ from tui.words import size
 def fits(every: bool) -> None:
     """Which models fit this host now, stored and in the catalogue.
 
-    With the default context and one slot; `corral fit MODEL` plans a stored one exactly.
+    With the default context and one slot; `corral fit MODEL` plans a stored one exactly. REPACKED is what of TAKES is a
+    copy of the weights, which the engine makes of some quantisations for the CPU.
     """
     found = run(lambda client: client.catalog.fits())
     shown = [each for each in found.models if every or each.fits]
@@ -26,17 +27,23 @@ def fits(every: bool) -> None:
         return
     if options().quiet:
         for each in shown:
-            say(line(each.name))
+            if every or each.there:
+                say(line(each.name))
         return
+    copied = any(each.repack_bytes for each in shown)
     table(
-        ("NAME", "STORED", "QUANT", "SIZE", "TAKES", "FITS"),
+        ("NAME", "STORED", "QUANT", "SIZE", "TAKES", *(["REPACKED"] if copied else []), "FITS"),
         [
             (each.name, "yes" if each.stored else "no", each.quantization or "?", _size(each),
-             size(each.plan_bytes) if each.plan_bytes else "?", _fits(each))
+             size(each.plan_bytes) if each.plan_bytes else "?",
+             *([size(each.repack_bytes) if each.repack_bytes else "-"] if copied else []), _fits(each))
             for each in shown
         ],
-        spare=("SIZE", "QUANT"),
+        spare=("SIZE", "REPACKED", "QUANT"),
     )  # fmt: skip
+    for each in shown:
+        if each.state == "away":
+            say(f"! {line(each.name)} is away: its tier {line(each.tier)} is not there")
     say(f"{size(found.room_bytes)} may be had now" + ("" if shown else "; nothing fits that"))
 
 
@@ -45,4 +52,6 @@ def _size(fit: Fit) -> str:
 
 
 def _fits(fit: Fit) -> str:
+    if not fit.there:
+        return fit.state
     return "yes" if fit.fits else "no" if fit.plan_bytes else "?"
