@@ -14,7 +14,7 @@ def size_of(text: str) -> int:
     if found:
         number, unit = found[1], _UNITS[found[2]]
         amount = int(float(number) * unit) if "." in number else int(number) * unit
-        if amount <= LARGEST:
+        if amount <= LARGEST and (amount or not float(number)):  # 0 may mean all: a part of a byte must not
             return amount
     raise ValueError(f"{text!r} is no size; say 512M or 2G")
 

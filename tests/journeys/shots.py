@@ -1,4 +1,5 @@
-"""`make shots`: the real console on a real daemon with the sample deployed, every screen at both sizes.
+"""`make shots`: the real console on a real daemon with the sample deployed, every screen at both sizes; a pull from the
+stand-in for a hub is under way.
 
 Writes SVG (and PNG where rsvg-convert is installed) to screenshots/.
 """
@@ -16,9 +17,19 @@ from pathlib import Path
 from core.client import Client
 from tui.app import Corral
 
-FOLDER = Path(__file__).parents[2] / "screenshots"
+TESTS = Path(__file__).parents[1]
+sys.path.insert(1, str(TESTS / "catalog"))
+
+from hub_double import HubDouble, in_a_thread  # noqa: E402
+from pullworld import model  # noqa: E402
+
+FOLDER = TESTS.parent / "screenshots"
 SIZES = ((120, 36), (80, 24))
 SCREENS = (("1", "overview"), ("2", "deployments"), ("3", "models"), ("5", "chats"), ("8", "access"), ("9", "audit"))
+
+
+SLOWLY = ("--limit", "250K", "--detach", "-q")
+"""A pull of 100 MB then takes longer than all pictures."""
 
 
 def corral(*args: str) -> None:
@@ -41,6 +52,9 @@ async def draw(size: tuple[int, int]) -> None:
         ):  # fmt: skip
             await pilot.press(key)
             await pilot.pause(1.5)
+            if name == "move":
+                await pilot.press("tab", *"archive")
+                await pilot.pause(1.0)
             save(app, name, size)
             await pilot.press("escape", "escape")
             await pilot.pause(0.3)
@@ -104,25 +118,37 @@ def save(app: Corral, name: str, size: tuple[int, int]) -> None:
 
 
 def main() -> int:
-    home = tempfile.mkdtemp(prefix="c-")
-    os.environ["CORRAL_HOME"] = home
+    home, disks = tempfile.mkdtemp(prefix="c-"), Path(tempfile.mkdtemp(prefix="t-"))
     FOLDER.mkdir(exist_ok=True)
-    try:
-        corral("models", "sample", "-q")
-        corral("models", "note", "smollm2-135m", "--label", "first", "-q")
-        corral("deploy", "smollm2-135m", "--name", "chat", "--ctx", "4096", "--parallel", "2", "--wait", "-q")
-        corral("chat", "chat", "What is a llama?", "--max-tokens", "120", "--temperature", "0", "-q")
-        corral("access", "teams", "set", "ml", "--member", "user:bin", "--member", "group:daemon", "-q")
-        corral("access", "grant", "operator", "team:ml", "--scope", "deployment:ml-*", "--reason", "runs them", "-q")
-        corral("access", "grant", "user", "user:bin", "--until", "90d", "--reason", "a pilot", "-q")
-        corral("access", "deny", "deployments.rm", "team:ml", "-q")
-        corral("keys", "create", "ci", "--rpm", "60", "--daily-tokens", "100000", "-q")
-        for size in SIZES:
-            asyncio.run(draw(size))
-    finally:
-        subprocess.run([sys.executable, "-P", "-m", "tui", "shutdown", "--all", "-q"], timeout=120, check=False)
-        shutil.rmtree(home, ignore_errors=True)
+    with in_a_thread() as hub:
+        os.environ |= {"CORRAL_HOME": home, "HF_ENDPOINT": hub.url}
+        try:
+            _set_up(hub, disks)
+            for size in SIZES:
+                asyncio.run(draw(size))
+        finally:
+            subprocess.run([sys.executable, "-P", "-m", "tui", "shutdown", "--all", "-q"], timeout=120, check=False)
+            for each in (home, disks):
+                shutil.rmtree(each, ignore_errors=True)
     return 0
+
+
+def _set_up(hub: HubDouble, disks: Path) -> None:
+    """What is seen in the pictures."""
+    hub.repos["acme/llama-tiny-GGUF"] = {"llama-tiny-Q4_0.gguf": model(100_000_000)}
+    corral("models", "sample", "-q")
+    corral("models", "note", "smollm2-135m", "--label", "first", "-q")
+    corral("deploy", "smollm2-135m", "--name", "chat", "--ctx", "4096", "--parallel", "2", "--wait", "-q")
+    corral("chat", "chat", "What is a llama?", "--max-tokens", "120", "--temperature", "0", "-q")
+    corral("access", "teams", "set", "ml", "--member", "user:bin", "--member", "group:daemon", "-q")
+    corral("access", "grant", "operator", "team:ml", "--scope", "deployment:ml-*", "--reason", "runs them", "-q")
+    corral("access", "grant", "user", "user:bin", "--until", "90d", "--reason", "a pilot", "-q")
+    corral("access", "deny", "deployments.rm", "team:ml", "-q")
+    corral("keys", "create", "ci", "--rpm", "60", "--daily-tokens", "100000", "-q")
+    for name, room in (("archive", "20GiB"), ("fast", "64MiB")):
+        (disks / name).mkdir(mode=0o700)
+        corral("tiers", "add", name, str(disks / name), "--capacity", room, "-q")
+    corral("models", "pull", "hf:acme/llama-tiny-GGUF", "--name", "llama-tiny", *SLOWLY)
 
 
 if __name__ == "__main__":

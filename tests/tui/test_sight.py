@@ -212,10 +212,10 @@ DIED = (
 
 
 @pytest.mark.parametrize("screen", ["1", "2", "3", "5", "9"])
-async def test_a_long_warning_takes_one_line_and_a_key_shows_all_of_it(console, fake, screen):
+async def test_a_long_warning_takes_one_line_without_half_a_command_and_a_key_shows_all_of_it(console, fake, screen):
     unwell(fake, DIED)
     async with console(screen, size=(80, 24)) as it:
-        await it.until("! the daemon died 3 times within 10 minutes: see `corral")
+        await it.until("! the daemon died 3 times within 10 minutes: see... (! shows all)")
         lines = it.text.split("\n")
         (at,) = [n for n, row in enumerate(lines) if "the daemon died" in row]
         assert lines[at].rstrip().endswith("(! shows all)") and "daemon.log" not in lines[at + 1]

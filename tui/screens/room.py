@@ -370,7 +370,10 @@ def _in_lines(text: str, width: int, lines: int) -> str:
     text = line(text)
     if len(wrap(text, width)) <= lines:
         return text
-    return text[: max(0, width - len(MORE))] + MORE
+    kept = text[: max(0, width - len(MORE)) + 1].rpartition(" ")[0]  # no half word
+    if kept.count("`") % 2:  # nor half a command
+        kept = kept.rpartition("`")[0]
+    return kept.rstrip(" :,;") + MORE
 
 
 def _rooms(here: str, *, short: bool) -> str:
