@@ -281,11 +281,13 @@ class Moves:
         rate = Rate()
 
         def progress(state: str, done: int) -> None:
-            nonlocal last
+            nonlocal last, rate
             if state == "copying":
                 space.wrote = done
             now = time.monotonic()
             if state != last[0] or now - last[1] >= PROGRESS_S:
+                if state != last[0]:  # each state counts its own bytes
+                    rate = Rate()
                 last = (state, now)
                 rate.saw(done)
                 bytes_s = rate.now
