@@ -82,6 +82,22 @@ async def test_whoever_hears_that_a_move_has_ended_may_move_it_again_at_once(
     assert heard[-1] == ("failed" if broken else "done", False)
 
 
+async def test_how_fast_a_move_goes_and_what_time_it_takes_yet_is_told_while_it_goes(
+    catalog: Catalog, tmp_path: Path, fast: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await add(catalog, fast)
+    await take(catalog, large(tmp_path, mib=16))
+    told, plain = list[MoveJob](), catalog.moves._publish
+    monkeypatch.setattr("core.catalog.tiers.moving.PROGRESS_S", 0.0)
+    monkeypatch.setattr(catalog.moves, "_publish", lambda job: [told.append(job), plain(job)])
+    job = await moved(catalog, "m", "fast")
+    for state in ("copying", "verifying"):
+        going = [each for each in told if each.state == state]
+        assert going[0].rate == 0 and going[0].left_s is None
+        assert going[-1].rate > 0 and going[-1].left_s == 0 and going[-1].bytes_done == job.bytes_total
+    assert (job.state, job.rate, job.left_s) == ("done", 0, None)
+
+
 async def test_a_split_model_and_a_projector_that_two_share_move_whole(
     catalog: Catalog, tmp_path: Path, fast: Path
 ) -> None:
@@ -90,7 +106,7 @@ async def test_a_split_model_and_a_projector_that_two_share_move_whole(
     one = await take(catalog, file(tmp_path, 1), "one", projector=projector)
     await take(catalog, file(tmp_path, 2), "two", projector=projector)
     assert one.projector is not None
-    await moved(catalog, "one", "fast")
+    assert (await moved(catalog, "one", "fast")).beside == (f"projector {one.projector.name}",)
     serving = await catalog.serving("two")
     assert serving.model.tier == HOME and serving.projector.startswith(str(fast)) and Path(serving.projector).exists()
     await sound(catalog)

@@ -16,6 +16,12 @@ def test_a_size_is_its_number_and_its_unit(number: int, unit: tuple[str, int]) -
     assert size_of(f" {number}{unit[0]} ") == number * unit[1]
 
 
+def test_a_part_of_a_byte_is_no_size_since_none_may_mean_all() -> None:
+    assert (size_of("0"), size_of("0.0G"), size_of("0.5K")) == (0, 0, 512)
+    with pytest.raises(ValueError, match="no size"):
+        size_of("0.5")
+
+
 @given(st.text())
 def test_no_text_gives_anything_but_bytes_or_a_reason(text: str) -> None:
     try:

@@ -194,6 +194,7 @@ tiers set small --spill small | 2 | cannot be its own next tier
 tiers set small --demote-after -4 | 2 | no whole number from 0
 tiers set small --demote-after 0.00001 --demote-to home | 2 | no whole number from 0
 tiers set small --capacity "" | 2 | it is empty
+tiers set small --capacity 0.5 | 2 | no size
 tiers set home --capacity 1 | 1 | home holds more than that
 models move m --to small | 5 | of 1 KiB of small 0 B are stored
 tiers demote nosuch | 3 | no tier
@@ -203,7 +204,9 @@ tiers check "" | 2 | empty
 tiers check small --speed | 5 | the speed cannot be measured
 tiers rm nosuch | 3 | no tier
 tiers rm home --yes | 1 | home stays
-tiers rm small | 2 | say --yes
+tiers set home --spill small | 0 | spills to small
+tiers rm small | 2 | home spills nowhere then
+tiers rm small --yes | 0 | home spills nowhere then
 
 fit "" | 2 | empty
 fit nosuch | 3 | no model
