@@ -14,8 +14,7 @@ import msgspec
 from core.access import Access, Gate
 from core.audit import Audit
 from core.budgets.admission import Holding, Room
-from core.catalog import Catalog, sizing
-from core.catalog.speeds import Served
+from core.catalog import Catalog
 from core.deployments import tables
 from core.deployments.capacity import Capacity, admit, waits
 from core.deployments.changes import exists, same, told
@@ -23,9 +22,9 @@ from core.deployments.derived import settled
 from core.deployments.explain import sentences
 from core.deployments.figures import Figures
 from core.deployments.gatewaylink import GatewayLink
-from core.deployments.herd import Herd
 from core.deployments.lending import Lending
 from core.deployments.logs import read_log
+from core.deployments.planning import Planning
 from core.deployments.rot import find
 from core.deployments.runner import Runner
 from core.deployments.sensitive import Sensitive, said
@@ -42,9 +41,6 @@ from core.nouns import (
     DeploymentSpec,
     Explanation,
     LogText,
-    Model,
-    ModelShape,
-    Plan,
     ProcessSample,
     Replica,
 )
@@ -55,7 +51,7 @@ from core.store import Store
 log = logging.getLogger(__name__)
 
 
-class Deployments(Herd):
+class Deployments(Planning):
     """The service that owns the noun. `start` adopts, `run` reconciles, `close` leaves everything running."""
 
     def __init__(
@@ -131,47 +127,6 @@ class Deployments(Herd):
                 group.create_task(self._live(runner))
 
     # ---------------------------------------------------------------------------------------- verbs
-
-    async def seat(self, spec: DeploymentSpec) -> tuple[DeploymentSpec, Model | None, int]:
-        """A spec with its defaults, its model, and the threads that a replica of it would get now."""
-        spec, model = await self._capacity.complete(spec)
-        return spec, model, spec.threads or await self._capacity.threads(self._running())
-
-    async def threads(self) -> int:
-        """Those that a new replica would get now."""
-        return await self._capacity.threads(self._running())
-
-    def served(self, launch: str) -> Served | None:
-        """What a launch serves; None for one that has ended."""
-        for runner in self._runners.values():
-            wanted, view = self._wanted.get(runner.deployment), runner.view
-            if view.launch == launch and wanted is not None and view.threads:
-                return Served(
-                    model=f"{view.model}@{view.version}", engine=view.engine, threads=view.threads,
-                    parallel=view.parallel, cache_type=wanted.spec.cache_type, busy=self.link.in_flight(runner.id) > 0,
-                )  # fmt: skip
-        return None
-
-    async def plan(self, spec: DeploymentSpec, gpus: sizing.Gpus | None = None) -> Plan:
-        """What a replica of `spec` would take and whether that fits now; also over GPUs, if it is asked so."""
-        spec, model = await self._capacity.complete(spec)
-        left = await self._capacity.look(self._holdings(except_for=spec.name))
-        return self._capacity.plan(spec, model, left, gpus)
-
-    async def plan_shape(self, shape: ModelShape, ctx: int) -> Plan:
-        """The same of one conversation with a model that is not stored yet (`ctx` 0: as is usual)."""
-        model = Model(
-            name="it", version=1, sha256="", files=(), bytes=shape.tensor_bytes, shape=shape, licence="", origin="",
-            imported_at=0.0, imported_by="",
-        )  # fmt: skip
-        cells = min(ctx, shape.ctx_train or ctx) or sizing.default_ctx(shape, 1)
-        spec = DeploymentSpec(name="it", model="it", ctx=cells)
-        return self._capacity.plan(spec, model, await self._capacity.look(self._holdings()))
-
-    async def left(self) -> int:
-        """Memory that one more replica may reserve (bytes)."""
-        room = await self._capacity.look(self._holdings())
-        return max(0, room.left)
 
     async def deploy(
         self, actor: Actor, request: str, spec: DeploymentSpec, *, replace: bool
