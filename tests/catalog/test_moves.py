@@ -161,6 +161,30 @@ async def test_a_disk_that_gives_back_something_else_is_not_trusted(
     await sound(catalog)
 
 
+async def test_a_tier_that_goes_away_on_the_way_is_what_a_move_tells_and_nothing_is_left_of_it(
+    catalog: Catalog, tmp_path: Path, fast: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await add(catalog, fast)
+    model = await take(catalog, large(tmp_path))
+    gone = fast.with_name(fast.name + ".gone")
+    with monkeypatch.context() as patch:
+        plain = Copying._verify
+
+        def verify(self: Copying, *args: object) -> None:
+            fast.rename(gone)
+            plain(self, *args)  # type: ignore[arg-type]
+
+        patch.setattr(Copying, "_verify", verify)
+        job = await moved(catalog, "m", "fast")
+    try:
+        assert job.error is not None and job.error.what == "the tier fast went away while m@1 was moved"
+        assert (job.state, (await catalog.get("m")).tier, copies(catalog, model.sha256)) == ("failed", HOME, [HOME])
+    finally:
+        gone.rename(fast)
+    assert not await catalog.tiers.here("fast")
+    await sound(catalog)
+
+
 async def test_a_file_that_has_rotted_is_not_carried_on(catalog: Catalog, tmp_path: Path, fast: Path) -> None:
     await add(catalog, fast)
     path = Path(catalog.path(await take(catalog, file(tmp_path))))

@@ -8,6 +8,7 @@ rest. A running replica keeps the old file open until it restarts.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import secrets
 import shutil
@@ -252,7 +253,7 @@ class Moves:
                 await self._gate.outcome(effect, "interrupted", reason="cancelled")
         except Exception as error:
             # Anything: a move that broke must end, and its intent must have an outcome.
-            told = _told(error)
+            told = await self._because(error, job)
             ended = {"state": "failed", "error": told.body()}
             if why := job.why:
                 self._failed[job.model, job.asked] = (self._loop.time(), str(told))
@@ -265,6 +266,17 @@ class Moves:
             finally:  # not before: whoever hears that it has ended may move the same version at once
                 self._set(job.id, **{"rate": 0.0, **ended})
                 self._tasks.pop(job.id, None)
+
+    async def _because(self, error: Exception, job: MoveJob) -> CorralError:
+        """Why a move broke: a file that cannot be read or written may be a tier that is not there any more."""
+        for tier in (job.to_tier, job.from_tier) if isinstance(error, OSError | Failed) else ():
+            with contextlib.suppress(CorralError, OSError):
+                if why := await self._tiers.here(tier):
+                    return Away(
+                        f"the tier {tier} went away while {job.model} was moved", why,
+                        "mount it and say it again: the version lies where it lay",
+                    )  # fmt: skip
+        return _told(error)
 
     async def _clear(self, job: MoveJob, work: Path, pieces: list[Piece], space: Reservation) -> None:
         await asyncio.to_thread(shutil.rmtree, work, True)
