@@ -81,7 +81,7 @@ def along(job: MoveJob) -> list[str]:
 def back(job: MoveJob) -> str:
     """Whose start would undo a move."""
     need = "need" if len(job.back) > 1 else "needs"
-    return f"{', '.join(job.back)}, stopped now, {need} it where it was: a start moves it back"
+    return f"{', '.join(job.back)}, stopped now, {need} it elsewhere than on {job.to_tier}: a start moves it there"
 
 
 def _room(model: Model, tier: Tier, spills: bool) -> str:

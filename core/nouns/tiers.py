@@ -129,7 +129,7 @@ class MoveJob(Noun, frozen=True, kw_only=True):
     beside: tuple[str, ...] = ()
     """What of the version is copied beside the model's own files: `projector eye.gguf`."""
     back: tuple[str, ...] = ()
-    """Deployments that should not run now and need it where it was: starting one of them moves it back."""
+    """Deployments that should not run now and need it in another tier: starting one of them moves it there."""
     bytes_done: int = 0
     """Of this state."""
     bytes_total: int = 0

@@ -76,6 +76,23 @@ async def test_a_projector_that_two_share_stays_where_a_deployment_of_one_needs_
     assert await catalog.moves.ensure("two@1", "fast", "chat") == ""
 
 
+async def test_what_a_deployment_waits_for_is_moved_nowhere_else_nor_spills_there(
+    catalog: Catalog, tmp_path: Path, fast: Path
+) -> None:
+    """From the moment that it is deployed: it would be moved back at once, and nobody would say so."""
+    for name in ("quick", "slow"):
+        (fast / name).mkdir(mode=0o700)
+    await add(catalog, fast / "slow", "slow")
+    await add(catalog, fast / "quick", "quick", capacity=MIB, spill="slow")
+    await take(catalog, large(tmp_path))
+    catalog._uses.all = lambda db: [Use("chat", "m", 1, "quick", True)]
+    for to in ("slow", "quick"):
+        with pytest.raises(Conflict, match="m@1 is needed on quick"):
+            await catalog.moves.start(ME, "r", "m@1", to)
+    assert (await catalog.get("m")).tier == HOME and not catalog.tiers.ledger.live
+    await sound(catalog)
+
+
 async def test_what_is_deployed_while_it_is_on_its_way_stays(
     catalog: Catalog, tmp_path: Path, fast: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -130,6 +130,7 @@ class Moves:
                 raise Conflict(f"{on_its_way.model} is on its way to {on_its_way.to_tier}", todo="wait for it")
             touches = await self._store.read(lambda db: along(db, model, pieces))
             needed = await self._store.read(lambda db: needs(db, self._uses, pieces, space.tier))
+            stay(needed)  # where it spills to, nobody may need it either
         except BaseException:
             await self._tiers.ledger.release(space)
             raise

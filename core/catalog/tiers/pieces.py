@@ -1,7 +1,8 @@
 """What of a version is to move: its objects that lie elsewhere, what else is made of them, and who needs them there.
 
 A version moves by its objects, which others may be made of too: the same bytes under another name, a projector that two
-share. So what counts is who needs the object where it is, not who uses the version that was named.
+share. So what counts is who needs the object, not who uses the version that was named. A need counts from the moment
+that a deployment has it, also while what it needs is not there yet: it would be moved back at once.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ class Piece(NamedTuple):
 
 
 class Need(NamedTuple):
-    """A deployment that needs a version (`chat@3`) in the tier from which it would go."""
+    """A deployment that needs a version (`chat@3`) in a tier."""
 
     deployment: str
     version: str
@@ -80,15 +81,15 @@ def _not_there(model: Model) -> Conflict:
 
 
 def needs(db: sqlite3.Connection, uses: Uses, pieces: Iterable[Piece], to: str, but: str = "") -> list[Need]:
-    """Which deployments, but one, need any of these where it lies; also those that should not run now."""
-    wanted = {each.tier for each in uses.all(db) if each.tier and each.tier != to and each.deployment != but}
+    """Which deployments, but one, need any of these in another tier than `to`; also those that should not run now."""
+    if not any(each.tier not in ("", to) for each in uses.all(db)):
+        return []
     found: dict[Need, None] = {}
-    for piece in pieces:
-        for name, number in versions.made_of(db, piece.sha256) if piece.tier in wanted else ():
-            model = versions.find(db, references.Reference(name, version=number))
-            for use in uses.of(db, model):
-                if use.tier == piece.tier and use.deployment != but:
-                    found[Need(use.deployment, model.reference, piece.tier, use.runs)] = None
+    for name, number in sorted({pair for piece in pieces for pair in versions.made_of(db, piece.sha256)}):
+        model = versions.find(db, references.Reference(name, version=number))
+        for use in uses.of(db, model):
+            if use.tier not in ("", to) and use.deployment != but:
+                found[Need(use.deployment, model.reference, use.tier, use.runs)] = None
     return sorted(found)
 
 
