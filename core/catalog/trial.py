@@ -45,7 +45,7 @@ async def engine_for(
         limits=Limits(
             data_bytes=plan_bytes + engine.untouched_bytes(plan.shape) + STACK_BYTES * (plan.threads + cpus
                                                                                          + MORE_THREADS),
-            stack_bytes=STACK_BYTES, log_bytes=1 << 20, log_files=1,
+            stack_bytes=STACK_BYTES, log_bytes=1 << 20, log_files=1, offline=command.listens == "unix",
         ),
         spec={"engine": engine.name, "threads": plan.threads},
     )  # fmt: skip

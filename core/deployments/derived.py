@@ -121,4 +121,5 @@ def route_of(
         ctx_per_slot=wanted.spec.ctx // max(1, wanted.spec.parallel),
         asks_for="" if abilities.alias else wanted.spec.model,
         serves=serves(abilities, wanted.spec),
+        pictures=wanted.plan.parts.projector > 0,
     )

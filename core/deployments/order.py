@@ -63,6 +63,7 @@ async def draw_up(yard: Yard, wanted: tables.Wanted, replica: str) -> Order:
             stack_bytes=STACK_BYTES,
             log_bytes=replicas.log_bytes,
             log_files=replicas.log_files,
+            offline=command.listens == "unix",
         ),
         spec={
             "deployment": spec.name, "generation": wanted.generation, "threads": plan.threads, "engine": spec.engine,

@@ -9,7 +9,7 @@ import msgspec
 from core.gateway.apis import Api
 from core.gateway.asked import Asked
 from core.gateway.errors import Refusal
-from core.gateway.limits import BYTES_A_TOKEN, Hold, Meter, Short, headers
+from core.gateway.limits import Hold, Meter, Short, headers
 from core.gateway.subjects import Subjects
 
 Used = Callable[[], tuple[int, int]]
@@ -20,27 +20,27 @@ _FIELDS = ("max_tokens", "max_completion_tokens", "max_output_tokens", "n_predic
 
 
 def admit(
-    subjects: Subjects, meters: tuple[Meter, ...], api: Api, body: bytes, asked: Asked, ctx_per_slot: int, used: Used
-) -> tuple[Hold, bytes]:
-    """Reserve for a request; with it the body, in which the longest answer is set where it does not say one. `used`
-    says what it has used so far. Raises `Refusal`: 400 for what is too long in itself, 429 with the limit, whose it is
-    and when to come again."""
+    subjects: Subjects, meters: tuple[Meter, ...], api: Api, body: bytes, asked: Asked, ctx_per_slot: int, used: Used,
+    prompt: int,
+) -> tuple[Hold, bytes]:  # fmt: skip
+    """Reserve for a request, whose prompt is taken for `prompt` tokens; with it the body, in which the longest answer
+    is set where it does not say one. `used` says what it has used so far. Raises `Refusal`: 400 for what is too long in
+    itself, 429 with the limit, whose it is and when to come again."""
     answer = asked.answer() if api.answers else 0
     for meter in meters:
         if meter.bounds:
-            answer, body = _bound(subjects, meters, api, body, asked, answer)
+            answer, body = _bound(subjects, meters, api, body, asked, answer, prompt)
             break
-    tokens_in, tokens_out = estimate(asked, len(body), answer, ctx_per_slot) if api.costs else (0, 0)
+    tokens_in, tokens_out = estimate(asked, prompt, answer, ctx_per_slot) if api.costs else (0, 0)
     hold = subjects.admit(meters, tokens_in, tokens_out, used)
     if isinstance(hold, Short):
         raise _refusal(subjects, meters, hold)
     return hold, body
 
 
-def estimate(asked: Asked, body: int, answer: int | None, ctx_per_slot: int) -> tuple[int, int]:
-    """Tokens (in, out) to reserve for a request of `body` bytes whose answers have `answer` tokens at most each (None:
-    it does not say)."""
-    prompt = body // BYTES_A_TOKEN + 1
+def estimate(asked: Asked, prompt: int, answer: int | None, ctx_per_slot: int) -> tuple[int, int]:
+    """Tokens (in, out) to reserve for a request of `prompt` tokens whose answers have `answer` tokens at most each
+    (None: it does not say)."""
     if answer is None:
         answer = max(0, ctx_per_slot - prompt)
     elif answer > ctx_per_slot > 0:
@@ -51,13 +51,14 @@ def estimate(asked: Asked, body: int, answer: int | None, ctx_per_slot: int) -> 
 
 
 def _bound(
-    subjects: Subjects, meters: tuple[Meter, ...], api: Api, body: bytes, asked: Asked, answer: int | None
-) -> tuple[int | None, bytes]:
+    subjects: Subjects, meters: tuple[Meter, ...], api: Api, body: bytes, asked: Asked, answer: int | None,
+    prompt: int,
+) -> tuple[int | None, bytes]:  # fmt: skip
     """Hours and lengths: the most that the answer may have, and the body that says so. Raises `Refusal`."""
     _open(subjects, meters)
     if not api.costs:
         return answer, body
-    prompt, longest = len(body) // BYTES_A_TOKEN + 1, _least(meters, "longest_prompt")
+    longest = _least(meters, "longest_prompt")
     if longest is not None and prompt > longest.longest_prompt:
         raise Refusal(
             400, f"the prompt has some {prompt} tokens (4 bytes of the request are taken for one), and"

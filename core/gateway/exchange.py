@@ -19,6 +19,7 @@ from core.gateway.errors import Refusal, as_shape
 from core.gateway.keys import Holder
 from core.gateway.limits import BYTES_A_TOKEN, Hold, Meter
 from core.gateway.opening import opened
+from core.gateway.pictures import size
 from core.gateway.queue import Caller
 from core.gateway.rest import Rest
 from core.gateway.seating import Seating
@@ -92,7 +93,8 @@ class Exchange(Seating):
             self._counts = counts_of(api)
         self._error: bytearray | None = None
         """What came of an engine's error, which is put into the client's shape at its end."""
-        self._holder, self._prompt = holder, len(body) // BYTES_A_TOKEN + 1
+        self._holder = holder
+        self._prompt = (size(body) if route.pictures else len(body)) // BYTES_A_TOKEN + 1
         self._hold: Hold | None = None
         if len(self._target.seats) > 1 and not route.embedding:
             self._session = session(caller, body)
@@ -122,7 +124,9 @@ class Exchange(Seating):
                 raise Refusal(409, f"turn {self._turn_id[:64]} is known already", "turn_exists")
         if meters:
             subjects, ctx = self._core.table.subjects, self._target.route.ctx_per_slot
-            self._hold, self._body = admit(subjects, meters, self._api, self._body, asked, ctx, self._used)
+            self._hold, self._body = admit(
+                subjects, meters, self._api, self._body, asked, ctx, self._used, self._prompt
+            )
         self._core.add(self)
         self._find()
 

@@ -4,8 +4,9 @@ Run by file path (`python -I -S keeper.py LOCK_FD`) with its order as one JSON d
 secret is in argv. Standard library only, syntax of Python 3.8, imports nothing of core.
 
 The order: {"id", "kind", "owner", "argv", "env", "folder", "records", "limits", "spec", "restart", "account"}.
-With an account ({"uid", "gid", "groups"}) the keeper gives up root for it before it starts anything; its records stay
-open and are root's, so that neither it nor the engine can make others.
+`limits.calls` are steps of a BPF program ([code, skip if so, skip if not, operand]) by which the kernel looks at each
+system call of the engine, for good. With an account ({"uid", "gid", "groups"}) the keeper gives up root for it before
+it starts anything; its records stay open and are root's, so that neither it nor the engine can make others.
 Exit code 0: the engine ran and exit.json says how it ended. 1: it never ran; exit.json has the reason.
 """
 
@@ -16,13 +17,16 @@ import os
 import resource
 import select
 import signal
+import struct
 import sys
 import time
 
 VERSION = 1
 PR_SET_PDEATHSIG = 1
 PR_SET_DUMPABLE = 4
+PR_SET_SECCOMP = 22
 PR_SET_NO_NEW_PRIVS = 38
+SECCOMP_MODE_FILTER = 2
 LAUNCH_ROOM = 16384
 EXIT_ROOM = 4096
 PIPE_BYTES = 65536
@@ -201,6 +205,16 @@ def prctl(option, value):
     ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0)
 
 
+def watch_calls(steps):
+    """In the child, last of all: what it executes cannot undo it. A kernel without it leaves a line in the log."""
+    held = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *step) for step in steps))
+    told = ctypes.create_string_buffer(struct.pack("HP", len(steps), ctypes.addressof(held)))
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, told, 0, 0):
+        why = os.strerror(ctypes.get_errno())
+        os.write(2, ("keeper: the kernel filters no system calls (%s): it may reach networks\n" % why).encode())
+
+
 def become(account):
     """Give up root for good. Raises OSError."""
     os.setgroups(account["groups"])
@@ -242,6 +256,8 @@ def start(order, out, lock):
         if order.get("account"):
             os.umask(0)  # the gateway has another account and must reach the socket; the folder is closed to others
         os.chdir(order["folder"])
+        if order["limits"].get("calls"):
+            watch_calls(order["limits"]["calls"])
         os.execve(order["argv"][0], order["argv"], order["env"])
     except OSError as error:
         os.write(2, ("keeper: exec failed: %s: %s\n" % (order["argv"][0], error.strerror)).encode())

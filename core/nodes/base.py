@@ -38,6 +38,8 @@ class Limits(Noun, frozen=True, kw_only=True):
     """RLIMIT_CORE; core dumps are off."""
     log_bytes: int = 4 << 20
     log_files: int = 3
+    offline: bool = False
+    """It can open no connection to any network (`offline`); local sockets are left to it."""
 
 
 class LaunchOrder(Noun, frozen=True, kw_only=True):

@@ -19,7 +19,7 @@ import psutil
 
 from core.access.accounts import Account, Accounts
 from core.errors import Conflict, Failed
-from core.nodes import cgroups, foreign, logs, proc
+from core.nodes import cgroups, foreign, logs, offline, proc
 from core.nodes import records as files
 from core.nodes.base import ExitRecord, LaunchOrder, LaunchState, LogPiece, Node
 from core.nodes.programs import Programs
@@ -111,6 +111,8 @@ class Local(Node):
             **msgspec.to_builtins(order), "folder": str(folder), "records": str(records),
             "account": account and msgspec.to_builtins(account),
         }  # fmt: skip
+        if order.limits.offline:
+            told["limits"]["calls"] = offline.program()
         try:
             pid, errors = spawn(records / "lock", json.dumps(told).encode())
         except OSError as error:

@@ -88,7 +88,7 @@ def parts(folder: Path) -> dict[str, Callable[[], object]]:
         framer.ready.clear()
 
     def limits() -> None:
-        hold, _ = admit(subjects, meters, CHAT, BODY, question, 512, lambda: (0, 0))
+        hold, _ = admit(subjects, meters, CHAT, BODY, question, 512, lambda: (0, 0), len(BODY) // 4 + 1)
         subjects.settle(hold, 12, 9)
 
     def seat(table: Table, target: object, session: int = 0) -> Callable[[], None]:

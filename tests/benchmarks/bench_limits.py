@@ -56,7 +56,7 @@ def cost(count: int, asked: Asked) -> dict[str, float]:
     assert len(meters) == count, [each.id for each in meters]
 
     def request() -> None:
-        hold, _ = admit(there, meters, CHAT, BODY, asked, 4096, lambda: (0, 0))
+        hold, _ = admit(there, meters, CHAT, BODY, asked, 4096, lambda: (0, 0), len(BODY) // 4 + 1)
         there.settle(hold, 20, 40)
 
     told, taken = least(lambda: headers(meters, there.clock) and None), least(request)

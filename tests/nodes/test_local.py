@@ -84,6 +84,42 @@ async def test_the_engine_dies_with_its_keeper(node: Local) -> None:
     assert last.exit is not None and last.exit.reason == "keeper lost"
 
 
+OFFLINE = """
+import ctypes, errno, socket, subprocess, sys, threading
+def refused(*kind):
+    try:
+        socket.socket(*kind).close()
+    except OSError as error:
+        return errno.errorcode[error.errno]
+    return "open"
+kinds = (socket.AF_INET,), (socket.AF_INET6, socket.SOCK_DGRAM), (socket.AF_PACKET, socket.SOCK_RAW), (socket.AF_VSOCK,)
+print(*(refused(*kind) for kind in kinds), refused(socket.AF_UNIX), refused(socket.AF_NETLINK, socket.SOCK_RAW))
+libc = ctypes.CDLL(None, use_errno=True)
+print(libc.syscall(425, 1, None), errno.errorcode[ctypes.get_errno()])
+socket.socketpair()
+made = threading.Thread(target=lambda: print(refused(socket.AF_INET)))
+made.start(); made.join()
+sys.stdout.flush()
+subprocess.run([sys.executable, "-c", "import socket; socket.socket()"], stderr=subprocess.STDOUT)
+"""
+
+
+async def test_what_is_launched_offline_reaches_local_sockets_alone(node: Local) -> None:
+    await node.launch(order("aaaaaaaaaa", OFFLINE, offline=True))
+    await ended(node, "aaaaaaaaaa")
+    first, ring, thread, *child = (await node.read_log("aaaaaaaaaa", 0, 4000)).data.decode().splitlines()
+    assert first.split() == ["EAFNOSUPPORT"] * 4 + ["open", "open"]
+    assert ring == "-1 ENOSYS"
+    assert thread == "EAFNOSUPPORT"
+    assert "Address family not supported" in child[-1]
+
+
+async def test_what_is_launched_otherwise_reaches_networks(node: Local) -> None:
+    await node.launch(order("aaaaaaaaaa", "import socket; socket.socket(); print('open')"))
+    await ended(node, "aaaaaaaaaa")
+    assert (await node.read_log("aaaaaaaaaa", 0, 100)).data == b"open\n"
+
+
 async def test_there_is_never_a_second_copy(node: Local) -> None:
     await node.launch(order("aaaaaaaaaa", SLEEP))
     with pytest.raises(Conflict, match="second copy"):

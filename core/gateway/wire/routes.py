@@ -49,3 +49,5 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     do: they get each name once, as it was read here."""
     serves: tuple[str, ...] = FIRST
     """The routes (core.gateway.apis) that its engine has."""
+    pictures: bool = False
+    """It takes pictures or sound, which `pictures` looks at."""
