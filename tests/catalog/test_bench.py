@@ -12,6 +12,7 @@ from hosts import SHAPE, host
 
 from core.access import Gate, Rights
 from core.audit import Audit
+from core.catalog import trial
 from core.catalog.bench import ENDED, Benches, Grid
 from core.catalog.service import Serving
 from core.catalog.speeds import Speeds
@@ -20,6 +21,7 @@ from core.engines.xllamacpp import XLlamaCpp
 from core.errors import Conflict, CorralError, Invalid, NoRoom, NotFound
 from core.events import Bus
 from core.nodes.local import Local
+from core.nodes.proc import start_time
 from core.nouns import Actor, BenchJob, Model, Seen
 from core.paths import Paths
 from core.settings import EnginesTable
@@ -199,20 +201,24 @@ async def test_an_engine_that_does_not_start_says_why(house: House) -> None:
     assert "cheese" in job.error.why and await house.node.launches() == []
 
 
-async def test_the_next_daemon_ends_what_a_killed_one_left(house: House) -> None:
+async def test_the_next_daemon_ends_what_a_killed_one_left(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     house.engine.env = {"DOUBLE_TOKEN_S": "5"}
     await house.benches.measure_model(ME, "r", "m", Grid(threads=(1,), ctx=(256,)))
     async with asyncio.timeout(30):
         while not (found := await house.node.launches()) or found[0].pid is None:
             await asyncio.sleep(0.01)
-    task = house.benches._task
-    house.benches._task = None  # as a killed daemon: nobody ends anything
-    assert task is not None
+    monkeypatch.setattr(trial, "_finish", _nothing)  # as a killed daemon: nobody ends anything
+    await house.benches.close()
+    (left,) = await house.node.launches()
+    assert left.pid is not None and house.node.lives(left.id)
     (house.paths.models / "probes").mkdir()
     await house.benches.start()
     assert await house.node.launches() == [] and not (house.paths.models / "probes").exists()
-    task.cancel()  # it would wait for an engine that is gone, as long as one may take to be ready
-    await asyncio.gather(task, return_exceptions=True)
+    assert start_time(left.pid) is None
+
+
+async def _nothing(*_: object) -> None:
+    pass
 
 
 @pytest.mark.parametrize(
