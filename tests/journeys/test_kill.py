@@ -369,8 +369,8 @@ async def rounds(home: Path, folder: Path, count: int, every: int) -> None:
 
 @pytest.mark.journey
 @pytest.mark.timeout(400)
-async def test_50_rounds(home: Path, sample: Path, tmp_path: Path) -> None:
-    await rounds(home, tmp_path, 50, 25)
+async def test_25_rounds(home: Path, sample: Path, tmp_path: Path) -> None:
+    await rounds(home, tmp_path, 25, 25)
 
 
 @pytest.mark.soak
