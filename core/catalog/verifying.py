@@ -171,8 +171,7 @@ class Verifying:
         reading, part = self._part
         under_way = part if run == self._run and any(each[0] == reading and each[2] < row[0] for each in todo) else 0
         found = msgspec.json.decode(row[4], type=list[tuple[str, Rotten]])
-        whole = await self._store.read(lambda db: _stored(db, [each.sha256 for _, each in found]))
-        found = [(how, msgspec.structs.replace(each, healed=each.sha256 in whole)) for how, each in found]
+        found = await self._store.read(lambda db: [(how, _since(db, each)) for how, each in found])
         passed = {each[0] for each in todo if each[2] < row[0]} - {each.sha256 for _, each in found}
 
         def of(what: str) -> tuple[Rotten, ...]:
@@ -353,9 +352,16 @@ def _objects(db: sqlite3.Connection, names: set[str]) -> list[tuple[str, int, fl
     return list(found.values())
 
 
-def _stored(db: sqlite3.Connection, objects: Sequence[str]) -> set[str]:
-    """Those of these objects that have their bytes, also where their tier is away."""
-    return {sha256 for sha256, (state, _) in tables.states(db, objects).items() if state in ("stored", "away")}
+def _since(db: sqlite3.Connection, found: Rotten) -> Rotten:
+    """What has become of it since: it has its bytes again (also where their tier is away), or some of the versions that
+    were made of it, or all, are removed."""
+    states = tables.states(db, [found.sha256])
+    healed = any(state in ("stored", "away") for state, _ in states.values())
+    there = {f"{name}@{version}" for name, version in tables.made_of(db, found.sha256)}
+    left = tuple(each for each in found.versions if each in there)
+    return msgspec.structs.replace(
+        found, healed=healed, removed=not there and not healed, versions=left or found.versions
+    )  # fmt: skip
 
 
 def _unread(db: sqlite3.Connection, names: set[str], objects: set[str]) -> tuple[Unread, ...]:

@@ -223,6 +223,13 @@ class Rotten(Noun, frozen=True, kw_only=True):
     deployments: tuple[str, ...]
     healed: bool = False
     """It has its bytes again: it was imported anew since."""
+    removed: bool = False
+    """No version is made of it any more: all that were are removed."""
+
+    @property
+    def settled(self) -> bool:
+        """There is nothing to do about it any more."""
+        return self.healed or self.removed
 
 
 class Unread(Noun, frozen=True, kw_only=True):

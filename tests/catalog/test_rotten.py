@@ -112,6 +112,23 @@ async def test_a_file_that_is_gone_is_told(catalog: Catalog, tmp_path: Path) -> 
     assert (await catalog.verifying.last(ME)).missing[0].healed
 
 
+async def test_what_was_removed_since_is_nothing_to_heal(catalog: Catalog, tmp_path: Path) -> None:
+    one = await take(catalog, file(tmp_path, 1), "m")
+    await take(catalog, file(tmp_path, 1), "twin")
+    rot(catalog.path(one))
+    (found,) = (await verified(catalog)).rotten
+    assert set(found.versions) == {"m@1", "twin@1"} and not found.settled
+    await catalog.rm(ME, "r", "twin")
+    (found,) = (await catalog.verifying.last(ME)).rotten
+    assert found.versions == ("m@1",) and not found.settled
+    await catalog.rm(ME, "r", "m")
+    (found,) = (await catalog.verifying.last(ME)).rotten
+    assert found.removed and found.settled and not found.healed and found.versions == ("m@1", "twin@1")
+    await take(catalog, file(tmp_path, 1), "m")
+    (found,) = (await catalog.verifying.last(ME)).rotten
+    assert found.healed and not found.removed
+
+
 async def test_one_model_alone_is_verified_and_one_run_at_a_time(
     catalog: Catalog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

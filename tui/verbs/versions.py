@@ -274,7 +274,7 @@ def verify(models: tuple[str, ...], status: bool, cancel: bool, no_wait: bool) -
     if found.state == "failed":
         raise Told(from_body(found.error) if found.error else Failed("the verification failed", todo="say it again"))
     lost = [each for each in found.unread if models or each.state != "away"]
-    if any(not rotten.healed for rotten, _ in bad) or (found.state == "done" and lost):
+    if any(not rotten.settled for rotten, _ in bad) or (found.state == "done" and lost):
         raise click.exceptions.Exit(1)
 
 
@@ -282,6 +282,10 @@ def _rotten(found: Rotten, how: str) -> None:
     if found.healed:
         names = ", ".join(map(line, found.versions)) or found.sha256[:16]
         say(f"{names} was found not to be whole and is whole again: it was imported anew")
+        return
+    if found.removed:
+        names = ", ".join(map(line, found.versions)) or found.sha256[:16]
+        say(f"{names} was found not to be whole and is removed since")
         return
     say(f"{', '.join(map(line, found.versions)) or found.sha256[:16]} {how}: {size(found.bytes)}, {found.sha256[:16]}…")
     if found.deployments:
