@@ -84,17 +84,24 @@ def _tokens(text: str) -> int:
 
 
 class Counts(click.ParamType[tuple[int, ...]]):
-    """An option's list of whole numbers: `1,2,4`."""
+    """An option's list of whole numbers: `1,2,4`; of `tokens` also `8k`."""
 
     name = "numbers"
+
+    def __init__(self, *, tokens: bool = False) -> None:
+        self.tokens = tokens
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
         if isinstance(value, tuple):
             return value
+        whole = str(value)
+        pieces = [each.strip() for each in whole.split(",")]
+        if not self.tokens and not all(re.fullmatch("[0-9]{1,9}", each) for each in pieces):
+            self.fail(f"{whole!r} is no list of whole numbers; say 2, or 1,2,4", param, ctx)
         try:
-            return tuple(_tokens(each.strip()) for each in str(value).split(",") if each.strip())
+            return tuple(map(_tokens, pieces))
         except ValueError:
-            self.fail(f"{str(value)!r} are no whole numbers; say them as 1,2,4 (8k is 8192)", param, ctx)
+            self.fail(f"{whole!r} is no list of whole numbers; say 512, or 512,4k (4k is 4096)", param, ctx)
 
 
 class Moment(click.ParamType[float]):

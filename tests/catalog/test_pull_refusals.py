@@ -18,16 +18,37 @@ def address(hub: HubDouble) -> str:
     return f"{hub.url}/files/tiny.gguf"
 
 
-@pytest.mark.parametrize("status", [401, 403])
-async def test_an_address_that_wants_a_login_is_not_called_gated(
-    world: World, hub: HubDouble, address: str, status: int
+@pytest.mark.parametrize(("status", "what"), [(401, "wants a login"), (403, "does not give this file")])
+async def test_an_address_that_refuses_is_not_called_gated(
+    world: World, hub: HubDouble, address: str, status: int, what: str
 ) -> None:
     hub.look_faults.append(Fault(status=status))
-    with pytest.raises(Failed, match=r"127\.0\.0\.1 wants a login") as told:
+    with pytest.raises(Failed, match=rf"127\.0\.0\.1 {what}") as told:
         await world.pull(address)
-    assert f"answers {status}" in told.value.why and "Corral says no user, password or token" in told.value.why
+    assert f"answers {status}" in told.value.why and "user, password or token" in told.value.why
     assert not any(word in str(told.value) for word in ("gated", "HF_TOKEN", "licence"))
     assert world.pulls.ls() == []
+
+
+@pytest.mark.parametrize("way", ["address", "hub"])
+async def test_plain_http_behind_an_https_address_is_told_as_that(
+    world: World, hub: HubDouble, address: str, way: str
+) -> None:
+    plain = hub.url.replace("http://", "https://")
+    with pytest.raises(Failed) as told:
+        if way == "address":
+            await world.pull(address.replace("http://", "https://"))
+        else:
+            await world.pull(SOURCE, endpoint=plain)
+    said = str(told.value)
+    assert "says https" in said and "port" in said
+    assert not any(word in said for word in ("Operation not permitted", "Error", "SSL"))
+
+
+async def test_a_hub_that_nobody_listens_for_is_told_without_the_librarys_words(world: World, hub: HubDouble) -> None:
+    with pytest.raises(Failed, match=r"127\.0\.0\.1 cannot be reached") as told:
+        await world.pull(SOURCE, endpoint="http://127.0.0.1:9")
+    assert "refused" in told.value.why and "ConnectError" not in str(told.value)
 
 
 async def test_one_that_wants_a_login_on_the_way_lets_the_pull_rest_with_its_bytes(
@@ -39,7 +60,7 @@ async def test_one_that_wants_a_login_on_the_way_lets_the_pull_rest_with_its_byt
     hub.faults.append(Fault(status=403))
     await world.pulls.resume(ME, "r", pull.id)
     rests = await world.ended(pull)
-    assert rests.state == "paused" and rests.error is not None and "wants a login" in rests.error.what
+    assert rests.state == "paused" and rests.error is not None and "does not give" in rests.error.what
     await world.pulls.resume(ME, "r", pull.id)
     done = await world.ended(pull)
     assert done.state == "done" and hub.sent < 300_000, done.error

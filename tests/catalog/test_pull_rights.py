@@ -290,7 +290,7 @@ async def test_a_certificate_that_nobody_vouches_for_is_not_taken(tmp_path: Path
     await runner.setup()
     await served.TCPSite(runner, "localhost", 0, ssl_context=context).start()
     url = f"https://localhost:{runner.addresses[0][1]}/x.gguf"
-    wary, trusting = Web(private=True), Web(private=True, ssl=certs.trusting(issued))
+    wary, trusting = Web(private=True), Web(private=True, tls=certs.trusting(issued))
     try:
         with pytest.raises(NotReached, match="not one that this host trusts"):
             async with wary.get(url):

@@ -66,8 +66,15 @@ def test_no_text_gives_anything_but_a_moment_or_a_reason(text: str) -> None:
         assert "no time" in str(error)
 
 
-@pytest.mark.parametrize("text", ["1,a", "1,-2", "2b", "1;2"])
-def test_a_list_of_numbers_that_is_none_is_named_whole(text: str) -> None:
-    with pytest.raises(click.BadParameter, match=f"'{text}' are no whole numbers; say them as 1,2,4"):
-        Counts().convert(text, None, None)
-    assert Counts().convert("1, 2,8k", None, None) == (1, 2, 8192)
+@pytest.mark.parametrize("tokens", [False, True])
+@pytest.mark.parametrize("text", ["1,a", "1,-2", "2b", "1;2", "", ",", "abc"])
+def test_a_list_of_numbers_that_is_none_is_named_whole(text: str, tokens: bool) -> None:
+    with pytest.raises(click.BadParameter, match=f"'{text}' is no list of whole numbers; say"):
+        Counts(tokens=tokens).convert(text, None, None)
+    assert Counts(tokens=tokens).convert("1, 2", None, None) == (1, 2)
+
+
+def test_only_a_list_of_tokens_has_thousands() -> None:
+    assert Counts(tokens=True).convert("1, 2,8k", None, None) == (1, 2, 8192)
+    with pytest.raises(click.BadParameter):
+        Counts().convert("8k", None, None)

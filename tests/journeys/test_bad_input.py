@@ -232,7 +232,12 @@ models bench nosuch | 3 | no model
 models bench m:x --last | 3 | no version m:x
 models bench m --threads 0 | 2 | threads is 0
 models bench m --threads 9999 | 2 | threads is 9999
-models bench m --parallel 1,a | 2 | say them as 1,2,4
+models bench m --parallel 1,a | 2 | '1,a' is no list of whole numbers
+models bench m --threads abc | 2 | 'abc' is no list of whole numbers; say 2, or 1,2,4
+models bench m --cancel | 3 | not being measured
+models bench m --status | 3 | corral models bench m
+models bench m --status --cancel | 2 | one of them
+nodes bench --cancel | 3 | not being measured
 models bench m --ctx 99999999 | 2 | it may be 256 to
 models bench m --engine attach | 2 | cannot be started here
 models bench m --engine nosuch | 2 | this daemon knows xllamacpp

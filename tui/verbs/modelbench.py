@@ -24,8 +24,9 @@ BAR = 24
 @click.option("--threads", type=Counts(), default=(), help="e.g. 1,2 (default: 1, what a replica gets, all cores)")
 @click.option("--parallel", type=Counts(), default="1,2,4", show_default=True, help="conversations at once")
 @click.option(
-    "--ctx", type=Counts(), default="512", show_default=True, help="cells of each conversation, nearly filled"
-)
+    "--ctx", type=Counts(tokens=True), default="512", show_default=True,
+    help="cells of each conversation, nearly filled",
+)  # fmt: skip
 @click.option("--engine", default="xllamacpp", shell_complete=named("engines"), show_default=True)
 @click.option("--cache-type", type=click.Choice(["f16", "q8_0", "q4_0"]), default="f16", show_default=True)
 @click.option("--last", is_flag=True, help="show what was measured last, and measure nothing")

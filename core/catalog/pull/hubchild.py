@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import ctypes
 import json
+import os
 import re
 import signal
 import socket
+import ssl
 import sys
 from typing import Any
 
@@ -50,7 +52,37 @@ def told(error: Exception) -> dict[str, Any]:
     if status:
         wait = response.headers.get("Retry-After", "") if response is not None else ""
         return {"error": "status", "status": status, "wait": int(wait) if re.fullmatch(r"\d{1,5}", wait) else 0}
-    return {"error": "unreached", "why": type(error).__name__}
+    return {"error": "unreached", "why": why(error)}
+
+
+def why(error: BaseException) -> str:
+    """Why a hub was not reached, by what lies below the library's own error, as a sentence."""
+    chain: list[BaseException] = []
+    below: BaseException | None = error
+    while below is not None and len(chain) < 10:
+        chain.append(below)
+        below = below.__cause__ or below.__context__
+    for kind, said in (
+        (ssl.SSLCertVerificationError, "its certificate is not one that this host trusts"),
+        (
+            ssl.SSLError,
+            "its address says https, and what answers breaks off TLS or speaks none: look at its port",
+        ),
+        (socket.gaierror, "its name is not known: is there a network, or a proxy to be named?"),
+    ):
+        if any(isinstance(each, kind) for each in chain):
+            return said
+    for each in reversed(chain):
+        if isinstance(each, OSError) and each.errno:
+            return os.strerror(each.errno)
+    name = type(error).__name__
+    if "Timeout" in name:
+        return f"nothing came within {TIMEOUT_S} s"
+    if "Proxy" in name:
+        return "the proxy does not let it through"
+    if "Protocol" in name or "Decode" in name:
+        return "what it answers is not what a hub answers: is this a hub's address?"
+    return f"huggingface-hub ends with {name}"
 
 
 def listed(question: dict[str, Any]) -> dict[str, Any]:

@@ -35,6 +35,12 @@ def refused(answer: Answer, web: Web, url: str) -> CorralError:
             f"{answer.host} does not let us in", f"{said}: what follows the ? of the address may have expired",
             "get a new address, then say it again, or: corral models pulls resume ID --url ADDRESS",
         )  # fmt: skip
+    if not web.hub and answer.status == 403:
+        return Shut(
+            f"{answer.host} does not give this file",
+            f"{said}: it is not for who asks without user, password or token, as Corral does, or there is none",
+            "look at the address in a browser; fetch the file otherwise and import it, or name one that all may ask",
+        )  # fmt: skip
     if not web.hub:
         return Shut(
             f"{answer.host} wants a login", f"{said}, and to an address Corral says no user, password or token",

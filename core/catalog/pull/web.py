@@ -12,6 +12,7 @@ import contextlib
 import ipaddress
 import os
 import socket
+import ssl
 import urllib.request
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any
@@ -25,6 +26,9 @@ from core.errors import CorralError, Failed, Invalid, NotAllowed, TimedOut
 CONNECT_S = 15.0
 ANSWER_S = 30.0
 """Until the head of an answer is there."""
+NO_TLS = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "UNKNOWN_PROTOCOL", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG")
+"""OpenSSL's words for an answer that is none of TLS."""
+UNTRUSTED = "its certificate is not one that this host trusts"
 READ_S = 60.0
 """Without any byte of a body for so long, the connection is lost."""
 REDIRECTS = 5
@@ -69,12 +73,12 @@ class Web:
 
     def __init__(
         self, *, private: bool, trusted: Sequence[str] = (), token: str = "", origin: str = "",
-        environ: Mapping[str, str] | None = None, look: Look = look_up, ssl: Any = True,
+        environ: Mapping[str, str] | None = None, look: Look = look_up, tls: Any = True,
     ) -> None:  # fmt: skip
         self._private, self._token, self._origin, self._look = private, token, origin, look
         self.hub = bool(origin)
         self.says_token = bool(token)
-        self._ssl = ssl
+        self._tls = tls
         self._proxies = _proxies(environ or {})
         self._trusted = {*trusted, *(urlsplit(proxy).hostname or "" for proxy in self._proxies.values())}
         self._session: aiohttp.ClientSession | None = None
@@ -166,7 +170,7 @@ class Web:
         try:
             async with asyncio.timeout(CONNECT_S + ANSWER_S):
                 return await self._ready().get(
-                    url, headers=said, allow_redirects=False, proxy=self.proxy(url), ssl=self._ssl
+                    url, headers=said, allow_redirects=False, proxy=self.proxy(url), ssl=self._tls
                 )
         except TimeoutError:
             raise NotReached(f"{_host(url)} does not answer", f"nothing within {CONNECT_S + ANSWER_S:.0f} s") from None
@@ -237,15 +241,35 @@ def _host(url: str) -> str:
 def _unreached(host: str, error: BaseException) -> CorralError:
     if isinstance(error, TimeoutError):
         return TimedOut(f"{host} does not answer", f"nothing within {CONNECT_S:.0f} s", GOES_OFFLINE)
+    if _plain(error):
+        return NotReached(
+            f"{host} does not speak TLS there", "the address says https, and what answers at its port is plain HTTP, or"
+            " something else", "look at its port; a server of your own network may be named with http://, one of the"
+            " internet may not",
+        )  # fmt: skip
     return NotReached(f"{host} cannot be reached", _kind(error), GOES_OFFLINE)
+
+
+def _plain(error: BaseException) -> bool:
+    """Whether what answered a TLS greeting was no TLS."""
+    found = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
+    return isinstance(found, ssl.SSLError) and (found.reason or "") in NO_TLS
 
 
 def _kind(error: BaseException) -> str:
     """What an error of the network is, without what was said."""
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
-        return "its certificate is not one that this host trusts"
+        return UNTRUSTED
     if isinstance(error, aiohttp.ClientConnectorError):
         error = error.os_error
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return UNTRUSTED
+    if isinstance(error, ssl.SSLError):  # its number is OpenSSL's own, and means something else as the system's
+        return "it breaks off TLS, or speaks another version of it"
+    if isinstance(error, aiohttp.ServerDisconnectedError):
+        return "it closes the connection without an answer"
+    if isinstance(error, aiohttp.ClientResponseError):
+        return "what it answers is no HTTP"
     if isinstance(error, socket.gaierror):
         return "its name is not known: is there a network, or a proxy to be named?"
     if isinstance(error, OSError) and error.errno:
