@@ -13,7 +13,7 @@ import time
 from aiohttp import web
 
 from core import program_version, systemd
-from core.access import Access, Gate, Glass, Keys, Limiter, Rights, ServiceAccounts
+from core.access import Access, Gate, Glass, Keys, Limiter, Rights, ServiceAccounts, people
 from core.access.accounts import Accounts
 from core.api.peer import Names, user_name
 from core.api.routes import Services, add_routes
@@ -140,7 +140,7 @@ class Daemon:
 
         self.pulls = Pulls(
             self.store, self.gate, self.catalog, paths, self.bus, lambda: settings().pull,
-            plan=self.deployments.plan_shape, left=self.deployments.left,
+            plan=self.deployments.plan_shape, left=self.deployments.left, deployer=self.deployments, who=people.as_now,
         )  # fmt: skip
         self.speeds = Speeds(
             self.store, self.catalog, self.node.name, served=self.deployments.served,
@@ -315,6 +315,7 @@ class Daemon:
                 await self.audit.recover()
                 await self.gate.recover()
                 await self.vault.follow()
+                await self.pulls.mend()
             except CorralError as error:
                 log.debug("not yet: %s", error)
 

@@ -17,7 +17,6 @@ import click
 from core import program_version
 from core.client import Client
 from core.errors import CorralError, NoDaemon
-from core.nouns import PULL_ENDED
 from tui.plain import plain
 from tui.words import releases
 
@@ -79,7 +78,7 @@ def named(kind: str) -> Callable[[click.Context, click.Parameter, str], list[str
             if kind == "chats":
                 return [chat.id for chat in await client.chats()]
             if kind == "pulls":
-                return [pull.id for pull in await client.pulls.ls() if pull.state not in PULL_ENDED]
+                return [pull.id for pull in await client.pulls.ls() if pull.open]
             if kind == "tiers":
                 return [tier.name for tier in await client.tiers.ls()]
             if kind == "engines":

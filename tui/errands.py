@@ -1,18 +1,16 @@
-"""What a console sees to whichever of its screens is in front: a pull that is deployed when it is here, a verification
-that goes on. What comes of them is told where one is then."""
+"""What a console looks after whichever of its screens is in front: a pull that is deployed when it is here, a
+verification that goes on. What comes of them is told where one is then."""
 
 from __future__ import annotations
 
 from typing import Any, Protocol
 
-import msgspec
-
-from core.errors import CorralError, NotFound
-from core.nouns import PULL_ENDED, DeploymentSpec, Event, Pull, Verified
+from core.errors import CorralError
+from core.nouns import Event, Pull, Verified
 from tui import underway
 from tui.plain import line
 from tui.spoken import spoken
-from tui.state import Errand, State
+from tui.state import State
 
 LOST = (OSError, EOFError, TimeoutError)
 
@@ -38,12 +36,8 @@ class Errands:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._asking = self._again = False
-
-    def deploy_when_here(self, pull: Pull, spec: DeploymentSpec) -> None:
-        """Deploy what a pull makes, when it is over."""
-        self._console.state.errands[pull.id] = Errand(spec)
-        self._console.state.pulls[pull.id] = pull
-        self._mind()
+        self._waited: set[str] = set()
+        """Pulls of ours that were seen to wait to be deployed: what comes of them is news."""
 
     def happened(self, event: Event) -> None:
         """Every event."""
@@ -63,40 +57,16 @@ class Errands:
 
     def _mind(self) -> None:
         known = self._console.state
-        for id, errand in known.errands.items():
-            pull = known.pulls.get(id)
-            if errand.state == "waits" and (pull is None or pull.state in PULL_ENDED):
-                known.errands[id] = msgspec.structs.replace(errand, state="deploying")
-                self._console.run_worker(self._end(id), group=f"errand {id}", exclusive=True, exit_on_error=True)
-
-    async def _end(self, id: str) -> None:
-        errand, client = self._console.state.errands[id], self._console.client
-        try:
-            pull: Pull = self._console.state.pulls.get(id) or await client.pulls.get(id)
-            if pull.state not in PULL_ENDED:
-                self._set(id, "waits", "")
-                return
-            if pull.state != "done" or pull.model is None:
-                why = f": {spoken(pull.error)}" if pull.error is not None else ""
-                self._set(id, "failed", f"Not deployed: the pull of {pull.name} was {pull.state}{why}")
-                return
-            model = pull.model.name if "live" in pull.model.aliases else pull.model.reference
-            made = await client.deploy(msgspec.structs.replace(errand.spec, model=model))
-        except NotFound as error:
-            self._set(id, "failed", f"Not deployed: {spoken(error)}")
-        except CorralError as error:
-            self._set(id, "failed", f"{errand.spec.name} is not deployed, though its model is here: {spoken(error)}")
-        except (*LOST, AttributeError):  # no daemon now: it is tried again with the next picture
-            self._set(id, "waits", "")
-        else:
-            self._set(id, "done", f"{pull.name} is here and {made.spec.name} is being started: see screen 2")
-
-    def _set(self, id: str, state: str, words: str) -> None:
-        known = self._console.state
-        known.errands[id] = msgspec.structs.replace(known.errands[id], state=state, why=words)
-        self._console.told("pull")
-        if words:
-            self._console.news(line(words))
+        me = known.me.name if known.me is not None else ""
+        for id, pull in known.pulls.items():
+            if pull.deploy is None or pull.owner != me:
+                continue
+            if pull.open:
+                self._waited.add(id)
+            elif id in self._waited:
+                self._waited.discard(id)
+                if words := came(pull):
+                    self._console.news(line(words))
 
     # ------------------------------------------------------------------ a verification
 
@@ -119,9 +89,25 @@ class Errands:
             return
         known.verified = found
         self._console.told("verify")
-        bad = any(not each.healed for each in (*found.rotten, *found.missing))
+        bad = any(not each.settled for each in (*found.rotten, *found.missing))
         seen = before is not None and before.started_at == found.started_at
         was = before.state if before is not None and seen else "hashing"
         had = bool(seen and before is not None and (before.rotten or before.missing))
         if (found.state != was and found.state in underway.OVER) or (bad and not had):
             self._console.news(underway.told(underway.of_verify(found)))
+
+
+def came(pull: Pull) -> str:
+    """What came of a pull that was to be deployed; "" where somebody said that it is not."""
+    wanted = pull.deploy
+    assert wanted is not None
+    why = spoken(wanted.error) if wanted.error is not None else ""
+    if wanted.state == "done":
+        return f"{pull.name} is here and {wanted.spec.name} is being started: see screen 2"
+    if wanted.state == "failed":
+        return f"{wanted.spec.name} is not deployed, though its model is here: {why}"
+    if pull.state in ("failed", "cancelled"):
+        return f"Not deployed: the pull of {pull.name} was {pull.state}" + (
+            f": {spoken(pull.error)}" if pull.error is not None else ""
+        )
+    return ""

@@ -16,7 +16,6 @@ from core.nouns import (
     AuditRecord,
     BenchJob,
     Deployment,
-    DeploymentSpec,
     Event,
     ImportJob,
     Model,
@@ -104,14 +103,6 @@ _SHELVES = {
 """By the kind of their events."""
 
 
-class Errand(msgspec.Struct, frozen=True):
-    """What this console does when a pull is here: deploy it. States: waits, deploying, done, failed, dropped."""
-
-    spec: DeploymentSpec
-    state: str = "waits"
-    why: str = ""
-
-
 class State:
     """What is known. `connection` is connecting, live, reconnecting, ended (somebody shut the daemon down) or failed;
     `problem` says why it isn't live."""
@@ -129,8 +120,6 @@ class State:
         self.models: dict[str, Model] = {}
         self.imports: dict[str, ImportJob] = {}
         self.pulls: dict[str, Pull] = {}
-        self.errands: dict[str, Errand] = {}
-        """By the pull that they wait for."""
         self.tiers: dict[str, Tier] = {}
         self.moves: dict[str, MoveJob] = {}
         """By id, the oldest first."""

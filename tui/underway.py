@@ -9,7 +9,7 @@ from core.errors import ErrorBody
 from core.nouns import BenchJob, ImportJob, MoveJob, Pull, Verified
 from tui.moving import along
 from tui.spoken import spoken
-from tui.state import Errand, State
+from tui.state import State
 from tui.words import lasting, plural, size, state, why_unread
 
 OVER = ("done", "failed", "cancelled")
@@ -64,7 +64,7 @@ class Job(NamedTuple):
 
 def jobs(known: State) -> list[Job]:
     """All that one sees, what goes on first and of that the newest first."""
-    found = [_pull(each, known.errands.get(each.id)) for each in known.pulls.values()]
+    found = [_pull(each) for each in known.pulls.values()]
     found += [_import(each) for each in known.imports.values()]
     found += [_move(each) for each in known.moves.values()]
     found += [of_bench(each) for each in known.benches.values() if each.kind == "model"]
@@ -77,12 +77,15 @@ def _why(error: ErrorBody | None) -> str:
     return spoken(error) if error is not None else ""
 
 
-def _pull(pull: Pull, errand: Errand | None) -> Job:
+def _pull(pull: Pull) -> Job:
     why = _why(pull.error) or "; ".join(pull.notes[-1:]) or pull.source
-    if errand is not None and errand.state == "waits":
-        why = f"then deployed as {errand.spec.name}; {why}"
-    elif errand is not None:
-        why = errand.why or why
+    wanted = pull.deploy
+    if wanted is not None and wanted.state == "waits":
+        why = f"then deployed as {wanted.spec.name}; {_why(wanted.error) or why}"
+    elif wanted is not None and wanted.state == "done":
+        why = f"deployed as {wanted.spec.name}; {why}"
+    elif wanted is not None and wanted.state == "failed":
+        why = f"NOT DEPLOYED as {wanted.spec.name}, though it is here: {_why(wanted.error)}"
     return Job(f"pull:{pull.id}", pull.name, pull.state, pull.bytes_done, pull.bytes_total, pull.rate, pull.left_s, why)
 
 
@@ -109,7 +112,7 @@ def of_bench(job: BenchJob) -> Job:
 
 def of_verify(found: Verified) -> Job:
     words = f"{found.objects_done} of {found.objects_total} files"
-    bad = [each for each in (*found.rotten, *found.missing) if not each.healed]
+    bad = [each for each in (*found.rotten, *found.missing) if not each.settled]
     healed = dict.fromkeys(name for each in (*found.rotten, *found.missing) if each.healed for name in each.versions)
     if healed:
         words += f"; whole again: {', '.join(healed)}"
@@ -129,7 +132,7 @@ def troubles(found: Sequence[Job]) -> list[Job]:
     done: set[str] = set()
     wrong = []
     for each in found:
-        if each.state == "failed" or (each.over and "NOT WHOLE" in each.why):
+        if each.state == "failed" or (each.over and ("NOT WHOLE" in each.why or "NOT DEPLOYED" in each.why)):
             wrong += [each] if each.kind not in done else []
         elif each.state == "done":
             done.add(each.kind)

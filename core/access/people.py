@@ -12,7 +12,9 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import TypeVar
 
-from core.errors import Invalid, NotFound, TimedOut
+import msgspec
+
+from core.errors import Invalid, NotAllowed, NotFound, TimedOut
 from core.nouns import Actor, Subject
 
 T = TypeVar("T")
@@ -47,6 +49,29 @@ async def actor_named(text: str) -> Actor:
     if match is None or match["kind"] not in (None, "user"):
         raise Invalid(f"{text!r} is no user", todo="say NAME or user:NAME")
     return await _look_up(_user, match["name"])
+
+
+async def as_now(actor: Actor) -> Actor:
+    """Somebody who asked before, as the host knows him now: with those of his groups that he is still in. Raises
+    `NotAllowed` where he has left it, `TimedOut`."""
+
+    def look() -> Actor | None:
+        try:
+            found = pwd.getpwuid(actor.uid)
+        except KeyError:
+            return actor if actor.name == f"uid:{actor.uid}" else None  # in containers not everybody has a name
+        if found.pw_name != actor.name:
+            return None
+        groups = {found.pw_gid, *os.getgrouplist(found.pw_name, found.pw_gid)}
+        return msgspec.structs.replace(actor, groups=tuple(each for each in actor.groups if each in groups))
+
+    now = await _in_time(look, f"{actor.name} was")
+    if now is None:
+        raise NotAllowed(
+            f"{actor.name} is not on this host any more", f"uid {actor.uid} is nobody, or somebody else",
+            "somebody who may asks for it anew",
+        )  # fmt: skip
+    return now
 
 
 async def people_of(

@@ -12,7 +12,7 @@ from core.api.server import Call, Server
 from core.api.sight import Sight
 from core.catalog.pull import Pulls
 from core.errors import NotFound
-from core.nouns import NO_OPTIONS, ImportOptions, Pull
+from core.nouns import NO_OPTIONS, DeploymentSpec, ImportOptions, Pull, PulledDeploy
 
 Rate = Annotated[int, msgspec.Meta(ge=0, le=1 << 50)]
 Ctx = Annotated[int, msgspec.Meta(ge=0, le=1 << 24)]
@@ -27,6 +27,11 @@ class PlanBody(msgspec.Struct, forbid_unknown_fields=True):
     ctx: Ctx = 0
 
 
+class DeployedBody(msgspec.Struct, forbid_unknown_fields=True):
+    spec: DeploymentSpec
+    replace: bool = False
+
+
 class PullBody(PlanBody, forbid_unknown_fields=True):
     name: str | None = None
     limit: Rate = 0
@@ -34,6 +39,8 @@ class PullBody(PlanBody, forbid_unknown_fields=True):
     options: ImportOptions = NO_OPTIONS
     projector: str = ""
     """`auto`, or the name of the one to take along."""
+    deploy: DeployedBody | None = None
+    """What it is deployed as when it is here."""
 
 
 class ResumeBody(msgspec.Struct, forbid_unknown_fields=True):
@@ -59,28 +66,34 @@ def add_pulls(server: Server, pulls: Pulls, gate: Gate, sight: Callable[[Call], 
         return await pulls.begin(
             call.actor, call.request, body.source, name=body.name, secret=body.token, endpoint=body.hub, ctx=body.ctx,
             limit=body.limit, sha256=body.sha256, options=body.options, projector=body.projector,
+            deploy=PulledDeploy(spec=body.deploy.spec, replace=body.deploy.replace) if body.deploy else None,
         )  # fmt: skip
 
-    def seen(call: Call) -> Pull:
-        found = pulls.get(call.path("id"))
-        if not sight(call).pulls([found]):
+    def seen(call: Call, found: Pull | None = None) -> Pull:
+        """What the caller may see of a pull, the one that he names unless another is said."""
+        shown = sight(call).pulls([found or pulls.get(call.path("id"))])
+        if not shown:
             raise NotFound(f"no pull {call.path('id')!r}", todo="see `corral models pulls`")
-        return found
+        return shown[0]
 
     async def get(call: Call) -> Any:
         return seen(call)
 
     async def pause(call: Call) -> Any:
-        return await pulls.pause(call.actor, call.request, seen(call).id)
+        return seen(call, await pulls.pause(call.actor, call.request, seen(call).id))
 
     async def resume(call: Call) -> Any:
         body = await call.body(ResumeBody)
-        return await pulls.resume(
+        gone_on = await pulls.resume(
             call.actor, call.request, seen(call).id, secret=body.token, source=body.source, limit=body.limit
         )
+        return seen(call, gone_on)
 
     async def cancel(call: Call) -> Any:
-        return await pulls.cancel(call.actor, call.request, seen(call).id)
+        return seen(call, await pulls.cancel(call.actor, call.request, seen(call).id))
+
+    async def undeploy(call: Call) -> Any:
+        return seen(call, await pulls.undeploy(call.actor, call.request, seen(call).id))
 
     server.add("GET", "/pulls", "models.read", ls, or_else="models.import")
     server.add("POST", "/pulls", "models.import", begin)
@@ -89,3 +102,4 @@ def add_pulls(server: Server, pulls: Pulls, gate: Gate, sight: Callable[[Call], 
     server.add("POST", "/pulls/{id}/pause", "models.import", pause)
     server.add("POST", "/pulls/{id}/resume", "models.import", resume)
     server.add("DELETE", "/pulls/{id}", "models.import", cancel)
+    server.add("DELETE", "/pulls/{id}/deploy", "models.import", undeploy)

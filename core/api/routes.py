@@ -183,7 +183,7 @@ def _daemon(server: Server, s: Services) -> None:
         return s.sight(call).status(await s.status())
 
     async def events(call: Call) -> web.StreamResponse:
-        return await follow(call, s.bus, s.sight(call).event)
+        return await follow(call, s.bus, s.sight(call).event, s.sight(call).told)
 
     async def shutdown(call: Call) -> list[Replica]:
         body = await call.body(ShutdownBody)
@@ -281,10 +281,12 @@ def _deployments(server: Server, s: Services) -> None:
     server.add("GET", "/replicas", "deployments.read", replicas)
 
 
-async def follow(call: Call, bus: Bus, sees: Callable[[Event], bool]) -> web.StreamResponse:
-    """Events after `since` (or Last-Event-ID) that the caller `sees` when they are sent, with a comment each 15 s so
-    that a dead client is noticed. A bare id tells how far he was served where the last ones are not for him. It ends
-    when the caller has left the host, or his uid is somebody else's."""
+async def follow(
+    call: Call, bus: Bus, sees: Callable[[Event], bool], told: Callable[[Event], Event] = lambda event: event
+) -> web.StreamResponse:
+    """Events after `since` (or Last-Event-ID) that the caller `sees` when they are sent, as they are `told` to him,
+    with a comment each 15 s so that a dead client is noticed. A bare id tells how far he was served where the last ones
+    are not for him. It ends when the caller has left the host, or his uid is somebody else's."""
     since = call.text("since") or call.http.headers.get("Last-Event-ID") or None
     response = await event_stream(call.http)
     async with contextlib.aclosing(bus.follow(since, idle_s=PING_S)) as batches:
@@ -292,7 +294,7 @@ async def follow(call: Call, bus: Bus, sees: Callable[[Event], bool]) -> web.Str
             async for batch in batches:
                 if not await call.still():
                     break
-                for event in filter(sees, batch):
+                for event in map(told, filter(sees, batch)):
                     await response.write(
                         b"id: " + event.id.encode() + b"\ndata: " + msgspec.json.encode(event) + b"\n\n"
                     )

@@ -66,7 +66,23 @@ class Sight:
         return self._sees("models.read", f"model:{job.name}") or self._sees("models.import", f"model:{job.name}")
 
     def pulls(self, found: Iterable[Pull]) -> list[Pull]:
-        return [each for each in found if self._pull(each.name)]
+        """Of what they are to be deployed as too."""
+        return [self._shown(each) for each in found if self._pull(each.name)]
+
+    def _shown(self, pull: Pull) -> Pull:
+        if pull.deploy is None or pull.owner == self._actor.name:
+            return pull
+        sees = self._sees("deployments.read", f"deployment:{pull.deploy.spec.name}")
+        return pull if sees else msgspec.structs.replace(pull, deploy=None)
+
+    def told(self, event: Event) -> Event:
+        """An event that is for him, without what is not."""
+        if event.type != "pull" or not isinstance(event.data, dict) or not event.data.get("deploy"):
+            return event
+        shown = self._shown(msgspec.convert(event.data, Pull))
+        return (
+            event if shown.deploy is not None else msgspec.structs.replace(event, data={**event.data, "deploy": None})
+        )
 
     def _pull(self, model: str) -> bool:
         return self._sees("models.read", f"model:{model}") or self._sees("models.import", f"model:{model}")

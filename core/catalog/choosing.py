@@ -200,14 +200,15 @@ def _licensed(licence: str, wanted: Sequence[str]) -> bool:
 def _commands(candidate: Candidate, wishes: Wishes) -> tuple[str, ...]:
     users = max(1, wishes.users)
     ctx = min(wishes.ctx, candidate.ctx or wishes.ctx) * users
-    deploy = f"corral deploy {shlex.quote(candidate.name)} --ctx {ctx} --parallel {users}"
-    deploy += {"embedding": " --embedding", "rerank": " --rerank"}.get(wishes.use, "")
+    how = f"--ctx {ctx} --parallel {users}"
+    how += {"embedding": " --embedding", "rerank": " --rerank"}.get(wishes.use, "")
+    name = shlex.quote(candidate.name)
     if candidate.stored:
-        return (deploy,)
+        return (f"corral deploy {name} {how}",)
     if not candidate.repo:
         return ()
     source = shlex.quote(f"hf:{candidate.repo}:{candidate.quantization}")
-    return f"corral models pull {source} --name {shlex.quote(candidate.name)}", deploy
+    return (f"corral models pull {source} --name {name} --deploy {name} {how}",)
 
 
 # ---------------------------------------------------------------------------------------- in words

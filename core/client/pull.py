@@ -64,8 +64,8 @@ class PullCalls:
         return await self._client.call("POST", "/pulls/plan", PullPlan, body, timeout=FIND_S)
 
     async def begin(self, source: str, **fields: Any) -> Pull:
-        """Begin to pull; of `name`, `ctx`, `limit`, `sha256`, `options`, `projector` what is meant. Cancelled before
-        the daemon has named it, it is cancelled there too."""
+        """Begin to pull; of `name`, `ctx`, `limit`, `sha256`, `options`, `projector`, `deploy` (`spec`, `replace`) what
+        is meant. Cancelled before the daemon has named it, it is cancelled there too."""
         body = {"source": source, **self._hub(source), **fields}
         asked = self._client.call("POST", "/pulls", Pull, body, timeout=FIND_S)
         return await begun(asked, lambda pull: self.cancel(pull.id))
@@ -85,6 +85,10 @@ class PullCalls:
 
     async def cancel(self, id: str) -> Pull:
         return await self._client.call("DELETE", _path(id), Pull, timeout=60)
+
+    async def undeploy(self, id: str) -> Pull:
+        """Leave it undeployed when it is here."""
+        return await self._client.call("DELETE", f"{_path(id)}/deploy", Pull)
 
     def _hub(self, source: str) -> dict[str, str]:
         """What a hub needs: its address and our token, where they are set. A web server is told neither."""

@@ -34,9 +34,8 @@ class Capacity:
         """The host's memory now, beside what is held."""
         return room(await self._node.sample(), self._settings().capacity, held)
 
-    async def complete(self, spec: DeploymentSpec) -> tuple[DeploymentSpec, Model | None]:
-        """Check a spec and fill in its defaults; the model is None for an attached server. Raises `Invalid`,
-        `NotFound`."""
+    async def check(self, spec: DeploymentSpec) -> Engine:
+        """What of a spec can be wrong whatever its model is; its engine. Raises `Invalid`, `NotFound`."""
         if not _NAME.fullmatch(spec.name):
             raise Invalid(
                 f"{spec.name!r} is no name for a deployment",
@@ -52,7 +51,7 @@ class Capacity:
             if spec.tier:
                 raise Invalid(f"{spec.name} has no model here that could lie on {spec.tier}", todo="leave out --tier")
             check_url(spec.url)
-            return msgspec.structs.replace(spec, replicas=min(1, spec.replicas)), None
+            return engine
         if spec.url:
             raise Invalid(
                 f"{spec.engine} starts an engine here, and --url names a server elsewhere",
@@ -62,8 +61,6 @@ class Capacity:
         there = engine.availability()
         if not there.found:
             raise Invalid(f"engine {spec.engine} cannot be started here", there.reason, "see `corral engines`")
-        model = await self._catalog.get(spec.model)
-        _check_version(model, engine)
         if spec.parallel > 1 and not engine.abilities.parallel:
             raise Invalid(f"{spec.engine} serves one request at a time", todo="use --parallel 1 and more replicas")
         if spec.cache_type not in engine.abilities.cache_types:
@@ -73,8 +70,18 @@ class Capacity:
             _check_rerank(spec, engine.abilities)
         if spec.rerank or spec.embedding:
             _check_pooling(spec)
-        _check_ctx(spec, model)
         await self._check_threads(spec)
+        return engine
+
+    async def complete(self, spec: DeploymentSpec) -> tuple[DeploymentSpec, Model | None]:
+        """Check a spec and fill in its defaults; the model is None for an attached server. Raises `Invalid`,
+        `NotFound`."""
+        engine = await self.check(spec)
+        if not engine.abilities.starts:
+            return msgspec.structs.replace(spec, replicas=min(1, spec.replicas)), None
+        model = await self._catalog.get(spec.model)
+        _check_version(model, engine)
+        _check_ctx(spec, model)
         ctx = spec.ctx or sizing.default_ctx(model.shape, spec.parallel)
         if model.shape.ctx_train:
             ctx = min(ctx, model.shape.ctx_train * spec.parallel)

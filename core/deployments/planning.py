@@ -3,10 +3,11 @@ nothing."""
 
 from __future__ import annotations
 
-from core.catalog import sizing
+from core.catalog import Catalog, sizing
 from core.catalog.speeds import Served
 from core.deployments.capacity import Capacity
 from core.deployments.herd import Herd
+from core.errors import Conflict, Invalid, NotFound
 from core.nouns import DeploymentSpec, Model, ModelShape, Plan
 
 
@@ -14,6 +15,7 @@ class Planning(Herd):
     """What `Deployments` answers before anybody deploys."""
 
     _capacity: Capacity
+    _catalog: Catalog
 
     async def seat(self, spec: DeploymentSpec) -> tuple[DeploymentSpec, Model | None, int]:
         """A spec with its defaults, its model, and the threads that a replica of it would get now."""
@@ -34,6 +36,19 @@ class Planning(Herd):
                     parallel=view.parallel, cache_type=wanted.spec.cache_type, busy=self.link.in_flight(runner.id) > 0,
                 )  # fmt: skip
         return None
+
+    async def foresee(self, spec: DeploymentSpec, *, replace: bool) -> None:
+        """Raises what `deploy` would refuse of a model that is still to come, whatever it turns out to be."""
+        if not self._engines.get(spec.engine).abilities.starts:
+            raise Invalid(f"{spec.engine} serves no model of this host", todo="leave out --engine")
+        await self._capacity.check(spec)
+        if spec.tier and spec.tier not in (names := await self._catalog.tiers.names()):
+            raise NotFound(f"no tier {spec.tier!r}", f"there are: {', '.join(names)}", "see `corral tiers ls`")
+        if spec.name in self._wanted and not replace:
+            raise Conflict(
+                f"deployment {spec.name!r} exists", "it would be changed when the model is here",
+                "say --replace to change it, or another name",
+            )  # fmt: skip
 
     async def plan(self, spec: DeploymentSpec, gpus: sizing.Gpus | None = None) -> Plan:
         """What a replica of `spec` would take and whether that fits now; also over GPUs, if it is asked so."""

@@ -51,6 +51,10 @@ from core.store import Store
 log = logging.getLogger(__name__)
 
 
+def nothing_else(db: sqlite3.Connection) -> None:
+    """What most deployments change beside themselves."""
+
+
 class Deployments(Planning):
     """The service that owns the noun. `start` adopts, `run` reconciles, `close` leaves everything running."""
 
@@ -83,6 +87,8 @@ class Deployments(Planning):
             store, gate, lambda: [node.name], lambda name, there: self.sensitive.needing(name, dict(there))
         )
         self.sensitive = Sensitive(gate, access, self.labels, runs=self._runs_on, spec=self._spec_of, clock=clock)
+        self.begun = asyncio.Event()
+        """It runs: what is accepted now is carried out."""
         self._admitting = asyncio.Lock()
         """Held from the look at the host to the accepted change: two may not be admitted against the same room."""
         self.lending = Lending(self._capacity, self._admitting, self._holdings)
@@ -120,6 +126,7 @@ class Deployments(Planning):
         """Reconcile until cancelled; replicas run on after that."""
         async with asyncio.TaskGroup() as group:
             self._tasks = group
+            self.begun.set()
             group.create_task(self.link.run())
             group.create_task(self._watch())
             for runner in list(self._runners.values()):
@@ -129,10 +136,11 @@ class Deployments(Planning):
     # ---------------------------------------------------------------------------------------- verbs
 
     async def deploy(
-        self, actor: Actor, request: str, spec: DeploymentSpec, *, replace: bool
-    ) -> tuple[Deployment, bool]:
+        self, actor: Actor, request: str, spec: DeploymentSpec, *, replace: bool,
+        also: Callable[[sqlite3.Connection], None] = nothing_else,
+    ) -> tuple[Deployment, bool]:  # fmt: skip
         """Admit and record what should run; the deployment, and whether anything changes. A name that exists needs
-        `replace`, unless the same runs already; the error tells the changes."""
+        `replace`, unless the same runs already; the error tells the changes. `also` is part of the transaction."""
         verb, subject = "deployments.create", f"deployment:{spec.name}"
         try:
             spec, model = await self._capacity.complete(spec)
@@ -149,6 +157,7 @@ class Deployments(Planning):
             failed = before is not None and self.get(spec.name).state == "failed"
 
             def work(db: sqlite3.Connection) -> tuple[tables.Wanted, object, object]:
+                also(db)
                 old = tables.one_wanted(db, spec.name)
                 if old is not None and same(old, spec, version) and not (replace and failed):
                     return old, told(old), told(old)

@@ -104,7 +104,7 @@ from core.nouns.models import (
     VersionDifference,
 )
 from core.nouns.nodes import Counters, NodeFacts, NodeLabels, NodeSample, ProcessSample
-from core.nouns.pull import PULL_ENDED, Pull, PullChoice, PullFile, PullPlan
+from core.nouns.pull import PULL_ENDED, Pull, PullChoice, PulledDeploy, PullFile, PullPlan
 from core.nouns.report import AuditHistory, AuditReport
 from core.nouns.tiers import HOME, Demoted, LoadTime, MoveJob, Tier, TierChecked, TierDetail, TierFault, TierModel
 from core.nouns.usage import UsageReport, UsageRow, UsageSums
@@ -211,6 +211,7 @@ __all__ = [
     "PullChoice",
     "PullFile",
     "PullPlan",
+    "PulledDeploy",
     "Rate",
     "Recommendation",
     "Replica",

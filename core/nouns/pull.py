@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from core.errors import ErrorBody
 from core.nouns.base import Noun
+from core.nouns.deployments import DeploymentSpec
 from core.nouns.models import Model
 from core.nouns.tiers import HOME
 
@@ -24,6 +25,19 @@ class PullFile(Noun, frozen=True, kw_only=True):
     """`projector`: it goes beside the model; "": it is the model's own."""
     stored: bool = False
     """Its bytes are in the store already: they are not fetched."""
+
+
+class PulledDeploy(Noun, frozen=True, kw_only=True):
+    """What the daemon deploys when a pull is stored. States: waits, done, failed, dropped (somebody said so, or the
+    pull came to nothing)."""
+
+    spec: DeploymentSpec
+    """Its model is the pull's, whatever stands here; which version, once it is stored."""
+    replace: bool = False
+    """A deployment of that name is changed."""
+    state: str = "waits"
+    error: ErrorBody | None = None
+    """Why it failed, or still waits though the model is here."""
 
 
 class Pull(Noun, frozen=True, kw_only=True):
@@ -60,6 +74,13 @@ class Pull(Noun, frozen=True, kw_only=True):
     model: Model | None = None
     error: ErrorBody | None = None
     """Why it failed, or is paused or waiting."""
+    deploy: PulledDeploy | None = None
+    """What is deployed when it is stored; None: nothing, or nothing that the asker may see."""
+
+    @property
+    def open(self) -> bool:
+        """Something is still to come of it: it is not over, or what it is to be deployed as still waits."""
+        return self.state not in PULL_ENDED or (self.deploy is not None and self.deploy.state == "waits")
 
 
 class PullChoice(Noun, frozen=True, kw_only=True):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,10 @@ from core.access import Gate, Rights
 from core.audit import Audit
 from core.catalog import Catalog, sizing
 from core.catalog.pull import Pulls
+from core.catalog.pull.deploying import Also
+from core.errors import CorralError, NotAllowed
 from core.events import Bus
-from core.nouns import PULL_ENDED, Actor, Grant, ModelShape, Plan, Pull, Subject
+from core.nouns import PULL_ENDED, Actor, DeploymentSpec, Grant, ModelShape, Plan, Pull, Subject
 from core.paths import Paths
 from core.settings import PullTable
 from core.store import Store
@@ -34,6 +37,40 @@ def model(size: int = 0, fill: bytes = b"\1", **meta: object) -> bytes:
     return maker.make({**maker.METADATA, **meta}, tensors=[("token_embd.weight", [64, rows], 0, None)], fill=fill)
 
 
+class Deployments:
+    """Stands for the deployments: by the rights of the gate, in a transaction, as the real ones do it."""
+
+    def __init__(self) -> None:
+        self.begun = asyncio.Event()
+        self.begun.set()
+        self.made: list[tuple[Actor, str, DeploymentSpec, bool]] = []
+        self.refused: CorralError | None = None
+        self.unforeseen: CorralError | None = None
+        self.left: set[str] = set()
+        """Users who are not on the host any more."""
+        self.gate: Gate
+
+    async def foresee(self, spec: DeploymentSpec, *, replace: bool) -> None:
+        if self.unforeseen is not None:
+            raise self.unforeseen
+
+    async def deploy(self, actor: Actor, request: str, spec: DeploymentSpec, *, replace: bool, also: Also) -> object:
+        def work(db: sqlite3.Connection) -> tuple[None, None, object]:
+            also(db)
+            if self.refused is not None:
+                raise self.refused
+            return None, None, spec
+
+        await self.gate.act(actor, "deployments.create", f"deployment:{spec.name}", request, work)
+        self.made.append((actor, request, spec, replace))
+        return None
+
+    async def who(self, actor: Actor) -> Actor:
+        if actor.name in self.left:
+            raise NotAllowed(f"{actor.name} is not on this host any more")
+        return actor
+
+
 class World:
     """One daemon at a time over one home; `again` is the next one."""
 
@@ -44,6 +81,7 @@ class World:
         self.free = 8 << 30
         self.environ: dict[str, str] = {}
         self.waits: list[float] = []
+        self.deployments = Deployments()
         self.grants = [
             Grant(id="g1", what="admin", subject=Subject(kind="group", name="root", id=0), by="root", at=0.0)
         ]
@@ -53,11 +91,12 @@ class World:
         self.store = await Store.open(self.paths, packages=("core.store", "core.audit", "core.catalog"))
         self.audit = Audit(self.store, self.paths)
         self.gate = Gate(self.store, self.audit, Rights(mode="system", owner_uid=1234, grants=self.grants))
+        self.deployments.gate = self.gate
         self.bus = Bus()
         self.catalog = Catalog(self.store, self.gate, self.paths, self.bus)
         self.pulls = Pulls(
             self.store, self.gate, self.catalog, self.paths, self.bus, lambda: self.settings, plan=self.plan,
-            left=self.left, environ=self.environ, wait=self.wait,
+            left=self.left, deployer=self.deployments, who=self.deployments.who, environ=self.environ, wait=self.wait,
         )  # fmt: skip
         await self.catalog.start()
         await self.pulls.start()

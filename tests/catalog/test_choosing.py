@@ -55,8 +55,8 @@ def test_the_better_one_is_first_and_every_rank_says_why() -> None:
         assert words in first
     assert found.choices[2].quality is None and "no score for code is known" in found.choices[2].reasons
     assert found.choices[0].commands == (
-        "corral models pull hf:org/high-GGUF:Q4_K_M --name high", "corral deploy high --ctx 4096 --parallel 1",
-    )  # fmt: skip
+        "corral models pull hf:org/high-GGUF:Q4_K_M --name high --deploy high --ctx 4096 --parallel 1",
+    )
 
 
 def test_plain_advice_is_the_start_and_figures_overrule_it_and_say_so() -> None:

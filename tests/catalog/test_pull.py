@@ -12,7 +12,7 @@ from hub_double import Fault, HubDouble
 from pullworld import BOB, ME, NAME, REPO, SOURCE, World, model
 
 from core.catalog import files
-from core.catalog.pull import download, rows
+from core.catalog.pull import download, later, rows
 from core.catalog.tiers import ledger
 from core.errors import Conflict, NoRoom, NotFound, StoreError
 from core.nouns import ImportOptions
@@ -400,6 +400,9 @@ async def test_a_disk_that_fills_up_meanwhile_pauses_it(
     world.flows()
     done = await world.ended(pull)
     assert done.state == "paused" and done.error is not None and done.error.code == "no_room"
+    assert done.error.todo.endswith("corral models pulls resume " + done.id)
+    await world.pulls.mend()
+    assert world.pulls.get(pull.id).state == "paused", "room that somebody made may be meant for something else"
     monkeypatch.setattr(files, "SPARE", 0)
     await world.pulls.resume(ME, "request2", pull.id)
     assert (await world.ended(pull)).state == "done"
@@ -454,7 +457,7 @@ async def test_an_unknown_pull_is_not_found(world: World) -> None:
             await verb(ME, "request1", "x")
 
 
-async def test_a_database_that_takes_nothing_lets_the_pull_rest(
+async def test_a_database_that_takes_nothing_lets_the_pull_rest_until_it_takes_records_again(
     world: World, hub: HubDouble, data: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pull = await world.stands(SOURCE)
@@ -467,9 +470,51 @@ async def test_a_database_that_takes_nothing_lets_the_pull_rest(
     world.flows()
     done = await world.ended(pull)
     assert done.state == "paused" and done.error is not None and done.error.code == "store"
+    assert "goes on by itself" in done.error.todo
+    monkeypatch.setattr(later, "PAUSES_S", (0.0,))
+    world.pulls._running.later.put(pull.id)
+    await world.pulls.mend()
+    assert world.pulls.get(pull.id).state == "paused", "the disk takes nothing yet"
     monkeypatch.setattr(world.store, "transact", real)
-    await world.pulls.resume(ME, "request2", pull.id)
-    assert (await world.ended(pull)).state == "done"
+    await world.pulls.mend()
+    assert (await world.until(pull.id, lambda now: now.state == "done")).error is None
+
+
+async def test_the_last_row_of_a_stored_one_is_written_when_it_can_be(
+    world: World, hub: HubDouble, data: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(later, "PAUSES_S", (0.0,))
+    real, put = world.store.transact, rows.put
+
+    def full(db: object, row: rows.Row) -> None:
+        if row.pull.state in ("done", "paused"):
+            raise StoreError("the database cannot be written")
+        put(db, row)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(rows, "put", full)
+    pull = await world.pulled(SOURCE)
+    assert pull.state == "paused" and len(await world.catalog.ls()) == 1
+    sent = hub.sent
+    await world.pulls.mend()
+    assert (await world.ended(pull)).state == "paused"
+    monkeypatch.setattr(rows, "put", put)
+    await world.pulls.mend()
+    done = await world.until(pull.id, lambda now: now.state == "done")
+    assert done.model is not None and done.model.version == 1 and hub.sent == sent
+    assert len(await world.catalog.all()) == 1 and real == world.store.transact
+
+
+async def test_one_that_stands_for_the_disks_sake_goes_on_with_the_next_daemon(
+    world: World, hub: HubDouble, data: bytes
+) -> None:
+    pull = await world.stands()
+    await world.pulls.pause(ME, "request2", pull.id)
+    row = world.pulls._running.row(pull.id)
+    stood = msgspec.structs.replace(row, pull=msgspec.structs.replace(row.pull, error=StoreError("full").body()))
+    await world.store.transact(lambda db: rows.put(db, stood))
+    world.flows()
+    await world.again()
+    assert (await world.until(pull.id, lambda now: now.state == "done")).model is not None
 
 
 async def test_a_projector_is_taken_along_if_it_is_asked_for(world: World, hub: HubDouble, data: bytes) -> None:

@@ -51,6 +51,16 @@ async def test_a_hub_that_nobody_listens_for_is_told_without_the_librarys_words(
     assert "refused" in told.value.why and "ConnectError" not in str(told.value)
 
 
+async def test_a_file_whose_name_says_no_quantisation_is_not_called_one(world: World, hub: HubDouble) -> None:
+    hub.files["cut.gguf"] = model(20_000)
+    hub.repos[REPO] = {"cut.gguf": model(20_000, b"\2")}
+    done = await world.pulled(f"{hub.url}/files/cut.gguf")
+    assert done.state == "done" and done.quantization != "cut"
+    chosen = await world.pulled(f"{SOURCE}:cut", name="n")
+    assert (chosen.state, chosen.quantization) == ("done", "")
+    assert chosen.model is not None and chosen.model.origin.startswith(f"{SOURCE}:cut@")
+
+
 async def test_one_that_wants_a_login_on_the_way_lets_the_pull_rest_with_its_bytes(
     world: World, hub: HubDouble, address: str
 ) -> None:

@@ -66,5 +66,5 @@ def test_bars_and_words_are_such_lines_where_there_is_no_terminal(
         bar.show(1, 4)
         bar.end()
         with Passing() as words:
-            words.show("model:m: measuring, 1 of 9, \x1b[2J")
-    assert said(capsys) == "corral: import m: 25 %\ncorral: model:m: measuring, 1 of 9, [2J\n"
+            words.show("model:m: measuring, 1 of 9, \x1b[2Jstep")
+    assert said(capsys) == "corral: import m: 25 %\ncorral: model:m: measuring, 1 of 9, step\n"

@@ -160,6 +160,13 @@ models pulls resume nosuch | 3 | no pull 'nosuch'
 models pulls resume nosuch --limit x | 2 | no size
 models pulls cancel ../x | 3 | no pull '../x'
 models pulls cancel "" | 2 | empty
+models pulls undeploy nosuch | 3 | no pull 'nosuch'
+models pull hf:{R} --parallel 2 | 2 | --parallel goes with --deploy NAME
+models pull hf:{R} --replace | 2 | --replace goes with --deploy NAME
+models pull hf:{R} --deploy "No Name" | 2 | no name for a deployment
+models pull hf:{R} --deploy x --engine attach | 2 | serves no model of this host
+models pull hf:{R} --deploy x --tier nosuch | 3 | there are: home
+models pull {F}/one.gguf --deploy x | 2 | `corral deploy` later
 
 tiers nosuch | 2 | there is no verb
 tiers ls x | 2 | unexpected extra argument

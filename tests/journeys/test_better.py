@@ -126,10 +126,14 @@ def test_from_one_model_to_a_better_one_and_back_out_of_the_disks(
     # Which one; its commands are carried out as they are told.
     wishes = ("--for", "general", "--memory", "1GiB", "--context", "2k", "--licence", "apache*", "--limit", "100")
     (choice,) = [each for each in ask("models", "recommend", *wishes)["choices"] if each["name"] == NAME]
-    pull, deploy = (shlex.split(each) for each in choice["commands"])
-    assert (pull[:3], deploy[:3]) == (["corral", "models", "pull"], ["corral", "deploy", NAME]), choice["commands"]
-    assert f"pulled {NAME}" in corral(*pull[1:])
-    corral("deploy", f"{NAME}:live", *deploy[3:], "--name", "chat", "--wait")
+    (command,) = choice["commands"]
+    words = shlex.split(command)
+    at = words.index("--deploy")
+    pull, how = words[:at], words[at + 2 :]
+    assert (pull[:3], words[at + 1]) == (["corral", "models", "pull"], NAME), command
+    told = corral(*pull[1:], "--deploy", "chat", *how)
+    assert f"pulled {NAME}" in told and "chat is being started" in told
+    corral("deploy", NAME, *how, "--name", "chat", "--wait")
     one = replica(1)
     said = answer()
     assert "llama" in said.lower()
@@ -164,7 +168,7 @@ def test_from_one_model_to_a_better_one_and_back_out_of_the_disks(
 
     # A need: brought where it is needed before it starts there, and nobody moves it away.
     assert f"{NAME}@2 from fast to home" in corral("models", "move", NAME, "--to", "home")
-    corral("deploy", f"{NAME}:live", *deploy[3:], "--name", "chat", "--tier", "fast", "--replace", "--wait")
+    corral("deploy", f"{NAME}:live", *how, "--name", "chat", "--tier", "fast", "--replace", "--wait")
     assert mapped(replica(2)) == {new} and answer() == said
     assert "is needed on fast\n  by chat" in corral("models", "move", NAME, "--to", "home", code=1)
     in_order(home=1, fast=1)

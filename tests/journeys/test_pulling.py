@@ -148,6 +148,37 @@ async def test_pausing_resuming_cancelling_and_a_token_that_is_asked_for_anew(ho
     assert left_over() == []
 
 
+async def test_what_it_is_to_be_deployed_as_is_the_next_daemons_after_a_kill(home: Path, hub: HubDouble) -> None:
+    hub.repos[REPO] = {"tiny-Q8_0.gguf": model(3_000_000)}
+    hub.on_bytes = lambda count: hub.gate.clear() if hub.sent > 1_000_000 else None
+    how = ("--deploy", "chat", "--parallel", "2", "--ctx", "512")
+    code, out, said = await corral("models", "pull", f"hf:{REPO}", *how, "--detach")
+    assert code == 0 and "it is deployed as chat when it is here" in out, out + said
+    client = await _client()
+    (begun,) = await client.pulls.ls()
+    await _until(client, begun.id, lambda pull: pull.bytes_done > 500_000)
+    pid = (await client.status()).daemon.pid
+    os.kill(pid, signal.SIGKILL)
+    while Path(f"/proc/{pid}/stat").exists() and "Z" not in Path(f"/proc/{pid}/stat").read_text():
+        await asyncio.sleep(0.01)
+    client = await _client()
+    code, out, _ = await corral("models", "pulls")
+    assert code == 0 and f"{begun.id}: deployed as chat when it is here" in out
+    hub.on_bytes = lambda count: None
+    hub.gate.set()
+    pull = await _until(client, begun.id, lambda pull: not pull.open)
+    assert pull.state == "done" and pull.deploy is not None and pull.deploy.state == "done", pull
+    (found,) = await client.deployments()
+    assert (found.spec.name, found.spec.model, found.spec.ctx, found.spec.parallel) == ("chat", "tiny", 512, 2)
+    (record,) = [each for each in await client.audit() if each.verb == "deployments.create"]
+    assert record.outcome == "done" and record.object == "deployment:chat"
+    code, _, said = await corral("models", "pull", f"hf:{REPO}", "--name", "o", "--deploy", "chat")
+    assert code == 1 and "exists" in said and "--replace" in said
+    code, _, said = await corral("models", "pull", f"hf:{REPO}", "--name", "o", "--deploy", "o", "--threads", "99")
+    assert code == 2 and "threads is 99" in said
+    await client.remove_deployment("chat")
+
+
 async def test_kill_9_at_a_handful_of_moments(home: Path, hub: HubDouble) -> None:
     with elsewhere(home) as fast:
         await _killed(hub, fast, rounds=6)
@@ -268,5 +299,5 @@ async def test_a_script_finds_the_fields_that_are_promised(home: Path, hub: HubD
     check = runpy.run_path(str(Path(__file__).parents[1] / "cli/test_scripting.py"))["check"]
     hub.repos[REPO] = {"tiny-Q8_0.gguf": model(30_000), "tiny-Q5_0.gguf": model(20_000)}
     check("models pull --list", json.loads((await corral("models", "pull", f"hf:{REPO}", "--list", "--json"))[1]))
-    check("models pull", json.loads((await corral("models", "pull", f"hf:{REPO}", "--json"))[1]))
+    check("models pull", json.loads((await corral("models", "pull", f"hf:{REPO}", "--deploy", "x", "--json"))[1]))
     check("models pull", json.loads((await corral("models", "pulls", "--json"))[1]))

@@ -28,6 +28,7 @@ from core.nouns import (
     MoveJob,
     Pull,
     PullChoice,
+    PulledDeploy,
     PullFile,
     PullPlan,
     Recommendation,
@@ -77,8 +78,9 @@ def choice(name: str, **fields: Any) -> Choice:
         bound=False, short_bytes=0, bytes=4000 * MIB, params=7_000_000_000, licence="mit", speed=speed, quality=0.8,
         load_s=None, reasons=("quality 0.80 for code: HumanEval 62.2 of 100", "takes 4.9 GiB"),
         commands=(
-            f"corral models pull hf:lab/{name}-GGUF:Q4_K_M --name {name}",
-            f"corral deploy {name} --ctx 65536 --parallel 8",
+            f"corral deploy {name} --ctx 65536 --parallel 8"
+            if fields.get("stored")
+            else f"corral models pull hf:lab/{name}-GGUF:Q4_K_M --name {name} --deploy {name} --ctx 65536 --parallel 8",
         ),
     )  # fmt: skip
     return Choice(**{**base, **fields})
@@ -244,7 +246,9 @@ class Pulls:
 
     async def begin(self, source: str, **fields: Any) -> Pull:
         self._double.calls.append(("pull", source, fields))
-        made = pull(name=fields.get("name", "coder"), source=source)
+        said = fields.get("deploy")
+        deploy = PulledDeploy(spec=said["spec"], replace=said["replace"]) if said else None
+        made = pull(name=fields.get("name", "coder"), source=source, deploy=deploy)
         self.there[made.id] = made
         return made
 
@@ -258,6 +262,14 @@ class Pulls:
     async def resume(self, id: str) -> Pull:
         self._double.calls.append(("resume", id))
         return pull(id)
+
+    async def undeploy(self, id: str) -> Pull:
+        self._double.calls.append(("undeploy", id))
+        made = self.there[id]
+        assert made.deploy is not None
+        left = msgspec.structs.replace(made, deploy=msgspec.structs.replace(made.deploy, state="dropped"))
+        self.there[id] = left
+        return left
 
     async def cancel(self, id: str) -> Pull:
         self._double.calls.append(("cancel pull", id))

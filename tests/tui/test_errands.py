@@ -4,8 +4,8 @@ outcome is told."""
 import msgspec
 import pytest
 
-from core.errors import NoRoom
-from core.nouns import Rotten
+from core.errors import NoRoom, NotAllowed
+from core.nouns import DeploymentSpec, PulledDeploy, Rotten
 from tui.screens.confirm import Confirm
 from tui.screens.models_jobs import Jobs
 
@@ -15,6 +15,7 @@ SIZES = pytest.mark.parametrize("size", [(120, 36), (80, 24)], ids=["120x36", "8
 @pytest.fixture
 def stored(fake, doubles):
     fake.stored = [doubles.model("gemma"), doubles.model("smollm2")]
+    fake.me = msgspec.structs.replace(doubles.somebody(), because="ann may everything")
     return fake
 
 
@@ -37,39 +38,50 @@ async def begun(it, stored):
     assert "Pull hf:lab/coder-GGUF:Q4_K_M (3.9 GiB) as coder" in it.app.screen.question
     assert not called(stored, "pull")
     await it.press("y")
-    await shows(it, "Pulling coder: it is deployed when it is here")
-    assert called(stored, "pull") == [("hf:lab/coder-GGUF:Q4_K_M", {"name": "coder"})]
+    await shows(it, "Pulling coder: the daemon deploys it when it is here")
+    ((source, fields),) = called(stored, "pull")
+    spec = fields["deploy"]["spec"]
+    assert (source, fields["name"]) == ("hf:lab/coder-GGUF:Q4_K_M", "coder")
+    assert (spec.name, spec.model, spec.ctx, spec.parallel) == ("coder", "coder", 65536, 8)
+    goes_on(stored)
 
 
-def over(stored, doubles, state="done", **fields):
+def goes_on(stored, **fields):
+    """The daemon tells of it again."""
+    made = stored.pulls.there["p1"]
+    stored.pulls.there["p1"] = msgspec.structs.replace(made, **fields)
+    stored.push("pull", "pull:p1", stored.pulls.there["p1"])
+
+
+def over(stored, doubles, state="done", deploy="done", error=None, **fields):
+    """It ends so, and so does what it was to be deployed as."""
     model = doubles.model("coder", aliases=("live",)) if state == "done" else None
-    stored.push("pull", "pull:p1", doubles.of_models.pull(state=state, model=model, **fields))
+    made = stored.pulls.there["p1"]
+    became = msgspec.structs.replace(made.deploy, state=deploy, error=error)
+    goes_on(stored, state=state, model=model, deploy=became, **fields)
 
 
 @SIZES
-async def test_a_pull_is_deployed_when_it_is_here_and_that_is_told_on_whichever_screen_one_is(
+async def test_what_the_daemon_deploys_when_it_is_here_is_told_on_whichever_screen_one_is(
     console, stored, doubles, size
 ):
     async with console("3", size=size) as it:
         await begun(it, stored)
-        stored.push("pull", "pull:p1", doubles.of_models.pull(bytes_done=900 * doubles.MIB))
+        goes_on(stored, bytes_done=900 * doubles.MIB)
         await it.until("90 %")
         await it.press("t")
         await it.until(lambda: isinstance(it.app.screen, Jobs))
         await shows(it, "then deployed as coder")
         await it.press("2")
         await it.until(lambda: it.app.current_mode == "deployments")
-        assert not called(stored, "deploy")
+        over(stored, doubles, deploy="waits")
         over(stored, doubles)
         await shows(it, "! coder is here and coder is being started: see screen 2")
         assert it.app.current_mode == "deployments"
-        (spec, _) = called(stored, "deploy")[0]
-        assert (spec.name, spec.model, spec.ctx, spec.parallel) == ("coder", "coder", 65536, 8)
-        over(stored, doubles)
-        stored.push("resync", "", None)
         await it.press("3", "t")
         await it.until(lambda: isinstance(it.app.screen, Jobs))
-        assert len(called(stored, "deploy")) == 1
+        await shows(it, "deployed as coder")
+        assert not called(stored, "deploy"), "that is the daemon's"
 
 
 @pytest.mark.parametrize("state", ["failed", "cancelled"])
@@ -77,20 +89,20 @@ async def test_a_pull_that_comes_to_nothing_deploys_nothing_and_says_why(console
     async with console("3") as it:
         await begun(it, stored)
         await it.press("9")
-        over(stored, doubles, state, error=NoRoom("no disk is left", "10 GiB are missing").body())
+        error = NoRoom("no disk is left", "10 GiB are missing").body()
+        made = stored.pulls.there["p1"]
+        goes_on(stored, state=state, error=error, deploy=msgspec.structs.replace(made.deploy, state="dropped"))
         await shows(it, f"Not deployed: the pull of coder was {state}: no disk is left; 10 GiB are missing")
-        assert not called(stored, "deploy")
 
 
-async def test_what_has_no_room_when_it_is_here_says_so_and_stays_in_the_list(console, stored, doubles):
+async def test_what_is_not_deployed_says_so_and_stays_in_the_list(console, stored, doubles):
     async with console("3") as it:
         await begun(it, stored)
-        stored.room = False
-        over(stored, doubles)
-        await shows(it, "coder is not deployed, though its model is here: Not deployed; no room in the double")
+        over(stored, doubles, deploy="failed", error=NotAllowed("ann may not", "the right was taken away").body())
+        await shows(it, "coder is not deployed, though its model is here: ann may not; the right was taken away")
         await it.press("t")
         await it.until(lambda: isinstance(it.app.screen, Jobs))
-        await shows(it, "coder is not deployed, though its model is here")
+        await shows(it, "NOT DEPLOYED as coder, though it is here: ann may not")
 
 
 async def test_the_pull_may_go_on_without_being_deployed(console, stored, doubles):
@@ -100,23 +112,34 @@ async def test_the_pull_may_go_on_without_being_deployed(console, stored, double
         await it.until(lambda: isinstance(it.app.screen, Jobs))
         await it.press("d")
         await it.until("coder is not deployed; the pull goes on")
+        assert called(stored, "undeploy") == [("p1",)]
         await it.press("d")
         await it.until("! Nothing is deployed when this is here")
-        over(stored, doubles)
-        await it.until("done")
-        await it.pilot.pause(0.2)
-        assert not called(stored, "deploy")
 
 
-async def test_a_pull_that_ends_while_the_daemon_is_away_is_deployed_when_it_is_back(console, stored, doubles):
+async def test_what_became_of_it_while_the_daemon_was_away_is_told_when_it_is_back(console, stored, doubles):
     async with console("3") as it:
         await begun(it, stored)
         stored.drop()
         await it.until(lambda: it.app.client is None)
-        stored.pulling = (doubles.of_models.pull(state="done", model=doubles.model("coder", aliases=("live",))),)
+        over(stored, doubles)
+        stored.pulling = tuple(stored.pulls.there.values())
         stored.up = True
         await shows(it, "coder is here and coder is being started")
-        assert len(called(stored, "deploy")) == 1
+
+
+async def test_what_somebody_else_or_an_earlier_day_had_deployed_is_no_news(console, stored, doubles):
+    made = doubles.of_models.pull
+    deploy = PulledDeploy(spec=DeploymentSpec(name="x", model="x"), state="failed", error=NoRoom("old").body())
+    stored.pulling = (made("p7", name="x", state="done", deploy=deploy),)
+    async with console("3") as it:
+        await it.until("coder")
+        waits = PulledDeploy(spec=DeploymentSpec(name="theirs", model="x"))
+        stored.push("pull", "pull:p8", made("p8", name="y", owner="bob", deploy=waits))
+        done = msgspec.structs.replace(waits, state="done")
+        stored.push("pull", "pull:p8", made("p8", name="y", owner="bob", state="done", deploy=done))
+        await it.until(lambda: "p8" in it.app.state.pulls and it.app.state.pulls["p8"].state == "done")
+        assert "is being started" not in it.text and "is not deployed" not in it.text
 
 
 async def test_a_question_in_front_keeps_its_place_and_the_outcome_stands_below(console, stored, doubles):
@@ -125,7 +148,7 @@ async def test_a_question_in_front_keeps_its_place_and_the_outcome_stands_below(
         await it.press("2", "x")
         await it.until(lambda: isinstance(it.app.screen, Confirm))
         over(stored, doubles)
-        await it.until(lambda: called(stored, "deploy"))
+        await it.until(lambda: it.app.state.pulls["p1"].state == "done")
         assert isinstance(it.app.screen, Confirm)
         await it.press("n")
         await shows(it, "coder is here and coder is being started")

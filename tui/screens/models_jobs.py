@@ -9,6 +9,7 @@ from textual.app import ComposeResult
 
 from core.nouns import Verified
 from tui import underway
+from tui.plain import line
 from tui.rights import lacks
 from tui.screens.confirm import Choice
 from tui.screens.room import Note, Room
@@ -27,7 +28,7 @@ class Jobs(Room):
     """Opened over the Models screen; esc goes back."""
 
     ROOM = "jobs"
-    ASKS = frozenset({"pause", "cancel"})
+    ASKS = frozenset({"pause", "cancel", "keep"})
 
     def fill(self) -> ComposeResult:
         yield Table(
@@ -84,9 +85,11 @@ class Jobs(Room):
             if self.corral.client is not None and job.kind != "verify":
                 return lacks(self.corral.state.me, STOPS[job.kind], f"model:{name}")
         if action == "keep":
-            errand = self.corral.state.errands.get(job.id) if job is not None else None
-            if errand is None or errand.state != "waits":
+            pull = self.corral.state.pulls.get(job.id) if job is not None and job.kind == "pull" else None
+            if pull is None or pull.deploy is None or pull.deploy.state != "waits":
                 return "Nothing is deployed when this is here" if job is not None else "Nothing is under way"
+            if self.corral.client is not None:
+                return lacks(self.corral.state.me, STOPS["pull"], f"model:{pull.name}")
         return super().hindered(action)
 
     def needs(self, action: str) -> str:
@@ -115,12 +118,16 @@ class Jobs(Room):
     def action_keep(self) -> None:
         """The pull goes on."""
         job = self.job()
-        if job is not None:
-            errands = self.corral.state.errands
-            name = errands.pop(job.id).spec.name
-            self.draw({"pull"})
-            self.mind_keys()
-            self.say(f"{name} is not deployed; the pull goes on", news=True)
+        if job is None:
+            return
+
+        def left(pull: Any) -> None:
+            self._keep(pull)
+            name = pull.deploy.spec.name if pull.deploy is not None else pull.name
+            if self.stands:
+                self.say(line(f"{name} is not deployed; the pull goes on"), news=True)
+
+        self.corral.act(lambda client: client.pulls.undeploy(job.id), left)
 
     def action_cancel(self) -> None:
         job = self.job()

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from core.amounts import size_of
-from core.nouns import NO_OPTIONS, ImportOptions, Pull, PullPlan
+from core.nouns import NO_OPTIONS, DeploymentSpec, ImportOptions, Pull, PullPlan
 from tui.plain import line
 from tui.screens.models_forms import OfModels, agreed
 from tui.widgets.form import Field
@@ -44,6 +44,7 @@ class PullForm(OfModels):
             Field("label", "label", "", "what people call this version: 2026-11"),
             Field("live", "live", "no", "yes: the name means this version from now on (a first one always is)"),
             Field("projector", "projector", "", "auto, or its file's name: for pictures or sound, from a repository"),
+            Field("deploy", "deploy as", "", "a name: the daemon deploys it when it is here; default: not"),
             Field("limit", "at most", "", "bytes a second, as 20M; default: no cap"),
         ]
 
@@ -56,6 +57,9 @@ class PullForm(OfModels):
         options = ImportOptions(label=self.value("label"), live=agreed(self.value("live"), "live"))
         if options != NO_OPTIONS:
             fields["options"] = options
+        if self.value("deploy"):
+            spec = DeploymentSpec(name=self.value("deploy"), model=self.value("name") or "pulled")
+            fields["deploy"] = {"spec": spec, "replace": False}
         if self.value("limit"):
             fields["limit"] = size_of(self.value("limit"))
         return source, fields
@@ -99,15 +103,16 @@ class PullForm(OfModels):
 
         def taken(pull: Pull) -> None:
             self.corral.state.pulls[pull.id] = pull
-            self.leave(f"Pulling {pull.name}, {size(pull.bytes_total)}; t shows how far, and pauses or cancels it")
+            after = f", then deployed as {line(pull.deploy.spec.name)}" if pull.deploy is not None else ""
+            self.leave(f"Pulling {pull.name}, {size(pull.bytes_total)}{after}; t shows how far, pauses, cancels it")
 
         self.say(f"Asking for {source}")
         self.corral.act(lambda client: client.pulls.begin(source, **fields), taken)
 
     def _import(self, source: str, fields: dict[str, Any]) -> None:
         """What lies here is imported, as the command line does it."""
-        if fields.keys() & {"projector", "limit"}:
-            self.say("Of files here a projector goes along with i, and there is no cap")
+        if fields.keys() & {"projector", "limit", "deploy"}:
+            self.say("Of files here a projector goes along with i, there is no cap, and d deploys what is imported")
             return
 
         def taken(job: Any) -> None:

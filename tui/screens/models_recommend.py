@@ -34,21 +34,21 @@ class Steps(NamedTuple):
 def steps(choice: Choice) -> Steps | None:
     """By the commands that the answer itself names, so that the key does what they do; None if there are none."""
     argv = [shlex.split(each) for each in choice.commands]
-    pulls = [each for each in argv if each[:3] == ["corral", "models", "pull"] and len(each) > 3]
     deploys = [each for each in argv if each[:2] == ["corral", "deploy"] and len(each) > 2]
-    if not deploys or (not choice.stored and not pulls):
+    pulls = [each for each in argv if each[:3] == ["corral", "models", "pull"] and "--deploy" in each]
+    if not (deploys if choice.stored else pulls):
         return None
-    words = deploys[-1]
+    words = deploys[-1] if choice.stored else pulls[-1]
 
     def number(option: str) -> int:
         value = words[words.index(option) + 1] if option in words[:-1] else ""
         return int(value) if value.isdecimal() else 0
 
     spec = DeploymentSpec(
-        name=choice.name, model=words[2], ctx=number("--ctx"), parallel=number("--parallel") or 1,
-        embedding="--embedding" in words, rerank="--rerank" in words,
+        name=choice.name, model=words[2] if choice.stored else choice.name, ctx=number("--ctx"),
+        parallel=number("--parallel") or 1, embedding="--embedding" in words, rerank="--rerank" in words,
     )  # fmt: skip
-    return Steps(pulls[0][3] if pulls and not choice.stored else "", spec)
+    return Steps("" if choice.stored else words[3], spec)
 
 
 class Recommend(Asking):
@@ -239,14 +239,14 @@ class Recommend(Asking):
         how = f"ctx {spec.ctx or 'by default'}, {spec.parallel} at once"
         self.confirmed(
             f"Pull {made.source} ({size(choice.bytes)}) as {spec.model}, and deploy it ({how}) when it is here?",
-            lambda client: client.pulls.begin(made.source, name=spec.model),
-            then=lambda pull: self._begun(pull, spec),
+            lambda client: client.pulls.begin(made.source, name=spec.model, deploy={"spec": spec, "replace": False}),
+            then=self._begun,
         )
 
-    def _begun(self, pull: Pull, spec: DeploymentSpec) -> None:
-        self.corral.errands.deploy_when_here(pull, spec)
+    def _begun(self, pull: Pull) -> None:
+        self.corral.state.pulls[pull.id] = pull
         self.app.pop_screen()
-        told = "it is deployed when it is here, if this console is still open; t shows how far, x there cancels it"
+        told = "the daemon deploys it when it is here; t shows how far, x there cancels it, d leaves it undeployed"
         self.corral.go("models", say=line(f"Pulling {pull.name}: {told}"))
 
 

@@ -8,9 +8,9 @@ from tui.plain import line
 from tui.words import size
 
 
-def arrived(how: str, model: Model, stored: int = 0) -> None:
+def arrived(how: str, model: Model, stored: int = 0, *, deployed: bool = False) -> None:
     """`imported`, `pulled`: what it is, where it lies if not in the first of all tiers, what of it (bytes) was stored
-    before, and what may come next."""
+    before, and what may come next, unless it is `deployed`."""
     said = model.reference if model.versions > 1 else model.name
     where = f", in {line(model.tier)}" if model.tier != "home" else ""
     say(f"{how} {line(said)}: {size(model.bytes)}, licence {line(model.licence or 'not stated')}{where}")
@@ -19,6 +19,8 @@ def arrived(how: str, model: Model, stored: int = 0) -> None:
         say(f"{part} were stored already: no second copy is kept")
     for flag in model.flags:
         say(f"! {line(flag)}: corral models template {line(model.reference)}")
+    if deployed:
+        return
     if "live" in model.aliases:
         say(f"next: corral deploy {line(model.name)}")
     else:

@@ -144,7 +144,7 @@ async def choose(
     fitting = [row for row in rows if row.fits and row.quantization not in FULL]
     if asked is not None:
         best = next((row for row in rows if row.quantization == asked.quantization), None)
-        why = f"{asked.quantization} is what was asked for"
+        why = f"{asked.quantization or 'this file'} is what was asked for"
         if best is not None and not best.fits:
             why += f", and it does not fit now: {best.why}"
     elif fitting:

@@ -152,7 +152,7 @@ class Finder:
             told.append(PullFile(name=part.name, bytes=seen.bytes, sha256=ask.sha256 if len(parts) == 1 else ""))
         base = parts[0].name.removesuffix(".gguf")
         files = await self.shelf(ask, where, gated=True).marked(told)
-        only = choice.Group((shape.quantization if shape else "") or choice.label(base) or base, files)
+        only = choice.Group((shape.quantization if shape else "") or choice.label(base), files)
         left, room = await self._left(), await self._room()
         choices, why = await choice.choose(
             [only], only, shape=shape, ctx=ask.ctx, plan=self._plan, room=room, left_bytes=left

@@ -7,7 +7,7 @@ import sqlite3
 import msgspec
 
 from core.catalog.pull.source import Hub, Web
-from core.nouns import NO_OPTIONS, PULL_ENDED, Actor, ImportOptions, Pull
+from core.nouns import NO_OPTIONS, Actor, ImportOptions, Pull
 
 KEPT = 50
 """Pulls that are over and still told of."""
@@ -31,11 +31,21 @@ class Row(msgspec.Struct, frozen=True):
     options: ImportOptions = NO_OPTIONS
     begun: bool = False
     """It has run before: what its server has is looked at anew."""
+    chosen: str = ""
+    """What stands for its files after the colon of a repository, where that is no quantisation."""
+
+    @property
+    def handle(self) -> str:
+        """What stands for its files after the colon."""
+        return self.chosen or self.pull.quantization
 
 
 def replaced(row: Row, **fields: object) -> Row:
-    """A row whose pull has other fields."""
-    return msgspec.structs.replace(row, pull=msgspec.structs.replace(row.pull, **fields))
+    """A row whose pull has other fields. Of one that came to nothing nothing is deployed."""
+    pull = msgspec.structs.replace(row.pull, **fields)
+    if pull.state in ("failed", "cancelled") and pull.deploy is not None and pull.deploy.state == "waits":
+        pull = msgspec.structs.replace(pull, deploy=msgspec.structs.replace(pull.deploy, state="dropped"))
+    return msgspec.structs.replace(row, pull=pull)
 
 
 def load(db: sqlite3.Connection) -> list[Row]:
@@ -44,11 +54,16 @@ def load(db: sqlite3.Connection) -> list[Row]:
     return [msgspec.json.decode(row[0], type=Row) for row in rows]
 
 
+def one(db: sqlite3.Connection, id: str) -> Row | None:
+    found = db.execute("SELECT data FROM pulls WHERE id = ?", (id,)).fetchone()
+    return msgspec.json.decode(found[0], type=Row) if found is not None else None
+
+
 def put(db: sqlite3.Connection, row: Row) -> None:
     """Write it; the oldest of those that are over go."""
     db.execute(
         "INSERT OR REPLACE INTO pulls (id, started_at, data) VALUES (?, ?, ?)",
         (row.pull.id, row.pull.started_at, msgspec.json.encode(row).decode()),
     )
-    over = [each.pull.id for each in load(db) if each.pull.state in PULL_ENDED]
+    over = [each.pull.id for each in load(db) if not each.pull.open]
     db.executemany("DELETE FROM pulls WHERE id = ?", [(id,) for id in over[:-KEPT]])

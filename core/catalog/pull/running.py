@@ -14,8 +14,10 @@ import msgspec
 
 from core.access import Effect, Gate
 from core.catalog.pull import rows
+from core.catalog.pull.deploying import Deployer, Deploying
 from core.catalog.pull.find import Ask, Finder, Place
 from core.catalog.pull.ground import Ground
+from core.catalog.pull.later import Later
 from core.catalog.pull.pace import Cap
 from core.catalog.pull.refusals import Shut
 from core.catalog.pull.rows import Row, replaced
@@ -26,9 +28,9 @@ from core.catalog.pull.work import Work
 from core.catalog.service import Catalog
 from core.catalog.taking import Vanished
 from core.catalog.tiers import Away, Reservation
-from core.errors import CorralError, Failed, NeedsToken, NoRoom, NotFound, StoreError, TimedOut
+from core.errors import CorralError, ErrorBody, Failed, NeedsToken, NoRoom, NotFound, StoreError, TimedOut
 from core.events import Bus
-from core.nouns import PULL_ENDED, Model, Pull
+from core.nouns import PULL_ENDED, Actor, Model, Pull
 from core.settings import PullTable
 from core.store import Store
 
@@ -45,7 +47,8 @@ class Running:
 
     def __init__(
         self, store: Store, gate: Gate, catalog: Catalog, bus: Bus, settings: Callable[[], PullTable], finder: Finder,
-        *, clock: Callable[[], float], wait: Callable[[float], Awaitable[object]],
+        *, deployer: Deployer, who: Callable[[Actor], Awaitable[Actor]], clock: Callable[[], float],
+        wait: Callable[[float], Awaitable[object]],
     ) -> None:  # fmt: skip
         self._store, self._gate, self._catalog, self._bus, self._settings = store, gate, catalog, bus, settings
         self._finder, self._clock, self._wait = finder, clock, wait
@@ -59,13 +62,16 @@ class Running:
         """Why a task is being cancelled."""
         self.turning: set[str] = set()
         """Pulls of which a person is changing what becomes of them: none of these is begun meanwhile."""
+        self.later = Later()
+        """Those that a disk that takes no record has stopped: they go on by themselves."""
+        self._after = Deploying(gate, catalog, deployer, self, who)
         self._closed = False
 
     async def start(self) -> None:
         """Go on with what a daemon before left; what nobody wants any more goes."""
         for row in await self._store.read(rows.load):
             state = row.pull.state
-            if state in (*RUNNING, "waiting"):
+            if state in (*RUNNING, "waiting") or (state == "paused" and _by_disk(row.pull)):
                 told = _needs_token() if row.secret and state != "storing" else None
                 row = replaced(row, state="needs token" if told else "waiting", rate=0.0, left_s=None,
                                 error=told.body() if told else None)  # fmt: skip
@@ -75,10 +81,26 @@ class Running:
             self.rows[row.pull.id] = row
         await self.ground.tidy(self.rows)
         self.schedule()
+        for row in list(self.rows.values()):
+            self._after.begin(row.pull)
+
+    async def mend(self) -> None:
+        """Go on with what stopped because the disk took no record."""
+        for id in self.later.due():
+            row = self.rows.get(id)
+            if row is None or row.pull.state != "paused" or not _by_disk(row.pull) or id in self.turning:
+                continue
+            try:
+                await self.keep(replaced(row, state="waiting", error=None))
+            except StoreError:
+                self.later.put(id)
+        self.schedule()
+        self._after.mend()
 
     async def close(self) -> None:
         """End what runs; the next daemon goes on with it."""
         self._closed = True
+        await self._after.close()
         for id in list(self.tasks):
             self._end_task(id, "the daemon ends; the next one goes on")
         await asyncio.gather(*self.tasks.values(), return_exceptions=True)
@@ -123,6 +145,7 @@ class Running:
             )
             done = self.row(id).pull.bytes_total
             await self._over(id, "done", model=model, bytes_done=done, tier=model.tier)
+            self._after.begin(self.row(id).pull)
         except asyncio.CancelledError:
             why = self._ending.pop(id, "the daemon ends")
             if effect is not None:
@@ -147,7 +170,7 @@ class Running:
                 row = await self._fetched(replaced(row, tier=space.tier), ask, where, shelf, space)
             done = sum(file.bytes for file in row.pull.files)
             row = replaced(row, state="storing", bytes_done=done, rate=0.0, left_s=None, error=None)
-            await self.keep(row)
+            await self._keep_run(row)
             try:
                 places = await shelf.places(row.pull.files)
                 return await stored(self._catalog, row, self.ground.place(row.pull), space, places)
@@ -170,7 +193,7 @@ class Running:
         private = self._gate.may(row.actor, "models.pull-private", f"model:{row.pull.name}")
         net = self._finder.net(ask, where, private=private)
         row = replaced(row, state="pulling", error=None)
-        await self.keep(row)
+        await self._keep_run(row)
         work = Work(
             row, ask.secret, self.ground.room(row.pull, space), self._finder, shelf, net, self._cap,
             Cap(lambda: self.row(id).pull.limit), put=self._keep_run, tell=self._progress, wait=self._wait,
@@ -188,26 +211,34 @@ class Running:
         if effect is not None:
             await self._gate.outcome(effect, "failed", reason=str(told))
         # Another time it may be otherwise, and what is here counts.
-        rests = replaced(self.row(id), state="paused", error=told.body(), rate=0.0, left_s=None)
+        rests = replaced(self.row(id), state="paused", rate=0.0, left_s=None)
+        stopped = isinstance(error, StoreError)
         try:
             if isinstance(error, NeedsToken):
                 self.secrets.pop(id, None)
                 row = msgspec.structs.replace(self.row(id), secret=True)
-                await self.keep(replaced(row, state="needs token", error=told.body(), rate=0.0, left_s=None))
-            elif isinstance(error, NotReached | Shut | NoRoom | Away | StoreError):
-                await self.keep(rests)
+                await self.keep(replaced(row, state="needs token", error=_resumed(told, id), rate=0.0, left_s=None))
+            elif isinstance(error, StoreError):
+                await self.keep(replaced(rests, error=_by_itself(error)))
+            elif isinstance(error, NotReached | Shut | NoRoom | Away):
+                await self.keep(replaced(rests, error=_resumed(told, id)))
             else:
                 await self._over(id, "failed", error=told.body())
         except StoreError as unwritten:
             log.error("what became of pull %s is not recorded: %s", id, unwritten)
-            self.show(rests)
+            self.show(replaced(rests, error=_by_itself(unwritten)))
+            stopped = True
+        if stopped:
+            self.later.put(id)
 
     async def _over(self, id: str, state: str, **fields: object) -> None:
         await self.keep(replaced(self.row(id), state=state, ended_at=self._clock(), rate=0.0, left_s=None, **fields))
+        self.later.drop(id)
 
     async def _keep_run(self, row: Row) -> None:
-        """As `_keep`, of a run, which does not know of a limit that was changed meanwhile."""
-        await self.keep(replaced(row, limit=self.row(row.pull.id).pull.limit))
+        """As `keep`, of a run, which does not know of what a person has changed meanwhile."""
+        now = self.row(row.pull.id).pull
+        await self.keep(replaced(row, limit=now.limit, deploy=now.deploy))
 
     async def keep(self, row: Row) -> None:
         await self._store.transact(lambda db: rows.put(db, row))
@@ -222,20 +253,41 @@ class Running:
 
     def show(self, row: Row) -> None:
         self.rows[row.pull.id] = row
-        over = [id for id, each in self.rows.items() if each.pull.state in PULL_ENDED]
+        over = [id for id, each in self.rows.items() if not each.pull.open]
         for id in over[: -rows.KEPT]:
             del self.rows[id]
         self._bus.publish("pull", f"pull:{row.pull.id}", row.pull)
 
     def _progress(self, pull: Pull) -> None:
         row = self.rows[pull.id]
-        limited = msgspec.structs.replace(pull, limit=row.pull.limit)  # it may have been changed meanwhile
-        self.show(msgspec.structs.replace(row, pull=limited))
+        now = msgspec.structs.replace(pull, limit=row.pull.limit, deploy=row.pull.deploy)  # as in `_keep_run`
+        self.show(msgspec.structs.replace(row, pull=now))
 
     def row(self, id: str) -> Row:
         if id not in self.rows:
             raise NotFound(f"no pull {id!r}", todo="see `corral models pulls`")
         return self.rows[id]
+
+
+def _by_disk(pull: Pull) -> bool:
+    """It stands because a record could not be written, and nobody decided that."""
+    return pull.error is not None and pull.error.code == StoreError.code
+
+
+def _by_itself(error: StoreError) -> ErrorBody:
+    return StoreError(error.what, error.why, "it goes on by itself as soon as the disk takes records again").body()
+
+
+def _resumed(error: CorralError, id: str) -> ErrorBody:
+    """What a pull rests for that a person must mend, with what takes this one further then."""
+    again = f"corral models pulls resume {id}"
+    if error.todo.endswith("pulls resume"):
+        error.todo += f" {id}"
+    elif "resume" in error.todo:
+        error.todo = error.todo.replace("resume ID", f"resume {id}")
+    else:
+        error.todo = f"{error.todo}, then: {again}" if error.todo else f"when that is mended: {again}"
+    return error.body()
 
 
 def _needs_token() -> NeedsToken:

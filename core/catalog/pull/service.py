@@ -18,6 +18,7 @@ import msgspec
 
 from core.access import Gate
 from core.catalog.pull import choice, rows
+from core.catalog.pull.deploying import Deployer, deploy_of
 from core.catalog.pull.find import Ask, Finder, Found, Place, check_secret, place
 from core.catalog.pull.rows import Row, replaced
 from core.catalog.pull.running import RUNNING, Running
@@ -29,7 +30,7 @@ from core.catalog.service import Catalog
 from core.catalog.taking import check_options
 from core.errors import Conflict, CorralError, Invalid, NeedsToken, NotAllowed
 from core.events import Bus
-from core.nouns import NO_OPTIONS, PULL_ENDED, Actor, ImportOptions, Pull, PullChoice, PullPlan
+from core.nouns import NO_OPTIONS, PULL_ENDED, Actor, ImportOptions, Pull, PullChoice, PulledDeploy, PullPlan
 from core.paths import Paths
 from core.settings import PullTable
 from core.store import Store
@@ -43,16 +44,20 @@ class Pulls:
 
     def __init__(
         self, store: Store, gate: Gate, catalog: Catalog, paths: Paths, bus: Bus, settings: Callable[[], PullTable], *,
-        plan: choice.Planner, left: Callable[[], Awaitable[int]], clock: Callable[[], float] = time.time,
+        plan: choice.Planner, left: Callable[[], Awaitable[int]], deployer: Deployer,
+        who: Callable[[Actor], Awaitable[Actor]], clock: Callable[[], float] = time.time,
         environ: Mapping[str, str] = os.environ, wait: Callable[[float], Awaitable[object]] = asyncio.sleep,
     ) -> None:  # fmt: skip
         self._store, self._gate, self._settings, self._clock = store, gate, settings, clock
+        self._deployer = deployer
 
         def shelf(actor: Actor, public: bool) -> Shelf:
             return Shelf(store, gate, catalog.objects, actor, public=public)
 
         self._finder = Finder(plan, left, catalog.tiers.room, shelf, environ)
-        self._running = Running(store, gate, catalog, bus, settings, self._finder, clock=clock, wait=wait)
+        self._running = Running(
+            store, gate, catalog, bus, settings, self._finder, deployer=deployer, who=who, clock=clock, wait=wait
+        )
         self._admitting = asyncio.Lock()
 
     async def start(self) -> None:
@@ -62,6 +67,10 @@ class Pulls:
     async def close(self) -> None:
         """End what runs; the next daemon goes on with it."""
         await self._running.close()
+
+    async def mend(self) -> None:
+        """Go on with what stopped because the disk took no record."""
+        await self._running.mend()
 
     def follow(self) -> None:
         """Obey the settings in force."""
@@ -86,12 +95,17 @@ class Pulls:
     async def begin(
         self, actor: Actor, request: str, source: str, *, name: str | None, secret: str, endpoint: str, ctx: int = 0,
         limit: int = 0, sha256: str = "", options: ImportOptions = NO_OPTIONS, projector: str = "",
+        deploy: PulledDeploy | None = None,
     ) -> Pull:  # fmt: skip
-        """Begin to pull; what cannot be pulled is refused before the first byte. Raises whatever is wrong."""
+        """Begin to pull, and `deploy` it when it is here; what cannot be is refused before the first byte. Raises
+        whatever is wrong."""
         if sha256 and not re.fullmatch("[0-9a-f]{64}", sha256):
             raise Invalid("--sha256 is no SHA-256", "it has 64 hex digits", "copy it from whoever publishes the file")
         if sha256 and isinstance(parse(source)[0], Hub):
             raise Invalid("--sha256 is for an address", "a hub says itself what its files are", "leave it out")
+        if deploy is not None:
+            await self._may_deploy(actor, request, deploy, name or name_of(parse(source)[0]))
+            ctx = ctx or deploy.spec.ctx
         ask, found, where = await self._find(actor, request, source, name, secret, endpoint, ctx, sha256)
         chosen = choice.chosen(found.plan.choices, str(ask.source), found.others)
         if projector:
@@ -107,12 +121,15 @@ class Pulls:
             tier, notes = await self._running.ground.find(id, named, files)
             pull = Pull(
                 id=id, name=named, source=str(ask.source), state="waiting", owner=actor.name, started_at=self._clock(),
-                files=files, bytes_total=chosen.bytes, quantization=chosen.quantization,
+                files=files, bytes_total=chosen.bytes, quantization=choice.label(chosen.quantization),
                 revision=found.plan.revision, licence=found.plan.licence, limit=limit, tier=tier,
-                notes=(*notes, *await shelf.why_not(files)),
+                notes=(*notes, *await shelf.why_not(files)), deploy=deploy and deploy_of(deploy, named),
             )  # fmt: skip
             urls = {file.name: found.urls[file.name] for file in chosen.files}
-            row = Row(pull, actor, request, ask.source, urls, where.endpoint, where.trusted, found.gated, options)
+            row = Row(
+                pull, actor, request, ask.source, urls, where.endpoint, where.trusted, found.gated, options,
+                chosen="" if pull.quantization == chosen.quantization else chosen.quantization,
+            )  # fmt: skip
             if ask.secret:
                 self._running.secrets[pull.id] = ask.secret
             await self._running.put(row)
@@ -160,7 +177,35 @@ class Pulls:
             return row.pull
         return await self._turn(actor, request, row, "cancel", f"{actor.name} cancelled it", state="cancelled")
 
+    async def undeploy(self, actor: Actor, request: str, id: str) -> Pull:
+        """Leave it undeployed when it is here; the pull goes on. Raises `Conflict` where nothing waits."""
+        row = self._running.row(id)
+        await self._required(actor, request, "models.import", f"model:{row.pull.name}")
+
+        def work(db: sqlite3.Connection) -> tuple[PulledDeploy, object, object]:
+            now = rows.one(db, id)
+            wanted = now.pull.deploy if now is not None else None
+            if now is None or wanted is None or wanted.state != "waits":
+                why = f"{wanted.spec.name} was {wanted.state}" if wanted is not None else "nothing was to be"
+                raise Conflict(f"nothing is deployed when pull {id} is here", why, "see `corral models pulls`")
+            left = msgspec.structs.replace(wanted, state="dropped", error=None)
+            rows.put(db, replaced(now, deploy=left))
+            return left, {"deployment": wanted.spec.name}, None
+
+        subject = f"model:{row.pull.name}"
+        left = await self._gate.act(
+            actor, "models.pull-undeploy", subject, request, work, permission="models.import"
+        )  # fmt: skip
+        self._running.show(replaced(self._running.row(id), deploy=left))
+        return self.get(id)
+
     # ---------------------------------------------------------------------------------------- how
+
+    async def _may_deploy(self, actor: Actor, request: str, wanted: PulledDeploy, name: str) -> None:
+        """Raises what would be refused when it is here, as far as that is known now."""
+        await self._required(actor, request, "deployments.create", f"deployment:{wanted.spec.name}")
+        await self._required(actor, request, "models.read", f"model:{name}")
+        await self._deployer.foresee(wanted.spec, replace=wanted.replace)
 
     async def _find(
         self, actor: Actor, request: str, text: str, name: str | None, secret: str, endpoint: str, ctx: int, sha256: str
@@ -190,9 +235,9 @@ class Pulls:
         await self._required(actor, request, "models.import", f"model:{name}")
         if options.live:
             await self._required(actor, request, "models.alias", f"model:{name}")
-        under_way = [row.pull for row in self._running.rows.values() if row.pull.state not in PULL_ENDED]
+        under_way = [row for row in self._running.rows.values() if row.pull.state not in PULL_ENDED]
         mine = (name, source, chosen.quantization)
-        same = next((pull for pull in under_way if (pull.name, pull.source, pull.quantization) == mine), None)
+        same = next((each.pull for each in under_way if (each.pull.name, each.pull.source, each.handle) == mine), None)
         if same is not None:
             raise Conflict(
                 f"{source} is being pulled as {name} already", f"{same.owner} began it, and it is {same.state}",
@@ -229,6 +274,7 @@ class Pulls:
                 return None, {"state": row.pull.state}, {"id": id, "state": new.pull.state, "source": new.pull.source}
 
             await self._gate.act(actor, f"models.pull-{verb}", subject, request, work, permission="models.import")
+            self._running.later.drop(id)
             await self._running.told(new)
         finally:
             self._running.turning.discard(id)

@@ -16,7 +16,7 @@ from core.catalog.taking import Source as Files
 from core.catalog.taking import Stored, Vanished
 from core.catalog.tiers import Reservation
 from core.errors import Failed, from_body
-from core.nouns import Model, ModelFile, Pull
+from core.nouns import Model, ModelFile
 
 
 async def stored(
@@ -32,7 +32,7 @@ async def stored(
     ]  # fmt: skip
     beside = [folder / file.name.rpartition("/")[2] for file in row.pull.files if file.kind == "projector"]
     files = Files(
-        folder / own[0].name.rpartition("/")[2], origin_of(row.pull), object_of(own), own=True,
+        folder / own[0].name.rpartition("/")[2], origin_of(row), object_of(own), own=True,
         projector=beside[0] if beside else None, licence=row.pull.licence, stored=places,
         parts=tuple(file.name.rpartition("/")[2] for file in own),
     )  # fmt: skip
@@ -58,16 +58,17 @@ async def there(catalog: Catalog, row: Row) -> Model | None:
     sha256s = [file.sha256 for file in row.pull.files if not file.kind]
     for model in await catalog.all():
         same = model.name == row.pull.name and [file.sha256 for file in model.files] == sha256s
-        if same and model.imported_at >= row.pull.started_at and model.origin == origin_of(row.pull):
+        if same and model.imported_at >= row.pull.started_at and model.origin == origin_of(row):
             return model
     return None
 
 
-def origin_of(pull: Pull) -> str:
+def origin_of(row: Row) -> str:
     """What the version says of where it came from."""
+    pull = row.pull
     if not pull.revision:
         return pull.source
-    wanted = "" if ":" in pull.source.removeprefix("hf:") else f":{pull.quantization}"
+    wanted = "" if ":" in pull.source.removeprefix("hf:") else f":{row.handle}"
     return f"{pull.source.partition('@')[0]}{wanted}@{pull.revision}"
 
 

@@ -117,7 +117,7 @@ class Work:
         groups = [choice.Group(each.quantization, each.files) for each in found.plan.choices]
         source = row.source
         if isinstance(source, Hub):
-            same = choice.wanted(groups, "" if source.path else row.pull.quantization, source.path, str(source))
+            same = choice.wanted(groups, "" if source.path else row.handle, source.path, str(source))
         else:
             same = groups[0]
         assert same is not None
