@@ -8,7 +8,8 @@ import os
 import sqlite3
 import time
 from collections.abc import Awaitable, Callable
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -20,6 +21,7 @@ from core.catalog.imports import Imports
 from core.catalog.objects import Objects
 from core.catalog.references import LIVE, PREVIOUS, Reference
 from core.catalog.shape import shape_of
+from core.catalog.sizing import projector as towers
 from core.catalog.taking import check_words, kept_header
 from core.catalog.tiers import Demoting, Loads, Moves, Tiers
 from core.catalog.uploads import IDLE_S
@@ -91,6 +93,7 @@ class Catalog:
         not keep."""
         await self.tiers.start()
         await self._complete()
+        await self._projectors()
         await self.corrections.refresh()
         await self.verifying.resume()
 
@@ -335,3 +338,32 @@ class Catalog:
         meta = headers[0]["metadata"]
         text = meta.get("tokenizer.chat_template", "")
         return kept_header(meta), text if isinstance(text, str) else "", shape_of(headers)
+
+    async def _projectors(self) -> None:
+        """What projectors take beside their files is read again where sizing knew less of them, or nothing."""
+        sql = (
+            "SELECT model, version FROM model_versions WHERE json_extract(data, '$.projector') IS NOT NULL"
+            " AND ifnull(json_extract(data, '$.projector_rules'), 0) < ?"
+        )
+        for name, version in await self._store.read(lambda db: db.execute(sql, (towers.RULES,)).fetchall()):
+            model = await self.get(f"{name}@{version}")
+            assert model.projector is not None
+            try:
+                header = await asyncio.to_thread(_header, (await self.serving(model.reference)).projector)
+            except (CorralError, OSError) as error:
+                log.warning("the projector of %s could not be read again: %s", model.reference, error)
+                continue
+            whole = msgspec.structs.replace(
+                model, projector_graph=towers.graph_bytes(header["metadata"], model.shape.n_embd),
+                projector_rules=towers.RULES,
+            )  # fmt: skip
+            await self._store.transact(lambda db, m=whole: tables.change(db, m))  # type: ignore[misc]
+
+
+def _header(path: str) -> dict[str, Any]:
+    """Raises `BadModel`, OSError."""
+    fd = files.open_regular(Path(path))
+    try:
+        return files.header_of(fd, Path(path).name)
+    finally:
+        os.close(fd)

@@ -17,7 +17,7 @@ import msgspec
 
 from core.catalog import files, template
 from core.catalog.shape import shape_of
-from core.catalog.sizing.projector import graph_bytes
+from core.catalog.sizing import projector as towers
 from core.catalog.tables import joint, object_of
 from core.errors import BadModel, Conflict, Invalid
 from core.nouns import ImportOptions, Model, ModelFile
@@ -111,7 +111,8 @@ class Taking:
             if not shape.tensor_bytes:
                 raise Invalid(f"{own[0].name} holds no tensors", "it is a vocabulary or an empty model")
             for n, header in enumerate(others):
-                _check_beside(header, names[len(own) + n], "mmproj" if source.projector and n == 0 else "adapter")
+                kind = "mmproj" if source.projector and n == 0 else "adapter"
+                _check_beside(header, names[len(own) + n], kind, shape.n_embd)
             total = sum(header["bytes"] for header in headers)
             there = self._there([own, *([each] for each in beside)], fds, progress, held)
             need = sum(os.fstat(fd).st_size for fd, name in zip(fds, names, strict=True) if name not in there)
@@ -148,7 +149,8 @@ class Taking:
             label=self._options.label,
             notes=self._options.notes,
             projector=projector,
-            projector_graph=graph_bytes(others[0]["metadata"], shape.n_embd) if projector else 0,
+            projector_graph=towers.graph_bytes(others[0]["metadata"], shape.n_embd) if projector else 0,
+            projector_rules=towers.RULES if projector else 0,
             adapters=adapters,
             template_sha256=template.digest(text),
             own_template=bool(self._options.template),
@@ -251,14 +253,22 @@ def _identity(
     return joint([sha256, *beside]) if beside else sha256
 
 
-def _check_beside(header: dict[str, Any], name: str, kind: str) -> None:
-    """A projector or an adapter is what it is taken for. Raises `BadModel`."""
+def _check_beside(header: dict[str, Any], name: str, kind: str, n_embd: int) -> None:
+    """A projector or an adapter is what it is taken for, and a projector's tokens are as wide as the model's. Raises
+    `BadModel`."""
     meta = header["metadata"]
     told = meta.get("general.type", "")
     told = "mmproj" if told in ("mmproj", "clip-vision") or meta.get("general.architecture") == "clip" else told
     if told != kind:
         words = {"mmproj": "projector", "adapter": "adapter"}[kind]
         raise BadModel(f"{name} is no {words}", f"it says that it is {told or 'a model'!r:.60}")
+    width = towers.width(header) if kind == "mmproj" else 0
+    if width and width != n_embd:
+        raise BadModel(
+            f"{name} is the projector of another model",
+            f"it makes tokens of {width} numbers, and this model's have {n_embd}",
+            "take the one that was published with the model",
+        )
 
 
 def _hashed(fds: Sequence[int], sizes: Sequence[int], progress: Progress) -> list[str]:

@@ -137,6 +137,8 @@ class Model(Noun, frozen=True, kw_only=True):
     """Bytes that it takes beside its file once it was asked a picture; 0: not known, and an allowance is planned."""
     adapters: tuple[ModelFile, ...] = ()
     """LoRA adapters that it is served with."""
+    projector_rules: int = 0
+    """By which rules of sizing that was read from its header; 0: by none yet."""
     template_sha256: str = ""
     """Of its chat template, which is code that came with a download; "" where it has none."""
     own_template: bool = False

@@ -4,6 +4,7 @@ import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import msgspec
 import projectors
 import pytest
 from hypothesis import given
@@ -304,6 +305,51 @@ async def test_what_an_older_program_stored_is_version_one_of_each_name(tmp_path
         assert found.template_sha256 == model.template_sha256 and "__class__" in found.flags[0]
         assert stored(catalog) == [catalog.path(found)]
         assert [each.what for each in await catalog.history("m")] == ["added"]
+
+
+async def test_a_projector_is_read_again_when_sizing_knows_more_of_it(tmp_path: Path) -> None:
+    eye = tmp_path / "eye.gguf"
+    told = projectors.metadata("gemma3-224") | {"general.architecture": "clip", "general.type": "mmproj"}
+    eye.write_bytes(maker.make({key: value for key, value in told.items() if not isinstance(value, (list, float))}))
+    async with opened(tmp_path) as catalog:
+        whole = await take(catalog, file(tmp_path, 1), projector=eye, options=ImportOptions(label="seen", notes="kept"))
+        await take(catalog, file(tmp_path, 2))
+        database = catalog._paths.database
+    db = sqlite3.connect(database)
+    # As a program wrote it that read nothing of a projector, and then one of other rules.
+    for change in ("json_remove(data, '$.projector_graph', '$.projector_rules')",
+                   "json_set(data, '$.projector_graph', 5, '$.projector_rules', 0)"):  # fmt: skip
+        db.execute(f"UPDATE model_versions SET data = {change} WHERE version = 1")
+        db.commit()
+        async with opened(tmp_path) as catalog:
+            assert await catalog.get("m@1") == msgspec.structs.replace(whole, versions=2)
+            place = Path((await catalog.serving("m@1")).projector)
+    db.execute("UPDATE model_versions SET data = json_set(data, '$.projector_graph', 5) WHERE version = 1")
+    db.commit()
+    async with opened(tmp_path) as catalog:  # by the rules of now it is not read at each start
+        assert (await catalog.get("m@1")).projector_graph == 5
+    db.execute("UPDATE model_versions SET data = json_set(data, '$.projector_rules', 0) WHERE version = 1")
+    db.commit()
+    place.unlink()
+    async with opened(tmp_path) as catalog:  # nor does one that cannot be read keep a daemon from its start
+        assert (await catalog.get("m@1")).projector_graph == 5
+    db.close()
+
+
+async def test_a_projector_of_another_width_is_refused_with_both(catalog: Catalog, tmp_path: Path) -> None:
+    """By the matrix that makes its tokens, as llama.cpp does: old headers name a width of another kind."""
+    told = {"general.architecture": "clip", "general.type": "mmproj", "clip.projector_type": "mlp",
+            "clip.vision.projection_dim": 768}  # fmt: skip
+    for kind, tensor in (("mlp", [32, 96]), ("gemma3", [96, 32]), ("qwen2vl_merger", [96])):
+        name = {"mlp": "mm.2.weight", "gemma3": "mm.input_projection.weight", "qwen2vl_merger": "mm.2.bias"}[kind]
+        for width in (96, 64):
+            eye = tmp_path / f"{kind}{width}.gguf"
+            dims = [width if each == 96 else each for each in tensor]
+            eye.write_bytes(maker.make(told | {"clip.projector_type": kind}, [(name, dims, 0, None)]))
+        with pytest.raises(AssertionError, match=r"tokens of 96 numbers, and this model's have 64"):
+            await take(catalog, file(tmp_path, 1), kind, projector=tmp_path / f"{kind}96.gguf")
+        assert (await take(catalog, file(tmp_path, 1), kind[:5], projector=eye)).projector is not None
+    assert len(await catalog.ls()) == 3
 
 
 # ------------------------------------------------------------------------------------------------ any order of verbs

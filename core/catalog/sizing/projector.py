@@ -28,14 +28,24 @@ class Type(NamedTuple):
     """It is computed in its own size, up to a limit."""
 
 
+RULES = 1
+"""Raised with each change of what is read here, so that what was read of stored projectors is read again."""
 TYPES = {"gemma3": Type(4), "mlp": Type(1), "qwen2vl_merger": Type(2, own_size=True)}
 """Those that were measured."""
+WIDTHS = {
+    "gemma3": ("mm.input_projection.weight", 0), "gemma3nv": ("mm.input_projection.weight", 0),
+    "gemma4v": ("mm.input_projection.weight", 1), "idefics3": ("mm.model.fc.weight", 1),
+    "internvl": ("mm.model.mlp.3.weight", 1), "lfm2": ("mm.2.weight", 1), "lightonocr": ("mm.2.weight", 1),
+    "llama4": ("mm.model.fc.weight", 1), "mlp": ("mm.2.weight", 1), "pixtral": ("mm.2.weight", 1),
+    "qwen2.5vl_merger": ("mm.2.bias", 0), "qwen2vl_merger": ("mm.2.bias", 0), "qwen3vl_merger": ("mm.2.bias", 0),
+}  # fmt: skip
+"""By type, the tensor and which of its dimensions is as wide as the model's tokens (clip_n_mmproj_embd of clip.cpp)."""
 
 
 def graph_bytes(meta: Mapping[str, Any], n_embd: int) -> int:
     """Most bytes beside the file, once the largest picture was asked of a model of this width; 0: of a type that was
     not measured, or the header lacks what it takes or names absurd counts."""
-    kind = TYPES.get(str(meta.get("clip.vision.projector_type") or meta.get("clip.projector_type")))
+    kind = TYPES.get(_kind(meta))
     image, patch, embd, ff = (
         _count(meta, name) for name in ("image_size", "patch_size", "embedding_length", "feed_forward_length")
     )
@@ -55,6 +65,17 @@ def graph_bytes(meta: Mapping[str, Any], n_embd: int) -> int:
     # copy of that, and the batch that the model reads.
     floats = patches * (3 * ff // 2 + 5 * embd) + 9 * pixels + 5 * patches // merge**2 * n_embd
     return 4 * floats + LEAST
+
+
+def width(header: Mapping[str, Any]) -> int:
+    """Floats of a token that it makes, which are the model's embedding's; 0: of a type of which that is not known."""
+    tensor, dimension = WIDTHS.get(_kind(header["metadata"]), ("", 0))
+    dims = next((each[2] for each in header["tensors"] if each[0] == tensor), ())
+    return int(dims[dimension]) if dimension < len(dims) else 0
+
+
+def _kind(meta: Mapping[str, Any]) -> str:
+    return str(meta.get("clip.vision.projector_type") or meta.get("clip.projector_type"))
 
 
 def _count(meta: Mapping[str, Any], name: str, most: int = MOST) -> int:
