@@ -13,7 +13,7 @@ LETTERS = {
     "weights": ("W", "weights"), "kv_cache": ("K", "KV cache"), "compute": ("C", "compute"),
     "repack": ("R", "repacked"), "output": ("O", "output"), "base": ("B", "base"),
     "checkpoints": ("P", "kept states"), "state": ("S", "state"), "projector": ("V", "projector"),
-    "adapters": ("A", "adapters"), "learned": ("L", "learned"), "other": ("X", "other"),
+    "pictures": ("I", "pictures"), "adapters": ("A", "adapters"), "learned": ("L", "learned"), "other": ("X", "other"),
 }  # fmt: skip
 """Parts of a plan by the letter that stands for them in a bar."""
 MIB = 1 << 20

@@ -1,8 +1,8 @@
 """What sizing learns: launches' resident sets beside what the formula had said, by architecture and engine build.
 
 From three launches on that agree, the formula's figures are changed by their median, by at most `MOST`. A launch far
-from the others is kept out and shown. A person may revoke what was learned; then nothing is learned there until it is
-allowed again.
+from the others is kept out and shown, and one too small to say anything of larger ones says nothing. A person may
+revoke what was learned; then nothing is learned there until it is allowed again.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ SMALLEST = 0.01
 """Less is within what one launch differs from the next."""
 APART = 0.05
 """So far from the median a launch may always be …"""
+PROMISED = 24 << 20
+"""So many bytes the formula may always be off: of a small model a large share, of a large one none."""
 SPREADS = 4
 """… and so many times as far as half of the others are."""
 
@@ -45,6 +47,11 @@ class Learned(NamedTuple):
     correction: float
     bounded: bool
     outliers: tuple[int, ...]
+
+
+def says_nothing(said: int, took: int) -> bool:
+    """Whether a launch of `said` bytes is as small as that: what is nothing in it would be gigabytes of a large one."""
+    return said * APART < PROMISED and abs(took - said) <= PROMISED
 
 
 def learn(ratios: Sequence[float]) -> Learned:
@@ -116,7 +123,7 @@ class Corrections:
             if each.correction and not each.revoked_by:
                 return (
                     f"Plans of {each.arch} on {each.engine} {each.build} are changed by {each.correction:+.1%}, as"
-                    f" {sum(not one.outlier for one in each.seen)} launches were seen to take"
+                    f" {sum(not (one.outlier or one.small) for one in each.seen)} launches were seen to take"
                     f" (`corral models corrections`)."
                 )
         return ""
@@ -170,14 +177,18 @@ def _all(db: sqlite3.Connection) -> dict[Kind, SizeCorrection]:
         rows.setdefault(Kind(*row[:3]), []).append(row[3:])
     found = {}
     for kind, launches in rows.items():
-        learned = learn([took / said for _, _, said, took, _ in launches])
+        small = {n for n, (_, _, said, took, _) in enumerate(launches) if says_nothing(said, took)}
+        told = [n for n in range(len(launches)) if n not in small]
+        learned = learn([launches[n][3] / launches[n][2] for n in told])
+        outliers = {told[n] for n in learned.outliers}
         at, by = revoked.get(kind, (0.0, ""))
         found[kind] = SizeCorrection(
             arch=kind.arch, engine=kind.engine, build=kind.build, correction=learned.correction,
             bounded=learned.bounded, revoked_at=at, revoked_by=by,
             seen=tuple(
                 SizeSeen(
-                    launch=launch, model=model, planned=said, measured=took, at=when, outlier=n in learned.outliers
+                    launch=launch, model=model, planned=said, measured=took, at=when, outlier=n in outliers,
+                    small=n in small,
                 )
                 for n, (launch, model, said, took, when) in enumerate(launches)
             ),

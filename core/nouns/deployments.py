@@ -56,6 +56,8 @@ class PlanParts(Noun, frozen=True, kw_only=True):
     state: int = 0
     """States of state-space and linear-attention layers, of all slots."""
     projector: int = 0
+    pictures: int = 0
+    """What a projector takes once it was asked a picture; just ready it does not."""
     adapters: int = 0
     learned: int = 0
     """By how much launches of this architecture were seen to differ; below 0: they take less."""

@@ -82,6 +82,8 @@ class SizeSeen(Noun, frozen=True, kw_only=True):
     at: float
     outlier: bool = False
     """Far from the others: nothing is learned from it."""
+    small: bool = False
+    """So small that a difference within what the formula promises would be a large share: it says nothing of others."""
 
 
 class SizeCorrection(Noun, frozen=True, kw_only=True):
@@ -135,10 +137,10 @@ class Model(Noun, frozen=True, kw_only=True):
     """What turns pictures or sound into tokens, where the model takes them."""
     projector_graph: int = 0
     """Bytes that it takes beside its file once it was asked a picture; 0: not known, and an allowance is planned."""
-    adapters: tuple[ModelFile, ...] = ()
-    """LoRA adapters that it is served with."""
     projector_rules: int = 0
     """By which rules of sizing that was read from its header; 0: by none yet."""
+    adapters: tuple[ModelFile, ...] = ()
+    """LoRA adapters that it is served with."""
     template_sha256: str = ""
     """Of its chat template, which is code that came with a download; "" where it has none."""
     own_template: bool = False

@@ -58,7 +58,7 @@ class House:
         self.store, self.audit = store, audit
         self.corrections = Corrections(store, gate, clock=lambda: 1000.0)
 
-    async def launch(self, number: int, measured: int, planned: int = 100 * MIB, kind: Kind = KIND) -> None:
+    async def launch(self, number: int, measured: int, planned: int = 1000 * MIB, kind: Kind = KIND) -> None:
         def work(db: sqlite3.Connection) -> None:
             corrections.planned(db, f"l{number}", kind, "chat", planned, 10.0 + number)
             corrections.measured(db, f"l{number}", measured, 10.5 + number)
@@ -84,7 +84,7 @@ async def house(tmp_path: Path) -> AsyncIterator[House]:
 async def test_it_learns_by_architecture_and_build_and_from_what_the_formula_alone_said(house: House) -> None:
     for number in range(3):
         assert house.now() == 0.0
-        await house.launch(number, 110 * MIB)
+        await house.launch(number, 1100 * MIB)
     assert house.now() == pytest.approx(0.1)
     assert house.corrections.of("llama", "xllamacpp", "2026.2") == 0.0
     assert house.corrections.of("qwen2", "xllamacpp", "2026.1") == 0.0
@@ -92,19 +92,36 @@ async def test_it_learns_by_architecture_and_build_and_from_what_the_formula_alo
     assert [each.launch for each in found.seen] == ["l2", "l1", "l0"]
 
 
+async def test_a_small_launch_within_what_the_formula_promises_says_nothing_of_large_ones(house: House) -> None:
+    """10 MiB of 200 are nothing, and 5 % of a model of 40 GiB are two more that admission would hold."""
+    for number in range(5):
+        await house.launch(number, 210 * MIB, planned=200 * MIB)
+    assert house.now() == 0.0
+    for number in range(5, 8):  # of a large one the same share is seen, and those of the small ones don't outvote it
+        await house.launch(number, 2100 * MIB, planned=2000 * MIB)
+    assert house.now() == pytest.approx(0.05)
+    (found,) = house.corrections.ls()
+    assert [each.small for each in found.seen] == [False] * 3 + [True] * 5
+    assert not any(each.outlier for each in found.seen)
+    assert "as 3 launches" in house.corrections.told("l7")
+    for number in range(8, 20):  # what is more than it promises is wrong, however small the model
+        await house.launch(number, 240 * MIB, planned=200 * MIB)
+    assert house.now() == corrections.MOST
+
+
 async def test_a_launch_counts_once_and_one_that_was_never_ready_not_at_all(house: House) -> None:
-    await house.launch(1, 110 * MIB)
-    assert not await house.store.transact(lambda db: corrections.measured(db, "l1", 500 * MIB, 50.0))
+    await house.launch(1, 1100 * MIB)
+    assert not await house.store.transact(lambda db: corrections.measured(db, "l1", 5000 * MIB, 50.0))
     assert not await house.store.transact(lambda db: corrections.measured(db, "stranger", MIB, 50.0))
     await house.launch(2, 0)
     (found,) = house.corrections.ls()
-    assert [(each.launch, each.measured) for each in found.seen] == [("l1", 110 * MIB)]
+    assert [(each.launch, each.measured) for each in found.seen] == [("l1", 1100 * MIB)]
 
 
 async def test_only_the_newest_launches_are_kept_and_those_of_others_stay(house: House) -> None:
-    await house.launch(0, 100 * MIB, kind=Kind("qwen2", "xllamacpp", "2026.1"))
+    await house.launch(0, 1000 * MIB, kind=Kind("qwen2", "xllamacpp", "2026.1"))
     for number in range(1, corrections.KEPT + 8):
-        await house.launch(number, (150 if number < 8 else 90) * MIB)
+        await house.launch(number, (1500 if number < 8 else 900) * MIB)
     llama, other = house.corrections.ls()
     assert len(llama.seen) == corrections.KEPT and len(other.seen) == 1
     assert llama.correction == pytest.approx(-0.1) and not any(each.outlier for each in llama.seen)
@@ -112,11 +129,11 @@ async def test_only_the_newest_launches_are_kept_and_those_of_others_stay(house:
 
 async def test_what_was_revoked_is_not_used_until_it_is_restored_and_both_are_recorded(house: House) -> None:
     for number in range(3):
-        await house.launch(number, 110 * MIB)
+        await house.launch(number, 1100 * MIB)
     found = await house.corrections.revoke(ANN, "r1", KIND)
     assert (found.revoked_by, found.correction) == ("ann", pytest.approx(0.1))
     assert house.now() == 0.0
-    await house.launch(3, 110 * MIB)
+    await house.launch(3, 1100 * MIB)
     assert house.now() == 0.0
     with pytest.raises(Conflict, match="was revoked by ann"):
         await house.corrections.revoke(ANN, "r2", KIND)
@@ -128,7 +145,7 @@ async def test_what_was_revoked_is_not_used_until_it_is_restored_and_both_are_re
 
 async def test_who_may_not_is_refused_and_what_is_not_there_is_not_found(house: House) -> None:
     for number in range(3):
-        await house.launch(number, 110 * MIB)
+        await house.launch(number, 1100 * MIB)
     with pytest.raises(NotAllowed):
         await house.corrections.revoke(BOB, "r", KIND)
     assert house.now() == pytest.approx(0.1)
@@ -137,7 +154,7 @@ async def test_who_may_not_is_refused_and_what_is_not_there_is_not_found(house: 
 
 
 async def test_explain_says_what_a_launch_taught(house: House) -> None:
-    for number, took in enumerate((110, 111, 112, 300)):
+    for number, took in enumerate((1100, 1110, 1120, 3000)):
         await house.launch(number, took * MIB)
     assert "changed by +11.0%, as 3 launches" in house.corrections.told("l0")
     assert "does not learn from it (+200.0% of the formula)" in house.corrections.told("l3")

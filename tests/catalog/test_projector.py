@@ -57,15 +57,19 @@ def test_a_plan_says_whether_the_graph_is_known_or_allowed(tmp_path: Path) -> No
     model = tmp_path / "model.gguf"
     architectures.write(model, "gemma3")
     known = resident.shape(model)
-    told = []
+    told, just_ready = [], set()
     for graph, expected in ((40 * MIB, 40 * MIB), (0, 256 * MIB)):
         plan = sizing.plan(
             known, model="m", ctx=2048, parallel=1, cache_type="f16", cache_ram_mib=0, free_bytes=1 << 40,
             reserve_bytes=0, reserved_bytes=0, beside=Beside(projector=100 * MIB, graph=graph),
         )  # fmt: skip
-        assert plan.parts.projector == 100 * MIB + expected
+        assert (plan.parts.projector, plan.parts.pictures) == (100 * MIB, expected)
+        assert plan.full_bytes - plan.rss_bytes > 72 * 10**6  # a photograph that is read
+        just_ready.add(plan.ready_bytes)
+        assert plan.rss_bytes - plan.ready_bytes > expected
         told += [note for note in plan.notes if "projector" in note]
     assert "by its header" in told[0] and "was not measured" in told[1]
+    assert len(just_ready) == 1  # nobody has shown it a picture yet
 
 
 def test_a_picture_is_read_within_what_is_planned(tmp_path: Path) -> None:

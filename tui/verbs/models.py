@@ -342,7 +342,7 @@ def print_plan(plan: Plan) -> None:
         ("repacked", parts.repack), ("output", parts.output), ("base", parts.base),
         *((what, amount) for what, amount in (
             ("states", parts.state), ("kept", parts.checkpoints), ("projector", parts.projector),
-            ("adapters", parts.adapters), ("learned", parts.learned),
+            ("pictures", parts.pictures), ("adapters", parts.adapters), ("learned", parts.learned),
         ) if amount),
     ):  # fmt: skip
         why = "   a copy of the weights in the CPU's own order" if what == "repacked" and amount else ""

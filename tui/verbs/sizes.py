@@ -20,7 +20,7 @@ def corrections(context: click.Context) -> None:
     """What plans learn from launches, by architecture and engine build.
 
     From three launches on that agree, plans are changed by their median, by 15 % at most. A launch far from the others
-    is kept out (`!`).
+    is kept out (`!`), and one of a small model that is off by 24 MiB or less says nothing of larger ones.
     """
     if context.invoked_subcommand is not None:
         return
@@ -90,5 +90,5 @@ def _change(found: SizeCorrection) -> str:
 
 
 def _launches(found: SizeCorrection) -> str:
-    out = sum(seen.outlier for seen in found.seen)
-    return f"{len(found.seen)}" + (f", {out} kept out" if out else "")
+    out, small = sum(seen.outlier for seen in found.seen), sum(seen.small for seen in found.seen)
+    return f"{len(found.seen)}" + (f", {out} kept out" if out else "") + (f", {small} too small" if small else "")

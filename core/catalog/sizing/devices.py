@@ -64,14 +64,14 @@ def split(
     # With no layer there the first GPU still computes whole batches, unless none is given to the engine at all.
     lent = gpu_layers <= layers or cpu_moe > first
     used = [bool(sums.layers) or (not count and not n and uses) for n, sums in enumerate(on[1:])]
+    beside = found.base + found.output + found.checkpoints + found.projector + found.pictures
+    beside += found.adapters + found.learned
     if any(used):
         step = gpu.host_buffers(shape, ctx, slots, n_ubatch, engine)
-        other = found.base + found.output + found.projector + found.adapters + found.learned + found.checkpoints
-        other += gpu.HOST_BYTES + gpu.library(shape) + _between(shape, weights, experts, first, cpu_moe, count)
+        other = beside + gpu.HOST_BYTES + gpu.library(shape) + _between(shape, weights, experts, first, cpu_moe, count)
     else:
         step = found.compute
-        other = found.base + found.output + found.repack + found.projector + found.adapters + found.learned
-        other += found.checkpoints
+        other = beside + found.repack
     host = DevicePlan(
         device="host", layers=on[0].layers, weights=round(host_weights), kv_cache=round(on[0].kv), compute=step,
         other=other, total=round(host_weights + on[0].kv) + step + other, free_bytes=host_free, fits=False,

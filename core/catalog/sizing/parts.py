@@ -25,6 +25,8 @@ N_UBATCH = 512
 """Tokens that an engine computes at once, its default."""
 SLOT_BYTES = 96 << 10
 """What a slot takes of itself, measured with up to 256."""
+PHOTO_BYTES = 72 * 10**6
+"""What a photograph of 12 megapixels takes while it is read, six bytes a pixel (measured)."""
 CANDIDATE_BYTES = 12
 """A token among which a slot chooses: number, score, probability."""
 DEFAULT = Abilities(checkpoints=2)
@@ -106,8 +108,8 @@ def ready(found: PlanParts) -> int:
 
 
 def resident(found: PlanParts) -> int:
-    """Resident set in use: after a prompt of a whole batch."""
-    return ready(found) + found.compute + found.checkpoints
+    """Resident set in use: after a prompt of a whole batch, and the largest picture where it takes any."""
+    return ready(found) + found.compute + found.checkpoints + found.pictures
 
 
 def full(
@@ -122,7 +124,8 @@ def full(
     if shape.cache and any(shape.n_head_kv):  # touched as far as the context is filled
         masks = _mask(per, batch) + _mask(window, batch) - _mask(batch, batch)
     samplers = CANDIDATE_BYTES * shape.n_vocab * slots
-    return resident(found) + masks + samplers + found.checkpoints * max(0, slots * engine.checkpoints - 1)
+    photos = PHOTO_BYTES * slots if found.projector else 0
+    return resident(found) + masks + samplers + photos + found.checkpoints * max(0, slots * engine.checkpoints - 1)
 
 
 def reserved(most: int, cache_ram_mib: int) -> int:

@@ -67,7 +67,8 @@ def whole(
     learned = round(beside.correction * ready(found))
     return msgspec.structs.replace(
         found,
-        projector=beside.projector + _graph(beside),
+        projector=beside.projector,
+        pictures=_graph(beside),
         adapters=beside.adapters,
         learned=learned,
     )
