@@ -41,12 +41,12 @@ class Window(NamedTuple):
 
 
 WINDOWS = {
-    "cohere2": Window(4), "cohere2moe": Window(4, True), "exaone-moe": Window(4, size=128),
+    "afmoe": Window(4), "cohere2": Window(4), "cohere2moe": Window(4, True), "exaone-moe": Window(4, size=128),
     "exaone4": Window(4, size=4096),
     "gemma2": Window(2, size=4096),
     "gemma3": Window(6), "gemma3n": Window(5), "gemma4": Window(5), "gemma-embedding": Window(6), "gpt-oss": Window(2),
-    "lfm2": Window(0), "llama4": Window(4, size=8192, fixed=True), "modern-bert": Window(3, True), "olmo2": Window(4),
-    "smallthinker": Window(4, True, 4096, True),
+    "lfm2": Window(0), "llama4": Window(4, size=8192, fixed=True), "mimo2": Window(1), "modern-bert": Window(3, True),
+    "olmo2": Window(4), "smallthinker": Window(4, True, 4096, True), "step35": Window(1),
 }  # fmt: skip
 """load_arch_hparams in src/models/*.cpp. What is not here has no window, whatever its header says of one (llama,
 mistral, qwen2, phi3: llama.cpp does not read it, or has it switched off)."""
@@ -59,6 +59,7 @@ KNOWN = (
         "command-r", "gemma", "phi2", "phi3", "gptneox", "falcon", "gpt2", "bloom", "mpt", "openelm",
         "qwen2moe", "qwen3moe", "qwen3vlmoe", "olmoe", "granitemoe", "deepseek", "deepseek2", "mistral4", "glm4moe",
         "dbrx", "phimoe", "bailingmoe", "bailingmoe2", "dots1", "ernie4_5-moe", "hunyuan-moe", "minimax-m2", "grok",
+        "deci", "hunyuan_vl", "paddleocr",
     })
 )  # fmt: skip
 """Of whose memory the formula is measured."""

@@ -35,7 +35,7 @@ def test_every_architecture_that_sizing_knows_has_a_file_that_the_engine_is_meas
         ("llama", 96), ("deepseek2", 45), ("deepseek2-old", 400), ("gemma2", 168), ("gemma3", 56), ("gemma3n", 192),
         ("gemma4", 32), ("gpt-oss", 66), ("llama4", 128), ("cohere2", 104), ("phi3", 144), ("exaone-moe", 68),
         ("jamba", 16), ("falcon-h1", 48), ("qwen3next", 32), ("nemotron_h", 48), ("lfm2", 48), ("mamba2", 0),
-        ("rwkv7", 0),
+        ("rwkv7", 0), ("afmoe", 104), ("deci", 64), ("mimo2", 100), ("step35", 80),
         ("bert", 0),
     ],
 )  # fmt: skip

@@ -94,7 +94,7 @@ def split(
         )  # fmt: skip
     return Split(
         gpu_layers=count, cpu_moe=min(cpu_moe, layers), devices=tuple(plans), fits=all(each.fits for each in plans),
-        measured=sum(used) == 1 and not shape.margin,
+        measured=sum(used) == 1 and not shape.margin and shape.arch not in gpu.UNMEASURED,
     )  # fmt: skip
 
 

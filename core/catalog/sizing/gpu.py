@@ -16,6 +16,8 @@ HOST_BYTES = 326 * MIB
 """Of the host, for the driver and its libraries: so much more is a program's resident set that uses a GPU."""
 SPARE = 0.05
 """Of what is free of a GPU, left free."""
+UNMEASURED = frozenset({"afmoe", "deci", "hunyuan_vl", "mimo2", "paddleocr", "step35"})
+"""Architectures that were measured in the host alone."""
 FLASH = frozenset({40, 64, 72, 80, 96, 112, 128, 256})
 """Lengths of keys and values, where they are the same, for which there is a fused kernel (ggml-cuda/fattn.cu)."""
 
