@@ -24,6 +24,8 @@ MIXES = tuple(f"time_mix_{each}.weight" for each in ("key", "value", "receptance
 """… and those of their names that they don't."""
 WORDS = ("word", "tree", "house", "river", "stone")
 """What resident.py asks with: each is one token."""
+AROUND = ("\n\n", "<fake_token_around_image>", "<global-img>")
+"""Without these a model takes no picture of idefics3's tiles: 400, `Invalid token`."""
 
 
 @cache
@@ -155,7 +157,7 @@ def _vocabulary(out: gguf.GGUFWriter, count: int) -> None:
     tokens = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
     words = [f"▁{word}" for word in (*WORDS, *"0123456789")] + list("0123456789")
     pieces = [piece for word in words for piece in (*(word[:end] for end in range(1, len(word) + 1)), *word)]
-    tokens += [piece for piece in dict.fromkeys(pieces) if piece not in tokens]
+    tokens += [piece for piece in dict.fromkeys((*pieces, *AROUND)) if piece not in tokens]
     kinds = [2, 3, 3] + [6] * 256 + [1] * (count - 259)
     tokens += [f"▁unused{number}" for number in range(count - len(tokens))]
     out.add_tokenizer_model("llama")

@@ -207,11 +207,13 @@ def over_projectors(engine: Engine, names: Sequence[str]) -> bool:
             known, size, side = shape(model), beside.stat().st_size, tower.largest or tower.image
             shown = projectors.picture(side, side)
             found = measure(engine, model, known, 8192, 1, "f16", projector=str(beside), picture=shown)
-        others = sizing.resident(sizing.parts(known, 8192, 1, "f16", engine=engine.abilities)) + size
+        alone = sizing.parts(known, 8192, 1, "f16", engine=engine.abilities)
+        others = sizing.resident(alone) + size
         planned = graph_bytes(projectors.metadata(name), known.n_embd)
-        bad = off(others + planned, found.full, bound=tower.largest > 0)
+        bad = off(others + planned, found.full, bound=tower.kind.startswith("qwen"))
         kept = kept and not bad
         row = {"tower": name, "file": size // MIB, "found": (found.full - others) // MIB, "planned": planned // MIB}
+        row["just ready"] = (found.ready - sizing.ready(alone) - size) // MIB
         print(json.dumps(row | {"all": found.full // MIB, "over": bad}), flush=True)
     return kept
 

@@ -103,7 +103,8 @@ def measure(
                 asked = {"messages": [{"role": "user", "content": shown}], "max_tokens": 4}
                 for _ in range(2):  # the second finds the room of the first taken apart
                     if (status := _ask(sock, "/v1/chat/completions", asked)) != 200:
-                        raise RuntimeError(f"the picture was answered with {status}")
+                        said = log.read_bytes()[-2000:].decode("utf-8", "replace")
+                        raise RuntimeError(f"the picture was answered with {status}: {said}")
                 return Resident(ready, used, _peak(process.pid))
             if not fill:
                 return Resident(ready, used)
