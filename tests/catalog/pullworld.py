@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,8 @@ class Deployments:
         self.unforeseen: CorralError | None = None
         self.left: set[str] = set()
         """Users who are not on the host any more."""
+        self.before: Callable[[], Awaitable[object]] | None = None
+        """What somebody does in the last moment."""
         self.gate: Gate
 
     async def foresee(self, spec: DeploymentSpec, *, replace: bool) -> None:
@@ -61,6 +63,8 @@ class Deployments:
                 raise self.refused
             return None, None, spec
 
+        if self.before is not None:
+            await self.before()
         await self.gate.act(actor, "deployments.create", f"deployment:{spec.name}", request, work)
         self.made.append((actor, request, spec, replace))
         return None

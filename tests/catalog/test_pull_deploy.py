@@ -169,6 +169,18 @@ async def test_it_may_be_left_undeployed_while_it_comes(world: World, hub: HubDo
         await world.pulls.undeploy(BOB, "request3", "nosuch")
 
 
+async def test_one_that_is_left_undeployed_in_the_last_moment_is_not_deployed(
+    world: World, hub: HubDouble, data: bytes
+) -> None:
+    pull = await stands(world)
+    world.deployments.before = lambda: world.pulls.undeploy(BOB, "request2", pull.id)
+    world.flows()
+    became = await settled(world, pull)
+    assert became.state == "dropped" and world.deployments.made == []
+    await world.again()
+    assert world.deployments.made == [] and world.pulls.get(pull.id).deploy == became
+
+
 async def test_of_a_cancelled_one_nothing_is_deployed(world: World, hub: HubDouble, data: bytes) -> None:
     pull = await stands(world)
     cancelled = await world.pulls.cancel(ME, "request2", pull.id)
