@@ -383,7 +383,7 @@ async def test_room_that_other_pulls_will_take_is_not_given_twice(
     pull = await world.stands(SOURCE)
     promised = world.catalog.tiers.ledger.of(pull.id)
     assert promised is not None and 0 < promised.left < len(data)
-    free = SimpleNamespace(free=promised.left + len(data) - 1)
+    free = SimpleNamespace(free=promised.left + len(data) - 1, total=1 << 40)
     monkeypatch.setattr(ledger.shutil, "disk_usage", lambda path: free)
     with pytest.raises(NoRoom, match="no room for n") as told:
         await world.pull(f"{SOURCE}:Q4_0", name="n")

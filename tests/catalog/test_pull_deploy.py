@@ -9,7 +9,7 @@ from core.access import Rights
 from core.api.sight import Sight
 from core.catalog.pull import later, rows
 from core.errors import Conflict, Invalid, NoRoom, NotAllowed, NotFound, StoreError
-from core.nouns import Actor, DeploymentSpec, Event, Grant, Pull, PulledDeploy, Subject
+from core.nouns import Actor, DeploymentSpec, Event, Grant, ModelShape, Plan, Pull, PulledDeploy, Subject
 
 LIBRARIAN = Actor(uid=1300, name="lib")
 pytestmark = pytest.mark.usefixtures("small_steps")
@@ -59,6 +59,23 @@ async def test_it_is_deployed_as_it_was_said_when_it_is_stored(world: World, hub
     hub.repos[REPO] = {NAME: model(200_000, b"\2")}
     second = await settled(world, await world.pull(SOURCE, name="m", deploy=chat("next")))
     assert second.spec.model == "m@2", "its very version, not what the name means"
+
+
+@pytest.mark.parametrize(
+    ("said", "weighed"), [({"parallel": 4}, 4 * 4096), ({"parallel": 4, "ctx": 1024}, 1024), ({}, 0)]
+)
+async def test_the_quantisation_is_chosen_for_all_that_it_is_to_serve(
+    world: World, hub: HubDouble, data: bytes, said: dict[str, int], weighed: int
+) -> None:
+    asked, plan = [], world.pulls._finder._plan
+
+    async def planned(shape: ModelShape, ctx: int) -> Plan:
+        asked.append(ctx)
+        return await plan(shape, ctx)
+
+    world.pulls._finder._plan = planned
+    await settled(world, await world.pull(SOURCE, deploy=chat(**said)))  # type: ignore[arg-type]
+    assert set(asked) == {weighed}
 
 
 async def test_it_survives_the_daemon_and_happens_once(world: World, hub: HubDouble, data: bytes) -> None:

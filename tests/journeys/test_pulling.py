@@ -24,7 +24,7 @@ from tiered import elsewhere
 
 from core.client import Client
 from core.errors import NoDaemon
-from core.nouns import PULL_ENDED, Pull
+from core.nouns import PULL_ENDED, DeploymentSpec, Pull
 from core.paths import user_paths
 
 pytestmark = [pytest.mark.journey, pytest.mark.timeout(180)]
@@ -202,7 +202,7 @@ async def _killed(hub: HubDouble, fast: Path, rounds: int) -> None:
     """In each round one pull and one to three kills of the daemon, each at a random moment from the first request to
     the last byte stored: one good copy afterwards, and not a byte beside it, nor one that is promised; or none, where a
     person cancels it. Every other model lands in a tier on another file system. Now and then its bytes are pulled under
-    another name too, and a kill meets that."""
+    another name too, and a kill meets that. Each is deployed once when it is stored, and what was cancelled is not."""
     seed = int(os.environ.get("CORRAL_KILL_SEED") or time.time())
     print(f"CORRAL_KILL_SEED={seed}")
     chance = random.Random(seed)
@@ -214,11 +214,13 @@ async def _killed(hub: HubDouble, fast: Path, rounds: int) -> None:
         hub.faults.clear()
         hub.faults += [Fault(slow_s=chance.choice([0, 0.0002])), *[Fault(cut=chance.randrange(1, 90_000))] * (n % 3)]
         begun, kills = None, list[str]()
+        spec = DeploymentSpec(name=f"d{n}", model="m", ctx=256, replicas=0)  # nothing is started
+        asks = {"name": "m", "deploy": {"spec": spec, "replace": False}}
         for _ in range(chance.randint(1, 3)):
             client = await _client()
             pid = (await client.status()).daemon.pid
             known = begun or await client.models() or [p for p in await client.pulls.ls() if p.state not in PULL_ENDED]
-            asked = None if known else asyncio.create_task(client.pulls.begin(f"hf:{REPO}", name="m"))
+            asked = None if known else asyncio.create_task(client.pulls.begin(f"hf:{REPO}", **asks))
             after_s = chance.random() * (2.0 if asked else 0.7)
             await asyncio.sleep(after_s)
             os.kill(pid, signal.SIGKILL)
@@ -231,16 +233,22 @@ async def _killed(hub: HubDouble, fast: Path, rounds: int) -> None:
         client = await _client()
         pulls = [each for each in await client.pulls.ls() if each.state not in PULL_ENDED]
         if begun is None and not pulls and not await client.models():
-            begun = await client.pulls.begin(f"hf:{REPO}", name="m")  # it was killed before it knew of it
+            begun = await client.pulls.begin(f"hf:{REPO}", **asks)  # it was killed before it knew of it
         if pulls and chance.random() < 0.25:
             ended = await client.pulls.cancel(pulls[0].id)
             if ended.state == "cancelled":
                 assert await client.models() == [] and copies(fast) == [] and left_over(fast) == [], f"round {n}"
-                assert await _promised(client) == 0, f"round {n}"
+                assert await _promised(client) == 0 and await client.deployments() == [], f"round {n}"
                 continue
         for each in [*pulls, *([begun] if begun else [])]:
             ended = await _until(client, each.id, lambda pull: pull.state in (*PULL_ENDED, "paused", "needs token"))
             assert ended.state == "done", ended
+        last = await _until(client, (await client.pulls.ls())[-1].id, lambda pull: not pull.open)
+        assert last.deploy is not None and last.deploy.state == "done", last
+        assert [each.spec.name for each in await client.deployments()] == [spec.name], f"round {n}"
+        made = await client.audit(verb="deployments.create", object=f"deployment:{spec.name}")
+        assert [each.outcome for each in made] == ["done"], f"round {n}"
+        await client.remove_deployment(spec.name)
         (stored,) = await client.models()
         assert stored.sha256 == hashlib.sha256(data).hexdigest()
         assert stored.tier == ("home", "fast")[n % 2], f"round {n}"

@@ -19,6 +19,7 @@ from core.catalog.pull import rows
 from core.catalog.pull.later import Later
 from core.catalog.pull.rows import Row, replaced
 from core.catalog.service import Catalog
+from core.catalog.sizing.parts import DEFAULT_CTX_PER_SLOT
 from core.errors import Conflict, CorralError, Failed, StoreError, TimedOut
 from core.nouns import Actor, DeploymentSpec, Pull, PulledDeploy
 
@@ -144,3 +145,8 @@ class Deploying:
 def deploy_of(said: PulledDeploy, name: str) -> PulledDeploy:
     """What a person says, as it is kept: of the model that the pull becomes, and not begun."""
     return PulledDeploy(spec=msgspec.structs.replace(said.spec, model=name), replace=said.replace)
+
+
+def cells(spec: DeploymentSpec) -> int:
+    """What the memory of a quantisation is weighed with: the cells of all conversations; 0: of one, as is usual."""
+    return spec.ctx or (spec.parallel * DEFAULT_CTX_PER_SLOT if spec.parallel > 1 else 0)

@@ -18,7 +18,7 @@ import msgspec
 
 from core.access import Gate
 from core.catalog.pull import choice, rows
-from core.catalog.pull.deploying import Deployer, deploy_of
+from core.catalog.pull.deploying import Deployer, cells, deploy_of
 from core.catalog.pull.find import Ask, Finder, Found, Place, check_secret, place
 from core.catalog.pull.rows import Row, replaced
 from core.catalog.pull.running import RUNNING, Running
@@ -105,7 +105,7 @@ class Pulls:
             raise Invalid("--sha256 is for an address", "a hub says itself what its files are", "leave it out")
         if deploy is not None:
             await self._may_deploy(actor, request, deploy, name or name_of(parse(source)[0]))
-            ctx = ctx or deploy.spec.ctx
+            ctx = ctx or cells(deploy.spec)
         ask, found, where = await self._find(actor, request, source, name, secret, endpoint, ctx, sha256)
         chosen = choice.chosen(found.plan.choices, str(ask.source), found.others)
         if projector:
