@@ -210,7 +210,7 @@ def over_projectors(engine: Engine, names: Sequence[str]) -> bool:
         alone = sizing.parts(known, 8192, 1, "f16", engine=engine.abilities)
         others = sizing.resident(alone) + size
         planned = graph_bytes(projectors.metadata(name), known.n_embd)
-        bad = off(others + planned, found.full, bound=tower.kind.startswith("qwen"))
+        bad = off(others + planned, found.full, bound=tower.largest > 0)
         kept = kept and not bad
         row = {"tower": name, "file": size // MIB, "found": (found.full - others) // MIB, "planned": planned // MIB}
         row["just ready"] = (found.ready - sizing.ready(alone) - size) // MIB

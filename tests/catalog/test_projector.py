@@ -30,8 +30,14 @@ def test_the_formula_is_within_5_percent_of_a_measured_tower(name: str) -> None:
     assert abs(planned - beside) <= max(24, 0.05 * (file + beside))
 
 
-@pytest.mark.parametrize(("name", "beside"), [("qwen2vl-560", 163), ("qwen2vl-1120", 426)])
-def test_pictures_in_their_own_size_have_a_bound(name: str, beside: int) -> None:
+@pytest.mark.parametrize(
+    ("name", "beside"),
+    [
+        ("qwen2vl-560", 163), ("qwen2vl-1120", 426), ("qwen25vl-560", 252), ("qwen25vl-1120", 588),
+        ("smolvlm-whole", 66), ("smolvlm-2.2b", 129), ("smolvlm-256m", 269),
+    ],
+)  # fmt: skip
+def test_pictures_in_their_own_size_and_in_tiles_have_a_bound(name: str, beside: int) -> None:
     assert graph_bytes(projectors.metadata(name), projectors.TOWERS[name].out) >= beside * MIB
 
 
@@ -50,6 +56,13 @@ def test_what_was_not_measured_and_what_is_absurd_is_left_to_the_allowance() -> 
         {"clip.vision.feed_forward_length": None},
     ):
         assert graph_bytes(known | other, 1152) == 0
+    tiled = projectors.metadata("smolvlm-256m")
+    assert graph_bytes(tiled, 2048) > 0
+    for other in ({"clip.vision.preproc_image_size": 0}, {"clip.vision.preproc_image_size": -5}):
+        assert graph_bytes(tiled | other, 2048) == 0
+    huge = {"clip.vision.patch_size": 1, "clip.vision.image_max_pixels": 1 << 32}
+    assert graph_bytes(projectors.metadata("qwen25vl-560") | huge, 1536) == 0
+    assert graph_bytes(tiled | {"clip.vision.image_size": 16, "clip.vision.preproc_image_size": 65536}, 1 << 31) == 0
     assert graph_bytes({}, 1152) == 0
 
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 MOST = 1 << 16
 """Of a count that a header names."""
 MOST_PIXELS = MOST**2
+MOST_BYTES = 1 << 48
 TOKENS = 4096
 """Of a picture, at most, for a type that takes one in its own size (set_limit_image_tokens of clip.cpp)."""
 WARM_UP = 46**2
@@ -26,11 +27,22 @@ class Type(NamedTuple):
     """Patches a side that become one token, where the header does not say it."""
     own_size: bool = False
     """It is computed in its own size, up to a limit."""
+    tiles: bool = False
+    """It is cut into tiles of the tower's size, with one of the whole."""
+    mask: int = 0
+    """Bytes that each pair of patches has, where layers see windows: 32 bits, and the copy in 16 that attention reads.
+    """
 
 
-RULES = 1
+RULES = 2
 """Raised with each change of what is read here, so that what was read of stored projectors is read again."""
-TYPES = {"gemma3": Type(4), "mlp": Type(1), "qwen2vl_merger": Type(2, own_size=True)}
+TYPES = {
+    "gemma3": Type(4),
+    "idefics3": Type(1, tiles=True),
+    "mlp": Type(1),
+    "qwen2.5vl_merger": Type(2, own_size=True, mask=6),
+    "qwen2vl_merger": Type(2, own_size=True),
+}
 """Those that were measured."""
 WIDTHS = {
     "gemma3": ("mm.input_projection.weight", 0), "gemma3nv": ("mm.input_projection.weight", 0),
@@ -60,11 +72,21 @@ def graph_bytes(meta: Mapping[str, Any], n_embd: int) -> int:
         token = (merge * patch) ** 2
         pixels = max(_count(meta, "image_max_pixels", MOST_PIXELS) or TOKENS * token, WARM_UP * token)
         patches = pixels // patch**2
+    tokens = patches // merge**2
+    whole = 0
+    if kind.tiles:
+        whole = _count(meta, "preproc_image_size")
+        if not whole:  # such a file is loaded, and every picture refused
+            return 0
+        tiles = 1 + (-(-whole // image)) ** 2
+        pixels, tokens = pixels * tiles, tokens * tiles
     # A layer holds its input, that normed, queries, keys and values, then the step between, and a copy of this in 16
     # bits for the product. The picture is there three times in floats. Its tokens are in the last steps, the result, a
     # copy of that, and the batch that the model reads.
-    floats = patches * (3 * ff // 2 + 5 * embd) + 9 * pixels + 5 * patches // merge**2 * n_embd
-    return 4 * floats + LEAST
+    floats = patches * (3 * ff // 2 + 5 * embd) + 9 * pixels + 5 * tokens * n_embd
+    # What is cut into tiles is there three times before: as it came, made smaller or larger, and cut.
+    found = 4 * floats + LEAST + kind.mask * patches**2 + 9 * whole**2
+    return found if found < MOST_BYTES else 0
 
 
 def width(header: Mapping[str, Any]) -> int:
