@@ -87,9 +87,29 @@ def test_an_entry_of_the_vocabulary_costs_beside_its_table() -> None:
     assert vocabulary_of(Measured(one=1e-6), rates, BESIDE) == 0
 
 
+@pytest.fixture
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each probe once, with short prompts and answers: all is measured as it is, and less well."""
+    for name, value in {
+        "ROUNDS": 1, "MORE_ROUNDS": 1, "PROMPT": 256, "LONG": 512, "SHORT": 96, "ANSWER": 16, "BIG_ANSWER": 10,
+        "BIG": msgspec.structs.replace(BIG, n_layer=2), "MEMORY_S": 0.05, "MEMORY_MIB": 64,
+    }.items():  # fmt: skip
+        monkeypatch.setattr(hostbench, name, value)
+
+
 @pytest.mark.journey
 @pytest.mark.timeout(240)
-async def test_a_host_is_measured_with_the_real_engine(tmp_path: Path) -> None:
+async def test_a_host_is_measured_with_the_real_engine(tmp_path: Path, short: None) -> None:
+    await measured(tmp_path)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(600)
+async def test_a_host_is_measured_as_long_as_its_owner_would_wait(tmp_path: Path) -> None:
+    await measured(tmp_path)
+
+
+async def measured(tmp_path: Path) -> None:
     paths = Paths(tmp_path, tmp_path / "corral.toml", "0badcafe")
     for each in (paths.launches, paths.records, tmp_path / "probes"):
         each.mkdir(parents=True, exist_ok=True)
