@@ -20,6 +20,8 @@ from core.peer import peer
 log = logging.getLogger("gateway")
 
 LINE_LIMIT = 16 << 20
+TICK_S = 1.0
+"""So much of what was counted may be lost with this process, and so old may the daemon's figures be."""
 WINDOW = 64
 """Batches that may be on their way unacknowledged."""
 COMPILED = not listener.__file__.endswith(".py")
@@ -47,13 +49,13 @@ class Control:
         self._conversations: dict[asyncio.StreamWriter, asyncio.Task[None] | None] = {}
 
     async def run(self) -> None:
-        """Write the spool and tell the daemon what changed, each second, until cancelled. A disk that is slow to sync
+        """Write the spool and tell the daemon what changed, each TICK_S, until cancelled. A disk that is slow to sync
         delays none of it: what was written outlives a kill of this process, and no more than a second may be lost."""
         syncing: asyncio.Task[None] | None = None
         async with asyncio.TaskGroup() as group:
             self._group = group
             while True:
-                await asyncio.sleep(1)
+                await asyncio.sleep(TICK_S)
                 self.tick()
                 if syncing is None or syncing.done():
                     syncing = group.create_task(self._sync())

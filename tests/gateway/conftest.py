@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import command
 import msgspec
 import psutil
 import pytest
@@ -177,7 +178,9 @@ class Gateway:
         self.usage: list[wire.UsageBatch] = []
         self.writer: asyncio.StreamWriter | None = None
 
-    def start(self) -> None:
+    def start(self, *, fork: bool = True) -> None:
+        """`fork`: of a process that has its modules loaded (`loaded.py`), which a gateway may be for all but what it
+        is given at its start."""
         env = {
             **os.environ,
             "CORRAL_GATEWAY_DIR": str(self.folder),
@@ -186,9 +189,10 @@ class Gateway:
             "CORRAL_GATEWAY_OWNER": str(os.getuid()),
         }
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "core.gateway"], env=env, cwd=Path.cwd(), stderr=log
-            )
+            if fork:
+                self.process = command.gateway(env, log.fileno())
+            else:
+                self.process = subprocess.Popen([sys.executable, "-P", "-m", "core.gateway"], env=env, stderr=log)
 
     async def connect(self) -> wire.Welcome:
         async with asyncio.timeout(10):

@@ -281,7 +281,7 @@ async def test_it_takes_as_many_descriptors_as_it_may_have(gateway, stub):
     gateway.stop()
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(512, soft), hard))
     try:
-        gateway.start()
+        gateway.start(fork=False)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     await gateway.connect()

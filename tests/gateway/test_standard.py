@@ -157,6 +157,10 @@ async def test_a_connection_on_which_nothing_was_ever_asked_is_closed_sooner(gat
 
 
 async def test_a_request_that_comes_too_slowly_is_refused_and_closed(gateway, stub):
+    gateway.hang_up()
+    gateway.stop()
+    gateway.start(fork=False)  # which looks for unused connections each second, and not before this request is late
+    await gateway.connect()
     await gateway.route(stub, request_timeout_s=0.5, idle_timeout_s=0.5)
     for begun in (b"G", POST, POST + LENGTH + b"\r\n{", CHUNKED + b"2\r\n"):
         answer = await gateway.raw(begun)

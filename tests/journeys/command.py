@@ -1,5 +1,7 @@
 """The `corral` command as journeys use it, and waiting for what it shows."""
 
+from __future__ import annotations
+
 import json
 import os
 import select
@@ -15,7 +17,7 @@ from typing import Any
 from loaded import LONGEST
 
 LOADED = Path(__file__).with_name("loaded.py")
-TAKEN_AT_START = "PYTHON", "LD_", "LC_", "LANG", "TZ", "MALLOC"
+TAKEN_AT_START = "PYTHON", "LD_", "LC_", "LANG", "TZ", "MALLOC", "SSL_CERT"
 """Beginnings of the variables that a process takes notice of when it starts, and no more."""
 LIMIT_S = 120.0
 
@@ -45,22 +47,60 @@ def run(*args: str) -> subprocess.CompletedProcess[str]:
     return _forks.run(args)
 
 
+def gateway(env: dict[str, str], stderr: int) -> Fork | subprocess.Popen[bytes]:
+    """A gateway with this environment: a fork, as above, where that is the same."""
+    global _gateways
+    with _starting:
+        if _gateways is None:
+            _gateways = Forks("gateway")
+    if _gateways.at_start != _at_start():
+        return subprocess.Popen([sys.executable, "-P", "-m", "core.gateway"], env=env, stderr=stderr)
+    return _gateways.start(env, stderr)
+
+
 def end() -> None:
-    """Whoever ran commands has none left."""
-    global _forks
-    if _forks is not None:
-        _forks.end()
-        _forks = None
+    """Whoever ran commands or gateways has none left."""
+    global _forks, _gateways
+    for each in (_forks, _gateways):
+        if each is not None:
+            each.end()
+    _forks = _gateways = None
 
 
 def _at_start() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name.startswith(TAKEN_AT_START)}
 
 
+class Fork:
+    """One that runs on, with what is used of `subprocess.Popen`."""
+
+    def __init__(self, pid: int, told: int) -> None:
+        self.pid, self._told = pid, told
+        self.returncode: int | None = None
+
+    def poll(self) -> int | None:
+        return self.returncode if self._ended(0) else None
+
+    def wait(self, timeout: float) -> int:
+        if not self._ended(timeout) or self.returncode is None:
+            raise subprocess.TimeoutExpired("a fork", timeout)
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def _ended(self, timeout: float) -> bool:
+        if self.returncode is None and select.select([self._told], [], [], timeout)[0]:
+            self.returncode = int.from_bytes(os.read(self._told, 4), "little", signed=True)
+            os.close(self._told)
+        return self.returncode is not None
+
+
 class Forks:
     """The process that forks. Several threads may run commands at once."""
 
-    def __init__(self) -> None:
+    def __init__(self, what: str = "command") -> None:
         self.at_start = _at_start()
         self._said = ""
         self._ending = threading.Lock()
@@ -69,7 +109,7 @@ class Forks:
         env = {name: value for name, value in os.environ.items() if not name.startswith("CORRAL_")}
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-P", str(LOADED), str(theirs.fileno())], pass_fds=[theirs.fileno()], env=env,
+                [sys.executable, "-P", str(LOADED), what, str(theirs.fileno())], pass_fds=[theirs.fileno()], env=env,
                 cwd="/", stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
             )  # fmt: skip
 
@@ -101,6 +141,22 @@ class Forks:
             raise RuntimeError(self._last_words())
         code = int.from_bytes(told[4:], "little", signed=True)
         return subprocess.CompletedProcess(list(args), code, out.decode(), err.decode())
+
+    def start(self, env: dict[str, str], stderr: int) -> Fork:
+        """A process that runs on. Raises RuntimeError with a traceback of the one that forks."""
+        asked = json.dumps({"arguments": [], "folder": os.getcwd(), "environment": env}).encode()
+        told, tell = os.pipe()
+        nothing = os.open(os.devnull, os.O_RDWR)
+        try:
+            socket.send_fds(self._channel, [asked], [nothing, nothing, stderr, tell])
+        except OSError as error:
+            raise RuntimeError(self._last_words()) from error
+        finally:
+            os.close(nothing)
+            os.close(tell)
+        if len(pid := os.read(told, 4)) != 4:
+            raise RuntimeError(self._last_words())
+        return Fork(int.from_bytes(pid, "little"), told)
 
     def _last_words(self) -> str:
         self.end()
@@ -135,6 +191,7 @@ def _read_all(pipes: list[int]) -> list[bytes]:
 
 
 _forks: Forks | None = None
+_gateways: Forks | None = None
 _starting = threading.Lock()
 
 

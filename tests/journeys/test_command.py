@@ -1,5 +1,6 @@
 """What the tests run as `corral` does what a started one does."""
 
+import json
 import os
 import signal
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ import pytest
 from command import Forks, run, started, until
 
 from core.nodes import proc
+from core.paths import user_paths
 
 
 @pytest.mark.parametrize(
@@ -48,22 +50,38 @@ def forks(home: Path) -> Iterator[Forks]:
     made.end()
 
 
+def commands(forks: Forks) -> list[psutil.Process]:
+    """Its forks but for the first, which is there for daemons."""
+    return sorted(psutil.Process(forks.pid).children(), key=psutil.Process.create_time)[1:]
+
+
 def test_a_command_that_does_not_end_is_ended(forks: Forks, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(command, "LIMIT_S", 0.5)
     with pytest.raises(TimeoutError):
         forks.run(("events", "-f"))
-    until(lambda: not psutil.Process(forks.pid).children())
+    until(lambda: not commands(forks))
 
 
 def test_nothing_runs_on_when_nobody_is_left_to_ask(forks: Forks) -> None:
-    forker = psutil.Process(forks.pid)
     with ThreadPoolExecutor() as pool:
         asking = pool.submit(forks.run, ("events", "-f"))
-        (running,) = until(forker.children)
+        (running,) = until(lambda: commands(forks))
         forks.end()
         with pytest.raises(RuntimeError):
             asking.result(30)
     until(lambda: not running.is_running())
+
+
+def test_a_daemon_by_a_fork_stands_alone_as_a_started_one_does(forks: Forks, home: Path) -> None:
+    pid = json.loads(user_paths().daemon_lock.read_bytes())["pid"]
+    files = [os.readlink(each) for each in Path(f"/proc/{pid}/fd").iterdir()]
+    assert not [each for each in files if each.startswith("pipe:")], "it holds nothing of who started it"
+    assert os.getsid(pid) == pid and os.readlink(f"/proc/{pid}/cwd") == "/" and os.devnull in files
+    forks.run(("shutdown", "--all"))
+    until(lambda: proc.start_time(pid) is None)
+    (home / "corral.toml").write_text("[nonsense\n")
+    done, other = forks.run(("ps",)), started(("ps",))
+    assert (done.returncode, done.stderr) == (6, other.stderr) and "not valid TOML" in done.stderr
 
 
 def test_a_process_that_forks_no_more_is_told_with_its_last_words(forks: Forks) -> None:
