@@ -14,17 +14,19 @@ LEAST_ENDS = 9
 
 
 def cells(text: str) -> int:
-    """Columns of a terminal that `text` takes."""
+    """Columns of a terminal that `text` takes: one or two a letter."""
     return len(text) if text.isascii() else sum(2 if east_asian_width(each) in "WF" else 1 for each in text)
 
 
 def cut(text: str, width: int, mark: str = "…") -> str:
-    """`text` in `width` cells at most, with `mark` for what is cut off."""
-    if cells(text) <= width:
+    """`text` in `width` cells at most, with `mark` for what is cut off. It looks at no more than may be shown: a reason
+    may be a whole log, and a table draws it again and again."""
+    if len(text) <= width and cells(text) <= width:
         return text
-    while text and cells(text) + len(mark) > width:
-        text = text[:-1]
-    return text + mark[: max(0, width)]
+    kept = text[: max(0, width - len(mark))]
+    while kept and (over := cells(kept) + len(mark) - width) > 0:
+        kept = kept[: len(kept) - (over + 1) // 2]
+    return kept + mark[: max(0, width)]
 
 
 def cut_middle(text: str, width: int, mark: str = "…") -> str:

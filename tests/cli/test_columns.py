@@ -1,8 +1,10 @@
 """Tables fit the terminal that they are shown on; nothing that is named as needed is left out."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tui import columns
 from tui.columns import LEAST_ENDS, cells, cut, cut_middle, fitted, whole
 
 HEAD = ["REPLICA", "STATE", "MODEL", "ENGINE", "PID", "REASON"]
@@ -21,6 +23,14 @@ def test_no_line_is_wider_than_the_terminal(rows: list[list[str]], width: int) -
 def test_a_cut_text_begins_as_the_whole_one(text: str, width: int) -> None:
     short = cut(text, width)
     assert cells(short) <= width and (short == text or text.startswith(short.removesuffix("…")))
+
+
+def test_of_a_long_text_no_more_is_looked_at_than_may_be_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each draw of a reason of 10,000 letters, one of them no ASCII, held the console for seconds."""
+    looked: list[str] = []
+    monkeypatch.setattr(columns, "east_asian_width", lambda each: looked.append(each) or "W")
+    assert cut("模" * 10_000, 20) == "模" * 9 + "…"
+    assert len(looked) < 60
 
 
 @given(TEXT.filter(lambda text: "…" not in text), st.integers(LEAST_ENDS, 80))
