@@ -7,6 +7,7 @@ import time
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from textual import highlight
 from textual.events import Paste
 from textual.widgets import Input, Markdown
 
@@ -260,6 +261,17 @@ async def test_complete_blocks_become_markdown_while_the_rest_still_grows(consol
         await it.until("44.5 tok/s")
         assert list(answer.query(Markdown))[:2] == kept and len(answer.query(Markdown)) == 3
         assert "second" in it.text
+
+
+async def test_code_of_no_named_language_is_drawn_without_a_guess_at_it(console, fake, monkeypatch):
+    """Textual's guess loads every lexer that there is, while the console stands still."""
+    guessed = []
+    monkeypatch.setattr(highlight, "guess_language", lambda code, path: guessed.append(code) or "text")
+    fake.pieces = ["```\nx = 1\n```\n\n", "    indented = 2\n\n", "```python\ny = 3\n```"]
+    async with console("5") as it:
+        await asked(it)
+        await it.until("44.5 tok/s")
+        assert all(words in it.text for words in ("x = 1", "indented = 2", "y = 3")) and guessed == []
 
 
 async def test_an_answer_goes_on_where_it_was_after_a_lost_connection(console, fake, doubles):

@@ -16,6 +16,7 @@ from tui.plain import plain
 
 if TYPE_CHECKING:
     from markdown_it import MarkdownIt
+    from markdown_it.rules_core import StateCore
     from textual.widgets import Markdown
 
 _FENCE = re.compile(r" {0,3}(`{3,}|~{3,})(.*)$")
@@ -88,4 +89,14 @@ def _parser() -> MarkdownIt:
     """A line of the answer stays a line: models write lists and verses that plain Markdown would run together."""
     from markdown_it import MarkdownIt
 
-    return MarkdownIt("gfm-like", {"breaks": True})
+    parser = MarkdownIt("gfm-like", {"breaks": True})
+    parser.core.ruler.push("code", _as_text)
+    return parser
+
+
+def _as_text(state: StateCore) -> None:
+    """Code of no named language is drawn as it is: to guess its language Textual loads 500 lexers, and nothing else is
+    drawn for a second."""
+    for token in state.tokens:
+        if token.type in ("fence", "code_block") and not token.info.strip():
+            token.info = "text"
