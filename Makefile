@@ -31,9 +31,10 @@ run: setup
 demo: setup
 	@$(BIN)/python tests/journeys/demo.py
 
-# Most tests wait for processes (two cores are half idle with two of them): three at a time, those that measure one by one.
+# Many tests wait for processes (two cores are a quarter idle with three of them): four at a time, those that measure one
+# by one.
 test: setup-dev
-	@$(BIN)/python -m pytest -n 3 --dist loadgroup
+	@$(BIN)/python -m pytest -n 4 --dist loadgroup
 
 # The gateway's tests once more with a gateway that is compiled; skipped by name without a C compiler.
 .PHONY: test-compiled

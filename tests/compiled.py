@@ -92,7 +92,7 @@ def main() -> int:
         )
         return 1
     # Without -P the clone's own core, which is not compiled, would come first.
-    argv = [str(found), "-P", "-m", "pytest", "-q", "-n", "2", "--dist", "loadgroup"]
+    argv = [str(found), "-P", "-m", "pytest", "-q", "-n", "3", "--dist", "loadgroup"]
     argv += sys.argv[1:] or ["tests/gateway"]
     return subprocess.run(argv, cwd=ROOT, env={**os.environ, "CORRAL_TEST_COMPILED": "1"}).returncode
 
