@@ -69,16 +69,21 @@ async def record_start(store: Store, gate: Gate, audit: Audit, paths: Paths) -> 
     )  # fmt: skip
     paths.daemon_crash.unlink(missing_ok=True)  # only now: who is killed before leaves it to be found by the next one
     if crash:
-        told = f"the daemon before ended by an error of its own ({crash}): the whole of it is in {paths.daemon_log}"
+        told = f"the daemon before ended by an error of its own ({crash}): the whole of it is in {_log_of(paths)}"
         log.error(told)
     if deaths < OFTEN:
         return told if crash else ""
     told = (
         f"the daemon died {deaths} times within {WITHIN_S / 60:.0f} minutes: see `corral audit ls --verb daemon.died`,"
-        f" the kernel's log (out of memory?) and {paths.daemon_log}"
+        f" the kernel's log (out of memory?) and {_log_of(paths)}"
     )
     log.error(told)
     return told
+
+
+def _log_of(paths: Paths) -> str:
+    """Where a daemon's log is found: one in the foreground writes it to its standard error."""
+    return str(paths.daemon_log) if paths.daemon_log.exists() else "its standard error (`journalctl -u corral`)"
 
 
 def _note_move(db: sqlite3.Connection, effect: str, name: str) -> None:

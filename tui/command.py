@@ -237,7 +237,8 @@ NEAR = {
 """What people type who come from other programs."""
 BELOW = {
     "list": ("ls",), "get": ("ls", "show"), "describe": ("show",), "inspect": ("show",), "info": ("show",),
-    "cat": ("show",), "delete": ("rm",), "remove": ("rm",), "pull": ("import",), "download": ("pull",),
+    "cat": ("show",), "delete": ("rm", "release"), "remove": ("rm", "release"),
+    "rm": ("release", "revoke"), "pull": ("import",), "download": ("pull",),
     "add": ("import",),
     "create": ("import",), "find": ("search",), "grep": ("search",), "mv": ("rename",), "save": ("export",),
     "check": ("verify",),

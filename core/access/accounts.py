@@ -83,11 +83,14 @@ def check_program(accounts: Accounts, *paths: Path) -> None:
         for account in (accounts.gateway, accounts.engine):
             closed = barrier(path, account)
             if closed is not None:
+                mode = f"{closed} is closed to it (mode {stat.S_IMODE(closed.stat().st_mode):04o})"
+                here = closed in (path.absolute(), *path.absolute().parents)
                 raise Failed(
                     f"the account {account.name} cannot read the program at {path}",
-                    f"{closed} is closed to it (mode {stat.S_IMODE(closed.stat().st_mode):04o})",
-                    "install Corral where everybody may read it: python3 -m venv /opt/corral",
-                )
+                    mode if here else f"a link in it leads to where {mode}",
+                    "install Corral where everybody may read it: python3 -m venv /opt/corral" if here else
+                    "install Corral with a Python that all may read: /usr/bin/python3 -m venv --clear /opt/corral",
+                )  # fmt: skip
 
 
 def barrier(path: Path, account: Account) -> Path | None:

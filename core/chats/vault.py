@@ -74,10 +74,10 @@ class Vault:
                 self._is_in_a_file = True
         except CorralError as error:
             if not isinstance(error, Locked):
-                error = Locked(error.what, error.why, error.todo)
-            why = "; ".join(part for part in (error.what, error.why) if part)
+                error = Locked("the chats are locked", "; ".join(filter(None, (error.what, error.why))), error.todo)
+            why = error.why
             if why != self.ring.why:
-                log.error("the chats are locked: %s", error)
+                log.error("%s", error)
             self.ring.lock(why, error.todo)
             return
         await self._open(master)

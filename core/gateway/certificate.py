@@ -145,7 +145,9 @@ def _read(path: Path, *, secret: bool) -> bytes:
     except FileNotFoundError:
         raise Unfit(f"there is no {what} {path}: {HINT}") from None
     except OSError as error:
-        raise Unfit(f"the {what} {path} cannot be read by uid {os.geteuid()}: {error.strerror}") from None
+        closed = next((each for each in reversed(path.parents) if not os.access(each, os.X_OK)), None)
+        why = f"the folder {closed} is closed to it" if closed else error.strerror
+        raise Unfit(f"the {what} {path} cannot be read by uid {os.geteuid()}: {why}") from None
     if len(text) > MOST:
         raise Unfit(f"the {what} {path} is too large: is it the right file?")
     return text

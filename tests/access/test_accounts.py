@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from core.access import accounts
 from core.access.accounts import Account, Accounts, barrier, check_program, find
 from core.errors import Failed
 from core.settings import DaemonTable
@@ -82,6 +83,19 @@ def test_a_program_behind_a_closed_folder_is_told(tmp_path: Path) -> None:
     assert barrier(link, Account("me", os.getuid(), os.getgid(), ())) is None
     with pytest.raises(Failed, match="cannot read the program"):
         check_program(Accounts(nobody, nobody, "corral", None), link)
+
+
+def test_an_environment_of_a_python_that_others_may_not_read_is_told_as_such(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As pyenv's, in root's home: the environment itself lies where it should."""
+    closed = tmp_path / "home"
+    closed.mkdir(mode=0o700)
+    monkeypatch.setattr(accounts, "barrier", lambda path, account: closed)
+    nobody = Account("nobody", 65533, 65533, ())
+    with pytest.raises(Failed) as told:
+        check_program(Accounts(nobody, nobody, "corral", None), tmp_path / "opt" / "corral" / "bin" / "python3")
+    assert "a link in it leads to where" in told.value.why and "/usr/bin/python3" in told.value.todo
 
 
 def test_a_member_of_a_folders_group_may_enter(tmp_path: Path) -> None:

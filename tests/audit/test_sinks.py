@@ -183,6 +183,20 @@ async def test_a_full_one_is_loud_recorded_once_and_loses_nothing(place: Place) 
     assert len(await place.audit.ls(verb="audit.sink-full")) == len(await place.audit.ls(verb="audit.sink-back")) == 1
 
 
+async def test_one_that_was_full_and_is_mended_in_the_settings_is_recorded_to_be_back(place: Place) -> None:
+    place.settings = AuditTable(sinks=SinksTable(spool_records=10))
+    heap = Heap()
+    heap.refuses = True
+    async with feeding(place, heap) as sinks:
+        await place.fill(30)
+        await until(lambda: sinks.status()[0].state == "full")
+        heap.refuses = False
+        place.settings = AuditTable(sinks=SinksTable(spool_records=11))
+        sinks.follow()
+        await until(lambda: len(heap.seqs()) == 32)  # with what tells that it is back
+    assert len(await place.audit.ls(verb="audit.sink-full")) == len(await place.audit.ls(verb="audit.sink-back")) == 1
+
+
 async def test_a_slow_sink_holds_up_no_record(place: Place) -> None:
     class Stuck(Heap):
         async def send(self, items: Sequence[Item]) -> None:

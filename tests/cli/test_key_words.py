@@ -1,8 +1,10 @@
 """What the command line says of a key's secrets."""
 
 import pytest
+from click.testing import CliRunner
 
 from core.nouns import FoundKey, Subject
+from tui.cli import cli
 from tui.verbs import keys
 from tui.words import moment
 
@@ -36,3 +38,8 @@ def test_of_a_time_that_is_past_it_says_that_the_old_secret_worked_until_then(ol
 def test_whose_says_until_when_a_secret_that_was_rotated_away_worked(fields, says):
     found = FoundKey(**{**BASE, "rotated_at": NOW - 90, "away_at": NOW - 90, **fields})
     assert keys._away(found, NOW).endswith(f"when it was rotated away, {says}")
+
+
+def test_a_key_in_the_command_line_is_said_to_be_there_and_not_said_again():
+    done = CliRunner().invoke(cli, ["keys", "whose", "corral_secret", "more"])
+    assert done.exit_code and "corral_secret" not in done.output + repr(done.exception)

@@ -237,9 +237,14 @@ def test_a_spreadsheet_takes_no_name_for_a_formula() -> None:
         first_token_p50_s=None, first_token_p95_s=None, total_p50_s=None, total_p95_s=None, core_hours=0.25, cost=None,
         unpriced=0,
     )  # fmt: skip
-    rows = (UsageRow(group={"key": "=1+1"}, sums=sums), UsageRow(group={"key": 'a,"b"\x1b[2J'}, sums=sums))
+    rows = (
+        UsageRow(group={"key": "=1+1"}, sums=sums),
+        UsageRow(group={"key": -1}, sums=sums),
+        UsageRow(group={"key": 'a,"b"\x1b[2J'}, sums=sums),
+    )
     report = UsageReport(since=None, until=None, by=("key",), currency="", mine=False, rows=rows, total=sums)
     written = list(csv.reader(io.StringIO(_csv(report))))
     assert written[0][:3] == ["key", "requests", "errors"] and written[1][0] == "'=1+1"
-    assert written[2][0].startswith('a,"b"') and "\x1b" not in written[2][0]
+    assert written[2][0] == "-1", "a uid that is nobody's is a number"
+    assert written[3][0].startswith('a,"b"') and "\x1b" not in written[3][0]
     assert written[1][1:] == ["1", "0", "2", "0", "3", "0", "0.5", "", "", "", "", "0.25", "", "0"]

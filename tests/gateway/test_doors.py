@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import json
 import os
 import socket
@@ -327,6 +328,16 @@ def test_a_key_is_ours_alone_or_roots_with_a_group_that_he_chose(monkeypatch, me
     monkeypatch.setattr(os, "geteuid", lambda: me)
     with pytest.raises(Unfit, match=words) if words else contextlib.nullcontext():
         refuse_shared(Path("k"), found(owner, mode))
+
+
+def test_a_folder_that_is_closed_to_the_gateway_is_named(monkeypatch, tmp_path):
+    def refuse(path, flags):
+        raise PermissionError(errno.EACCES, "Permission denied", path)
+
+    monkeypatch.setattr(os, "open", refuse)
+    monkeypatch.setattr(os, "access", lambda path, how: path != tmp_path / "tls")
+    with pytest.raises(Unfit, match=f"the folder {tmp_path}/tls is closed to it"):
+        load(tmp_path / "tls" / "a" / "c.crt", tmp_path / "tls" / "a" / "c.key")
 
 
 def test_what_is_no_certificate_no_key_and_no_file_is_refused(tmp_path):

@@ -267,10 +267,17 @@ def revoke(name: str, reason: str) -> None:
     tell(key, f"key {line(key.name)} of {line(str(key.owner))} is revoked")
 
 
-@keys.command("whose")
+@keys.command("whose", context_settings={"allow_extra_args": True})
+@click.pass_context
 @with_options
-def whose() -> None:
+def whose(ctx: click.Context) -> None:
     """Whose is this key? It is asked for, or read from standard input: a secret does not belong in a command line."""
+    if ctx.args:
+        raise Told(Invalid(
+            "a key does not belong in a command line",
+            "it stands in this shell's history now, and for a moment stood where every user of this host could read it",
+            "take it out of the history, think of `corral keys rotate`, and paste it when asked: corral keys whose",
+        ))  # fmt: skip
     if sys.stdin.isatty():
         secret = str(click.prompt("Paste the key", hide_input=True, err=True))
     else:

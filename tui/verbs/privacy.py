@@ -10,7 +10,7 @@ import click
 from core.errors import Invalid
 from core.nouns import ChatKey, Hold, OthersChats, RetentionRule
 from tui.amounts import Whole
-from tui.command import Told, options, run, with_options
+from tui.command import Nouns, Told, options, run, with_options
 from tui.lines import as_json, ask, ask_typed, say, table, tell
 from tui.plain import line
 from tui.words import age, kept
@@ -107,7 +107,7 @@ def forget(whom: str, reason: str) -> None:
 # ------------------------------------------------------------------------------------------------ legal hold
 
 
-@click.group("hold")
+@click.group("hold", cls=Nouns)
 def hold() -> None:
     """Legal hold: nothing of a user's chats, or of a chat, is deleted."""
 

@@ -100,7 +100,7 @@ def _csv(found: UsageReport) -> str:
 def _cell(value: str | int) -> str:
     """A spreadsheet takes what begins with one of these for a formula."""
     text = line(value)
-    return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text
+    return f"'{text}" if isinstance(value, str) and text.startswith(("=", "+", "-", "@")) else text
 
 
 # ------------------------------------------------------------------------------------------------ for people

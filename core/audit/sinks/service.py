@@ -66,8 +66,9 @@ class Feed:
 
     def __init__(
         self, sink: Sink, store: Store, audit: Audit, limit: Callable[[], int], cursor: Cursor | None,
-        pause: Callable[[float], Awaitable[None]], clock: Callable[[], float],
+        pause: Callable[[float], Awaitable[None]], clock: Callable[[], float], full: bool = False,
     ) -> None:  # fmt: skip
+        """`full`: it was recorded to be so."""
         self.sink, self._store, self._audit, self._limit = sink, store, audit, limit
         self.cursor = cursor
         self._pause, self._clock = pause, clock
@@ -75,7 +76,7 @@ class Feed:
         self._failures = 0
         self._why = self._broken = ""
         self._since = 0.0
-        self._full = False
+        self.full = full
 
     async def run(self) -> None:
         """Send until cancelled."""
@@ -138,9 +139,9 @@ class Feed:
     async def _measure(self) -> None:
         """Record that the spool is full, once, and that it is no longer."""
         full = self.waiting >= self._limit()
-        if full == self._full:
+        if full == self.full:
             return
-        self._full = full
+        self.full = full
         verb = "audit.sink-full" if full else "audit.sink-back"
         why = f"{self.waiting} records wait: {self._why or 'it is slow'}" if full else ""
         with contextlib.suppress(StoreError):  # said in every status all the same
@@ -158,7 +159,7 @@ class Feed:
         return max(0, head.seq - self.cursor.seq) if head and self.cursor else 0
 
     def status(self) -> SinkStatus:
-        state = "full" if self._full else "waiting" if self._failures else "ok"
+        state = "full" if self.full else "waiting" if self._failures else "ok"
         return SinkStatus(
             name=self.sink.name, state=state, sent=self.cursor.seq if self.cursor else 0, waiting=self.waiting,
             reason=self._why or self._broken, since=self._since if self._failures else 0.0,
@@ -166,7 +167,7 @@ class Feed:
 
     def troubles(self) -> list[str]:
         told = []
-        if self._full:
+        if self.full:
             told.append(f"the sink {self.sink.name} of the audit trail is full: {self.waiting} records wait for it"
                         f" ({self._why or 'it is slow'}); nothing is dropped")  # fmt: skip
         elif self._failures:
@@ -231,9 +232,10 @@ class Sinks:
         except CorralError as error:
             sinks, self._wrong = [], str(error)
             log.error("%s", error)
+        full = {feed.sink.name for feed in self._feeds if feed.full}
         self._feeds = [
             Feed(sink, self._store, self._audit, lambda: self._settings().sinks.spool_records,
-                 self._kept.get(sink.name), self._pause, self._clock)
+                 self._kept.get(sink.name), self._pause, self._clock, sink.name in full)
             for sink in sinks
         ]  # fmt: skip
 
