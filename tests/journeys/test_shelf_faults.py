@@ -28,7 +28,7 @@ from stores import file
 from tiered import elsewhere
 
 from core.client import Client
-from core.errors import CorralError, NoDaemon, TimedOut, from_body
+from core.errors import Conflict, CorralError, NoDaemon, TimedOut, from_body
 from core.nouns import HOME, PULL_ENDED, Model, Pull
 from core.paths import user_paths
 
@@ -155,13 +155,18 @@ class Librarian:
             raise from_body(job.error)
 
     async def pulls(self) -> None:
-        """Begin one, or let the one go on that rests."""
+        """Begin one, or let the one go on that rests; it does so by itself too, as soon as the disk works."""
         resting = await self.resting()
-        pull = (
-            await self.client.pulls.resume(resting[0].id)
-            if resting
-            else await self.client.pulls.begin(f"{self.hub.url}/files/pulled.gguf", name="p")
-        )
+        try:
+            pull = (
+                await self.client.pulls.resume(resting[0].id)
+                if resting
+                else await self.client.pulls.begin(f"{self.hub.url}/files/pulled.gguf", name="p")
+            )
+        except Conflict:
+            if not resting:
+                raise
+            pull = await self.client.pulls.get(resting[0].id)
         while pull.state not in (*PULL_ENDED, "paused"):
             await asyncio.sleep(0.01)
             pull = await self.client.pulls.get(pull.id)
