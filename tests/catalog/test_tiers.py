@@ -176,7 +176,7 @@ async def test_an_empty_mount_point_is_no_empty_tier_and_the_tier_comes_back_by_
         assert (await catalog.get("m")).state == "away"
         with pytest.raises(Conflict, match="tier fast is not there"):
             await catalog.serving("m")
-        with pytest.raises(Conflict, match="it is away"):
+        with pytest.raises(Conflict, match="its tier fast is not there"):
             await catalog.moves.start(ME, "r", "m", HOME)
         await take(catalog, file(tmp_path, 2), "other")
         with pytest.raises(Away, match="mount it"):
