@@ -228,7 +228,7 @@ class Verifying:
             how = await loop.run_in_executor(pool, self._look, *await self._parts(sha256))
             if how and await self._elsewhere(sha256, tier):
                 continue  # it was moved, or its tier is not there any more: that is no fault of its bytes
-            await self._told(sha256, how)
+            await self._told(sha256, how, tier)
 
     async def _end(self, state: str, why: CorralError | None) -> None:
         """Record it. What cannot be recorded now, the next daemon goes on with."""
@@ -291,8 +291,9 @@ class Verifying:
                 return "rotten"
         return ""
 
-    async def _told(self, sha256: str, how: str) -> None:
-        """Record what came of one object; if it is not what it was, set it aside and say whom that concerns."""
+    async def _told(self, sha256: str, how: str, tier: str) -> None:
+        """Record what came of one object in a tier; if it is not what it was, say whom that concerns and set it aside.
+        In this order: what is recorded and still in its place, the next start sets aside."""
         now = self._clock()
         if not how:
             await self._store.transact(
@@ -301,13 +302,14 @@ class Verifying:
             self._nudge()
             return
         async with self._objects.lock:
+            concerned = await self._store.transact(lambda db: self._concerns(db, sha256, how, tier, now))
+            if concerned is None:
+                return
             if how == "rotten":
-                tier = await self._store.read(lambda db: tables.tier_of(db, sha256))
                 try:
                     await asyncio.to_thread(self._objects.set_aside, sha256, tier)
                 except OSError as error:  # nobody is served it any more; its tier sets it aside when it takes changes
                     log.warning("%s stays in its place on %s for now: %s", sha256, tier, error.strerror or error)
-            concerned = await self._store.transact(lambda db: self._concerns(db, sha256, how, now))
         for name in sorted({each.partition("@")[0] for each in concerned.versions}):
             await self._gate.record(
                 CORRAL, "models.quarantine", f"model:{name}", f"auto-verify-{self._run}", "done",
@@ -317,10 +319,16 @@ class Verifying:
         log.error("object %s: %s; %s", sha256[:16], _WHY[how], ", ".join(concerned.versions))
         self._nudge(now=True)
 
-    def _concerns(self, db: sqlite3.Connection, sha256: str, how: str, now: float) -> Rotten:
+    def _concerns(self, db: sqlite3.Connection, sha256: str, how: str, tier: str, now: float) -> Rotten | None:
+        """Whom it concerns, which is recorded; None where the object was moved or removed as it was read."""
         state = {"rotten": "quarantined", "missing": "missing"}[how]
-        db.execute("UPDATE objects SET state = ?, verified_at = ? WHERE sha256 = ?", (state, now, sha256))
-        size = db.execute("SELECT bytes FROM objects WHERE sha256 = ?", (sha256,)).fetchone()[0]
+        there = db.execute(
+            "UPDATE objects SET state = ?, verified_at = ? WHERE sha256 = ? AND tier = ? RETURNING bytes",
+            (state, now, sha256, tier),
+        ).fetchone()
+        if there is None:
+            return None
+        size = there[0]
         made = set(tables.made_of(db, sha256))
         models = [m for m in tables.versions(db) if (m.name, m.version) in made]
         users = sorted({user for model in models for user in self._uses.names(db, model)})

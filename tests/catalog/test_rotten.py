@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from stores import ME, STRANGER, file, opened, rot, stored, take, until
-from tiered import add, disk, sound
+from tiered import add, disk, moved, sound
 
 from core.catalog import Catalog, Use, files, verifying
 from core.errors import Conflict, NotAllowed, NotFound, StoreError
@@ -268,3 +268,76 @@ async def test_a_database_that_takes_nothing_ends_it_with_that_reason_and_the_ne
         await until(lambda: catalog.verifying._task is None or catalog.verifying._task.done())
         found = await catalog.verifying.last(ME)
         assert (found.state, found.objects_done, found.error) == ("done", 1, None)
+
+
+async def test_what_was_found_rotten_as_its_daemon_was_killed_is_set_aside_and_not_called_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed between the two: between the record and the file's end in quarantine."""
+    async with opened(tmp_path) as catalog:
+        one = await take(catalog, file(tmp_path, 1))
+        place = Path(catalog.path(one))
+        rot(str(place))
+        with monkeypatch.context() as patch:
+            patch.setattr(catalog.verifying, "_concerns", dies)
+            found = await verified(catalog)
+        assert found.state == "failed" and place.exists(), "nothing is set aside that is not recorded"
+        with monkeypatch.context() as patch:
+            patch.setattr(catalog.objects, "set_aside", dies)
+            await verified(catalog)
+        assert place.exists() and (await catalog.get("m")).state == "quarantined"
+    async with opened(tmp_path) as catalog:
+        assert not place.exists() and len(list(catalog.objects.quarantine.iterdir())) == 1
+        assert (await catalog.get("m")).state == "quarantined"
+        await sound(catalog)
+
+
+def dies(*args: object) -> None:
+    raise MemoryError("killed here")
+
+
+@pytest.mark.parametrize("how", ["removed", "moved"])
+async def test_what_is_removed_or_moved_as_it_is_told_is_no_fault_of_its_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    other = tmp_path / "other"
+    other.mkdir(mode=0o700)
+    async with opened(tmp_path) as catalog:
+        await add(catalog, other)
+        await take(catalog, file(tmp_path, 1))
+        await take(catalog, file(tmp_path, 2), "n")
+        real = catalog.verifying._told
+
+        async def late(sha256: str, said: str, tier: str) -> None:
+            if (await catalog.get("n")).sha256 == sha256 and tier == HOME:
+                if how == "removed":
+                    await catalog.rm(ME, "r", "n")
+                else:
+                    await moved(catalog, "n", "fast")
+                said = "missing"
+                monkeypatch.setattr(catalog.verifying, "_told", real)
+            await real(sha256, said, tier)
+
+        monkeypatch.setattr(catalog.verifying, "_told", late)
+        found = await verified(catalog)
+        assert (found.state, found.missing, found.rotten, found.error) == ("done", (), (), None)
+        assert {each.state for each in await catalog.ls()} == {"stored"}
+        await sound(catalog)
+
+
+async def test_what_was_to_mend_it_in_another_tier_and_was_not_recorded_is_set_aside_there(tmp_path: Path) -> None:
+    """Killed between the new file and its row: it lies where nothing knows of it, and nothing would ever remove it."""
+    other = tmp_path / "other"
+    other.mkdir(mode=0o700)
+    async with opened(tmp_path) as catalog:
+        await add(catalog, other)
+        one = await take(catalog, file(tmp_path, 1))
+        data = Path(catalog.path(one)).read_bytes()
+        await moved(catalog, "m", "fast")
+        rot(catalog.path(await catalog.get("m")))
+        await verified(catalog)
+    left = catalog.objects.place(one.sha256)
+    left.write_bytes(data)
+    async with opened(tmp_path) as catalog:
+        assert not left.exists() and (await catalog.tiers.get(HOME)).aside_bytes == len(data)
+        await sound(catalog)

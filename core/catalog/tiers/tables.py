@@ -102,10 +102,9 @@ def objects(db: sqlite3.Connection, tier: str) -> dict[str, int]:
     return dict(db.execute("SELECT sha256, bytes FROM objects WHERE tier = ? AND state = 'stored'", (tier,)))
 
 
-def rotten(db: sqlite3.Connection, tier: str) -> list[str]:
-    """What was found there not to be what it was."""
-    sql = "SELECT sha256 FROM objects WHERE tier = ? AND state = 'quarantined'"
-    return [sha256 for (sha256,) in db.execute(sql, (tier,))]
+def rotten(db: sqlite3.Connection) -> list[str]:
+    """What was found not to be what it was."""
+    return [sha256 for (sha256,) in db.execute("SELECT sha256 FROM objects WHERE state = 'quarantined'")]
 
 
 def held(db: sqlite3.Connection, tier: str) -> list[str]:

@@ -129,10 +129,20 @@ class Watching:
             log.warning("tier %s is %s", row.name, f"away: {why}" if why else "there again")
         if came and tidy:
             await self.tidy(row.name)
+            await self._tidy_others(row.name)
         await self.publish(row.name)
         names = {each.partition("@")[0] for each in await self._store.read(lambda db: tables.held(db, row.name))}
         for name in sorted(names):
             await self._tell(name)
+
+    async def _tidy_others(self, name: str) -> None:
+        """What lies elsewhere may have been kept as the last copy until this tier came."""
+        for row in list(self._rows.values()):
+            if not row.away and row.name != name:
+                try:
+                    await self.tidy(row.name)
+                except OSError as error:
+                    log.error("tier %s: %s", row.name, error)
 
     async def _why_away(self, row: tables.Row) -> str:
         if row.name == HOME:
@@ -148,9 +158,9 @@ class Watching:
 
     async def tidy(self, name: str) -> None:
         """Remove from a tier what no job and no version needs: the rests of what broke off, and old copies. What has
-        rotted while it took no changes is set aside."""
+        rotted while it took no changes is set aside, and so is what was to mend it elsewhere and was not recorded."""
         async with self._objects.lock:
-            for sha256 in await self._store.read(lambda db: tables.rotten(db, name)):
+            for sha256 in await self._store.read(tables.rotten):
                 if self._objects.place(sha256, name).exists():
                     with contextlib.suppress(OSError):  # it takes no changes now
                         await asyncio.to_thread(self._objects.set_aside, sha256, name)
