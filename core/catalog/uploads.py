@@ -33,6 +33,8 @@ class Upload:
         self.bytes: dict[int, int] = {}
         self.last = asyncio.get_running_loop().time()
         self.watch: asyncio.Task[None] | None = None
+        self.over = False
+        """It waits for nothing any more."""
 
     @property
     def done(self) -> int:
@@ -97,6 +99,8 @@ class Uploads:
         try:
             with (upload.folder / name).open("wb") as out:
                 async for piece in pieces:
+                    if upload.over:  # its file has no name any more, and would grow on with nobody's room
+                        return
                     upload.last = asyncio.get_running_loop().time()
                     upload.bytes[n] += len(piece)
                     if upload.bytes[n] > size:
@@ -115,6 +119,8 @@ class Uploads:
     def end(self, job: str) -> Upload | None:
         """It waits for nothing any more; None if it did not. Its folder is the caller's now."""
         upload = self._all.pop(job, None)
+        if upload is not None:
+            upload.over = True
         if upload is not None and upload.watch is not None and upload.watch is not asyncio.current_task():
             upload.watch.cancel()
         return upload
