@@ -45,8 +45,6 @@ class Imports:
         self._tiers, self._tell = tiers, tell
         self._spaces: dict[str, Reservation] = {}
         """By job, the room that it was promised."""
-        self._lent: set[str] = set()
-        """Jobs whose room is somebody else's."""
         self._jobs: dict[str, ImportJob] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._cancel: dict[str, threading.Event] = {}
@@ -69,7 +67,7 @@ class Imports:
         job = self._job(chosen, source.origin)
         if space is not None:
             self._spaces[job.id] = space
-            self._lent.add(job.id)
+            self._tiers.ledger.lent.add(job.id)
         self._tasks[job.id] = asyncio.create_task(self._carry_out(job.id, actor, request, source, options))
         return job
 
@@ -148,9 +146,10 @@ class Imports:
 
     async def _give_back(self, id: str) -> None:
         """The room of a job that has ended."""
-        space, lent = self._spaces.pop(id, None), id in self._lent
-        self._lent.discard(id)
-        if space is not None and not lent:
+        space, lent = self._spaces.pop(id, None), self._tiers.ledger.lent
+        if id in lent:
+            lent.remove(id)
+        elif space is not None:
             await self._tiers.ledger.release(space)
 
     async def _require(self, actor: Actor, request: str, name: str, options: ImportOptions) -> None:

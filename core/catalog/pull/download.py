@@ -46,6 +46,10 @@ class Changed(Exception):
     """What the server has now is not what was listed."""
 
 
+class Unkept(Failed):
+    """What came could not be written: that is the disk's fault, and no word on the file."""
+
+
 class Asked(msgspec.Struct, frozen=True):
     """One file that is wanted. `bytes` 0: nobody has said how many; `sha256` "": nobody vouches for it."""
 
@@ -93,7 +97,7 @@ class Download:
 
     async def run(self) -> tuple[int, str]:
         """The file's bytes and its SHA-256, when it is whole on the disk. Raises `NotReached` after the last pause,
-        `Changed`, `NeedsToken`, `Shut`, `BadModel`, `NoRoom`, `NotFound`, `Failed`; what is there then stays."""
+        `Changed`, `NeedsToken`, `Shut`, `BadModel`, `NoRoom`, `Unkept`, `NotFound`, `Failed`; what is there stays."""
         try:
             await asyncio.to_thread(self._open)
             await self._whole()
@@ -109,7 +113,10 @@ class Download:
         except OSError as error:
             if fulldisk.is_full(error):
                 raise files.no_room(error) from error
-            raise Failed(f"{self._asked.name} could not be stored", error.strerror or str(error)) from error
+            raise Unkept(
+                f"{self._asked.name} could not be stored", error.strerror or str(error),
+                "look at the disk, then: corral models pulls resume",
+            ) from error  # fmt: skip
         finally:
             self._stop.set()
             await asyncio.shield(asyncio.to_thread(self._close))

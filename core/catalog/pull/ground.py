@@ -17,7 +17,7 @@ from core.catalog.objects import Objects
 from core.catalog.pull.folder import here, tidy
 from core.catalog.pull.rows import Row, replaced
 from core.catalog.pull.work import Room
-from core.catalog.tiers import Reservation, Tiers
+from core.catalog.tiers import Away, Reservation, Tiers
 from core.errors import CorralError, NotFound
 from core.nouns import PULL_ENDED, Pull, PullFile
 
@@ -79,19 +79,30 @@ class Ground:
             log.error("pull %s: %s", pull.id, error)
         return row
 
+    async def away(self, pull: Pull) -> Away | None:
+        """Why its tier takes nothing now; None if it does."""
+        try:
+            await self._tiers.here(pull.tier)
+            await self._ledger.usable(pull.tier)
+        except Away as error:
+            return error
+        except (CorralError, OSError) as error:
+            log.error("pull %s: %s", pull.id, error)
+        return None
+
     async def clear(self, pull: Pull) -> None:
         """Remove the bytes of one that is over, and then give its room back. A tier that is away keeps them until it
         is there again."""
-        space = self._ledger.of(pull.id)
-        if space is None:
-            return
+        space = self._ledger.of(pull.id)  # none where all was stored when its daemon began: some may lie here still
+        tier = space.tier if space is not None else pull.tier
         try:
-            away = await self._tiers.here(space.tier)
-        except CorralError as error:
+            away = await self._tiers.here(tier)
+        except (CorralError, OSError) as error:
             away = str(error)
         if not away:
-            await asyncio.to_thread(shutil.rmtree, self._objects.folders[space.tier] / "pulls" / pull.id, True)
-        await self._ledger.release(space)
+            await asyncio.to_thread(shutil.rmtree, self._objects.folders[tier] / "pulls" / pull.id, True)
+        if space is not None:
+            await self._ledger.release(space)
 
     async def tidy(self, rows: Mapping[str, Row]) -> None:
         """Remove from each tier what belongs to no pull of `rows` that goes on: now, or when it is there again."""

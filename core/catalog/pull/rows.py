@@ -67,3 +67,16 @@ def put(db: sqlite3.Connection, row: Row) -> None:
     )
     over = [each.pull.id for each in load(db) if not each.pull.open]
     db.executemany("DELETE FROM pulls WHERE id = ?", [(id,) for id in over[:-KEPT]])
+
+
+def put_run(db: sqlite3.Connection, row: Row) -> None:
+    """Write what a run knows of it; what persons may change meanwhile stays as they said."""
+    now = one(db, row.pull.id)
+    put(db, replaced(row, limit=now.pull.limit, deploy=now.pull.deploy) if now is not None else row)
+
+
+def limit(db: sqlite3.Connection, id: str, limit: int) -> None:
+    """Give one another cap, whatever else its row says by now."""
+    now = one(db, id)
+    if now is not None:
+        put(db, replaced(now, limit=limit))

@@ -7,6 +7,7 @@ becomes of it. A hub's token is in this process's memory alone.
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 from collections.abc import Awaitable, Callable
 
@@ -15,6 +16,7 @@ import msgspec
 from core.access import Effect, Gate
 from core.catalog.pull import rows
 from core.catalog.pull.deploying import Deployer, Deploying
+from core.catalog.pull.download import Unkept
 from core.catalog.pull.find import Ask, Finder, Place
 from core.catalog.pull.ground import Ground
 from core.catalog.pull.later import Later
@@ -28,6 +30,7 @@ from core.catalog.pull.work import Work
 from core.catalog.service import Catalog
 from core.catalog.taking import Vanished
 from core.catalog.tiers import Away, Reservation
+from core.catalog.tiers.moving import whole
 from core.errors import CorralError, ErrorBody, Failed, NeedsToken, NoRoom, NotFound, StoreError, TimedOut
 from core.events import Bus
 from core.nouns import PULL_ENDED, Actor, Model, Pull
@@ -38,6 +41,8 @@ log = logging.getLogger(__name__)
 RUNNING = ("pulling", "storing")
 TRIES = 3
 """Of what is taken from the store, where somebody removes it meanwhile."""
+RESTS = (NotReached, Shut, NoRoom, Away, Unkept, StoreError)
+"""Another time these may be otherwise: the pull rests with what is here."""
 ENDS_S = 30.0
 """What runs of a pull may take to end."""
 
@@ -60,8 +65,8 @@ class Running:
         self.tasks: dict[str, asyncio.Task[None]] = {}
         self._ending: dict[str, str] = {}
         """Why a task is being cancelled."""
-        self.turning: set[str] = set()
-        """Pulls of which a person is changing what becomes of them: none of these is begun meanwhile."""
+        self._turns: dict[str, asyncio.Lock] = {}
+        """Held by a person who changes what becomes of a pull: one at a time, and it is not begun meanwhile."""
         self.later = Later()
         """Those that a disk that takes no record has stopped: they go on by themselves."""
         self._after = Deploying(gate, catalog, deployer, self, who)
@@ -88,12 +93,13 @@ class Running:
         """Go on with what stopped because the disk took no record."""
         for id in self.later.due():
             row = self.rows.get(id)
-            if row is None or row.pull.state != "paused" or not _by_disk(row.pull) or id in self.turning:
+            if row is None or row.pull.state != "paused" or not _by_disk(row.pull) or self._turning(id):
                 continue
-            try:
-                await self.keep(replaced(row, state="waiting", error=None))
-            except StoreError:
-                self.later.put(id)
+            async with self.turn(id):
+                try:
+                    await self.keep(replaced(row, state="waiting", error=None))
+                except StoreError:
+                    self.later.put(id)
         self.schedule()
         self._after.mend()
 
@@ -114,49 +120,74 @@ class Running:
 
     def _end_task(self, id: str, why: str) -> None:
         task = self.tasks.get(id)
-        if task is not None:
-            self._ending.setdefault(id, why)
+        if task is not None and id not in self._ending:  # a second cancel would cut off what clears up after the first
+            self._ending[id] = why
             task.cancel()
+
+    def turn(self, id: str) -> asyncio.Lock:
+        """To be held by a person who changes what becomes of a pull."""
+        return self._turns.setdefault(id, asyncio.Lock())
+
+    def _turning(self, id: str) -> bool:
+        return id in self._turns and self._turns[id].locked()
 
     def schedule(self) -> None:
         """Let those that wait begin, the oldest first, as many as the settings say."""
         for row in sorted(self.rows.values(), key=lambda row: row.pull.started_at):
             if self._closed or len(self.tasks) >= self._settings().at_once:
                 return
-            if row.pull.state == "waiting" and row.pull.id not in self.tasks and row.pull.id not in self.turning:
-                self.tasks[row.pull.id] = asyncio.create_task(self._carry_out(row.pull.id))
+            id = row.pull.id
+            if row.pull.state == "waiting" and id not in self.tasks and not self._turning(id):
+                self.tasks[id] = asyncio.create_task(self._carry_out(id))
+                self.tasks[id].add_done_callback(functools.partial(self._ran, id))
+
+    def _ran(self, id: str, task: asyncio.Task[None]) -> None:
+        """A run is over, also one that was cancelled before its first step."""
+        del self.tasks[id]
+        self._ending.pop(id, None)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("the run of pull %s ended: %s", id, type(error).__name__)
+        self.schedule()
 
     async def _carry_out(self, id: str) -> None:
         """One run, from its intent to its outcome."""
         effect: Effect | None = None
+        model: Model | None = None
         row = self.row(id)
-        pull = row.pull
         try:
-            told = {
-                "source": pull.source, "revision": pull.revision, "at": pull.bytes_done,
-                "files": [{"name": file.name, "bytes": file.bytes, "sha256": file.sha256} for file in pull.files],
-            }  # fmt: skip
-            effect = await self._gate.intent(row.actor, "models.pull", f"model:{pull.name}", row.request, after=told)
+            effect = await self._intent(row)
             model = await there(self._catalog, row) or await self._pulled(row)
-            await self._gate.outcome(
-                effect,
-                "done",
-                after={"sha256": model.sha256, "revision": self.row(id).pull.revision, "source": pull.source},
-            )
-            done = self.row(id).pull.bytes_total
-            await self._over(id, "done", model=model, bytes_done=done, tier=model.tier)
-            self._after.begin(self.row(id).pull)
+            await whole(self._done(id, effect, model))  # who cancels it now comes too late
         except asyncio.CancelledError:
-            why = self._ending.pop(id, "the daemon ends")
-            if effect is not None:
-                await self._gate.outcome(effect, "interrupted", reason=why)
+            if effect is not None and model is None:
+                await self._gate.outcome(effect, "interrupted", reason=self._ending.get(id, "the daemon ends"))
+            if model is None and not self._closed and not self._turning(id):  # whoever ended it has not waited for it
+                await self._keep_run(replaced(self.row(id), state="paused", rate=0.0, left_s=None))
         except Exception as error:
             # Anything: a pull that broke must end, and its intent must have an outcome.
-            await self._broke(id, effect, error)
-        finally:
-            self._ending.pop(id, None)
-            self.tasks.pop(id, None)
-            self.schedule()
+            await self._broke(id, effect if model is None else None, error)
+
+    async def _intent(self, row: Row) -> Effect:
+        pull = row.pull
+        told = {
+            "source": pull.source, "revision": pull.revision, "at": pull.bytes_done,
+            "files": [{"name": file.name, "bytes": file.bytes, "sha256": file.sha256} for file in pull.files],
+        }  # fmt: skip
+        return await self._gate.intent(row.actor, "models.pull", f"model:{pull.name}", row.request, after=told)
+
+    async def _done(self, id: str, effect: Effect, model: Model) -> None:
+        pull = self.row(id).pull
+        told = {"sha256": model.sha256, "revision": pull.revision, "source": pull.source}
+        await self._gate.outcome(effect, "done", after=told)
+        await self._over(id, "done", model=model, bytes_done=pull.bytes_total, tier=model.tier)
+        if not self._closed:  # else it is the next daemon's
+            self._after.begin(self.row(id).pull)
+
+    async def found(self, id: str) -> None:
+        """One that does not run is done, if its model is there: it was stored, and nobody could say so any more."""
+        row = self.row(id)
+        if row.pull.state not in PULL_ENDED and (model := await there(self._catalog, row)):
+            await self._done(id, await self._intent(row), model)
 
     async def _pulled(self, row: Row) -> Model:
         """Fetch what is missing, and hand the whole to the catalog."""
@@ -205,6 +236,9 @@ class Running:
         return replaced(msgspec.structs.replace(work.row, begun=False), files=tuple(got))  # all is here: no more to ask
 
     async def _broke(self, id: str, effect: Effect | None, error: Exception) -> None:
+        if isinstance(error, Unkept) or not isinstance(error, RESTS):
+            # Whatever broke: a tier that was unmounted under it says so in many ways.
+            error = await self.ground.away(self.row(id).pull) or error
         told = error if isinstance(error, CorralError) else Failed("the pull failed", type(error).__name__)
         if not isinstance(error, CorralError):
             log.error("pull %s failed: %s", id, type(error).__name__)
@@ -217,11 +251,13 @@ class Running:
             if isinstance(error, NeedsToken):
                 self.secrets.pop(id, None)
                 row = msgspec.structs.replace(self.row(id), secret=True)
-                await self.keep(replaced(row, state="needs token", error=_resumed(told, id), rate=0.0, left_s=None))
+                await self._keep_run(
+                    replaced(row, state="needs token", error=_resumed(told, id), rate=0.0, left_s=None)
+                )
             elif isinstance(error, StoreError):
-                await self.keep(replaced(rests, error=_by_itself(error)))
-            elif isinstance(error, NotReached | Shut | NoRoom | Away):
-                await self.keep(replaced(rests, error=_resumed(told, id)))
+                await self._keep_run(replaced(rests, error=_by_itself(error)))
+            elif isinstance(error, RESTS):
+                await self._keep_run(replaced(rests, error=_resumed(told, id)))
             else:
                 await self._over(id, "failed", error=told.body())
         except StoreError as unwritten:
@@ -232,13 +268,20 @@ class Running:
             self.later.put(id)
 
     async def _over(self, id: str, state: str, **fields: object) -> None:
-        await self.keep(replaced(self.row(id), state=state, ended_at=self._clock(), rate=0.0, left_s=None, **fields))
+        over = replaced(self.row(id), state=state, ended_at=self._clock(), rate=0.0, left_s=None, **fields)
+        await self._keep_run(over)
         self.later.drop(id)
+
+    async def limit(self, id: str, limit: int) -> None:
+        """Another cap of its own. What runs of it writes its row meanwhile, so that this changes that alone."""
+        self.show(replaced(self.row(id), limit=limit))
+        await self._store.transact(lambda db: rows.limit(db, id, limit))
 
     async def _keep_run(self, row: Row) -> None:
         """As `keep`, of a run, which does not know of what a person has changed meanwhile."""
+        await self._store.transact(lambda db: rows.put_run(db, row))
         now = self.row(row.pull.id).pull
-        await self.keep(replaced(row, limit=now.limit, deploy=now.deploy))
+        await self.told(replaced(row, limit=now.limit, deploy=now.deploy))
 
     async def keep(self, row: Row) -> None:
         await self._store.transact(lambda db: rows.put(db, row))
@@ -256,6 +299,7 @@ class Running:
         over = [id for id, each in self.rows.items() if not each.pull.open]
         for id in over[: -rows.KEPT]:
             del self.rows[id]
+            self._turns.pop(id, None)
         self._bus.publish("pull", f"pull:{row.pull.id}", row.pull)
 
     def _progress(self, pull: Pull) -> None:

@@ -118,12 +118,13 @@ class Pulls:
         async with self._admitting:
             await self._admit(actor, request, named, str(ask.source), chosen, options)
             files, id = await shelf.marked(chosen.files), secrets.token_hex(4)
+            fetched = await shelf.why_not(files)
             tier, notes = await self._running.ground.find(id, named, files)
             pull = Pull(
                 id=id, name=named, source=str(ask.source), state="waiting", owner=actor.name, started_at=self._clock(),
                 files=files, bytes_total=chosen.bytes, quantization=choice.label(chosen.quantization),
                 revision=found.plan.revision, licence=found.plan.licence, limit=limit, tier=tier,
-                notes=(*notes, *await shelf.why_not(files)), deploy=deploy and deploy_of(deploy, named),
+                notes=(*notes, *fetched), deploy=deploy and deploy_of(deploy, named),
             )  # fmt: skip
             urls = {file.name: found.urls[file.name] for file in chosen.files}
             row = Row(
@@ -165,8 +166,8 @@ class Pulls:
         if row.pull.state in (*RUNNING, "waiting"):
             if limit is None:
                 return row.pull
-            self._gate.require(actor, "models.import", f"model:{row.pull.name}")
-            await self._running.keep(replaced(self._running.row(id), **fields))
+            await self._required(actor, request, "models.import", f"model:{row.pull.name}")
+            await self._running.limit(id, limit)
             return self.get(id)
         return await self._turn(actor, request, row, "resume", "", state="waiting", error=None, ended_at=None, **fields)
 
@@ -193,10 +194,14 @@ class Pulls:
             return left, {"deployment": wanted.spec.name}, None
 
         subject = f"model:{row.pull.name}"
-        left = await self._gate.act(
-            actor, "models.pull-undeploy", subject, request, work, permission="models.import"
-        )  # fmt: skip
-        self._running.show(replaced(self._running.row(id), deploy=left))
+        try:
+            async with self._running.turn(id):
+                left = await self._gate.act(
+                    actor, "models.pull-undeploy", subject, request, work, permission="models.import"
+                )  # fmt: skip
+                self._running.show(replaced(self._running.row(id), deploy=left))
+        finally:
+            self._running.schedule()
         return self.get(id)
 
     # ---------------------------------------------------------------------------------------- how
@@ -258,26 +263,30 @@ class Pulls:
         """One change by a person: permitted and recorded together with the row; what runs is ended before it."""
         id, subject = row.pull.id, f"model:{row.pull.name}"
         await self._required(actor, request, "models.import", subject)
-        self._running.turning.add(id)  # one that was about to begin would begin again between its end and its row
         try:
-            if why:
-                await self._running.end(id, why)
-            row = self._running.row(id)
-            if row.pull.state in PULL_ENDED:  # it came to its end meanwhile
-                return row.pull
-            if fields["state"] in PULL_ENDED:
-                fields["ended_at"] = self._clock()
-            new = replaced(row, rate=0.0, left_s=None, **fields)
+            async with self._running.turn(id):  # one that is about to begin would begin between its end and its row
+                if why:
+                    await self._running.end(id, why)
+                    await self._running.found(id)
+                row = self._running.row(id)
+                goes_on = not why and row.pull.state in (*RUNNING, "waiting")
+                if row.pull.state in PULL_ENDED or goes_on:  # it came to its end meanwhile, or somebody else resumed it
+                    return row.pull
+                if fields["state"] in PULL_ENDED:
+                    fields["ended_at"] = self._clock()
+                new = replaced(row, rate=0.0, left_s=None, **fields)
 
-            def work(db: sqlite3.Connection) -> tuple[None, object, object]:
-                rows.put(db, new)
-                return None, {"state": row.pull.state}, {"id": id, "state": new.pull.state, "source": new.pull.source}
+                def work(db: sqlite3.Connection) -> tuple[None, object, object]:
+                    rows.put(db, new)
+                    after = {"id": id, "state": new.pull.state, "source": new.pull.source}
+                    return None, {"state": row.pull.state}, after
 
-            await self._gate.act(actor, f"models.pull-{verb}", subject, request, work, permission="models.import")
-            self._running.later.drop(id)
-            await self._running.told(new)
+                await self._gate.act(
+                    actor, f"models.pull-{verb}", subject, request, work, permission="models.import"
+                )  # fmt: skip
+                self._running.later.drop(id)
+                await self._running.told(new)
         finally:
-            self._running.turning.discard(id)
             self._running.schedule()
         return self.get(id)
 

@@ -41,7 +41,7 @@ async def stored(
         done = await catalog.imports.ended(job.id)
     except asyncio.CancelledError:
         await catalog.imports.cancel(job.id)
-        done = catalog.imports.job(job.id)
+        done = await catalog.imports.ended(job.id)  # however long its disk takes: what comes of it is not known before
         task = asyncio.current_task()
         if done.model is None or task is None:
             raise

@@ -8,6 +8,7 @@ outlive it, and so do their promises: each is made again before anything else ma
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import shutil
 import sqlite3
@@ -60,6 +61,8 @@ class Ledger:
     ) -> None:
         self._store, self._objects, self._memory, self._clock = store, objects, memory, clock
         self._live: dict[str, Reservation] = {}
+        self.lent: set[str] = set()
+        """Jobs that fill what another was promised."""
         self._owed: list[str] = []
         """Reservations that ended while the database took nothing."""
         self._lock = asyncio.Lock()
@@ -67,7 +70,7 @@ class Ledger:
     @property
     def live(self) -> set[str]:
         """The ids of what is on its way."""
-        return set(self._live)
+        return {*self._live, *self.lent}
 
     def disk(self, tier: str) -> Disk:
         """In a thread. Raises OSError."""
@@ -103,6 +106,15 @@ class Ledger:
     async def reserve(self, tier: str, size: int, id: str, what: str, *, lies_on: int = -1) -> Reservation:
         """Promise `size` bytes. `lies_on`: the device that has these bytes already, for what is only given another
         place. Raises `NoRoom`, `Away`, `NotFound`."""
+        work = asyncio.ensure_future(self._reserve(tier, size, id, what, lies_on))
+        try:
+            return await asyncio.shield(work)
+        except asyncio.CancelledError:  # it may have been promised by then, to nobody
+            with contextlib.suppress(CorralError):
+                await self.release(await work)
+            raise
+
+    async def _reserve(self, tier: str, size: int, id: str, what: str, lies_on: int) -> Reservation:
         async with self._lock:
             row = await self._store.read(lambda db: tables.one(db, tier))
             disk = await asyncio.to_thread(self._look, row)
@@ -148,6 +160,11 @@ class Ledger:
             if more:
                 await self._store.transact(put)
             reservation.bytes, reservation.device = size, disk.device
+
+    async def usable(self, tier: str) -> None:
+        """Raises `Away` for a tier that is not there or takes no changes, `NotFound`."""
+        row = await self._store.read(lambda db: tables.one(db, tier))
+        await asyncio.to_thread(self._look, row)
 
     def of(self, id: str) -> Reservation | None:
         """What is promised to a job."""
