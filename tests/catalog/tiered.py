@@ -90,8 +90,8 @@ async def sound(catalog: Catalog) -> None:
     for name, path in catalog.objects.folders.items():
         there = {each.name for each in path.glob("objects/*/*")}
         assert there == {sha256 for sha256, tier, _ in rows if tier == name}, name
-        incoming = path / "incoming"
-        assert not incoming.is_dir() or not list(incoming.iterdir())
+        for below in (path / "incoming", path / "pulls"):
+            assert not below.is_dir() or not list(below.iterdir())
     promised = await catalog._store.read(lambda db: db.execute("SELECT * FROM tier_reservations").fetchall())
     assert not promised and not catalog.tiers.ledger.live
     for each in await catalog.tiers.ls():
