@@ -51,7 +51,7 @@ async def killed(
     beside = [hub.url] if hub else []
     seed = int(os.environ.get("CORRAL_KILL_SEED") or random.SystemRandom().getrandbits(32))
     print(f"CORRAL_KILL_SEED={seed}")
-    dice, seen = random.Random(seed), set[tuple[tuple[str, str], ...]]()
+    dice, seen, met = random.Random(seed), set[tuple[tuple[str, str], ...]](), 0
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(each for each in sys.path if each)}
     for _ in range(rounds):
         process = subprocess.Popen(
@@ -66,15 +66,16 @@ async def killed(
             told = process.stderr.read().decode()
             assert process.wait() == -signal.SIGKILL, told
         if hub is not None:
-            await _pulls_end(World(folder, hub), cancel=dice.random() < 0.5)
+            met += await _pulls_end(World(folder, hub), cancel=dice.random() < 0.5)
         async with opened(folder) as catalog:
             await sound(catalog)
             seen.add(tuple(sorted((model.reference, model.tier) for model in await catalog.all())))
+    print(f"{rounds} kills while {what}, of which {met} met a pull")
     return seen
 
 
-async def _pulls_end(world: World, *, cancel: bool) -> None:
-    """The next daemon goes on with what was pulled, to its end or until somebody cancels it."""
+async def _pulls_end(world: World, *, cancel: bool) -> int:
+    """The next daemon goes on with what was pulled, to its end or until somebody cancels it; how many there were."""
     await world.open()
     try:
         before = {each.id for each in world.pulls.ls() if each.state not in PULL_ENDED}
@@ -84,6 +85,7 @@ async def _pulls_end(world: World, *, cancel: bool) -> None:
             there = [each for each in await world.catalog.all() if each.name == "p"]
             assert len(there) == (ended.state == "done"), ended
         await sound(world.catalog)
+        return len(before)
     finally:
         await world.close()
 

@@ -82,7 +82,9 @@ class Ground:
     async def away(self, pull: Pull) -> Away | None:
         """Why its tier takes nothing now; None if it does."""
         try:
-            await self._tiers.here(pull.tier)
+            if why := await self._tiers.here(pull.tier):
+                todo = f"mount it, then: corral models pulls resume {pull.id}"
+                return Away(f"the tier {pull.tier} is not there", why, todo)
             await self._ledger.usable(pull.tier)
         except Away as error:
             return error
