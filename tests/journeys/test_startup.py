@@ -479,11 +479,19 @@ def test_no_secret_prompt_or_answer_is_where_it_does_not_belong(home: Path, path
 
     files = [each for each in paths.state.rglob("*") if each.is_file() and "objects" not in each.parts]
     assert len(files) > 8
+
+    def held(file: Path) -> bytes:
+        """Nothing where it went meanwhile, as the gateway's list of what runs does."""
+        try:
+            return file.read_bytes()
+        except FileNotFoundError:
+            return b""
+
     where = {
         (what, str(file.relative_to(paths.state)))
         for file in files
         for what, text in hidden.items()
-        if text.encode() in file.read_bytes()
+        if text.encode() in held(file)
     }
     database = {("secret", name) for name in ("corral.db", "corral.db-wal")}
     routes = {each for each in where if each[0] == "secret" and each[1].startswith("gateway/snapshot")}
