@@ -154,7 +154,7 @@ class Launch:
             return
         self.state = found
         self._engine_name = str(found.spec.get("engine", ""))
-        picture.set(launch=found.id, pid=found.pid)
+        picture.set(launch=found.id, pid=found.pid, threads=int(found.spec.get("threads", 0)))
         if not found.alive:
             self.exit = found.exit or ExitRecord(reason=LOST)
             picture.set(pid=None)

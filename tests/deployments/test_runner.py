@@ -205,11 +205,12 @@ async def test_the_next_daemon_adopts_what_runs(world: World) -> None:
     await world.state("ready")
     (before,) = world.host.living()
     await world.saved("ready")
-    since = world.runner.view.since
+    since, cores = world.runner.view.since, world.runner.route().cores
     await world.end()
     world.states.clear()
     await world.start()
     await world.state("ready")
+    assert world.runner.route().cores == cores > 0, "core-hours are counted on"
     await world.until(lambda: world.runner.view.since == since)
     assert world.states[-2:] == ["loading", "ready"] and world.host.living() == [before]
 
