@@ -18,7 +18,7 @@ import msgspec
 
 from core import fulldisk, http, systemd
 from core.errors import NoDaemon, NotAllowed
-from core.paths import SYSTEM_SOCKET, Paths, user_paths
+from core.paths import SYSTEM_SOCKET, Paths, system_paths, user_paths
 
 START_TIMEOUT_S = 20.0
 EXITING = 0x4
@@ -33,12 +33,14 @@ async def find(*, start: bool, user: bool) -> Path:
     if not user and not os.environ.get("CORRAL_HOME"):
         if await answers(SYSTEM_SOCKET):
             return SYSTEM_SOCKET
-        if systemd.system_unit():
+        if has_shared():
             if start and await _comes_back(SYSTEM_SOCKET):
                 return SYSTEM_SOCKET
+            unit = "`systemctl start corral` as root (`journalctl -u corral` says why)"
+            begin = unit if systemd.system_unit() else "`corral daemon --system` as root"
             raise NoDaemon(
                 "the shared daemon of this host does not run", f"nobody answers on {SYSTEM_SOCKET}",
-                "`systemctl start corral` as root (`journalctl -u corral` says why); --user for one of your own",
+                f"{begin}; --user for one of your own",
             )  # fmt: skip
     paths = user_paths()
     _refuse_foreign(paths)
@@ -47,6 +49,20 @@ async def find(*, start: bool, user: bool) -> Path:
             raise NoDaemon("no daemon runs", f"nobody answers on {paths.socket}", "any other verb starts it")
         await _start(paths)
     return paths.socket
+
+
+def has_shared() -> bool:
+    """Whether a shared daemon belongs to this host: as a unit, or as one that root began by hand, which left its socket
+    or its state."""
+    if systemd.system_unit() or os.path.lexists(SYSTEM_SOCKET):
+        return True
+    try:
+        system_paths().state.stat()
+    except PermissionError:  # a folder that is closed to us is there
+        return True
+    except OSError:
+        return False
+    return True
 
 
 def _refuse_foreign(paths: Paths) -> None:
@@ -69,7 +85,7 @@ async def find_again(*, user: bool) -> Path:
     try:
         return await find(start=False, user=user)
     except NoDaemon:
-        if not user and not os.environ.get("CORRAL_HOME") and systemd.system_unit():
+        if not user and not os.environ.get("CORRAL_HOME") and has_shared():
             raise
     paths = user_paths()
     pid = await asyncio.to_thread(_holder, paths)

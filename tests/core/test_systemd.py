@@ -10,6 +10,7 @@ import pytest
 
 from core import starting, systemd
 from core.errors import NoDaemon
+from core.paths import Paths
 from core.systemd import Places
 
 SCOPE = "0::/user.slice/user-1000.slice/session-7.scope\n"
@@ -126,15 +127,27 @@ def test_systemd_is_told_once_the_daemon_is_ready(tmp_path: Path, monkeypatch: p
     systemd.tell("READY=1")
 
 
+@pytest.mark.parametrize(("left", "todo"), [
+    ("unit", "systemctl start corral"), ("socket", "corral daemon --system"), ("state", "corral daemon --system"),
+])  # fmt: skip
 async def test_a_shared_daemon_that_is_down_is_said_and_not_covered_by_another(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, left: str, todo: str
 ) -> None:
+    """Also one that root began by hand, and that was killed or ended: a script would deploy into a daemon of its own,
+    beside rights, limits and trail."""
     monkeypatch.delenv("CORRAL_HOME", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setattr(starting, "SYSTEM_SOCKET", tmp_path / "corral.sock")
     monkeypatch.setattr(starting, "RESTART_S", 0.1)
-    monkeypatch.setattr(systemd, "system_unit", lambda: True)
+    monkeypatch.setattr(systemd, "system_unit", lambda: left == "unit")
+    shared = Paths(tmp_path / "lib", tmp_path / "corral.toml", "0badcafe", "system")
+    monkeypatch.setattr(starting, "system_paths", lambda: shared)
+    if left == "socket":
+        with socket.socket(socket.AF_UNIX) as dead:
+            dead.bind(str(tmp_path / "corral.sock"))
+    if left == "state":
+        shared.state.mkdir(parents=True)
     with pytest.raises(NoDaemon, match="shared daemon of this host does not run") as caught:
         await starting.find(start=True, user=False)
-    assert "systemctl start corral" in caught.value.todo
+    assert todo in caught.value.todo
     assert not (tmp_path / ".local").exists(), "no daemon of one's own was begun"
