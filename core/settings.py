@@ -87,6 +87,10 @@ class GatewayTable(_Table, frozen=True, kw_only=True):
     to its last."""
     body_bytes: Annotated[int, msgspec.Meta(ge=1024)] = 16 << 20
     when_spool_full: Literal["refuse", "serve-uncounted"] = "refuse"
+    """What becomes of requests while the usage that waits for the daemon fills its 32 MiB."""
+    alone_hours: Annotated[float, msgspec.Meta(ge=0.01, le=100000)] = 24
+    """So long the gateway decides by what the daemon told it last, while there is none; then as `when_alone` says."""
+    when_alone: Literal["refuse", "serve"] = "refuse"
 
     def listens(self) -> tuple[Listen, ...]:
         """The addresses of `listen`. Raises ValueError with what is wrong."""

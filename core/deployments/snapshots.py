@@ -20,6 +20,8 @@ def limits_of(table: GatewayTable, paths: Paths) -> wire.GatewayLimits:
         request_timeout_s=table.request_timeout_s,
         body_bytes=table.body_bytes,
         serve_uncounted=table.when_spool_full == "serve-uncounted",
+        alone_s=table.alone_hours * 3600,
+        serve_alone=table.when_alone == "serve",
         listen=for_the_one_before(table),
         doors=table.listens(),
         files=files_of(table, paths),

@@ -12,6 +12,7 @@ import msgspec
 
 from core import program_version
 from core.gateway import listener, wire
+from core.gateway.alone import Alone
 from core.gateway.core import Core
 from core.gateway.doors import Doors
 from core.gateway.handover import Wrong
@@ -43,6 +44,7 @@ class Control:
         """When each key was used last, as the daemon knows it."""
         self._hand_over = hand_over
         self._writer: asyncio.StreamWriter | None = None
+        self._alone = Alone(core.spool.folder.parent / "daemon.seen")
         self._carried: dict[str, int] = {}
         self._last_live: wire.Live | None = None
         self._group: asyncio.TaskGroup | None = None
@@ -68,6 +70,8 @@ class Control:
 
     def tick(self) -> None:
         core = self._core
+        limits, alone_s = core.table.limits, self._alone.look(self._writer is not None)
+        core.alone = alone_s > limits.alone_s and not limits.serve_alone
         core.tell_denials()
         core.flush()
         if not core.retired:  # else the one that serves writes it
@@ -201,6 +205,7 @@ class Control:
         if self._writer is not None and self._writer is not writer:
             self._writer.close()
         self._writer = writer
+        self._core.alone = False
         self._carried = {}
         self._last_live = None
         self._told = {}

@@ -62,6 +62,8 @@ class Core:
         self.holders = Crowd()
         """Connections by the key that was used last on them."""
         self.retired = False
+        self.alone = False
+        """No daemon has been there for longer than requests are served without."""
         self.elsewhere: Pool | None = None
         """Where the turns of the gateway before this one can be followed, while it lives."""
         self.requests = 0

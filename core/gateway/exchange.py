@@ -80,6 +80,11 @@ class Exchange(Seating):
         route = self._target.route
         if api.path not in route.serves:
             raise _not_served(route, api)
+        if core.alone:
+            raise Refusal(
+                503, "no daemon has said for a long time who may do what: start it (any corral command, or"
+                " systemctl start corral)", "daemon_away",
+            )  # fmt: skip
         if core.spool.left < 1 and not core.table.limits.serve_uncounted:
             raise Refusal(503, "usage cannot be recorded: the spool is full; start the daemon", "spool_full")
         if route.asks_for:

@@ -23,6 +23,9 @@ class GatewayLimits(msgspec.Struct, frozen=True, kw_only=True):
     idle_timeout_s: float = 120
     body_bytes: int = 16 << 20
     serve_uncounted: bool = False
+    alone_s: float = 86400
+    """Without a daemon for so long, requests are refused, or served all the same (`serve_alone`)."""
+    serve_alone: bool = False
     listen: str = ""
     """host:port on loopback on which programs with a key are served, for a gateway of one release back; "": none."""
     doors: tuple[Listen, ...] = ()
