@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from core.access.permissions import PERMISSIONS
+from core.access.permissions import BEYOND, PERMISSIONS
 from core.access.rights import Rights
 from core.audit import Audit
 from core.errors import CorralError, NotAllowed, StoreError, Unseen, missing
@@ -67,7 +67,7 @@ class Gate:
         if not self.anywhere(actor, permission):
             raise NotAllowed(
                 f"{actor.name} may not {permission}", f"no grant gives {actor.name} that on anything",
-                self._glass(actor) or "ask an admin: `corral access grant`",
+                self._glass(actor) or _whom_to_ask(permission, "ask an admin: `corral access grant`"),
             )  # fmt: skip
 
     def require(self, actor: Actor, permission: str, object: str) -> None:
@@ -82,7 +82,10 @@ class Gate:
         raise NotAllowed(
             f"{actor.name} may not {permission} on {object}", decision.why,
             self._glass(actor)
-            or f"ask an admin, who sees why with `corral access explain {actor.name} {permission} {object}`",
+            or _whom_to_ask(
+                permission,
+                f"ask an admin, who sees why with `corral access explain {actor.name} {permission} {object}`",
+            ),
         )  # fmt: skip
 
     def _glass(self, actor: Actor) -> str:
@@ -204,3 +207,11 @@ class Gate:
             )  # fmt: skip
 
         await self._store.transact(work)
+
+
+def _whom_to_ask(permission: str, admin: str) -> str:
+    """`admin`, unless no role has this permission."""
+    if permission not in BEYOND:
+        return admin
+    glass = f"corral access break-glass --reason … --what {permission}"
+    return f"no role has it: root of this host gives it, after `{glass}`"

@@ -85,7 +85,7 @@ PERMISSIONS: dict[str, Permission] = {
 """By name, in the order in which they are shown."""
 
 _SEE = ("daemon.read", "nodes.read", "models.read", "deployments.read")
-_BEYOND = ("access.break-glass", "audit.accept", "audit.archive", "chats.read-others")
+BEYOND = ("access.break-glass", "audit.accept", "audit.archive", "chats.read-others")
 """No role has these: an admin takes nothing out of the trail, nor out of sight."""
 _HAVE = ("chats.own", "accounts.own", "keys.own")
 _OPERATE = tuple(name for name in PERMISSIONS if name.startswith("deployments.") and name != "deployments.mark")
@@ -121,7 +121,7 @@ BUILTIN: dict[str, Role] = {
         ),
         Role(
             name="admin",
-            allows=tuple(name for name in PERMISSIONS if name not in _BEYOND),
+            allows=tuple(name for name in PERMISSIONS if name not in BEYOND),
             words="does everything but accept faults of the trail, archive it, and read others' chats", builtin=True,
         ),
     )

@@ -19,7 +19,7 @@ from core.access.gate import Gate
 from core.access.grantrules import alike, check, check_what, new_grant
 from core.access.knownnames import KnownNames
 from core.access.people import NOBODY, people_of, subject_named
-from core.access.permissions import BUILTIN
+from core.access.permissions import BEYOND, BUILTIN
 from core.access.rights import Rights, Use
 from core.errors import Conflict, Invalid, NotAllowed, NotFound, TimedOut
 from core.nouns import CORRAL, Actor, Grant, Role, Subject, Team
@@ -110,8 +110,10 @@ class Access:
                     f"a denial does not hold against {whom}", f"he is {who} and could write the files anyway",
                     "run a shared daemon (`corral daemon --system`), where root and admins are held to theirs",
                 )  # fmt: skip
-            # A denial gives nothing away, but whoever denies must be above it: else a clerk could lock the admins out.
-            self._hold(rights, actor, what, scope, until if not deny else None)
+            if deny:
+                self._take(rights, actor, what, scope, None)
+            else:
+                self._hold(rights, actor, what, scope, until)
             tables.put_grant(db, new)
             self._keep_an_admin(db, rights, people)
             self.put_in_force(db)
@@ -133,8 +135,10 @@ class Access:
             grant = next((each for each in rights.grants if each.id == id), None)
             if grant is None:
                 raise NotFound(f"there is no grant {id}", todo="corral access grants")
-            if not grant.glass and (grant.by != actor.name or grant.effect == "deny"):
-                self._hold(rights, actor, grant.what, grant.scope, None if grant.effect == "deny" else grant.until)
+            if grant.effect == "deny":
+                self._hold(rights, actor, grant.what, grant.scope, None)
+            elif not grant.glass and grant.by != actor.name:
+                self._take(rights, actor, grant.what, grant.scope, grant.until)
             tables.delete_grant(db, id)
             self._keep_an_admin(db, rights, people)
             self.put_in_force(db)
@@ -274,9 +278,17 @@ class Access:
         """Raises `NotAllowed` unless `actor` holds it himself, as wide and as long."""
         lacking = rights.lacks(actor, what, scope, until, self._clock())
         if lacking:
-            raise NotAllowed(
-                f"{actor.name} may not decide about {what} on {scope}", lacking, "ask somebody who holds it"
-            )  # fmt: skip
+            todo = "ask somebody who holds it (`corral access grants`)"
+            if beyond := sorted(rights.permissions_of(what) & frozenset(BEYOND)):
+                one = f"`corral access break-glass --reason … --what {beyond[0]}`"
+                todo = f"no role has {', '.join(beyond)}: root of this host gives it, after {one}"
+            raise NotAllowed(f"{actor.name} may not decide about {what} on {scope}", lacking, todo)
+
+    def _take(self, rights: Rights, actor: Actor, what: str, scope: str, until: float | None) -> None:
+        """The same of taking it from somebody, which gives nothing away: who is a whole admin may do that with all that
+        there is, also what no role has. Not everybody who may grant: a clerk could lock the admins out."""
+        if rights.lacks(actor, "admin", "*", None, self._clock()):
+            self._hold(rights, actor, what, scope, until)
 
     def _hold_of_team(self, rights: Rights, actor: Actor, name: str) -> None:
         for grant in rights.grants:

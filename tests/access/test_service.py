@@ -76,6 +76,26 @@ async def test_a_denial_is_not_taken_away_by_whom_it_concerns(house: House, ada:
     assert not house.may(ada, "deployments.rm")
 
 
+async def test_a_whole_admin_takes_away_what_no_role_has_and_denies_all_of_it(house: House, ada: Actor) -> None:
+    """In an emergency: somebody is to be able to do nothing more, whatever root gave him."""
+    given = await house.grant(ROOT, "chats.read-others", "user:daemon")
+    await house.grant(ROOT, "access.grant", "user:bin")
+    with pytest.raises(NotAllowed, match="may not decide about") as told:
+        await house.access.revoke(ada, "r", given)
+    assert "break-glass --reason … --what chats.read-others" in told.value.todo
+    with pytest.raises(NotAllowed):
+        await house.grant(ada, "*", "user:daemon", deny=True)  # a clerk who may grant is no admin
+    await house.grant(ROOT, "admin", "user:bin")
+    await house.access.revoke(ada, "r", given)
+    await house.grant(ada, "*", "user:daemon", deny=True)
+    with pytest.raises(NotAllowed):
+        await house.grant(ada, "chats.read-others", "user:bin")
+    await house.grant(ROOT, "deployments.rm", "user:bin", deny=True)
+    denial = next(g.id for g in house.access.rights.grants if g.effect == "deny" and g.what == "*")
+    with pytest.raises(NotAllowed):
+        await house.access.revoke(ada, "r", denial)  # that would give him what she does not hold
+
+
 async def test_a_role_is_not_widened_by_those_who_have_it(house: House, ada: Actor) -> None:
     await house.access.put_roles(ROOT, "r", [Role(name="starter", allows=("deployments.start",))])
     await house.grant(ROOT, "starter", "user:bin")
