@@ -74,7 +74,7 @@ def test_one_shared_daemon_from_start_to_stop(host: Host, sample: Path) -> None:
         assert told == "PermissionError"
 
     # A member may use it, a stranger is refused, and the refusal is in the trail.
-    assert host.admin("chat", "chat", "Say hello.").stdout.strip()
+    assert host.admin("chat", "chat", "Say hello.", "--max-tokens", "8").stdout.strip()
     assert "no grant gives stranger" in host.run("ps", uid=STRANGER, gid=STRANGER, code=4).stderr
     refused = host.ask("audit", "ls", "--outcome", "refused")
     assert any(each["actor"] == f"{STRANGER}:stranger" or "stranger" in str(each["actor"]) for each in refused)
@@ -130,7 +130,7 @@ def test_a_user_with_one_narrow_grant_does_and_sees_that_and_nothing_else(host: 
     made = host.ask("access", "grant", "user", "user:stranger", "--scope", "deployment:chat", "--reason", "a pilot")
     assert [each["deployment"] for each in json.loads(stranger("ps", "--json").stdout)] == ["chat"]
     assert json.loads(stranger("models", "ls", "--json").stdout) == []
-    assert stranger("chat", "chat", "Say hello.").stdout.strip()
+    assert stranger("chat", "chat", "Say hello.", "--max-tokens", "8").stdout.strip()
 
     # What he may not see is not there for him; what he sees and may not touch is refused; both are in the trail.
     for verb in (("stop", "secret"), ("logs", "secret"), ("explain", "secret"), ("chat", "secret", "Hi")):
@@ -184,7 +184,8 @@ def test_root_reads_and_breaks_the_glass_for_more_and_it_rings(host: Host) -> No
     ask = b"GET /v1/models HTTP/1.1\r\nHost: x\r\n\r\n"
     speak = SPEAK.format(path=host.ask("status")["gateway_socket"], request=ask)
     assert "403" in host.python(speak, 0, 0)
-    assert host.admin("chat", "chat", "Say hello.").stdout.strip()  # the daemon asks on her behalf, being root itself
+    # The daemon asks on her behalf, being root itself.
+    assert host.admin("chat", "chat", "Say hello.", "--max-tokens", "8").stdout.strip()
 
     host.admin("access", "break-glass", "--reason", "me too", "--yes", code=4)
     taken = json.loads(host.run("access", "break-glass", "--reason", "no admin here", "--yes", "--json").stdout)
