@@ -8,7 +8,7 @@ from itertools import groupby
 
 import msgspec
 
-from core.nouns import AuditReport
+from core.nouns import AuditReport, GrantShown
 from tui.page import Section
 
 LONG = 400
@@ -65,12 +65,16 @@ def _rights(r: AuditReport) -> Section:
         (f"Without a grant: {', '.join(r.almighty)}. Everybody else may do nothing until a grant says so.",),
         head=("subject", "effect", "what", "on", "by", "at", "until", "reason", "grant"),
         rows=[
-            (g.subject, g.effect, g.what, g.scope, g.by, _epoch(g.at), _epoch(g.until) if g.until else "it is revoked",
+            (_whom(g), g.effect, g.what, g.scope, g.by, _epoch(g.at), _epoch(g.until) if g.until else "it is revoked",
              g.reason, g.id)
             for g in r.grants
         ],
         empty="no grants",
     )  # fmt: skip
+
+
+def _whom(grant: GrantShown) -> str:
+    return f"{grant.subject} ({grant.gone})" if grant.gone else str(grant.subject)
 
 
 def _matrix(r: AuditReport) -> Section:

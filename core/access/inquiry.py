@@ -17,14 +17,17 @@ from core.access.people import NOBODY, actor_named, group_names, subject_named
 from core.access.permissions import PERMISSIONS
 from core.access.rights import ACCOUNT, Rights
 from core.errors import CorralError, Invalid, NotFound
-from core.nouns import CORRAL, Actor, Decision, Difference, Held, Role, Subject, Whoami
+from core.nouns import CORRAL, Actor, Decision, Difference, GrantShown, Held, Role, Subject, Whoami
 
 
 class Inquiry:
     """Answers from the rights that the gate has."""
 
-    def __init__(self, gate: Gate, *, clock: Callable[[], float] = time.time) -> None:
-        self._gate = gate
+    def __init__(
+        self, gate: Gate, gone: Callable[[Subject], str], *, clock: Callable[[], float] = time.time
+    ) -> None:  # fmt: skip
+        """`gone` says why nobody is this user any more."""
+        self._gate, self._gone = gate, gone
         self._clock = clock
 
     @property
@@ -44,9 +47,15 @@ class Inquiry:
         actor = await actor_named(subject)
         return self.rights.decide(actor, permission, object, self._clock())
 
+    def grants(self) -> list[GrantShown]:
+        """All of them, also those that hold for nobody any more."""
+        return [
+            GrantShown(**msgspec.structs.asdict(each), gone=self._gone(each.subject)) for each in self.rights.grants
+        ]
+
     def matrix(self) -> list[Held]:
-        """Who holds what."""
-        return questions.matrix(self.rights, self._clock())
+        """Who holds what. Who has left the host, or was renamed, holds nothing."""
+        return questions.matrix(self.rights, self._gone, self._clock())
 
     async def whoami(self, actor: Actor) -> Whoami:
         """Who asks, and what he may do."""

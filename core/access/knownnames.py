@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Iterable
 
 from core.access.people import names_of
 from core.errors import CorralError
+from core.nouns import Subject
 from core.userfiles import UserChanges
 
 log = logging.getLogger(__name__)
@@ -22,6 +23,7 @@ class KnownNames:
         self._whose = whose
         self._changes = UserChanges()
         self.names: dict[int, str] = {}
+        self._looked = False
 
     async def look(self) -> bool:
         """Look now; whether anything has changed. Those that were known stay known when the host's directory does not
@@ -29,9 +31,17 @@ class KnownNames:
         before = self.names
         try:
             self.names = await names_of(sorted(self._whose()))
+            self._looked = True
         except CorralError as error:
             log.warning("%s", error)
         return self.names != before
+
+    def gone(self, subject: Subject) -> str:
+        """Why nobody on this host is this user any more; "" while somebody is, or nobody has said."""
+        if subject.kind != "user" or not self._looked or self.names.get(subject.id) == subject.name:
+            return ""
+        now = self.names.get(subject.id)
+        return f"uid {subject.id} is {now} now" if now else f"uid {subject.id} is nobody's any more"
 
     async def run(
         self, tell: Callable[[], None], pause: Callable[[float], Awaitable[None]] | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from core.access.permissions import PERMISSIONS, covers, matches
 from core.access.rights import Rights
@@ -12,15 +12,15 @@ MOST = 1000
 """Differences that are told; a change that makes more is told as far."""
 
 
-def matrix(rights: Rights, now: float) -> list[Held]:
-    """Each subject that has grants, with each permission: denials beside what they take from."""
+def matrix(rights: Rights, gone: Callable[[Subject], str], now: float) -> list[Held]:
+    """Each subject that has grants, and is there, with each permission: denials beside what they take from."""
     found = [
         Held(
             subject=str(grant.subject), permission=permission, scope=grant.scope, effect=grant.effect, grant=grant.id,
             until=grant.until,
         )
         for grant in rights.grants
-        if grant.until is None or now < grant.until
+        if (grant.until is None or now < grant.until) and not gone(grant.subject)
         for permission in PERMISSIONS
         if permission in rights.permissions_of(grant.what)
     ]  # fmt: skip

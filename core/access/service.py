@@ -73,6 +73,10 @@ class Access:
         """Who has `permission` on what, for those that decide elsewhere (the gateway)."""
         return self.rights.uses(permission, self._known.names)
 
+    def gone(self, subject: Subject) -> str:
+        """Why nobody is this user any more; "" while somebody is."""
+        return self._known.gone(subject)
+
     def put_in_force(self, db: sqlite3.Connection) -> None:
         """What this transaction leaves behind is in force from its commit on: also for the next one in the queue."""
         new = self._gate.rights.of_rows(tables.everything(db))

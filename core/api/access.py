@@ -98,7 +98,7 @@ def add_access(
         return {"removed": call.path("name")}
 
     async def grants(call: Call) -> Any:
-        return list(access.rights.grants)
+        return inquiry.grants()
 
     async def grant(call: Call) -> Any:
         body = await call.body(GrantBody)

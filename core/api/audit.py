@@ -216,7 +216,7 @@ def add_audit(
         return AuditReport(
             host=socket.gethostname(), version=now.daemon.version, mode=rights.mode, made_by=call.actor.name,
             made_at=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"), since=since, chain=chain,
-            keys=await signer.show(), sinks=now.audit_sinks, almighty=tuple(almighty), grants=tuple(rights.grants),
+            keys=await signer.show(), sinks=now.audit_sinks, almighty=tuple(almighty), grants=tuple(inquiry.grants()),
             matrix=tuple(inquiry.matrix()), use=tuple(_use(row) for row in used.rows),
             use_all=len(used.rows) + used.left_out, roles=tuple(rights.roles.values()),
             teams=tuple(rights.teams.values()),

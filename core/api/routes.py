@@ -114,7 +114,7 @@ class Services:
     ) -> None:
         self.bus, self.gate, self.access, self.keys, self.store = bus, gate, access, keys, store
         self.service_accounts, self.glass = service_accounts, glass
-        self.inquiry, self.limiter = Inquiry(gate), limiter
+        self.inquiry, self.limiter = Inquiry(gate, access.gone), limiter
         self.audit, self.signer, self.exporter, self.archiver, self.catalog = audit, signer, exporter, archiver, catalog
         self.reader, self.pulls = reader, pulls
         self.speeds, self.benches, self.advisor = speeds, benches, advisor

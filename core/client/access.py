@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol, TypeVar
 from urllib.parse import quote, urlencode
 
-from core.nouns import Decision, Difference, Grant, Held, Role, Team, Whoami
+from core.nouns import Decision, Difference, Grant, GrantShown, Held, Role, Team, Whoami
 
 T = TypeVar("T")
 
@@ -54,8 +54,8 @@ class AccessCalls:
     async def rm_team(self, name: str) -> None:
         await self._client.call("DELETE", f"/access/teams/{quote(name, safe='')}", dict[str, str])
 
-    async def grants(self) -> list[Grant]:
-        return await self._client.call("GET", "/access/grants", list[Grant])
+    async def grants(self) -> list[GrantShown]:
+        return await self._client.call("GET", "/access/grants", list[GrantShown])
 
     async def grant(self, **fields: Any) -> Grant:
         """`what`, `subject`, and of `scope`, `deny`, `reason`, `until` what is meant."""

@@ -7,7 +7,19 @@ they don't know (a newer daemon may have more states), so states are strings and
 
 from __future__ import annotations
 
-from core.nouns.access import Decision, Difference, Grant, Held, Mark, Role, ServiceAccount, Subject, Team, Whoami
+from core.nouns.access import (
+    Decision,
+    Difference,
+    Grant,
+    GrantShown,
+    Held,
+    Mark,
+    Role,
+    ServiceAccount,
+    Subject,
+    Team,
+    Whoami,
+)
 from core.nouns.actors import CORRAL, STRANGER, Actor
 from core.nouns.audit import (
     AcceptedFault,
@@ -176,6 +188,7 @@ __all__ = [
     "GatewayStatus",
     "Gone",
     "Grant",
+    "GrantShown",
     "Held",
     "Hidden",
     "Hold",

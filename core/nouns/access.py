@@ -49,6 +49,13 @@ class Grant(Noun, frozen=True, kw_only=True):
     """Taken in an emergency by breaking the glass: everybody is told as long as it lasts."""
 
 
+class GrantShown(Grant, frozen=True, kw_only=True):
+    """A grant as it is listed."""
+
+    gone: str = ""
+    """Why it holds for nobody: its user has left the host, or was renamed; else empty."""
+
+
 class Team(Noun, frozen=True, kw_only=True):
     """A group of Corral's own: users and groups of the host."""
 

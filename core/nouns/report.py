@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from core.nouns.access import Grant, Held, Role, Team
+from core.nouns.access import GrantShown, Held, Role, Team
 from core.nouns.audit import (
     AuditArchive,
     AuditKeys,
@@ -53,7 +53,7 @@ class AuditReport(AuditHistory, frozen=True, kw_only=True):
     sinks: tuple[SinkStatus, ...]
     almighty: tuple[str, ...]
     """Who needs no grant."""
-    grants: tuple[Grant, ...]
+    grants: tuple[GrantShown, ...]
     matrix: tuple[Held, ...]
     use: tuple[ReportUse, ...]
     """As the gateway counted."""

@@ -26,7 +26,7 @@ class House:
         self.audit = Audit(store, paths)
         self.gate = Gate(store, self.audit, Rights(mode="system", owner_uid=0), clock=self.clock)
         self.access = Access(store, self.gate, clock=self.clock)
-        self.inquiry = Inquiry(self.gate, clock=self.clock)
+        self.inquiry = Inquiry(self.gate, self.access.gone, clock=self.clock)
         self.glass = Glass(self.gate, self.access, clock=self.clock)
         self.keys = Keys(store, self.gate, clock=self.clock)
         self.accounts = ServiceAccounts(self.gate, self.access, self.keys, clock=self.clock)

@@ -449,3 +449,23 @@ async def test_a_denial_that_would_not_hold_is_refused_and_explained(house: Hous
     said = await house.inquiry.explain("bin", "deployments.use", "deployment:chat")
     assert said.allowed and f"grant {id}" in said.why and "does not hold against him" in said.why
     assert house.may(ada, "deployments.use", "deployment:chat")
+
+
+async def test_who_has_left_the_host_holds_nothing_in_the_matrix_and_is_marked_in_the_list(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An auditor files the list: a name in it that is somebody else's now would be a right that nobody has."""
+    await house.grant(ROOT, "operator", "user:bin")
+    await house.grant(ROOT, "operator", "user:daemon")
+    whom = {str(g.subject): g.subject for g in house.access.rights.grants}
+    assert {"user:bin", "user:daemon"} <= {held.subject for held in house.inquiry.matrix()}
+
+    async def renamed(uids: Any) -> dict[int, str]:
+        return {whom["user:bin"].id: "frank"}
+
+    monkeypatch.setattr("core.access.knownnames.names_of", renamed)
+    await house.access.changed()
+    assert not {"user:bin", "user:daemon"} & {held.subject for held in house.inquiry.matrix()}
+    gone = {str(each.subject): each.gone for each in house.inquiry.grants()}
+    assert gone["user:bin"].endswith("is frank now") and gone["user:daemon"].endswith("is nobody's any more")
+    assert gone["group:sys"] == ""

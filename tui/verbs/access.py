@@ -11,7 +11,7 @@ import click
 
 from core.client import Client
 from core.errors import Invalid, NotAllowed
-from core.nouns import Difference, Grant, Held, Role
+from core.nouns import Difference, Grant, GrantShown, Held, Role
 from tui.amounts import MomentAhead, Span
 from tui.command import Nouns, Spread, Told, options, run, with_options
 from tui.limits import UNSAID, rest
@@ -93,7 +93,8 @@ GRANT = ("GRANT", "WHAT", "TO", "ON", "UNTIL", "REASON")
 def _row(grant: Grant) -> tuple[str, str, str, str, str, str]:
     what = grant.what if grant.effect == "allow" else f"not {grant.what}"
     until = moment(grant.until) + (", ended" if has_ended(grant) else "") if grant.until is not None else "-"
-    return (grant.id, what, str(grant.subject), grant.scope, until, grant.reason)
+    whom = f"{grant.subject} ({grant.gone})" if isinstance(grant, GrantShown) and grant.gone else str(grant.subject)
+    return (grant.id, what, whom, grant.scope, until, grant.reason)
 
 
 @access.command("grants")
