@@ -10,6 +10,8 @@ from pathlib import Path
 
 PR_SET_DUMPABLE = 4
 CAP_IPC_LOCK = 14
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+LARGE, SPARE = 1 << 20, 16 << 20
 MCL_CURRENT, MCL_FUTURE, MCL_ONFAULT = 1, 2, 4
 SWAPS, CGROUP, CGROUPS = Path("/proc/swaps"), Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
 LIMIT = "LimitMEMLOCK=infinity"
@@ -28,6 +30,16 @@ def no_dumps() -> None:
         resource.setrlimit(resource.RLIMIT_CORE, (most, most))
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
+
+
+def give_back() -> None:
+    """Have blocks of `LARGE` bytes and more given back to the host when they are freed, each by itself, and of the heap
+    what is free at its end beyond `SPARE`. glibc does so with the first alone: from then on it puts blocks of that size
+    (up to 32 MiB) into the heap, where they stay while anything lies above them. Another libc goes on as it does."""
+    with contextlib.suppress(OSError, AttributeError):
+        libc = ctypes.CDLL(None)
+        libc.mallopt(M_MMAP_THRESHOLD, LARGE)
+        libc.mallopt(M_TRIM_THRESHOLD, SPARE)
 
 
 def keep_in_memory() -> str:

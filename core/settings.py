@@ -86,6 +86,9 @@ class GatewayTable(_Table, frozen=True, kw_only=True):
     """From a connection on, until it has asked something; and, with the idle time-out, from the first byte of a request
     to its last."""
     body_bytes: Annotated[int, msgspec.Meta(ge=1024)] = 16 << 20
+    bodies_bytes: Annotated[int, msgspec.Meta(ge=1024)] = 256 << 20
+    """Of all bodies that are on their way, together; two of the largest at least. One caller has at most as much as is
+    left: alone, half."""
     when_spool_full: Literal["refuse", "serve-uncounted"] = "refuse"
     """What becomes of requests while the usage that waits for the daemon fills its 32 MiB."""
     alone_hours: Annotated[float, msgspec.Meta(ge=0.01, le=100000)] = 24

@@ -19,6 +19,7 @@ def limits_of(table: GatewayTable, paths: Paths) -> wire.GatewayLimits:
         idle_timeout_s=table.idle_timeout_s,
         request_timeout_s=table.request_timeout_s,
         body_bytes=table.body_bytes,
+        bodies_bytes=table.bodies_bytes,
         serve_uncounted=table.when_spool_full == "serve-uncounted",
         alone_s=table.alone_hours * 3600,
         serve_alone=table.when_alone == "serve",

@@ -12,7 +12,7 @@ from pathlib import Path
 import uvloop
 
 from core.gateway.serving import Serving
-from core.memory import keep_in_memory, no_dumps
+from core.memory import give_back, keep_in_memory, no_dumps
 
 log = logging.getLogger("gateway")
 
@@ -39,6 +39,7 @@ def main() -> int:
         return 2
     os.umask(0o077)
     no_dumps()
+    give_back()
     swapped = keep_in_memory()
     if swapped:
         log.warning("what passes through may be written to swap: %s", swapped)

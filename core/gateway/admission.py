@@ -83,6 +83,16 @@ def _open(subjects: Subjects, meters: tuple[Meter, ...]) -> None:
                 )  # fmt: skip
 
 
+def look(subjects: Subjects, meters: tuple[Meter, ...], costs: bool) -> None:
+    """Raises `Refusal` for a request that may not begin now whatever its body says: it has not come yet. Nothing is
+    reserved."""
+    _open(subjects, meters)
+    now, wanted = subjects.clock.now(), (1, int(costs), 0, int(costs))
+    shorts = [short for each in meters if (short := each.short(now, wanted)) is not None]
+    if shorts:
+        raise _refusal(subjects, meters, max(shorts, key=lambda short: short.seconds))
+
+
 def _least(meters: tuple[Meter, ...], name: str) -> Meter | None:
     """The one that allows the least, of those that say something."""
     found, least = None, 0

@@ -9,7 +9,8 @@ from typing import Any
 
 import httptools
 
-from core.gateway.apis import shape_of
+from core.gateway.admission import look
+from core.gateway.apis import ROUTES, Api, shape_of
 from core.gateway.core import Core
 from core.gateway.crowd import place
 from core.gateway.errors import Refusal
@@ -76,6 +77,26 @@ class Asker:
         if not self._core.table.users.some(self.uid, self.groups):
             raise Refusal(403, f"uid {self.uid} may not use this gateway", "not_allowed")
 
+    def begin(self, request: Request) -> None:
+        """Raises `Refusal` for a request that is refused whatever its body says, before that is taken: its route, its
+        owner's rights, hours and what is counted."""
+        api = ROUTES.get(request.target.partition(b"?")[0])
+        if api is None:
+            return
+        may_ask(request.holder, api)
+        table, holder = self._core.table, request.holder
+        if holder is not None and not holder.may_some(table.keys.now()):
+            key = holder.key.uid, holder.key.id
+            raise Refusal(403, f"the key {holder.key.name} may use no deployment", "not_allowed", key=key)
+        if table.subjects.any and (meters := self.whose(request)):
+            look(table.subjects, meters, api.costs)
+
+    def called(self, request: Request) -> str:
+        """As whose its body is counted."""
+        if request.holder is not None:
+            return f"the key {request.holder.key.name} of {request.holder.key.owner}"
+        return place(self.source) if self.source != LOCAL else f"uid {self.uid_of(request)}"
+
     def _hold(self, holder: Holder) -> None:
         """Count this connection as one of the key's, and as none any more of the key before. Raises `Refusal`."""
         core, most = self._core, self._core.table.limits.connections_per_key
@@ -120,6 +141,12 @@ class Asker:
             return request.holder.meters
         groups = self.groups if request.groups is None else request.groups
         return self._core.table.subjects.of_person(self.uid_of(request), groups)
+
+
+def may_ask(holder: Holder | None, api: Api) -> None:
+    """Raises `Refusal` for a key that is not for this route."""
+    if holder is not None and not holder.may_ask(api.scope):
+        raise Refusal(403, f"the key {holder.key.name} may not ask {api.path}", "not_allowed")
 
 
 def on_behalf(request: Request) -> bool:

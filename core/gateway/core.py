@@ -13,6 +13,7 @@ from core.gateway import wire
 from core.gateway.crowd import Crowd
 from core.gateway.denials import Denials
 from core.gateway.folded import Folded
+from core.gateway.intake import Intake
 from core.gateway.keep import Keep
 from core.gateway.routes import Table
 from core.gateway.turns import Turns
@@ -61,6 +62,8 @@ class Core:
         """Connections by the address, or user, that they come from."""
         self.holders = Crowd()
         """Connections by the key that was used last on them."""
+        self.intake = Intake()
+        """Bodies that have begun and are not whole."""
         self.retired = False
         self.alone = False
         """No daemon has been there for longer than requests are served without."""

@@ -5,6 +5,7 @@ is read."""
 from __future__ import annotations
 
 import math
+import mmap
 import re
 from collections import deque
 from collections.abc import Callable
@@ -23,6 +24,8 @@ from core.gateway.routes import Table
 HEAD_BYTES = 32 << 10
 AHEAD_BYTES = 64 << 10
 PIECE = 16 << 10
+STORE_BYTES = 1 << 20
+"""Of a store at first: what nothing was written to costs nothing."""
 TARGET_BYTES = 8 << 10
 """RFC 9112 asks for 8000 at least."""
 EMPTY_BYTES = 1 << 10
@@ -73,7 +76,9 @@ class Framer:
         self._parser: Any = httptools.HttpRequestParser(self)
         self._request = Request()
         self._parts: list[bytes] = []
-        self._raw = self._got = 0
+        self._store: mmap.mmap | None = None
+        """Instead of the parts, of a body that is long in coming."""
+        self._raw = self.got = 0
         self._chunked = False
         self._last = LastHead()
         self._like = self._request
@@ -84,9 +89,30 @@ class Framer:
         """The client waits for `100 Continue`."""
 
     @property
-    def target(self) -> bytes:
-        """What the request that is being read, or was read last, is for."""
-        return self._request.target
+    def request(self) -> Request:
+        """The one that is being read, or was read last. Of its body `got` bytes have come."""
+        return self._request
+
+    @property
+    def length(self) -> int:
+        """Bytes of the body that is being read, as far as is known."""
+        return max(self._request.length, self.got)
+
+    def store(self) -> None:
+        """Keep what has come of a body, and what comes, outside the heap: memory of the heap that many bodies were in
+        is not given back while anything stays above it."""
+        if self._store is None:
+            self._store = mmap.mmap(-1, max(STORE_BYTES, self.length), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+            self._store.write(b"".join(self._parts))
+            self._parts.clear()
+
+    def drop(self) -> None:
+        """Nothing more is read: forget what has come. Parser and framer know each other, and would keep it until the
+        collector of cycles comes by."""
+        self._parts.clear()
+        if self._store is not None:
+            self._store.close()
+            self._store = None
 
     def again(self, data: bytes) -> Request | None:
         """The request that `data` is, if its head is that of the one before, but for its length. Only between two
@@ -114,8 +140,8 @@ class Framer:
                 self._parser.feed_data(piece)
                 if self._raw > EMPTY_BYTES and not self.begun and not self.ready:
                     raise Refusal(400, "nothing but empty lines", "bad_request")
-                more = self._raw - self._got
-                if self._chunked and self._request.frozen and more > HEAD_BYTES + AHEAD_BYTES + self._got:
+                more = self._raw - self.got
+                if self._chunked and self._request.frozen and more > HEAD_BYTES + AHEAD_BYTES + self.got:
                     raise Refusal(413, "too many bytes of chunk extensions", "bad_request")
         except httptools.HttpParserUpgrade:
             raise _no_upgrade(self._request.method) from None
@@ -138,7 +164,7 @@ class Framer:
         self.begun = True
         self._request = Request()
         self._chunked = False
-        self._got = 0
+        self.got = 0
 
     def on_url(self, url: bytes) -> None:
         self._request.target += url
@@ -211,15 +237,24 @@ class Framer:
 
     def on_body(self, body: bytes) -> None:
         self.waits = False
-        self._got += len(body)
-        self._bound(self._got)
-        self._parts.append(body)
+        self.got += len(body)
+        self._bound(self.got)
+        if self._store is not None:
+            if self.got > len(self._store):  # in chunks nobody says how long it will be
+                self._store.resize(2 * self.got)
+            self._store.write(body)
+        else:
+            self._parts.append(body)
 
     def on_message_complete(self) -> None:
         self.waits = self.begun = False
         self._raw = 0
-        self._request.body = b"".join(self._parts)
-        self._parts.clear()
+        if self._store is not None:
+            self._request.body = self._store[: self.got]
+            self.drop()
+        else:
+            self._request.body = b"".join(self._parts)
+            self._parts.clear()
         self.ready.append(self._request)
 
     def _bound(self, length: int) -> None:

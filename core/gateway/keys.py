@@ -77,6 +77,11 @@ class Holder:
         endpoints = self.key.endpoints
         return not endpoints or scope in endpoints
 
+    def may_some(self, now: float) -> bool:
+        """May its owner use any deployment?"""
+        rules = self.key.rules
+        return rules is None or any(not rule.deny and (rule.until is None or now < rule.until) for rule in rules)
+
     def may_use(self, deployment: str, now: float) -> bool:
         """May it, and may its owner, use `deployment`?"""
         since, until = self._may.get(deployment, NEVER)

@@ -13,11 +13,12 @@ import msgspec
 from core.gateway.answers import answer, other_method
 from core.gateway.apis import ROUTES, Api, shape_of
 from core.gateway.asked import read
-from core.gateway.asker import Asker, on_behalf
+from core.gateway.asker import Asker, may_ask, on_behalf
 from core.gateway.core import Core
 from core.gateway.errors import PHRASES, Refusal
 from core.gateway.exchange import Exchange
 from core.gateway.framing import AHEAD_BYTES, Framer, Request
+from core.gateway.intake import FREE_BYTES
 from core.gateway.keys import LOCAL
 from core.gateway.limits import headers
 from core.gateway.outbox import OUT
@@ -75,6 +76,12 @@ class ClientConnection:
         self._place = ""
         """Under which name it is counted as a connection."""
         self._timer: asyncio.TimerHandle | None = None
+        self._arriving: Request | None = None
+        """The request whose body is on its way and was let in."""
+        self._caller = ""
+        """As whose it is counted."""
+        self._counted = 0
+        """Bytes of it that are."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment]
@@ -99,6 +106,8 @@ class ClientConnection:
         self._asker.gone()
         if self._timer is not None:
             self._timer.cancel()
+        self._arrived()
+        self._framer.drop()
         self._gone()
 
     def _gone(self) -> None:
@@ -184,11 +193,43 @@ class ClientConnection:
         if framer.ready and self._timer is not None:
             self._timer.cancel()
             self._timer = None
+            self._arrived()
         if framer.begun and self._timer is None:
             limits = self._core.table.limits
             seconds = limits.request_timeout_s + limits.idle_timeout_s
             self._timer = asyncio.get_running_loop().call_later(seconds, self._late, seconds)
+        if framer.begun and framer.request.frozen and not framer.ready:
+            try:
+                self._arrive()
+            except Refusal as refusal:
+                self._fail(refusal, framer.request)
+                return
         self._next()
+
+    def _arrive(self) -> None:
+        """A body has begun and is not whole: see whether it may be asked before more of it comes, and count it.
+        Raises `Refusal`."""
+        framer, asker, core = self._framer, self._asker, self._core
+        request, got = framer.request, framer.got
+        large = framer.length > FREE_BYTES
+        first = self._arriving is not request and (large or framer.waits)
+        if first:
+            asker.begin(request)
+            self._arriving = request
+        if first or got > self._counted:
+            self._caller = self._caller or asker.called(request)
+            more, ahead = got - self._counted, framer.length - got if first else 0
+            core.intake.take(self._caller, self._counted, more, core.table.limits, ahead=ahead)
+            self._counted = got
+        if large:
+            framer.store()
+
+    def _arrived(self) -> None:
+        """The body is whole, or will not be."""
+        if self._counted:
+            self._core.intake.leave(self._caller, self._counted)
+            self._counted = 0
+        self._arriving, self._caller = None, ""
 
     def _next(self) -> None:
         """Serve what is whole, one after the other, while the client takes its answers; then read what came ahead."""
@@ -233,11 +274,15 @@ class ClientConnection:
 
     def _turn_away(self, request: Request, refusal: Refusal, deployment: str = "") -> None:
         """Refuse what no exchange has begun for."""
+        self._count(request, refusal, deployment)
+        self.refuse(refusal)
+
+    def _count(self, request: Request, refusal: Refusal, deployment: str = "") -> None:
+        """Usage has it as refused."""
         api = ROUTES.get(request.target.partition(b"?")[0])
         key, owner = (request.holder.key.id, request.holder.key.owner) if request.holder is not None else ("", "")
         uid, path = self._asker.uid_of(request), api.path if api else ""
         self._core.folded.add(uid, deployment, path, refusal.status, key, owner)
-        self.refuse(refusal)
 
     def _path(self, request: Request) -> Api | None:
         """Where a request goes whose target is no plain route; None for what is answered here."""
@@ -254,8 +299,7 @@ class ClientConnection:
             other_method(self, request, "POST", "POST a JSON body here")
             return
         holder = request.holder
-        if holder is not None and not holder.may_ask(api.scope):
-            raise Refusal(403, f"the key {holder.key.name} may not ask {api.path}", "not_allowed")
+        may_ask(holder, api)
         asked = read(api, body)
         table, asker = self._core.table, self._asker
         if holder is not None:  # found for this very request: not looked for again
@@ -380,11 +424,13 @@ class ClientConnection:
         self._answering = None
         self._transport.abort()
 
-    def _fail(self, refusal: Refusal) -> None:
-        """Refuse and close: what follows cannot be framed."""
+    def _fail(self, refusal: Refusal, request: Request | None = None) -> None:
+        """Refuse and close: what follows cannot be framed, or is not wanted. `request`: the one whose body is not."""
         if self._closed or self._last:
             return
-        self._core.folded.add(self._asker.uid, "", "", refusal.status)
+        self._arrived()
+        self._framer.drop()
+        self._count(request or Request(), refusal)
         if self._busy:
             self._transport.abort()
             return
@@ -394,5 +440,6 @@ class ClientConnection:
         self._current = Request()
         self._current.keep = False
         self._current.id = self._core.new_id()
-        self._current.shape = shape_of(self._framer.target)
+        self._current.shape = shape_of(self._framer.request.target)
+        self._current.holder = request.holder if request is not None else None
         self.refuse(refusal)

@@ -37,3 +37,5 @@ class GatewayLimits(msgspec.Struct, frozen=True, kw_only=True):
     idle time-out."""
     connections_per_address: int = 512
     connections_per_key: int = 512
+    bodies_bytes: int = 256 << 20
+    """Of all bodies that have begun and are not whole."""
