@@ -9,6 +9,8 @@ from core.access.limitrules import check as check_limits
 from core.errors import Invalid
 from core.nouns import ENDPOINTS, Limits
 
+LOCAL = "local"
+"""Stands among the networks of a key for the gateway's Unix socket."""
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 _PATTERN = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}\*?|\*")
 
@@ -36,10 +38,12 @@ def check(
         if endpoint not in ENDPOINTS:
             raise Invalid(f"there is no endpoint {endpoint!r}", f"there are: {', '.join(ENDPOINTS)}")
     for source in sources:
+        if source == LOCAL:
+            continue
         try:
             ipaddress.ip_network(source, strict=False)
         except ValueError as error:
-            raise Invalid(f"{source!r} is no network", str(error), "for example 10.1.0.0/16") from None
+            raise Invalid(f"{source!r} is no network", str(error), "for example 10.1.0.0/16, or local") from None
     check_limits(limits, lifts=False)
     if until is not None and until <= now:
         raise Invalid("the key would end before it begins", todo="give an end that lies ahead")

@@ -54,7 +54,7 @@ class Holder:
         self.used_at = 0.0
         self.source = ""
         self._until = math.inf if key.until is None else key.until
-        self._came = LOCAL
+        self._came = ""
         """From where it was last found that it may come."""
         self._may: dict[str, tuple[float, float]] = {}
         """Deployments that it may use, and between which unix times that need not be looked at again."""
@@ -64,13 +64,25 @@ class Holder:
         """Raises `Refusal` if it has ended or may not come from there (`unix`, or an address)."""
         if now >= self._until:
             raise refused(self.key.name, "rotated" if self.key.replaced else "expired", (self.key.uid, self.key.id))
-        if self._networks and source not in (LOCAL, self._came):
-            address = ipaddress.ip_address(source)
-            if not any(address in network for network in self._networks):
-                why = f"the key {self.key.name} may not be used from {source}"
-                raise Refusal(403, why, "not_allowed", key=(self.key.uid, self.key.id))
+        if self._networks and source != self._came:
+            self._from(source)
             self._came = source
         self.used_at, self.source = now, source
+
+    def _from(self, source: str) -> None:
+        """Raises `Refusal` for a source that is none of its networks."""
+        name = self.key.name
+        if source == LOCAL:
+            if self.key.local:
+                return
+            why = f"the key {name} may not be used from the Unix socket, which is none of its networks: its owner lets"
+            why += f" it with `corral keys limit {name} --from local` (and --from for each network)"
+        else:
+            address = ipaddress.ip_address(source)
+            if any(address in network for network in self._networks):
+                return
+            why = f"the key {name} may not be used from {source}"
+        raise Refusal(403, why, "not_allowed", key=(self.key.uid, self.key.id))
 
     def may_ask(self, scope: str) -> bool:
         """May it ask routes of this name (`chat/completions`)?"""

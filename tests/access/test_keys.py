@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from core.access import Keys, Rights
 from core.access.ended import SINCE_S
 from core.access.secrets import hash_of, new_secret, well_formed
+from core.deployments import told as to_gateway
 from core.errors import Conflict, CorralError, Invalid, NotAllowed, NotFound
 from core.nouns import Actor, Limits
 
@@ -44,6 +45,24 @@ async def test_a_key_may_what_its_owner_may_at_that_moment(house: House, ada: Ac
     assert told.uses is not None and all(use.deny for use in told.uses)
     house.gate.rights = Rights(mode="user", owner_uid=ada.uid)
     assert [each.uses for each in house.keys.told()] == [None]  # the owner of a daemon of his own
+
+
+@pytest.mark.parametrize(
+    ("sources", "networks", "local"),
+    [
+        ((), (), False),
+        (("10.0.0.0/8",), ("10.0.0.0/8",), False),
+        (("local", "10.0.0.0/8"), ("10.0.0.0/8",), True),
+        (("local",), ("::/128",), True),  # bound to no network is not everywhere
+    ],
+)
+async def test_the_gateway_is_told_whether_a_key_may_come_from_its_socket(
+    house: House, ada: Actor, sources: tuple[str, ...], networks: tuple[str, ...], local: bool
+) -> None:
+    await house.grant(ROOT, "user", "user:bin")
+    assert (await house.keys.create(ada, "r", "ci", sources=sources)).sources == sources
+    (key,) = to_gateway.keys(house.keys.told())
+    assert (key.sources, key.local) == (networks, local)
 
 
 async def test_a_key_of_a_user_who_left_works_no_more(

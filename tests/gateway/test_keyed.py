@@ -164,11 +164,26 @@ def test_names_that_are_asked_for_are_not_remembered_without_end():
     assert len(holder._may) <= MAY
 
 
+async def test_a_key_of_networks_comes_from_the_unix_socket_only_where_that_is_said(gateway, stub):
+    at = port()
+    await gateway.route(stub, keys=[key(sources=("127.0.0.0/8",))], listen=f"127.0.0.1:{at}")
+    assert b" 200 " in await over_tcp(at, ASK, bearer())
+    refused = await gateway.post(ASK, bearer())
+    assert b" 403 " in refused and b"keys limit ci --from local" in refused
+    assert b" 200 " in await over_tcp(at, ASK, bearer())
+    await gateway.route(stub, keys=[key(sources=("127.0.0.0/8",), local=True)], listen=f"127.0.0.1:{at}")
+    assert b" 200 " in await gateway.post(ASK, bearer())
+    assert b" 200 " in await over_tcp(at, ASK, bearer())
+    await gateway.route(stub, keys=[key(sources=("::/128",), local=True)], listen=f"127.0.0.1:{at}")
+    assert b" 200 " in await gateway.post(ASK, bearer())
+    assert b"may not be used from 127.0.0.1" in await over_tcp(at, ASK, bearer())
+
+
 async def test_a_key_may_come_from_its_networks_alone(gateway, stub):
     at = port()
     await gateway.route(stub, keys=[key(sources=("10.0.0.0/8",))], listen=f"127.0.0.1:{at}")
     assert b"may not be used from 127.0.0.1" in await over_tcp(at, ASK, bearer())
-    assert b" 200 " in await gateway.post(ASK, bearer()), "the Unix socket is no network"
+    assert b" 403 " in await gateway.post(ASK, bearer()), "the Unix socket is none of them"
     await gateway.route(stub, keys=[key(sources=("10.0.0.0/8", "127.0.0.0/8"))], listen=f"127.0.0.1:{at}")
     assert b" 200 " in await over_tcp(at, ASK, bearer())
     live = await gateway.told(lambda live: live.sources.get("k1") == "127.0.0.1")

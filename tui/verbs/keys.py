@@ -156,7 +156,10 @@ def _warned(lost: str) -> None:
 def _scope_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in (
         click.option(
-            "--from", "sources", multiple=True, help="a network it may come from: 10.1.0.0/16 (repeat for more); none"
+            "--from",
+            "sources",
+            multiple=True,
+            help="a network it may come from: 10.1.0.0/16, or local: the Unix socket (repeat for more); none",
         ),
         click.option("--expires", "until", type=_Ends(), help="ends by itself: 30d, 2027-01-31T18:00; none"),
         limit_options,

@@ -46,7 +46,7 @@ class Key(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     endpoints: tuple[str, ...] = ()
     """Routes like `chat/completions`; empty: all."""
     sources: tuple[str, ...] = ()
-    """CIDR networks that it may come from; empty: from everywhere. The Unix socket is no network."""
+    """CIDR networks that it may come from; empty: from everywhere, the Unix socket too."""
     until: float | None = None
     limits: Limits = Limits()
     """Its owner's word; what `Limited` says of the key holds beside it."""
@@ -58,6 +58,8 @@ class Key(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The team whose limits apply too, in his place."""
     replaced: bool = False
     """This secret was rotated away: `until` is the end of its grace."""
+    local: bool = False
+    """It may come from the Unix socket though it is bound to networks. (One of one release back lets it anyway.)"""
 
 
 class Ended(msgspec.Struct, frozen=True, kw_only=True):
