@@ -16,7 +16,7 @@ from setuptools.command.build_ext import build_ext
 
 COMPILED = (
     "admission", "asker", "bodies", "clock", "core", "counting", "crowd", "exchange", "framing", "gauges", "heads",
-    "keys", "limits", "listener", "outbox", "routes", "seating", "subjects", "upstream", "usage", "users",
+    "keys", "limits", "listener", "outbox", "places", "routes", "seating", "subjects", "upstream", "usage", "users",
     "windows",
 )  # fmt: skip
 """Of core/gateway, those that each request goes through. What may not stand in them is in decision 0012, and

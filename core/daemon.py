@@ -192,6 +192,9 @@ class Daemon:
         self.limiter.on_change += [self.deployments.link.touch, self._tell_of_access]
         self.limiter.ask = self.deployments.link.spent
         self.deployments.link.doors.on_moved.append(lambda words: self.bus.publish("warning", "gateway:local", words))
+        self.deployments.link.crowded.on_crowded.append(
+            lambda words: self.bus.publish("warning", "gateway:local", words)
+        )
         self.deployments.link.on_used = self.keys.used
         self.deployments.link.key_of = self.keys.known
         self.deployments.link.ended = lambda: told.ended(self.keys.ended())

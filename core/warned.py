@@ -57,10 +57,13 @@ def of_the_chain(audit: Audit) -> Source:
 
 
 def of_the_gateway(link: GatewayLink, clock: Callable[[], float] = time.time) -> Source:
-    """That programs do not reach it, or will not for long, or find it elsewhere than before."""
+    """That programs do not reach it, or will not for long, or find it elsewhere than before, or that an address has all
+    the connections that it may have."""
 
     def source() -> list[str]:
         troubles = [f"programs cannot reach the gateway: {link.trouble}"] if link.trouble else []
-        return troubles + door_warnings(link.status().doors, clock()) + link.doors.troubles()
+        return [
+            *troubles, *door_warnings(link.status().doors, clock()), *link.doors.troubles(), *link.crowded.troubles(),
+        ]  # fmt: skip
 
     return source

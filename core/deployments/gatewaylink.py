@@ -16,6 +16,7 @@ import msgspec
 
 from core import program_version
 from core.access import Gate
+from core.deployments.crowded import Crowded
 from core.deployments.doors import DoorRecords, statuses
 from core.deployments.gateways import Gateways
 from core.deployments.silence import Silence
@@ -102,6 +103,7 @@ class GatewayLink:
         self._not_before = 0.0
         self._whose = Whose()
         self.doors = DoorRecords(store, gate)
+        self.crowded = Crowded(lambda: settings().gateway.connections_per_address)
         self._heard = asyncio.Event()
         """It has told where it listens."""
 
@@ -124,6 +126,8 @@ class GatewayLink:
             queued=sum(live.queued.values()) if live else 0,
             spooled=live.spooled if live else 0,
             doors=statuses(live),
+            connections_evicted=live.evicted if live else 0,
+            connections_refused=live.refused if live else 0,
         )
 
     @property
@@ -375,6 +379,7 @@ class GatewayLink:
                     self._live = message
                     self._heard.set()
                     self._on_live(message)
+                    self.crowded.told(message)
                     await self.doors.told(message)
                     if message.used and self.on_used is not None:
                         self.on_used(message.used, message.sources)

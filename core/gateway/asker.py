@@ -47,6 +47,11 @@ class Asker:
             _, self.uid, self.groups = peer(end)
         return f"uid:{self.uid}" if self.uid not in (self._core.owner, 0) else ""
 
+    @property
+    def known(self) -> bool:
+        """Has it asked something that not everybody may?"""
+        return bool(self._holds) or self.source == LOCAL
+
     def gone(self) -> None:
         """The connection is no longer one of its key's."""
         if self._holds:

@@ -115,6 +115,9 @@ class Control:
             listens=self._doors.url,
             trouble=self._doors.trouble,
             doors=self._doors.told(),
+            evicted=core.places.evicted,
+            refused=core.places.refused,
+            crowded=core.places.last,
             used={id: at for id, at in used.items() if self._told.get(id) != at},
             sources={id: source for id, source in sources.items() if self._told.get(id) != used[id]},
         )

@@ -15,6 +15,7 @@ from core.gateway.denials import Denials
 from core.gateway.folded import Folded
 from core.gateway.intake import Intake
 from core.gateway.keep import Keep
+from core.gateway.places import Places
 from core.gateway.routes import Table
 from core.gateway.turns import Turns
 from core.gateway.upstream import Pool
@@ -58,8 +59,10 @@ class Core:
         self.clients: set[Caller] = set()
         self.fresh: dict[Caller, float] = {}
         """Those that are to ask something soon, the oldest first, and when they came (monotonic)."""
-        self.places = Crowd()
+        self.places = Places()
         """Connections by the address, or user, that they come from."""
+        self.lingering = 0
+        """Connections that are told that there is no room for them."""
         self.holders = Crowd()
         """Connections by the key that was used last on them."""
         self.intake = Intake()

@@ -1,4 +1,4 @@
-"""How many there are of each: connections by address, by user of the Unix socket, by key. O(1)."""
+"""How many connections there are of each key. O(1)."""
 
 from __future__ import annotations
 

@@ -26,6 +26,8 @@ from core.gateway.routes import unknown
 
 BUFFER_BYTES = 64 << 10
 """What is written and not taken may come to before an engine is paused."""
+LINGERING = 128
+"""Connections at a time that are told that there is no room for them; more are closed at once."""
 LINGER_S = 5.0
 """How long what a refused client still sends is dropped before its connection is closed."""
 
@@ -75,6 +77,10 @@ class ClientConnection:
         self._head = self._more = b""
         self._place = ""
         """Under which name it is counted as a connection."""
+        self._stranger = False
+        """There it stands among those that have asked nothing yet."""
+        self._lingers = False
+        """It is told that there is no room for it."""
         self._timer: asyncio.TimerHandle | None = None
         self._arriving: Request | None = None
         """The request whose body is on its way and was let in."""
@@ -89,11 +95,10 @@ class ClientConnection:
         if self._asker.source != LOCAL:
             # Over TLS it is eight times as much, and each connection may be left with it.
             self._transport.set_write_buffer_limits(high=BUFFER_BYTES)
-        if where and not self._core.places.enter(where, self._core.table.limits.connections_per_address):
-            self._closed = True
-            self._transport.abort()
+        if where and not self._core.places.enter(where, self._core.table.limits.connections_per_address, self):
+            self._no_room(where)
             return
-        self._place = where
+        self._place, self._stranger = where, bool(where)
         self._core.clients.add(self)
         self._core.fresh[self] = time.monotonic()
 
@@ -102,7 +107,9 @@ class ClientConnection:
         self._core.clients.discard(self)
         self._core.fresh.pop(self, None)
         if self._place:
-            self._core.places.leave(self._place)
+            self._core.places.leave(self._place, self)
+        if self._lingers:
+            self._core.lingering -= 1
         self._asker.gone()
         if self._timer is not None:
             self._timer.cancel()
@@ -114,6 +121,34 @@ class ClientConnection:
         answering, self._answering = self._answering, None
         if answering is not None:
             answering.client_gone()
+
+    def _no_room(self, where: str) -> None:
+        """All of its place are busy: say so, in HTTP as long as not too many are told at a time."""
+        if self._core.lingering >= LINGERING:
+            self._closed = True
+            self._transport.abort()
+            return
+        self._lingers = True
+        self._core.lingering += 1
+        most = self._core.table.limits.connections_per_address
+        self._fail(Refusal(
+            429, f"{most} connections from {where} are open (gateway.connections_per_address), and all of them busy:"
+            " close one, or come again when an answer has ended", "too_many_connections", headers=b"Retry-After: 1\r\n",
+        ))  # fmt: skip
+
+    def idle(self) -> bool:
+        """Would nobody miss it? Of those that have asked nothing yet that is every one."""
+        if self._stranger:
+            return not self._busy
+        if self._busy or self._framer.begun or self._timer is not None or len(self._framer.ready) or len(self._ahead):
+            return False
+        return self._transport.get_write_buffer_size() == 0
+
+    def evict(self) -> None:
+        """Make room for a new one of its place."""
+        self._place = ""
+        self._last = True
+        self._transport.abort()
 
     def unused(self) -> None:
         """A sweep: close if nothing has come since the one before and nothing is being answered. What was closed at an
@@ -198,6 +233,9 @@ class ClientConnection:
             limits = self._core.table.limits
             seconds = limits.request_timeout_s + limits.idle_timeout_s
             self._timer = asyncio.get_running_loop().call_later(seconds, self._late, seconds)
+        if self._stranger and framer.request.frozen and self._asker.known:
+            self._stranger = False
+            self._core.places.met(self._place, self)
         if framer.begun and framer.request.frozen and not framer.ready:
             try:
                 self._arrive()

@@ -11,7 +11,7 @@ import socket
 import ssl
 from collections.abc import Callable
 
-from core.gateway.crowd import Crowd, place
+from core.gateway.crowd import place
 from core.gateway.errors import Refusal
 from core.gateway.listener import answer_head
 
@@ -23,7 +23,7 @@ SHUTDOWN_S = 30.0
 HANDSHAKES = 1024
 """At a time; one more ends the oldest. Each costs some 30 KiB."""
 AN_ADDRESS = 64
-"""Handshakes that one address may have under way: more are closed at once."""
+"""Handshakes that one address may have under way; one more ends its oldest."""
 AT_ONCE = 64
 """Connections that are accepted in one turn of the loop."""
 FULL_S = 0.5
@@ -47,9 +47,10 @@ class Porch:
         """Handshakes that failed or took too long."""
         self._listener = listener.dup()
         self._serve = serve
-        self._crowd = Crowd()
-        self._guests: dict[asyncio.Task[None], None] = {}
-        """The oldest first."""
+        self._guests: dict[asyncio.Task[None], str] = {}
+        """Each with its address, the oldest first."""
+        self._of: dict[str, dict[asyncio.Task[None], None]] = {}
+        """The same by address."""
         self._loop = asyncio.get_running_loop()
         self._again: asyncio.TimerHandle | None = None
 
@@ -80,19 +81,27 @@ class Porch:
                 return
             guest.setblocking(False)
             where = place(address[0])
-            if not self._crowd.enter(where, AN_ADDRESS):
-                guest.close()
-                continue
-            if len(self._guests) >= HANDSHAKES:
-                next(iter(self._guests)).cancel()
-            task = self._loop.create_task(self._welcome(guest, where))
-            self._guests[task] = None
+            if len(self._of.get(where, ())) >= AN_ADDRESS:
+                self._end(next(iter(self._of[where])))
+            elif len(self._guests) >= HANDSHAKES:
+                self._end(next(iter(self._guests)))
+            task = self._loop.create_task(self._welcome(guest))
+            self._guests[task] = where
+            self._of.setdefault(where, {})[task] = None
             task.add_done_callback(self._gone)
 
-    def _gone(self, task: asyncio.Task[None]) -> None:
-        self._guests.pop(task, None)
+    def _end(self, task: asyncio.Task[None]) -> None:
+        task.cancel()
+        self._gone(task)
 
-    async def _welcome(self, guest: socket.socket, where: str) -> None:
+    def _gone(self, task: asyncio.Task[None]) -> None:
+        where = self._guests.pop(task, None)
+        if where is not None:
+            del self._of[where][task]
+            if not self._of[where]:
+                del self._of[where]
+
+    async def _welcome(self, guest: socket.socket) -> None:
         until = self._loop.time() + HANDSHAKE_S
         try:
             async with asyncio.timeout_at(until):
@@ -108,8 +117,6 @@ class Porch:
             self.failed += 1
             with contextlib.suppress(OSError):
                 guest.close()
-        finally:
-            self._crowd.leave(where)
 
     async def _first(self, guest: socket.socket) -> bytes:
         """The first byte that came, which is left where it is; nothing from who has gone."""

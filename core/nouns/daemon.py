@@ -83,6 +83,10 @@ class GatewayStatus(Noun, frozen=True, kw_only=True):
     """Why what passes through may be written to swap, "" if it is not; None where nobody says."""
     compiled: bool | None = None
     """What each request goes through is machine code; None where nobody says."""
+    connections_evicted: int = 0
+    """Idle ones that were closed for new ones of the same address (or user of the Unix socket), since it runs."""
+    connections_refused: int = 0
+    """Those for which there was no room, since all others of their address were busy."""
 
 
 class Status(Noun, frozen=True, kw_only=True):

@@ -224,28 +224,65 @@ async def test_a_key_has_so_many_connections_and_no_more(gateway, stub):
         each[1].close()
 
 
-async def test_an_address_has_so_many_connections_and_no_more(gateway, stub):
-    live = await gateway.route(stub, listen=f"127.0.0.1:{free_port()}", connections_per_address=2)
+async def test_an_address_that_is_full_gives_an_idle_connection_for_a_new_one(gateway, stub):
+    secret = "corral_right"
+    key = wire.Key(id="k", name="ci", owner="a", uid=7, hash=hashlib.sha256(secret.encode()).hexdigest())
+    live = await gateway.route(
+        stub, listen=f"127.0.0.1:{free_port()}", connections_per_address=4, keys=[key], slots=8
+    )  # fmt: skip
     at = int(live.listens.rpartition(":")[2])
+    asks = f"Authorization: Bearer {secret}\r\n"
 
-    async def healthy(*, source: str = "127.0.0.1"):
-        reader, writer = await asyncio.open_connection("127.0.0.1", at, local_addr=(source, 0))
-        writer.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+    async def connect(*, source: str = "127.0.0.1"):
+        return await asyncio.open_connection("127.0.0.1", at, local_addr=(source, 0))
+
+    async def ask(pair, fields=None) -> bytes:
+        body = json.dumps(fields).encode() if fields else b""
+        head = f"{'POST /v1/chat/completions' if fields else 'GET /v1/models'} HTTP/1.1\r\nHost: x\r\n{asks}"
+        pair[1].write(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+        async with asyncio.timeout(10):
+            return await pair[0].read(65536)
+
+    async def ended(pair) -> bool:
         async with asyncio.timeout(10):
             try:
-                return b" 200 " in await reader.read(1000), writer
+                return await pair[0].read(65536) == b""
             except ConnectionError:
-                return False, writer
+                return True
 
-    both = [await healthy() for _ in range(2)]
-    third, other = await healthy(), await healthy(source="127.0.0.2")
-    assert [ok for ok, _ in (*both, third, other)] == [True, True, False, True]
-    both[0][1].close()
-    more = [await healthy()]
+    kept = await connect()
+    assert b" 200 " in await ask(kept)
+    strangers = [await connect() for _ in range(3)]
+    strangers[1][1].write(b"GET /heal")  # has asked nothing yet either
+    new = [await connect() for _ in range(3)]
+    for pair in new:
+        assert b" 200 " in await ask(pair)
+    assert all([await ended(pair) for pair in strangers])
+    assert b" 200 " in await ask(kept), "whoever has asked with a key goes after those who have not"
+    other = await connect(source="127.0.0.2")
+    assert b" 200 " in await ask(other), "another address has its own"
+
+    stub.hold.clear()
+    streams = [kept, *new[1:]]
+    for pair in streams:
+        assert b" 200 " in await ask(pair, ASK)
+    fifth = await connect()
+    assert b" 200 " in await ask(fifth, ASK)
+    assert await ended(new[0]), "of those that have asked one goes that is idle"
+    sixth = await connect()
     async with asyncio.timeout(10):
-        while not more[-1][0]:
-            more.append(await healthy())
-    for _, writer in (*both, third, other, *more):
+        refused = await sixth[0].read()
+    assert refused.startswith(b"HTTP/1.1 429 ") and b"too_many_connections" in refused
+    live = await gateway.told(lambda live: live.refused)
+    assert (live.evicted, live.refused, live.crowded) == (4, 1, "127.0.0.1")
+    stub.hold.set()
+    for pair in (*streams, fifth):
+        end = b""
+        async with asyncio.timeout(10):
+            while not end.endswith(b"\r\n0\r\n\r\n"):
+                end += await pair[0].read(65536)
+    assert b" 200 " in await ask(fifth)
+    for _, writer in (*streams, *strangers, *new, other, fifth, sixth):
         writer.close()
 
 

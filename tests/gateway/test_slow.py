@@ -77,7 +77,7 @@ async def test_2000_that_begin_and_do_not_end_cost_little_and_stall_nobody(gatew
         ends.append(end)
         if number % 100 == 0:
             await served(plain)
-    for number in range(1000):  # 50 from an address: more would be closed at once
+    for number in range(1000):  # 50 from an address: more would end the first
         end = connect(tls, f"127.0.2.{number // 50 + 1}")
         end.send(HELLO[: number % len(HELLO)])
         ends.append(end)
@@ -92,6 +92,20 @@ async def test_2000_that_begin_and_do_not_end_cost_little_and_stall_nobody(gatew
         while process.num_fds() > open_files + 8:
             await served(plain)
             await asyncio.sleep(0.2)
+    for end in ends:
+        end.close()
+
+
+async def test_handshakes_that_are_not_done_shut_nobody_out_of_their_address(gateway, stub, tmp_path, descriptors):
+    files, _ = issued(tmp_path)
+    live = await gateway.route(stub, keys=[KEY], doors=(Listen(f"127.0.0.1:{port()}", True),), files=files)
+    tls, context = int(live.doors[0].url.rpartition(":")[2]), trusting(files)
+    await served(tls, context)
+    ends = []
+    for _ in range(200):
+        ends.append(connect(tls, "127.0.0.1"))
+        await asyncio.sleep(0)
+    await served(tls, context)
     for end in ends:
         end.close()
 

@@ -25,6 +25,11 @@ def _show() -> None:
     pid = f", pid {found.pid}" if found.pid else ""
     pid += ", compiled" if found.compiled else ""
     say(f"{line(found.state)}{pid}: {found.in_flight} in flight, {found.queued} queued, {found.requests} served")
+    if found.connections_evicted or found.connections_refused:
+        say(
+            f"connections: {found.connections_evicted} idle ones closed for new ones of the same address,"
+            f" {found.connections_refused} refused"
+        )
     if found.doors:
         rows = [
             (

@@ -113,6 +113,12 @@ class Live(Message, frozen=True, kw_only=True):
     """Of keys that were used since the last time: id to when."""
     sources: dict[str, str] = {}
     """Where these came from last."""
+    evicted: int = 0
+    """Idle connections that were closed for new ones of their place."""
+    refused: int = 0
+    """Connections that found no room: all others of their place were busy."""
+    crowded: str = ""
+    """The place where that was last: an address, or `uid:1000`."""
     doors: tuple[DoorLive, ...] | None = None
     """Each listener for programs; None from a gateway of the release before, and from one that has handed them over."""
 
