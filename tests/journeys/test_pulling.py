@@ -24,6 +24,7 @@ from tiered import elsewhere
 
 from core.client import Client
 from core.errors import NoDaemon
+from core.nodes.proc import start_time
 from core.nouns import PULL_ENDED, DeploymentSpec, Pull
 from core.paths import user_paths
 
@@ -156,8 +157,7 @@ async def test_what_it_is_to_be_deployed_as_is_the_next_daemons_after_a_kill(hom
     await _until(client, begun.id, lambda pull: pull.bytes_done > 500_000)
     pid = (await client.status()).daemon.pid
     os.kill(pid, signal.SIGKILL)
-    while Path(f"/proc/{pid}/stat").exists() and "Z" not in Path(f"/proc/{pid}/stat").read_text():
-        await asyncio.sleep(0.01)
+    await _gone(pid)
     client = await _client()
     code, out, _ = await corral("models", "pulls")
     assert code == 0 and f"{begun.id}: deployed as chat when it is here" in out
@@ -224,8 +224,7 @@ async def _killed(hub: HubDouble, fast: Path, rounds: int) -> None:
             kills.append(f"{'begun' if asked else 'going on'} {after_s:.2f} s")
             if asked is not None:
                 begun = await _answer(asked)
-            while Path(f"/proc/{pid}/stat").exists() and "Z" not in Path(f"/proc/{pid}/stat").read_text():
-                await asyncio.sleep(0.01)
+            await _gone(pid)
         print(f"round {n} ({len(data)} bytes, {('home', 'fast')[n % 2]}): killed after {', '.join(kills)}", flush=True)
         client = await _client()
         pulls = [each for each in await client.pulls.ls() if each.state not in PULL_ENDED]
@@ -270,13 +269,19 @@ async def _named_too(hub: HubDouble, after_s: float) -> Client:
     begun = await client.pulls.begin(f"hf:{REPO}", name="twin")
     await asyncio.sleep(after_s)
     os.kill(pid, signal.SIGKILL)
-    while Path(f"/proc/{pid}/stat").exists() and "Z" not in Path(f"/proc/{pid}/stat").read_text():
-        await asyncio.sleep(0.01)
+    await _gone(pid)
     client = await _client()
     ended = await _until(client, begun.id, lambda pull: pull.state in (*PULL_ENDED, "paused"))
     assert ended.state == "done" and hub.sent == sent, ended
     assert {model.name for model in await client.models()} == {"m", "twin"}
     return client
+
+
+async def _gone(pid: int) -> None:
+    """Wait for the end of a process that was killed; also one that goes while it is looked at has come to it."""
+    began = start_time(pid)
+    while began is not None and start_time(pid) == began:
+        await asyncio.sleep(0.01)
 
 
 async def _promised(client: Client) -> int:
