@@ -62,7 +62,7 @@ def test_what_was_not_measured_and_what_is_absurd_is_left_to_the_allowance() -> 
         assert graph_bytes(tiled | other, 2048) == 0
     huge = {"clip.vision.patch_size": 1, "clip.vision.image_max_pixels": 1 << 32}
     assert graph_bytes(projectors.metadata("qwen25vl-560") | huge, 1536) == 0
-    assert graph_bytes(tiled | {"clip.vision.image_size": 16, "clip.vision.preproc_image_size": 65536}, 1 << 31) == 0
+    assert graph_bytes(tiled | {"clip.vision.image_size": 64, "clip.vision.preproc_image_size": 65536}, 1 << 31) == 0
     assert graph_bytes({}, 1152) == 0
 
 
