@@ -28,6 +28,8 @@ class Tower(NamedTuple):
     merge: int = 1
     largest: int = 0
     """A side of the largest picture that is taken, where that is not `image`: in one piece, or (idefics3) in tiles."""
+    deep: int = 0
+    """Layers whose results go to the model, too, beside the last one's (qwen3vl): the last of them."""
 
 
 TOWERS = {
@@ -40,6 +42,8 @@ TOWERS = {
     "llava-336": Tower("mlp", "llama", 2048, 336, 14, 1024, 4096, 16, 3),
     "llava-672": Tower("mlp", "llama", 2048, 672, 14, 1024, 4096, 16, 3),
     "llava-narrow": Tower("mlp", "llama", 2048, 512, 16, 768, 3072, 12, 3),
+    "qwen3vl-512": Tower("qwen3vl_merger", "qwen3vl-deepstack", 1536, 768, 16, 1152, 4304, 16, 4, 2, 512, 3),
+    "qwen3vl-1024": Tower("qwen3vl_merger", "qwen3vl-deepstack", 1536, 768, 16, 1152, 4304, 16, 4, 2, 1024, 3),
     "qwen25vl-560": Tower("qwen2.5vl_merger", "qwen2vl", 1536, 560, 14, 1280, 3420, 16, 2, 2, 560),
     "qwen25vl-1120": Tower("qwen2.5vl_merger", "qwen2vl", 1536, 560, 14, 1280, 3420, 16, 2, 2, 1120),
     "qwen2vl-560": Tower("qwen2vl_merger", "qwen2vl", 1536, 560, 14, 1280, 5120, 16, 1, 2, 560),
@@ -60,14 +64,16 @@ def tensors(tower: Tower) -> list[tuple[str, list[int]]]:
     found = [patch, ("v.post_ln.weight", [embd])] + ([] if gated else [("v.post_ln.bias", [embd])])
     if qwen:
         found.append(("v.patch_embd.weight.1", patch[1]))
-    else:
+    if not qwen or tower.deep:
         found += [("v.position_embd.weight", [embd, side * side + (tower.kind == "mlp")])]
     if tower.kind == "mlp":
         found += [("v.class_embd", [embd]), ("v.pre_ln.weight", [embd]), ("v.pre_ln.bias", [embd])]
-    elif not qwen:
+    elif not qwen or tower.deep:
         found.append(("v.patch_embd.bias", [embd]))
     for n in range(tower.layers):
-        for part in ("attn_q", "attn_k", "attn_v", "attn_out"):
+        if tower.deep:
+            found += [(f"v.blk.{n}.attn_qkv.weight", [embd, 3 * embd]), (f"v.blk.{n}.attn_qkv.bias", [3 * embd])]
+        for part in ("attn_out",) if tower.deep else ("attn_q", "attn_k", "attn_v", "attn_out"):
             found += [(f"v.blk.{n}.{part}.weight", [embd, embd]), (f"v.blk.{n}.{part}.bias", [embd])]
         for part in ("ln1", "ln2"):
             found += [(f"v.blk.{n}.{part}.weight", [embd])]
@@ -77,6 +83,10 @@ def tensors(tower: Tower) -> list[tuple[str, list[int]]]:
         found += [(f"v.blk.{n}.ffn_up.weight", [embd, tower.ff]), (f"v.blk.{n}.ffn_up.bias", [tower.ff])]
         found += [(f"v.blk.{n}.ffn_down.weight", [tower.ff, embd]), (f"v.blk.{n}.ffn_down.bias", [embd])]
     merged = embd * tower.merge**2
+    for n in range(tower.layers - tower.deep, tower.layers):
+        for part, wide in (("fc1", merged), ("fc2", tower.out)):
+            found += [(f"v.deepstack.{n}.{part}.weight", [merged, wide]), (f"v.deepstack.{n}.{part}.bias", [wide])]
+        found += [(f"v.deepstack.{n}.norm.{part}", [merged]) for part in ("weight", "bias")]
     if tower.kind == "idefics3":
         return [*found, ("mm.model.fc.weight", [merged, tower.out])]
     if tower.kind == "gemma3":
@@ -101,6 +111,8 @@ def told(tower: Tower) -> dict[str, object]:
     if tower.kind.startswith("qwen"):
         vision |= {"spatial_merge_size": tower.merge, "image_max_pixels": tower.largest**2}
         vision |= {"n_wa_pattern": 2} if tower.kind == "qwen2.5vl_merger" else {}
+        deep = [n >= tower.layers - tower.deep for n in range(tower.layers)]
+        vision |= {"is_deepstack_layers": deep} if tower.deep else {}
     elif tower.kind == "idefics3":
         vision |= {"projector.scale_factor": tower.merge, "preproc_image_size": tower.largest}
     elif tower.merge > 1:

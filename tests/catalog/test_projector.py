@@ -34,6 +34,7 @@ def test_the_formula_is_within_5_percent_of_a_measured_tower(name: str) -> None:
     ("name", "beside"),
     [
         ("qwen2vl-560", 163), ("qwen2vl-1120", 426), ("qwen25vl-560", 252), ("qwen25vl-1120", 588),
+        ("qwen3vl-512", 193), ("qwen3vl-1024", 507),
         ("smolvlm-whole", 66), ("smolvlm-2.2b", 129), ("smolvlm-256m", 269),
     ],
 )  # fmt: skip

@@ -34,7 +34,7 @@ class Type(NamedTuple):
     """
 
 
-RULES = 2
+RULES = 3
 """Raised with each change of what is read here, so that what was read of stored projectors is read again."""
 TYPES = {
     "gemma3": Type(4),
@@ -42,6 +42,7 @@ TYPES = {
     "mlp": Type(1),
     "qwen2.5vl_merger": Type(2, own_size=True, mask=6),
     "qwen2vl_merger": Type(2, own_size=True),
+    "qwen3vl_merger": Type(2, own_size=True),
 }
 """Those that were measured."""
 WIDTHS = {
@@ -76,10 +77,13 @@ def graph_bytes(meta: Mapping[str, Any], n_embd: int) -> int:
     whole = 0
     if kind.tiles:
         whole = _count(meta, "preproc_image_size")
-        if not whole:  # such a file is loaded, and every picture refused
+        if not whole:  # nobody knows how many tiles
             return 0
         tiles = 1 + (-(-whole // image)) ** 2
         pixels, tokens = pixels * tiles, tokens * tiles
+    deep = meta.get("clip.vision.is_deepstack_layers")
+    if isinstance(deep, list):  # results of these layers go to the model beside the last one's
+        tokens *= 1 + deep.count(True)
     # A layer holds its input, that normed, queries, keys and values, then the step between, and a copy of this in 16
     # bits for the product. The picture is there three times in floats. Its tokens are in the last steps, the result, a
     # copy of that, and the batch that the model reads.
