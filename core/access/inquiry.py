@@ -17,7 +17,7 @@ from core.access.people import NOBODY, actor_named, group_names, subject_named
 from core.access.permissions import PERMISSIONS
 from core.access.rights import ACCOUNT, Rights
 from core.errors import CorralError, Invalid, NotFound
-from core.nouns import CORRAL, Actor, Decision, Difference, GrantShown, Held, Role, Subject, Whoami
+from core.nouns import CORRAL, Actor, Decision, Difference, Grant, GrantShown, Held, Role, Subject, Whoami
 
 
 class Inquiry:
@@ -49,9 +49,11 @@ class Inquiry:
 
     def grants(self) -> list[GrantShown]:
         """All of them, also those that hold for nobody any more."""
-        return [
-            GrantShown(**msgspec.structs.asdict(each), gone=self._gone(each.subject)) for each in self.rights.grants
-        ]
+        return [self.shown(each) for each in self.rights.grants]
+
+    def shown(self, grant: Grant) -> GrantShown:
+        """With whether there is somebody whom it is for."""
+        return GrantShown(**msgspec.structs.asdict(grant), gone=self._gone(grant.subject))
 
     def matrix(self) -> list[Held]:
         """Who holds what. Who has left the host, or was renamed, holds nothing."""

@@ -102,14 +102,15 @@ def add_access(
 
     async def grant(call: Call) -> Any:
         body = await call.body(GrantBody)
-        return await access.grant(call.actor, call.request, **msgspec.structs.asdict(body))
+        return inquiry.shown(await access.grant(call.actor, call.request, **msgspec.structs.asdict(body)))
 
     async def revoke(call: Call) -> Any:
-        return await access.revoke(call.actor, call.request, call.path("id"), reason=call.text("reason", "") or "")
+        why = call.text("reason", "") or ""
+        return inquiry.shown(await access.revoke(call.actor, call.request, call.path("id"), reason=why))
 
     async def break_glass(call: Call) -> Any:
         body = await call.body(GlassBody)
-        return await glass.take(call.actor, call.request, **msgspec.structs.asdict(body))
+        return inquiry.shown(await glass.take(call.actor, call.request, **msgspec.structs.asdict(body)))
 
     async def matrix(call: Call) -> Any:
         return inquiry.matrix()

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol, TypeVar
 from urllib.parse import quote, urlencode
 
-from core.nouns import Decision, Difference, Grant, GrantShown, Held, Role, Team, Whoami
+from core.nouns import Decision, Difference, GrantShown, Held, Role, Team, Whoami
 
 T = TypeVar("T")
 
@@ -57,17 +57,17 @@ class AccessCalls:
     async def grants(self) -> list[GrantShown]:
         return await self._client.call("GET", "/access/grants", list[GrantShown])
 
-    async def grant(self, **fields: Any) -> Grant:
+    async def grant(self, **fields: Any) -> GrantShown:
         """`what`, `subject`, and of `scope`, `deny`, `reason`, `until` what is meant."""
-        return await self._client.call("POST", "/access/grants", Grant, fields)
+        return await self._client.call("POST", "/access/grants", GrantShown, fields)
 
-    async def revoke(self, id: str, reason: str = "") -> Grant:
+    async def revoke(self, id: str, reason: str = "") -> GrantShown:
         query = f"?{urlencode({'reason': reason})}" if reason else ""
-        return await self._client.call("DELETE", f"/access/grants/{quote(id, safe='')}{query}", Grant)
+        return await self._client.call("DELETE", f"/access/grants/{quote(id, safe='')}{query}", GrantShown)
 
-    async def break_glass(self, **fields: Any) -> Grant:
+    async def break_glass(self, **fields: Any) -> GrantShown:
         """`reason`, and of `what`, `scope`, `seconds` what is meant."""
-        return await self._client.call("POST", "/access/break-glass", Grant, fields)
+        return await self._client.call("POST", "/access/break-glass", GrantShown, fields)
 
     async def matrix(self) -> list[Held]:
         return await self._client.call("GET", "/access/matrix", list[Held])
