@@ -241,7 +241,7 @@ class Yard:
         command = engine.command(plan)
         order = LaunchOrder(
             id=secrets.token_hex(5), kind="replica", owner="herd/0", argv=command.argv, env=command.env,
-            limits=limits or Limits(),
+            limits=msgspec.structs.replace(limits or Limits(), offline=command.listens == "unix"),
         )  # fmt: skip
         state = await self.node.launch(order)
         endpoint = Endpoint(socket=f"{state.folder}/e.sock", secret=plan.secret)
