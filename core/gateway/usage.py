@@ -12,6 +12,7 @@ import contextlib
 import fcntl
 import logging
 import os
+import time
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,10 +26,32 @@ log = logging.getLogger("gateway")
 GATEWAY_DIED = "gateway-died"
 """The outcome of a request that ran when its gateway was killed."""
 SPOOL_BYTES = 32 << 20
+LOCK_S = 1.0
+"""How long a start waits for the lock of its own file, which somebody may look into."""
 BATCH_LINES = 5000
 """Of a batch at most: some 2 MB, well below what a line on the control socket may be."""
 _LINE_BYTES = 400
 """What a line that is not written yet is counted with."""
+
+
+def _locked(file: Path) -> int:
+    """The file, made where it is not there, with its lock. A gateway that serves takes one without a lock for a dead
+    gateway's, and may come between the two: then it takes that file away, and there is another. Raises OSError."""
+    end = time.monotonic() + LOCK_S
+    while True:
+        descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.samestat(os.fstat(descriptor), file.stat()):
+                return descriptor
+        except FileNotFoundError:
+            pass
+        except OSError:
+            if time.monotonic() > end:
+                os.close(descriptor)
+                raise
+            time.sleep(0.01)
+        os.close(descriptor)
 
 
 class Spool:
@@ -48,8 +71,7 @@ class Spool:
         self.left = bound // _LINE_BYTES
         """Lines that it has room for. Asked for each request, so it is counted and not reckoned."""
         file = self._file(launch)
-        self._out = os.open(file, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        fcntl.flock(self._out, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        self._out = _locked(file)
         whole = self._read(file, launch)
         if whole < os.fstat(self._out).st_size:
             os.ftruncate(self._out, whole)

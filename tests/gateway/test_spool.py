@@ -1,6 +1,7 @@
 """A usage spool that is full: requests are refused, or served uncounted by setting, until the daemon has committed."""
 
 import asyncio
+import fcntl
 import os
 import threading
 import time
@@ -127,3 +128,22 @@ def test_what_ran_when_a_gateway_was_killed_has_a_line_with_what_it_had_used(tmp
     assert [*tmp_path.glob("*.running")] and os.stat(tmp_path / f"{next_launch}.running").st_mode & 0o77 == 0
     spool.close()
     assert not [*tmp_path.glob("*.running")]
+
+
+def test_a_gateway_that_is_taken_for_a_dead_one_as_it_starts_has_its_file(tmp_path, monkeypatch):
+    """The one that serves looked between its making the file and its lock: the new one ended, or wrote to no file."""
+    serving, real, looked = Spool(tmp_path, "launch0001"), fcntl.flock, []
+
+    def flock(descriptor: int, how: int) -> None:
+        if not looked:
+            looked.append(descriptor)
+            serving.adopt()
+            assert not (tmp_path / "launch0002.jsonl").exists()
+        real(descriptor, how)
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    new = Spool(tmp_path, "launch0002")
+    serving.adopt()
+    assert looked and (tmp_path / "launch0002.jsonl").exists()
+    new.close()
+    serving.close()
