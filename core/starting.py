@@ -153,7 +153,19 @@ def _is_ending(pid: int) -> bool:
         state, *rest = Path(f"/proc/{pid}/stat").read_bytes().rsplit(b")", 1)[1].split()
         return state in (b"Z", b"X") or bool(int(rest[5]) & EXITING)
     except (OSError, IndexError, ValueError):
-        return False  # hidden from us
+        return _is_gone(pid)
+
+
+def _is_gone(pid: int) -> bool:
+    """Whether there is no such process any more, also where others' are hidden from us."""
+    try:
+        if pid > 0:
+            os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        return False  # another user's
+    return False
 
 
 async def _comes_back(path: Path) -> bool:

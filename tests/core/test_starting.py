@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import socket
 import subprocess
 import sys
 import tempfile
@@ -72,6 +73,17 @@ async def test_what_listens_while_it_is_taken_down_is_no_daemon_that_answers(tmp
         writer.close()
         assert await starting.answers(path) is not ends
         process.kill()
+
+
+async def test_what_listened_and_is_gone_by_now_is_no_daemon_that_answers(tmp_path: Path) -> None:
+    """As one that was killed, and whose parent had waited for it before it was looked at: nobody hides it from us."""
+    path = tmp_path / "s"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listen = "import socket, sys; socket.socket(fileno=int(sys.argv[1])).listen()"
+        argv = [sys.executable, "-c", listen, str(listener.fileno())]
+        subprocess.run(argv, pass_fds=[listener.fileno()], check=True, timeout=60)
+        assert not await starting.answers(path)
 
 
 def test_its_last_words_are_read_though_its_log_was_rotated(tmp_path: Path) -> None:

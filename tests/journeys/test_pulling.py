@@ -293,7 +293,8 @@ async def _client() -> Client:
     try:
         return await Client.connect(start=False)
     except NoDaemon:
-        await corral("models", "pulls")
+        code, _, said = await corral("models", "pulls")
+        assert code == 0, said
         return await Client.connect(start=False)
 
 
