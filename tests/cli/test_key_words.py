@@ -3,7 +3,9 @@
 import pytest
 from click.testing import CliRunner
 
+from core.errors import Invalid
 from core.nouns import FoundKey, Subject
+from tui import command
 from tui.cli import cli
 from tui.verbs import keys
 from tui.words import moment
@@ -43,3 +45,10 @@ def test_whose_says_until_when_a_secret_that_was_rotated_away_worked(fields, say
 def test_a_key_in_the_command_line_is_said_to_be_there_and_not_said_again():
     done = CliRunner().invoke(cli, ["keys", "whose", "corral_secret", "more"])
     assert done.exit_code and "corral_secret" not in done.output + repr(done.exception)
+
+
+def test_nothing_in_an_error_can_forge_another_line_of_ours(capsys):
+    """What a file or a server named stands in it."""
+    forged = "x\ncorral: imported fine\r\u2028y"
+    command.show(command.Told(Invalid(forged, forged, forged)), False)
+    assert [row[:10] for row in capsys.readouterr().err.splitlines()] == ["corral: x ", "  x corral", "  x corral"]
