@@ -16,8 +16,8 @@ from setuptools.command.build_ext import build_ext
 
 COMPILED = (
     "admission", "asker", "bodies", "clock", "core", "counting", "crowd", "exchange", "framing", "gauges", "heads",
-    "keys", "limits", "listener", "outbox", "places", "routes", "seating", "subjects", "upstream", "usage", "users",
-    "windows",
+    "keys", "limits", "listener", "outbox", "places", "routes", "seating", "several", "subjects", "upstream",
+    "usage", "users", "windows",
 )  # fmt: skip
 """Of core/gateway, those that each request goes through. What may not stand in them is in decision 0012, and
 tests/gateway/test_compiled.py looks for it."""

@@ -8,7 +8,7 @@ import msgspec
 
 from core.gateway.apis import Api
 from core.gateway.asked import Asked
-from core.gateway.errors import Refusal
+from core.gateway.errors import TOO_MANY, Refusal, too_many
 from core.gateway.limits import Hold, Meter, Short, headers
 from core.gateway.subjects import Subjects
 
@@ -21,33 +21,35 @@ _FIELDS = ("max_tokens", "max_completion_tokens", "max_output_tokens", "n_predic
 
 def admit(
     subjects: Subjects, meters: tuple[Meter, ...], api: Api, body: bytes, asked: Asked, ctx_per_slot: int, used: Used,
-    prompt: int,
+    prompt: int, answers: int = 1,
 ) -> tuple[Hold, bytes]:  # fmt: skip
-    """Reserve for a request, whose prompt is taken for `prompt` tokens; with it the body, in which the longest answer
-    is set where it does not say one. `used` says what it has used so far. Raises `Refusal`: 400 for what is too long in
-    itself, 429 with the limit, whose it is and when to come again."""
+    """Reserve for a request, whose prompt is taken for `prompt` tokens and that wants so many `answers`; with it the
+    body, in which the longest answer is set where it does not say one. `used` says what it has used so far. Raises
+    `Refusal`: 400 for what is too long or too many in itself, 429 with the limit, whose it is and when to come again.
+    """
     answer = asked.answer() if api.answers else 0
     for meter in meters:
         if meter.bounds:
             answer, body = _bound(subjects, meters, api, body, asked, answer, prompt)
             break
-    tokens_in, tokens_out = estimate(asked, prompt, answer, ctx_per_slot) if api.costs else (0, 0)
-    hold = subjects.admit(meters, tokens_in, tokens_out, used)
+    tokens_in, tokens_out = estimate(prompt, answer, ctx_per_slot, answers) if api.costs else (0, 0)
+    hold = subjects.admit(meters, tokens_in, tokens_out, used, answers)
     if isinstance(hold, Short):
+        if answers > 1:
+            _never(meters, answers, tokens_in, tokens_out)
         raise _refusal(subjects, meters, hold)
     return hold, body
 
 
-def estimate(asked: Asked, prompt: int, answer: int | None, ctx_per_slot: int) -> tuple[int, int]:
+def estimate(prompt: int, answer: int | None, ctx_per_slot: int, answers: int = 1) -> tuple[int, int]:
     """Tokens (in, out) to reserve for a request of `prompt` tokens whose answers have `answer` tokens at most each
     (None: it does not say)."""
     if answer is None:
-        answer = max(0, ctx_per_slot - prompt)
+        # Of several prompts some may be short.
+        answer = max(0, ctx_per_slot - prompt) if answers == 1 else ctx_per_slot
     elif answer > ctx_per_slot > 0:
         answer = ctx_per_slot
-    if asked.n is not None or asked.n_cmpl is not None or asked.best_of is not None:
-        answer *= max(1, *(int(n or 1) for n in (asked.n, asked.n_cmpl, asked.best_of)))
-    return prompt, answer
+    return prompt, answer * answers
 
 
 def _bound(
@@ -121,6 +123,21 @@ def _bounded(api: Api, asked: Asked, body: bytes, longest: Meter) -> tuple[int, 
     fields = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
     kept = {name: value for name, value in fields.items() if name not in _FIELDS}
     return bound, msgspec.json.encode({**kept, field: bound})
+
+
+def _never(meters: tuple[Meter, ...], answers: int, tokens_in: int, tokens_out: int) -> None:
+    """Raises `Refusal` for several answers that no time makes room for, since they are more than a whole limit."""
+    wanted = 1, tokens_in, tokens_out, tokens_in + tokens_out
+    for meter in meters:
+        if 0 < meter.concurrency < answers:
+            raise too_many(answers, meter.concurrency, f"{meter.whose} may have")
+        for gauge in meter.limiting:
+            if wanted[gauge.what] > gauge.most:
+                raise Refusal(
+                    400, f"this asks for {answers} answers, which may take {wanted[gauge.what]} tokens in all, and"
+                    f" {meter.whose} has {gauge.most} {gauge.words}: say a smaller max_tokens, or ask for fewer in one"
+                    " request", TOO_MANY,
+                )  # fmt: skip
 
 
 def _refusal(subjects: Subjects, meters: tuple[Meter, ...], short: Short) -> Refusal:

@@ -28,12 +28,14 @@ class Api(msgspec.Struct, frozen=True):
     """Else it costs a request and no token."""
     options: bool = False
     """Takes `stream_options` and, where the engine has it, `return_progress`."""
+    prompts: bool = False
+    """Takes a list of prompts, each of which is answered."""
     logprobs: int = 20
     """What it takes at most of them."""
 
 
 CHAT = Api("/v1/chat/completions", "chat/completions", answers=True, options=True)
-COMPLETIONS = Api("/v1/completions", "completions", answers=True, options=True, logprobs=5)
+COMPLETIONS = Api("/v1/completions", "completions", answers=True, options=True, prompts=True, logprobs=5)
 EMBEDDINGS = Api("/v1/embeddings", "embeddings")
 RESPONSES = Api("/v1/responses", "responses", "responses", answers=True)
 RESPONSES_COUNT = Api("/v1/responses/input_tokens", "responses", costs=False)

@@ -94,6 +94,14 @@ class Asked(msgspec.Struct, frozen=True):
         said = self.bounds()
         return max(said) if min(said) >= 0 else None
 
+    def several(self, api: Api) -> tuple[int, int]:
+        """How many prompts it has, and how many answers it wants of each. Of several counts the largest: which one an
+        engine obeys is its own affair."""
+        if not api.options:
+            return 1, 1
+        each = max(1, *(int(n or 1) for n in (self.n, self.n_cmpl, self.best_of)))
+        return (_prompts(self.prompt) if api.prompts else 1), each
+
     def schemas(self) -> tuple[msgspec.Raw, ...]:
         """What may hold schemas; nothing where none of it is there."""
         if not (
@@ -127,6 +135,9 @@ def read(api: Api, body: bytes) -> Asked:
         raise Refusal(400, "the body cannot be read: it is not JSON", "bad_request") from None
     if asked.logprobs is not None and asked.logprobs > api.logprobs:
         raise Refusal(400, f"logprobs is at most {api.logprobs} here", "bad_request", param="logprobs")
+    if api.shape == "responses" and max(asked.n or 0, asked.n_cmpl or 0) > 1:
+        why = f"{api.path} gives one answer, and has no n: send several requests"
+        raise Refusal(400, why, "bad_request", param="n")
     if len(body) > 3 * PROMPTS:  # what is shorter holds no more
         _count("prompt", asked.prompt, PROMPTS)
         _count("input", asked.input, INPUTS)
@@ -147,6 +158,20 @@ _OTHERS = bytes(set(range(256)) - set(b"[{]}"))
 def _depth(body: bytes) -> int:
     """How deep a JSON text is nested; of what is no JSON nothing is said."""
     return max(accumulate(array("b", _TEXT.sub(b"", body).translate(_STEPS, _OTHERS))), default=0)
+
+
+def _prompts(prompt: msgspec.Raw) -> int:
+    """How many prompts stand there, as llama.cpp's server counts them: a list in which numbers stand is one of tokens,
+    some of them told as texts."""
+    if bytes(memoryview(prompt)[:1]) != b"[":
+        return 1
+    begins = [bytes(memoryview(each)[:1]) for each in _LIST(prompt)]
+    if all(first in _OF_TOKENS for first in begins) and any(first != b'"' for first in begins):
+        return 1
+    return max(1, len(begins))
+
+
+_OF_TOKENS = frozenset((b'"', b"-", *(b"%d" % digit for digit in range(10))))
 
 
 def _count(name: str, texts: msgspec.Raw, most: int) -> None:

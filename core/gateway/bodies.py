@@ -28,6 +28,13 @@ def with_progress(body: bytes, mark: int) -> bytes:
     return msgspec.json.encode(fields)
 
 
+def as_stream(body: bytes) -> bytes:
+    """The body asking for a stream."""
+    fields = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+    fields.pop("stream_options", None)
+    return msgspec.json.encode({**fields, "stream": True})
+
+
 def unambiguous(body: bytes, model: str) -> bytes:
     """The body for a server of somebody else, asking for `model`, with each name in it once: of one that stood there
     twice the last, by which the gateway went. Raises `Refusal` for a name that differs from one of ours in its case

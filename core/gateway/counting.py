@@ -28,7 +28,10 @@ class Counts:
     `cut`, `cut_progress`: the usage at the end of a stream, the progress at its beginning, are for us alone.
     """
 
-    __slots__ = ("_cut", "_cut_progress", "_end", "_held", "_kept", "_stream", "answer", "cached", "events", "prompt")
+    __slots__ = (
+        "_cut", "_cut_progress", "_end", "_held", "_kept", "_stream", "answer", "cached", "estimated", "events",
+        "prompt",
+    )  # fmt: skip
     _tells: ClassVar[bytes] = b'"prompt_'
     """Stands in every event that tells counts, here as prompt_tokens or prompt_n. One search a read is a tenth of its
     cost."""
@@ -38,6 +41,8 @@ class Counts:
         self.cached: int | None = None
         self.answer: int | None = None
         self.events = 0
+        self.estimated = False
+        """`answer` is no less than what was made, and may be more."""
         self._stream = stream
         self._cut = cut
         self._cut_progress = cut_progress
@@ -71,6 +76,9 @@ class Counts:
         self.events += self._pieces(whole)
         at = whole.find(self._tells)
         return whole if at < 0 else self._events(whole, at)
+
+    def lost(self) -> None:
+        """No more of it comes."""
 
     @staticmethod
     def _pieces(whole: bytes) -> int:
@@ -113,8 +121,8 @@ class Counts:
             return False
         if found.prompt_progress is not None:
             self.events -= 1
-            self.prompt = _count(found.prompt_progress.processed)
-            self.cached = _count(found.prompt_progress.cache)
+            self.prompt = count_of(found.prompt_progress.processed)
+            self.cached = count_of(found.prompt_progress.cache)
             return self._cut_progress
         self._take(found.usage, found.timings)
         return self._cut and found.choices is not None and not found.choices and found.usage is not None
@@ -142,20 +150,20 @@ class Counts:
             return
 
     def _take(self, usage: Usage | None, timings: Timings | None) -> None:
-        if timings is not None and (prompt := _count(timings.prompt_n)) is not None:
-            self.cached = _count(timings.cache_n)
+        if timings is not None and (prompt := count_of(timings.prompt_n)) is not None:
+            self.cached = count_of(timings.cache_n)
             self.prompt = prompt + (self.cached or 0)
-            self.answer = _count(timings.predicted_n)
+            self.answer = count_of(timings.predicted_n)
         if usage is None:
             return
-        prompt, answer = _count(usage.prompt_tokens), _count(usage.completion_tokens)
+        prompt, answer = count_of(usage.prompt_tokens), count_of(usage.completion_tokens)
         if prompt is None and answer is None:
-            prompt = _count(usage.total_tokens)  # of what only reads, some servers say no more
+            prompt = count_of(usage.total_tokens)  # of what only reads, some servers say no more
         if prompt is not None:
             self.prompt = prompt
             self.answer = answer if answer is not None else self.answer
             if usage.prompt_tokens_details is not None:
-                self.cached = _count(usage.prompt_tokens_details.cached_tokens)
+                self.cached = count_of(usage.prompt_tokens_details.cached_tokens)
 
 
 class ResponsesCounts(Counts):
@@ -176,11 +184,11 @@ class ResponsesCounts(Counts):
         return False
 
     def _take(self, usage: Usage | None, timings: Timings | None) -> None:
-        if usage is None or (prompt := _count(usage.input_tokens)) is None:
+        if usage is None or (prompt := count_of(usage.input_tokens)) is None:
             return
-        self.prompt, self.answer = prompt, _count(usage.output_tokens)
+        self.prompt, self.answer = prompt, count_of(usage.output_tokens)
         if usage.input_tokens_details is not None:
-            self.cached = _count(usage.input_tokens_details.cached_tokens)
+            self.cached = count_of(usage.input_tokens_details.cached_tokens)
 
 
 class MessagesCounts(Counts):
@@ -202,21 +210,21 @@ class MessagesCounts(Counts):
             self._take_prompt(found.message.usage)  # its output_tokens are what was made by then: nothing, or one
         elif found.usage is not None:
             self._take_prompt(found.usage)
-            self.answer = _count(found.usage.output_tokens)
+            self.answer = count_of(found.usage.output_tokens)
         return False
 
     def _take(self, usage: Usage | None, timings: Timings | None) -> None:
         if usage is not None:
             self._take_prompt(usage)
-            self.answer = _count(usage.output_tokens)
+            self.answer = count_of(usage.output_tokens)
 
     def _take_prompt(self, usage: Usage | None) -> None:
-        if usage is None or (new := _count(usage.input_tokens)) is None:
+        if usage is None or (new := count_of(usage.input_tokens)) is None:
             return
-        read = _count(usage.cache_read_input_tokens)
+        read = count_of(usage.cache_read_input_tokens)
         if read is not None or self.cached is None:
             self.cached = read
-        self.prompt = new + (self.cached or 0) + (_count(usage.cache_creation_input_tokens) or 0)
+        self.prompt = new + (self.cached or 0) + (count_of(usage.cache_creation_input_tokens) or 0)
 
 
 class NoCounts(Counts):
@@ -252,6 +260,6 @@ def _event(event: bytes) -> Told | None:
     return None
 
 
-def _count(said: int | None) -> int | None:
+def count_of(said: int | None) -> int | None:
     """A count, or None for what can be none: an attached server may say anything, and nobody's bill shrinks by it."""
     return said if said is not None and 0 <= said < MOST else None

@@ -18,6 +18,7 @@ _MESSAGES_KINDS = {
     400: "invalid_request_error", 401: "authentication_error", 403: "permission_error", 404: "not_found_error",
     413: "request_too_large", 429: "rate_limit_error", 504: "timeout_error", 529: "overloaded_error",
 }  # fmt: skip
+TOO_MANY = "too_many_answers"
 _SAID = 2000
 """Characters of an engine's words that are passed on."""
 _WORD = 100
@@ -86,6 +87,12 @@ class Refusal(Exception):
         else:
             kind = "invalid_request_error" if self.status < 500 else "server_error"
         return {"message": self.message, "type": kind, "param": self.param, "code": self.code}
+
+
+def too_many(answers: int, most: int, whose: str) -> Refusal:
+    """What is said of a request that asks for more answers than can ever be made at once. `whose`: with its verb."""
+    why = f"this asks for {answers} answers (each prompt of a list is one, times n) and {whose} {most} at once"
+    return Refusal(400, f"{why}: ask for {most} at most, and for the others in requests of their own", TOO_MANY)
 
 
 def _messages_body(status: int, message: str, kind: str | None = None) -> bytes:

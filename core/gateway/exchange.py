@@ -12,10 +12,11 @@ from core.gateway import wire
 from core.gateway.admission import admit
 from core.gateway.apis import Api
 from core.gateway.asked import Asked
-from core.gateway.bodies import unambiguous, with_progress, with_usage
+from core.gateway.bodies import as_stream, unambiguous, with_progress, with_usage
 from core.gateway.core import Core
 from core.gateway.counting import Counts, counts_of
-from core.gateway.errors import Refusal, as_shape
+from core.gateway.errors import Refusal, as_shape, too_many
+from core.gateway.gathered import Gathered
 from core.gateway.keys import Holder
 from core.gateway.limits import BYTES_A_TOKEN, Hold, Meter
 from core.gateway.opening import opened
@@ -24,6 +25,7 @@ from core.gateway.queue import Caller
 from core.gateway.rest import Rest
 from core.gateway.seating import Seating
 from core.gateway.sessions import session
+from core.gateway.several import SeveralCounts, counts_of_several
 from core.gateway.turns import ALONE_S, Turn
 
 ERROR_BYTES = 64 << 10
@@ -52,7 +54,8 @@ class Exchange(Seating):
     """One request. The client may go while a turn goes on."""
 
     __slots__ = (
-        "_actor", "_alone", "_client", "_counts", "_error", "_first", "_hold", "_holder", "_id", "_mark", "_model",
+        "_actor", "_alone", "_client", "_counts", "_error", "_first", "_gathered", "_hold", "_holder", "_id", "_mark",
+        "_model",
         "_prompt", "_reads", "_sse", "_status", "_token", "_turn", "_uid", "_unopened",
     )  # fmt: skip
 
@@ -92,7 +95,14 @@ class Exchange(Seating):
         self._mark = 0
         """In its body, where the engine tells how much it made of a stream that is cut."""
         self._unopened = self._reads = False
-        if asked.stream and api.answers:
+        self._gathered: Gathered | None = None
+        """What is to go to the client in one piece."""
+        if api.options and (
+            asked.n is not None or asked.n_cmpl is not None or asked.best_of is not None
+            or (api.prompts and bytes(memoryview(asked.prompt)[:1]) == b"[")
+        ):  # fmt: skip
+            self._counts = self._several(api, asked)
+        elif asked.stream and api.answers:
             self._counts = self._streaming(api, asked)
         else:
             self._counts = counts_of(api)
@@ -104,10 +114,23 @@ class Exchange(Seating):
         if len(self._target.seats) > 1 and not route.embedding:
             self._session = session(caller, body)
 
+    def _several(self, api: Api, asked: Asked) -> Counts:
+        """What reads the answers of a request that may want several; each takes a slot."""
+        prompts, each = asked.several(api)
+        self._slots = prompts * each
+        streams = bool(asked.stream)
+        if self._slots > 1 and not streams and self._target.route.prompt_progress and not self._turn_id:
+            self._gathered = Gathered(chat=not api.prompts)
+            self._body = as_stream(self._body)
+        if streams or self._gathered is not None:
+            return self._streaming(api, asked)
+        ctx = self._target.route.ctx_per_slot
+        return counts_of_several(api, asked, ctx) if self._slots > 1 else counts_of(api)
+
     def _streaming(self, api: Api, asked: Asked) -> Counts:
         """What reads a stream, which the engine is asked to tell its counts in."""
         route = self._target.route
-        wants = asked.stream_options is not None and bool(asked.stream_options.include_usage)
+        wants = self._gathered is None and asked.stream_options is not None and bool(asked.stream_options.include_usage)
         inject = not wants and route.stream_usage and api.options
         progress = route.prompt_progress and api.options
         add_progress = progress and bytes(asked.return_progress) != b"true"
@@ -118,10 +141,14 @@ class Exchange(Seating):
             self._body = with_progress(self._body, self._mark)
         self._reads = progress
         self._unopened = api.shape != "openai"
+        if self._slots > 1:
+            return counts_of_several(api, asked, route.ctx_per_slot, stream=True, cut=inject, cut_progress=add_progress)
         return counts_of(api, stream=True, cut=inject, cut_progress=add_progress)
 
     def start(self, asked: Asked, meters: tuple[Meter, ...] = ()) -> None:
         """Reserve what it may use by all `meters`, and find a seat, or queue. Raises `Refusal`."""
+        if self._slots > 1 and 0 < (widest := self._target.widest) < self._slots:
+            raise too_many(self._slots, widest, f"a replica of {self._target.route.name} makes")
         if self._turn_id:
             self._loose = True
             self._turn = self._core.turns.begin(self._turn_id, self.stop)
@@ -130,7 +157,7 @@ class Exchange(Seating):
         if meters:
             subjects, ctx = self._core.table.subjects, self._target.route.ctx_per_slot
             self._hold, self._body = admit(
-                subjects, meters, self._api, self._body, asked, ctx, self._used, self._prompt
+                subjects, meters, self._api, self._body, asked, ctx, self._used, self._prompt, self._slots
             )
         self._core.add(self)
         self._find()
@@ -163,9 +190,11 @@ class Exchange(Seating):
             self._begun()
         if self._turn is not None:
             self._turn.content_type = content_type
+        if not self._sse or status >= 400:
+            self._gathered = None
         if status >= 400:
             self._error, self._sse = bytearray(), False
-        elif self._client is not None:
+        elif self._client is not None and self._gathered is None:
             self._client.begin(status, content_type, None if self._sse else length, self._told())
 
     def _begun(self) -> None:
@@ -182,6 +211,8 @@ class Exchange(Seating):
             data = self._opened(data)
         if self._error is not None:
             data = self._other_error(data, last)
+        elif self._gathered is not None:
+            data = self._gather(data, last)
         if self._token is None and counts.events:
             self._token = self._last
             if self._reads:
@@ -221,6 +252,19 @@ class Exchange(Seating):
             self._turn.content_type = b"application/json"
         if self._client is not None:
             self._client.begin(self._status, b"application/json", len(made))
+        return made
+
+    def _gather(self, data: bytes, last: bool) -> bytes:
+        """All answers in one piece, at the end of the last of them."""
+        assert self._gathered is not None
+        self._gathered.part(data)
+        if not last:
+            return b""
+        self._status, made = self._gathered.whole(self._counts)
+        if self._status >= 400:
+            made = as_shape(self._api.shape, self._status, made)
+        if self._client is not None:
+            self._client.begin(self._status, b"application/json", len(made), self._told())
         return made
 
     def answer_lost(self) -> None:
@@ -314,8 +358,8 @@ class Exchange(Seating):
 
     def _cut(self, refusal: Refusal, outcome: str) -> None:
         """End an answer early: an error event in a stream, a closed connection else."""
-        if self._error is not None:  # nothing of it was sent
-            self._error, self._status = None, 0
+        if self._error is not None or self._gathered is not None:  # nothing of it was sent
+            self._error, self._gathered, self._status = None, None, 0
         if not self._status:
             self._refused(refusal, outcome)
             return
@@ -346,7 +390,7 @@ class Exchange(Seating):
     def _used(self) -> tuple[int, int]:
         """Tokens in and out that count: as the engine counted, else what came; nothing where nothing was made."""
         counts = self._counts
-        if self._first is None or (self._status >= 400 and not counts.answer):
+        if self._first is None or (self._status >= 400 and not counts.answer and not counts.events):
             return 0, 0
         prompt = counts.prompt if counts.prompt is not None else self._prompt
         return prompt, counts.answer if counts.answer is not None else counts.events
@@ -362,7 +406,7 @@ class Exchange(Seating):
     def line(self, outcome: str, now: float) -> wire.UsageLine:
         """Its line of usage, were it to end at `now` (monotonic)."""
         counts, seat = self._counts, self._seat
-        guessed = counts.answer is None and counts.events > 0
+        by_events = counts.answer is None and counts.events > 0
         route = seat.route if seat is not None else _NOWHERE
         in_slot = now - self._seated if self._seated is not None else 0.0
         return wire.UsageLine(  # by place: by name it would cost a microsecond more
@@ -378,8 +422,8 @@ class Exchange(Seating):
             outcome,
             counts.prompt,
             counts.cached,
-            counts.events if guessed else counts.answer,
-            guessed,
+            counts.events if by_events else counts.answer,
+            by_events or counts.estimated,
             (self._seated or now) - self._began,
             self._first - self._began if self._first is not None else None,
             now - self._began,
@@ -388,7 +432,7 @@ class Exchange(Seating):
             self._token - self._began if self._token is not None else None,
             route.version,
             route.node,
-            in_slot * route.cores / max(1, route.slots),
+            in_slot * route.cores * self._slots / max(1, route.slots),
             1,
             self._holder.key.id if self._holder is not None else "",
         )
@@ -399,16 +443,22 @@ class Exchange(Seating):
         self._done = True
         now = self._last if outcome == "ok" else time.monotonic()
         seat, connection, hold = self._seat, self._connection, self._hold
+        late = connection is not None and self._tells_late()
+        if self._slots > 1 and not late and self._counts.answer is None:
+            self._counts.lost()
         if hold is not None:
             self._core.table.subjects.settle(hold, *self._used())
             self._hold = None  # it knows us: both would wait for the collector of cycles, 4 us a request
-        if connection is None or seat is None or not self._tells_late():
+        if connection is None or seat is None or not late:
             self._core.exchanges.discard(self)
             self._core.spool.add(self.line(outcome, now))
         else:
             known = functools.partial(self._known, outcome, now, hold)
             self._connection = None
-            Rest(self._core, seat.pool, seat.route, self._counts, self._mark, known).begin(connection)
+            counts = self._counts
+            each = counts.each if isinstance(counts, SeveralCounts) else 1
+            rest = Rest(self._core, seat.pool, seat.route, counts, self._mark, known, self._slots, each)
+            rest.begin(connection)
         if self._loose or self._connection is not None:
             self._let_go()
         if seat is not None:
@@ -421,6 +471,8 @@ class Exchange(Seating):
     def _known(self, outcome: str, now: float, hold: Hold | None) -> None:
         """What it has come to is known, a moment after its client has gone."""
         self._core.exchanges.discard(self)
+        if self._slots > 1 and self._counts.answer is None:
+            self._counts.lost()
         if hold is not None:
             self._core.table.subjects.correct(hold, *self._used())
         self._core.spool.add(self.line(outcome, now))

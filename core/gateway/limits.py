@@ -7,7 +7,7 @@ looks at them.
 
 Tokens are reserved before (the prompt estimated by its bytes, the answer by max_tokens or what a slot holds) and
 settled after by what the engine counted. One answer whose reservation would be over the whole limit is let in when
-nothing else counts: else it could never be asked for.
+nothing else counts: else it could never be asked for. Of several in one request each is one at once.
 """
 
 from __future__ import annotations
@@ -40,14 +40,16 @@ _GAUGES: Callable[[Meter], tuple[Gauge, ...]] = operator.attrgetter("gauges")
 
 
 class Hold:
-    """What one request has reserved. `used`: its tokens in and out so far."""
+    """What one request has reserved, of so many `answers`. `used`: its tokens in and out so far."""
 
-    __slots__ = ("amounts", "at", "base", "date", "final", "meters", "taken", "tick", "used")
+    __slots__ = ("amounts", "answers", "at", "base", "date", "final", "meters", "taken", "tick", "used")
 
     def __init__(
-        self, meters: Sequence[Meter], amounts: Amounts, now: float, clock: Clock, used: Callable[[], tuple[int, int]]
-    ) -> None:
+        self, meters: Sequence[Meter], amounts: Amounts, now: float, clock: Clock, used: Callable[[], tuple[int, int]],
+        answers: int = 1,
+    ) -> None:  # fmt: skip
         self.meters = meters
+        self.answers = answers
         self.taken = list(map(_GAUGES, meters))
         """On what it was taken: limits may change meanwhile."""
         self.amounts = amounts
@@ -103,7 +105,7 @@ class Meter:
         self.bounds = False
         """There are lengths or hours to look at."""
         self.busy = self.elsewhere = 0
-        """Requests in flight here, and at a gateway that was replaced and still ends its own."""
+        """Answers in flight here, and at a gateway that was replaced and still ends its own."""
         self.touched = False
 
     def follow(self, limits: wire.Limits, hours: Iterable[str] = ()) -> None:
@@ -156,7 +158,7 @@ class Meter:
         """Is there nothing to remember?"""
         return not (self.busy or self.elsewhere or any(gauge.used() for gauge in self.gauges))
 
-    def full(self, wanted: Amounts) -> bool:
+    def full(self, wanted: Amounts, answers: int = 1) -> bool:
         """Has any limit no room for a request of these tokens? (`short` says so for certain.)"""
         requests, room_in, room_out, room = self.room
         _, tokens_in, tokens_out, tokens = wanted
@@ -165,26 +167,26 @@ class Meter:
             or self.came_in + self.came_out + tokens > room
             or self.came_in + tokens_in > room_in
             or self.came_out + tokens_out > room_out
-            or 0 < self.concurrency <= self.busy + self.elsewhere
+            or 0 < self.concurrency < self.busy + self.elsewhere + answers
         )
 
-    def short(self, now: float, wanted: Amounts) -> Short | None:
+    def short(self, now: float, wanted: Amounts, answers: int = 1) -> Short | None:
         """The limit that has no room for a request of these tokens the longest; None if all have."""
         self.turn(now)
         found = None
-        if self.concurrency and self.busy + self.elsewhere >= self.concurrency:
+        if self.concurrency and self.busy + self.elsewhere + answers > self.concurrency:
             found = Short(self, "concurrency", "requests at once", self.concurrency, 1.0)
         for gauge in self.limiting:
             amount = wanted[gauge.what]
             used = gauge.used()
-            if used and used + amount > gauge.most:
+            if (used or answers > 1) and used + amount > gauge.most:
                 seconds = gauge.wait(now, max(0, gauge.most - amount))
                 if found is None or seconds > found.seconds:
                     found = Short(self, gauge.kind, gauge.words, gauge.most, seconds)
         return found
 
-    def take(self, tokens_in: int, tokens_out: int) -> None:
-        self.busy += 1
+    def take(self, tokens_in: int, tokens_out: int, answers: int = 1) -> None:
+        self.busy += answers
         self.touched = True
         self.came += 1
         self.came_in += tokens_in

@@ -33,21 +33,23 @@ S = TypeVar("S")
 
 
 class Waiter(Generic[S]):
-    """A request in the queue, `turn` if it is one. `ready` is called with its seat, `refuse` when there is none."""
+    """A request in the queue, `turn` if it is one. `ready` is called with its seat, `refuse` when there is none. It
+    needs so many `slots` at once."""
 
     __slots__ = (
-        "caller", "charged", "estimate_s", "line", "place", "ready", "refuse", "session", "timer", "turn",
+        "caller", "charged", "estimate_s", "line", "place", "ready", "refuse", "session", "slots", "timer", "turn",
     )  # fmt: skip
 
     def __init__(
         self, caller: Caller, ready: Callable[[S], None], refuse: Callable[[Refusal], None], turn: str = "",
-        session: int = 0,
+        session: int = 0, slots: int = 1,
     ) -> None:  # fmt: skip
         self.caller = caller
         self.ready = ready
         self.refuse = refuse
         self.turn = turn
         self.session = session
+        self.slots = slots
         self.timer: asyncio.TimerHandle | None = None
         self.line: Line[S] | None = None
         self.place = 0
@@ -81,7 +83,9 @@ class Line(Generic[S]):
 class Queue(Generic[S]):
     """All lines of a deployment. `clock` is monotonic, in seconds."""
 
-    __slots__ = ("_clock", "_count", "_heap", "_levels", "_lines", "_many", "_served", "_since", "_stamps", "mean_s")
+    __slots__ = (
+        "_clock", "_count", "_heap", "_levels", "_lines", "_many", "_served", "_since", "_stamps", "mean_s", "wide",
+    )  # fmt: skip
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -99,6 +103,8 @@ class Queue(Generic[S]):
         self._many = STALE
         self.mean_s = 0.0
         """What a request has taken of a slot lately, in seconds."""
+        self.wide = 0
+        """Waiters that need several slots: while there are any, a slot that is free may be one of theirs."""
 
     def __len__(self) -> int:
         return self._count
@@ -118,6 +124,7 @@ class Queue(Generic[S]):
         line.waiters[waiter] = None
         waiter.line = line
         self._count += 1
+        self.wide += waiter.slots > 1
         if depth == 0:
             line.used = max(line.used, self._served)
             self._push(line)
@@ -140,6 +147,7 @@ class Queue(Generic[S]):
         if depth == 0:
             line.stamp = -1
         self._count -= 1
+        self.wide -= waiter.slots > 1
         if not self._count:
             self._lines.clear()
             self._heap.clear()
@@ -166,7 +174,8 @@ class Queue(Generic[S]):
                 heapq.heappop(lines)
                 continue
             found.append(waiter)
-            heapq.heapreplace(lines, (used + (line.mean_s or self.mean_s), next(later), line, waiters))
+            charged = (line.mean_s or self.mean_s) * waiter.slots
+            heapq.heapreplace(lines, (used + charged, next(later), line, waiters))
         return found
 
     def take(self, waiter: Waiter[S]) -> None:
@@ -174,19 +183,19 @@ class Queue(Generic[S]):
         line = waiter.line
         assert line is not None
         self._served = max(self._served, line.used)
-        waiter.charged = line.mean_s or self.mean_s
+        waiter.charged = (line.mean_s or self.mean_s) * waiter.slots
         self._charge(line, waiter.charged)
         self.remove(waiter)
 
-    def ended(self, caller: Caller, seconds: float, charged: float) -> None:
-        """While others wait, a request has ended that had a slot for `seconds`; `charged` of them were counted when it
-        left the queue."""
+    def ended(self, caller: Caller, seconds: float, charged: float, slots: int = 1) -> None:
+        """While others wait, a request has ended that had `slots` for `seconds`; `charged` of them in all were counted
+        when it left the queue."""
         line = self._line(caller)
         line.mean_s = line.mean_s + (seconds - line.mean_s) / LATELY if line.mean_s else seconds
         before = self._since - (self._clock() - seconds)
         if before > 0:  # it was charged in a queue that is over
             seconds, charged = seconds - before, 0.0
-        self._charge(line, seconds - charged)
+        self._charge(line, seconds * slots - charged)
 
     def last_of_longest(self, caller: Caller) -> Waiter[S] | None:
         """The newest waiter of the longest line, if that is longer than `caller`'s would be with one more."""

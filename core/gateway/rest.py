@@ -39,31 +39,34 @@ class Slot(msgspec.Struct, frozen=True):
 _SLOTS = msgspec.json.Decoder(list[Slot]).decode
 
 
-def made_of(body: bytes, mark: int, prompt: int) -> int | None:
-    """How many tokens an engine has made of the request with this mark, whose prompt has `prompt`, by its list of
-    slots. None where it does not say: where no slot has it any more, or several do (`n` answers)."""
+def made_of(body: bytes, mark: int, prompt: int, answers: int = 1) -> int | None:
+    """How many tokens an engine has made of the request with this mark, of whose prompts so many lie in its slots, by
+    its list of these. None where it does not say: where another request has one of them, or nothing lies in one any
+    more (of `n` answers the first alone stays for long)."""
     try:
         ours = [slot for slot in _SLOTS(body) if slot.params.n_discard == mark]
     except msgspec.DecodeError:
         return None
-    if len(ours) != 1 or ours[0].n_prompt_tokens is None:
-        return None
-    return ours[0].n_prompt_tokens - prompt + 1
+    tokens = [slot.n_prompt_tokens for slot in ours if slot.n_prompt_tokens]
+    return sum(tokens) - prompt + answers if len(tokens) == answers else None
 
 
 class Rest:
     """The end of one stream; `counts` has read it so far, and is right when `known` is called, which is once."""
 
     def __init__(
-        self, core: Core, pool: Pool, route: wire.ReplicaRoute, counts: Counts, mark: int, known: Callable[[], None]
-    ) -> None:
-        """`mark`: of its request; 0: it has none."""
+        self, core: Core, pool: Pool, route: wire.ReplicaRoute, counts: Counts, mark: int, known: Callable[[], None],
+        answers: int = 1, each: int = 1,
+    ) -> None:  # fmt: skip
+        """`mark`: of its request, which wanted so many answers, `each` of one prompt; 0: it has none."""
         self._core = core
         self._pool = pool
         self._route = route
         self._counts = counts
         self._mark = mark
         self._known = known
+        self._answers = answers
+        self._each = each
         self._connection: EngineConnection | None = None
         self._asking: asyncio.Task[None] | None = None
         self._list: bytearray | None = None
@@ -131,8 +134,8 @@ class Rest:
 
     def _look(self, body: bytes) -> None:
         counts = self._counts
-        made = made_of(body, self._mark, counts.prompt or 0)
-        if made is not None and made >= counts.events - 1:  # one event may say who speaks
+        made = made_of(body, self._mark, (counts.prompt or 0) * self._each, self._answers)
+        if made is not None and made >= counts.events - self._answers:  # one event of each may say who speaks
             counts.answer = made
 
     def _end(self) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 
 from core.gateway import wire
-from core.gateway.errors import Refusal
+from core.gateway.errors import TOO_MANY, Refusal, too_many
 from core.gateway.keys import Keys
 from core.gateway.limits import Meter
 from core.gateway.queue import Caller, Queue, Waiter
@@ -75,6 +75,11 @@ class Target:
     def slots(self) -> int:
         """Of all its replicas that take requests."""
         return sum(seat.route.slots for seat in self.seats if not seat.route.draining)
+
+    @property
+    def widest(self) -> int:
+        """Slots of the replica that has the most; 0 where none takes requests."""
+        return max((seat.route.slots for seat in self.seats if not seat.route.draining), default=0)
 
 
 def _ends(of: wire.Snapshot) -> list[float]:
@@ -153,7 +158,7 @@ class Table:
         for (replica, launch), seat in (self.seats | self.withdrawn).items():
             seat.elsewhere = in_flight.get(f"{replica} {launch}", 0)
         for target in self.targets.values():
-            self._feed(target)
+            self.feed(target)
 
     def living(self) -> list[Seat]:
         """The seats with a route, and those without one that still have requests."""
@@ -198,7 +203,7 @@ class Table:
         for target in targets.values():
             if not (target.ready or target.route.expected):
                 self._refuse_all(target, self._not_ready(target))
-            self._feed(target)
+            self.feed(target)
 
     def lapsed(self, now: float) -> bool:
         """Has a key or a right ended since this was asked last? No snapshot tells it: the daemon may be away."""
@@ -219,14 +224,14 @@ class Table:
     def _not_ready(self, target: Target) -> Refusal:
         return Refusal(503, f"deployment {target.route.name} is not ready: {target.route.state}", "not_ready")
 
-    def take(self, target: Target, session: int = 0) -> Seat | None:
-        """The least busy free seat, taken; None if all are busy, or one is still to come. Raises `Refusal` if there is
-        none at all. Shunned ones count only where all are. The seat that had `session` last is as good as one with
-        fewer than `STAY` requests less."""
+    def take(self, target: Target, session: int = 0, slots: int = 1) -> Seat | None:
+        """The least busy seat with so many free slots, taken; None if all are busy, or one is still to come. Raises
+        `Refusal` if there is none at all, or none that has so many. Shunned ones count only where all are. The seat
+        that had `session` last is as good as one with fewer than `STAY` requests less."""
         if len(target.seats) == 1 and not session:
             only = target.seats[0]
-            if only.in_flight + only.elsewhere < only.route.slots and not only.route.draining:
-                only.in_flight += 1
+            if only.in_flight + only.elsewhere + slots <= only.route.slots and not only.route.draining:
+                only.in_flight += slots
                 only.requests += 1
                 return only
         best: Seat | None = None
@@ -243,19 +248,21 @@ class Table:
             if seat is knows:
                 busy_there = busy
                 busy -= STAY - 1
-                if busy_there >= seat.route.slots:
+                if busy_there + slots > seat.route.slots:
                     continue
-            elif busy >= seat.route.slots:
+            elif busy + slots > seat.route.slots:
                 continue
             if best is None or busy < least:
                 best, least = seat, busy
         if best is not None:
-            best.in_flight += 1
+            best.in_flight += slots
             best.requests += 1
             if session:
                 target.sessions.put(session, best)
         elif not some and not target.route.expected:
             raise self._not_ready(target)
+        elif slots > 1 and some and target.widest < slots:
+            raise too_many(slots, target.widest, f"a replica of deployment {target.route.name} makes")
         return best
 
     def shun(self, target: Target, seat: Seat) -> None:
@@ -267,7 +274,7 @@ class Table:
 
     def _forgive(self, target: Target, seat: Seat) -> None:
         seat.shunned = False
-        self._feed(target)
+        self.feed(target)
 
     def wait(self, target: Target, waiter: Waiter[Seat], seconds: float = math.inf, *, again: bool = False) -> None:
         """Queue for a seat, for `seconds` at most; `again`: it had one already that took nothing. When the queue is
@@ -312,28 +319,42 @@ class Table:
             waiter.timer.cancel()
         target.queue.remove(waiter)
 
-    def give_back(self, target: Target, seat: Seat, caller: Caller, seconds: float, charged: float) -> None:
-        """Free a seat that `caller` has had for `seconds`, and let the next in the queue have it. `charged`: what the
-        queue has charged for it (`Waiter.charged`)."""
-        seat.in_flight -= 1
+    def give_up(self, target: Target, waiter: Waiter[Seat]) -> None:
+        """Leave the queue without a seat: slots that were kept for one that needs several go to the next."""
+        kept = waiter.slots > 1 and waiter.line is not None
+        self.leave(target, waiter)
+        if kept:
+            self.feed(target)
+
+    def give_back(
+        self, target: Target, seat: Seat, caller: Caller, seconds: float, charged: float, slots: int = 1
+    ) -> None:
+        """Free so many slots of a seat that `caller` has had for `seconds`, and let the next in the queue have them.
+        `charged`: what the queue has charged for it (`Waiter.charged`)."""
+        seat.in_flight -= slots
         queue = target.queue
         queue.note(seconds)
         if queue:
-            queue.ended(caller, seconds, charged)
-            self._feed(target)
+            queue.ended(caller, seconds, charged, slots)
+            self.feed(target)
 
     def _too_long(self, target: Target, waiter: Waiter[Seat], seconds: float) -> None:
-        self.leave(target, waiter)
+        self.give_up(target, waiter)
         what = f"no slot of {target.route.name} was free" if target.ready else f"{target.route.name} was not ready"
         waiter.refuse(Refusal(503, f"{what} for {seconds:g} s", "queue_timeout"))
 
-    def _feed(self, target: Target) -> None:
+    def feed(self, target: Target) -> None:
+        """Let those whose turn it is have what is free. Nobody passes one that waits for several slots."""
         while target.queue:
             waiter = target.queue.next()
             try:
-                seat = self.take(target, waiter.session)
-            except Refusal:
-                return
+                seat = self.take(target, waiter.session, waiter.slots)
+            except Refusal as refusal:
+                if refusal.code != TOO_MANY:
+                    return
+                self.leave(target, waiter)  # the replica is gone that had so many
+                waiter.refuse(refusal)
+                continue
             if seat is None:
                 return
             target.queue.take(waiter)

@@ -36,7 +36,7 @@ class Seating:
     __slots__ = (
         "_again", "_api", "_began", "_body", "_caller", "_connecting", "_connection", "_core", "_deadline", "_done",
         "_failed", "_fresh", "_last", "_loose", "_lost", "_paused", "_queued", "_seat", "_seated", "_sent", "_session",
-        "_target", "_tried", "_turn_id", "_waiter",
+        "_slots", "_target", "_tried", "_turn_id", "_waiter",
     )  # fmt: skip
 
     def __init__(
@@ -51,6 +51,8 @@ class Seating:
         self._turn_id = turn
         self._session = 0
         """Which conversation it belongs to, where that matters."""
+        self._slots = 1
+        """So many of a replica's it takes: one for each answer."""
         self._seat: Seat | None = None
         self._tried: Seat | None = None
         self._again: asyncio.TimerHandle | None = None
@@ -91,13 +93,16 @@ class Seating:
     def _find(self) -> None:
         table, target = self._core.table, self._target
         try:
-            seat = table.take(target, self._session)
+            wide = target.queue.wide
+            seat = table.take(target, self._session, self._slots) if not wide else None
             if seat is None:
                 self._loose = True
-                waiter = Waiter(self._caller, self._sit, self._refused, self._turn_id, self._session)
+                waiter = Waiter(self._caller, self._sit, self._refused, self._turn_id, self._session, self._slots)
                 left = self._deadline - time.monotonic()
                 table.wait(target, waiter, left, again=self._tried is not None)
                 self._waiter = self._queued = waiter
+                if wide:  # there may be room for it all the same
+                    table.feed(target)
                 return
         except Refusal as refusal:
             self._refused(refusal)
@@ -171,7 +176,7 @@ class Seating:
         if self._again is not None:
             self._again.cancel()
         if self._waiter is not None:
-            self._core.table.leave(self._target, self._waiter)
+            self._core.table.give_up(self._target, self._waiter)
         if self._connecting is not None:
             self._connecting.cancel()
         if self._connection is not None:
@@ -192,4 +197,4 @@ class Seating:
         charged = 0.0
         if self._queued is not None:  # once: a second seat is charged anew
             charged, self._queued.charged = self._queued.charged, 0.0
-        self._core.table.give_back(self._target, seat, self._caller, seconds, charged)
+        self._core.table.give_back(self._target, seat, self._caller, seconds, charged, self._slots)

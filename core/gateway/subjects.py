@@ -164,10 +164,11 @@ class Subjects:
     # ---------------------------------------------------------------------------------------- one request
 
     def admit(
-        self, meters: tuple[Meter, ...], tokens_in: int, tokens_out: int, used: Callable[[], tuple[int, int]]
-    ) -> Hold | Short:
+        self, meters: tuple[Meter, ...], tokens_in: int, tokens_out: int, used: Callable[[], tuple[int, int]],
+        answers: int = 1,
+    ) -> Hold | Short:  # fmt: skip
         """Reserve on all of them, or on none: then which limit has no room the longest. `used`: what the request has
-        used so far, in and out."""
+        used so far, in and out. `answers`: at once."""
         clock = self.clock
         now, tick = clock.now(), clock.tick
         wanted = 1, tokens_in, tokens_out, tokens_in + tokens_out
@@ -175,12 +176,12 @@ class Subjects:
         for meter in meters:
             if meter.tick != tick:
                 meter.turn(now)
-            full = meter.full(wanted) or full
-        if full and (shorts := [short for each in meters if (short := each.short(now, wanted))]):
+            full = meter.full(wanted, answers) or full
+        if full and (shorts := [short for each in meters if (short := each.short(now, wanted, answers))]):
             return max(shorts, key=_seconds)
         for meter in meters:
-            meter.take(tokens_in, tokens_out)
-        hold = Hold(meters, wanted, now, clock, used)
+            meter.take(tokens_in, tokens_out, answers)
+        hold = Hold(meters, wanted, now, clock, used, answers)
         self._holds.add(hold)
         if self._handing is not None:
             self._handing.append(hold)
@@ -194,7 +195,7 @@ class Subjects:
         _, reserved_in, reserved_out, _ = hold.amounts
         more_in, more_out = tokens_in - reserved_in, tokens_out - reserved_out
         for meter, gauges in zip(hold.meters, hold.taken, strict=True):
-            meter.busy -= 1
+            meter.busy -= hold.answers
             meter.touched = True
             if meter.tick == hold.tick == tick and gauges is meter.gauges:
                 meter.came_in += more_in
@@ -298,7 +299,7 @@ class Subjects:
             counts = {"minute": recent, "day": hold.date.day == today.day, "month": hold.date.month == today.month}
             for meter in hold.meters:
                 told = found.setdefault(meter.id, {"flags": [0, 0], **{per: [0] * 4 for per in counts}})
-                told["flags"][0] += runs
+                told["flags"][0] += runs * hold.answers
                 told["flags"][1] += later and recent
                 for per in (per for per, there in counts.items() if there):
                     told[per] = [had + more for had, more in zip(told[per], four, strict=True)]

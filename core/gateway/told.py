@@ -42,9 +42,16 @@ class Answer(msgspec.Struct, frozen=True):
     timings: Timings | None = None
 
 
-class Event(Answer, frozen=True):
+class Whole(Answer, frozen=True):
     choices: list[msgspec.Raw] | None = None
+
+
+class Event(Whole, frozen=True):
     prompt_progress: Progress | None = None
+
+
+class Choice(msgspec.Struct, frozen=True):
+    index: int = 0
 
 
 class Told(msgspec.Struct, frozen=True):
@@ -57,5 +64,7 @@ class Told(msgspec.Struct, frozen=True):
 
 
 decode_answer = msgspec.json.Decoder(Answer).decode
+decode_whole = msgspec.json.Decoder(Whole).decode
+decode_choice = msgspec.json.Decoder(Choice).decode
 decode_told = msgspec.json.Decoder(Told).decode
 decode_event = msgspec.json.Decoder(Event).decode

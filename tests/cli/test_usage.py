@@ -66,6 +66,19 @@ def secret_of(replica: dict[str, Any]) -> str:
     return str(found)
 
 
+def hang_up(gateway: Path, path: str, body: dict[str, Any]) -> None:
+    """A stream that is cut: its client goes after some events."""
+    with socket.socket(socket.AF_UNIX) as gone:
+        gone.settimeout(30)
+        gone.connect(str(gateway))
+        data = json.dumps(body).encode()
+        gone.sendall(f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(data)}\r\n\r\n".encode() + data)
+        seen = b""
+        while seen.count(b"data: ") < 20:
+            seen += (piece := gone.recv(65536))
+            assert piece
+
+
 def total(*args: str) -> dict[str, Any]:
     return dict(ask("usage", *args)["total"])
 
@@ -98,18 +111,8 @@ async def test_the_sums_are_what_the_engine_counted(home: Path, sample: Path) ->
     files = [*home.rglob("corral.db*"), *home.rglob("*.jsonl"), *home.rglob("*.log")]
     assert files and not [file for file in files if b"What is a llama?" in file.read_bytes()]
 
-    # A stream that is cut: its client goes after some events.
-    gone = socket.socket(socket.AF_UNIX)
-    gone.settimeout(30)
-    gone.connect(str(gateway))
     long = {**question, "messages": [{"role": "user", "content": "Count from one to five hundred, please."}]}
-    body = json.dumps({**long, "stream": True, "max_tokens": 400, "ignore_eos": True}).encode()
-    gone.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
-    seen = b""
-    while seen.count(b"data: ") < 20:
-        seen += (piece := gone.recv(65536))
-        assert piece
-    gone.close()
+    hang_up(gateway, "/v1/chat/completions", {**long, "stream": True, "max_tokens": 400, "ignore_eos": True})
     until(lambda: total()["requests"] == 7)
     cut, stopped = total(), time.monotonic() + 20
     while (counted := await metrics(replica, secret))[1] == made and time.monotonic() < stopped:
@@ -121,6 +124,57 @@ async def test_the_sums_are_what_the_engine_counted(home: Path, sample: Path) ->
     # by then one token may have had none (core/gateway/rest.py).
     off = (cut["answer_tokens"] - found["answer_tokens"]) - (counted[1] - made)
     assert abs(off) <= cut["estimated"] <= 1
+
+
+async def test_several_answers_in_one_request_are_each_billed_as_the_engine_counted_them(
+    home: Path, sample: Path
+) -> None:
+    replica = deployed("--parallel", "4")
+    gateway, secret = Path(ask("status")["gateway_socket"]), secret_of(replica)
+    texts = [f"Tell me {count} stories" for count in ("one", "two or three", "four", "a hundred")]
+    completion = {"model": "chat", "prompt": texts, "max_tokens": 6}
+    chat = {"model": "chat", "messages": [{"role": "user", "content": "What is a llama?"}], "max_tokens": 8}
+    asked: list[tuple[str, dict[str, Any], int]] = [
+        ("/v1/completions", {**completion, "ignore_eos": True}, 24),
+        ("/v1/completions", {**completion, "ignore_eos": True, "stream": True}, 24),
+        ("/v1/completions", {**completion, "prompt": texts[:2], "n": 2, "ignore_eos": True, "logprobs": 1}, 24),
+        ("/v1/completions", {**completion, "prompt": [[1, 2, 3], [4, 5]], "seed": 1}, 0),
+        ("/v1/chat/completions", {**chat, "n": 3, "ignore_eos": True}, 24),
+        ("/v1/chat/completions", {**chat, "n": 4, "stream": True}, 0),
+        ("/v1/chat/completions", {**chat, "n": 2, "stream": True, "stream_options": {"include_usage": True}}, 0),
+        ("/v1/chat/completions", {**chat, "n_cmpl": 2, "n": 3}, 0),
+    ]
+    begun, sums = await metrics(replica, secret), total()
+    for count, (path, body, least) in enumerate(asked, 1):
+        answer = await post(gateway, body, path)
+        until(lambda count=count: total()["requests"] == count)
+        told, (read, made) = total(), await metrics(replica, secret)
+        assert told["answer_tokens"] == made - begun[1] >= least, body
+        assert told["prompt_tokens"] - told["cached_tokens"] == read - begun[0], body
+        if "stream" not in body:
+            whole = json.loads(answer)
+            assert whole["usage"]["completion_tokens"] == told["answer_tokens"] - sums["answer_tokens"]
+            choices = whole["choices"]
+            assert [each["index"] for each in choices] == list(range(len(choices)))
+            assert all(each["finish_reason"] for each in choices)
+            assert all(each.get("text") or each["message"]["content"] for each in choices)
+        sums = told
+    assert told["estimated"] == told["errors"] == 0
+
+    # Some that are cut: their slots tell, where nothing else came into them meanwhile.
+    body = {**completion, "max_tokens": 300, "ignore_eos": True, "stream": True}
+    cuts = [(body, 0, 4), ({**body, "prompt": texts[0], "n": 3}, 0, 9)]
+    for count, (body, least, most) in enumerate(cuts, len(asked) + 1):
+        hang_up(gateway, "/v1/completions", body)
+        until(lambda count=count: total()["requests"] == count)
+        before, counted = -1, (await metrics(replica, secret))[1]
+        while not made < counted == before:  # it counts each when its slot is free
+            await asyncio.sleep(0.3)
+            before, counted = counted, (await metrics(replica, secret))[1]
+        told = total()
+        off = told["answer_tokens"] - sums["answer_tokens"] - (counted - made)
+        assert least <= off <= (most if told["estimated"] else 0), body
+        made, sums = counted, told
 
 
 async def test_rows_filters_prices_and_formats(home: Path, sample: Path) -> None:

@@ -120,7 +120,7 @@ async def test_a_field_by_another_spelling_of_its_name_is_refused_too(gateway, s
 
 @pytest.mark.parametrize(("path", "fields"), ENOUGH)
 async def test_what_openai_takes_is_passed_on_as_it_came(gateway, stub, path, fields):
-    await gateway.route(stub)
+    await gateway.route(stub, slots=128)
     raw = json.dumps({"model": "chat", **fields}).encode()
     assert (await asked(gateway, path, raw)).startswith(b"HTTP/1.1 200 OK")
     assert stub.bodies == [raw]

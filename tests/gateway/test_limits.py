@@ -119,6 +119,7 @@ class Entry:
     hold: Hold
     runs: bool = True
     made: tuple[int, int] = (0, 0)
+    answers: int = 1
     late: float | None = None
     """Since when it may count as if it had been asked then: a gateway that follows does not know its second."""
 
@@ -169,7 +170,7 @@ class Keeping(RuleBasedStateMachine):
         """What counts of a kind: in the last 60 seconds for certain, in 61 at most."""
         now, found = self.host.now, 0
         if kind == "concurrency":
-            return sum(entry.runs for entry in self.entries if meter in entry.meters)
+            return sum(entry.runs * entry.answers for entry in self.entries if meter in entry.meters)
         what, per, _ = KINDS[kind]
         clock = self.subjects.clock
         for entry in self.entries:
@@ -181,8 +182,11 @@ class Keeping(RuleBasedStateMachine):
                 found += entry.used[what]
         return found
 
-    @rule(who=st.sampled_from(["key", "person", "other"]), tokens_in=st.integers(0, 30), tokens_out=st.integers(0, 30))
-    def ask(self, who: str, tokens_in: int, tokens_out: int) -> None:
+    @rule(
+        who=st.sampled_from(["key", "person", "other"]), tokens_in=st.integers(0, 30), tokens_out=st.integers(0, 30),
+        answers=st.sampled_from([1, 1, 2, 3]),
+    )  # fmt: skip
+    def ask(self, who: str, tokens_in: int, tokens_out: int, answers: int) -> None:
         subjects = self.subjects
         whose = (
             subjects.of_key(self.key) if who == "key" else subjects.of_person(1001 if who == "other" else 1000, GROUP)
@@ -192,15 +196,16 @@ class Keeping(RuleBasedStateMachine):
         wanted = (1, tokens_in, tokens_out, tokens_in + tokens_out)
         full: dict[tuple[str, str], list[bool]] = {}
         for (meter, kind), most in self.applying(who).items():
-            amount = 1 if kind == "concurrency" else wanted[KINDS[kind].what]
+            amount = answers if kind == "concurrency" else wanted[KINDS[kind].what]
             counted = [self.counted(meter, kind, seconds) for seconds in (60, 61)]
-            full[meter, kind] = [n > 0 and n + amount > most for n in counted]
-        hold = subjects.admit(meters, tokens_in, tokens_out, lambda: entry.made)
+            full[meter, kind] = [(n > 0 or answers > 1) and n + amount > most for n in counted]
+        hold = subjects.admit(meters, tokens_in, tokens_out, lambda: entry.made, answers)
         if isinstance(hold, Hold):
             assert not any(certain for certain, _ in full.values()), "one too many"
             clock = subjects.clock
             entry = Entry(
-                self.host.now, tuple(meter.id for meter in meters), wanted, clock.day, clock.month, hold
+                self.host.now, tuple(meter.id for meter in meters), wanted, clock.day, clock.month, hold,
+                answers=answers,
             )  # fmt: skip
             self.entries.append(entry)
         else:

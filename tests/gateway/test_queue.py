@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable
 from random import Random
 
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -21,14 +22,16 @@ ASK = {"model": "chat", "stream": True}
 CALLERS = "abcde"
 
 
-def waiter(caller: str) -> Waiter[int]:
-    return Waiter(caller, lambda seat: None, lambda refusal: None)
+def waiter(caller: str, slots: int = 1) -> Waiter[int]:
+    return Waiter(caller, lambda seat: None, lambda refusal: None, slots=slots)
 
 
 class Slots:
     """Callers that ask again as soon as they are answered, on a clock of their own."""
 
-    def __init__(self, slots: int, limit: int = 64) -> None:
+    def __init__(self, slots: int, limit: int = 64, wide: dict[str, int] | None = None) -> None:
+        """`wide`: callers whose requests take several slots at once."""
+        self._wide = wide or {}
         self.now = 0.0
         self.queue: Queue[int] = Queue(lambda: self.now)
         self.had: dict[str, float] = {}
@@ -46,19 +49,19 @@ class Slots:
         while self.now < seconds:
             self.now, _, caller, took, charged = heapq.heappop(self._next)
             if charged is not None:
-                self._free += 1
-                self.had[caller] += took
+                slots = self._wide.get(caller, 1)
+                self._free += slots
+                self.had[caller] += took * slots
                 self.queue.note(took)
                 if self.queue:
-                    self.queue.ended(caller, took, charged)
-            while self.queue and self._free:
-                following = self.queue.next()
+                    self.queue.ended(caller, took, charged, slots)
+            while self.queue and self._free >= (following := self.queue.next()).slots:
                 self.queue.take(following)
                 self._start(following.caller, following.charged)
             self._ask(caller)
 
     def _ask(self, caller: str) -> None:
-        if self._free and not self.queue:
+        if self._free >= self._wide.get(caller, 1) and not self.queue:
             self._start(caller, 0.0)
             return
         if len(self.queue) >= self._limit:
@@ -68,10 +71,10 @@ class Slots:
                 return
             self.queue.remove(out)
             self._again(out.caller)
-        self.queue.add(waiter(caller))
+        self.queue.add(waiter(caller, self._wide.get(caller, 1)))
 
     def _start(self, caller: str, charged: float) -> None:
-        self._free -= 1
+        self._free -= self._wide.get(caller, 1)
         self._then(self._takes(caller), caller, charged)
 
     def _again(self, caller: str) -> None:
@@ -123,6 +126,14 @@ def test_callers_have_even_shares_of_the_slots_however_many_and_long_their_reque
     )  # fmt: skip
     even = sum(house.had.values()) / len(house.had)
     assert sum(house.had.values()) > 0.95 * slots * seconds
+    assert all(abs(had - even) < 0.1 * even for had in house.had.values()), house.had
+
+
+@pytest.mark.parametrize("wide", [{"a": 4}, {"a": 2}, {"a": 3, "b": 2}])
+def test_who_takes_several_slots_at_once_has_no_more_of_them_than_others(wide):
+    random, house = Random(7), Slots(4, wide=wide)
+    house.run(4000, {"a": 20, "b": 8, "c": 8}, lambda caller: random.uniform(0.5, 1.5))
+    even = sum(house.had.values()) / 3
     assert all(abs(had - even) < 0.1 * even for had in house.had.values()), house.had
 
 
@@ -356,17 +367,17 @@ async def test_people_who_chat_through_the_daemon_have_a_line_each(gateway, stub
     async with taken(gateway, stub):
         who = ("77:ann", "77:ann", "78:bob")
         tasks = await queued(
-            gateway, 3, *[({**ASK, "n": n}, f"X-Corral-Actor: {each}\r\n") for n, each in enumerate(who, 1)]
+            gateway, 3, *[({**ASK, "seed": n}, f"X-Corral-Actor: {each}\r\n") for n, each in enumerate(who, 1)]
         )
     for task in tasks:
         assert b"[DONE]" in await task
-    assert [json.loads(body).get("n") for body in stub.bodies[1:]] == [1, 3, 2]
+    assert [json.loads(body).get("seed") for body in stub.bodies[1:]] == [1, 3, 2]
 
 
 async def test_when_the_queue_is_full_the_longest_line_gives_up_its_newest(gateway, stub):
     async with taken(gateway, stub, queue=3):
-        first, second, third = await queued(gateway, 3, *[({**ASK, "n": n}, bearer("a")) for n in (1, 2, 3)])
-        other = asyncio.create_task(gateway.post({**ASK, "n": 4}, bearer("b")))
+        first, second, third = await queued(gateway, 3, *[({**ASK, "seed": n}, bearer("a")) for n in (1, 2, 3)])
+        other = asyncio.create_task(gateway.post({**ASK, "seed": 4}, bearer("b")))
         refused = await third
         assert refused.startswith(b"HTTP/1.1 429") and b"queue_full" in refused and b"\r\nRetry-After: " in refused
         assert b"x-corral-queue-position: 3\r\n" in refused
@@ -374,7 +385,7 @@ async def test_when_the_queue_is_full_the_longest_line_gives_up_its_newest(gatew
         assert own.startswith(b"HTTP/1.1 429") and b"no caller has more of them than you" in own
     for each in (first, second, other):
         assert b"[DONE]" in await each
-    assert [json.loads(body).get("n") for body in stub.bodies[1:]] == [1, 4, 2]
+    assert [json.loads(body).get("seed") for body in stub.bodies[1:]] == [1, 4, 2]
 
 
 async def test_where_nothing_may_wait_it_is_told_at_once(gateway, stub):

@@ -73,8 +73,8 @@ Four = tuple[int, int, int, int]
 
 
 class Held(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What a gateway that was replaced still does for one subject: requests in flight, those let in since the hand-over
-    that count in a minute, and tokens of the last minute, of the day and of the month that it is now."""
+    """What a gateway that was replaced still does for one subject: answers in flight, requests let in since the
+    hand-over that count in a minute, and tokens of the last minute, of the day and of the month that it is now."""
 
     requests: int = 0
     asked: int = 0
