@@ -377,14 +377,14 @@ class Exchange(Seating):
         begun = self._status and not self._reads
         seconds = limits.idle_timeout_s if begun else limits.first_byte_timeout_s
         if now < self._last + seconds:
-            if now < self._deadline or self._status:
+            if now < self._deadline or (self._status and self._gathered is None):
                 return
             seconds = self._deadline - self._began
         if self._paused and self._client is not None:
             self._client.break_off()
             self.client_gone()
             return
-        what = "nothing came" if begun else "the first byte did not come"
+        what = "nothing came" if begun and self._gathered is None else "the first byte did not come"
         self._cut(Refusal(504, f"{what} from replica {self._replica()} for {seconds:g} s", "timeout"), "timeout")
 
     def _used(self) -> tuple[int, int]:

@@ -68,7 +68,7 @@ class SeveralCounts(Counts):
             index = decode_choice(found.choices[0]).index if found.choices else -1
         except msgspec.DecodeError:
             return False
-        self.prompt = self.cached = self.answer = None
+        self._forget()
         progress = found.prompt_progress
         if progress is not None:
             self.events -= 1
@@ -89,6 +89,10 @@ class SeveralCounts(Counts):
         if progress is not None:
             return self._cut_progress
         return self._cut and found.choices is not None and not found.choices and found.usage is not None
+
+    def _forget(self) -> None:
+        """In a method of its own, as `_told` would be compiled for counts that stay None (decision 0012)."""
+        self.prompt = self.cached = self.answer = None
 
     def _read(self, data: bytes | bytearray) -> None:
         super()._read(data)

@@ -285,6 +285,13 @@ async def test_one_whose_client_goes_is_billed_for_what_each_had_made(routed, st
     assert (await routed.told(lambda live: live.in_flight == 0)).queued == {}
 
 
+async def test_a_deadline_holds_until_all_of_it_are_there(routed, stub):
+    stub.scripts[COMPLETION.encode()] = 200, TWO
+    stub.hold.clear()
+    answer = await routed.post(SAID, "X-Corral-Deadline: 0.3\r\n", COMPLETION)
+    assert answer.startswith(b"HTTP/1.1 504") and b"the first byte did not come" in answer
+
+
 # ------------------------------------------------------------------------------------ servers of somebody else
 
 
