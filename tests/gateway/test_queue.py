@@ -93,7 +93,7 @@ def test_the_order_that_is_told_is_the_one_in_which_they_are_served() -> None:
         queue: Queue[int] = Queue(lambda: now[0])
         for _ in range(random.randrange(1, 40)):
             caller = random.choice(CALLERS)
-            queue.add(waiter(caller))
+            queue.add(waiter(caller, random.choice((1, 1, 3))))
             queue.note(random.uniform(0.1, 3))
             if random.random() < 0.4 and len(queue) > 1:
                 queue.take(queue.next())

@@ -109,6 +109,12 @@ async def test_the_responses_route_has_no_n(routed, stub):
 # ------------------------------------------------------------------------------------ limits
 
 
+async def left(gateway) -> int:
+    """Tokens a minute of the key `b`."""
+    listing = f"GET /v1/models HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{bearer('b')}\r\n".encode()
+    return int(parted(await gateway.raw(listing))[1]["x-ratelimit-remaining-tokens"])
+
+
 async def test_each_is_one_towards_concurrency(routed, stub):
     stub.hold.clear()
     two = asyncio.create_task(routed.post({**ASK, "stream": True, "n": 2, "max_tokens": 9}, bearer("b")))
@@ -136,9 +142,7 @@ async def test_what_all_may_take_is_reserved_and_refused_where_it_never_fits(rou
     _, writer = await routed.open()
     writer.write(head.encode() + data)
     await routed.told(lambda live: live.in_flight == 2)
-    listing = f"GET /v1/models HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{bearer('b')}\r\n".encode()
-    left = int(parted(await routed.raw(listing))[1]["x-ratelimit-remaining-tokens"])
-    assert 1000 - left == 600 + len(data) // 4 + 1
+    assert 1000 - await left(routed) == 600 + len(data) // 4 + 1
     writer.close()
 
 
@@ -251,8 +255,10 @@ async def test_an_error_of_the_engine_is_the_answer_and_what_was_made_is_billed(
     error = b'data: {"error":{"code":500,"message":"no room left","type":"server_error"}}\n\n'
     for events, words in (([*TWO[:3], error], b"no room left"), (TWO[:3], b"ended before all answers had")):
         stub.scripts[COMPLETION.encode()] = 200, events
-        status, headers, body = parted(await routed.post(SAID, path=COMPLETION))
+        before = await left(routed)
+        status, headers, body = parted(await routed.post(SAID, bearer("b"), COMPLETION))
         assert (status, headers["content-type"]) == (500, "application/json") and words in body
+        assert before - await left(routed) >= 2
         line = await routed.line()
         assert (line.status, line.outcome, line.estimated) == (500, "error", True) and line.answer_tokens >= 2
         routed.usage.clear()
@@ -332,8 +338,9 @@ def test_what_each_tells_is_added_however_the_bytes_of_a_stream_are_split(cuts):
 
 
 def test_of_n_answers_the_first_tells_of_their_prompt():
-    counts, _ = counted(2, [ended(1, 8, 8, 4), ended(0, 8, 5, 3), DONE], [])
-    assert (counts.prompt, counts.cached, counts.answer) == (8, 5, 7)
+    for told in itertools.permutations([ended(1, 8, 8, 4), ended(0, 8, 5, 3)]):
+        counts, _ = counted(2, [*told, DONE], [])
+        assert (counts.prompt, counts.cached, counts.answer) == (8, 5, 7)
 
 
 def test_a_server_that_tells_once_of_all_and_one_that_tells_with_each_token_are_not_counted_twice():
@@ -348,8 +355,9 @@ def test_a_server_that_tells_once_of_all_and_one_that_tells_with_each_token_are_
 def test_a_stream_without_its_end_is_no_less_than_what_was_told_and_what_came():
     counts, _ = counted(1, TWO[:7], [])
     assert counts.answer is None
+    came = counts.events
     counts.lost()
-    assert counts.events >= 6
+    assert counts.events == max(came, 4) + 6, "three more of each may have been made"
     silent, _ = counted(1, [], [])
     silent.lost()
     assert silent.events == 0 and silent.answer is None
@@ -375,7 +383,7 @@ async def test_its_line_has_the_cores_of_all_its_slots_and_one_request(routed, s
     stub.late.set()
     await wide
     line = await routed.line()
-    assert line.requests == 1 and line.core_s == pytest.approx(2 * (line.total_s - line.queue_s), abs=0.05)
+    assert line.requests == 1 and line.core_s == pytest.approx(2 * (line.total_s - line.queue_s), rel=1e-3)
 
 
 def test_a_gateway_that_is_replaced_says_how_many_answers_it_still_makes():
