@@ -97,13 +97,14 @@ class Gate:
     async def act(
         self, actor: Actor, verb: str, object: str, request: str,
         fn: Callable[[sqlite3.Connection], tuple[T, Any, Any]], *, reason: str = "", permission: str = "",
-        on: str = "",
+        on: str = "", tried: Any = None,
     ) -> T:  # fmt: skip
         """Do `fn` (which gives result, before, after) and record it, in one transaction. `permission` is the verb and
         `on` the object where nothing else is said; `on="*"`: held anywhere is enough. A right that was taken away while
         this waited for its turn does not count any more.
 
-        An error of the family rolls `fn` back, is recorded as `refused` with its reason, and is raised.
+        An error of the family rolls `fn` back, is recorded as `refused` with its reason and with what was `tried` where
+        verb and object do not say it, and is raised.
         """
 
         def work(db: sqlite3.Connection) -> T | CorralError:
@@ -119,8 +120,9 @@ class Gate:
                 db.execute("RELEASE act")
                 why = error.reason if isinstance(error, Unseen) else str(error)
                 self._audit.append(
-                    db, actor=actor, verb=verb, object=object, request=request, outcome="refused", reason=why
-                )
+                    db, actor=actor, verb=verb, object=object, request=request, outcome="refused",
+                    after=None if tried is None else {"tried": tried}, reason=why,
+                )  # fmt: skip
                 error.recorded = True
                 return error
             db.execute("RELEASE act")

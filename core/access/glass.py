@@ -68,7 +68,7 @@ class Glass:
             self._access.put_in_force(db)
             return None, None, made
 
-        await self._gate.act(actor, BREAK, f"access:{made.subject}", request, work, reason=reason)
+        await self._gate.act(actor, BREAK, f"access:{made.subject}", request, work, reason=reason, tried=made)
         self._ring(said(made))
         await self._access.changed()
         return made

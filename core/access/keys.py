@@ -252,7 +252,7 @@ class Keys:
             return row, None, key
 
         try:
-            await self._act(actor, "keys.create", key, request, work)
+            await self._act(actor, "keys.create", key, request, work, tried=key)
         except NotAllowed as error:
             if self.owners.owns(actor, whose) or self._gate.may(actor, "keys.manage", _object(key)):
                 raise
@@ -273,7 +273,7 @@ class Keys:
         def change(key: Key) -> Key:
             return msgspec.structs.replace(key, limits=limits, **others)
 
-        return (await self._change(actor, "keys.limit", row, request, change)).key
+        return (await self._change(actor, "keys.limit", row, request, change, tried=changes)).key
 
     async def rotate(self, actor: Actor, request: str, name: str, grace: float) -> NewKey:
         """A new secret; the old one works for `grace` seconds more."""
@@ -302,7 +302,7 @@ class Keys:
 
     async def _change(
         self, actor: Actor, verb: str, row: KeyRow, request: str, change: Callable[[Key], Key], *, hash: str = "",
-        keep: bool = False, reason: str = "",
+        keep: bool = False, reason: str = "", tried: Any = None,
     ) -> KeyRow:  # fmt: skip
         def work(db: sqlite3.Connection) -> tuple[KeyRow, Any, Any]:
             self._may_manage(actor, row.key)
@@ -320,7 +320,7 @@ class Keys:
             keytables.put_key(db, new)
             return new, now.key, new.key
 
-        return await self._act(actor, verb, row.key, request, work, reason=reason)
+        return await self._act(actor, verb, row.key, request, work, reason=reason, tried=tried)
 
     def _works(self, key: Key) -> None:
         """Raises `Conflict` for a key whose new secret would open nothing."""
@@ -358,12 +358,14 @@ class Keys:
 
     async def _act(
         self, actor: Actor, verb: str, key: Key, request: str,
-        work: Callable[[sqlite3.Connection], tuple[KeyRow, Any, Any]], *, reason: str = "",
+        work: Callable[[sqlite3.Connection], tuple[KeyRow, Any, Any]], *, reason: str = "", tried: Any = None,
     ) -> KeyRow:  # fmt: skip
         """Act in one transaction; it is in force when this returns, but for the gateway's word."""
         needs = "keys.own" if self.owners.owns(actor, key.owner) else "keys.manage"
         on = "*" if needs == "keys.own" else _object(key)
-        row = await self._gate.act(actor, verb, _object(key), request, work, reason=reason, permission=needs, on=on)
+        row = await self._gate.act(
+            actor, verb, _object(key), request, work, reason=reason, permission=needs, on=on, tried=tried
+        )  # fmt: skip
         await self.follow([row])
         return self._rows[row.key.id]
 

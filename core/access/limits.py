@@ -243,7 +243,7 @@ class Limiter:
             )
             return new, before, new
 
-        new = await self._gate.act(actor, "limits.set", meant.object, request, work, reason=reason)
+        new = await self._gate.act(actor, "limits.set", meant.object, request, work, reason=reason, tried=changes)
         self._rows[new.subject] = new
         await self._changed()
         return new

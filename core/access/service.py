@@ -123,9 +123,9 @@ class Access:
             self.put_in_force(db)
             return new, None, new
 
-        verb, (needs, on) = "access.grant", self._needs(actor, whom)
+        verb, (needs, on) = "access.deny" if deny else "access.grant", self._needs(actor, whom)
         grant = await self._gate.act(
-            actor, verb, f"access:{whom}", request, work, reason=reason, permission=needs, on=on
+            actor, verb, f"access:{whom}", request, work, reason=reason, permission=needs, on=on, tried=new
         )  # fmt: skip
         await self.changed()
         return grant
@@ -152,12 +152,12 @@ class Access:
         object = f"access:{found.subject}" if found else f"access:{id[:32]}"
         others_denial = found is not None and found.effect == "deny" and found.by != actor.name
         needs, on = self._needs(actor, found.subject) if found and not others_denial else ("access.grant", "")
-        verb = "access.grant"
+        verb = "access.revoke"
         if found is not None and found.glass:
             verb = "access.glass-whole"
             needs = "access.break-glass" if self.rights.meant(found.subject, actor) else needs
         grant = await self._gate.act(
-            actor, verb, object, request, work, reason=reason, permission=needs, on=on
+            actor, verb, object, request, work, reason=reason, permission=needs, on=on, tried=found
         )  # fmt: skip
         await self.changed()
         return grant
@@ -198,7 +198,7 @@ class Access:
             return made, [old for role in made if (old := before.roles.get(role.name)) is not None], made
 
         object = f"access:role:{made[0].name}" if len(made) == 1 else "access:roles"
-        await self._gate.act(actor, "access.roles", object, request, work)
+        await self._gate.act(actor, "access.roles", object, request, work, tried=made)
         await self.changed()
         return made
 
@@ -252,7 +252,7 @@ class Access:
             self.put_in_force(db)
             return team, rights.teams.get(name), team
 
-        made = await self._gate.act(actor, "access.teams", f"access:team:{name}", request, work)
+        made = await self._gate.act(actor, "access.teams", f"access:team:{name}", request, work, tried=team)
         await self.changed()
         return made
 

@@ -7,6 +7,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable
+from typing import Any
 
 from core.access import Gate
 from core.errors import CorralError
@@ -43,8 +44,11 @@ class Refusals:
         self._clock = clock or time.monotonic
         self._windows: dict[int, _Window] = {}
 
-    async def record(self, actor: Actor, verb: str, object: str, request: str, reason: str) -> None:
-        """One refusal. Errors of the store are logged: the refusal stands without its record."""
+    async def record(
+        self, actor: Actor, verb: str, object: str, request: str, reason: str, after: dict[str, Any] | None = None
+    ) -> None:
+        """One refusal; `after` has what was tried. Errors of the store are logged: the refusal stands without its
+        record."""
         await self.settle()
         window = self._windows.setdefault(actor.uid, _Window(self._clock() + WINDOW_S))
         if window.recorded >= EACH:
@@ -53,7 +57,7 @@ class Refusals:
             window.actor = actor
             return
         window.recorded += 1
-        await self._write(actor, verb, object, request, reason)
+        await self._write(actor, verb, object, request, reason, after)
 
     async def settle(self, *, all: bool = False) -> None:
         """Close the windows that are over (`all`: every one, at the daemon's end) with one record for each verb and
@@ -74,7 +78,7 @@ class Refusals:
             await self.settle()
 
     async def _write(
-        self, actor: Actor, verb: str, object: str, request: str, reason: str, after: dict[str, int] | None = None
+        self, actor: Actor, verb: str, object: str, request: str, reason: str, after: dict[str, Any] | None = None
     ) -> None:
         try:
             await self._gate.record(actor, verb, object, request, "refused", after=after, reason=reason)

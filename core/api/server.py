@@ -19,6 +19,7 @@ from core.access import Gate
 from core.access.permissions import PERMISSIONS
 from core.api.peer import Names
 from core.api.refusals import Refusals
+from core.api.tried import tried
 from core.errors import CorralError, Failed, Invalid, NotAllowed, NotFound, Unseen, VersionMismatch
 from core.nouns import API_VERSION, Actor
 
@@ -119,6 +120,8 @@ class Server:
         logging.getLogger("aiohttp.server").addFilter(NO_HTTP)
         self.rights: list[RouteRight] = []
         """What each route asks for; docs/access.md is made of it."""
+        self._asked: dict[web.AbstractRoute, tuple[str, str]] = {}
+        """Of each route its path and permission, for the records of refusals."""
         self.in_force: Callable[[], Awaitable[object]] | None = None
         """Awaited before a change of rules is answered: then it holds at the gateway too."""
         self.names: dict[str, Callable[[Call], Awaitable[list[str]]]] = {}
@@ -159,7 +162,7 @@ class Server:
                 return answer
             return web.Response(body=msgspec.json.encode(answer), content_type="application/json", status=status)
 
-        self.app.router.add_route(method, PREFIX + path, serve)
+        self._asked[self.app.router.add_route(method, PREFIX + path, serve)] = path, permission
 
     async def _hint(self, call: Call, error: CorralError) -> None:
         """Name what there is of the kind that was not found, as far as the caller sees it."""
@@ -224,7 +227,9 @@ class Server:
             return  # the connection is gone, and with it the word about who it was
         verb, route = f"{request.method.lower()}.refused", f"route:{request.path[:200]}"
         why = error.reason if isinstance(error, Unseen) else str(error)
-        await self.refusals.record(call.actor, verb, route, call.request, why)
+        path, permission = self._asked.get(request.match_info.route, ("", ""))
+        after = {"permission": permission, "tried": await tried(request, path)} if path else None
+        await self.refusals.record(call.actor, verb, route, call.request, why, after)
 
 
 def _tricky(request: web.Request) -> bool:

@@ -17,6 +17,7 @@ from core.access.permissions import BUILTIN
 from core.api.peer import Names
 from core.api.routes import add_routes
 from core.api.server import ANYBODY, Call, Handler, Server
+from core.api.tried import FIELDS
 from core.audit import Audit
 from core.nouns import Actor, Grant, Subject
 from core.paths import Paths
@@ -152,3 +153,7 @@ async def test_whatever_a_role_gives_a_denial_takes_on_every_route(walk: Walk) -
 def test_every_route_needs_a_permission_but_those_that_tell_a_stranger_who_he_is() -> None:
     open_to_all = {right.path for right in matrix.server().rights if right.permission == ANYBODY}
     assert open_to_all == OPEN
+
+
+def test_what_refusals_name_is_of_routes_that_there_are() -> None:
+    assert set(FIELDS) <= {each.path for each in matrix.server().rights}

@@ -27,7 +27,7 @@ async def test_the_first_admins_are_a_grant_that_is_recorded_and_written_once(ho
     await house.access.revoke(ROOT, "r", first.id)
     await house.access.start(FIRST)
     assert [str(g.subject) for g in house.access.rights.grants] == ["user:bin"]
-    assert [r.verb for r in await house.records()] == ["access.grant"] * 3
+    assert [r.verb for r in await house.records()] == ["access.grant", "access.grant", "access.revoke"]
 
 
 async def test_a_grant_is_in_force_at_once_and_after_a_restart(house: House, ada: Actor) -> None:
@@ -45,8 +45,26 @@ async def test_a_grant_is_in_force_at_once_and_after_a_restart(house: House, ada
     assert not house.may(ada, "deployments.stop")
     last = (await house.records())[-1]
     assert (last.verb, last.object, last.before["what"], last.after, last.reason) == (
-        "access.grant", "access:user:bin", "operator", None, "over",
+        "access.revoke", "access:user:bin", "operator", None, "over",
     )  # fmt: skip
+
+
+async def test_refused_grants_denials_and_revocations_say_which_they_were_and_of_what(house: House, ada: Actor) -> None:
+    made = await house.grant(ROOT, "viewer", "user:daemon")
+    with pytest.raises(NotAllowed):
+        await house.grant(ada, "admin", "user:bin", reason="mine")
+    with pytest.raises(NotAllowed):
+        await house.grant(ada, "user", "user:daemon", "deployment:chat", deny=True)
+    with pytest.raises(NotAllowed):
+        await house.access.revoke(ada, "r", made)
+    with pytest.raises(NotAllowed):
+        await house.access.put_team(ada, "r", "ml", ["user:bin"])
+    tried = [(r.verb, r.object, r.after["tried"]) for r in await house.records() if r.outcome == "refused"]
+    assert [verb for verb, _, _ in tried] == ["access.grant", "access.deny", "access.revoke", "access.teams"]
+    assert [(t["what"], t["scope"], t["effect"]) for _, _, t in tried[:3]] == [
+        ("admin", "*", "allow"), ("user", "deployment:chat", "deny"), ("viewer", "*", "allow"),
+    ]  # fmt: skip
+    assert tried[2][2]["id"] == made and [each["name"] for each in tried[3][2]["members"]] == ["bin"]
 
 
 async def test_nobody_grants_himself_or_others_what_he_does_not_hold(house: House, ada: Actor) -> None:

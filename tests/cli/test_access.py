@@ -47,7 +47,7 @@ def test_grants_roles_and_teams_from_the_command_line(home: Path) -> None:
     assert [each["what"] for each in ask("access", "grants")] == ["deployments.stop"]
     verbs = [each["verb"] for each in ask("audit", "ls", "--verb", "access.*", "--outcome", "done")]
     assert verbs == [
-        "access.roles", "access.teams", "access.grant", "access.grant", "access.grant", "access.teams", "access.roles",
+        "access.roles", "access.teams", "access.grant", "access.deny", "access.revoke", "access.teams", "access.roles",
     ]  # fmt: skip
 
 

@@ -76,3 +76,40 @@ async def test_an_empty_screen_proposes_only_what_one_may(console, user, doubles
         user.me = doubles.somebody(("daemon.read", "*"))
         user.push("access", "access:all")
         await it.until("You may not see ")
+
+
+async def test_what_would_be_refused_is_not_asked_for_by_opening_screens_and_palette(console, fake, doubles):
+    asked = []
+    for noun, service in (("keys", fake.keys), ("accounts", fake.accounts), ("grants", fake.access)):
+        name = "grants" if noun == "grants" else "ls"
+        asks = getattr(service, name)
+
+        def heard(noun=noun, plain=asks):
+            asked.append(noun)
+            return plain()
+
+        setattr(service, name, heard)
+    plain = fake.chats
+
+    async def chats():
+        asked.append("chats")
+        return await plain()
+
+    fake.chats = chats
+    manages = (("keys.manage", "*"), ("accounts.manage", "*"), ("access.grant", "*"), ("access.read", "access:user:*"))
+    fake.me = doubles.somebody(("daemon.read", "*"), *manages)
+    async with console("8") as it:
+        await it.until("You are ann")
+        for key in "123456789":
+            await it.press(key)
+        await it.press("5")
+        await it.until("You may not see chats (chats.own)")
+        await it.press("colon")
+        await it.until("part of a name")
+        await it.press("escape")
+        assert asked == []
+        fake.me = doubles.somebody(*((each, "*") for each in BUILTIN["auditor"].allows), ("chats.own", "*"))
+        fake.push("access", "access:all")
+        await it.until("First  ")
+        await it.press("8")
+        await it.until(lambda: {"keys", "accounts", "grants", "chats"} <= set(asked))

@@ -10,7 +10,7 @@ from textual.containers import Horizontal, Vertical
 from textual.widgets import TextArea
 
 from core.nouns import Chat, ChatDetail, ChatKey, ChatOptions
-from tui.rights import none
+from tui.rights import none, unseen
 from tui.screens import FOLDER
 from tui.screens.conversation import Ask, Conversation
 from tui.screens.room import LOW, Line, Note
@@ -83,7 +83,11 @@ class ChatRoom(Conversation):
         self.query_one("#conversation").display = talking or not narrow
 
     def draw(self, kinds: set[str]) -> None:
-        self.query_one("#chats", Table).none(none(self.corral.state.me, "No chat yet", "n begins one", "chats.own"))
+        me = self.corral.state.me
+        barred = unseen(me, "chats.own", "chats")
+        self.query_one("#chats", Table).none(barred or none(me, "No chat yet", "n begins one", "chats.own"))
+        if barred:  # a refusal would stand in the trail
+            return
         if self.corral.client is not None and (not self._asked or kinds & {"all", "chat"}):
             self._asked = True
             sought = self._sought

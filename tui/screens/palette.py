@@ -13,6 +13,7 @@ from textual.widgets import Input, Static
 from core.errors import CorralError
 from tui.deeds import Deed, of_chats, sought
 from tui.plain import line
+from tui.rights import lacks
 from tui.screens import FOLDER
 from tui.widgets.entry import Entry
 from tui.widgets.table import Column, Row, Table
@@ -56,7 +57,7 @@ class Palette(ModalScreen[Deed]):
 
     async def _ask_for_chats(self) -> None:
         app = cast("Front", self.app)
-        if app.client is None:
+        if app.client is None or lacks(app.state.me, "chats.own"):  # a refusal would stand in the trail
             return
         try:
             chats = await app.client.chats()
