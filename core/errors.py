@@ -136,7 +136,8 @@ def missing(kind: str, name: str, *, reason: str = "") -> NotFound:
     """What is said of a model or deployment that is not there, and with `reason` (for the record) of one that the actor
     may not see. The interface adds the names that he sees."""
     what, todo = f"no {kind} {name!r}", f"see `corral {kind}s ls`"
-    return Unseen(what, todo=todo, reason=reason, kind=kind) if reason else NotFound(what, todo=todo, kind=kind)
+    named = {"kind": kind, "name": name}
+    return Unseen(what, todo=todo, reason=reason, **named) if reason else NotFound(what, todo=todo, **named)
 
 
 BY_CODE: dict[str, type[CorralError]] = {

@@ -31,7 +31,16 @@ def lacks(me: Whoami | None, permission: str, object: str = "") -> str:
 
 def unseen(me: Whoami | None, permission: str, what: str, object: str = "") -> str:
     """That `me` may not see `what`, which needs `permission`; "" where he may."""
-    return f"You may not see {what} ({permission})" if lacks(me, permission, object) else ""
+    return f"You may not see {what} ({permission})" if lacks(me, permission, object) or _aside(me, permission) else ""
+
+
+def _aside(me: Whoami | None, permission: str) -> bool:
+    """Does `me` hold a permission to read on other kinds of things alone? A role on `deployment:*` shows no model."""
+    noun, _, verb = permission.partition(".")
+    if me is None or me.because or verb != "read":
+        return False
+    kind = noun.removesuffix("s")
+    return not any(h.permission == permission and (h.scope == "*" or h.scope.startswith(f"{kind}:")) for h in me.holds)
 
 
 def none(me: Whoami | None, words: str, todo: str, *needs: str) -> str:

@@ -16,6 +16,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from core import program_version
 from core.access import Gate
+from core.access.grantrules import PLAIN
 from core.access.permissions import PERMISSIONS
 from core.api.peer import Names
 from core.api.refusals import Refusals
@@ -165,10 +166,19 @@ class Server:
         self._asked[self.app.router.add_route(method, PREFIX + path, serve)] = path, permission
 
     async def _hint(self, call: Call, error: CorralError) -> None:
-        """Name what there is of the kind that was not found, as far as the caller sees it."""
-        names = self.names.get(error.details.get("kind", ""))
-        if names is not None and not error.why:
-            error.why = f"there are: {', '.join(await names(call)) or 'none'}"
+        """Name what there is of the kind that was not found, as far as the caller sees it, and the right that he lacks
+        to see a model of that name, in the same words whether there is one or not: who may deploy under some names sees
+        none by that."""
+        kind, name = (error.details.get(each, "") for each in ("kind", "name"))
+        names = self.names.get(kind)
+        if names is None or error.why:
+            return
+        there, see, object = ", ".join(await names(call)), f"{kind}s.read", f"{kind}:{name}"
+        error.why = f"there are: {there or 'none'}"
+        if kind == "model" and PLAIN.fullmatch(name) and not self._gate.may(call.actor, see, object):
+            lacking = f"{call.actor.name} lacks {see} on {object}, and would not see it"
+            error.why = f"{error.why}; {lacking}" if there else lacking
+            error.todo = f"ask an admin: `corral access grant {see} user:{call.actor.name} --scope {object}`"
 
     async def _call(self, request: web.Request) -> Call:
         transport = request.transport

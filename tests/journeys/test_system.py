@@ -171,6 +171,16 @@ def test_a_user_with_one_narrow_grant_does_and_sees_that_and_nothing_else(host: 
         host.admin("access", "revoke", made["id"], "--reason", "the pilot is over")
         assert asking.communicate(timeout=20)[0].strip() == "taken away"
     assert "no grant gives stranger" in stranger("ps", code=4).stderr
+
+    # Who may deploy under some names is told what he needs to see a model, and the words of the docs are enough.
+    host.admin("access", "grant", "operator", "user:stranger", "--scope", "deployment:ml-*")
+    assert "You may not see models (models.read)" in stranger("models", "ls").stdout
+    deploy = ("deploy", "smollm2-135m", "--name", "ml-chat", "--ctx", "2048")
+    told = stranger(*deploy, code=3).stderr
+    assert "stranger lacks models.read on model:smollm2-135m" in told
+    assert "access grant models.read user:stranger --scope model:smollm2-135m" in told
+    host.admin("access", "grant", "models.read", "user:stranger", "--scope", "model:*")
+    stranger(*deploy)
     host.admin("shutdown", "--all")
 
 

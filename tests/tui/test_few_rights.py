@@ -113,3 +113,9 @@ async def test_what_would_be_refused_is_not_asked_for_by_opening_screens_and_pal
         await it.until("First  ")
         await it.press("8")
         await it.until(lambda: {"keys", "accounts", "grants", "chats"} <= set(asked))
+
+
+async def test_an_operator_of_a_few_names_is_told_which_right_shows_models(console, user, doubles):
+    user.me = doubles.somebody(*((each, "deployment:ml-*") for each in BUILTIN["operator"].allows))
+    async with console("3") as it:
+        await it.until("You may not see models (models.read)")

@@ -17,6 +17,7 @@ from tui.amounts import Size, Tokens, Whole
 from tui.command import Spread, Told, filled, named, options, run, with_options
 from tui.lines import Progress, as_json, ask, note_ctx, say, table, tell
 from tui.plain import line
+from tui.rights import unseen
 from tui.verbs.arrived import arrived
 from tui.words import age, lasting, moment, size, unwhole
 
@@ -55,12 +56,19 @@ def models(context: click.Context) -> None:
 @click.option("--versions", is_flag=True, help="every version, not only what each name means")
 def ls(versions: bool = False) -> None:
     """The models there are."""
-    found = run(lambda client: client.catalog.all() if versions else client.models())
+
+    async def work(client: Client) -> tuple[list[Model], str]:
+        found = await (client.catalog.all() if versions else client.models())
+        return found, "" if found else unseen(await client.access.whoami(), "models.read", "models")
+
+    found, barred = run(work)
     if options().json:
         as_json(found)
     elif options().quiet:
         for model in found:
             say(line(model.reference if versions else model.name))
+    elif barred:
+        say(f"{barred}: ask an admin, `corral access grant models.read user:NAME --scope 'model:*'`")
     elif not found:
         say("no models yet: corral models sample, models import FILE, or models pull hf:ORG/REPO")
     else:
