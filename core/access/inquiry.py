@@ -45,7 +45,9 @@ class Inquiry:
                 self.rights, await subject_named(subject), permission, object, self._clock()
             )
         actor = await actor_named(subject)
-        return self.rights.decide(actor, permission, object, self._clock())
+        now = self._clock()
+        found = self.rights.decide(actor, permission, object, now)
+        return msgspec.structs.replace(found, also=questions.also(self.rights, actor, found, now))
 
     def grants(self) -> list[GrantShown]:
         """All of them, also those that hold for nobody any more."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from core.access.permissions import PERMISSIONS, covers, matches
 from core.access.rights import Rights
-from core.nouns import Actor, Difference, Grant, Held, Role, Subject, Team, Whoami
+from core.nouns import Actor, Decision, Difference, Grant, Held, Role, Subject, Team, Whoami
 
 MOST = 1000
 """Differences that are told; a change that makes more is told as far."""
@@ -26,6 +26,17 @@ def matrix(rights: Rights, gone: Callable[[Subject], str], now: float) -> list[H
     ]  # fmt: skip
     order = {name: n for n, name in enumerate(PERMISSIONS)}
     return sorted(found, key=lambda held: (held.subject, order[held.permission], held.effect, held.scope))
+
+
+def also(rights: Rights, actor: Actor, decision: Decision, now: float) -> tuple[Grant, ...]:
+    """The grants that say the same as the one that decided: a personal one beside a team's outlives the team."""
+    first = decision.grant
+    return tuple(
+        grant
+        for grant, means in rights.of(actor, now)
+        if first is not None and grant.id != first.id and grant.effect == first.effect
+        and decision.permission in means and matches(grant.scope, decision.object)
+    )  # fmt: skip
 
 
 def whoami(rights: Rights, actor: Actor, groups: Sequence[str], now: float) -> Whoami:

@@ -110,6 +110,8 @@ class Decision(Noun, frozen=True, kw_only=True):
     """A sentence."""
     grant: Grant | None = None
     """The one that decided; None where none did."""
+    also: tuple[Grant, ...] = ()
+    """Others that say the same: it is so without the one that decided too. Told where somebody asks (`explain`)."""
 
 
 class Held(Noun, frozen=True, kw_only=True):

@@ -51,6 +51,33 @@ def test_grants_roles_and_teams_from_the_command_line(home: Path) -> None:
     ]  # fmt: skip
 
 
+def test_a_personal_grant_beside_a_teams_is_told_before_and_when_somebody_leaves_the_team(home: Path) -> None:
+    corral("access", "teams", "set", "ml", "--member", "user:bin", "--member", "user:daemon")
+    corral("access", "teams", "set", "ops", "--member", "user:bin")
+    team = ask("access", "grant", "operator", "team:ml", "--scope", "deployment:a-*")["id"]
+    own = ask("access", "grant", "deployments.st*", "user:bin", "--scope", "deployment:*")["id"]
+    ops = ask("access", "grant", "viewer", "team:ops")["id"]
+    for scope in ("deployment:b-*", "model:a-*"):  # nothing of the team's
+        corral("access", "grant", "operator", "user:daemon", "--scope", scope)
+    told = corral("access", "grants")
+    assert f"{own} is user:bin's own, beside {team} of team:ml" in told and told.count("beside") == 1
+    assert "beside" not in corral("access", "grants", "--subject", "user:daemon")
+    assert "beside" not in corral("access", "grants", "-q")
+
+    why = corral("access", "explain", "bin", "deployments.stop", "deployment:a-chat")
+    assert f"{team} (operator on deployment:a-*) gives it to team:ml" in why
+    assert f"so does {own} (deployments.st* on deployment:*) of user:bin" in why
+    assert [
+        each["id"] for each in ask("access", "explain", "bin", "deployments.stop", "deployment:a-chat")["also"]
+    ] == [own]
+    assert ask("access", "explain", "bin", "deployments.stop", "deployment:b-chat")["also"] == []
+
+    told = corral("access", "teams", "set", "ml", "--member", "user:daemon")
+    assert f"user:bin keeps deployments.st* on deployment:*: corral access revoke {own}" in told
+    assert f"user:bin keeps viewer on * through team:ops: corral access revoke {ops}" in told
+    assert "keeps" not in corral("access", "teams", "set", "ml", "--member", "user:daemon")
+
+
 @pytest.mark.parametrize(
     ("args", "code", "words"),
     [

@@ -55,6 +55,29 @@ async def test_revoking_says_how_much_changes_and_asks(console, fake):
         await it.until(lambda: ("revoke", "g1") in fake.calls)
 
 
+async def test_a_personal_grant_beside_a_teams_is_told_with_it_and_when_its_owner_leaves_the_team(
+    console, fake, doubles
+):
+    bob = doubles.Subject(kind="user", name="bob", id=7)
+    fake.access.there = [
+        doubles.grant("g8", "deployments.st*", bob, "deployment:*"),
+        doubles.grant("g9", "operator", doubles.Subject(kind="team", name="ml")),
+    ]
+    async with console("8") as it:
+        await it.until("g9 by root")
+        await it.press("down")
+        await it.until("g8 is user:bob's own, beside g9 of team:ml: out of the team he keeps it")
+        await it.press("t")
+        await it.type("ml")
+        await it.press("tab")
+        await it.type("user:bob")
+        await it.until("As it is")
+        assert "keeps" not in it.text
+        await it.press("backspace")
+        await it.until("user:bob keeps deployments.st* on deployment:*: corral access revoke g8")
+        assert "leaves  user:bob" in it.text
+
+
 async def test_explain_answers_while_one_types(console, fake):
     async with console("8") as it:
         await it.until("group:staff")

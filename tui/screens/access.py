@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from textual.app import ComposeResult
 
 from core.nouns import Grant, Key, LimitView, Role, ServiceAccount, Subject, Team, Whoami
+from tui.beside import beside
 from tui.limits import UNSAID, rests, told
 from tui.rights import lacks, none
 from tui.screens import FOLDER
@@ -188,7 +189,9 @@ class Access(Room):
         """What a grant means."""
         role = next((each for each in self.roles if each.name == grant.what), None)
         means = f": {', '.join(role.allows)}" if role is not None else ""
-        return f"{grant.id} by {grant.by} since {moment(grant.at)}{means}"
+        found = beside([*self.grants.values()], self.teams, self.roles)
+        also = "".join(f"; {each}" for each in found if each.own == grant)
+        return f"{grant.id} by {grant.by} since {moment(grant.at)}{also}{means}"
 
     def on_table_moved(self, event: Table.Moved) -> None:
         self.draw({"grant"})

@@ -10,6 +10,7 @@ from typing import Any
 from core.errors import NotFound
 from core.nouns import Decision, Difference, Limits
 from tui.amounts import moment_ahead
+from tui.beside import explained, kept
 from tui.keywords import unmatched
 from tui.limits import KINDS, UNLIMITED, rest
 from tui.limits import told as limits_told
@@ -151,7 +152,7 @@ class ExplainForm(OfAccess):
 
         async def ask(client: Any) -> str:
             decision: Decision = await client.access.explain(user, permission, object)
-            return f"{'YES' if decision.allowed else 'NO'}: {decision.why}"
+            return f"{'YES' if decision.allowed else 'NO'}: {explained(decision)}"
 
         return ask
 
@@ -177,14 +178,15 @@ class TeamForm(OfAccess):
             raise ValueError("Name the team")
 
         async def ask(client: Any) -> str:
-            there = {team.name: team for team in await client.access.teams()}
-            if name not in there:
+            teams = await client.access.teams()
+            team = next((each for each in teams if each.name == name), None)
+            if team is None:
                 return f"A new team of {len(members)}"
-            had = {str(each) for each in there[name].members}
-            joins, leaves = sorted(set(members) - had), sorted(had - set(members))
-            return (
-                "\n".join([f"joins  {each}" for each in joins] + [f"leaves  {each}" for each in leaves]) or "As it is"
-            )
+            joins = sorted(set(members) - {str(each) for each in team.members})
+            leaves = sorted((each for each in team.members if str(each) not in members), key=str)
+            lines = [f"joins  {each}" for each in joins] + [f"leaves  {each}" for each in leaves]
+            lines += kept(leaves, name, await client.access.grants() if leaves else (), teams)
+            return "\n".join(lines) or "As it is"
 
         return ask
 

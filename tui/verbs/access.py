@@ -13,7 +13,8 @@ from core.client import Client
 from core.errors import Invalid, NotAllowed
 from core.nouns import Difference, Grant, GrantShown, Held, Role
 from tui.amounts import MomentAhead, Span
-from tui.command import Nouns, Spread, Told, options, run, with_options
+from tui.beside import Beside, beside, explained
+from tui.command import Nouns, Spread, Told, note, options, run, with_options
 from tui.limits import UNSAID, rest
 from tui.lines import as_json, ask, listed, say, table, tell
 from tui.plain import line
@@ -103,11 +104,22 @@ def _row(grant: Grant) -> tuple[str, str, str, str, str, str]:
 @with_options
 def grants(subject: str | None, ended: bool) -> None:
     """The grants in force, oldest first."""
-    there = [each for each in run(lambda client: client.access.grants()) if subject in (None, str(each.subject))]
+
+    async def work(client: Client) -> tuple[list[Grant], list[Beside]]:
+        every = await client.access.grants()
+        if options().json or options().quiet:
+            return every, []
+        return every, beside(every, await client.access.teams(), await client.access.roles())
+
+    every, besides = run(work)
+    there = [each for each in every if subject in (None, str(each.subject))]
     found = there if ended else [each for each in there if not has_ended(each)]
     none = f"no grant is in force, {len(there)} ended (`--all`)" if there else "there is no grant"
     empty = f"{none}: root alone, and in a daemon of his own its owner, may do something"
     listed(found, lambda each: each.id, GRANT, _row, empty=empty)
+    for each in besides:
+        if each.own in found:
+            note(line(str(each)))
 
 
 def _grant_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -225,7 +237,7 @@ def explain(who: str, permission: str, object: str) -> None:
     if options().json:
         as_json(decision)
     else:
-        say(f"{'yes' if decision.allowed else 'no'}: {line(decision.why)}")
+        say(f"{'yes' if decision.allowed else 'no'}: {line(explained(decision))}")
     if not decision.allowed:
         raise click.exceptions.Exit(4)
 

@@ -6,10 +6,12 @@ import click
 
 from core.client import Client
 from core.errors import NotAllowed
-from core.nouns import Team
-from tui.command import Nouns, run, with_options
+from core.nouns import Grant, Team
+from tui.beside import kept
+from tui.command import Nouns, note, options, run, with_options
 from tui.lines import ask, listed, tell
 from tui.plain import line
+from tui.rights import lacks
 
 
 def _teams() -> None:
@@ -44,9 +46,29 @@ def teams_ls() -> None:
 @click.option("--member", "members", multiple=True, help="user:alice or group:staff; all of them are named")
 @with_options
 def teams_set(name: str, members: tuple[str, ...]) -> None:
-    """Say who is in a team: those that are named, and nobody else."""
-    made = run(lambda client: client.access.put_team(name, members))
+    """Say who is in a team: those that are named, and nobody else. Of who is put out it tells what he keeps."""
+
+    async def work(client: Client) -> tuple[Team, list[str]]:
+        before = await _before(client)
+        made = await client.access.put_team(name, members)
+        if before is None:
+            return made, []
+        teams, grants = before
+        had = next((team.members for team in teams if team.name == name), ())
+        return made, kept([each for each in had if each not in made.members], name, grants, teams)
+
+    made, left = run(work)
     tell(made, f"team {made.name}: {line(', '.join(map(str, made.members))) or 'nobody'}")
+    for each in left:
+        if not options().json and not options().quiet:
+            note(line(each))
+
+
+async def _before(client: Client) -> tuple[list[Team], list[Grant]] | None:
+    """Teams and grants as they are; None to who may not see them: he is told nothing of them."""
+    if lacks(await client.access.whoami(), "access.read", "access:all"):  # a refusal would stand in the trail
+        return None
+    return await client.access.teams(), await client.access.grants()
 
 
 @teams.command("rm")
