@@ -16,6 +16,8 @@ from core.gateway.subjects import Subjects
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 MAY = 256
 """Deployments of which a key remembers that it may use them."""
+LEFT = 1000
+"""Keys that are in no snapshot any more, of which the last use is known still."""
 NEVER = (math.inf, math.inf)
 LOCAL = "unix"
 """The source of a request on the Unix socket."""
@@ -131,10 +133,13 @@ class Keys:
         self._clock = clock
         self._by_hash: dict[str, Holder] = {}
         self._ended: dict[str, wire.Ended] = {}
+        self._left: dict[str, Holder] = {}
+        """By id, those of snapshots before that were used, the last ones: one may have ended before that was told."""
 
     def use(self, keys: Iterable[wire.Key], ended: Iterable[wire.Ended] = ()) -> None:
         """Put these in force, after the limits of the same snapshot."""
-        before = {holder.key.id: holder for holder in self._by_hash.values()}
+        latest = sorted(self._by_hash.values(), key=lambda each: each.used_at)
+        before = self._left | {holder.key.id: holder for holder in latest}
         found: dict[str, Holder] = {}
         for key in keys:
             holder = Holder(key, self._subjects.of_key(key))
@@ -142,7 +147,9 @@ class Keys:
             if old is not None:
                 holder.used_at, holder.source = old.used_at, old.source
             found[key.hash] = holder
-        self._by_hash = found
+        there = {holder.key.id for holder in found.values()}
+        kept = [(id, holder) for id, holder in before.items() if holder.used_at and id not in there]
+        self._by_hash, self._left = found, dict(kept[-LEFT:])
         self._ended = {each.hash: each for each in ended}
 
     def find(self, secret: bytes, source: str) -> Holder:
@@ -182,5 +189,6 @@ class Keys:
 
     def seen(self) -> tuple[dict[str, float], dict[str, str]]:
         """Of keys that were ever used: when, and from where, last."""
-        used = [holder for holder in self._by_hash.values() if holder.used_at]
+        used = [holder for holder in (*self._left.values(), *self._by_hash.values()) if holder.used_at]
+        used.sort(key=lambda holder: holder.used_at)  # of two secrets of one key the later use is told
         return {h.key.id: round(h.used_at, 3) for h in used}, {h.key.id: h.source for h in used}

@@ -15,7 +15,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from core.gateway import wire
-from core.gateway.keys import MAY, Holder, allowed
+from core.gateway.keys import LEFT, MAY, Holder, Keys, allowed
 
 SECRET = "corral_right"
 ASK = {"model": "chat", "messages": []}
@@ -369,3 +369,47 @@ async def test_what_is_refused_to_a_service_account_is_in_its_name(gateway, stub
     assert (line.uid, line.actor, line.key, line.status) == (-1, "account:ci", "k1", 404)
     assert b" 404 " in await gateway.post({**ASK, "model": "other"})  # who asks on the socket is known without a key
     await gateway.line(lambda line: (line.uid, line.key, line.status) == (os.getuid(), "", 404))
+
+
+class Unlimited:
+    """Stands for subjects that have no limits."""
+
+    def of_key(self, key: wire.Key) -> tuple[()]:
+        return ()
+
+
+def test_the_use_of_a_key_that_ended_right_after_it_is_told_still():
+    now = 100.0
+    keys = Keys(Unlimited(), lambda: now)
+    keys.use([key(), key("corral_never", id="k2")])
+    keys.find(SECRET.encode(), "10.0.0.7")
+    for _ in range(2):
+        keys.use([key("corral_never", id="k2")])
+        assert keys.seen() == ({"k1": 100.0}, {"k1": "10.0.0.7"})
+    now = 200.0
+    keys.use([key(id="k1")])  # it is there again: enabled
+    assert keys.seen()[0] == {"k1": 100.0}
+    keys.find(SECRET.encode(), "unix")
+    assert keys.seen() == ({"k1": 200.0}, {"k1": "unix"})
+
+
+def test_of_two_secrets_of_a_key_the_later_use_is_told_also_after_the_next_snapshot():
+    now = 100.0
+    keys = Keys(Unlimited(), lambda: now)
+    both = [key("corral_old", replaced=True), key("corral_new")]
+    keys.use(both)
+    keys.find(b"corral_new", "unix")
+    now = 200.0
+    keys.find(b"corral_old", "10.0.0.7")
+    for _ in range(2):
+        assert keys.seen() == ({"k1": 200.0}, {"k1": "10.0.0.7"})
+        keys.use(both)
+
+
+def test_keys_that_have_ended_are_not_remembered_without_end():
+    keys = Keys(Unlimited(), lambda: 1.0)
+    for n in range(LEFT + 10):
+        keys.use([key(f"corral_{n}", id=f"k{n}")])
+        keys.find(f"corral_{n}".encode(), "unix")
+    keys.use([])
+    assert len(keys.seen()[0]) == LEFT and f"k{LEFT + 9}" in keys.seen()[0]
