@@ -205,7 +205,7 @@ class Daemon:
                 self.glass.troubles, lambda: first, at_first(died), of_the_chain(self.audit),
                 of_the_gateway(self.deployments.link), self.store.troubles, self.audit.troubles, self.gate.troubles,
                 self.signer.troubles, self.sinks.troubles, self.vault.troubles, self.catalog.tiers.troubles,
-                self.deployments.troubles,
+                self.deployments.troubles, self.access.troubles,
             ),
         )  # fmt: skip
         await self.rules.start()
@@ -318,6 +318,7 @@ class Daemon:
                 await self.audit.recover()
                 await self.gate.recover()
                 await self.vault.follow()
+                await self.vault.mind()
                 await self.pulls.mend()
             except CorralError as error:
                 log.debug("not yet: %s", error)

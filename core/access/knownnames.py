@@ -44,11 +44,14 @@ class KnownNames:
         return f"uid {subject.id} is {now} now" if now else f"uid {subject.id} is nobody's any more"
 
     async def run(
-        self, tell: Callable[[], None], pause: Callable[[float], Awaitable[None]] | None = None
+        self, tell: Callable[[], None], pause: Callable[[float], Awaitable[None]] | None = None, *,
+        also: Callable[[], Awaitable[None]] | None = None,
     ) -> None:  # fmt: skip
         """Look each minute, and at once when the host's own files change, and `tell` what has changed, until
-        cancelled."""
+        cancelled. `also` is done at each look."""
         while True:
             await (pause or self._changes.within)(LOOK_EVERY_S)
             if await self.look():
                 tell()
+            if also is not None:
+                await also()

@@ -40,6 +40,7 @@ class Access:
         self._known = KnownNames(lambda: self.rights.uids())
         self.on_change: list[Callable[[], None]] = []
         """Called, on the event loop, after each change of the rights: what was allowed may not be any more."""
+        self._no_admin = False
 
     @property
     def rights(self) -> Rights:
@@ -64,10 +65,20 @@ class Access:
             await self._store.transact(self.put_in_force)
 
         await self._known.look()
+        await self._mind_admins()
 
     async def run(self, pause: Callable[[float], Awaitable[None]] | None = None) -> None:
-        """Look from time to time whether users were renamed or have left the host, until cancelled."""
-        await self._known.run(self._tell, pause)
+        """Look from time to time whether users were renamed or have left the host or a group, until cancelled."""
+        await self._known.run(self._tell, pause, also=self._mind_admins)
+
+    def troubles(self) -> list[str]:
+        """What a person must be told for as long as it lasts, as sentences."""
+        if not self._no_admin:
+            return []
+        return [
+            "nobody is an admin any more: whom grants and teams make one has left this host or his group, or is denied"
+            " access.grant; root: `corral access break-glass --reason ...`, then `corral access grant admin user:NAME`"
+        ]
 
     def uses(self, permission: str) -> list[Use]:
         """Who has `permission` on what, for those that decide elsewhere (the gateway)."""
@@ -329,9 +340,23 @@ class Access:
                 "make somebody else an admin first, who is there and is not denied access.grant",
             )  # fmt: skip
 
+    async def _mind_admins(self) -> None:
+        """Nobody asks before the host takes the last admin out of his group: only that it is so can be told."""
+        rights, now = self.rights, self._clock()
+        if rights.mode != "system":
+            return
+        try:
+            found = await people_of(rights.admin_subjects(), lambda subject, actor: rights.admits(subject, actor, now))
+        except TimedOut as error:
+            log.warning("%s: whether there is an admin is not known", error)
+            return
+        self._no_admin = not rights.admins(now, lambda subject: found.get(subject, ()))
+
     async def changed(self) -> None:
         """What follows each change of the rights."""
         await self._known.look()
+        if self._no_admin:  # none of these changes can bring that about
+            await self._mind_admins()
         self._tell()
 
     def _tell(self) -> None:

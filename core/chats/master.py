@@ -114,6 +114,20 @@ class Masters:
             "put the key back, then `corral reload`; without it nobody can read them (docs/privacy.md)",
         )  # fmt: skip
 
+    def lacking(self, id: str) -> str:
+        """Why the key with this id would not be found now; "" where it would. Changes nothing."""
+        why = ""
+        for text in (*self._named(), str(self._own), str(self._next)):
+            try:
+                place = place_of(text, self._environ)
+                if self._load(place).id == id:
+                    return ""
+                why = why or f"{place} holds another key"
+            except CorralError as error:
+                if not isinstance(error.__cause__, FileNotFoundError):
+                    why = why or ". ".join(part for part in (error.what, error.why) if part)
+        return why or f"it is not in {' or '.join(self._named() or [str(self._own)])}"
+
     def successor(self, used: str) -> Master:
         """The key that comes after `used`: one that corral.toml names, else a new one beside Corral's own. Raises
         `CorralError`."""

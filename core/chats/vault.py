@@ -43,6 +43,8 @@ class Vault:
         """One at a time: a passphrase takes 128 MiB to try."""
         self._is_in_a_file = False
         """The key that counts now."""
+        self._lacking = ""
+        """Why the next daemon would not find it."""
 
     async def start(self) -> None:
         """Open with the key that is there. Without one the chats stay locked, and all else goes on. Raises
@@ -55,6 +57,16 @@ class Vault:
         async with self._turn:
             if not self.ring.open:
                 await self._look()
+
+    async def mind(self) -> None:
+        """Look whether the key lies there still: this daemon has it, and the next one would have to find it."""
+        async with self._turn:
+            lacking = ""
+            if self.ring.open and self._is_in_a_file:
+                lacking = await asyncio.to_thread(self._masters.lacking, self.ring.master.id)
+            if lacking and not self._lacking:
+                log.error("the master key of the chats is gone: %s", lacking)
+            self._lacking = lacking
 
     async def _look(self) -> None:
         known = await self._store.read(_known)
@@ -124,6 +136,11 @@ class Vault:
         """What a person must be told for as long as it lasts, as sentences."""
         if not self.ring.open:
             return [f"the chats are locked: {self.ring.why}; {self.ring.todo}"]
+        if self._lacking:
+            return [
+                f"the next daemon would not find the master key of the chats: {self._lacking}; put it back, or let"
+                " `corral chats rekey` make another before this daemon ends: after that nobody could read them"
+            ]
         if self._masters.by_passphrase and self._is_in_a_file:
             return [
                 "the chats are not sealed with a passphrase yet, as corral.toml says:"
@@ -184,7 +201,7 @@ class Vault:
             except BaseException:
                 await asyncio.to_thread(self._masters.give_up)
                 raise
-            self._is_in_a_file = known.salted is None
+            self._is_in_a_file, self._lacking = known.salted is None, ""
             self.ring.unlock(new)
             await self._store.erase(lambda db: rewrap(db, old, new))
             try:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -207,6 +208,33 @@ async def test_the_last_admin_may_be_anywhere_in_a_large_group(
     monkeypatch.setattr(people, "_members", members)
     await house.access.revoke(ROOT, "r", id)
     assert (len(asked), asked[-1]) == (501, "sys")
+
+
+async def test_that_the_host_took_the_last_admin_away_is_told_until_there_is_one(house: House, left: set[str]) -> None:
+    looks = 0
+
+    async def run(before: Callable[[], object]) -> None:
+        """One look of the loop, after the host has changed."""
+
+        async def pause(seconds: float) -> None:
+            nonlocal looks
+            looks += 1
+            if looks % 2 == 0:
+                raise asyncio.CancelledError
+            before()
+
+        with contextlib.suppress(asyncio.CancelledError):
+            await house.access.run(pause)
+
+    await run(lambda: None)
+    assert house.access.troubles() == []
+    await run(lambda: left.add("sys"))
+    (trouble,) = house.access.troubles()
+    assert "nobody is an admin any more" in trouble and "corral access grant admin" in trouble
+    await house.grant(ROOT, "viewer", "user:bin")
+    assert house.access.troubles() == [trouble]
+    await house.grant(ROOT, "admin", "user:bin")
+    assert house.access.troubles() == []
 
 
 @pytest.mark.parametrize("what", ["access.grant", "admin", "access.*"])

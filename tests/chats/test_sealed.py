@@ -253,6 +253,34 @@ async def test_a_lost_or_wrong_key_locks_and_a_key_put_back_opens(house) -> None
     assert await opened(house, vault, box) == SECRET and vault.troubles() == []
 
 
+async def test_a_key_that_vanishes_under_an_open_vault_is_told_until_it_is_back_or_replaced(house) -> None:
+    vault, place = Keys(house).vault, house.paths.chats_key
+    await vault.start()
+    box, text = await sealed_in(house, vault), place.read_text()
+    await vault.mind()
+    assert vault.troubles() == []
+    place.unlink()
+    await vault.mind()
+    (trouble,) = vault.troubles()
+    assert f"it is not in {place}" in trouble and "corral chats rekey" in trouble and not place.exists()
+    place.write_text("0" * 64)
+    place.chmod(0o600)
+    await vault.mind()
+    assert "holds another key" in vault.troubles()[0]
+    place.write_text(text)
+    await vault.mind()
+    assert vault.troubles() == []
+    place.unlink()
+    await vault.mind()
+    await vault.rekey(ALICE_ADMIN, "r", "")
+    assert vault.troubles() == []
+    await vault.mind()
+    assert vault.troubles() == [] and place.read_text() != text
+    again = Keys(house).vault
+    await again.start()
+    assert await opened(house, again, box) == SECRET
+
+
 async def test_a_named_file_and_a_credential_of_systemd(house, tmp_path) -> None:
     folder = tmp_path / "cred"
     folder.mkdir()

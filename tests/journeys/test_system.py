@@ -246,3 +246,20 @@ def test_what_is_missing_is_said_before_anything_is_made(host: Host) -> None:
     )  # fmt: skip
     assert "only root runs the shared daemon" in done.stderr
     assert "absent" in host.python("import os; print('absent' if not os.path.exists('/var/lib/corral') else '')", 0, 0)
+
+
+def test_a_group_of_admins_that_the_host_emptied_is_told(host: Host) -> None:
+    host.start()
+
+    def told() -> list[str]:
+        return [each for each in host.ask("status")["daemon"]["warnings"] if "nobody is an admin" in each]
+
+    assert told() == []
+    groups = host.scratch / "etc/group"
+    before = groups.read_text()
+    assert "corral:x:70000:admin" in before
+    groups.write_text(before.replace("corral:x:70000:admin", "corral:x:70000:"))
+    until(told)
+    groups.write_text(before)
+    until(lambda: not told())
+    host.admin("shutdown", "--all")
