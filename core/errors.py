@@ -64,6 +64,12 @@ class Conflict(CorralError):
     code, http, exit = "conflict", 409, 1
 
 
+class Changed(Conflict):
+    """What somebody was shown and agreed to is not what is there any more: nothing was done, and he is asked anew."""
+
+    code = "changed"
+
+
 class NotFound(CorralError):
     """No such object, or none that the actor may see."""
 
@@ -144,7 +150,7 @@ BY_CODE: dict[str, type[CorralError]] = {
     cls.code: cls
     for cls in (
         Failed, Invalid, Conflict, NotFound, NotAllowed, NoRoom, NoDaemon, TimedOut, BadModel, StoreError, Locked,
-        VersionMismatch, NeedsToken,
+        VersionMismatch, NeedsToken, Changed,
     )
 }  # fmt: skip
 

@@ -14,13 +14,14 @@ from typing import Any, TypeVar
 import click
 import msgspec
 
-from core.errors import Invalid
+from core.errors import Changed, Invalid
 from tui.columns import fitted, whole
 from tui.command import Told, note, options
 from tui.plain import draws_ascii, line
 
 _BAR = 24
 T = TypeVar("T")
+U = TypeVar("U")
 
 
 def say(text: str = "") -> None:
@@ -87,6 +88,18 @@ def ask(question: str, **details: Any) -> None:
         raise Told(Invalid(question, "there is no terminal to ask on", "say --yes", **details))
     if not click.confirm(question, err=True):
         raise click.exceptions.Exit(1)
+
+
+def agreed(look: Callable[[], T], work: Callable[[T], U]) -> U:
+    """Show and ask (`look`), and do what was agreed to; where that has changed meanwhile it is said, and asked anew."""
+    while True:
+        seen = look()
+        try:
+            return work(seen)
+        except Told as told:
+            if options().yes or not isinstance(told.error, Changed):
+                raise
+            note(f"{told.error.what}: {told.error.why}")
 
 
 def ask_typed(question: str, word: str) -> None:

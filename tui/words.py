@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from core.nouns import DaemonStatus, Deployment, Grant, Model, Unread
+from core.nouns import DaemonStatus, Deployment, Grant, Model, ModelFile, Unread
 
 SYMBOLS = {
     "ready": ("●", "+", "green"), "done": ("✓", "+", "green"), "live": ("●", "+", "green"),
@@ -72,6 +72,12 @@ def colour(word: str) -> str:
 def plural(count: int, word: str) -> str:
     """`word`, with an s unless there is one of it."""
     return word if count == 1 else f"{word}s"
+
+
+def several(names: Sequence[str], most: int = 6) -> str:
+    """Names in a sentence; of very many only the first."""
+    shown = list(names) if len(names) <= most else [*names[: most - 1], f"{len(names) - most + 1} more"]
+    return " and ".join(filter(None, (", ".join(shown[:-1]), shown[-1]))) if shown else ""
 
 
 def size(amount: float) -> str:
@@ -166,6 +172,18 @@ def clock(text: str) -> str:
         return datetime.fromisoformat(text.replace("Z", "+00:00")).astimezone().strftime("%d %b %H:%M:%S %Z")
     except ValueError:
         return text[:24]
+
+
+def removal(name: str, found: Sequence[Model]) -> str:
+    """What removing a model, or one version of it, takes away, as a part of a question."""
+    files = {file.sha256: file.bytes for model in found for file in _files(model)}
+    numbers = several([f"@{model.version}" for model in found])
+    whose = f"the model {name} ({numbers})" if name == found[0].name else found[0].reference
+    return f"{whose} and its files of {size(sum(files.values()))}"
+
+
+def _files(model: Model) -> tuple[ModelFile, ...]:
+    return (*model.files, *((model.projector,) if model.projector else ()), *model.adapters)
 
 
 def unwhole(model: Model) -> str:

@@ -54,6 +54,8 @@ class AliasBody(msgspec.Struct, forbid_unknown_fields=True):
     """What it shall mean: a number, an alias, or sha256: and a hash."""
     move: bool = True
     """False: only tell what moving it would touch."""
+    seen: int | None = None
+    """The version that it meant when somebody was asked (0: none); None: nobody was."""
 
 
 class NoteBody(msgspec.Struct, forbid_unknown_fields=True):
@@ -64,6 +66,13 @@ class NoteBody(msgspec.Struct, forbid_unknown_fields=True):
 class GcBody(msgspec.Struct, forbid_unknown_fields=True):
     dry_run: bool = False
     older_than_days: float = 0
+    seen: list[str] | None = None
+    """What was shown to go when somebody was asked; None: nobody was."""
+
+
+class RemoveBody(msgspec.Struct, forbid_unknown_fields=True):
+    seen: list[str] | None = None
+    """The versions that were shown, as above."""
 
 
 class VerifyBody(msgspec.Struct, forbid_unknown_fields=True):
@@ -206,7 +215,7 @@ def _changes(server: Server, catalog: Catalog) -> None:
     async def alias(call: Call) -> Any:
         body = await call.body(AliasBody)
         return await catalog.alias(
-            call.actor, call.request, call.path("name"), call.path("alias"), body.to, move=body.move
+            call.actor, call.request, call.path("name"), call.path("alias"), body.to, move=body.move, seen=body.seen
         )
 
     async def drop_alias(call: Call) -> dict[str, str]:
@@ -218,7 +227,8 @@ def _changes(server: Server, catalog: Catalog) -> None:
         return await catalog.note(call.actor, call.request, _of(call), label=body.label, notes=body.notes)
 
     async def remove(call: Call) -> dict[str, Any]:
-        gone = await catalog.rm(call.actor, call.request, _of(call))
+        body = await call.body(RemoveBody)
+        gone = await catalog.rm(call.actor, call.request, _of(call), seen=body.seen)
         return {"removed": call.path("name"), "versions": [model.version for model in gone]}
 
     async def gc(call: Call) -> Any:
@@ -226,7 +236,7 @@ def _changes(server: Server, catalog: Catalog) -> None:
         if body.older_than_days < 0:
             raise Invalid(f"older_than_days is {body.older_than_days}", "it may be 0 or more")
         return await catalog.collecting.gc(
-            call.actor, call.request, dry_run=body.dry_run, older_than_s=body.older_than_days * 86400
+            call.actor, call.request, dry_run=body.dry_run, older_than_s=body.older_than_days * 86400, seen=body.seen
         )
 
     async def verify(call: Call) -> Any:

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 from core.access import Gate
-from core.catalog import tables
+from core.catalog import agreed, tables
 from core.catalog.objects import Objects
 from core.catalog.sweep import remove
 from core.catalog.uses import Uses
@@ -33,9 +33,12 @@ class Collecting:
         self._store, self._gate, self._objects, self._uses = store, gate, objects, uses
         self._clock, self._tell = clock, tell
 
-    async def gc(self, actor: Actor, request: str, *, dry_run: bool, older_than_s: float = 0) -> Collected:
+    async def gc(
+        self, actor: Actor, request: str, *, dry_run: bool, older_than_s: float = 0, seen: Sequence[str] | None = None
+    ) -> Collected:
         """Remove the versions that no alias means and no deployment needs, imported longer than `older_than_s` ago,
-        of the models on which the actor may; and rotten bytes after 30 days. With `dry_run` only tell."""
+        of the models on which the actor may; and rotten bytes after 30 days. With `dry_run` only tell. Raises `Changed`
+        where that is not what was `seen`, by its names."""
         self._gate.require_somewhere(actor, "models.gc")
         before = self._clock() - older_than_s
         gone, kept = await self._store.read(lambda db: self._look(db, actor, before))
@@ -46,6 +49,7 @@ class Collecting:
             for path, size in aside
         ]
         if not dry_run:
+            agreed.to_go(seen, [each.name for each in told])
             done = []
             for (model, _, _), what in zip(gone, told, strict=False):
                 if await self._remove(actor, request, model):

@@ -7,14 +7,14 @@ import logging
 import os
 import sqlite3
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
 
 from core.access import Gate
-from core.catalog import differences, files, references, tables, template
+from core.catalog import agreed, differences, files, references, tables, template
 from core.catalog.collecting import Collecting
 from core.catalog.corrections import Corrections
 from core.catalog.imports import Imports
@@ -173,10 +173,11 @@ class Catalog:
     # ---------------------------------------------------------------------------------------- change
 
     async def alias(
-        self, actor: Actor, request: str, name: str, alias: str, to: str, *, move: bool = True
+        self, actor: Actor, request: str, name: str, alias: str, to: str, *, move: bool = True, seen: int | None = None
     ) -> AliasMoved:
         """Have `alias` mean the version `to` (`3`, `canary`, `previous`, `sha256:…`); without `move` only tell what
-        that would touch. Raises `NotFound`, `Invalid`."""
+        that would touch. Raises `NotFound`, `Invalid`; `Changed` where it means another version than `seen` (0: none)
+        by now."""
         references.check_alias(alias)
         meant = references.of(name, to)
 
@@ -200,6 +201,7 @@ class Catalog:
 
         def work(db: sqlite3.Connection) -> tuple[AliasMoved, object, object]:
             told = asked(db)
+            agreed.alias(f"{name}:{alias}", seen, told.before, told.version)
             self._usable(tables.find(db, Reference(name, version=told.version)))
             tables.move(db, name, alias, told.version, self._clock(), actor.name)
             return (
@@ -252,9 +254,12 @@ class Catalog:
         await self.tell(meant.name)
         return found
 
-    async def rm(self, actor: Actor, request: str, wanted: str) -> list[Model]:
+    async def rm(
+        self, actor: Actor, request: str, wanted: str, *, seen: Sequence[str] | None = None
+    ) -> list[Model]:  # fmt: skip
         """Remove a name with all its versions, or the one version that `chat@3` names; what was removed. Raises
-        `Conflict` naming the deployments and aliases that need it."""
+        `Conflict` naming the deployments and aliases that need it; `Changed` where that is not what was `seen`
+        (`chat@3`)."""
         meant = references.split(wanted)
         whole = wanted == meant.name
         if not whole and meant.alias:
@@ -265,6 +270,7 @@ class Catalog:
 
         def work(db: sqlite3.Connection) -> tuple[tuple[list[Model], list[tuple[str, str]]], object, object]:
             gone = tables.versions(db, meant.name) if whole else [tables.find(db, meant)]
+            agreed.to_go(seen, [model.reference for model in gone])
             for model in gone:
                 self._unneeded(db, model, aliases=not whole and model.versions > 1)
             free = [each for model in gone for each in tables.drop(db, model, self._clock(), actor.name)]

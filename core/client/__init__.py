@@ -240,9 +240,10 @@ class Client(ChatCalls):
     async def cancel_import(self, id: str) -> ImportJob:
         return await self.call("DELETE", f"/imports/{part(id)}", ImportJob, timeout=60)
 
-    async def remove_model(self, name: str) -> None:
-        """All its versions, or the one that `chat@3` names."""
-        await self.call("DELETE", model_path(name), dict)
+    async def remove_model(self, name: str, seen: Sequence[str] | None = None) -> None:
+        """All its versions, or the one that `chat@3` names. `seen`: those that were shown; raises `Changed` where there
+        are others by now."""
+        await self.call("DELETE", model_path(name), dict, {"seen": seen})
 
     async def fit(
         self, spec: DeploymentSpec, gpus: Sequence[int] = (), gpu_layers: int | None = None, cpu_moe: int | None = None

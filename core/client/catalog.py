@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -62,10 +63,13 @@ class CatalogCalls:
         path = model_path(parted(old)[0], "/diff", old=parted(old)[1], new=parted(new)[1])
         return await self._client.call("GET", path, list[VersionDifference])
 
-    async def alias(self, name: str, alias: str, to: str, *, move: bool = True) -> AliasMoved:
-        """`move` False: only what moving it would touch."""
+    async def alias(
+        self, name: str, alias: str, to: str, *, move: bool = True, seen: int | None = None
+    ) -> AliasMoved:  # fmt: skip
+        """`move` False: only what moving it would touch. `seen`: what it meant then (0: nothing); raises `Changed`
+        where it means something else by now."""
         path = model_path(name, f"/aliases/{part(alias)}")
-        return await self._client.call("PUT", path, AliasMoved, {"to": to, "move": move})
+        return await self._client.call("PUT", path, AliasMoved, {"to": to, "move": move, "seen": seen})
 
     async def drop_alias(self, name: str, alias: str) -> None:
         path = model_path(name, f"/aliases/{part(alias)}")
@@ -74,8 +78,11 @@ class CatalogCalls:
     async def note(self, wanted: str, *, label: str | None = None, notes: str | None = None) -> Model:
         return await self._client.call("PATCH", model_path(wanted), Model, {"label": label, "notes": notes})
 
-    async def gc(self, *, dry_run: bool, older_than_days: float = 0) -> Collected:
-        body = {"dry_run": dry_run, "older_than_days": older_than_days}
+    async def gc(
+        self, *, dry_run: bool, older_than_days: float = 0, seen: Sequence[str] | None = None
+    ) -> Collected:  # fmt: skip
+        """`seen`: what was shown to go; raises `Changed` where it is something else by now."""
+        body = {"dry_run": dry_run, "older_than_days": older_than_days, "seen": seen}
         return await self._client.call("POST", "/gc", Collected, body, timeout=600)
 
     async def verify(self, models: list[str]) -> Verified:

@@ -15,7 +15,7 @@ from stores import ME, STRANGER, file, maker, opened, stored, take
 from core.catalog import Catalog, Use, references, tables, template
 from core.catalog.references import Reference
 from core.catalog.sizing.projector import graph_bytes
-from core.errors import Conflict, CorralError, Invalid, NotAllowed, NotFound
+from core.errors import Changed, Conflict, CorralError, Invalid, NotAllowed, NotFound
 from core.nouns import ImportOptions, Model
 from core.store.migrate import find
 
@@ -182,6 +182,44 @@ async def test_gc_takes_what_nothing_needs_and_says_what_that_frees(catalog: Cat
     assert stored(catalog) == sorted(map(catalog.path, [made[0], made[1], made[2]]))
     with pytest.raises(NotAllowed):
         await catalog.collecting.gc(STRANGER, "r", dry_run=True)
+
+
+# ---------------------------------------------------------------------------------------- what somebody agreed to
+
+
+async def test_what_was_not_shown_is_not_removed(catalog: Catalog, tmp_path: Path) -> None:
+    for n in (1, 2):
+        await take(catalog, file(tmp_path, n))
+    shown = [each.name for each in (await catalog.collecting.gc(ME, "r", dry_run=True)).gone]
+    await take(catalog, file(tmp_path, 3))
+    with pytest.raises(Changed, match="m@3 would go too"):
+        await catalog.collecting.gc(ME, "r", dry_run=False, seen=shown)
+    await catalog.alias(ME, "r", "m", "canary", "2")
+    with pytest.raises(Changed, match=r"m@3 would go too, and m@2 would not go any more"):
+        await catalog.collecting.gc(ME, "r", dry_run=False, seen=shown)
+    with pytest.raises(Changed, match="m@3 would go too"):
+        await catalog.rm(ME, "r", "m", seen=["m@1", "m@2"])
+    assert [each.version for each in await catalog.versions("m")] == [1, 2, 3] and len(stored(catalog)) == 3
+    assert [each.name for each in (await catalog.collecting.gc(ME, "r", dry_run=False, seen=["m@3"])).gone] == ["m@3"]
+    await catalog.rm(ME, "r", "m", seen=["m@2", "m@1"])
+    assert stored(catalog) == []
+
+
+async def test_an_alias_that_means_another_version_by_now_is_not_moved(catalog: Catalog, tmp_path: Path) -> None:
+    for n in (1, 2, 3):
+        await take(catalog, file(tmp_path, n))
+    shown = await catalog.alias(ME, "r", "m", "live", "2", move=False)
+    await catalog.alias(ME, "r", "m", "live", "3")
+    with pytest.raises(Changed, match="m:live means version 3 now: it meant version 1 when it was shown"):
+        await catalog.alias(ME, "r", "m", "live", str(shown.version), seen=shown.before)
+    assert (await catalog.get("m")).version == 3
+    assert not (await catalog.alias(ME, "r", "m", "live", "3", seen=1)).moved  # somebody did just that
+    await catalog.alias(ME, "r", "m", "new", "1", seen=0)
+    with pytest.raises(Changed, match="it meant nothing"):
+        await catalog.alias(ME, "r", "m", "new", "2", seen=0)
+    await catalog.drop_alias(ME, "r", "m", "new")
+    with pytest.raises(Changed, match="m:new is gone now"):
+        await catalog.alias(ME, "r", "m", "new", "2", seen=1)
 
 
 # ---------------------------------------------------------------------------------------- what it is served with

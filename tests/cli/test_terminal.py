@@ -21,6 +21,7 @@ from typing import Any
 
 import pytest
 from command import ask, corral, until
+from stores import file
 
 from core.nodes import proc
 
@@ -268,6 +269,40 @@ def test_what_asks_is_asked_once_on_a_terminal(deployed: Path) -> None:
         screen.sees("removed d")
         assert screen.ends() == 0
     assert ask("deployments") == []
+
+
+def test_a_yes_is_for_what_was_shown(deployed: Path, tmp_path: Path) -> None:
+    def add(n: int) -> None:
+        corral("models", "import", str(file(tmp_path, n)), "--name", "m")
+
+    add(1)
+    add(2)
+    with Screen("models", "gc") as screen:
+        screen.sees(r"Remove m@2, which frees [0-9.]+ [KMG]iB\?")
+        add(3)
+        screen.type("y\r")
+        screen.sees(r"nothing was removed: .*m@3 would go too.*Remove m@2 and m@3, which frees")
+        screen.type("n\r")
+        assert screen.ends() == 1
+    with Screen("models", "rm", "m") as screen:
+        screen.sees(r"Remove the model m \(@1, @2 and @3\) and its files of [0-9.]+ [KMG]iB\?")
+        add(4)
+        screen.type("y\r")
+        screen.sees(r"m@4 would go too.*@3 and @4\) and its files")
+        screen.type("n\r")
+        assert screen.ends() == 1
+    assert [each["version"] for each in ask("models", "versions", "m")] == [4, 3, 2, 1]
+    corral("models", "alias", "m", "live", "2", "--yes")
+    corral("deploy", "m", "--name", "e", "--engine", "llama-server", "--ctx", "256")
+    with Screen("models", "alias", "m", "live", "previous") as screen:
+        screen.sees(r"m:live will mean version 1.*Go on\?")
+        corral("models", "alias", "m", "live", "3", "--yes")
+        screen.type("y\r")
+        screen.sees("m:live means version 3 now")
+        assert screen.ends() == 1
+    assert ask("models", "show", "m")["version"] == 3
+    assert "m:live means version 2" in corral("models", "alias", "m", "live", "previous", "--yes")
+    assert "removed 2, freed" in corral("models", "gc", "--yes")
 
 
 def test_replacing_shows_the_difference_and_asks_on_a_terminal(deployed: Path) -> None:

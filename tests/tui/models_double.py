@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
-from core.errors import Conflict, NotFound
+from core.errors import Changed, Conflict, NotFound
 from core.nouns import (
     AliasMoved,
     Bench,
@@ -147,6 +148,8 @@ class CatalogCalls:
         self.run: Verified | None = None
         self.previous = False
         """Another version was live before."""
+        self.changed: Changed | None = None
+        """What was shown is not there any more."""
         self.text = "{{ messages }}"
         self.fitting: tuple[Fit, ...] | None = None
         self.collected = Collected(
@@ -187,8 +190,12 @@ class CatalogCalls:
             VersionDifference(kind="template", what="chat template", old="a\nb", new="c"),
         ]
 
-    async def alias(self, name: str, alias: str, to: str, *, move: bool = True) -> AliasMoved:
-        self._double.calls.append(("alias", name, alias, to, move))
+    async def alias(
+        self, name: str, alias: str, to: str, *, move: bool = True, seen: int | None = None
+    ) -> AliasMoved:  # fmt: skip
+        self._double.calls.append(("alias", name, alias, to, move, *(() if seen is None else (seen,))))
+        if move and self.changed is not None:
+            raise self.changed
         if to == "9":
             raise NotFound("no version 9 of it", "", "see the list")
         version = int(to) if to.isdecimal() else 1
@@ -201,8 +208,12 @@ class CatalogCalls:
         self._double.calls.append(("note", wanted, label, notes))
         return self._model(wanted.partition("@")[0])
 
-    async def gc(self, *, dry_run: bool, older_than_days: float = 0) -> Collected:
-        self._double.calls.append(("gc", dry_run, older_than_days))
+    async def gc(
+        self, *, dry_run: bool, older_than_days: float = 0, seen: Sequence[str] | None = None
+    ) -> Collected:  # fmt: skip
+        self._double.calls.append(("gc", dry_run, older_than_days, *(() if seen is None else (list(seen),))))
+        if not dry_run and self.changed is not None:
+            raise self.changed
         return self.collected
 
     async def verify(self, models: list[str]) -> Verified:

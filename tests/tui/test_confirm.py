@@ -21,4 +21,4 @@ async def test_all_of_a_long_name_that_has_to_be_typed_is_shown_with_what_to_pre
         assert f"Type this and enter:{NAME}" in "".join(rows) and "esc: no" in rows
         it.app.screen.query_one(Input).value = NAME
         await it.press("enter")
-        await it.until(lambda: ("remove_model", NAME) in fake.calls)
+        await it.until(lambda: ("remove_model", NAME, [f"{NAME}@1"]) in fake.calls)

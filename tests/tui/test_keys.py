@@ -114,7 +114,7 @@ async def test_the_keys_of_models(console, fake, doubles):
         await it.until(lambda: isinstance(it.app.screen, Confirm))
         await it.type("zoo")
         await it.press("enter")
-        await it.until(lambda: ("remove_model", "zoo") in fake.calls)
+        await it.until(lambda: ("remove_model", "zoo", ["zoo@1"]) in fake.calls)
         await it.press("d")
         await it.until(lambda: isinstance(it.app.screen, DeployForm))
         assert it.app.screen.value("model") == "zoo"

@@ -5,7 +5,8 @@ import msgspec
 import pytest
 
 from core.access.permissions import BUILTIN
-from core.nouns import Rotten, Unread, Verified
+from core.errors import Changed
+from core.nouns import Gone, Rotten, Unread, Verified
 from tui import underway
 from tui.modelplan import bar
 from tui.screens.confirm import Choice, Confirm
@@ -287,10 +288,10 @@ async def test_an_alias_shows_what_it_touches_and_asks(console, stored):
         assert "@5" in it.text
         await it.press("ctrl+s")
         await it.until(lambda: isinstance(it.app.screen, Confirm))
-        assert "chat" in it.app.screen.question and ("gemma", "live", "3", True) not in called(stored, "alias")
+        assert "chat" in it.app.screen.question and ("gemma", "live", "3", True, 2) not in called(stored, "alias")
         await it.press("y")
         await it.until("gemma:live means version 3; restart to go over: chat")
-        assert ("gemma", "live", "3", True) in called(stored, "alias") and not called(stored, "restart_deployment")
+        assert ("gemma", "live", "3", True, 2) in called(stored, "alias") and not called(stored, "restart_deployment")
 
 
 async def test_an_alias_restarts_what_it_touches_where_one_says_so(console, stored):
@@ -361,11 +362,55 @@ async def test_what_nothing_needs_is_shown_with_what_it_frees_and_asked(console,
         await it.until("1 would go, which frees 90.0 MiB")
         await it.until("smollm2:previous means it")
         await it.press("ctrl+s")
-        await it.until(lambda: isinstance(it.app.screen, Confirm))
-        assert all(dry for dry, _ in called(stored, "gc"))
+        await it.until("Remove smollm2@1 for good, which frees 90.0 MiB?")
+        assert all(dry for dry, *_ in called(stored, "gc"))
         await it.press("y")
         await it.until("Removed 1, freed 90.0 MiB")
-        assert (False, 0.0) in called(stored, "gc")
+        assert (False, 0.0, ["smollm2@1"]) in called(stored, "gc")
+
+
+async def test_what_would_go_by_now_is_shown_where_a_yes_came_too_late(console, stored):
+    async with console("3") as it:
+        await it.until("coder")
+        await it.press("f")
+        await it.until("1 would go")
+        await it.press("ctrl+s")
+        await it.until(lambda: isinstance(it.app.screen, Confirm))
+        stored.catalog.changed = Changed("nothing was removed", "smollm2@3 would go too")
+        more = Gone(what="version", name="smollm2@3", bytes=0, why="nothing means it")
+        before = stored.catalog.collected
+        stored.catalog.collected = msgspec.structs.replace(before, gone=(*before.gone, more))
+        await it.press("y")
+        await it.until("nothing was removed")
+        await it.until("2 would go")
+        await it.press("ctrl+s")
+        await it.until("Remove smollm2@1 and smollm2@3 for good")
+
+
+async def test_a_removal_names_its_versions_and_asks_anew_where_there_are_others_by_now(console, fake, doubles):
+    fake.stored, fake.deployed = [doubles.model("zoo", versions=2)], []
+    refusals = [Changed("nothing was removed", "zoo@3 would go too")]
+
+    async def remove_model(name, seen):
+        fake.calls.append(("remove_model", name, seen))
+        if refusals:
+            fake.stored = [doubles.model("zoo", versions=3)]
+            raise refusals.pop()
+
+    fake.remove_model = remove_model
+    async with console("3") as it:
+        await it.until("zoo")
+        await it.press("x")
+        await it.until(lambda: isinstance(it.app.screen, Confirm))
+        assert "Remove the model zoo (@1 and @2) and its files of" in it.app.screen.question
+        await it.type("zoo")
+        await it.press("enter")
+        await it.until(lambda: isinstance(it.app.screen, Confirm) and "@3)" in it.app.screen.question)
+        assert it.app.screen.question.startswith("Not done: zoo@3 would go too. Remove the model zoo")
+        await it.type("zoo")
+        await it.press("enter")
+        await it.until(lambda: len(called(fake, "remove_model")) == 2)
+        assert called(fake, "remove_model")[-1] == ("zoo", ["zoo@1", "zoo@2", "zoo@3"])
 
 
 async def test_nothing_is_removed_where_nothing_would_go(console, stored):
@@ -374,7 +419,7 @@ async def test_nothing_is_removed_where_nothing_would_go(console, stored):
         await it.until("coder")
         await it.press("f", "ctrl+s")
         await it.until("! Nothing would go")
-        assert all(dry for dry, _ in called(stored, "gc"))
+        assert all(dry for dry, *_ in called(stored, "gc"))
 
 
 async def test_history_is_read(console, stored):

@@ -3,6 +3,7 @@ verb on it."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, ClassVar
 
@@ -10,8 +11,8 @@ from textual.app import ComposeResult
 from textual.timer import Timer
 from textual.widgets import Static
 
-from core.errors import CorralError, NotFound
-from core.nouns import CatalogueEntry, Event, Fits, Verified
+from core.errors import Changed, CorralError, NotFound
+from core.nouns import CatalogueEntry, Event, Fits, Model, Verified
 from tui import underway
 from tui.modelstory import Story, read, short
 from tui.rights import none, unseen
@@ -20,6 +21,7 @@ from tui.screens.room import Line, Note, Room
 from tui.spoken import spoken
 from tui.stock import COLUMNS, Filter, Offer, offers, row, source_of
 from tui.widgets.table import Row, Table
+from tui.words import removal
 
 TODO = ("i imports a file, p pulls one, m the sample", "models.import")
 """What to do where no model is, and what it needs."""
@@ -366,13 +368,25 @@ class Models(Room):
         verify(self, offer.name if offer is not None and offer.model is not None else "")
 
     def action_remove(self) -> None:
-        name = self._chosen_name()
-        model = self.corral.state.models[name]
-        more = f", all its {model.versions} versions" if model.versions > 1 else ""
-        self.confirmed(
-            f"Remove the model {name}{more} and its files for good?",
-            lambda client: client.remove_model(name), typed=name,
-        )  # fmt: skip
+        self._remove(self._chosen_name())
+
+    def _remove(self, name: str, why: str = "") -> None:
+        """Ask with what is there now; `why` it is asked anew."""
+
+        def asked(found: Sequence[Model]) -> None:
+            async def remove(client: Any) -> str:
+                try:
+                    await client.remove_model(name, [each.reference for each in found])
+                except Changed as error:
+                    return error.why
+                return ""
+
+            self.confirmed(
+                f"{why}Remove {removal(name, found)} for good?", remove, typed=name,
+                then=lambda changed: self._remove(name, f"Not done: {changed}. ") if changed else None,
+            )  # fmt: skip
+
+        self.corral.act(lambda client: client.catalog.versions(name), asked)
 
 
 async def _verified(client: Any) -> Verified | None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
+from core.errors import Changed
 from core.nouns import AliasMoved, Collected, Model, VersionDifference
 from tui.plain import line, plain, visible
 from tui.screens.whole import Whole
 from tui.widgets.asking import Asking
 from tui.widgets.entry import Entry
 from tui.widgets.form import Field
-from tui.words import plural, size
+from tui.words import several, size
 
 SHOWN = 12
 """Things that a form lists one by one."""
@@ -103,17 +104,25 @@ class AliasForm(OfModel):
             )
             return
 
-        async def move(client: Any) -> AliasMoved:
-            moved: AliasMoved = await client.catalog.alias(name, alias, to)
-            for each in moved.touches if restart else ():
-                await client.restart_deployment(each)
-            return moved
-
-        def done(moved: AliasMoved) -> None:
-            later = "" if restart or not moved.touches else f"; restart to go over: {', '.join(moved.touches)}"
-            self.leave(f"{name}:{alias} means version {moved.version}{later}", name)
-
         def asked(found: AliasMoved) -> None:
+            async def move(client: Any) -> AliasMoved:
+                try:
+                    moved: AliasMoved = await client.catalog.alias(
+                        name, alias, str(found.version), seen=found.before or 0
+                    )
+                except Changed:
+                    self.weigh()  # what it would mean by now
+                    raise
+                for each in moved.touches:
+                    if restart and each in found.touches:  # no other was asked about
+                        await client.restart_deployment(each)
+                return moved
+
+            def done(moved: AliasMoved) -> None:
+                left = [each for each in moved.touches if not restart or each not in found.touches]
+                later = f"; restart to go over: {', '.join(left)}" if left else ""
+                self.leave(f"{name}:{alias} means version {moved.version}{later}", name)
+
             if found.before == found.version:
                 self.say(f"{name}:{alias} means version {found.version} already")
             else:
@@ -289,10 +298,19 @@ class GcForm(OfModels):
             if not found.gone:
                 self.say("Nothing would go")
                 return
-            what = f"Remove {len(found.gone)} {plural(len(found.gone), 'version')} for good, which frees"
+            names = [each.name for each in found.gone]
+
+            async def remove(client: Any) -> Collected:
+                try:
+                    done: Collected = await client.catalog.gc(dry_run=False, older_than_days=days, seen=names)
+                except Changed:
+                    self.weigh()  # what would go by now
+                    raise
+                return done
+
             self.confirmed(
-                f"{what} {size(found.bytes)}?",
-                lambda client: client.catalog.gc(dry_run=False, older_than_days=days),
+                f"Remove {several(names)} for good, which frees {size(found.bytes)}?",
+                remove,
                 then=lambda done: self.leave(f"Removed {len(done.gone)}, freed {size(done.bytes)}"),
             )
 

@@ -15,11 +15,11 @@ from core.errors import CorralError, Failed, Invalid, NotFound, from_body
 from core.nouns import DeploymentSpec, ImportJob, ImportOptions, Model, Plan, Speed, Split
 from tui.amounts import Size, Tokens, Whole
 from tui.command import Spread, Told, filled, named, options, run, with_options
-from tui.lines import Progress, as_json, ask, note_ctx, say, table, tell
+from tui.lines import Progress, agreed, as_json, ask, note_ctx, say, table, tell
 from tui.plain import line
 from tui.rights import unseen
 from tui.verbs.arrived import arrived
-from tui.words import age, lasting, moment, size, unwhole
+from tui.words import age, lasting, moment, removal, size, unwhole
 
 ENDED = ("done", "failed", "cancelled")
 LONGEST = 1 << 20
@@ -213,10 +213,21 @@ def sample(name: str | None) -> None:
 @with_options
 def rm(name: str) -> None:
     """Remove a model and its files, or one version: `chat@3`."""
-    model = run(lambda client: client.model(name))  # before anything is asked
-    more = f", all {model.versions} versions of it," if name == model.name and model.versions > 1 else ""
-    ask(f"Remove the model {line(name)}{more} and its files?")
-    run(lambda client: client.remove_model(name))
+
+    async def meant(client: Client) -> Sequence[Model]:
+        model = await client.model(name)  # before anything is asked
+        return await client.catalog.versions(name) if name == model.name else [model]
+
+    def asked() -> list[str]:
+        found = run(meant)
+        seen = [each.reference for each in found]
+        ask(f"Remove {line(removal(name, found))}?")
+        return seen
+
+    def remove(seen: list[str]) -> None:
+        run(lambda client: client.remove_model(name, None if options().yes else seen))
+
+    agreed(asked, remove)
     tell({"removed": name}, f"removed {line(name)}")
 
 

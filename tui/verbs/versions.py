@@ -9,12 +9,12 @@ import click
 from core.client import Client
 from core.client.catalog import parted
 from core.errors import Failed, Invalid, NotFound, from_body
-from core.nouns import Collected, Rotten, Verified, VersionDifference
+from core.nouns import AliasMoved, Collected, Rotten, Verified, VersionDifference
 from tui.amounts import Number
 from tui.command import Told, filled, named, options, run, with_options
-from tui.lines import Progress, as_json, ask, listed, say, table, tell
+from tui.lines import Progress, agreed, as_json, ask, listed, say, table, tell
 from tui.plain import line, visible
-from tui.words import age, moment, size, why_unread
+from tui.words import age, moment, several, size, why_unread
 
 
 def _alone(context: click.Context, parameter: click.Parameter, value: str) -> str:
@@ -79,16 +79,17 @@ def alias(name: str, alias: str, to: str | None, away: bool, dry_run: bool, rest
         when = "are restarted with it now" if restart else "get it when they are next restarted"
         ask(f"{line(name)}:{line(alias)} will mean version {told.version}; deployments that {when}: {users}. Go on?")
 
-    async def work(client: Client) -> object:
-        moved = await client.catalog.alias(name, alias, str(to))
-        if restart:
-            for each in moved.touches:
+    async def work(client: Client) -> AliasMoved:
+        moved = await client.catalog.alias(name, alias, str(told.version), seen=told.before or 0)
+        for each in moved.touches:
+            if restart and each in told.touches:  # no other was asked about
                 await client.restart_deployment(each)
         return moved
 
     moved = run(work)
-    later = f"; restart to go over: {users}" if users and not restart else ""
-    tell(moved, f"{line(name)}:{line(alias)} means version {told.version}{later}")
+    left = [each for each in moved.touches if not restart or each not in told.touches]
+    later = f"; restart to go over: {', '.join(map(line, left))}" if left else ""
+    tell(moved, f"{line(name)}:{line(alias)} means version {moved.version}{later}")
 
 
 @click.command()
@@ -196,15 +197,27 @@ def gc(dry_run: bool, older_than: float) -> None:
 
     Rotten bytes that were set aside go after 30 days.
     """
-    found = run(lambda client: client.catalog.gc(dry_run=True, older_than_days=older_than))
-    if dry_run or not found.gone:
-        _collected(found)
-        return
-    if not options().json and not options().quiet:
-        _tables(found)
-    ask(f"Remove {len(found.gone)}, which frees {size(found.bytes)}?")
-    done = run(lambda client: client.catalog.gc(dry_run=False, older_than_days=older_than))
-    tell(done, f"removed {len(done.gone)}, freed {size(done.bytes)}")
+
+    def asked() -> Collected:
+        found = run(lambda client: client.catalog.gc(dry_run=True, older_than_days=older_than))
+        if found.gone and not dry_run:
+            if not options().json and not options().quiet:
+                _tables(found)
+            goes = line(several([each.name for each in found.gone]))
+            ask(f"Remove {goes}, which frees {size(found.bytes)}?")
+        return found
+
+    def remove(found: Collected) -> Collected:
+        if dry_run or not found.gone:
+            return found
+        seen = None if options().yes else [each.name for each in found.gone]
+        return run(lambda client: client.catalog.gc(dry_run=False, older_than_days=older_than, seen=seen))
+
+    done = agreed(asked, remove)
+    if done.dry_run:
+        _collected(done)
+    else:
+        tell(done, f"removed {len(done.gone)}, freed {size(done.bytes)}")
 
 
 def _collected(found: Collected) -> None:
