@@ -204,7 +204,7 @@ def add(
     if row:
         raise Conflict(
             f"{model.name}@{row[0]} is the same already", f"SHA-256 {model.sha256[:16]}…",
-            "nothing was stored; give it another --name to have it twice",
+            "nothing was stored; give it another --name to have it twice", same=f"{model.name}@{row[0]}",
         )  # fmt: skip
     (number,) = db.execute(
         "INSERT INTO model_names (name, last) VALUES (?, 1) ON CONFLICT (name) DO UPDATE SET last = last + 1"

@@ -38,6 +38,8 @@ class PulledDeploy(Noun, frozen=True, kw_only=True):
     state: str = "waits"
     error: ErrorBody | None = None
     """Why it failed, or still waits though the model is here."""
+    changed: bool = True
+    """False: it was deployed just so before; told by the daemon that did it."""
 
 
 class Pull(Noun, frozen=True, kw_only=True):

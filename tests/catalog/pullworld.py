@@ -56,7 +56,9 @@ class Deployments:
         if self.unforeseen is not None:
             raise self.unforeseen
 
-    async def deploy(self, actor: Actor, request: str, spec: DeploymentSpec, *, replace: bool, also: Also) -> object:
+    async def deploy(
+        self, actor: Actor, request: str, spec: DeploymentSpec, *, replace: bool, also: Also
+    ) -> tuple[object, bool]:
         def work(db: sqlite3.Connection) -> tuple[None, None, object]:
             also(db)
             if self.refused is not None:
@@ -67,7 +69,7 @@ class Deployments:
             await self.before()
         await self.gate.act(actor, "deployments.create", f"deployment:{spec.name}", request, work)
         self.made.append((actor, request, spec, replace))
-        return None
+        return None, len({each[2] for each in self.made}) == len(self.made)
 
     async def who(self, actor: Actor) -> Actor:
         if actor.name in self.left:

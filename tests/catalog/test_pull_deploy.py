@@ -9,7 +9,7 @@ from core.access import Rights
 from core.api.sight import Sight
 from core.catalog.pull import later, rows
 from core.errors import Conflict, Invalid, NoRoom, NotAllowed, NotFound, StoreError
-from core.nouns import Actor, DeploymentSpec, Event, Grant, ModelShape, Plan, Pull, PulledDeploy, Subject
+from core.nouns import Actor, DeploymentSpec, Event, Grant, ImportOptions, ModelShape, Plan, Pull, PulledDeploy, Subject
 
 LIBRARIAN = Actor(uid=1300, name="lib")
 pytestmark = pytest.mark.usefixtures("small_steps")
@@ -197,6 +197,40 @@ async def test_one_that_is_left_undeployed_in_the_last_moment_is_not_deployed(
     assert became.state == "dropped" and world.deployments.made == []
     await world.again()
     assert world.deployments.made == [] and world.pulls.get(pull.id).deploy == became
+
+
+async def test_said_again_it_deploys_the_version_that_is_here(world: World, hub: HubDouble, data: bytes) -> None:
+    await world.pulled(SOURCE)
+    hub.sent = 0
+    first, again = [await settled(world, await world.pull(SOURCE, deploy=chat())) for _ in range(2)]
+    assert (first.state, first.changed, again.state, again.changed) == ("done", True, "done", False)
+    assert first.spec.model == "m" and len(await world.catalog.versions("m")) == 1 and hub.sent == 0
+    hub.repos[REPO] = {NAME: model(200_000, b"\2")}
+    await world.pulled(SOURCE)
+    live = await world.pull(SOURCE, deploy=chat("live"), options=ImportOptions(live=True))
+    assert (await settled(world, live)).state == "dropped", "what it asked of the name is not done"
+    assert "m@2 is the same already" in str(world.pulls.get(live.id).error)
+
+
+async def test_a_name_that_is_taken_is_refused_before_the_first_byte_unless_the_version_is_here(
+    world: World, hub: HubDouble, data: bytes
+) -> None:
+    foreseen: list[bool] = []
+
+    async def foresee(spec: DeploymentSpec, *, replace: bool) -> None:
+        foreseen.append(replace)
+        if not replace:
+            raise Conflict("deployment 'chat' exists")
+
+    world.deployments.foresee = foresee  # type: ignore[method-assign]
+    with pytest.raises(Conflict, match="exists"):
+        await world.pull(SOURCE, deploy=chat())
+    assert hub.sent == 0 and foreseen == [True, False]
+    await world.pulled(SOURCE)
+    assert (await settled(world, await world.pull(SOURCE, deploy=chat()))).state == "done"
+    librarian(world)
+    with pytest.raises(NotAllowed, match=r"deployments\.create"):
+        await world.pull(SOURCE, LIBRARIAN, deploy=chat())
 
 
 async def test_of_a_cancelled_one_nothing_is_deployed(world: World, hub: HubDouble, data: bytes) -> None:

@@ -246,10 +246,11 @@ def _say(pull: Pull) -> None:
             say(f"it is deployed as {line(pull.deploy.spec.name)} when it is here, with or without this terminal")
     else:
         done = pull.deploy is not None and pull.deploy.state == "done"
-        arrived("pulled", pull.model, sum(file.bytes for file in pull.files if file.stored), deployed=done)
+        how = "pulled" if pull.model.imported_at >= pull.started_at else "here already:"
+        arrived(how, pull.model, sum(file.bytes for file in pull.files if file.stored), deployed=done)
         if pull.deploy is not None:
             name = line(pull.deploy.spec.name)
-            say(f"{name} is being started: corral ps" if done else line(deploys(pull.deploy)))
+            say(f"{name} is being started: corral ps" if done and pull.deploy.changed else line(deploys(pull.deploy)))
 
 
 def _say_deployed(pull: Pull) -> None:
@@ -268,7 +269,7 @@ def deploys(wanted: PulledDeploy) -> str:
         case "waits":
             return f"deployed as {name} when it is here{why}"
         case "done":
-            return f"was deployed as {name}"
+            return f"was deployed as {name}" if wanted.changed else f"{name} is deployed just so already: corral ps"
         case "dropped":
             return f"not deployed as {name}"
     return f"NOT deployed as {name}{why}"

@@ -39,8 +39,8 @@ class Deployer(Protocol):
 
     async def deploy(
         self, actor: Actor, request: str, spec: DeploymentSpec, *, replace: bool, also: Also
-    ) -> object:  # fmt: skip
-        """Permit, admit and record it; `also` is part of that transaction."""
+    ) -> tuple[object, bool]:  # fmt: skip
+        """Permit, admit and record it, and whether that changed anything; `also` is part of that transaction."""
 
 
 class Rows(Protocol):
@@ -118,7 +118,8 @@ class Deploying:
                 raise Conflict(f"{spec.name} is not deployed", "somebody has said so meanwhile")
             rows.put(db, replaced(now, deploy=done))
 
-        await self._deployer.deploy(actor, row.request, spec, replace=wanted.replace, also=also)
+        _, changed = await self._deployer.deploy(actor, row.request, spec, replace=wanted.replace, also=also)
+        done = msgspec.structs.replace(done, changed=changed)
         self._rows.show(replaced(self._rows.row(row.pull.id), deploy=done))
 
     async def _failed(self, id: str, error: CorralError) -> None:

@@ -24,7 +24,7 @@ from core.catalog.pull.rows import Row, replaced
 from core.catalog.pull.running import RUNNING, Running
 from core.catalog.pull.shelf import Shelf
 from core.catalog.pull.source import Hub, parse
-from core.catalog.pull.storing import name_of
+from core.catalog.pull.storing import made_of, name_of
 from core.catalog.references import check_name
 from core.catalog.service import Catalog
 from core.catalog.taking import check_options
@@ -49,7 +49,7 @@ class Pulls:
         environ: Mapping[str, str] = os.environ, wait: Callable[[float], Awaitable[object]] = asyncio.sleep,
     ) -> None:  # fmt: skip
         self._store, self._gate, self._settings, self._clock = store, gate, settings, clock
-        self._deployer = deployer
+        self._catalog, self._deployer = catalog, deployer
 
         def shelf(actor: Actor, public: bool) -> Shelf:
             return Shelf(store, gate, catalog.objects, actor, public=public)
@@ -114,6 +114,8 @@ class Pulls:
                 chosen, files=(*chosen.files, beside), bytes=chosen.bytes + beside.bytes
             )  # fmt: skip
         named = name or name_of(ask.source)
+        if deploy is not None and not await made_of(self._catalog, named, chosen.files):
+            await self._deployer.foresee(deploy.spec, replace=deploy.replace)  # here it would be another one's
         shelf = self._finder.shelf(ask, where, gated=found.gated)
         async with self._admitting:
             await self._admit(actor, request, named, str(ask.source), chosen, options)
@@ -210,7 +212,7 @@ class Pulls:
         """Raises what would be refused when it is here, as far as that is known now."""
         await self._required(actor, request, "deployments.create", f"deployment:{wanted.spec.name}")
         await self._required(actor, request, "models.read", f"model:{name}")
-        await self._deployer.foresee(wanted.spec, replace=wanted.replace)
+        await self._deployer.foresee(wanted.spec, replace=True)  # what is stored may run already as it is said
 
     async def _find(
         self, actor: Actor, request: str, text: str, name: str | None, secret: str, endpoint: str, ctx: int, sha256: str

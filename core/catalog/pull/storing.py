@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from core.catalog.imports import name_from
 from core.catalog.pull.rows import Row
 from core.catalog.pull.source import Hub, Source
+from core.catalog.references import LIVE
 from core.catalog.service import Catalog
 from core.catalog.tables import object_of
 from core.catalog.taking import Source as Files
 from core.catalog.taking import Stored, Vanished
 from core.catalog.tiers import Reservation
 from core.errors import Failed, from_body
-from core.nouns import Model, ModelFile
+from core.nouns import Model, ModelFile, PullFile
 
 
 async def stored(
@@ -49,6 +50,10 @@ async def stored(
     if done.model is None:
         if done.error is not None and done.error.code == Vanished.code:
             raise Vanished
+        if done.error is not None and (same := done.error.details.get("same")) and row.pull.deploy is not None:
+            model = await catalog.get(same)  # what it is to be deployed of: who repeats his command wants that
+            if not row.options.live or LIVE in model.aliases:
+                return model
         raise from_body(done.error) if done.error is not None else Failed(f"the import was {done.state}")
     return done.model
 
@@ -59,6 +64,17 @@ async def there(catalog: Catalog, row: Row) -> Model | None:
     for model in await catalog.all():
         same = model.name == row.pull.name and [file.sha256 for file in model.files] == sha256s
         if same and model.imported_at >= row.pull.started_at and model.origin == origin_of(row):
+            return model
+    return None
+
+
+async def made_of(catalog: Catalog, name: str, files: Sequence[PullFile]) -> Model | None:
+    """The version of a name that is made of just these files, as far as their hashes are known beforehand."""
+    sha256s = [file.sha256 for file in files]
+    for model in await catalog.all():
+        own = [*model.files, *([model.projector] if model.projector else [])]
+        plain = model.name == name and not model.adapters and not model.own_template
+        if plain and [file.sha256 for file in own] == sha256s:
             return model
     return None
 
