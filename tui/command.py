@@ -8,7 +8,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from importlib import import_module
 from typing import Any, ClassVar, TypeVar
 
@@ -112,6 +112,22 @@ async def note_answers(client: Client) -> None:
 def note(text: str) -> None:
     """A sentence on standard error, beside what was asked for."""
     click.echo(f"corral: {plain(text)}", err=True)
+
+
+@contextlib.contextmanager
+def goes_on(words: str) -> Iterator[None]:
+    """For work that goes on in the daemon: ctrl+c ends the waiting alone, and `words` say so."""
+    try:
+        yield
+    except asyncio.CancelledError:
+        given_up(words)
+        raise
+
+
+def given_up(words: str) -> None:
+    """Say what became of the work when ctrl+c was pressed."""
+    if not options().quiet:
+        note(words)
 
 
 async def again(stream: Callable[[], AsyncIterator[T]], patience_s: float = float("inf")) -> AsyncIterator[T]:

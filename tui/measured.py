@@ -10,7 +10,7 @@ import click
 from core.client import Client
 from core.errors import Failed, NoDaemon, NotFound, from_body
 from core.nouns import BenchJob
-from tui.command import options, run
+from tui.command import given_up, options, run
 from tui.lines import Passing, say, tell
 from tui.plain import line
 
@@ -30,7 +30,10 @@ async def follow(client: Client, job: BenchJob) -> BenchJob:
             error.todo = "a measurement ends with its daemon and nothing of it is kept: give the command again"
             raise
         except asyncio.CancelledError:
-            await client.choosing.cancel(job.id)
+            job = await client.choosing.cancel(job.id)
+            passing.end()
+            kept = "nothing of it is kept" if job.state != "done" else "--last shows it"
+            given_up(f"the measurement of {job.object} {'is' if job.state == 'done' else 'was'} {job.state}: {kept}")
             raise
     return ended(job)
 

@@ -133,6 +133,7 @@ def test_ctrl_c_in_an_import_leaves_nothing(home: Path, big: Path) -> None:
     with Screen("models", "import", str(big)) as screen:
         screen.sees(r"import big \[.*%")
         screen.type("\x03")
+        screen.sees("the import of big was cancelled: nothing of it is kept")
         assert screen.ends() == 130
         assert "Traceback" not in screen.text
     assert ask("models", "ls") == []
@@ -269,6 +270,29 @@ def test_what_asks_is_asked_once_on_a_terminal(deployed: Path) -> None:
         screen.sees("removed d")
         assert screen.ends() == 0
     assert ask("deployments") == []
+
+
+def test_ctrl_c_says_what_becomes_of_the_work(home: Path, big: Path, tmp_path: Path) -> None:
+    corral("models", "import", str(big))
+    slow = tmp_path / "slow"
+    slow.mkdir(mode=0o700)
+    corral("tiers", "add", "slow", str(slow))
+    for verb, begun, says in (
+        (
+            ("models", "verify"),
+            r"verify \[",
+            "the verification goes on in the daemon: `corral models verify",
+        ),
+        (("models", "move", "big", "--to", "slow"), r"big@1 copying \[", "the move of big@1 was cancelled: .*on home"),
+        (("tiers", "check", "slow", "--speed"), "reading slow", "the daemon measures slow to its end: corral tiers"),
+    ):
+        with Screen(*verb) as screen:
+            screen.sees(begun)
+            screen.type("\x03")
+            screen.sees(says)
+            assert screen.ends() == 130 and "Traceback" not in screen.text
+        corral("models", "verify", "--cancel") if verb[1] == "verify" else None
+    assert ask("models", "show", "big")["tier"] == "home"
 
 
 def test_a_yes_is_for_what_was_shown(deployed: Path, tmp_path: Path) -> None:

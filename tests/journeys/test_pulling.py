@@ -169,6 +169,9 @@ async def test_what_it_is_to_be_deployed_as_is_the_next_daemons_after_a_kill(hom
     assert (found.spec.name, found.spec.model, found.spec.ctx, found.spec.parallel) == ("chat", "tiny", 512, 2)
     (record,) = [each for each in await client.audit() if each.verb == "deployments.create"]
     assert record.outcome == "done" and record.object == "deployment:chat"
+    code, out, said = await corral("models", "pull", f"hf:{REPO}", *how)
+    assert code == 0 and "here already: tiny" in out and "chat is deployed just so already" in out, out + said
+    assert [each.spec.name for each in await client.deployments()] == ["chat"]
     code, _, said = await corral("models", "pull", f"hf:{REPO}", "--name", "o", "--deploy", "chat")
     assert code == 1 and "exists" in said and "--replace" in said
     code, _, said = await corral("models", "pull", f"hf:{REPO}", "--name", "o", "--deploy", "o", "--threads", "99")

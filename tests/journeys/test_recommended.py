@@ -61,8 +61,9 @@ def test_ctrl_c_ends_a_measurement_and_leaves_nothing(home: Path, sample: Path) 
     told = json.loads(corral("models", "bench", "smollm2-135m", "--json", code=1))
     assert told["code"] == "conflict" and "model:smollm2-135m" in told["reason"]
     os.kill(process.pid, signal.SIGINT)
-    process.communicate(timeout=60)
+    said = process.communicate(timeout=60)[1].decode()
     assert process.returncode == 130
+    assert "the measurement of model:smollm2-135m was cancelled: nothing of it is kept" in said
     until(lambda: len(ask("audit", "ls", "--verb", "models.bench")) == 2)
     assert "interrupted" in {each["outcome"] for each in ask("audit", "ls", "--verb", "models.bench")}
     until(lambda: not engines())

@@ -14,7 +14,7 @@ from core.client import Client
 from core.errors import CorralError, Failed, Invalid, NotFound, from_body
 from core.nouns import DeploymentSpec, ImportJob, ImportOptions, Model, Plan, Speed, Split
 from tui.amounts import Size, Tokens, Whole
-from tui.command import Spread, Told, filled, named, options, run, with_options
+from tui.command import Spread, Told, filled, given_up, named, options, run, with_options
 from tui.lines import Progress, agreed, as_json, ask, note_ctx, say, table, tell
 from tui.plain import line
 from tui.rights import unseen
@@ -183,6 +183,10 @@ async def import_and_follow(
         job = await client.import_model(
             str(whole), name, sending.show, options=given, projector=projector, adapters=adapters
         )
+    except asyncio.CancelledError:
+        sending.end()
+        given_up(f"the import of {whole.name} was cancelled: nothing of it is kept")
+        raise
     finally:
         sending.end()
     await _follow(client, job)
@@ -275,6 +279,15 @@ def _numbers(given: tuple[str, ...]) -> dict[str, float]:
     return found
 
 
+def _cut(job: ImportJob) -> str:
+    """What became of an import that ctrl+c came into."""
+    if job.model is not None:
+        return f"{job.model.reference} was imported already"
+    if job.state in ENDED:
+        return f"the import of {job.name} was {job.state}: nothing of it is kept"
+    return f"the import of {job.name} is being cancelled: nothing of it will be kept"
+
+
 async def _follow(client: Client, job: ImportJob) -> None:
     """Show an import until it ends; ctrl+c cancels it and leaves nothing."""
     progress = Progress(f"import {line(job.name)}")
@@ -284,7 +297,9 @@ async def _follow(client: Client, job: ImportJob) -> None:
             await asyncio.sleep(0.1)
             job = await client.import_job(job.id)
     except asyncio.CancelledError:
-        await client.cancel_import(job.id)
+        job = await client.cancel_import(job.id)
+        progress.end()
+        given_up(_cut(job))
         raise
     finally:
         progress.end()

@@ -9,7 +9,7 @@ import click
 from core.client import Client
 from core.errors import Failed, from_body
 from core.nouns import LoadTime, MoveJob
-from tui.command import filled, named, note, options, run, with_options
+from tui.command import filled, given_up, named, note, options, run, with_options
 from tui.lines import Progress, as_json, ask, listed, say, tell
 from tui.moving import along, back
 from tui.plain import line
@@ -76,7 +76,10 @@ async def _followed(client: Client, job: MoveJob) -> MoveJob:
             await asyncio.sleep(0.1)
             job = await client.tiers.move_job(job.id)
     except asyncio.CancelledError:
-        await client.tiers.cancel_move(job.id)
+        job = await client.tiers.cancel_move(job.id)
+        progress.end()
+        where = f"lies on {job.to_tier}" if job.state in ("done", "freeing") else f"stays on {job.from_tier}"
+        given_up(f"the move of {job.model} {'is' if job.state == 'done' else 'was'} {job.state}: it {where}")
         raise
     finally:
         progress.end()

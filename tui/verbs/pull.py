@@ -13,7 +13,7 @@ from core.client import Client
 from core.errors import Failed, NoDaemon, from_body
 from core.nouns import PULL_ENDED, DeploymentSpec, ImportOptions, Pull, PulledDeploy, PullPlan
 from tui.amounts import Size, Whole
-from tui.command import Nouns, Told, filled, named, note, options, run, with_options
+from tui.command import Nouns, Told, filled, goes_on, named, note, options, run, with_options
 from tui.lines import Passing, as_json, listed, say, table, tell
 from tui.plain import line
 from tui.verbs.arrived import arrived
@@ -97,10 +97,11 @@ def pull(
     async def work(client: Client) -> Pull:
         with Passing() as words:
             words.show(f"asking what {source} has")
-            begun = await client.pulls.begin(
-                source, name=name, ctx=ctx, limit=limit, sha256=sha256.lower(), options=import_options,
-                projector=projector, **meant,
-            )  # fmt: skip
+            with goes_on("no longer waiting; whether it was begun, `corral models pulls` shows; `cancel ID` ends it"):
+                begun = await client.pulls.begin(
+                    source, name=name, ctx=ctx, limit=limit, sha256=sha256.lower(), options=import_options,
+                    projector=projector, **meant,
+                )  # fmt: skip
         return begun if detach else await _follow(client, begun)
 
     _say(run(work))

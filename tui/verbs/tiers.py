@@ -10,9 +10,9 @@ import click
 
 from core.client import Client
 from core.errors import Conflict
-from core.nouns import Tier, TierChecked
+from core.nouns import Demoted, Tier, TierChecked
 from tui.amounts import Size, Whole
-from tui.command import Nouns, filled, named, note, options, run, with_options
+from tui.command import Nouns, filled, goes_on, named, note, options, run, with_options
 from tui.lines import Passing, as_json, ask, say, table, tell
 from tui.plain import line
 from tui.verbs.moves import measured, seconds
@@ -256,9 +256,11 @@ def check(names: tuple[str, ...], speed: bool) -> None:
             with Passing() as passing:
                 if speed:
                     passing.show(f"reading {name} to see how fast it is")
-                    await client.tiers.measure(name)
+                    with goes_on(f"no longer waiting; the daemon measures {name} to its end: corral tiers show {name}"):
+                        await client.tiers.measure(name)
                 passing.show(f"looking at {name}")
-                found.append(await client.tiers.check(name))
+                with goes_on(f"no longer waiting; the daemon looks at {name} to its end, and changes nothing"):
+                    found.append(await client.tiers.check(name))
         return found
 
     found = run(work)
@@ -285,7 +287,12 @@ def check(names: tuple[str, ...], speed: bool) -> None:
 @with_options
 def demote(name: str, dry_run: bool) -> None:
     """Move out of a tier what was not launched for long, as its rule does once a day. Exit 1 if something was not."""
-    found = run(lambda client: client.tiers.demote(name, dry_run=dry_run))
+
+    async def work(client: Client) -> Demoted:
+        with goes_on("no longer waiting; what is being moved goes on: `corral models moves`, --cancel ID ends one"):
+            return await client.tiers.demote(name, dry_run=dry_run)
+
+    found = run(work)
     if options().json:
         as_json(found)
     elif not options().quiet:

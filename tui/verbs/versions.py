@@ -11,7 +11,7 @@ from core.client.catalog import parted
 from core.errors import Failed, Invalid, NotFound, from_body
 from core.nouns import AliasMoved, Collected, Rotten, Verified, VersionDifference
 from tui.amounts import Number
-from tui.command import Told, filled, named, options, run, with_options
+from tui.command import Told, filled, given_up, named, options, run, with_options
 from tui.lines import Progress, agreed, as_json, ask, listed, say, table, tell
 from tui.plain import line, visible
 from tui.words import age, moment, several, size, why_unread
@@ -266,6 +266,10 @@ def verify(models: tuple[str, ...], status: bool, cancel: bool, no_wait: bool) -
                 progress.show(found.bytes_done, found.bytes_total)
                 await asyncio.sleep(0.2)
                 found = await client.catalog.verified()
+        except asyncio.CancelledError:
+            progress.end()
+            given_up("the verification goes on in the daemon: `corral models verify --status`, --cancel ends it")
+            raise
         finally:
             progress.end()
         return found
