@@ -27,8 +27,8 @@ CACHE_RAM_MIB = 256
 READ_S = 5.0
 """Tokens a second that one reads at: below it one waits."""
 NEAREST = 3
-BOUND_SHARE, BOUND_BYTES = 1.25, 1 << 30
-"""What is counted for a model whose shape is not known: its files and a quarter, and a GiB; said to be a bound."""
+UNSAID_CTX = Wishes().ctx
+"""What is wished where nobody says a context: a model of which nobody knows what it was made for meets no more."""
 COARSE = ("Q2_K", "Q3_K", "IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S", "TQ1_0", "TQ2_0")
 """Types of fewer than four bits: taken only where nothing else of a model meets the wishes."""
 WIDE = ("F16", "BF16", "F32")
@@ -127,17 +127,20 @@ def _is_for(candidate: Candidate, use: str) -> bool:
 def _weigh(candidate: Candidate, wishes: Wishes, host: Host, room: int, quality: Quality | None) -> Choice:
     plan, bound = _plan(candidate, wishes, host)
     speed = _speed(candidate, wishes, host)
-    short = max(0, plan - room)
+    short = max(0, (plan or candidate.bytes) - room)
     needs = [candidate.lacks] if candidate.lacks else []
     if not plan:
-        needs.append("its size, which is not known")
+        needs.append(f"its memory, which is not known: {_files_words(candidate)}")
     elif short:
         needs.append(
             f"{human(short)} more memory: it takes {'up to ' if bound else ''}{human(plan)}, and {human(max(0, room))}"
             f" is {'wished' if wishes.memory else 'free'}"
         )
-    if candidate.ctx and wishes.ctx > candidate.ctx:
-        needs.append(f"--context {candidate.ctx}: it was made for no more")
+    if made_for := _ctx(candidate):
+        if wishes.ctx > made_for:
+            needs.append(f"--context {made_for}: it was made for no more")
+    elif wishes.ctx > UNSAID_CTX:
+        needs.append(f"--context {UNSAID_CTX}: for how much it was made is not known")
     if wishes.min_speed:
         if not speed.known:
             needs.append("its speed, which is not known: `corral nodes bench` measures this host")
@@ -157,12 +160,22 @@ def _weigh(candidate: Candidate, wishes: Wishes, host: Host, room: int, quality:
     )  # fmt: skip
 
 
+def _ctx(candidate: Candidate) -> int:
+    """Tokens that it was made for; 0 = not known."""
+    return candidate.ctx or (candidate.shape.ctx_train if candidate.shape is not None else 0)
+
+
+def _files_words(candidate: Candidate) -> str:
+    """What is to be said of one without a shape: its cache may be many times its files."""
+    files = f"its files alone are {human(candidate.bytes)}, and " if candidate.bytes else ""
+    return f"{files}what its cache takes is read from its file, once it is stored"
+
+
 def _plan(candidate: Candidate, wishes: Wishes, host: Host) -> tuple[int, bool]:
-    """What a replica would reserve, and whether that is a bound only."""
+    """What a replica would reserve (0: not known, as its shape is not), and whether that is a bound only."""
     shape = candidate.shape
     if shape is None or not shape.tensor_bytes:
-        size = candidate.bytes
-        return (round(BOUND_SHARE * size) + BOUND_BYTES if size else 0), True
+        return 0, False
     users, embedding = max(1, wishes.users), wishes.use in APART
     ctx = min(wishes.ctx, shape.ctx_train or wishes.ctx) * users
     found = sizing.parts(shape, ctx, users, "f16", engine=host.engine, embedding=embedding)
@@ -199,7 +212,7 @@ def _licensed(licence: str, wanted: Sequence[str]) -> bool:
 
 def _commands(candidate: Candidate, wishes: Wishes) -> tuple[str, ...]:
     users = max(1, wishes.users)
-    ctx = min(wishes.ctx, candidate.ctx or wishes.ctx) * users
+    ctx = min(wishes.ctx, _ctx(candidate) or wishes.ctx) * users
     how = f"--ctx {ctx} --parallel {users}"
     how += {"embedding": " --embedding", "rerank": " --rerank"}.get(wishes.use, "")
     name = shlex.quote(candidate.name)
@@ -245,7 +258,9 @@ def _reasons(
             + (f"{human(left)} is left" if left >= 0 else f"{human(-left)} is missing")
         )
     else:
-        words.append("its size is not known")
+        words.append(f"its memory is not known: {_files_words(candidate)}")
+    if not _ctx(candidate):
+        words.append("for how much context it was made is not known")
     if main_type(candidate.quantization) in COARSE:
         words.append(f"{candidate.quantization} has fewer than four bits a weight, which costs quality; how much of"
                      " this model, nobody has said")  # fmt: skip
@@ -257,7 +272,8 @@ def _reasons(
 
 def _speed_words(speed: Speed, wishes: Wishes) -> str:
     if not speed.known:
-        return f"its speed is not known: {speed.basis[0]}" if speed.basis else "its speed is not known"
+        why = f": {speed.basis[0]}" if speed.basis else ""
+        return f"its speed is not known{why}; it comes after those of which it is"
     users = max(1, wishes.users)
     each = f"{speed.each:.1f} tokens/s for each of {users}" if users > 1 else f"{speed.each:.1f} tokens/s"
     slow = ", slower than one reads" if speed.each < READ_S else ""
@@ -296,11 +312,13 @@ def _overruled(
 
 def _behind(ranked: Sequence[Choice]) -> tuple[str, ...]:
     """That speed alone has put some behind: nobody should wonder where the larger ones are."""
-    slow = sum(map(_slow, ranked))
-    if not 0 < slow < len(ranked):
-        return ()
-    return (f"{slow} of the {len(ranked)} that meet the wishes come after the others, whatever their quality, because"
-            f" they make fewer than {READ_S:g} tokens/s, slower than one reads",)  # fmt: skip
+    behind = f" of the {len(ranked)} that meet the wishes come after the others, whatever their quality, because"
+    notes = []
+    if 0 < (slow := sum(map(_slow, ranked))) < len(ranked):
+        notes.append(f"{slow}{behind} they make fewer than {READ_S:g} tokens/s, slower than one reads")
+    if 0 < (unknown := sum(not each.speed.known for each in ranked)) < len(ranked):
+        notes.append(f"{unknown}{behind} their speed is not known")
+    return tuple(notes)
 
 
 def _notes(
@@ -315,6 +333,10 @@ def _notes(
                      " after those that have")  # fmt: skip
     elif unknown:
         notes.append(f"no scores for {wishes.use} can be compared: the plain advice goes first, then the larger models")
+    unsized = [found[0].title for found in by_model.values() if not any(each.plan_bytes for each in found)]
+    if unsized:
+        notes.append(f"of {', '.join(unsized[:3])}{' and others' if unsized[3:] else ''} nobody knows what it takes, as"
+                     " the catalogue has no shape of it: it is no choice before it is stored")  # fmt: skip
     if any(found[0].bound for found in by_model.values()):
         notes.append("where a model's shape is not known for certain, its memory is a bound and not a plan")
     if not candidates:
@@ -335,17 +357,22 @@ def _best(found: Sequence[Choice]) -> Choice | None:
 
 def _preference(choice: Choice) -> tuple[object, ...]:
     kind = main_type(choice.quantization)
-    return _slow(choice), not choice.stored, kind in COARSE, kind in WIDE, -choice.bytes
+    return _wait(choice), not choice.stored, kind in COARSE, kind in WIDE, -choice.bytes
 
 
 def _slow(choice: Choice) -> bool:
     return choice.speed.known and choice.speed.each < READ_S
 
 
+def _wait(choice: Choice) -> int:
+    """What one need not wait for comes first, and what is known to be slow before what nobody knows."""
+    return int(_slow(choice)) if choice.speed.known else 2
+
+
 def _order(choice: Choice, family: str, advice: Advice | None) -> tuple[object, ...]:
     plain = advice is not None and bool(advice.family) and family == advice.family
     return (
-        _slow(choice),
+        _wait(choice),
         choice.quality is None,
         -(choice.quality or 0.0),
         not plain,

@@ -140,15 +140,45 @@ def test_models_of_their_own_kind_are_for_nothing_else() -> None:
 
 
 def test_what_is_not_known_is_said_and_meets_no_wish_for_it() -> None:
-    blank = candidate("m", shape=None, work=None, licence="", uses=(), bytes=GIB)
+    blank = candidate("m", work=None, licence="", uses=())
     found = recommend(Wishes(use="code"), [blank], Host(room_bytes=8 * GIB, threads=4))
     (only,) = found.choices
-    assert only.bound and not only.speed.known and only.quality is None
+    assert not only.speed.known and only.quality is None
     words = " | ".join(only.reasons)
-    assert "its licence is not known" in words and "speed is not known" in words and "up to" in words
+    assert "its licence is not known" in words and "speed is not known" in words
     assert "not in the catalogue" in words and "corral nodes bench" in " ".join(found.notes)
     for wishes in (Wishes(use="code", min_speed=1), Wishes(use="code", licences=("*",))):
         assert recommend(wishes, [blank], Host(room_bytes=8 * GIB, threads=4)).choices == ()
+
+
+def test_one_without_a_shape_fits_nowhere_since_its_cache_is_not_known() -> None:
+    """Its files and some more were said to be a bound, whatever the context and however many the users."""
+    small = candidate("small", shape=None, work=None, bytes=GIB // 4, scores=(code(99),))
+    for wishes in (Wishes(use="code", users=256, ctx=1 << 20), Wishes(use="code", memory=64 * GIB)):
+        found = recommend(wishes, [small], HOST)
+        (near,) = found.nearest
+        assert found.choices == () and not near.fits and near.plan_bytes == 0 and not near.bound
+        assert any("its memory, which is not known: its files alone are 256 MiB" in need for need in near.needs)
+    found = recommend(Wishes(use="code"), [small, candidate("m")], HOST)
+    assert names(found) == ["m"] and any("of Small nobody knows what it takes" in note for note in found.notes)
+
+
+def test_an_unknown_context_meets_no_wish_for_one() -> None:
+    unsaid = candidate("unsaid", ctx=0)
+    assert unsaid.shape is not None and names(recommend(Wishes(use="code", ctx=32768), [unsaid], HOST)) == ["unsaid"]
+    unsaid = msgspec.structs.replace(unsaid, shape=msgspec.structs.replace(unsaid.shape, ctx_train=0))
+    found = recommend(Wishes(use="code", ctx=8192), [unsaid], HOST)
+    assert found.nearest[0].needs == ("--context 4096: for how much it was made is not known",)
+    (only,) = recommend(Wishes(use="code"), [unsaid], HOST).choices
+    assert "for how much context it was made is not known" in only.reasons
+
+
+def test_one_of_unknown_speed_comes_after_those_whose_speed_is_known_and_says_so() -> None:
+    unknown = candidate("unknown", work=None, scores=(code(90),), stored=True)
+    found = recommend(Wishes(use="code"), [unknown, candidate("known", scores=(code(30),))], HOST)
+    assert names(found) == ["known", "unknown"]
+    assert any("it comes after those of which it is" in words for words in found.choices[1].reasons)
+    assert found.notes[0].startswith("1 of the 2 ") and "their speed is not known" in found.notes[0]
 
 
 def test_one_slower_than_reading_comes_after_those_that_are_not() -> None:

@@ -91,7 +91,8 @@ def print_recommendation(found: Recommendation) -> None:
 def _row(each: Choice) -> tuple[object, ...]:
     speed = f"{each.speed.each:.1f}" if each.speed.known else "?"
     memory = ("<= " if each.bound else "") + size(each.plan_bytes) if each.plan_bytes else "?"
+    memory += " (too much)" if each.short_bytes else ""
     return (
         each.rank, each.name, each.quantization, "?" if each.quality is None else f"{each.quality:.2f}", speed,
-        memory + ("" if each.fits else " (too much)"), each.licence or "?", "stored" if each.stored else "catalogue",
+        memory, each.licence or "?", "stored" if each.stored else "catalogue",
     )  # fmt: skip
