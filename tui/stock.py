@@ -72,7 +72,7 @@ def offers(
     found, taken = [], set()
     for name, model in sorted(models.items()):
         fit = here.get(name)
-        known = (fit.entry if fit is not None else "") or name
+        known = fit.entry if fit is not None else ""  # never by its name, which somebody typed
         taken.add(known)
         found.append(Offer(name, name, model, listed.get(known), fit, tuple(sorted(users.get(name, ())))))
     found += [

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from functools import lru_cache
 
 import msgspec
 
@@ -13,6 +11,7 @@ from core.catalog.choosing import Candidate, Host, recommend
 from core.catalog.curated import shape_for
 from core.catalog.curated.layout import NoLayout
 from core.catalog.curated.sizes import Sized
+from core.catalog.identity import entry_of, mistaken
 from core.catalog.pull import hub
 from core.catalog.speeds import Speeds
 from core.catalog.work import Work, of_headers, of_shape
@@ -21,7 +20,6 @@ from core.nouns import USES, Catalogue, CatalogueEntry, LoadTime, Model, ModelSh
 
 LARGEST_CTX = 1 << 24
 MOST_USERS = 256
-_BITS = re.compile(r"[-_.](i?q\d\w*|bf16|f16|f32|fp16|mxfp4\w*|ud)$", re.IGNORECASE)
 ENGINE = "xllamacpp"
 ENCODERS = {"bert", "nomic-bert", "nomic-bert-moe", "jina-bert-v2", "jina-bert-v3", "modern-bert", "neo-bert"}
 """Architectures that make no text."""
@@ -69,6 +67,7 @@ class Advisor:
             seen=tuple(self._speeds.seen(model.sha256, ENGINE)),
             load_s=(load.measured_s or load.cold_s or load.warm_s) if load else None,
             entry=entry.name if entry else "", flags=model.flags, lacks=_lacks(model),
+            mistaken=mistaken(model, entries),
         )  # fmt: skip
 
     def _all(self, entries: Sequence[CatalogueEntry]) -> list[Candidate]:
@@ -135,22 +134,3 @@ def check(wishes: Wishes) -> None:
     ):  # fmt: skip
         if not low <= value <= high:
             raise Invalid(f"{field} is {value}", f"it may be {low} to {int(high)}", f"change --{field}")
-
-
-def entry_of(model: Model, entries: Sequence[CatalogueEntry]) -> CatalogueEntry | None:
-    """The entry that a stored model is: by where it was pulled from, else by its name; not one of another size."""
-    slugs: Mapping[str, CatalogueEntry] = {_slug(each.name): each for each in entries}
-    origin = model.origin.lower()
-    found = next((each for each in entries if each.repo and f"{each.repo.lower()}:" in f"{origin}:"), None)
-    found = found or slugs.get(_slug(model.name))
-    if found is None or not found.params or not model.shape.n_params:
-        return found
-    return found if 0.8 <= model.shape.n_params / found.params <= 1.25 else None
-
-
-@lru_cache(maxsize=4096)
-def _slug(name: str) -> str:
-    plain = name.lower()
-    while (shorter := _BITS.sub("", plain)) != plain:
-        plain = shorter
-    return re.sub(r"[^a-z0-9]", "", plain)

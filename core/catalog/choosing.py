@@ -58,13 +58,15 @@ class Candidate(Noun, frozen=True, kw_only=True):
     """The name in the catalogue that its uses and scores are of: one model is recommended once."""
     flags: tuple[str, ...] = ()
     """What in it a person should look at first, as sentences."""
+    mistaken: str = ""
+    """Why it is not what its name or origin lets one expect, as a sentence."""
     lacks: str = ""
     """What a stored one would need to be started at all: a tier that is away."""
 
     @property
     def model(self) -> str:
-        """What is one model, in whichever quantisation."""
-        return self.entry or self.name
+        """What is one model, in whichever quantisation. One that is no entry is called as it likes: `=` before it."""
+        return self.entry or f"={self.name}"
 
 
 class Host(Noun, frozen=True, kw_only=True):
@@ -232,6 +234,7 @@ def _reasons(
 ) -> list[str]:
     """What speaks for it and against it, the weightiest first."""
     words = [f"{flag}: look at it before you serve it" for flag in candidate.flags]
+    words += [candidate.mistaken] if candidate.mistaken and candidate.mistaken not in candidate.flags else []
     if quality is not None:
         told = [each for each in candidate.scores if each.use == wishes.use][:2]
         words.append(

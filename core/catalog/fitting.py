@@ -8,9 +8,9 @@ from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
 from core.catalog import sizing
-from core.catalog.advising import entry_of
 from core.catalog.choosing import CACHE_RAM_MIB
 from core.catalog.curated import shape_for
+from core.catalog.identity import entry_of
 from core.catalog.sizing import human
 from core.nouns import CatalogueEntry, CatalogueFile, Fit, Fits, Model, ModelShape
 

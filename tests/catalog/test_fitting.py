@@ -54,15 +54,14 @@ async def test_what_is_out_of_reach_and_what_is_copied_for_the_cpu_stand_beside_
     assert all(each.there for each in listed)
 
 
-async def test_a_stored_model_is_known_as_its_entry_by_its_name_and_by_where_it_came_from(tmp_path: Path) -> None:
+async def test_a_stored_model_is_known_as_its_entry_by_where_it_came_from_and_not_by_its_name(tmp_path: Path) -> None:
     entries = load()
-    entry = next(each for each in entries if each.repo and each.params)
+    entry = next(each for each in entries if each.repo and each.params and each.header)
     model = await stored(tmp_path, "anything", f"hf:{entry.repo}:Q4_K_M")
-    shape = msgspec.structs.replace(model.shape, n_params=entry.params)
-    model = msgspec.structs.replace(model, shape=shape)
+    model = msgspec.structs.replace(model, shape=shape_for(entry, "F16"), files=())
     assert fits([model], entries, GIB).models[0].entry == entry.name
     named = msgspec.structs.replace(model, name=entry.name, origin="/tmp/x.gguf")
-    assert fits([named], entries, GIB).models[0].entry == entry.name
+    assert fits([named], entries, GIB).models[0].entry == ""
 
 
 def test_an_entry_is_weighed_by_the_largest_file_that_fits_and_else_by_the_smallest() -> None:

@@ -56,6 +56,16 @@ async def test_a_repository_becomes_a_model_with_its_origin_and_a_record(
     assert told[1].after == {"sha256": sha(data), "revision": hub.commit(REPO), "source": SOURCE}
 
 
+async def test_a_file_of_another_quantisation_than_was_asked_for_is_said_and_shown_as_it_is(
+    world: World, hub: HubDouble
+) -> None:
+    hub.repos[REPO] = {"tiny-Q8_0.gguf": model(2000, **{"general.file_type": 3})}
+    done = await world.pulled(f"{SOURCE}:Q8_0")
+    assert done.state == "done" and done.quantization == "Q4_1" and done.model is not None
+    assert "it is named Q8_0, and its header says Q4_1" in done.model.flags
+    assert done.model.origin == f"{SOURCE}:Q8_0@{hub.commit(REPO)}"
+
+
 async def test_the_name_is_the_repositorys_and_a_licence_in_the_header_is_the_one(
     world: World, hub: HubDouble, data: bytes
 ) -> None:

@@ -6,6 +6,7 @@ import pytest
 from hub_double import Fault, HubDouble
 from pullworld import ME, World, model
 
+from core.catalog.identity import label
 from core.catalog.pull import choice
 from core.catalog.pull.source import Hub, Web, parse, parts_of, remote
 from core.errors import BadModel, CorralError, Invalid, NoRoom, NotFound
@@ -98,7 +99,7 @@ def listed(*names: str) -> list[PullFile]:
     ],
 )  # fmt: skip
 def test_a_files_name_says_its_quantisation(name: str, said: str) -> None:
-    assert choice.label(name) == said
+    assert label(name) == said
 
 
 def test_files_are_grouped_by_quantisation_and_what_is_no_model_is_told() -> None:

@@ -152,6 +152,8 @@ class CatalogCalls:
         """What was shown is not there any more."""
         self.text = "{{ messages }}"
         self.fitting: tuple[Fit, ...] | None = None
+        self.mistaken: set[str] = set()
+        """Stored ones that are called as an entry and are not that."""
         self.collected = Collected(
             dry_run=True, gone=(Gone(what="version", name="smollm2@1", bytes=90 * MIB, why="nothing means it"),),
             kept=(Gone(what="version", name="smollm2@2", bytes=0, why="smollm2:previous means it"),), bytes=90 * MIB,
@@ -159,7 +161,11 @@ class CatalogCalls:
 
     async def fits(self) -> Fits:
         self._double.calls.append(("fits",))
-        stored = [fit(each.name, fits=each.name != "gemma") for each in self._double.stored]
+        known = {each.name for each in self._double.curated.entries} - self.mistaken
+        stored = [
+            fit(each.name, fits=each.name != "gemma", entry=each.name if each.name in known else "")
+            for each in self._double.stored
+        ]
         listed = [fit(each.name, stored=False, fits=each.name != "seer") for each in self._double.curated.entries]
         return Fits(room_bytes=6000 * MIB, models=self.fitting or (*stored, *listed))
 

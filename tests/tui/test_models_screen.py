@@ -76,6 +76,15 @@ async def test_an_entry_that_is_stored_has_no_row_of_its_own(console, fake, doub
         assert "code general" in next(each for each in it.text.split("\n") if "coder" in each)
 
 
+async def test_a_stored_model_that_is_only_called_as_an_entry_leaves_its_row_there(console, fake, doubles):
+    fake.stored = [doubles.model("coder")]
+    fake.catalog.mistaken = {"coder"}
+    async with console("3") as it:
+        await it.until("seer")
+        assert shown(it) == ["coder", "+coder", "+seer"]
+        assert "code general" not in next(each for each in it.text.split("\n") if "coder" in each)
+
+
 @pytest.mark.parametrize(
     ("typed", "left"),
     [
@@ -173,6 +182,7 @@ async def test_the_one_line_of_a_model_leaves_out_whole_what_it_has_no_room_for(
     fake.curated.entries = (msgspec.structs.replace(fake.curated.entries[0], uses=uses),)
     async with console("3", size=(80, 24)) as it:
         await it.until("-- coder@1")
+        await it.until(ends)  # what it is for comes with what fits
         line = next(each for each in it.text.split("\n") if each.startswith("-- coder@1")).rstrip()
         assert line.endswith(ends) and "…" not in line, line
 

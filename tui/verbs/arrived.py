@@ -18,7 +18,8 @@ def arrived(how: str, model: Model, stored: int = 0, *, deployed: bool = False) 
         part = "its bytes" if stored >= model.bytes else f"{size(stored)} of it"
         say(f"{part} were stored already: no second copy is kept")
     for flag in model.flags:
-        say(f"! {line(flag)}: corral models template {line(model.reference)}")
+        shows = "template" if "chat template" in flag else "show"
+        say(f"! {line(flag)}: corral models {shows} {line(model.reference)}")
     if deployed:
         return
     if "live" in model.aliases:

@@ -13,15 +13,11 @@ import msgspec
 
 from core.amounts import size_said
 from core.catalog.files import SPLIT
+from core.catalog.identity import label
 from core.catalog.sizing import human
 from core.errors import Invalid, NoRoom, NotFound
 from core.nouns import ModelShape, Plan, PullChoice, PullFile
 
-QUANT = re.compile(
-    r"(?<![A-Za-z0-9])(UD-)?(I?Q[1-8]_(?:K_)?(?:[0-9A-Z]{1,3}(?:_(?:L|XL|[48]_[48]))?)|Q[2-6]_K|TQ[12]_0|MXFP4(?:_MOE)?"
-    r"|BF16|F16|FP16|F32|FP32)(?![A-Za-z0-9])",
-    re.IGNORECASE,
-)
 NO_MODEL = re.compile(r"(^|[/._-])(mmproj|imatrix|lora|adapter)([/._-]|$)", re.IGNORECASE)
 """Beside the model in many repositories: what turns pictures into tokens, what it was quantised with, changes to it."""
 FULL = ("F32", "FP32", "F16", "FP16", "BF16")
@@ -98,12 +94,6 @@ def projector(there: Sequence[PullFile], asked: str) -> PullFile:
             return each
     names = ", ".join(each.name for each in there) or "none"
     raise NotFound("there is no such projector", f"there are: {names}", "leave --projector out, or name one of these")
-
-
-def label(name: str) -> str:
-    """The quantisation that a file's name says, as people write it; "" if it says none."""
-    found = list(QUANT.finditer(name))
-    return found[-1][0].upper().replace("FP16", "F16").replace("FP32", "F32") if found else ""
 
 
 def wanted(groups: Sequence[Group], quant: str, path: str, source: str) -> Group | None:

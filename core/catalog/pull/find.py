@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from core.catalog.identity import label
 from core.catalog.pull import choice, hub
 from core.catalog.pull.peek import Peek, peek
 from core.catalog.pull.shelf import Shelf
@@ -152,7 +153,7 @@ class Finder:
             told.append(PullFile(name=part.name, bytes=seen.bytes, sha256=ask.sha256 if len(parts) == 1 else ""))
         base = parts[0].name.removesuffix(".gguf")
         files = await self.shelf(ask, where, gated=True).marked(told)
-        only = choice.Group((shape.quantization if shape else "") or choice.label(base), files)
+        only = choice.Group((shape.quantization if shape else "") or label(base), files)
         left, room = await self._left(), await self._room()
         choices, why = await choice.choose(
             [only], only, shape=shape, ctx=ask.ctx, plan=self._plan, room=room, left_bytes=left

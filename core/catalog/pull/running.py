@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable
 import msgspec
 
 from core.access import Effect, Gate
+from core.catalog.identity import requantized
 from core.catalog.pull import rows
 from core.catalog.pull.deploying import Deployer, Deploying
 from core.catalog.pull.download import Unkept
@@ -179,7 +180,15 @@ class Running:
         pull = self.row(id).pull
         told = {"sha256": model.sha256, "revision": pull.revision, "source": pull.source}
         await self._gate.outcome(effect, "done", after=told)
-        await self._over(id, "done", model=model, bytes_done=pull.bytes_total, tier=model.tier)
+        other = requantized(pull.quantization, model)
+        if other:  # it is shown as it is, and its origin says what was asked for
+            row = self.row(id)
+            self.rows[id] = msgspec.structs.replace(row, chosen=row.handle)
+        await self._over(
+            id, "done", model=model, bytes_done=pull.bytes_total, tier=model.tier,
+            quantization=model.shape.quantization if other else pull.quantization,
+            notes=(*pull.notes, other) if other and other not in model.flags else pull.notes,
+        )  # fmt: skip
         if not self._closed:  # else it is the next daemon's
             self._after.begin(self.row(id).pull)
 

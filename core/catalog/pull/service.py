@@ -17,6 +17,7 @@ from collections.abc import Awaitable, Callable, Mapping
 import msgspec
 
 from core.access import Gate
+from core.catalog.identity import label
 from core.catalog.pull import choice, rows
 from core.catalog.pull.deploying import Deployer, cells, deploy_of
 from core.catalog.pull.find import Ask, Finder, Found, Place, check_secret, place
@@ -124,7 +125,7 @@ class Pulls:
             tier, notes = await self._running.ground.find(id, named, files)
             pull = Pull(
                 id=id, name=named, source=str(ask.source), state="waiting", owner=actor.name, started_at=self._clock(),
-                files=files, bytes_total=chosen.bytes, quantization=choice.label(chosen.quantization),
+                files=files, bytes_total=chosen.bytes, quantization=label(chosen.quantization),
                 revision=found.plan.revision, licence=found.plan.licence, limit=limit, tier=tier,
                 notes=(*notes, *fetched), deploy=deploy and deploy_of(deploy, named),
             )  # fmt: skip
