@@ -105,7 +105,7 @@ def _row(grant: Grant) -> tuple[str, str, str, str, str, str]:
 def grants(subject: str | None, ended: bool) -> None:
     """The grants in force, oldest first."""
 
-    async def work(client: Client) -> tuple[list[Grant], list[Beside]]:
+    async def work(client: Client) -> tuple[list[GrantShown], list[Beside]]:
         every = await client.access.grants()
         if options().json or options().quiet:
             return every, []

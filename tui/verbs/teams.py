@@ -6,7 +6,7 @@ import click
 
 from core.client import Client
 from core.errors import NotAllowed
-from core.nouns import Grant, Team
+from core.nouns import GrantShown, Team
 from tui.beside import kept
 from tui.command import Nouns, note, options, run, with_options
 from tui.lines import ask, listed, tell
@@ -64,7 +64,7 @@ def teams_set(name: str, members: tuple[str, ...]) -> None:
             note(line(each))
 
 
-async def _before(client: Client) -> tuple[list[Team], list[Grant]] | None:
+async def _before(client: Client) -> tuple[list[Team], list[GrantShown]] | None:
     """Teams and grants as they are; None to who may not see them: he is told nothing of them."""
     if lacks(await client.access.whoami(), "access.read", "access:all"):  # a refusal would stand in the trail
         return None
