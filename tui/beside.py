@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from core.nouns import Decision, Grant, Role, Subject, Team
+from core.nouns import Decision, Grant, GrantShown, Role, Subject, Team
 from tui.words import has_ended
 
 
@@ -30,7 +30,7 @@ def beside(grants: Sequence[Grant], teams: Iterable[Team], roles: Iterable[Role]
     """All of them, in the order of `grants`."""
     allows = {role.name: role.allows for role in roles}
     members = {team.name: set(team.members) for team in teams}
-    lasting = [each for each in grants if each.effect == "allow" and not each.glass and not has_ended(each)]
+    lasting = [each for each in grants if _gives(each) and not each.glass]
     of_teams = [each for each in lasting if each.subject.kind == "team"]
     return [
         Beside(own, team)
@@ -45,13 +45,19 @@ def beside(grants: Sequence[Grant], teams: Iterable[Team], roles: Iterable[Role]
 def kept(left: Iterable[Subject], out_of: str, grants: Iterable[Grant], teams: Iterable[Team]) -> list[str]:
     """What those who `left` the team `out_of` still have in their own name or through another team, as sentences."""
     others = [team for team in teams if team.name != out_of]
-    lasting = [each for each in grants if each.effect == "allow" and not has_ended(each)]
+    lasting = [each for each in grants if _gives(each)]
     found = []
     for who in left:
         through = {who, *(Subject(kind="team", name=team.name) for team in others if who in team.members)}
         his = [each for each in lasting if each.subject in through]
         found += [f"{who} keeps {_said(each, who)}" for each in his]
     return found
+
+
+def _gives(grant: Grant) -> bool:
+    """Does it give something to somebody now?"""
+    gone = isinstance(grant, GrantShown) and grant.gone
+    return grant.effect == "allow" and not gone and not has_ended(grant)
 
 
 def _said(grant: Grant, who: Subject) -> str:
