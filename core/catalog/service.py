@@ -138,6 +138,12 @@ class Catalog:
         """The chat template that a version is served with; "" for none."""
         return (await self._store.read(lambda db: tables.said(db, model)))[1]
 
+    async def pools(self, model: Model) -> bool:
+        """Whether its file says how its embeddings come of those of its tokens; also where no header is known. Without
+        that llama.cpp has none for a text as a whole."""
+        header = (await self._store.read(lambda db: tables.said(db, model)))[0]
+        return not header or bool(header.get(f"{model.shape.arch}.pooling_type"))
+
     async def diff(self, old: Model, new: Model) -> list[VersionDifference]:
         """In what two versions differ."""
         said = await self._store.read(lambda db: (tables.said(db, old), tables.said(db, new)))

@@ -82,6 +82,12 @@ class Capacity:
         model = await self._catalog.get(spec.model)
         _check_version(model, engine)
         _check_ctx(spec, model)
+        if spec.embedding and not engine.abilities.unpooled and not await self._catalog.pools(model):
+            raise Invalid(
+                f"{model.reference} makes no embeddings of texts",
+                f"its file names no {model.shape.arch}.pooling_type: {engine.name} would refuse each request",
+                "leave out --embedding, or deploy a model made for it: `corral models recommend --for embedding`",
+            )
         ctx = spec.ctx or sizing.default_ctx(model.shape, spec.parallel)
         if model.shape.ctx_train:
             ctx = min(ctx, model.shape.ctx_train * spec.parallel)

@@ -50,6 +50,8 @@ class Abilities(Noun, frozen=True, kw_only=True):
     """States that a slot keeps of layers that see a window, so that its conversation can go back: `command` says so."""
     early_scores: bool = False
     """With embeddings, it touches half of the scores of a batch when it loads (measured)."""
+    unpooled: bool = False
+    """Embeds with a model that pools nothing, too: it answers with those of the tokens."""
     whole_window: bool = False
     """Keeps the cache of the whole context for layers, too, that see a window of it alone."""
     projector: bool = False

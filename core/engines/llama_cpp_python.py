@@ -22,7 +22,8 @@ INSTALL = "install it (pip install 'corral[llama-cpp-python]') or name a python 
 class LlamaCppPython(Engine):
     name = "llama-cpp-python"
     abilities = Abilities(
-        parallel=False, stream_usage=False, counters=False, whole_window=True, early_scores=True, program_bytes=64 << 20
+        parallel=False, stream_usage=False, counters=False, whole_window=True, early_scores=True, unpooled=True,
+        program_bytes=64 << 20,
     )  # fmt: skip
 
     def _python(self) -> str:

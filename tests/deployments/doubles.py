@@ -204,3 +204,6 @@ class CatalogDouble:
 
     async def serving(self, wanted: str) -> Serving:
         return Serving(await self.get(wanted), "/m.gguf", "", (), "")
+
+    async def pools(self, model: Model) -> bool:
+        return True

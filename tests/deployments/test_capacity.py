@@ -137,6 +137,18 @@ async def test_slots_of_an_embedding_model_that_would_end_its_engine_are_refused
     assert (await complete(parallel=parallel, ctx=parallel * 512)).parallel == parallel
 
 
+async def test_a_model_that_pools_nothing_is_deployed_for_no_embeddings_but_where_an_engine_answers_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(CatalogDouble, "pools", AsyncMock(return_value=False))
+    with pytest.raises(Invalid, match=r"makes no embeddings of texts.*pooling_type.*leave out --embedding"):
+        await complete(embedding=True)
+    assert (await complete()).embedding is False
+    able = msgspec.structs.replace(EngineDouble.abilities, unpooled=True)
+    monkeypatch.setattr(EngineDouble, "abilities", able)
+    assert (await complete(embedding=True)).embedding
+
+
 async def test_a_url_is_not_dropped_for_an_engine_that_runs_here() -> None:
     with pytest.raises(Invalid, match="--url names a server elsewhere"):
         await complete(engine="xllamacpp", url="http://h")

@@ -103,6 +103,8 @@ def test_the_official_clients_get_what_they_expect(
     model = tmp_path / "pooled.gguf"
     model.write_bytes(pooled(sample.read_bytes()))
     corral("models", "import", str(model), "--name", "pooled")
+    unpooled = corral("deploy", "smollm2-135m", "--name", "embed", "--ctx", "512", "--embedding", code=2)
+    assert "smollm2-135m@1 makes no embeddings of texts" in unpooled and "no llama.pooling_type" in unpooled
     corral("deploy", "pooled", "--name", "embed", "--ctx", "512", "--embedding", "--wait")
     client, right = starting(), key_of("right")
 
