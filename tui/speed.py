@@ -11,6 +11,8 @@ def told(speed: Speed) -> list[str]:
     """Line by line."""
     if not speed.known:
         return [f"speed: not known: {line('; '.join(speed.basis))}"]
+    if not speed.writes:
+        return [f"speed: {reads(speed)}", f"       by {line('; '.join(speed.basis))}"]
     out = [
         f"speed: {speed.decode:.1f} tokens/s for one user, prompts {speed.prefill:.0f} tokens/s (± {speed.error:.0%};"
         f" {speed.threads} {plural(speed.threads, 'thread')}, {speed.ctx} cells filled)"
@@ -21,3 +23,13 @@ def told(speed: Speed) -> list[str]:
     all_s = f"; when all ask at once, {speed.ttft_all_s:.2f} s" if speed.users > 1 else ""
     out.append(f"       first token of a prompt of {speed.prompt} after {speed.ttft_s:.2f} s{all_s}")
     return [*out, f"       by {line('; '.join(speed.basis))}"]
+
+
+def reads(speed: Speed) -> str:
+    """Of a model that only reads."""
+    texts = speed.prefill / max(1, speed.prompt)
+    each = f", {speed.each:.0f} for each of {speed.users} at once" if speed.users > 1 else ""
+    return (
+        f"reads {speed.prefill:.0f} tokens/s{each}, which is {texts:.1f} texts of {speed.prompt} tokens a second"
+        f" (± {speed.error:.0%}; {speed.threads} {plural(speed.threads, 'thread')})"
+    )

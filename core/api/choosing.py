@@ -13,7 +13,7 @@ from core.api.sight import Sight
 from core.catalog import Catalog
 from core.catalog.advising import MOST_USERS, Advisor
 from core.catalog.bench import Benches, Grid
-from core.catalog.speed import Seat
+from core.catalog.speed import Seat, reading
 from core.catalog.speeds import Speeds
 from core.deployments.service import Deployments
 from core.errors import Invalid, NotFound
@@ -48,10 +48,11 @@ def add_choosing(
         await speeds.look()
         seat = Seat(threads=threads, parallel=spec.parallel, cache_type=spec.cache_type)
         each = spec.ctx // spec.parallel
-        return await speeds.expect(
+        found = await speeds.expect(
             model, spec.engine, seat, users=body.users or spec.parallel, ctx=max(1, each // 2),
             prompt=min(body.prompt, each),
         )  # fmt: skip
+        return reading(found) if spec.embedding or spec.rerank else found
 
     async def recommend(call: Call) -> Any:
         wishes = await call.body(Wishes)

@@ -15,7 +15,7 @@ import msgspec
 from core.catalog import sizing
 from core.catalog.quality import Quality, qualities
 from core.catalog.sizing import human
-from core.catalog.speed import Seat, predict
+from core.catalog.speed import Seat, predict, reading
 from core.catalog.work import Work, main_type
 from core.engines.base import Abilities
 from core.nouns import Advice, Choice, HostBench, ModelShape, Noun, Recommendation, Score, Seen, Speed, Wishes
@@ -194,9 +194,10 @@ def _speed(candidate: Candidate, wishes: Wishes, host: Host) -> Speed:
             known=False, threads=host.threads, users=wishes.users, ctx=filled, prompt=prompt,
             basis=("neither its shape nor its active parameters are known",),
         )  # fmt: skip
-    return predict(
+    found = predict(
         candidate.work, host.bench, seat, users=wishes.users, ctx=filled, prompt=prompt, seen=candidate.seen
     )  # fmt: skip
+    return reading(found) if wishes.use in APART else found
 
 
 def _slower(speed: Speed, wishes: Wishes) -> str:
@@ -278,6 +279,10 @@ def _speed_words(speed: Speed, wishes: Wishes) -> str:
         why = f": {speed.basis[0]}" if speed.basis else ""
         return f"its speed is not known{why}; it comes after those of which it is"
     users = max(1, wishes.users)
+    if not speed.writes:
+        texts = f"{speed.prefill / max(1, speed.prompt):.1f} texts of {speed.prompt} tokens a second"
+        shared = f", {speed.each:.0f} for each of {users}" if users > 1 else ""
+        return f"reads {speed.prefill:.0f} tokens/s (± {speed.error:.0%}){shared}, which is {texts}"
     each = f"{speed.each:.1f} tokens/s for each of {users}" if users > 1 else f"{speed.each:.1f} tokens/s"
     slow = ", slower than one reads" if speed.each < READ_S else ""
     return f"{each} (± {speed.error:.0%}){slow}, first token after {speed.ttft_s:.1f} s"
@@ -364,7 +369,7 @@ def _preference(choice: Choice) -> tuple[object, ...]:
 
 
 def _slow(choice: Choice) -> bool:
-    return choice.speed.known and choice.speed.each < READ_S
+    return choice.speed.known and choice.speed.writes and choice.speed.each < READ_S
 
 
 def _wait(choice: Choice) -> int:

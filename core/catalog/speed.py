@@ -17,6 +17,8 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 
+import msgspec
+
 from core.catalog.sizing import N_UBATCH
 from core.catalog.sizing.parts import CELL_BYTES
 from core.catalog.work import Work, near_type
@@ -123,6 +125,18 @@ def predict(
         each=round(each, 2), ttft_s=round(ttft, 4),
         ttft_all_s=round(alone.first_s + prompt_s * slots + slots / max(1e-9, each * slots), 4), waits=waits,
         error=round(error, 2), basis=tuple(basis),
+    )  # fmt: skip
+
+
+def reading(speed: Speed) -> Speed:
+    """Of a model that only reads, since it is asked for embeddings or ranks: texts take turns, and none is answered."""
+    if not speed.known or not speed.prefill:
+        return msgspec.structs.replace(speed, writes=False)
+    users = max(1, speed.users)
+    text_s = speed.prompt / speed.prefill
+    return msgspec.structs.replace(
+        speed, writes=False, decode=speed.prefill, each=round(speed.prefill / users, 2), ttft_s=round(text_s, 4),
+        ttft_all_s=round(text_s * users, 4), waits=0,
     )  # fmt: skip
 
 

@@ -110,6 +110,9 @@ class Speed(Noun, frozen=True, kw_only=True):
     """Of the rates, a fraction: 0.25 is a quarter more or less."""
     basis: tuple[str, ...] = ()
     """What it was reckoned from, in words."""
+    writes: bool = True
+    """False: it only reads, as for embeddings and reranking. All rates are tokens of texts, the times until a text of
+    `prompt` tokens is read."""
 
 
 class BenchPoint(Noun, frozen=True, kw_only=True):

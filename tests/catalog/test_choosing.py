@@ -139,6 +139,20 @@ def test_models_of_their_own_kind_are_for_nothing_else() -> None:
     assert found.choices[0].commands[-1].endswith("--embedding")
 
 
+def test_one_that_only_reads_is_judged_by_what_it_reads() -> None:
+    """A step for each token of an answer says nothing of it: it makes none."""
+    weak = Host(room_bytes=64 * GIB, threads=4, bench=host(one=1e9, four=1e9, prompt=40e9))
+    scored = Score(use="embedding", benchmark="MTEB", value=60, of=100, source=None)
+    embeds = candidate("e", uses=("embedding",), scores=(scored,))
+    found = recommend(Wishes(use="embedding", users=4, min_speed=10), [embeds], weak)
+    (only,) = found.choices
+    assert not only.speed.writes and only.speed.decode == only.speed.prefill > 40
+    assert only.speed.each == round(only.speed.prefill / 4, 2)
+    words = " | ".join(only.reasons)
+    assert "texts of 512 tokens a second" in words and "than one reads" not in words and "first token" not in words
+    assert recommend(Wishes(use="code"), [candidate("m")], weak).choices[0].speed.each < 5
+
+
 def test_what_is_not_known_is_said_and_meets_no_wish_for_it() -> None:
     blank = candidate("m", work=None, licence="", uses=())
     found = recommend(Wishes(use="code"), [blank], Host(room_bytes=8 * GIB, threads=4))

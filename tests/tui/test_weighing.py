@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from core.access.permissions import BUILTIN
-from core.nouns import DeploymentSpec
+from core.nouns import DeploymentSpec, Speed
 from tui.curves import along, brief, chart
 from tui.modelplan import over
 from tui.screens.confirm import Confirm
@@ -12,6 +12,7 @@ from tui.screens.deploy import DeployForm
 from tui.screens.models_curve import Curve, MeasureForm
 from tui.screens.models_fit import FitForm
 from tui.screens.models_jobs import Jobs
+from tui.speed import told
 
 SIZES = pytest.mark.parametrize("size", [(120, 36), (80, 24)], ids=["120x36", "80x24"])
 
@@ -20,6 +21,12 @@ SIZES = pytest.mark.parametrize("size", [(120, 36), (80, 24)], ids=["120x36", "8
 def stored(fake, doubles):
     fake.stored = [doubles.model("gemma", version=3, versions=5, aliases=("live",)), doubles.model("smollm2")]
     return fake
+
+
+def test_a_model_that_only_reads_is_told_by_its_texts():
+    known = Speed(known=True, threads=2, users=4, ctx=1, prompt=512, prefill=1024.0, each=256.0, writes=False)
+    (first, _) = told(known)
+    assert "reads 1024 tokens/s, 256 for each of 4 at once, which is 2.0 texts of 512 tokens a second" in first
 
 
 def called(fake, verb):

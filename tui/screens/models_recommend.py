@@ -17,6 +17,7 @@ from tui.rights import lacks
 from tui.screens import FOLDER
 from tui.screens.room import Note, Room
 from tui.screens.whole import Whole
+from tui.speed import reads
 from tui.widgets.asking import Asking
 from tui.widgets.entry import Entry
 from tui.widgets.form import Field, Form
@@ -275,10 +276,11 @@ def _story(choice: Choice) -> Iterator[str]:
     if choice.speed.known:
         speed = choice.speed
         yield ""
-        yield (
-            f"Speed: reads {speed.prefill:.0f} and makes {speed.decode:.1f} tokens a second for one, {speed.each:.1f}"
+        writes = (
+            f"reads {speed.prefill:.0f} and makes {speed.decode:.1f} tokens a second for one, {speed.each:.1f}"
             f" for each of {speed.users}; give or take {speed.error:.0%}"
         )
+        yield f"Speed: {writes if speed.writes else reads(speed)}"
         yield from (f"  {line(each)}" for each in speed.basis)
     if choice.commands:
         yield ""
