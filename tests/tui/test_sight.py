@@ -8,6 +8,7 @@ from core.errors import VersionMismatch
 from tui.screens.deploy import DeployForm, told
 from tui.screens.room import Note
 from tui.state import PAST_KEPT, Past
+from tui.verbs.models import print_plan
 from tui.widgets.trace import Trace
 from tui.words import moment
 
@@ -182,6 +183,13 @@ async def test_the_plan_says_what_is_set_aside_and_why_it_is_more_than_is_used(f
     assert "Just ready 240 MiB, in use 250 MiB" in words and "at most 260 MiB with all slots busy" in words
     assert "the rest is the engine's cache" in words
     assert "DOES NOT FIT" in told(msgspec.structs.replace(plan, fits=False))
+
+
+async def test_the_lines_of_fit_say_that_the_cache_of_prompts_comes_beside_the_most(fake, doubles, capsys):
+    print_plan(await fake.fit(doubles.DeploymentSpec(name="chat", model="smollm2")))
+    most, reserved = [each for each in capsys.readouterr().out.split("\n") if each.startswith(("at most", "reserved"))]
+    assert "260 MiB" in most and most.endswith("beside earlier prompts")
+    assert "300 MiB" in reserved and "all: that with 5 %, 32 MiB and the engine's cache of earlier prompts" in reserved
 
 
 @pytest.mark.parametrize("screen", ["1", "2", "3", "5", "9"])

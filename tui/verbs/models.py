@@ -384,8 +384,10 @@ def print_plan(plan: Plan) -> None:
     if plan.margin:
         say(f"all but the weights is a bound, {plan.margin:.0%} above what is expected")
     say(f"{'in use':<10} {size(plan.rss_bytes):>10}   after a first long prompt; {size(plan.ready_bytes)} just ready")
-    say(f"{'at most':<10} {size(plan.full_bytes):>10}   with every slot busy and each context full")
-    say(f"{'reserved':<10} {size(plan.plan_bytes):>10}   the most with 5 %, 32 MiB and the prompt cache")
+    most = "with every slot busy and each context full, beside earlier prompts"
+    say(f"{'at most':<10} {size(plan.full_bytes):>10}   {most}")
+    in_all = "what it may take in all: that with 5 %, 32 MiB and the engine's cache of earlier prompts"
+    say(f"{'reserved':<10} {size(plan.plan_bytes):>10}   {in_all}")
     say(f"ctx {plan.ctx} = {plan.parallel} x {plan.ctx_per_slot} per conversation, cache {plan.cache_type}")
     say(("fits: " if plan.fits else "does not fit: ") + line(plan.reason))
     if plan.nearest is not None:
