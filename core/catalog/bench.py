@@ -7,13 +7,13 @@ import asyncio
 import logging
 import secrets
 import shutil
-import sqlite3
 import statistics
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -23,6 +23,7 @@ from core.catalog.seen import Observation
 from core.catalog.service import Catalog, Serving
 from core.catalog.speed import Seat
 from core.catalog.speeds import Speeds
+from core.catalog.tiers.moving import whole
 from core.catalog.timing import Meter, Rates
 from core.catalog.trial import end_all, engine_for, new_secret
 from core.engines.base import Engine, EngineRegistry, LaunchPlan
@@ -240,14 +241,18 @@ class Benches:
 
         async def work() -> tuple[object, dict[str, object]]:
             measured: list[BenchPoint] = []
+            learned: list[tuple[Seat, list[Observation]]] = []
             left_out: list[str] = []
             for n, (threads, parallel, ctx) in enumerate(points):
                 step = f"{threads} threads, {parallel} at once, {ctx} cells"
                 self._set(job.id, step=step, done=n)
                 try:
-                    measured.append(await self._point(serving, engine, grid, threads, parallel, ctx, facts))
+                    point, seat = await self._point(serving, engine, grid, threads, parallel, ctx, facts)
                 except NoRoom as error:
                     left_out.append(f"{step}: {error.why}")
+                    continue
+                measured.append(point)
+                learned.append((seat, _observed(point, self._clock())))
             if not measured:
                 raise NoRoom(
                     f"{model.name} was not measured", left_out[0], "measure with a smaller --ctx or --parallel"
@@ -258,18 +263,15 @@ class Benches:
                 points=tuple(measured), replicas=self._running(), left_out=tuple(left_out),
             )  # fmt: skip
 
-            def put(db: sqlite3.Connection) -> None:
-                self._speeds.put_bench(db, bench)
-
-            await self._store.transact(put)
+            await _kept(self._speeds.keep_bench(model, bench, learned))
             return {"points": len(measured), "left_out": len(left_out)}, {"bench": bench}
 
         await self._effect(job, effect, work())
 
     async def _point(
         self, serving: Serving, engine: Engine, grid: Grid, threads: int, parallel: int, ctx: int, facts: NodeFacts
-    ) -> BenchPoint:
-        """Start the model with these, time it, end it; and learn from it. Raises `NoRoom`, `Failed`."""
+    ) -> tuple[BenchPoint, Seat]:
+        """Start the model with these, time it, end it. Raises `NoRoom`, `Failed`."""
         model = serving.model
         cells, shape = ctx * parallel, model.shape
         found = sizing.parts(shape, cells, parallel, grid.cache_type, engine=engine.abilities)
@@ -295,14 +297,7 @@ class Benches:
             meter = Meter(endpoint)
             await meter.warm()
             rounds = [await meter.round(parallel, filled, ANSWER) for _ in range(ROUNDS)]
-        point = _median(rounds, threads, parallel, ctx, expected.each)
-        now = self._clock()
-        observed = [
-            Observation(what="decode", rate=point.each, users=parallel, ctx=point.filled, prompt=point.filled, at=now),
-            Observation(what="prefill", rate=point.prefill, users=1, ctx=point.filled, prompt=point.filled, at=now),
-        ]
-        await self._speeds.learn(model, engine.name, seat, [each for each in observed if each.rate > 0])
-        return point
+        return _median(rounds, threads, parallel, ctx, expected.each), seat
 
     def _set(self, id: str, **fields: object) -> None:
         self._put(msgspec.structs.replace(self._jobs[id], **fields))
@@ -310,6 +305,27 @@ class Benches:
     def _put(self, job: BenchJob) -> None:
         self._jobs[job.id] = job
         self._bus.publish("bench", job.object, job)
+
+
+async def _kept(keeping: Coroutine[Any, Any, None]) -> None:
+    """Until it is kept: who cancels it then comes too late, and is told that it is done."""
+    task = asyncio.create_task(keeping)
+    try:
+        await whole(task)
+    except asyncio.CancelledError:
+        mine = asyncio.current_task()
+        if task.cancelled() or task.exception() is not None or mine is None:
+            raise
+        mine.uncancel()
+
+
+def _observed(point: BenchPoint, at: float) -> list[Observation]:
+    """What a point teaches."""
+    found = (("decode", point.each, point.parallel), ("prefill", point.prefill, 1))
+    return [
+        Observation(what=what, rate=rate, users=users, ctx=point.filled, prompt=point.filled, at=at)
+        for what, rate, users in found if rate > 0
+    ]  # fmt: skip
 
 
 def _median(rounds: Sequence[Rates], threads: int, parallel: int, ctx: int, expected: float) -> BenchPoint:

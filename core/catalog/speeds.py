@@ -7,7 +7,7 @@ import logging
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -157,17 +157,20 @@ class Speeds:
     def _take_host(self, host: HostBench) -> None:
         self.host, self._seen = host, {}
 
-    def put_bench(self, db: sqlite3.Connection, bench: Bench) -> None:
-        """In a transaction: keep a curve, with the last ones of the model."""
-        db.execute(
-            "INSERT INTO benches (id, model, sha256, node, at, data) VALUES (?, ?, ?, ?, ?, ?)",
-            (bench.id, bench.model, bench.sha256, bench.node, bench.at, msgspec.json.encode(bench).decode()),
-        )
-        db.execute(
-            "DELETE FROM benches WHERE sha256 = ? AND id NOT IN"
-            " (SELECT id FROM benches WHERE sha256 = ? ORDER BY at DESC LIMIT ?)",
-            (bench.sha256, bench.sha256, BENCHES_KEPT),
-        )
+    async def keep_bench(
+        self, model: Model, bench: Bench, learned: Iterable[tuple[Seat, Sequence[Observation]]]
+    ) -> None:  # fmt: skip
+        """Keep a curve and what its points teach, all of it or nothing."""
+        new: dict[_Key, Seen] = {}
+        for seat, found in learned:
+            new |= await self._folded(model, bench.engine, seat, found, new)
+
+        def put(db: sqlite3.Connection) -> None:
+            _put_bench(db, bench)
+            self._put_seen(db, new)
+
+        await self._store.transact(put)
+        self._seen |= new
 
     async def benches(self, sha256: str) -> list[Bench]:
         """Measured curves of a model, newest first."""
@@ -228,7 +231,17 @@ class Speeds:
 
     async def learn(self, model: Model, engine: str, seat: Seat, found: Iterable[Observation]) -> None:
         """Fold observations of a model into what is kept."""
-        work, new = await self.work(model), dict[_Key, Seen]()
+        new = await self._folded(model, engine, seat, found, {})
+        if not new:
+            return
+        await self._store.transact(lambda db: self._put_seen(db, new))
+        self._seen |= new
+
+    async def _folded(
+        self, model: Model, engine: str, seat: Seat, found: Iterable[Observation], before: Mapping[_Key, Seen]
+    ) -> dict[_Key, Seen]:  # fmt: skip
+        """What is to be kept for them, upon what is kept and came `before` in the same breath."""
+        work, new = await self.work(model), dict(before)
         version = self._build(engine)
         for each in found:
             expected = 0.0
@@ -246,19 +259,28 @@ class Speeds:
                          expected)  # fmt: skip
             else:
                 new[key] = folded
-        if not new:
-            return
+        return new
 
-        def put(db: sqlite3.Connection) -> None:
-            db.executemany(
-                "INSERT INTO speeds_seen (node, sha256, engine, threads, users, what, data)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?)"
-                " ON CONFLICT (node, sha256, engine, threads, users, what) DO UPDATE SET data = excluded.data",
-                [(self.node, *key, msgspec.json.encode(each).decode()) for key, each in new.items()],
-            )
+    def _put_seen(self, db: sqlite3.Connection, new: Mapping[_Key, Seen]) -> None:
+        db.executemany(
+            "INSERT INTO speeds_seen (node, sha256, engine, threads, users, what, data)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?)"
+            " ON CONFLICT (node, sha256, engine, threads, users, what) DO UPDATE SET data = excluded.data",
+            [(self.node, *key, msgspec.json.encode(each).decode()) for key, each in new.items()],
+        )
 
-        await self._store.transact(put)
-        self._seen |= new
+
+def _put_bench(db: sqlite3.Connection, bench: Bench) -> None:
+    """With the last ones of the model."""
+    db.execute(
+        "INSERT INTO benches (id, model, sha256, node, at, data) VALUES (?, ?, ?, ?, ?, ?)",
+        (bench.id, bench.model, bench.sha256, bench.node, bench.at, msgspec.json.encode(bench).decode()),
+    )
+    db.execute(
+        "DELETE FROM benches WHERE sha256 = ? AND id NOT IN"
+        " (SELECT id FROM benches WHERE sha256 = ? ORDER BY at DESC LIMIT ?)",
+        (bench.sha256, bench.sha256, BENCHES_KEPT),
+    )
 
 
 def _key(seen: Seen) -> _Key:

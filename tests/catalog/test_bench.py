@@ -5,6 +5,7 @@ import contextlib
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -192,6 +193,31 @@ async def test_one_at_a_time_and_a_cancelled_one_leaves_nothing(house: House) ->
     assert await house.speeds.benches("abc") == [] and "interrupted" in await house.outcomes("models.bench")
     assert "ada cancelled it" in [each.reason for each in await house.audit.ls(limit=100)]
     assert (await house.benches.cancel(ME, job.id)).state == "cancelled"  # an ended one stays as it is
+
+
+async def test_the_points_of_a_cancelled_one_teach_nothing(house: House) -> None:
+    job = await house.benches.measure_model(ME, "r", "m", Grid(threads=(1,), parallel=(1, 2, 4), ctx=(256,)))
+    async with asyncio.timeout(30):
+        while house.benches.job(job.id).done < 1:  # one of its points was measured
+            await asyncio.sleep(0.01)
+    assert (await house.benches.cancel(ME, job.id)).state == "cancelled"
+    assert house.speeds.all_seen() == [] and await house.speeds.benches("abc") == []
+
+
+async def test_who_cancels_one_that_is_being_kept_comes_too_late(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    keep, at = house.speeds.keep_bench, asyncio.Event()
+
+    async def slowly(*given: Any) -> None:
+        at.set()
+        await asyncio.sleep(0.05)
+        await keep(*given)
+
+    monkeypatch.setattr(house.speeds, "keep_bench", slowly)
+    job = await house.benches.measure_model(ME, "r", "m", Grid(threads=(1,), parallel=(1,), ctx=(256,)))
+    async with asyncio.timeout(30):
+        await at.wait()
+    assert (await house.benches.cancel(ME, job.id)).state == "done"
+    assert len(await house.speeds.benches("abc")) == 1 and house.speeds.all_seen()
 
 
 async def test_an_engine_that_does_not_start_says_why(house: House) -> None:
