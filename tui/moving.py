@@ -64,7 +64,7 @@ def planned(job: MoveJob, tiers: Sequence[Tier]) -> list[str]:
     """What a move would be, as the daemon says it."""
     room = next((each.free_bytes for each in tiers if each.name == job.to_tier), None)
     left = f", where {size(room)} are left" if room is not None else ""
-    full = f" ({job.asked} has no room)" if job.asked != job.to_tier else ""
+    full = f" ({'; '.join(job.spilled)})" if job.spilled else ""
     words = f"{size(job.bytes_total)} of {job.model} go from {job.from_tier} to {job.to_tier}{full}{left}"
     return [line(words), *map(line, along(job))]
 

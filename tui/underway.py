@@ -90,9 +90,8 @@ def _pull(pull: Pull) -> Job:
 
 
 def _import(job: ImportJob) -> Job:
-    return Job(
-        f"import:{job.id}", job.name, job.state, job.bytes_done, job.bytes_total, why=_why(job.error) or job.origin
-    )
+    why = _why(job.error) or "; ".join([*job.spilled, job.origin])
+    return Job(f"import:{job.id}", job.name, job.state, job.bytes_done, job.bytes_total, why=why)
 
 
 def _move(job: MoveJob) -> Job:

@@ -114,13 +114,14 @@ class Imports:
                 folder / own[0], origin="upload", projector=folder / projector if projector else None,
                 adapters=tuple(folder / each for each in adapters), own=True,
             )  # fmt: skip
-            job = self._job(chosen, "upload", state="waiting", total=total, id=id)
+            self._job(chosen, "upload", state="waiting", total=total, id=id)
             self._uploads.begin(id, Upload(actor, request, parts, folder, source, options))
         except BaseException:
             await self._tiers.ledger.release(space)
             raise
         self._spaces[id] = space
-        return job
+        self._set(id, spilled=space.spilled)
+        return self._jobs[id]
 
     async def write(self, actor: Actor, job: str, n: int, pieces: AsyncIterator[bytes]) -> None:
         """Take the bytes of file `n` of an upload, of the actor who began it; after the last one the import goes on
@@ -289,6 +290,7 @@ class Imports:
             self._spaces[id] = await self._tiers.ledger.find(
                 landing, size, id, self._jobs[id].name, lies_on=device
             )  # fmt: skip
+            self._set(id, spilled=self._spaces[id].spilled)
         return self._work(id)
 
     async def _held(self, size: int, sha256: str) -> bool:

@@ -295,5 +295,7 @@ class ImportJob(Noun, frozen=True, kw_only=True):
     bytes_total: int = 0
     stored_bytes: int = 0
     """Of bytes that were in the store already no second copy is kept."""
+    spilled: tuple[str, ...] = ()
+    """Why the tier where new models land did not take it, and it lies in another one: away, or full, with figures."""
     model: Model | None = None
     error: ErrorBody | None = None

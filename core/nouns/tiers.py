@@ -122,8 +122,10 @@ class MoveJob(Noun, frozen=True, kw_only=True):
     from_tier: str
     to_tier: str
     asked: str
-    """The tier that was asked for: another one than `to_tier` where that had no room and spills."""
+    """The tier that was asked for: another one than `to_tier` where that did not take it and spills."""
     state: str
+    spilled: tuple[str, ...] = ()
+    """Why it, and others on the way, did not take it: away, or full, with the figures."""
     touches: tuple[str, ...] = ()
     """Other versions that are made of the same bytes, and so go along."""
     beside: tuple[str, ...] = ()

@@ -20,7 +20,7 @@ from tiered import add, copies, disk, large, moved, sound
 
 from core.catalog import Catalog, Use
 from core.catalog.taking import Source
-from core.catalog.tiers import Rules
+from core.catalog.tiers import Away, Rules, folder
 from core.catalog.tiers.copying import Copying
 from core.errors import Conflict, CorralError, NoRoom, NotFound
 from core.nouns import HOME, MoveJob
@@ -283,12 +283,37 @@ async def test_a_tier_without_room_refuses_or_spills(catalog: Catalog, tmp_path:
     with pytest.raises(NoRoom, match="of 5 MiB of fast"):
         await catalog.moves.start(ME, "r", "two", "fast")
     await catalog.tiers.change(ME, "r", "fast", Rules(spill=HOME))
-    with pytest.raises(NoRoom, match="is where it lies"):
+    with pytest.raises(NoRoom, match=r"of 5 MiB of fast .*; home, to which it spills, is where two@1 lies"):
         await catalog.moves.start(ME, "r", "two", "fast")
     await add(catalog, slow, "slow")
     await catalog.tiers.change(ME, "r", "fast", Rules(spill="slow"))
     job = await moved(catalog, "two", "fast")
     assert (job.asked, job.to_tier, (await catalog.get("two")).tier) == ("fast", "slow", "slow")
+    assert len(job.spilled) == 1 and "of 5 MiB of fast" in job.spilled[0]
+    await sound(catalog)
+
+
+async def test_a_tier_that_is_away_is_not_told_to_be_full(catalog: Catalog, tmp_path: Path, fast: Path) -> None:
+    for name in ("slow", "next"):
+        (fast / name).mkdir(mode=0o700)
+    await add(catalog, fast / "next", "next")
+    await add(catalog, fast / "slow", "slow", spill=HOME, landing=True)
+    (fast / "slow" / folder.MARKER).unlink()
+    job = await catalog.imports.start(ME, "r", Source(file(tmp_path), origin="f"), "m")
+    job = await catalog.imports.ended(job.id)
+    assert job.model is not None and job.model.tier == HOME
+    assert job.spilled[0].startswith("the tier slow is not there (")
+    uploaded = await catalog.imports.start_upload(ME, "r", "up", [("a.gguf", MIB)])
+    assert uploaded.spilled == job.spilled
+    await catalog.imports.cancel(uploaded.id)
+    with pytest.raises(Away, match=r"the tier slow is not there; .*home, to which it spills, is where m@1 lies; mount"):
+        await catalog.moves.start(ME, "r", "m", "slow")
+    await catalog.tiers.change(ME, "r", "slow", Rules(spill="next"))
+    plan = await catalog.moves.plan(ME, "r", "m", "slow")
+    assert plan.to_tier == "next" and plan.spilled == job.spilled
+    await catalog.tiers.change(ME, "r", "next", Rules(capacity=1000))
+    with pytest.raises(Away, match=r"the tier slow is not there; .*of 1000 B of next 0 B are stored"):
+        await catalog.moves.start(ME, "r", "m", "slow")
     await sound(catalog)
 
 
@@ -301,7 +326,10 @@ async def test_an_import_lands_where_the_rule_says_and_spills_too(catalog: Catal
     with pytest.raises(NoRoom):
         await catalog.imports.start_upload(ME, "r", "three", [("a.gguf", MIB)])
     await catalog.tiers.change(ME, "r", "fast", Rules(spill=HOME))
-    assert (await take(catalog, large(tmp_path, 2), "two")).tier == HOME
+    job = await catalog.imports.start(ME, "r", Source(large(tmp_path, 2), origin="f"), "two")
+    job = await catalog.imports.ended(job.id)
+    assert job.model is not None and job.model.tier == HOME
+    assert len(job.spilled) == 1 and "of 5 MiB of fast" in job.spilled[0]
     await sound(catalog)
 
 

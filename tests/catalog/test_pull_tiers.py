@@ -76,7 +76,7 @@ async def test_what_has_no_room_spills_by_the_rule_and_it_is_said(
     assert plan.disk_bytes > len(data) and plan.choices[0].fits, "there is room where it spills to"
     done = await lands.pulled(SOURCE)
     assert done.state == "done" and done.model is not None and (done.tier, done.model.tier) == ("home", "home")
-    assert "fast does not take" in done.notes[0] and "lie in home" in done.notes[0]
+    assert "KiB of fast 0 B are stored" in done.notes[0] and "lie in home" in done.notes[0]
     assert not (fast / "pulls").exists()
     await sound(lands.catalog)
 

@@ -113,6 +113,23 @@ def test_gc_asks_and_frees(home: Path, tmp_path: Path) -> None:
     assert "m has @1, :previous, @3, :live" in corral("models", "show", "m@9", code=3)
 
 
+def test_what_spills_says_where_it_went_and_why(home: Path, tmp_path: Path) -> None:
+    small = tmp_path / "small"
+    small.mkdir(mode=0o700)
+    corral("tiers", "add", "small", str(small), "--capacity", "1000", "--spill", "home", "--default", "--no-speed")
+    said = corral("models", "import", str(file(tmp_path, 1)), "--name", "m")
+    assert re.search(r"it came to lie in home: it takes .*; of 1000 B of small 0 B are stored", said)
+    full = corral("models", "move", "m", "--to", "small", code=5)
+    assert re.search(r"of 1000 B of small 0 B are stored.*; home, to which it spills, is where m@1 lies", full)
+    other = tmp_path / "other"
+    other.mkdir(mode=0o700)
+    corral("tiers", "add", "other", str(other), "--no-speed")
+    corral("tiers", "set", "small", "--spill", "other")
+    (small / ".corral-tier").unlink()
+    said = corral("models", "move", "m", "--to", "small")
+    assert re.search(r"moved m@1 from home to other \(the tier small is not there", said)
+
+
 def test_what_is_no_chat_template_is_refused_before_it_is_read_whole(home: Path, tmp_path: Path) -> None:
     given = ("models", "import", str(file(tmp_path, 1)), "--template")
     (tmp_path / "pickle").write_bytes(b"\x80\x04")

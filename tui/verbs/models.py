@@ -313,6 +313,8 @@ async def _follow(client: Client, job: ImportJob) -> None:
         say(line(job.model.name))
     else:
         arrived("imported", job.model, job.stored_bytes)
+        if job.spilled:
+            say(line(f"it came to lie in {job.model.tier}: {'; '.join(job.spilled)}"))
 
 
 @click.command()

@@ -61,7 +61,7 @@ def move(model: str, to: str, no_wait: bool, dry_run: bool) -> None:
 
 
 def _spilled(job: MoveJob) -> str:
-    return f" ({line(job.asked)} has no room)" if job.asked != job.to_tier else ""
+    return f" ({line('; '.join(job.spilled))})" if job.spilled else ""
 
 
 async def _followed(client: Client, job: MoveJob) -> MoveJob:

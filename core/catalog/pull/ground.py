@@ -12,7 +12,6 @@ import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from core.amounts import size_said
 from core.catalog.objects import Objects
 from core.catalog.pull.folder import here, tidy
 from core.catalog.pull.rows import Row, replaced
@@ -40,7 +39,7 @@ class Ground:
         notes = [f"{', '.join(there[:3])}: stored already, and not fetched"] if there else []
         space = await self._ledger.find(landing, size, id, name)
         if space.tier != landing:
-            notes.append(f"{landing} does not take {size_said(size)} now: it comes to lie in {space.tier}")
+            notes.append(f"{'; '.join(space.spilled)}: it comes to lie in {space.tier}")
         return space.tier, notes
 
     async def space(self, row: Row) -> Reservation | None:

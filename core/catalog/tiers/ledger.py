@@ -37,6 +37,13 @@ class Reservation:
 
     def __init__(self, id: str, tier: str, bytes: int, device: int, wrote: int = 0) -> None:
         self.id, self.tier, self.bytes, self.device, self.wrote = id, tier, bytes, device, wrote
+        self.passed: list[CorralError] = []
+        """Why the tiers before it, which spill to it, did not take these bytes."""
+
+    @property
+    def spilled(self) -> tuple[str, ...]:
+        """The same as sentences: away, or full with the figures."""
+        return tuple(map(reason, self.passed))
 
     @property
     def left(self) -> int:
@@ -95,12 +102,13 @@ class Ledger:
         while tier and tier not in tried:
             tried.add(tier)
             try:
-                return await self.reserve(tier, size, id, what, lies_on=lies_on)
+                made = await self.reserve(tier, size, id, what, lies_on=lies_on)
+                made.passed = failed
+                return made
             except (NoRoom, Away) as error:
                 failed.append(error)
             tier = await self._store.read(lambda db, name=tier: tables.one(db, name).spill)  # type: ignore[misc]
-        if len(failed) > 1:
-            failed[0].why += "; nor is there in " + ", ".join(sorted(tried - {first}))
+        failed[0].why = "; ".join([failed[0].why, *map(reason, failed[1:])])
         raise failed[0]
 
     async def reserve(self, tier: str, size: int, id: str, what: str, *, lies_on: int = -1) -> Reservation:
@@ -213,6 +221,11 @@ class Ledger:
 
     def _has_database(self, disk: Disk) -> bool:
         return disk.device == self._objects.home.parent.stat().st_dev
+
+
+def reason(error: CorralError) -> str:
+    """Why a tier does not take something, in one sentence."""
+    return f"{error.what} ({error.why})" if isinstance(error, Away) else error.why
 
 
 def check_capacity(db: sqlite3.Connection, row: tables.Row, size: int, aside: int, what: str) -> None:

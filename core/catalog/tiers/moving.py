@@ -33,7 +33,7 @@ from core.catalog.tiers.ledger import Away, Reservation
 from core.catalog.tiers.pieces import Piece, along, needs, stay, to_move
 from core.catalog.tiers.service import Tiers
 from core.catalog.uses import Uses
-from core.errors import Conflict, CorralError, Failed, NoRoom, NotFound
+from core.errors import Conflict, CorralError, Failed, NotFound
 from core.events import Bus
 from core.nouns import CORRAL, Actor, Model, MoveJob
 from core.store import Store
@@ -121,10 +121,9 @@ class Moves:
         try:
             pieces = [piece for piece in pieces if piece.tier != space.tier]
             if not pieces:
-                raise NoRoom(
-                    f"{to} has no room for {model.reference}", f"{space.tier}, to which it spills, is where it lies",
-                    f"move something out of {to}",
-                )  # fmt: skip
+                refused = space.passed[0]
+                refused.why += f"; {space.tier}, to which it spills, is where {model.reference} lies"
+                raise refused
             if busy := next((self._busy[piece.sha256] for piece in pieces if piece.sha256 in self._busy), ""):
                 on_its_way = self._jobs[busy]
                 raise Conflict(f"{on_its_way.model} is on its way to {on_its_way.to_tier}", todo="wait for it")
@@ -136,7 +135,7 @@ class Moves:
             raise
         job = MoveJob(
             id=id, model=model.reference, from_tier=pieces[0].tier, to_tier=space.tier, asked=to, state="planned",
-            touches=touches, beside=tuple(each.beside for each in pieces if each.beside),
+            touches=touches, spilled=space.spilled, beside=tuple(each.beside for each in pieces if each.beside),
             back=tuple(dict.fromkeys(each.deployment for each in needed)),
             bytes_total=sum(piece.bytes for piece in pieces), by=actor.name, started_at=self._clock(),
         )  # fmt: skip
