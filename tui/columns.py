@@ -9,6 +9,8 @@ GAP = "  "
 FREE = 20
 """Cells that the last column, which holds a sentence, keeps before any other is left out for it."""
 
+CELL, SAID = 20, 60
+"""Cells that a file's own words (its licence, its architecture) take in a list, and in a line about it alone."""
 LEAST_ENDS = 9
 """Cells below which two ends of a name say less than its beginning."""
 

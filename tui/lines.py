@@ -15,7 +15,7 @@ import click
 import msgspec
 
 from core.errors import Changed, Invalid
-from tui.columns import fitted, whole
+from tui.columns import SAID, cut, fitted, whole
 from tui.command import Told, note, options
 from tui.plain import draws_ascii, line
 
@@ -35,12 +35,22 @@ def table(head: Sequence[str], rows: Sequence[Sequence[object]], spare: Sequence
         return
     cells = [list(head), *[[line(cell) for cell in row] for row in rows]]
     if spare and sys.stdout.isatty() and not options().wide:
-        mark = "..." if draws_ascii(os.environ, sys.stdout.encoding) else "…"
-        lines = fitted(cells, shutil.get_terminal_size().columns, spare, mark)
+        lines = fitted(cells, shutil.get_terminal_size().columns, spare, _mark())
     else:
         lines = whole(cells)
     for each in lines:
         say(each)
+
+
+def bounded(text: object, most: int = SAID) -> str:
+    """What a file says of itself (its licence, its architecture), on one line and cut where it is longer than any that
+    is meant to be read; whole with --wide."""
+    return line(text) if options().wide else cut(line(text), most, _mark())
+
+
+def _mark() -> str:
+    """What stands for what was cut off."""
+    return "..." if draws_ascii(os.environ, sys.stdout.encoding) else "…"
 
 
 def as_json(value: object) -> None:

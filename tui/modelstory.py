@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from core.errors import CorralError
 from core.nouns import Bench, CatalogueEntry, DeploymentSpec, LoadTime, Model, Plan, Source
-from tui.columns import fitted
+from tui.columns import SAID, cut, fitted
 from tui.curves import brief, chart
 from tui.modelplan import memory
 from tui.plain import line, plain, visible
@@ -120,7 +120,7 @@ def _head(offer: Offer, width: int = 0) -> str:
     label = f" {model.label}" if model.label else ""
     count = f", {model.versions} versions" if model.versions > 1 else ""
     away = ", AWAY" if width and model.state == "away" else ""
-    out = f"{model.reference}{label}{names}{away}{count}, licence {offer.licence or 'not stated'}"
+    out = f"{model.reference}{label}{names}{away}{count}, licence {cut(offer.licence or 'not stated', SAID)}"
     for n, use in enumerate(offer.uses):
         more = f", {'for ' if n == 0 else ''}{use}"
         if width and len(out + more) > width:

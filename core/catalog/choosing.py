@@ -29,6 +29,8 @@ READ_S = 5.0
 NEAREST = 3
 UNSAID_CTX = Wishes().ctx
 """What is wished where nobody says a context: a model of which nobody knows what it was made for meets no more."""
+LICENCE = 60
+"""Characters of a licence in a sentence."""
 COARSE = ("Q2_K", "Q3_K", "IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S", "TQ1_0", "TQ2_0")
 """Types of fewer than four bits: taken only where nothing else of a model meets the wishes."""
 WIDE = ("F16", "BF16", "F32")
@@ -150,7 +152,7 @@ def _weigh(candidate: Candidate, wishes: Wishes, host: Host, room: int, quality:
             needs.append(_slower(speed, wishes))
     if wishes.licences and not _licensed(candidate.licence, wishes.licences):
         needs.append(
-            f"--licence {shlex.quote(candidate.licence)}" if candidate.licence else "its licence, which is not known"
+            f"--licence {_wished(candidate.licence)}" if candidate.licence else "its licence, which is not known"
         )
     return Choice(
         rank=0, name=candidate.name, title=candidate.title, quantization=candidate.quantization,
@@ -213,6 +215,16 @@ def _licensed(licence: str, wanted: Sequence[str]) -> bool:
     )
 
 
+def _said(licence: str) -> str:
+    """A licence in a sentence: a file may hold a whole one."""
+    return licence if len(licence) <= LICENCE else licence[: LICENCE - 1] + "…"
+
+
+def _wished(licence: str) -> str:
+    """As --licence takes it."""
+    return shlex.quote(licence if len(licence) <= LICENCE else licence[:LICENCE] + "*")
+
+
 def _commands(candidate: Candidate, wishes: Wishes) -> tuple[str, ...]:
     users = max(1, wishes.users)
     ctx = min(wishes.ctx, _ctx(candidate) or wishes.ctx) * users
@@ -268,7 +280,7 @@ def _reasons(
     if main_type(candidate.quantization) in COARSE:
         words.append(f"{candidate.quantization} has fewer than four bits a weight, which costs quality; how much of"
                      " this model, nobody has said")  # fmt: skip
-    words.append(f"licence {candidate.licence}" if candidate.licence else "its licence is not known")
+    words.append(f"licence {_said(candidate.licence)}" if candidate.licence else "its licence is not known")
     words.append(f"loads in {candidate.load_s:.1f} s" if candidate.load_s is not None else "its load time is not known")
     words.append("stored here" if candidate.stored else f"to be pulled, {human(candidate.bytes)}")
     return words

@@ -142,7 +142,7 @@ class Taking:
             files=tuple(parts[: len(own)]),
             bytes=total,
             shape=shape,
-            licence=licence if isinstance(licence, str) else "",
+            licence=licence[:HEADER_TEXT] if isinstance(licence, str) else "",
             origin=source.origin,
             imported_at=self._now,
             imported_by=self._by,
@@ -188,14 +188,16 @@ class Taking:
 
 def check_options(options: ImportOptions) -> None:
     """Raises `Invalid` for what a version cannot have, before anything is read or fetched for it."""
-    check_words(options.label, options.notes)
+    check_words(options.label, options.notes, options.licence)
     check_defaults(options.defaults)
     check_template(options.template)
 
 
-def check_words(label: str | None, notes: str | None) -> None:
-    """Raises `Invalid` for a label or notes that no list could show."""
-    for what, text, most in (("label", label, LABEL_CHARACTERS), ("notes", notes, NOTES_CHARACTERS)):
+def check_words(label: str | None, notes: str | None, licence: str = "") -> None:
+    """Raises `Invalid` for a label, notes or a licence that no list could show."""
+    for what, text, most in (
+        ("label", label, LABEL_CHARACTERS), ("notes", notes, NOTES_CHARACTERS), ("licence", licence, HEADER_TEXT),
+    ):  # fmt: skip
         if text is not None and len(text) > most:
             raise Invalid(f"the {what} is too long", f"it has {len(text)} characters, {most} are taken")
     if label is not None and label.isdecimal():

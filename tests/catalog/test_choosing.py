@@ -1,10 +1,13 @@
 """Which model to take: a stronger wish never adds a candidate, each rank says why, and figures may overrule advice."""
 
+import shlex
+
 import msgspec
 from hosts import SHAPE, host
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from core.catalog import choosing
 from core.catalog.choosing import Candidate, Host, recommend
 from core.catalog.work import of_shape
 from core.nouns import Advice, Recommendation, Score, Wishes
@@ -321,3 +324,11 @@ def test_every_choice_meets_every_wish_and_every_nearest_one_misses_some(
         assert each.fits and not each.needs and each.reasons and each.plan_bytes <= wishes.memory
     assert not (told.choices and told.nearest) and len(told.nearest) <= 3
     assert all(each.needs for each in told.nearest)
+
+
+def test_a_licence_of_a_whole_page_is_no_sentence() -> None:
+    """It stood in the reasons, and in what one was to type."""
+    long = "you may copy this " * 50
+    assert len(choosing._said(long)) == choosing.LICENCE and choosing._said("mit") == "mit"
+    wish = shlex.split(f"--licence {choosing._wished(long)}")[1]
+    assert choosing._licensed(long, [wish]) and len(wish) <= choosing.LICENCE + 1

@@ -268,7 +268,7 @@ async def test_defaults_that_no_engine_takes_are_refused(
 
 
 async def test_words_that_no_list_could_show_are_refused(catalog: Catalog, tmp_path: Path) -> None:
-    for options in (ImportOptions(label="x" * 101), ImportOptions(notes="x" * 4001)):
+    for options in (ImportOptions(label="x" * 101), ImportOptions(notes="x" * 4001), ImportOptions(licence="x" * 1001)):
         with pytest.raises(Invalid, match="is too long"):
             await take(catalog, file(tmp_path, 1), options=options)
     await take(catalog, file(tmp_path, 1))

@@ -9,6 +9,7 @@ from typing import Any
 
 from core.amounts import size_of
 from core.nouns import NO_OPTIONS, DeploymentSpec, ImportOptions, Pull, PullPlan
+from tui.columns import SAID, cut
 from tui.plain import line
 from tui.screens.models_forms import OfModels, agreed
 from tui.widgets.form import Field
@@ -132,9 +133,9 @@ def _path(source: str) -> str:
 def told(plan: PullPlan) -> str:
     """What a source has, what would be taken, and why."""
     count = f"{params(plan.params)} parameters" if plan.params else "parameters not counted"
-    what = f"{plan.architecture}, {count}" if plan.architecture else "its header could not be read"
+    what = f"{cut(plan.architecture, SAID)}, {count}" if plan.architecture else "its header could not be read"
     gated = "; GATED: whoever pulls it must have been let in, and give a token" if plan.gated else ""
-    out = [f"{what}, licence {plan.licence or 'not stated'}{gated}", plan.why]
+    out = [f"{what}, licence {cut(plan.licence or 'not stated', SAID)}{gated}", plan.why]
     for each in plan.choices[:SHOWN]:
         mark = ">" if each.chosen else " "
         need = f"needs {size(each.need_bytes):>9}" if each.need_bytes else "needs ?"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from core.nouns import Model
-from tui.lines import say
+from tui.lines import bounded, say
 from tui.plain import line
 from tui.words import size
 
@@ -13,7 +13,7 @@ def arrived(how: str, model: Model, stored: int = 0, *, deployed: bool = False) 
     before, and what may come next, unless it is `deployed`."""
     said = model.reference if model.versions > 1 else model.name
     where = f", in {line(model.tier)}" if model.tier != "home" else ""
-    say(f"{how} {line(said)}: {size(model.bytes)}, licence {line(model.licence or 'not stated')}{where}")
+    say(f"{how} {line(said)}: {size(model.bytes)}, licence {bounded(model.licence or 'not stated')}{where}")
     if stored:
         part = "its bytes" if stored >= model.bytes else f"{size(stored)} of it"
         say(f"{part} were stored already: no second copy is kept")

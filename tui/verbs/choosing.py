@@ -6,8 +6,9 @@ import click
 
 from core.nouns import USES, Choice, Recommendation, Wishes
 from tui.amounts import Number, Size, Tokens, Whole
+from tui.columns import CELL
 from tui.command import filled, options, run, with_options
-from tui.lines import as_json, say, table
+from tui.lines import as_json, bounded, say, table
 from tui.plain import line
 from tui.words import size
 
@@ -94,5 +95,5 @@ def _row(each: Choice) -> tuple[object, ...]:
     memory += " (too much)" if each.short_bytes else ""
     return (
         each.rank, each.name, each.quantization, "?" if each.quality is None else f"{each.quality:.2f}", speed,
-        memory, each.licence or "?", "stored" if each.stored else "catalogue",
+        memory, bounded(each.licence or "?", CELL), "stored" if each.stored else "catalogue",
     )  # fmt: skip

@@ -14,8 +14,9 @@ from core.client import Client
 from core.errors import CorralError, Failed, Invalid, NotFound, from_body
 from core.nouns import DeploymentSpec, ImportJob, ImportOptions, Model, Plan, Speed, Split
 from tui.amounts import Size, Tokens, Whole
+from tui.columns import CELL
 from tui.command import Spread, Told, filled, given_up, named, options, run, with_options
-from tui.lines import Progress, agreed, as_json, ask, note_ctx, say, table, tell
+from tui.lines import Progress, agreed, as_json, ask, bounded, note_ctx, say, table, tell
 from tui.plain import line
 from tui.rights import unseen
 from tui.verbs.arrived import arrived
@@ -75,8 +76,8 @@ def ls(versions: bool = False) -> None:
         table(
             ("NAME", "VERSION", "SIZE", "QUANT", "ARCH", "CONTEXT", "LICENCE", "IMPORTED"),
             [
-                (m.name, _which(m), size(m.bytes), m.shape.quantization, m.shape.arch, m.shape.ctx_train,
-                 m.licence or "-", age(m.imported_at))
+                (m.name, _which(m), size(m.bytes), bounded(m.shape.quantization, CELL), bounded(m.shape.arch, CELL),
+                 m.shape.ctx_train, bounded(m.licence or "-", CELL), age(m.imported_at))
                 for m in found
             ],
             spare=("LICENCE", "CONTEXT", "ARCH", "QUANT", "IMPORTED", "VERSION"),
@@ -103,11 +104,11 @@ def show(name: str) -> None:
         *((("projector", model.projector.name),) if model.projector else ()),
         *((("adapters", ", ".join(a.name for a in model.adapters)),) if model.adapters else ()),
         *((("defaults", " ".join(f"{k}={v:g}" for k, v in model.defaults.items())),) if model.defaults else ()),
-        ("architecture", shape.arch),
+        ("architecture", bounded(shape.arch)),
         ("parameters", f"{shape.n_params / 1e6:.0f} M"), ("quantisation", shape.quantization),
         *((("repacked", f"{size(shape.repack_bytes)}: the CPU gets a copy"),) if shape.repack_bytes else ()),
         ("layers", shape.n_layer), ("context", shape.ctx_train), ("vocabulary", shape.n_vocab),
-        ("chat template", _template(model)), ("licence", model.licence or "not stated"),
+        ("chat template", _template(model)), ("licence", bounded(model.licence or "not stated")),
         ("origin", model.origin), ("imported", f"{moment(model.imported_at)} by {model.imported_by}"),
         *((("notes", model.notes),) if model.notes else ()),
         *(("loads", words) for words in loads),

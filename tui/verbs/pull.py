@@ -14,10 +14,10 @@ from core.errors import Failed, NoDaemon, from_body
 from core.nouns import PULL_ENDED, DeploymentSpec, ImportOptions, Pull, PulledDeploy, PullPlan
 from tui.amounts import Size, Whole
 from tui.command import Nouns, Told, filled, goes_on, named, note, options, run, with_options
-from tui.lines import Passing, as_json, listed, say, table, tell
+from tui.lines import Passing, as_json, bounded, listed, say, table, tell
 from tui.plain import line
 from tui.verbs.arrived import arrived
-from tui.words import age, size
+from tui.words import age, params, size
 
 HOW = ("parallel", "engine", "threads", "memory", "cache_type", "replicas", "embedding", "rerank", "tier")
 """Options that say how to deploy it."""
@@ -147,9 +147,9 @@ def _list(source: str, ctx: int) -> None:
         return
     at = f" at {plan.revision[:12]}" if plan.revision else ""
     gated = ", gated" if plan.gated else ""
-    say(f"{line(plan.source)}{at}: licence {line(plan.licence or 'not stated')}{gated}")
+    say(f"{line(plan.source)}{at}: licence {bounded(plan.licence or 'not stated')}{gated}")
     if plan.architecture:
-        say(f"{line(plan.architecture)}, {plan.params / 1e9:.1f} billion parameters")
+        say(f"{bounded(plan.architecture)}, {params(plan.params)} parameters")
     table(
         ("", "QUANT", "SIZE", "FILES", "MEMORY", "FITS", "WHY"),
         [

@@ -11,8 +11,9 @@ from core.client.catalog import parted
 from core.errors import Failed, Invalid, NotFound, from_body
 from core.nouns import AliasMoved, Collected, Rotten, Verified, VersionDifference
 from tui.amounts import Number
+from tui.columns import CELL
 from tui.command import Told, filled, given_up, named, options, run, with_options
-from tui.lines import Progress, agreed, as_json, ask, listed, say, table, tell
+from tui.lines import Progress, agreed, as_json, ask, bounded, listed, say, table, tell
 from tui.plain import line, visible
 from tui.words import age, moment, several, size, why_unread
 
@@ -38,7 +39,8 @@ def versions(name: str) -> None:
         ("VERSION", "ALIASES", "LABEL", "STATE", "SIZE", "QUANT", "SHA256", "LICENCE", "IMPORTED", "BY"),
         lambda m: (
             m.version, " ".join(m.aliases) or "-", m.label or "-", m.state + ("!" if m.flags else ""), size(m.bytes),
-            m.shape.quantization, m.sha256[:12], m.licence or "-", age(m.imported_at), m.imported_by,
+            bounded(m.shape.quantization, CELL), m.sha256[:12], bounded(m.licence or "-", CELL), age(m.imported_at),
+            m.imported_by,
         ),
     )  # fmt: skip
     if not options().json and not options().quiet:
