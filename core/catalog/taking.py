@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from core.catalog import beside as beside_it
 from core.catalog import files, template
 from core.catalog.shape import shape_of
 from core.catalog.sizing import projector as towers
@@ -110,9 +111,11 @@ class Taking:
             shape = shape_of(mine)
             if not shape.tensor_bytes:
                 raise Invalid(f"{own[0].name} holds no tensors", "it is a vocabulary or an empty model")
-            for n, header in enumerate(others):
-                kind = "mmproj" if source.projector and n == 0 else "adapter"
-                _check_beside(header, names[len(own) + n], kind, shape.n_embd)
+            for n, (header, name) in enumerate(zip(others, names[len(own) :], strict=True)):
+                if source.projector and n == 0:
+                    beside_it.check_projector(header, name, shape)
+                else:
+                    beside_it.check_adapter(header, name, shape, mine)
             total = sum(header["bytes"] for header in headers)
             there = self._there([own, *([each] for each in beside)], fds, progress, held)
             need = sum(os.fstat(fd).st_size for fd, name in zip(fds, names, strict=True) if name not in there)
@@ -253,24 +256,6 @@ def _identity(
     if options.defaults:
         beside.append(msgspec.json.encode(options.defaults, order="sorted").decode())
     return joint([sha256, *beside]) if beside else sha256
-
-
-def _check_beside(header: dict[str, Any], name: str, kind: str, n_embd: int) -> None:
-    """A projector or an adapter is what it is taken for, and a projector's tokens are as wide as the model's. Raises
-    `BadModel`."""
-    meta = header["metadata"]
-    told = meta.get("general.type", "")
-    told = "mmproj" if told in ("mmproj", "clip-vision") or meta.get("general.architecture") == "clip" else told
-    if told != kind:
-        words = {"mmproj": "projector", "adapter": "adapter"}[kind]
-        raise BadModel(f"{name} is no {words}", f"it says that it is {told or 'a model'!r:.60}")
-    width = towers.width(header) if kind == "mmproj" else 0
-    if width and width != n_embd:
-        raise BadModel(
-            f"{name} is the projector of another model",
-            f"it makes tokens of {width} numbers, and this model's have {n_embd}",
-            "take the one that was published with the model",
-        )
 
 
 def _hashed(fds: Sequence[int], sizes: Sequence[int], progress: Progress) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from core.engines.base import ADAPTER, PROJECTOR
 from core.nouns import Deployment, LaunchStory, Replica
 
 
@@ -45,8 +46,20 @@ def sentences(
             told += [f"{ended}: {line}" for line in story.lines]
             break
     if deployment.state == "failed":
+        told += _remedy(deployment)
         told.append(f"Mend the cause, then: corral start {spec.name}. Its log: corral logs --previous {spec.name}.")
     return tuple(told)
+
+
+def _remedy(deployment: Deployment) -> Sequence[str]:
+    """What to do about a version that no engine can be started with."""
+    name = deployment.spec.model_name
+    return [
+        f"No engine starts {name}@{deployment.version} as it is: import the model again without the {what}, or with one"
+        f" that was made for it: corral models import FILE --name {name} --{what} OTHER --live."
+        for what, why in (("adapter", ADAPTER), ("projector", PROJECTOR))
+        if why in deployment.reason
+    ]
 
 
 def _mib(size: int) -> int:

@@ -16,6 +16,10 @@ from core.gateway import apis
 from core.nouns import Counters, DeploymentSpec, ModelShape, Noun
 from core.settings import EnginesTable
 
+ADAPTER = "its adapter does not fit the model"
+PROJECTOR = "its projector is another model's, damaged, or of a kind that this engine does not know"
+"""How the reason begins of a failure that a version brings with it: as it is, it can never be started."""
+
 
 class Availability(Noun, frozen=True, kw_only=True):
     """Whether the engine can be started on this host, and the sentence that says why not and what to do."""

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from core.engines import probe
-from core.engines.base import Endpoint, Engine, Failure, Health, LaunchPlan
+from core.engines.base import ADAPTER, PROJECTOR, Endpoint, Engine, Failure, Health, LaunchPlan
 from core.gateway import apis
 from core.nouns import Counters
 
@@ -60,6 +60,10 @@ CAUSES = (
         r"not within the file bounds|corrupted or incomplete|unexpectedly reached end of file|failed to read tensor",
         "the model's file is damaged or incomplete",
     ),
+    _cause(r"failed to apply lora adapter: (?P<what>[^\n]{1,200})", ADAPTER + ": {what}"),
+    _cause(r"mismatch between text model (?P<what>[^\n]{1,200})", PROJECTOR + ": text model {what}"),
+    _cause(r"failed to load lora adapter", ADAPTER),
+    _cause(r"failed to load CLIP model|failed to load multimodal model", PROJECTOR),
     _cause(
         r"couldn't bind|address already in use|address '[^']*' is already in use",
         "it could not listen on its socket",

@@ -238,11 +238,18 @@ async def test_a_version_keeps_what_its_projector_takes(catalog: Catalog, tmp_pa
     assert (await take(catalog, file(tmp_path, 2))).projector_graph == 0
 
 
+def lora(arch: str = "llama", tensor: str = "blk.0.w.weight", down: int = 64, up: int = 64, **more: object) -> bytes:
+    """An adapter of rank 4."""
+    told = {"general.architecture": arch, "general.type": "adapter", "adapter.type": "lora", **more}
+    pair = [(f"{tensor}.lora_a", [down, 4], 0, None), (f"{tensor}.lora_b", [4, up], 0, None)]
+    return bytes(maker.make(told, pair))
+
+
 async def test_a_projector_adapters_and_a_template_make_another_version(catalog: Catalog, tmp_path: Path) -> None:
     plain = await take(catalog, file(tmp_path, 1))
     projector, adapter = tmp_path / "mm.gguf", tmp_path / "lora.gguf"
     projector.write_bytes(maker.make({"general.architecture": "clip", "general.type": "mmproj"}))
-    adapter.write_bytes(maker.make({**maker.METADATA, "general.type": "adapter"}))
+    adapter.write_bytes(lora())
     served = ImportOptions(template="{{ messages }}", defaults={"temperature": 0.2})
     whole = await take(catalog, file(tmp_path, 1), options=served, projector=projector, adapters=(adapter,))
     assert whole.version == 2 and whole.sha256 != plain.sha256 and whole.files == plain.files
@@ -388,6 +395,47 @@ async def test_a_projector_of_another_width_is_refused_with_both(catalog: Catalo
             await take(catalog, file(tmp_path, 1), kind, projector=tmp_path / f"{kind}96.gguf")
         assert (await take(catalog, file(tmp_path, 1), kind[:5], projector=eye)).projector is not None
     assert len(await catalog.ls()) == 3
+
+
+@pytest.mark.parametrize(
+    ("adapter", "words"),
+    [
+        (lora("qwen2"), "architecture 'qwen2', and this model's is 'llama'"),
+        (lora(tensor="blk.7.w.weight"), "'blk.7.w.weight', which this model has not"),
+        (lora(down=96), "of 96 x 64, and this model's has 64 x 64"),
+        (lora(up=96), "of 64 x 96, and this model's has 64 x 64"),
+        (lora(**{"adapter.type": "ia3"}), "of the kind 'ia3'"),
+        (maker.make({"general.architecture": "llama", "general.type": "adapter"}, []), "holds no tensors"),
+        (maker.make({"general.architecture": "llama", "general.type": "adapter"}), "has not both of"),
+    ],
+)
+async def test_an_adapter_of_another_model_is_refused_with_both_figures(
+    catalog: Catalog, tmp_path: Path, adapter: bytes, words: str
+) -> None:
+    """It was planned for, and the engine ended again and again."""
+    path = tmp_path / "lora.gguf"
+    path.write_bytes(adapter)
+    with pytest.raises(AssertionError) as told:
+        await take(catalog, file(tmp_path, 1), adapters=(path,))
+    assert words in str(told.value).replace("\\", "")
+    assert stored(catalog) == []
+
+
+async def test_an_adapter_that_fits_is_taken_whatever_it_leaves_alone(catalog: Catalog, tmp_path: Path) -> None:
+    told = {"general.architecture": "llama", "general.type": "adapter", "adapter.type": "lora"}
+    # Of the embedding the two stand the other way round; norms are applied by no engine.
+    tensors = [("token_embd.weight.lora_a", [4, 4], 0, None), ("token_embd.weight.lora_b", [4, 64], 0, None),
+               ("blk.0.attn_norm.weight", [9], 0, None)]  # fmt: skip
+    (path := tmp_path / "lora.gguf").write_bytes(maker.make(told, tensors))
+    assert len((await take(catalog, file(tmp_path, 1), adapters=(path,))).adapters) == 1
+
+
+async def test_a_projector_without_tensors_is_refused(catalog: Catalog, tmp_path: Path) -> None:
+    (eye := tmp_path / "eye.gguf").write_bytes(
+        maker.make({"general.architecture": "clip", "general.type": "mmproj"}, [])
+    )
+    with pytest.raises(AssertionError, match="holds no tensors"):
+        await take(catalog, file(tmp_path, 1), projector=eye)
 
 
 # ------------------------------------------------------------------------------------------------ any order of verbs

@@ -90,6 +90,16 @@ def test_a_wait_ends_in_time_with_what_it_waits_for(double: Path) -> None:
     assert "--timeout" in deploy("--timeout", "-1", code=2)
 
 
+def test_a_wait_tells_that_a_replica_is_in_back_off_and_why(double: Path, home: Path) -> None:
+    """It printed nothing for as long as the engine was tried again."""
+    settings = (home / "corral.toml").read_text().replace("[0.1]", "[60]")
+    (home / "corral.toml").write_text(settings)
+    corral("reload")
+    double.write_text(f"#!{sys.executable} -IS\nprint('0.00.001 E no such tensor')\nraise SystemExit(3)\n")
+    told = deploy("--wait", "--timeout", "6", code=1)
+    assert told.count("d/0 is in back-off: ") == 1 and "no such tensor" in told and "it is started again in" in told
+
+
 def test_a_deployment_that_is_removed_meanwhile_ends_the_wait(double: Path) -> None:
     double.write_text(f"#!{sys.executable} -IS\nimport time\ntime.sleep(600)\n")
     waiting = subprocess.Popen(

@@ -4,6 +4,7 @@ import pytest
 
 from core.deployments.ending import verdict
 from core.deployments.explain import sentences, span
+from core.engines.base import ADAPTER, PROJECTOR
 from core.nouns import Deployment, DeploymentSpec, LaunchStory, Replica
 from tui.words import age
 
@@ -19,6 +20,17 @@ def test_a_span_changes_its_unit_where_tables_do(seconds: int, said: str) -> Non
     if seconds >= 60:
         number, unit = said.split()[:2]
         assert age(1e9 - seconds, 1e9) == number + unit[0]
+
+
+@pytest.mark.parametrize(("why", "option"), [(ADAPTER, "--adapter"), (PROJECTOR, "--projector")])
+def test_what_no_engine_starts_with_is_to_be_imported_otherwise(why: str, option: str) -> None:
+    spec = DeploymentSpec(name="d", model="m")
+    deployment = Deployment(
+        spec=spec, wanted="running", state="failed", reason=f"d/0: {why}: tensor 'x' has incorrect shape", since=0,
+        created_at=0, created_by="a", ready=0, generation=1, plan_bytes=0, version=2,
+    )  # fmt: skip
+    said = " ".join(sentences(deployment, [], [], 5.0))
+    assert "No engine starts m@2 as it is" in said and f"corral models import FILE --name m {option} OTHER" in said
 
 
 def told(state: str, reason: str, restarts: int) -> str:

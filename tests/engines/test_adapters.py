@@ -158,6 +158,15 @@ MARKED = [
 ]
 
 
+LORA = [
+    "0.00.265.756 E llama_adapter_lora_init_from_file_ptr: failed to apply lora adapter: tensor 'blk.9.ffn_down.weight'"
+    " has incorrect shape (hint: maybe wrong base model?)",
+    "0.00.270.779 E cmn  common_init_: failed to load lora adapter '/m/adapter.gguf'",
+    "0.00.270.784 E srv    load_model: failed to create_context with model '/m/x.gguf'",
+    "0.00.271.082 E srv          init: exiting due to model loading error",
+]
+
+
 def test_the_first_three_marked_lines_of_a_failed_start_are_shown() -> None:
     assert reasons(MARKED) == (MARKED[1], MARKED[2], MARKED[4])
     assert reasons(MARKED, was_ready=True)[-1] == MARKED[5]
@@ -173,6 +182,15 @@ def test_the_first_three_marked_lines_of_a_failed_start_are_shown() -> None:
         (1, None, ["ModuleNotFoundError: No module named 'llama_cpp'"], "lacks the package llama_cpp", True),
         (1, None, ["error: invalid argument: --alias"], "--alias", True),
         (127, None, ["x: error while loading shared libraries: libcuda.so.1: cannot open"], "libcuda.so.1", True),
+        (1, None, LORA, "adapter does not fit the model: tensor 'blk.9.ffn_down.weight' has incorrect shape", True),
+        (1, None, [LORA[1]], "adapter does not fit", True),
+        (
+            1,
+            None,
+            ["0.1 E mtmd_init_from_file: error: Failed to load CLIP model from /m/mm.gguf"],
+            "projector is",
+            True,
+        ),
         (127, None, [], "could not be executed", True),
         (1, None, [], "exit code 1", False),
         (1, None, ["error: something unheard of"], "something unheard of", False),

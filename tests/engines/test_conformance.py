@@ -14,7 +14,7 @@ import psutil
 import pytest
 from stores import maker
 
-from core.engines.base import Engine, serves
+from core.engines.base import ADAPTER, PROJECTOR, Engine, serves
 from core.engines.llamacpp import KEEP
 from core.gateway import apis
 from core.gateway.counting import counts_of
@@ -338,6 +338,22 @@ def adapter(folder: Path) -> Path:
     path = folder / "adapter.gguf"
     path.write_bytes(maker.make(meta, tensors, fill=b"\x40"))
     return path
+
+
+async def test_an_adapter_or_a_projector_that_does_not_fit_is_explained_and_not_tried_again(
+    engine: Engine, yard: Any, tmp_path: Path
+) -> None:
+    if not (engine.abilities.adapters and engine.abilities.projector):
+        pytest.skip(f"{engine.name} takes none: it is refused before")
+    told = {"general.architecture": "qwen2", "general.type": "adapter", "adapter.type": "lora"}
+    (other := tmp_path / "adapter.gguf").write_bytes(
+        maker.make(told | {"adapter.lora.alpha": struct.pack("<If", 6, 8.0)})
+    )
+    (eye := tmp_path / "eye.gguf").write_bytes(maker.make({"general.architecture": "clip", "general.type": "mmproj"}))
+    for beside, words in (({"adapter_paths": (str(other),)}, ADAPTER), ({"projector_path": str(eye)}, PROJECTOR)):
+        served = await yard.start(engine, **beside)
+        failure = await served.why(was_ready=False)
+        assert words in failure.reason and failure.permanent, await served.log()
 
 
 async def test_what_a_version_is_served_with_reaches_it(engine: Engine, yard: Any, tmp_path: Path) -> None:

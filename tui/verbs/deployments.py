@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import time
 from typing import Any
 
 import click
@@ -18,6 +19,8 @@ from tui.lines import as_json, ask, note_ctx, say, table, tell
 from tui.plain import line
 from tui.words import age, plural, served, size, slots
 
+LOOK_S = 2.0
+"""What waits looks so often for what there is to say meanwhile."""
 SECONDS = Number(0, 86400)
 NOTHING = "nothing is deployed: corral deploy MODEL"
 
@@ -108,13 +111,31 @@ async def _settled(client: Client, found: Deployment, timeout: float) -> Deploym
 
 
 async def _waited(client: Client, found: Deployment, timeout: float) -> Deployment:
-    """Ctrl+c ends the waiting and nothing else, and says so."""
+    """With a word for each new reason for which a replica is tried again. Ctrl+c ends the waiting and nothing else, and
+    says so."""
+    name, told = line(found.spec.name), set[str]()
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + timeout
     try:
-        return await client.wait_deployment(found.spec.name, timeout)
+        while True:
+            last = await client.wait_deployment(found.spec.name, max(0.0, min(LOOK_S, deadline - loop.time())))
+            if last.state in ("ready", "failed", "stopped") or loop.time() >= deadline:
+                return last
+            if not options().quiet and not options().json:
+                await _note_trouble(client, found.spec.name, told)
     except asyncio.CancelledError:
-        name = line(found.spec.name)
         note(f"no longer waiting; what was asked for goes on: `corral ps`, or `corral stop {name}`")
         raise
+
+
+async def _note_trouble(client: Client, name: str, told: set[str]) -> None:
+    """Say on standard error which replicas are in back-off and why: what was `told` is not said again."""
+    for each in await client.replicas():
+        words = f"{each.id} is in back-off: {each.reason}"
+        if each.deployment == name and each.state == "backoff" and words not in told:
+            told.add(words)
+            again = f"; it is started again in {max(0.0, each.next_try - time.time()):.0f} s" if each.next_try else ""
+            note(line(words) + again)
 
 
 def _tell(found: Deployment) -> None:
