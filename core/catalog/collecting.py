@@ -37,29 +37,28 @@ class Collecting:
         self, actor: Actor, request: str, *, dry_run: bool, older_than_s: float = 0, seen: Sequence[str] | None = None
     ) -> Collected:
         """Remove the versions that no alias means and no deployment needs, imported longer than `older_than_s` ago,
-        of the models on which the actor may; and rotten bytes after 30 days. With `dry_run` only tell. Raises `Changed`
-        where that is not what was `seen`, by its names."""
+        of the models on which the actor may; and rotten bytes after 30 days, or at once where the same object was
+        healed since. With `dry_run` only tell. Raises `Changed` where that is not what was `seen`, by its names."""
         self._gate.require_somewhere(actor, "models.gc")
         before = self._clock() - older_than_s
         gone, kept = await self._store.read(lambda db: self._look(db, actor, before))
-        aside = await asyncio.to_thread(self._rotten) if self._gate.may(actor, "models.gc", "model:*") else []
+        aside, waits = await self._aside() if self._gate.may(actor, "models.gc", "model:*") else ([], [])
         told = [self._gone(model, size, why) for model, size, why in gone]
-        told += [
-            Gone(what="quarantined", name=path.name, bytes=size, why="set aside over 30 days ago")
-            for path, size in aside
-        ]
+        told += [Gone(what="quarantined", name=path.name, bytes=size, why=why) for path, size, why in aside]
         if not dry_run:
             agreed.to_go(seen, [each.name for each in told])
             done = []
             for (model, _, _), what in zip(gone, told, strict=False):
                 if await self._remove(actor, request, model):
                     done.append(what)
-            for (path, _), what in zip(aside, told[len(gone) :], strict=True):
+            for (path, _, _), what in zip(aside, told[len(gone) :], strict=True):
                 if await asyncio.to_thread(_removed, path):
                     done.append(what)
             told = done
+        stays = [self._gone(model, 0, why) for model, why in kept]
+        stays += [Gone(what="quarantined", name=path.name, bytes=0, why=why) for path, _, why in waits]
         return Collected(
-            dry_run=dry_run, gone=tuple(told), kept=tuple(self._gone(model, 0, why) for model, why in kept),
+            dry_run=dry_run, gone=tuple(told), kept=tuple(stays),
             bytes=sum(each.bytes for each in told),
         )  # fmt: skip
 
@@ -112,14 +111,28 @@ class Collecting:
         await self._tell(model.name)
         return True
 
-    def _rotten(self) -> list[tuple[Path, int]]:
-        """What has lain in quarantine for long, with its bytes."""
+    async def _aside(self) -> tuple[list[tuple[Path, int, str]], list[tuple[Path, int, str]]]:
+        """What lies in quarantine, with its bytes: what goes, and what stays for now, each with why."""
+        lying = await asyncio.to_thread(self._rotten)
+        objects = {path.name.partition("-")[0] for path, _, _ in lying}
+        whole = await self._store.read(lambda db: tables.states(db, objects))
+        goes, stays = [], []
+        for path, size, since in lying:
+            if whole.get(path.name.partition("-")[0], ("", ""))[0] == "stored":
+                goes.append((path, size, "set aside as rotten, and whole again since"))
+            elif since < self._clock() - QUARANTINE_S:
+                goes.append((path, size, "set aside over 30 days ago"))
+            else:
+                stays.append((path, size, "set aside as rotten: it goes after 30 days"))
+        return goes, stays
+
+    def _rotten(self) -> list[tuple[Path, int, float]]:
+        """What lies in quarantine, with its bytes and since when."""
         found = []
         folders = [self._objects.quarantine_of(tier) for tier in self._objects.folders]
         for path in (each for folder in folders if folder.is_dir() for each in sorted(folder.iterdir())):
             parts = list(path.iterdir()) if path.is_dir() else [path]
-            if path.stat().st_ctime < self._clock() - QUARANTINE_S:
-                found.append((path, sum(part.stat().st_size for part in parts)))
+            found.append((path, sum(part.stat().st_size for part in parts), path.stat().st_ctime))
         return found
 
 

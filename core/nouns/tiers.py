@@ -110,6 +110,8 @@ class TierChecked(Noun, frozen=True, kw_only=True):
     faults: tuple[TierFault, ...]
     objects: int
     bytes: int
+    aside_bytes: int = 0
+    """What `verify` set aside there as rotten; `gc` removes it, once it was healed or after 30 days."""
 
 
 class MoveJob(Noun, frozen=True, kw_only=True):

@@ -61,6 +61,26 @@ async def test_rotten_bytes_are_set_aside_and_come_back_with_an_import(catalog: 
     assert (await verified(catalog)).rotten == ()
 
 
+async def test_what_was_set_aside_goes_when_it_is_whole_again(catalog: Catalog, tmp_path: Path) -> None:
+    """Nothing listed it, and no verb removed it."""
+    one, other = await take(catalog, file(tmp_path, 1)), await take(catalog, file(tmp_path, 2), "other")
+    for each in (one, other):
+        rot(catalog.path(each))
+    await verified(catalog)
+    checked = await catalog.tiers.check(HOME)
+    assert checked.aside_bytes == one.bytes + other.bytes == checked.tier.aside_bytes
+    waiting = await catalog.collecting.gc(ME, "r", dry_run=False)
+    assert not waiting.gone and [each.what for each in waiting.kept if each.name != "m@1"].count("quarantined") == 2
+    await take(catalog, file(tmp_path, 1))
+    told = await catalog.collecting.gc(ME, "r", dry_run=True)
+    (gone,) = told.gone
+    assert gone.name.startswith(one.sha256) and gone.bytes == one.bytes and "whole again" in gone.why
+    assert (await catalog.collecting.gc(ME, "r", dry_run=False)).gone == told.gone
+    assert [each.name.partition("-")[0] for each in catalog.objects.quarantine.iterdir()] == [other.sha256]
+    assert (await catalog.get("m")).state == "stored" and Path(catalog.path(one)).exists()
+    assert (await catalog.tiers.check(HOME)).aside_bytes == other.bytes
+
+
 async def test_nobody_hears_of_models_that_he_may_not_see(catalog: Catalog, tmp_path: Path) -> None:
     """Neither their names, nor the deployments that use them, nor how many there are and how large."""
     one = await take(catalog, file(tmp_path, 1), "open")

@@ -275,6 +275,10 @@ def check(names: tuple[str, ...], speed: bool) -> None:
             say(f"{line(tier.name)}: {each.objects} as they should be, {size(each.bytes)}{takes}{read}")
             if tier.over:
                 say(f"  {_over(tier)}")
+            if each.aside_bytes:
+                where = line(f"{tier.path}/quarantine")
+                say(f"  {size(each.aside_bytes)} lie in {where}, set aside as rotten: corral models gc removes what was"
+                    " healed since, and the rest after 30 days")  # fmt: skip
         for fault in each.faults:
             say(f"! {fault.what}: {line(fault.path)}: {line(fault.words)}")
     if any(each.faults for each in found):

@@ -197,7 +197,7 @@ def note(name: str, label: str | None, notes: str | None) -> None:
 def gc(dry_run: bool, older_than: float) -> None:
     """Remove the versions that no alias means and no deployment wants.
 
-    Rotten bytes that were set aside go after 30 days.
+    Rotten bytes that were set aside go after 30 days, or at once when they were imported anew.
     """
 
     def asked() -> Collected:

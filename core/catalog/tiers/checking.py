@@ -64,7 +64,8 @@ def check(
         for each in sorted(below.iterdir()) if below.is_dir() else ():
             if each.name.partition(".")[0] not in live:
                 faults.append(_fault("stray", each, "the rest of something that broke off"))
-    return TierChecked(tier=tier, faults=tuple(faults), objects=good, bytes=size)
+    aside = sum(each.stat().st_size for each in objects.quarantine_of(tier.name).rglob("*") if each.is_file())
+    return TierChecked(tier=tier, faults=tuple(faults), objects=good, bytes=size, aside_bytes=aside)
 
 
 def lacking(objects: Objects, tier: str, sizes: dict[str, int], parts: dict[str, dict[str, int]]) -> list[str]:
