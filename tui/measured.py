@@ -53,22 +53,25 @@ def told(job: BenchJob) -> str:
 
 
 def turn(object: str, *, status: bool, cancel: bool, last: bool, no_wait: bool) -> bool:
-    """Carry out --status or --cancel for the last measurement of `object`, if one is said. Raises `UsageError` where
-    what is said contradicts itself."""
+    """Carry out --status or --cancel for the last measurement of `object` (`model:*`: of any), if one is said. Raises
+    `UsageError` where what is said contradicts itself."""
     if status + cancel + last + no_wait > 1:
         raise click.UsageError("say --status, --cancel, --last or --no-wait, and one of them")
     if not status and not cancel:
         return False
 
     async def work(client: Client) -> BenchJob:
-        mine = [job for job in await client.choosing.jobs() if job.object == object]
+        kind, _, name = object.partition(":")
+        some = name == "*"
+        mine = [job for job in await client.choosing.jobs() if (job.kind == kind if some else job.object == object)]
         live = [job for job in mine if job.state not in ENDED]
-        verb = f"corral {object.partition(':')[0]}s bench {object.partition(':')[2]}"
+        none = f"no {kind} is being measured now" if some else f"{object} is not being measured now"
+        verb = f"corral {kind}s bench {kind.upper() if some else name}"
         if cancel and not live:
-            raise NotFound(f"{object} is not being measured now", todo=f"`{verb} --last` shows what was measured last")
+            raise NotFound(none, todo=f"`{verb} --last` shows what was measured last")
         if not mine:
             why = "nor was it since the daemon began"
-            raise NotFound(f"{object} is not being measured now", why, f"begin it: {verb}")
+            raise NotFound(none, why, f"begin it: {verb}")
         return await client.choosing.cancel(live[-1].id) if cancel else mine[-1]
 
     job = run(work)

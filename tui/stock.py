@@ -113,6 +113,8 @@ class Filter:
 
     def __init__(self, text: str) -> None:
         self._words: list[tuple[bool, str, str]] = []
+        self.unknown = ""
+        """What stands before a colon and is none of `KEYS`; it is sought as it was typed."""
         for each in text.casefold().split():
             wanted, word = not (each.startswith("-") and len(each) > 1), each.removeprefix("-")
             key, colon, value = word.partition(":")
@@ -120,6 +122,7 @@ class Filter:
                 if value:
                     self._words.append((wanted, key, value))
             else:
+                self.unknown = self.unknown or (key if colon and key.isalpha() else "")
                 self._words.append((wanted, "", word))
 
     def takes(self, offer: Offer, cells: Sequence[str]) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from core.nouns import DaemonStatus, Deployment, Grant, Model, ModelFile, Unread
+from core.nouns import DaemonStatus, Deployment, Grant, Model, ModelFile, Unread, VersionDifference
 
 SYMBOLS = {
     "ready": ("●", "+", "green"), "done": ("✓", "+", "green"), "live": ("●", "+", "green"),
@@ -189,6 +189,17 @@ def _files(model: Model) -> tuple[ModelFile, ...]:
 def unwhole(model: Model) -> str:
     """The state of a version, with why: `away: the tier fast is not there`."""
     return f"away: the tier {model.tier} is not there" if model.state == "away" else model.state
+
+
+def subject(found: VersionDifference) -> str:
+    """In what two versions differ: `licence`, `chat template`, `file of the projector`, `header general.name`."""
+    if found.kind in ("licence", "template"):
+        return found.what
+    return (
+        f"file of {'' if found.what[-1:].isdecimal() else 'the '}{found.what}"
+        if found.kind == "files"
+        else (f"{found.kind} {found.what}")
+    )
 
 
 def why_unread(unread: Unread) -> str:

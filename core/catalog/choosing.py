@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import msgspec
 
@@ -109,7 +109,10 @@ def recommend(
     return Recommendation(
         wishes=wishes, choices=choices, nearest=nearest, plain=_plain(advice),
         overruled=_overruled(advice, ranked, by_model, families),
-        notes=(*_behind([choice for _, choice in ranked]), *_notes(wishes, host, candidates, by_model)),
+        notes=(
+            *_behind([choice for _, choice in ranked]), *_untied(wishes, ranked, for_it),
+            *_notes(wishes, host, candidates, by_model),
+        ),
         weighed=len(fitting), room_bytes=room,
     )  # fmt: skip
 
@@ -314,10 +317,11 @@ def _overruled(
     first = ranked[0][1]
     own = [each for model, found in by_model.items() if families[model] == advice.family for each in found]
     meeting = [choice for model, choice in ranked if families[model] == advice.family]
-    in_words = f"{first.title} comes before {advice.family}: "
-    by_figures = f"the figures say {first.title} rather than {advice.family}: "
+    plain = f"the models made for {advice.use}" if advice.family == advice.use else advice.family
+    in_words = f"{first.title} comes before {plain}: "
+    by_figures = f"the figures say {first.title} rather than {plain}: "
     if not own:
-        return in_words + f"nothing of {advice.family} is in the list for this"
+        return in_words + f"nothing of {plain} is in the list for this"
     if not meeting:
         near = min(own, key=_distance)
         return in_words + f"{near.title} would need {near.needs[0] if near.needs else 'more'}"
@@ -339,6 +343,13 @@ def _behind(ranked: Sequence[Choice]) -> tuple[str, ...]:
     if 0 < (unknown := sum(not each.speed.known for each in ranked)) < len(ranked):
         notes.append(f"{unknown}{behind} their speed is not known")
     return tuple(notes)
+
+
+def _untied(wishes: Wishes, ranked: Sequence[tuple[str, Choice]], for_it: Collection[str]) -> tuple[str, ...]:
+    """That nobody has said of any of them that it is for this."""
+    if not ranked or any(model in for_it for model, _ in ranked):
+        return ()
+    return (f"none of these is known to be for {wishes.use}: nobody has said what they are for",)
 
 
 def _notes(

@@ -294,7 +294,7 @@ class Catalog:
         if users := self._uses.names(db, model):
             raise Conflict(
                 f"model {model.reference if model.versions > 1 else model.name} is in use", f"by {', '.join(users)}",
-                "remove these deployments first",
+                "deploy these with another version (corral deploy MODEL@N --name NAME --replace), or remove them",
             )  # fmt: skip
         if aliases and model.aliases:
             raise Conflict(

@@ -17,6 +17,7 @@ import msgspec
 
 from core.catalog import beside as beside_it
 from core.catalog import files, template
+from core.catalog.references import LIVE, PREVIOUS
 from core.catalog.shape import shape_of
 from core.catalog.sizing import projector as towers
 from core.catalog.tables import joint, object_of
@@ -203,6 +204,9 @@ def check_words(label: str | None, notes: str | None, licence: str = "") -> None
     ):  # fmt: skip
         if text is not None and len(text) > most:
             raise Invalid(f"the {what} is too long", f"it has {len(text)} characters, {most} are taken")
+    if label in (LIVE, PREVIOUS):
+        raise Invalid(f"{label!r} is no label that can be set", "it would be taken for the alias",
+                      "move the alias: corral models alias NAME live N")  # fmt: skip
     if label is not None and label.isdecimal():
         raise Invalid(f"{label!r} is no label that can be set", "it would be taken for the number of a version")
 

@@ -332,3 +332,18 @@ def test_a_licence_of_a_whole_page_is_no_sentence() -> None:
     assert len(choosing._said(long)) == choosing.LICENCE and choosing._said("mit") == "mit"
     wish = shlex.split(f"--licence {choosing._wished(long)}")[1]
     assert choosing._licensed(long, [wish]) and len(wish) <= choosing.LICENCE + 1
+
+
+def test_what_nobody_has_tied_to_a_use_is_said_to_be_that() -> None:
+    """A model of no known use `came before medicine`, and stood first as if it were for that."""
+    advice = {"medicine": Advice(use="medicine", family="medicine", reason="a model made for it")}
+    found = recommend(Wishes(use="medicine"), [candidate("m7", uses=(), family="", entry="")], HOST, advice)
+    assert found.overruled.startswith("M7 comes before the models made for medicine: ")
+    assert "none of these is known to be for medicine" in " ".join(found.notes)
+    tied = recommend(Wishes(use="medicine"), [candidate("m7", uses=("medicine",))], HOST, advice)
+    assert "nobody has said what" not in " ".join(tied.notes)
+
+
+def test_less_memory_than_a_mebibyte_is_not_said_to_be_none() -> None:
+    (near,) = recommend(Wishes(use="code", memory=1024), [candidate()], HOST).nearest
+    assert "1 KiB is wished" in near.needs[0]

@@ -278,6 +278,9 @@ async def test_words_that_no_list_could_show_are_refused(catalog: Catalog, tmp_p
     for options in (ImportOptions(label="x" * 101), ImportOptions(notes="x" * 4001), ImportOptions(licence="x" * 1001)):
         with pytest.raises(Invalid, match="is too long"):
             await take(catalog, file(tmp_path, 1), options=options)
+    for label in ("live", "previous"):
+        with pytest.raises(Invalid, match="taken for the alias"):
+            await take(catalog, file(tmp_path, 1), options=ImportOptions(label=label))
     await take(catalog, file(tmp_path, 1))
     with pytest.raises(Invalid, match="is too long"):
         await catalog.note(ME, "r", "m", label="x" * 101)

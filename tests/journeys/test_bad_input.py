@@ -185,7 +185,7 @@ tiers add fast / | 2 | in, or around
 tiers add fast {T}/tier --capacity lots | 2 | no size
 tiers add fast {T}/tier --capacity 99999999999999999999999T | 2 | no size
 tiers add fast {T}/tier --spill nosuch | 3 | no tier 'nosuch'
-tiers add fast {T}/tier --spill fast | 2 | cannot be its own next tier
+tiers add fast {T}/tier --spill fast | 2 | fast cannot spill to itself
 tiers add fast {T}/tier --demote-after 30 | 2 | --demote-after and --demote-to
 tiers add fast {T}/tier --demote-after nan --demote-to home | 2 | no whole number from 0
 tiers add small {T}/small --capacity 1KiB --no-speed | 0 | small takes 1.0 KiB
@@ -197,7 +197,9 @@ tiers add taken {T}/theirs --take-over | 2 | it is large of the database another
 tiers add taken {T}/theirs --take-over --yes --no-speed | 0 | taken takes
 tiers set nosuch --default | 3 | no tier
 tiers set small | 2 | say a rule
-tiers set small --spill small | 2 | cannot be its own next tier
+tiers set small --spill small | 2 | small cannot spill to itself
+tiers set small --demote-after 3 --demote-to small | 2 | small cannot demote to itself
+tiers rm home | 1 | home stays
 tiers set small --demote-after -4 | 2 | no whole number from 0
 tiers set small --demote-after 0.00001 --demote-to home | 2 | no whole number from 0
 tiers set small --capacity "" | 2 | it is empty
@@ -234,7 +236,9 @@ fit m --users 0 | 2 | no whole number from 1 to 256
 fit m --prompt 0 | 2 | a prompt has 0 tokens
 fit m --prompt -4 | 2 | no number of tokens
 
-models bench "" | 2 | a name is empty
+models bench "" | 2 | it is empty
+models bench | 2 | name a model
+models bench --status | 3 | no model is being measured now
 models bench nosuch | 3 | no model
 models bench m:x --last | 3 | no version m:x
 models bench m --threads 0 | 2 | threads is 0

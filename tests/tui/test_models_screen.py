@@ -105,6 +105,14 @@ async def test_the_filter_knows_use_fit_and_tier(console, stored, typed, left):
         await it.until(lambda: len(shown(it)) == 4)
 
 
+async def test_a_filter_that_there_is_not_is_named(console, stored):
+    async with console("3") as it:
+        await it.until("coder")
+        await it.press("slash")
+        await it.type("bogus:x")
+        await it.until("No filter is called bogus: there are use:, fit:")
+
+
 async def test_what_is_away_says_so_where_others_say_whether_they_fit(console, fake, doubles):
     fake.stored = [doubles.model("gemma", state="away", tier="nas"), doubles.model("smollm2", state="missing")]
     async with console("3") as it:
@@ -637,6 +645,8 @@ async def test_a_wrong_wish_is_said_and_asks_nothing(console, stored):
         it.app.screen.query_one("#field-use").value = "code"
         await it.until("9 weighed")
         await it.until("quality 0.80 for code")
+        it.app.screen.query_one("#field-ctx").value = "0"
+        await it.until("context must be a whole number above 0, not '0'")
 
 
 async def test_what_is_stored_is_deployed_by_its_form_with_what_was_wished(console, stored):

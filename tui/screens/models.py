@@ -47,6 +47,11 @@ class Shelf(Table):
         """The one under the cursor."""
         return self.offers.get(self.key)
 
+    def unmatched(self) -> str:
+        unknown = Filter(self.needle).unknown
+        known = ", ".join(f"{key}:" for key in Filter.KEYS)
+        return f"No filter is called {unknown}: there are {known}" if unknown else super().unmatched()
+
     def _matching(self, rows: list[Row]) -> list[Row]:
         if not self.needle:
             return rows

@@ -12,7 +12,7 @@ from tui.screens.whole import Whole
 from tui.widgets.asking import Asking
 from tui.widgets.entry import Entry
 from tui.widgets.form import Field
-from tui.words import several, size
+from tui.words import several, size, subject
 
 SHOWN = 12
 """Things that a form lists one by one."""
@@ -244,11 +244,11 @@ def differing(found: Sequence[VersionDifference], old: str, new: str, most: int 
     for each in found[: most or len(found)]:
         before, after = each.old, each.new
         if most == 0 and ("\n" in (before or "") + (after or "") or each.kind == "template"):
-            out.append(f"{each.kind} {each.what}:")
+            out.append(f"{subject(each)}:")
             for mark, text in (("-", before), ("+", after)):
                 out += [f"  {mark} {piece}" for piece in visible(text).split("\n")] if text else []
         else:
-            out.append(line(f"{each.kind} {each.what}: {_few(before)} -> {_few(after)}"))
+            out.append(line(f"{subject(each)}: {_few(before)} -> {_few(after)}"))
     if most and len(found) > most:
         out.append(f"and {len(found) - most} more: ctrl+s shows all")
     return plain("\n".join(out))

@@ -112,8 +112,9 @@ class Recommend(Asking):
         except ValueError:
             raise ValueError(f"at least is a number of tokens a second, not {speed!r}") from None
         return Wishes(
-            use=use, users=_whole(self.value("users") or "1", "users"), ctx=_whole(self.value("ctx") or "4096", "ctx"),
-            min_speed=least, memory=size_of(self.value("memory")) if self.value("memory") else 0,
+            use=use, users=_whole(self.value("users") or "1", "users"), min_speed=least,
+            ctx=_whole(self.value("ctx") or "4096", "context"),
+            memory=size_of(self.value("memory")) if self.value("memory") else 0,
             licences=tuple(self.value("licence").replace(",", " ").split()),
         )  # fmt: skip
 
@@ -292,5 +293,5 @@ def _whole(text: str, what: str) -> int:
     """A number as it is typed; `8k` is 8192. Raises ValueError."""
     number, times = (text[:-1], 1024) if text[-1:].casefold() == "k" else (text, 1)
     if not (number.isascii() and number.isdecimal() and len(number) < 9 and int(number)):
-        raise ValueError(f"{what} must be a whole number, not {text!r}")
+        raise ValueError(f"{what} must be a whole number above 0, not {text!r}")
     return int(number) * times

@@ -10,7 +10,7 @@ import click
 from core.client.catalog import parted
 from core.nouns import Bench
 from tui.amounts import Counts
-from tui.command import named, note, options, run, with_options
+from tui.command import filled, named, note, options, run, with_options
 from tui.lines import as_json, say, table
 from tui.measured import begun, turn
 from tui.plain import draws_ascii, line
@@ -20,7 +20,7 @@ BAR = 24
 
 
 @click.command("bench")
-@click.argument("model", shell_complete=named("models"))
+@click.argument("model", required=False, callback=filled, shell_complete=named("models"))
 @click.option("--threads", type=Counts(), default=(), help="e.g. 1,2 (default: 1, what a replica gets, all cores)")
 @click.option("--parallel", type=Counts(), default="1,2,4", show_default=True, help="conversations at once")
 @click.option(
@@ -35,18 +35,21 @@ BAR = 24
 @click.option("--no-wait", is_flag=True, help="begin it and come back at once")
 @with_options
 def bench(
-    model: str, threads: tuple[int, ...], parallel: tuple[int, ...], ctx: tuple[int, ...], engine: str,
+    model: str | None, threads: tuple[int, ...], parallel: tuple[int, ...], ctx: tuple[int, ...], engine: str,
     cache_type: str, last: bool, status: bool, cancel: bool, no_wait: bool,
 ) -> None:  # fmt: skip
     """Measure a model over threads, slots and context.
 
     The curve is kept, drawn, and corrects what `corral fit` and `corral models recommend` say. Each point is admitted
     as a deployment would be; what does not fit is left out. Ctrl+c ends it, and nothing is kept; where this is ended
-    otherwise (SIGTERM, a closed terminal) it goes on: --status, --cancel.
+    otherwise (SIGTERM, a closed terminal) it goes on: --status, --cancel, without MODEL those of whichever it is.
     """
-    object = f"model:{parted(model)[0]}"
+    if model is None and not status and not cancel:
+        raise click.UsageError("name a model")
+    object = f"model:{parted(model)[0]}" if model else "model:*"
     if turn(object, status=status, cancel=cancel, last=last, no_wait=no_wait):
         return
+    assert model is not None
     if last:
         kept = run(lambda client: client.choosing.benches(model))
         if options().json:

@@ -10,9 +10,9 @@ import click
 
 from core.client import Client
 from core.errors import Conflict
-from core.nouns import Demoted, Tier, TierChecked
+from core.nouns import HOME, Demoted, Tier, TierChecked
 from tui.amounts import Size, Whole
-from tui.command import Nouns, filled, goes_on, named, note, options, run, with_options
+from tui.command import Nouns, Told, filled, goes_on, named, note, options, run, with_options
 from tui.lines import Passing, as_json, ask, say, table, tell
 from tui.plain import line
 from tui.verbs.moves import measured, seconds
@@ -224,7 +224,15 @@ def rm(name: str) -> None:
 
     The folder stays, without its marker. What it holds is named: move or remove that first.
     """
-    tier = run(lambda client: client.tiers.get(name)).tier
+    found = run(lambda client: client.tiers.get(name))
+    tier = found.tier
+    if name == HOME:  # what will be refused is not asked
+        raise Told(Conflict("home stays", "it is the tier beside the database"))
+    if tier.objects:
+        there = [each.reference for each in found.models]
+        more = f" and {len(there) - 5} more" if len(there) > 5 else ""
+        what = f"{', '.join(there[:5])}{more}" if there else f"{tier.objects} {plural(tier.objects, 'object')}"
+        raise Told(Conflict(f"the tier {name} holds {what}", todo="move or remove these first"))
     named = _naming(tier, run(lambda client: client.tiers.ls()))
     ask("; ".join([f"Forget the tier {line(name)} ({line(tier.path)})", *named]) + "?")
     left = run(lambda client: client.tiers.rm(name))

@@ -15,7 +15,7 @@ from tui.columns import CELL
 from tui.command import Told, filled, given_up, named, options, run, with_options
 from tui.lines import Progress, agreed, as_json, ask, bounded, listed, say, table, tell
 from tui.plain import line, visible
-from tui.words import age, moment, several, size, why_unread
+from tui.words import age, moment, several, size, subject, why_unread
 
 
 def _alone(context: click.Context, parameter: click.Parameter, value: str) -> str:
@@ -120,12 +120,12 @@ def diff(old: str, new: str | None) -> None:
     for each in found:
         before, after = each.old, each.new
         if "\n" in (before or "") + (after or "") or each.kind == "template":
-            say(f"{each.kind} {line(each.what)}:")
+            say(f"{line(subject(each))}:")
             for mark, text in (("-", before), ("+", after)):
                 for piece in visible(text).split("\n") if text else ():
                     say(f"  {mark} {piece}")
         else:
-            say(f"{each.kind} {line(each.what)}: {visible(before or 'none')} -> {visible(after or 'none')}")
+            say(f"{line(subject(each))}: {visible(before or 'none')} -> {visible(after or 'none')}")
 
 
 async def _differences(client: Client, old: str, new: str, before: bool) -> list[VersionDifference]:

@@ -116,6 +116,12 @@ class Table(Widget, can_focus=True):
         """Show only rows that contain `needle`, whatever the case."""
         self.needle = needle.casefold()
         self._take(self._matching(self.all_rows))
+        if not self.rows:  # what stands in their place may be about the filter
+            self.refresh()
+
+    def unmatched(self) -> str:
+        """What stands in place of rows that the filter leaves out, all of them."""
+        return "No match for the filter (esc clears it)"
 
     def _matching(self, rows: list[Row]) -> list[Row]:
         return [row for row in rows if self.needle in " ".join(row.cells).casefold()] if self.needle else rows
@@ -218,7 +224,7 @@ class Table(Widget, can_focus=True):
         index = self.top + y - 1
         if index >= len(self.rows):
             if not self.rows and y == 1:
-                words = "No match for the filter (esc clears it)" if self.all_rows else self.empty
+                words = self.unmatched() if self.all_rows else self.empty
                 return Strip([Segment(set_cell_size(" " + words, width), base + Style(dim=True))], width)
             return Strip([Segment(" " * width, base)], width)
         row = self.rows[index]

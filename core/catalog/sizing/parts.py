@@ -134,7 +134,9 @@ def reserved(most: int, cache_ram_mib: int) -> int:
 
 
 def human(size: int) -> str:
-    """Bytes for people: 812 MiB, 3.4 GiB."""
+    """Bytes for people: 812 MiB, 3.4 GiB; what is no MiB in KiB or bytes."""
+    if 0 < size < MIB:
+        return f"{size / 1024:.0f} KiB" if size >= 1024 else f"{size} B"
     return f"{size / (1 << 30):.1f} GiB" if size >= 1 << 30 else f"{size / MIB:.0f} MiB"
 
 

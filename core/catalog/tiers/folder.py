@@ -163,7 +163,8 @@ def mark(path: Path, new: Marked, *, take_over: bool, engines: tuple[int, int] |
     if there is not None and not take_over:
         raise Conflict(
             f"{path} is a tier already", f"it is {there.name} of the database {there.database}",
-            "if no daemon uses it any more, say --take-over: its files stay, and belong to nothing at first",
+            "if no daemon uses it any more, say --take-over: what that one stored stays, and belongs to nothing"
+            " at first; what this database once left there goes",
             take_over="another",
         )  # fmt: skip
     try:

@@ -44,11 +44,11 @@ def ruled(db: sqlite3.Connection, old: tables.Row, rules: Rules) -> tables.Row:
         raise Conflict(
             f"{new.name} holds more than that", f"{size_said(held)} are stored or promised", "move a model first"
         )
-    for each in (new.spill, new.demote_to):
+    for each, does in ((new.spill, "spill"), (new.demote_to, "demote")):
         if each:
             tables.one(db, each)
         if each == new.name:
-            raise Invalid(f"{new.name} cannot be its own next tier")
+            raise Invalid(f"{new.name} cannot {does} to itself", todo="name another tier")
     if bool(new.demote_days) != bool(new.demote_to):
         raise Invalid(
             "say after how many days a model is moved, and to which tier", todo="--demote-after and --demote-to"
