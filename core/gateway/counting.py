@@ -8,6 +8,7 @@ from typing import ClassVar
 import msgspec
 
 from core.gateway.apis import Api
+from core.gateway.guess import guess
 from core.gateway.told import Timings, Told, Usage, decode_answer, decode_event, decode_told
 
 KEEP = 1 << 20
@@ -30,7 +31,7 @@ class Counts:
 
     __slots__ = (
         "_cut", "_cut_progress", "_end", "_held", "_kept", "_stream", "answer", "cached", "estimated", "events",
-        "prompt",
+        "guess", "prompt",
     )  # fmt: skip
     _tells: ClassVar[bytes] = b'"prompt_'
     """Stands in every event that tells counts, here as prompt_tokens or prompt_n. One search a read is a tenth of its
@@ -43,6 +44,8 @@ class Counts:
         self.events = 0
         self.estimated = False
         """`answer` is no less than what was made, and may be more."""
+        self.guess = 0
+        """Tokens of an answer in one piece whose server tells no usage, by its text."""
         self._stream = stream
         self._cut = cut
         self._cut_progress = cut_progress
@@ -134,6 +137,8 @@ class Counts:
         except msgspec.DecodeError:
             return
         self._take(found.usage, found.timings)
+        if self.prompt is None and self.answer is None:
+            self.guess = guess(data)
 
     def _search(self) -> None:
         """Take the usage of an answer that is too long to be kept: a hundred embeddings are."""

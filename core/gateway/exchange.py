@@ -15,6 +15,7 @@ from core.gateway.asked import Asked
 from core.gateway.bodies import as_stream, unambiguous, with_progress, with_usage
 from core.gateway.core import Core
 from core.gateway.counting import Counts, counts_of
+from core.gateway.ending import ended, tail
 from core.gateway.errors import Refusal, as_shape, too_many
 from core.gateway.gathered import Gathered
 from core.gateway.keys import Holder
@@ -56,7 +57,7 @@ class Exchange(Seating):
     __slots__ = (
         "_actor", "_alone", "_client", "_counts", "_error", "_first", "_gathered", "_hold", "_holder", "_id", "_mark",
         "_model",
-        "_prompt", "_reads", "_sse", "_status", "_token", "_turn", "_uid", "_unopened",
+        "_prompt", "_reads", "_sse", "_status", "_tail", "_token", "_turn", "_uid", "_unframed", "_unopened",
     )  # fmt: skip
 
     def __init__(
@@ -79,7 +80,9 @@ class Exchange(Seating):
         self._first: float | None = None
         self._token: float | None = None
         self._status = 0
-        self._sse = False
+        self._sse = self._unframed = False
+        self._tail = b""
+        """The end of a stream whose end nothing but its connection's tells (`_unframed`)."""
         route = self._target.route
         if api.path not in route.serves:
             raise _not_served(route, api)
@@ -190,6 +193,10 @@ class Exchange(Seating):
             self._begun()
         if self._turn is not None:
             self._turn.content_type = content_type
+        connection = self._connection
+        self._unframed = (
+            self._sse and status < 400 and self._gathered is None and connection is not None and not connection.framed
+        )  # what is gathered looks for its end itself
         if not self._sse or status >= 400:
             self._gathered = None
         if status >= 400:
@@ -204,6 +211,13 @@ class Exchange(Seating):
 
     def answer_part(self, data: bytes, last: bool) -> None:
         self._last = time.monotonic()
+        if self._unframed:
+            self._tail = tail(self._tail, data)
+            if last and not ended(self._tail):
+                self._unframed = False
+                self.answer_part(data, False)
+                self._broke("ended the stream before its last event")
+                return
         counts, seat, client = self._counts, self._seat, self._client
         before = counts.events
         data = counts.part(data, last)
@@ -279,10 +293,15 @@ class Exchange(Seating):
             else:
                 self._connect()
             return
+        how = "was stopped" if self._seat is not None and self._seat.route.draining else "died"
+        self._broke(f"{how} while it answered")
+
+    def _broke(self, how: str) -> None:
+        """Its answer has begun, and will not be whole."""
+        self._connection = None
         if self._seat is not None:
             self._seat.errors += 1
-        how = "was stopped" if self._seat is not None and self._seat.route.draining else "died"
-        self._cut(Refusal(502, f"replica {self._replica()} {how} while it answered", "replica_died"), "replica-died")
+        self._cut(Refusal(502, f"replica {self._replica()} {how}", "replica_died"), "replica-died")
 
     def _pass(self, data: bytes, last: bool) -> None:
         if self._turn is not None and not self._turn.add(data, last, heard=self._client is not None):
@@ -390,10 +409,14 @@ class Exchange(Seating):
     def _used(self) -> tuple[int, int]:
         """Tokens in and out that count: as the engine counted, else what came; nothing where nothing was made."""
         counts = self._counts
-        if self._first is None or (self._status >= 400 and not counts.answer and not counts.events):
+        if not self._began_to_answer():
             return 0, 0
         prompt = counts.prompt if counts.prompt is not None else self._prompt
-        return prompt, counts.answer if counts.answer is not None else counts.events
+        return prompt, counts.answer if counts.answer is not None else max(counts.events, counts.guess)
+
+    def _began_to_answer(self) -> bool:
+        counts = self._counts
+        return self._first is not None and (self._status < 400 or bool(counts.answer) or counts.events > 0)
 
     def _let_go(self) -> None:
         """End what would go on without it."""
@@ -406,7 +429,14 @@ class Exchange(Seating):
     def line(self, outcome: str, now: float) -> wire.UsageLine:
         """Its line of usage, were it to end at `now` (monotonic)."""
         counts, seat = self._counts, self._seat
-        by_events = counts.answer is None and counts.events > 0
+        prompt, answer = counts.prompt, counts.answer
+        guessed = False
+        if (prompt is None or answer is None) and self._began_to_answer():
+            # As limits are charged.
+            charged, made = self._used()
+            guessed = prompt is None or made > 0
+            prompt = charged
+            answer = made if answer is None and made > 0 else answer
         route = seat.route if seat is not None else _NOWHERE
         in_slot = now - self._seated if self._seated is not None else 0.0
         return wire.UsageLine(  # by place: by name it would cost a microsecond more
@@ -420,10 +450,10 @@ class Exchange(Seating):
             self._api.path,
             self._status,
             outcome,
-            counts.prompt,
+            prompt,
             counts.cached,
-            counts.events if by_events else counts.answer,
-            by_events or counts.estimated,
+            answer,
+            guessed or counts.estimated,
             (self._seated or now) - self._began,
             self._first - self._began if self._first is not None else None,
             now - self._began,

@@ -56,6 +56,11 @@ class EngineConnection:
         self._last = LastHead()
         self._status = 0
 
+    @property
+    def framed(self) -> bool:
+        """Does its answer say where it ends?"""
+        return self._chunked or self._length is not None
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport  # type: ignore[assignment]
 
