@@ -44,6 +44,9 @@ PERMISSIONS: dict[str, Permission] = {
         Permission("deployments.use", "deployment", "send requests to it and chat with it"),
         Permission("deployments.logs", "deployment", "read the logs of its engine"),
         Permission("deployments.create", "deployment", "deploy under a name, and replace what is there"),
+        Permission(
+            "deployments.attach-private", "deployment", "attach a server at a private, loopback or link-local address"
+        ),
         Permission("deployments.start", "deployment", "start it"),
         Permission("deployments.stop", "deployment", "stop it"),
         Permission("deployments.restart", "deployment", "restart its replicas"),
@@ -88,7 +91,11 @@ _SEE = ("daemon.read", "nodes.read", "models.read", "deployments.read")
 BEYOND = ("access.break-glass", "audit.accept", "audit.archive", "chats.read-others")
 """No role has these: an admin takes nothing out of the trail, nor out of sight."""
 _HAVE = ("chats.own", "accounts.own", "keys.own")
-_OPERATE = tuple(name for name in PERMISSIONS if name.startswith("deployments.") and name != "deployments.mark")
+_OPERATE = tuple(
+    name
+    for name in PERMISSIONS
+    if name.startswith("deployments.") and name not in ("deployments.mark", "deployments.attach-private")
+)
 
 BUILTIN: dict[str, Role] = {
     each.name: each

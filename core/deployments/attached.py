@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
 from urllib.parse import urlsplit
 
 import msgspec
 
+from core.addresses import look_up, public
 from core.deployments import tables
 from core.deployments.picture import Picture
 from core.deployments.yard import Yard
 from core.engines.base import Endpoint, Health
 from core.engines.keys import key_file, read_key
-from core.errors import Invalid
+from core.errors import Invalid, NotAllowed
 
 NEVER = 3600.0
 """Seconds to the next look when only an event can change anything."""
 LOOK_S = 2.0
+TRIED = 3
+"""Addresses of a name that are asked, one after the other."""
+NAME_S = 2.0
+"""What the host's resolver may take."""
 
 
 class Attached:
@@ -38,7 +45,7 @@ class Attached:
             return NEVER
         endpoint = _endpoint(wanted.spec.url)
         picture.set(port=endpoint.port)
-        health, endpoint = await self._health(wanted, endpoint)
+        health, endpoint = await self._guarded(wanted, endpoint)
         was, self.endpoint = self.endpoint, endpoint if health.state == "ready" else None
         if self.endpoint not in (was, None):
             self._yard.changed(picture.view)
@@ -53,6 +60,25 @@ class Attached:
                 picture.state("backoff", reason)
         return LOOK_S
 
+    async def _guarded(self, wanted: tables.Wanted, endpoint: Endpoint) -> tuple[Health, Endpoint]:
+        """Its health. One that may be at an address of the internet alone is asked there, by daemon and gateway: a name
+        that means something else a moment later gains nothing."""
+        if not wanted.public:
+            return await self._health(wanted, endpoint)
+        try:
+            found = await addresses_of(wanted.spec.url, public_only=True)
+        except NotAllowed as error:
+            return Health(state="lost", reason=f"{error.what}: {error.why}"), endpoint
+        except (OSError, TimeoutError) as error:
+            return Health(state="lost", reason=f"{endpoint.host} has no address now: {error}"), endpoint
+        last = self.endpoint.at if self.endpoint is not None else ""
+        health, at = Health(state="lost"), endpoint
+        for address in sorted(found, key=lambda each: each != last)[:TRIED]:
+            health, at = await self._health(wanted, msgspec.structs.replace(endpoint, at=address))
+            if health.state == "ready":
+                break
+        return health, at
+
     async def _health(self, wanted: tables.Wanted, endpoint: Endpoint) -> tuple[Health, Endpoint]:
         """Its health, asked with its key, which is read each time: a new one is in force at the next look."""
         file = key_file(self._yard.keys, endpoint.host, endpoint.port, endpoint.tls)
@@ -65,6 +91,23 @@ class Attached:
             todo = f"it refuses the key in {file}" if endpoint.secret else f"put its key in {file} (mode 600)"
             health = msgspec.structs.replace(health, reason=f"{health.reason}: {todo}")
         return health, endpoint
+
+
+async def addresses_of(url: str, *, public_only: bool) -> Sequence[str]:
+    """Where its server is now. Raises `NotAllowed` where any of that is no address of the internet's own and only such
+    are meant, OSError and TimeoutError where nobody knows."""
+    endpoint = _endpoint(url)
+    async with asyncio.timeout(NAME_S):
+        found = await look_up(endpoint.host, endpoint.port)
+    for address in found:
+        if public_only and not public(address):
+            where = address if address == endpoint.host else f"{endpoint.host} is at {address}, which"
+            raise NotAllowed(
+                f"{where} is no address of the internet",
+                "a server at a private, loopback or link-local address needs deployments.attach-private",
+                "ask somebody who holds that to deploy it (with --replace, if it is there)",
+            )
+    return found
 
 
 def _endpoint(url: str) -> Endpoint:

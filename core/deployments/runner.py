@@ -169,6 +169,7 @@ class Runner:
             version=self.view.version,
             node=self.view.node,
             cores=self.view.threads,
+            at=endpoint.at,
         )
 
     async def count(self) -> None:

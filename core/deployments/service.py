@@ -16,6 +16,7 @@ from core.audit import Audit
 from core.budgets.admission import Holding, Room
 from core.catalog import Catalog
 from core.deployments import tables
+from core.deployments.attached import addresses_of
 from core.deployments.capacity import Capacity, admit, waits
 from core.deployments.changes import exists, same, told
 from core.deployments.derived import settled
@@ -30,7 +31,7 @@ from core.deployments.runner import Runner
 from core.deployments.sensitive import Sensitive, said
 from core.deployments.yard import Yard
 from core.engines.base import EngineRegistry
-from core.errors import CorralError, Invalid, NotFound
+from core.errors import CorralError, Invalid, NotAllowed, NotFound
 from core.events import Bus
 from core.gateway import wire
 from core.nodes.base import Node
@@ -146,8 +147,11 @@ class Deployments(Planning):
             spec, model = await self._capacity.complete(spec)
             if spec.tier and model is not None:
                 await self._catalog.moves.check(actor, model, spec.tier, spec.name)
+            public = await self._public(actor, spec)
         except CorralError as error:
             await self._gate.refuse(actor, verb, subject, request, str(error))
+            if isinstance(error, NotAllowed):
+                error.recorded = True
             raise
         async with self._admitting:
             left = await self._capacity.look(self._holdings(except_for=spec.name))
@@ -159,7 +163,7 @@ class Deployments(Planning):
             def work(db: sqlite3.Connection) -> tuple[tables.Wanted, object, object]:
                 also(db)
                 old = tables.one_wanted(db, spec.name)
-                if old is not None and same(old, spec, version) and not (replace and failed):
+                if old is not None and same(old, spec, version) and not (replace and (failed or old.public != public)):
                     return old, told(old), told(old)
                 if old is not None and not replace:
                     raise exists(old, spec, version)
@@ -175,6 +179,7 @@ class Deployments(Planning):
                     created_at=old.created_at if old else self._clock(),
                     created_by=old.created_by if old else actor.name,
                     version=version,
+                    public=public,
                 )
                 tables.put_wanted(db, new)
                 return new, told(old) if old else None, told(new)
@@ -184,6 +189,18 @@ class Deployments(Planning):
             if changed:
                 self._accept(wanted, anew=True)
         return self.get(spec.name), changed
+
+    async def _public(self, actor: Actor, spec: DeploymentSpec) -> bool:
+        """Whether its server is asked at addresses of the internet alone. Raises `NotAllowed` for another one that the
+        actor may not attach; one that is attached already stays so."""
+        if not spec.url or self._gate.may(actor, "deployments.attach-private", f"deployment:{spec.name}"):
+            return False
+        before = self._wanted.get(spec.name)
+        if before is not None and before.spec.url == spec.url:
+            return before.public
+        with contextlib.suppress(OSError, TimeoutError):  # a name that means nothing now is looked at when it does
+            await addresses_of(spec.url, public_only=True)
+        return True
 
     async def scale(self, actor: Actor, request: str, name: str, replicas: int) -> Deployment:
         """Change the number of replicas, 0 to 64."""

@@ -22,6 +22,8 @@ class Wanted(Noun, frozen=True, kw_only=True):
     created_by: str
     version: int = 1
     """Of its model: the one that it got when it was deployed or restarted."""
+    public: bool = False
+    """Its server (of somebody else) is asked at addresses of the internet alone."""
 
     @property
     def exactly(self) -> str:
@@ -53,7 +55,7 @@ class LaunchRow(Noun, frozen=True, kw_only=True):
     ended_at: float | None = None
 
 
-_DEPLOYMENT = "SELECT spec, wanted, generation, plan, created_at, created_by, version FROM deployments"
+_DEPLOYMENT = "SELECT spec, wanted, generation, plan, created_at, created_by, version, public FROM deployments"
 
 
 def _wanted(row: tuple[Any, ...]) -> Wanted:
@@ -65,6 +67,7 @@ def _wanted(row: tuple[Any, ...]) -> Wanted:
         created_at=row[4],
         created_by=row[5],
         version=row[6],
+        public=bool(row[7]),
     )
 
 
@@ -80,10 +83,10 @@ def one_wanted(db: sqlite3.Connection, name: str) -> Wanted | None:
 def put_wanted(db: sqlite3.Connection, wanted: Wanted) -> None:
     """Insert or replace one deployment."""
     db.execute(
-        "INSERT INTO deployments (name, spec, wanted, generation, plan, created_at, created_by, version)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (name) DO UPDATE SET spec = excluded.spec,"
+        "INSERT INTO deployments (name, spec, wanted, generation, plan, created_at, created_by, version, public)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (name) DO UPDATE SET spec = excluded.spec,"
         " wanted = excluded.wanted, generation = excluded.generation, plan = excluded.plan,"
-        " version = excluded.version",
+        " version = excluded.version, public = excluded.public",
         (
             wanted.spec.name,
             msgspec.json.encode(wanted.spec).decode(),
@@ -93,6 +96,7 @@ def put_wanted(db: sqlite3.Connection, wanted: Wanted) -> None:
             wanted.created_at,
             wanted.created_by,
             wanted.version,
+            wanted.public,
         ),
     )
 

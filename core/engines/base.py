@@ -126,6 +126,8 @@ class Endpoint(Noun, frozen=True, kw_only=True):
     prefix: str = ""
     """Path before /v1, for attached servers."""
     tls: bool = False
+    at: str = ""
+    """The address to connect to in place of what `host` means by then; it was looked at."""
 
 
 class Health(Noun, frozen=True, kw_only=True):

@@ -47,7 +47,10 @@ async def connect(endpoint: Endpoint) -> tuple[asyncio.StreamReader, asyncio.Str
     """A connection to its server, by whichever way it listens. Raises OSError."""
     if not endpoint.socket:
         context = _tls() if endpoint.tls else None
-        return await asyncio.open_connection(endpoint.host, endpoint.port, ssl=context, limit=HEAD_LIMIT)
+        return await asyncio.open_connection(
+            endpoint.at or endpoint.host, endpoint.port, ssl=context, limit=HEAD_LIMIT,
+            server_hostname=endpoint.host if context is not None else None,
+        )  # fmt: skip
     if len(os.fsencode(endpoint.socket)) <= SOCKET_LIMIT:
         return await asyncio.open_unix_connection(endpoint.socket, limit=HEAD_LIMIT)
     # Longer than a socket's path may be: through a descriptor of its folder.

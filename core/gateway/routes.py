@@ -40,7 +40,7 @@ class Seat:
 
     def __init__(self, route: wire.ReplicaRoute) -> None:
         self.route = route
-        self.pool = Pool(route.endpoint)
+        self.pool = Pool(route.endpoint, route.at)
         self.in_flight = 0
         self.elsewhere = 0
         self.requests = 0
@@ -175,10 +175,10 @@ class Table:
             for replica in route.replicas:
                 key = (replica.id, replica.launch)
                 seat = self.seats.get(key) or self.withdrawn.pop(key, None)
-                if seat is None or seat.route.endpoint != replica.endpoint:
+                if seat is None or (seat.route.endpoint, seat.route.at) != (replica.endpoint, replica.at):
                     seat = Seat(replica)
                 elif key not in self.seats:  # it was withdrawn and comes back
-                    seat.pool = Pool(replica.endpoint)
+                    seat.pool = Pool(replica.endpoint, replica.at)
                 seat.route = replica
                 seat.elsewhere = self._elsewhere.get(f"{replica.id} {replica.launch}", 0)
                 seats[key] = seat

@@ -204,8 +204,10 @@ class EngineConnection:
 class Pool:
     """The connections to one replica."""
 
-    def __init__(self, endpoint: str) -> None:
+    def __init__(self, endpoint: str, at: str = "") -> None:
+        """`at`: the address to connect to in place of the endpoint's host."""
         self._endpoint = endpoint
+        self._at = at
         kind, _, rest = endpoint.partition(":")
         self.host = "corral" if kind == "unix" else rest
         """The Host header: an attached server may stand behind a proxy that goes by it."""
@@ -264,10 +266,12 @@ class Pool:
                     os.close(folder)
             else:
                 host, _, port = rest.rpartition(":")
+                host, tls = host.strip("[]"), kind == "tls"
                 await loop.create_connection(
                     lambda: protocol,
-                    host.strip("[]"),
+                    self._at or host,
                     int(port),
-                    ssl=ssl.create_default_context() if kind == "tls" else None,
+                    ssl=ssl.create_default_context() if tls else None,
+                    server_hostname=host if tls else None,
                 )
         return connection

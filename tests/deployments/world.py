@@ -76,15 +76,22 @@ class World:
             await type(self.store).transact(self.store, lambda db: None)
 
     async def want(
-        self, wanted: str | None, *, anew: bool = True, fresh: bool = False, url: str = "", **fields: Any
-    ) -> None:
+        self, wanted: str | None, *, anew: bool = True, fresh: bool = False, url: str = "", public: bool = False,
+        **fields: Any,
+    ) -> None:  # fmt: skip
         """Say what should be: `running`, `stopped` or None; `fresh` for a new generation; `url` of an attached server
-        in place of an engine; more `fields` of the spec."""
+        in place of an engine, `public` if it may be on the internet alone; more `fields` of the spec."""
         self.generation += fresh
         engine = "attach" if url else "xllamacpp"
         spec = DeploymentSpec(name="d", model="m", ctx=512, engine=engine, url=url, **fields)  # type: ignore[arg-type]
         self.wanted = wanted and tables.Wanted(  # type: ignore[assignment]
-            spec=spec, wanted=wanted, generation=self.generation, plan=PLAN, created_at=0, created_by="a"
+            spec=spec,
+            wanted=wanted,
+            generation=self.generation,
+            plan=PLAN,
+            created_at=0,
+            created_by="a",
+            public=public,
         )
         if self.runner.gone or self.task is None or self.task.done():
             await self.end()

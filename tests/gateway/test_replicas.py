@@ -149,7 +149,7 @@ async def test_an_engine_that_does_not_count_its_streams_is_counted_by_events(ga
     assert b"[DONE]" in await gateway.post(ASK)
     assert b"stream_options" not in stub.bodies[0]
     line = await gateway.line()
-    assert line.estimated and line.answer_tokens == 3 and line.prompt_tokens is None
+    assert line.estimated and line.answer_tokens == 3 and line.prompt_tokens == 9
 
 
 async def test_a_withdrawn_replica_gets_nothing_new_and_is_told_of_until_its_last_answer_ends(gateway, stubs):
@@ -220,3 +220,14 @@ async def test_live_figures_say_what_runs_waits_and_failed(gateway, stub):
     for batch in gateway.usage:
         gateway.send(wire.UsageAck(launch=batch.launch, n=batch.n))
     assert (await gateway.told(lambda live: live.spooled == 0)).requests == 2
+
+
+async def test_a_replica_is_asked_at_the_address_that_was_looked_at(gateway, stub):
+    server = await asyncio.start_server(stub.serve, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    await gateway.route(stub)
+    there = wire.ReplicaRoute(id="chat/0", launch="l", endpoint=f"tcp:far.invalid:{port}", at="127.0.0.1")
+    await gateway.change(replicas=(there,))
+    assert b" 200 " in await gateway.post({"model": "chat"})
+    assert b"\r\nHost: far.invalid:%d\r\n" % port in stub.heads[-1]
+    server.close()

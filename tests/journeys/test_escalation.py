@@ -269,3 +269,21 @@ def test_a_link_where_the_socket_should_be_is_not_followed(host: Host) -> None:
     )  # fmt: skip
     assert done.returncode != 0 and "corral.sock" in done.stderr, done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_an_operator_has_nobody_ask_an_address_that_is_not_the_internets(host: Host) -> None:
+    host.start()
+    host.admin("access", "grant", "operator", "user:stranger", "--scope", "deployment:ml-*")
+    host.admin("access", "grant", "models.read", "user:stranger")
+    mine = {"uid": STRANGER, "gid": STRANGER}
+    url = "http://127.0.0.1:9"
+    for each in (url, "http://169.254.169.254/latest", "http://localhost:22"):
+        said = host.run("deploy", "m", "--name", "ml-a", "--url", each, code=4, **mine).stderr
+        assert "no address of the internet" in said and "deployments.attach-private" in said
+    assert [each["verb"] for each in refusals(host, actor="stranger")] == ["deployments.create"] * 3
+    host.admin("deploy", "m", "--name", "ml-a", "--url", url)  # the admin may, and then it is there
+    host.run("deploy", "m", "--name", "ml-a", "--url", url, **mine)
+    host.run("deploy", "m", "--name", "ml-a", "--url", "http://127.0.0.1:22", "--replace", code=4, **mine)
+    host.admin("access", "grant", "deployments.attach-private", "user:stranger", "--scope", "deployment:ml-*")
+    host.run("deploy", "m", "--name", "ml-b", "--url", url, **mine)
+    host.admin("shutdown", "--all")

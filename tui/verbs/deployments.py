@@ -38,7 +38,11 @@ NOTHING = "nothing is deployed: corral deploy MODEL"
 @click.option("--memory", type=Size(), default="0", help="hard limit of private memory, e.g. 2G (default: the plan)")
 @click.option("--cache-type", type=click.Choice(["f16", "q8_0", "q4_0"]), default="f16", show_default=True)
 @click.option("--replicas", default=1, show_default=True)
-@click.option("--url", callback=filled, help="attach to this OpenAI-compatible server, which knows MODEL by that name")
+@click.option(
+    "--url",
+    callback=filled,
+    help="attach to this OpenAI-compatible server, which knows MODEL by that name (not on the internet: admins)",
+)
 @click.option("--embedding", is_flag=True, help="serve /v1/embeddings")
 @click.option("--rerank", is_flag=True, help="serve /v1/rerank: MODEL is a reranker")
 @click.option(

@@ -9,18 +9,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
 import os
 import socket
 import ssl
 import urllib.request
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 
+from core.addresses import Look, look_up, public
 from core.errors import CorralError, Failed, Invalid, NotAllowed, TimedOut
 
 CONNECT_S = 15.0
@@ -37,30 +37,6 @@ GOES_OFFLINE = (
     "without a network these work: a file, a folder or a share of this host (corral models import PATH), and what is"
     " stored already"
 )
-
-Look = Callable[[str, int], Awaitable[Sequence[str]]]
-"""The addresses of a host's name. Raises OSError."""
-
-
-async def look_up(host: str, port: int) -> Sequence[str]:
-    """By the host's own resolver."""
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return list(dict.fromkeys(str(each[4][0]) for each in found))
-
-
-def public(address: str) -> bool:
-    """Whether it is an address of the internet's own. What cannot be read is none."""
-    try:
-        found = ipaddress.ip_address(address.partition("%")[0])
-    except ValueError:
-        return False
-    if isinstance(found, ipaddress.IPv6Address):
-        inner = found.ipv4_mapped or found.sixtofour or (found.teredo[1] if found.teredo else None)
-        if found in ipaddress.ip_network("64:ff9b::/96"):
-            inner = ipaddress.IPv4Address(int(found) & 0xFFFFFFFF)
-        if inner is not None:
-            return public(str(inner))
-    return found.is_global and not found.is_multicast
 
 
 class NotReached(Failed):

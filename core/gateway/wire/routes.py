@@ -25,6 +25,9 @@ class ReplicaRoute(msgspec.Struct, frozen=True, kw_only=True):
     node: str = ""
     cores: int = 0
     """That it computes with; 0 for a server of somebody else."""
+    at: str = ""
+    """The address to connect to in place of what the host of `endpoint` means by then: it was looked at, as one of the
+    internet's own."""
 
 
 class Route(msgspec.Struct, frozen=True, kw_only=True):
