@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from core.gateway import wire
 from core.gateway.keys import LEFT, MAY, Holder, Keys, allowed
+from core.gateway.subjects import Subjects
 
 SECRET = "corral_right"
 ASK = {"model": "chat", "messages": []}
@@ -371,16 +372,9 @@ async def test_what_is_refused_to_a_service_account_is_in_its_name(gateway, stub
     await gateway.line(lambda line: (line.uid, line.key, line.status) == (os.getuid(), "", 404))
 
 
-class Unlimited:
-    """Stands for subjects that have no limits."""
-
-    def of_key(self, key: wire.Key) -> tuple[()]:
-        return ()
-
-
 def test_the_use_of_a_key_that_ended_right_after_it_is_told_still():
     now = 100.0
-    keys = Keys(Unlimited(), lambda: now)
+    keys = Keys(Subjects(), lambda: now)
     keys.use([key(), key("corral_never", id="k2")])
     keys.find(SECRET.encode(), "10.0.0.7")
     for _ in range(2):
@@ -395,7 +389,7 @@ def test_the_use_of_a_key_that_ended_right_after_it_is_told_still():
 
 def test_of_two_secrets_of_a_key_the_later_use_is_told_also_after_the_next_snapshot():
     now = 100.0
-    keys = Keys(Unlimited(), lambda: now)
+    keys = Keys(Subjects(), lambda: now)
     both = [key("corral_old", replaced=True), key("corral_new")]
     keys.use(both)
     keys.find(b"corral_new", "unix")
@@ -407,7 +401,7 @@ def test_of_two_secrets_of_a_key_the_later_use_is_told_also_after_the_next_snaps
 
 
 def test_keys_that_have_ended_are_not_remembered_without_end():
-    keys = Keys(Unlimited(), lambda: 1.0)
+    keys = Keys(Subjects(), lambda: 1.0)
     for n in range(LEFT + 10):
         keys.use([key(f"corral_{n}", id=f"k{n}")])
         keys.find(f"corral_{n}".encode(), "unix")
