@@ -19,7 +19,8 @@ def told(speed: Speed) -> list[str]:
     ]
     if speed.users > 1:
         waits = f", of whom {speed.waits} wait for a slot" if speed.waits else ""
-        out.append(f"       {speed.each:.1f} tokens/s for each of {speed.users} at once{waits}")
+        of_each = f"{speed.each:.1f} tokens/s for each of {speed.users} at once{waits}"
+        out.append(f"       {of_each} (± {speed.error_each:.0%})")
     all_s = f"; when all ask at once, {speed.ttft_all_s:.2f} s" if speed.users > 1 else ""
     out.append(f"       first token of a prompt of {speed.prompt} after {speed.ttft_s:.2f} s{all_s}")
     return [*out, f"       by {line('; '.join(speed.basis))}"]

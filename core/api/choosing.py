@@ -71,7 +71,7 @@ def add_choosing(
 
     async def measure_node(call: Call) -> BenchJob:
         await node(call)
-        return await benches.measure_host(call.actor, call.request)
+        return await benches.measure_host(call.actor, call.request, force=bool(call.whole("force", 0)))
 
     async def node(call: Call) -> Any:
         if call.path("name") != speeds.node:

@@ -110,14 +110,15 @@ class Benches:
             await asyncio.wait({self._task}, timeout=30)
         return self.job(id)
 
-    async def measure_host(self, actor: Actor, request: str) -> BenchJob:
-        """Begin to measure this host. Raises `Conflict` while something else is measured."""
+    async def measure_host(self, actor: Actor, request: str, *, force: bool = False) -> BenchJob:
+        """Begin to measure this host; `force` keeps what nobody would believe, too. Raises `Conflict` while something
+        else is measured."""
         engine = self._usable("xllamacpp")
         facts = await self._node.facts()
         total = hostbench.steps(facts.cores)
         return self._begin(
             actor, "node", f"node:{self._node.name}", total,
-            lambda job: self._host(job, actor, request, engine, facts),
+            lambda job: self._host(job, actor, request, engine, facts, force),
         )  # fmt: skip
 
     async def measure_model(self, actor: Actor, request: str, name: str, grid: Grid) -> BenchJob:
@@ -213,8 +214,11 @@ class Benches:
         await self._gate.outcome(effect, "done", after=after)
         self._set(job.id, state="done", step="", done=job.total, **shown)
 
-    async def _host(self, job: BenchJob, actor: Actor, request: str, engine: Engine, facts: NodeFacts) -> None:
-        effect = await self._gate.intent(actor, "nodes.bench", job.object, request, after={"engine": engine.name})
+    async def _host(
+        self, job: BenchJob, actor: Actor, request: str, engine: Engine, facts: NodeFacts, force: bool
+    ) -> None:  # fmt: skip
+        told = {"engine": engine.name} | ({"force": True} if force else {})
+        effect = await self._gate.intent(actor, "nodes.bench", job.object, request, after=told)
 
         async def work() -> tuple[object, dict[str, object]]:
             async with self._lend(hostbench.need_bytes(), "measuring the host"):
@@ -226,6 +230,8 @@ class Benches:
                     replicas=self._running(), load=load,
                     progress=lambda step, done, total: self._set(job.id, step=step, done=done, total=total),
                 )  # fmt: skip
+            if not force and (why := hostbench.nonsense(found)):
+                raise Failed("what was measured of the host is not kept", why, hostbench.TODO)
             await self._store.transact(lambda db: self._speeds.put_host(db, found))
             return {"seconds": found.seconds, "bandwidth": round(found.bandwidths[-1].bytes_s)}, {"host": found}
 
@@ -323,7 +329,9 @@ def _observed(point: BenchPoint, at: float) -> list[Observation]:
     """What a point teaches."""
     found = (("decode", point.each, point.parallel), ("prefill", point.prefill, 1))
     return [
-        Observation(what=what, rate=rate, users=users, ctx=point.filled, prompt=point.filled, at=at)
+        Observation(
+            what=what, rate=rate, users=users, ctx=point.filled, prompt=point.filled, at=at, measured=True
+        )
         for what, rate, users in found if rate > 0
     ]  # fmt: skip
 

@@ -15,7 +15,7 @@ import msgspec
 from core.catalog import sizing
 from core.catalog.quality import Quality, qualities
 from core.catalog.sizing import human
-from core.catalog.speed import Seat, predict, reading
+from core.catalog.speed import Seat, busy_words, predict, reading
 from core.catalog.work import Work, main_type
 from core.engines.base import Abilities
 from core.nouns import Advice, Choice, HostBench, ModelShape, Noun, Recommendation, Score, Seen, Speed, Wishes
@@ -300,7 +300,7 @@ def _speed_words(speed: Speed, wishes: Wishes) -> str:
         return f"reads {speed.prefill:.0f} tokens/s (± {speed.error:.0%}){shared}, which is {texts}"
     each = f"{speed.each:.1f} tokens/s for each of {users}" if users > 1 else f"{speed.each:.1f} tokens/s"
     slow = ", slower than one reads" if speed.each < READ_S else ""
-    return f"{each} (± {speed.error:.0%}){slow}, first token after {speed.ttft_s:.1f} s"
+    return f"{each} (± {speed.error_each:.0%}){slow}, first token after {speed.ttft_s:.1f} s"
 
 
 def _plain(advice: Advice | None) -> str:
@@ -358,6 +358,8 @@ def _notes(
     notes = []
     if host.bench is None:
         notes.append("this host was not measured, so that speeds are not known: `corral nodes bench`")
+    elif busy := busy_words(host.bench):
+        notes.append(busy)
     unknown = [found[0].title for found in by_model.values() if found[0].quality is None]
     if unknown and len(unknown) < len(by_model):
         notes.append(f"{len(unknown)} of {len(by_model)} have no score for {wishes.use} that can be compared: they come"

@@ -53,6 +53,10 @@ BIG_ANSWER = 20
 THREAD_COUNTS = 6
 READY_S = 60.0
 MEMORY_S, MEMORY_MIB = 0.4, 256
+MOST_SPREAD, MOST_APART, LEAST_HIDDEN = 1.0, 20.0, -2.0
+"""Beyond these a measurement is of what else ran: rounds of one probe twice as long as others, rates of types (they are
+up to five times apart), what is hidden at the bound that noise is held to."""
+TODO = "end what else runs there and measure it again, or keep it all the same: corral nodes bench --force"
 BUSY = f"import time\nend = time.monotonic() + {READY_S}\nprint(flush=True)\nwhile time.monotonic() < end: pass"
 
 Progress = Callable[[str, int, int], None]
@@ -162,6 +166,21 @@ async def measure(
         looked=(SHORT, LONG), hidden=tuple(hidden), crowded=round(crowded, 3),
         seconds=round(time.monotonic() - began, 1), replicas=replicas, load=round(load, 2),
     )  # fmt: skip
+
+
+def nonsense(found: HostBench) -> str:
+    """Why nothing can be reckoned from a measurement, as other programs had the cores meanwhile; "" where it can."""
+    busy = f" (load {found.load:.1f} a core)" if found.load else ""
+    for row in found.beside:
+        if row.spread > MOST_SPREAD:
+            return f"rounds of one probe lay {row.spread:.0%} apart with {row.threads} threads{busy}"
+    for hidden in found.hidden:
+        if min(hidden.one, hidden.two, hidden.four) <= LEAST_HIDDEN:
+            return f"reading and multiplying hindered each other beyond belief with {hidden.threads} threads{busy}"
+    alone = [each.one for each in found.rates if each.threads == 1]
+    if alone and max(alone) > MOST_APART * min(alone):
+        return f"types of weights lay {max(alone) / min(alone):.0f}-fold apart with one thread{busy}"
+    return ""
 
 
 def vocabulary_of(wide: Measured, rates: Sequence[Rate], beside: Beside) -> float:

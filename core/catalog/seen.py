@@ -47,6 +47,8 @@ class Observation(Noun, frozen=True, kw_only=True):
     """Cells that were filled on average."""
     prompt: int
     at: float
+    measured: bool = False
+    """By `models bench`: it counts alone, and how far it is from what was seen before is how much that varies."""
 
 
 def observe(answered: Sequence[Answered]) -> list[Observation]:
@@ -97,9 +99,11 @@ def fold(
             sha256=sha256, engine=engine, version=version, threads=threads, users=bucket(observation.users),
             what=observation.what, rate=observation.rate, ratio=ratio, spread=0.0, count=1, at=observation.at,
         )  # fmt: skip
-    part = max(NEWEST, 1 / (old.count + 1))
+    part = 1.0 if observation.measured else max(NEWEST, 1 / (old.count + 1))
     mean = math.exp((1 - part) * math.log(old.ratio) + part * math.log(ratio))
     spread = (1 - part) * old.spread + part * abs(ratio / mean - 1)
+    if observation.measured:
+        spread = max(abs(ratio / old.ratio - 1), (1 - NEWEST) * old.spread)
     return Seen(
         sha256=sha256, engine=engine, version=version, threads=threads, users=old.users, what=old.what,
         rate=(1 - part) * old.rate + part * observation.rate, ratio=mean, spread=spread, count=old.count + 1,

@@ -30,7 +30,7 @@ SHAPE_ERROR = 0.4
 """Of a shape's counts."""
 SEEN_ERROR = 0.1
 NEAR_ERROR = 0.15
-"""Of what was seen with other threads, or other users at once."""
+"""Of what was seen with other threads, or with twice or half as many users at once; beyond that it is FIRST_ERROR."""
 OFTEN = 5
 """Answers whose spread says how much the host's other work changes a speed."""
 BUSY, BUSY_ERROR = 0.6, 0.5
@@ -86,12 +86,10 @@ def predict(
     if host is None:
         return _only_seen(seat, told, users=users, slots=slots, ctx=ctx, prompt=prompt)
     alone = reckon(work, host, seat, users=1, ctx=ctx, prompt=prompt)
-    one, near_one = _correction(told["decode"], seat.threads, 1)
-    _, near_many = _correction(told["decode"], seat.threads, slots)
-    reading, near_reading = _correction(told["prefill"], seat.threads, 1)
+    one, reading = (_correction(told[what], seat.threads, 1) for what in ("decode", "prefill"))
     decode, each = one / alone.step_s, one / alone.step_s
     for count in _counts(slots):  # nobody is faster for more company, whatever was seen
-        many, _ = _correction(told["decode"], seat.threads, count)
+        many = _correction(told["decode"], seat.threads, count)
         each = min(each, many / _step(work, host, seat, count, ctx))
     prompt_s = alone.prompt_s / reading
     basis = [_host_words(host)]
@@ -100,19 +98,19 @@ def predict(
     strange = sorted({kind for kind in {**work.layers, **work.output} if kind not in _table(host).kinds})
     if strange:
         basis.append(f"the nearest measured type for {', '.join(strange)}")
-    error = FIRST_ERROR if work.exact and not strange else SHAPE_ERROR
-    if told["decode"] and told["prefill"]:
-        same = near_one and near_many and near_reading
-        spread = max((each.spread for each in told["decode"]), default=0.0)
-        error = max(SEEN_ERROR if same else NEAR_ERROR, min(spread, FIRST_ERROR))
+    error = each_error = FIRST_ERROR if work.exact and not strange else SHAPE_ERROR
+    known = bool(told["decode"] and told["prefill"])
+    if known:
+        error = max(_seen_error(told[what], seat.threads, 1) for what in ("decode", "prefill"))
+        each_error = _seen_error(told["decode"], seat.threads, slots) if slots > 1 else error
+    if seen:
         basis.append(_seen_words(seen))
-    elif seen:
-        basis.append(_seen_words(seen))
-    if host.load > BUSY and not (told["decode"] and told["prefill"]):
-        error = max(error, BUSY_ERROR)
-        basis.append(f"the host was busy when it was measured (load {host.load:.1f} a core): measure it again")
+    least = 0.0
+    if sum(each.count for each in told["decode"] if each.threads == seat.threads) < OFTEN:
+        least = max(_varied(host, seat.threads), BUSY_ERROR if host.load > BUSY and not known else 0.0)
+        basis += [busy_words(host)] if host.load > BUSY else []
     if shares(seat.threads, host):
-        error = max(error, _shared_error(told["decode"], seat.threads, host))
+        least = max(least, _shared_error(told["decode"], seat.threads, host))
         basis.append(
             f"threads on all {host.cores} cores, so what else runs there decides: beside one busy program"
             f" {host.crowded:.0%} was left of a probe's speed"
@@ -124,8 +122,36 @@ def predict(
         prefill=round(max(1, prompt) / prompt_s, 2) if prompt_s else 0.0, decode=round(decode, 2),
         each=round(each, 2), ttft_s=round(ttft, 4),
         ttft_all_s=round(alone.first_s + prompt_s * slots + slots / max(1e-9, each * slots), 4), waits=waits,
-        error=round(error, 2), basis=tuple(basis),
+        error=round(max(error, least), 2), error_each=round(max(each_error, least), 2), basis=tuple(basis),
     )  # fmt: skip
+
+
+def busy_words(host: HostBench) -> str:
+    """Of a measurement to which others' work belongs; "" of an idle host's."""
+    if host.load <= BUSY:
+        return ""
+    return (
+        f"the host was busy when it was measured (load {host.load:.1f} a core): measure it again when it is idle,"
+        " `corral nodes bench`"
+    )
+
+
+def _varied(host: HostBench, threads: int) -> float:
+    """How far apart rounds of one probe lay, with the measured counts of threads around."""
+    below = [row for row in host.beside if row.threads <= threads]
+    above = [row for row in host.beside if row.threads >= threads]
+    around = [*sorted(below, key=lambda row: -row.threads)[:1], *sorted(above, key=lambda row: row.threads)[:1]]
+    return max((row.spread for row in around), default=0.0)
+
+
+def _seen_error(seen: Sequence[Seen], threads: int, users: int) -> float:
+    """Of a rate that what was seen corrects: what that varied by, and more the further off it was seen."""
+    best, wanted = _nearest(seen, threads, users), bucket(users)
+    if best.users == wanted:
+        far = SEEN_ERROR if best.threads == threads else NEAR_ERROR
+    else:
+        far = NEAR_ERROR if 0.5 <= best.users / wanted <= 2 else FIRST_ERROR
+    return max(far, best.spread)
 
 
 def reading(speed: Speed) -> Speed:
@@ -161,6 +187,7 @@ def _only_seen(
         known=True, threads=seat.threads, users=users, ctx=ctx, prompt=prompt, prefill=round(prefill, 2),
         decode=round(decode, 2), each=round(each, 2), ttft_s=round(prompt / prefill + 1 / decode, 4),
         ttft_all_s=round(slots * prompt / prefill + 1 / each, 4), waits=max(0, users - slots), error=FIRST_ERROR,
+        error_each=FIRST_ERROR,
         basis=(_seen_words([*told["decode"], *told["prefill"]]), *nothing.basis),
     )  # fmt: skip
 
@@ -198,10 +225,17 @@ def _seen_words(seen: Sequence[Seen]) -> str:
     return f"{runs} {'answers' if runs != 1 else 'answer'} of it seen on this host"
 
 
-def _correction(seen: Sequence[Seen], threads: int, users: int) -> tuple[float, bool]:
-    """By what to multiply a rate, and whether it was seen with just these threads and users."""
+def _correction(seen: Sequence[Seen], threads: int, users: int) -> float:
+    """By what to multiply a rate."""
     if not seen:
-        return 1.0, False
+        return 1.0
+    best = _nearest(seen, threads, users)
+    ratio = min(max(best.ratio, CORRECTION[0]), CORRECTION[1])
+    return ratio if best.threads == threads else ratio**OTHER_THREADS
+
+
+def _nearest(seen: Sequence[Seen], threads: int, users: int) -> Seen:
+    """With these threads and users, else with what is nearest, the newest first."""
     wanted = bucket(users)
 
     def far(each: Seen) -> tuple[float, float, float]:
@@ -209,11 +243,7 @@ def _correction(seen: Sequence[Seen], threads: int, users: int) -> tuple[float, 
             abs(math.log2(each.threads / max(1, threads))), abs(math.log2(each.users / wanted)), -each.at
         )  # fmt: skip
 
-    best = min(seen, key=far)
-    ratio = min(max(best.ratio, CORRECTION[0]), CORRECTION[1])
-    if best.threads != threads:
-        ratio **= OTHER_THREADS
-    return ratio, best.threads == threads and best.users == wanted
+    return min(seen, key=far)
 
 
 # ---------------------------------------------------------------------------------------- seconds

@@ -33,9 +33,10 @@ class ChoosingCalls:
         """Which model to take."""
         return await self._client.call("POST", "/recommend", Recommendation, wishes)
 
-    async def measure_node(self, node: str) -> BenchJob:
-        """Begin to measure a host; `job` tells how far it is. Cancelled meanwhile, so is the measurement."""
-        return await self._begun(f"/nodes/{quote(node, safe='')}/bench", None)
+    async def measure_node(self, node: str, *, force: bool = False) -> BenchJob:
+        """Begin to measure a host; `job` tells how far it is. Cancelled meanwhile, so is the measurement. `force` keeps
+        what cannot be believed, too."""
+        return await self._begun(f"/nodes/{quote(node, safe='')}/bench{'?force=1' if force else ''}", None)
 
     async def node(self, node: str) -> HostSpeed:
         return await self._client.call("GET", f"/nodes/{quote(node, safe='')}/bench", HostSpeed)

@@ -107,7 +107,9 @@ class Speed(Noun, frozen=True, kw_only=True):
     waits: int = 0
     """How many of the `users` have no slot, and wait for another's answer to end."""
     error: float = 0.0
-    """Of the rates, a fraction: 0.25 is a quarter more or less."""
+    """Of the rates of one user, a fraction: 0.25 is a quarter more or less."""
+    error_each: float = 0.0
+    """Of `each`, which was seen more seldom or never."""
     basis: tuple[str, ...] = ()
     """What it was reckoned from, in words."""
     writes: bool = True

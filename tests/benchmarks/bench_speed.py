@@ -122,7 +122,10 @@ async def point(node: Local, engine: Engine, model: Path, host: HostBench, threa
     spread = max(run.each for run in runs) / min(run.each for run in runs) - 1
     row |= {"told_error": [before.error, after.error], "spread": round(spread, 2), "load": os.getloadavg()[0]}
     print(json.dumps(row), flush=True)
-    inside = [sum(lies(each, said.error) for each in found.values()) for found, said in zip(off, both, strict=True)]
+    inside = [
+        sum(lies(each, said.error if what == "prefill" else said.error_each) for what, each in found.items())
+        for found, said in zip(off, both, strict=True)
+    ]  # fmt: skip
     return Errors(threads, off[0], off[1], (inside[0], inside[1]))
 
 

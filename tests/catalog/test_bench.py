@@ -13,7 +13,7 @@ from hosts import SHAPE, host
 
 from core.access import Gate, Rights
 from core.audit import Audit
-from core.catalog import trial
+from core.catalog import hostbench, trial
 from core.catalog.bench import ENDED, Benches, Grid
 from core.catalog.service import Serving
 from core.catalog.speeds import Speeds
@@ -23,7 +23,7 @@ from core.errors import Conflict, CorralError, Invalid, NoRoom, NotFound
 from core.events import Bus
 from core.nodes.local import Local
 from core.nodes.proc import start_time
-from core.nouns import Actor, BenchJob, Model, Seen
+from core.nouns import Actor, BenchJob, HostBench, Model, Seen
 from core.paths import Paths
 from core.settings import EnginesTable
 from core.store import Store
@@ -218,6 +218,32 @@ async def test_who_cancels_one_that_is_being_kept_comes_too_late(house: House, m
         await at.wait()
     assert (await house.benches.cancel(ME, job.id)).state == "done"
     assert len(await house.speeds.benches("abc")) == 1 and house.speeds.all_seen()
+
+
+@pytest.mark.parametrize(
+    ("made", "words"),
+    [
+        (host(hidden=(0.5, -2.0, 0.5)), "hindered each other beyond belief"),
+        (msgspec.structs.replace(host(), load=2.2, beside=tuple(
+            msgspec.structs.replace(row, spread=18.63) for row in host().beside)), "lay 1863% apart with 1 threads"),
+        (msgspec.structs.replace(host(), rates=tuple(
+            msgspec.structs.replace(row, one=row.one / (50 if row.kind == "F16" else 1)) for row in host().rates
+        )), "50-fold apart"),
+    ],
+)  # fmt: skip
+async def test_a_measurement_of_which_nothing_can_be_reckoned_is_kept_by_force_alone(
+    house: House, monkeypatch: pytest.MonkeyPatch, made: HostBench, words: str
+) -> None:
+    async def measure(*given: object, **more: object) -> HostBench:
+        return made
+
+    monkeypatch.setattr(hostbench, "measure", measure)
+    await house.store.transact(lambda db: house.speeds.put_host(db, host()))
+    job = await house.ended(await house.benches.measure_host(ME, "r"))
+    assert job.state == "failed" and job.error is not None and words in job.error.why
+    assert "--force" in job.error.todo and house.speeds.host == host()
+    job = await house.ended(await house.benches.measure_host(ME, "r", force=True))
+    assert job.state == "done" and house.speeds.host == made
 
 
 async def test_an_engine_that_does_not_start_says_why(house: House) -> None:

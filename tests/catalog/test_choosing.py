@@ -156,6 +156,12 @@ def test_one_that_only_reads_is_judged_by_what_it_reads() -> None:
     assert recommend(Wishes(use="code"), [candidate("m")], weak).choices[0].speed.each < 5
 
 
+def test_a_host_that_was_busy_as_it_was_measured_is_noted() -> None:
+    busy = Host(room_bytes=8 * GIB, threads=4, bench=host(load=2.2))
+    assert any("busy when it was measured (load 2.2" in note for note in recommend(Wishes(), [candidate()], busy).notes)
+    assert not any("busy" in note for note in recommend(Wishes(), [candidate()], HOST).notes)
+
+
 def test_what_is_not_known_is_said_and_meets_no_wish_for_it() -> None:
     blank = candidate("m", work=None, licence="", uses=())
     found = recommend(Wishes(use="code"), [blank], Host(room_bytes=8 * GIB, threads=4))

@@ -1,5 +1,6 @@
 """What answers say of a model's speed: how many were answered at once, and what is no measurement."""
 
+import msgspec
 import pytest
 
 from core.catalog.seen import Answered, Observation, fold, observe
@@ -48,6 +49,17 @@ def test_the_mean_follows_what_is_new_and_keeps_its_spread() -> None:
         two = fold(two, observation(5.0), 10.0, **told)  # type: ignore[arg-type]
         assert two is not None
     assert two.ratio == pytest.approx(0.5, rel=0.01) and two.rate == pytest.approx(5.0, rel=0.01)
+
+
+def test_a_measurement_counts_alone_and_what_it_is_off_is_the_spread() -> None:
+    told = {"sha256": "a", "engine": "x", "version": "1", "threads": 2}
+    one = fold(None, observation(10.0), 10.0, **told)  # type: ignore[arg-type]
+    for _ in range(9):
+        one = fold(one, observation(10.0), 10.0, **told)  # type: ignore[arg-type]
+    measured = msgspec.structs.replace(observation(7.1), measured=True)
+    new = fold(one, measured, 10.0, **told)  # type: ignore[arg-type]
+    assert new is not None and (new.ratio, new.rate) == (pytest.approx(0.71), 7.1)
+    assert new.spread == pytest.approx(0.29)
 
 
 def test_what_is_far_off_is_kept_out_and_another_build_begins_anew() -> None:

@@ -6,7 +6,7 @@ from hosts import MIXED, SHAPE, host
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.catalog.speed import FIRST_ERROR, OFTEN, SEEN_ERROR, SHAPE_ERROR, Seat, predict, reckon
+from core.catalog.speed import FIRST_ERROR, NEAR_ERROR, OFTEN, SEEN_ERROR, SHAPE_ERROR, Seat, predict, reckon
 from core.catalog.work import Work, of_headers, of_shape
 from core.nouns import Seen, Speed
 
@@ -119,6 +119,27 @@ def test_a_shape_alone_and_a_busy_host_have_wider_errors_and_say_why() -> None:
     assert busy.error > FIRST_ERROR and any("busy" in words for words in busy.basis)
     odd = told(msgspec.structs.replace(WORK, layers={"IQ2_XXS": 100e6}))
     assert odd.error == SHAPE_ERROR and any("IQ2_XXS" in words for words in odd.basis)
+
+
+def test_how_far_rounds_lay_apart_is_in_the_error_until_the_model_was_seen_often() -> None:
+    rough = msgspec.structs.replace(
+        host(load=2.2), beside=tuple(msgspec.structs.replace(row, spread=1.06) for row in host().beside)
+    )  # fmt: skip
+    assert told(host=rough).error == told(host=rough).error_each == 1.06
+    once = [seen("decode", 1.0), seen("prefill", 1.0)]
+    assert told(host=rough, seen=once).error == 1.06 and any("busy" in words for words in told(host=rough).basis)
+    often = [msgspec.structs.replace(each, count=OFTEN) for each in once]
+    assert told(host=rough, seen=often).error == SEEN_ERROR
+
+
+def test_the_error_for_several_users_is_their_own() -> None:
+    once = [seen("decode", 1.0), seen("prefill", 1.0)]
+    for users, error in ((1, SEEN_ERROR), (2, NEAR_ERROR), (8, FIRST_ERROR)):
+        found = told(users=users, seat=Seat(threads=1, parallel=8), seen=once)
+        assert (found.error, found.error_each) == (SEEN_ERROR, error)
+    varied = msgspec.structs.replace(seen("decode", 1.0, users=8), spread=0.4)
+    found = told(users=8, seat=Seat(threads=1, parallel=8), seen=[*once, varied])
+    assert (found.error, found.error_each) == (SEEN_ERROR, 0.4)
 
 
 def test_who_has_no_slot_waits() -> None:

@@ -278,8 +278,8 @@ def _story(choice: Choice) -> Iterator[str]:
         speed = choice.speed
         yield ""
         writes = (
-            f"reads {speed.prefill:.0f} and makes {speed.decode:.1f} tokens a second for one, {speed.each:.1f}"
-            f" for each of {speed.users}; give or take {speed.error:.0%}"
+            f"reads {speed.prefill:.0f} and makes {speed.decode:.1f} tokens a second for one, give or take"
+            f" {speed.error:.0%}, and {speed.each:.1f} for each of {speed.users}, give or take {speed.error_each:.0%}"
         )
         yield f"Speed: {writes if speed.writes else reads(speed)}"
         yield from (f"  {line(each)}" for each in speed.basis)

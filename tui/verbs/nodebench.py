@@ -18,8 +18,9 @@ from tui.words import age, plural
 @click.option("--status", is_flag=True, help="how far the one under way is")
 @click.option("--cancel", is_flag=True, help="end the one under way, whoever began it; nothing of it is kept")
 @click.option("--no-wait", is_flag=True, help="begin it and come back at once")
+@click.option("--force", is_flag=True, help="keep it though others' work made nonsense of it")
 @with_options
-def bench(node: str, last: bool, status: bool, cancel: bool, no_wait: bool) -> None:
+def bench(node: str, last: bool, status: bool, cancel: bool, no_wait: bool, force: bool) -> None:
     """Measure how fast a host is: about a minute.
 
     Its memory by threads, and what the default engine passes of each type of weights in a second. `corral fit` and
@@ -43,7 +44,7 @@ def bench(node: str, last: bool, status: bool, cancel: bool, no_wait: bool) -> N
         said = f"{len(kept.seen)} {plural(len(kept.seen), 'correction')} by what was seen of models are learned anew"
         ask(f"{line(node)} was measured {age(kept.host.at)} ago; {said}. Measure it again?")
 
-    job = begun(lambda client: client.choosing.measure_node(node), no_wait=no_wait)
+    job = begun(lambda client: client.choosing.measure_node(node, force=force), no_wait=no_wait)
     if job is None or job.host is None:
         return
     if options().json:
