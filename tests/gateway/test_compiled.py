@@ -2,12 +2,13 @@
 
 import ast
 import importlib
+import importlib.util
 import os
-import runpy
+import subprocess
 import sys
 import sysconfig
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pytest
 from click.testing import CliRunner
@@ -16,7 +17,9 @@ from core.nouns.daemon import GatewayStatus
 from tui.cli import cli
 from tui.verbs import gateway as verb
 
-setuptools = pytest.importorskip("setuptools")  # a virtual environment of Python 3.12 has none
+SETUPTOOLS = pytest.mark.skipif(
+    importlib.util.find_spec("setuptools") is None, reason="a virtual environment of Python 3.12 has no setuptools"
+)
 HEADERS = Path(sysconfig.get_path("include"), "Python.h").exists()
 ROOT = Path(__file__).parents[2]
 SETUP = ast.parse((ROOT / "setup.py").read_text())
@@ -35,43 +38,50 @@ def compiled() -> list[str]:
     raise AssertionError("setup.py names no modules")
 
 
-def packaged(monkeypatch, asked: str, cc: str) -> dict[str, Any]:
-    """What setup.py tells setuptools before it builds."""
-    told: dict[str, Any] = {}
-    monkeypatch.setenv("CORRAL_COMPILED", asked)
-    monkeypatch.setenv("CC", cc)
-    monkeypatch.setattr(setuptools, "setup", told.update)
-    monkeypatch.setattr(sys, "argv", ["setup.py", "egg_info"])
-    runpy.run_path(str(ROOT / "setup.py"))
-    return told
+def packaged(asked: str, cc: str, script: str, *args: str) -> subprocess.CompletedProcess[str]:
+    """Run a script that knows as `told` what setup.py tells setuptools. In a process of its own: setuptools puts its
+    own distutils in place of Python's."""
+    load = (
+        "import runpy, setuptools, sys\ntold = {}\nargs, sys.argv = sys.argv[1:], ['setup.py', 'egg_info']\n"
+        f"setuptools.setup = told.update\nrunpy.run_path({str(ROOT / 'setup.py')!r})\n"
+    )
+    env = {**os.environ, "CORRAL_COMPILED": asked, "CC": cc}
+    return subprocess.run(
+        [sys.executable, "-c", load + script, *args], env=env, capture_output=True, text=True, timeout=60
+    )  # fmt: skip
 
 
+@SETUPTOOLS
 @pytest.mark.parametrize(("asked", "cc", "wanted"), [
     ("", sys.executable, HEADERS), ("", f"{sys.executable} -O1", HEADERS), ("", "/nowhere/cc", False),
     ("0", sys.executable, False), ("1", "/nowhere/cc", True),
 ])  # fmt: skip
-def test_a_wheel_is_compiled_where_that_can_be_done(monkeypatch, asked, cc, wanted):
-    told = packaged(monkeypatch, asked, cc)
-    assert any(each.startswith("mypy==") for each in told["setup_requires"]) is wanted
+def test_a_wheel_is_compiled_where_that_can_be_done(asked, cc, wanted):
+    done = packaged(asked, cc, "print(told['setup_requires'])")
+    assert done.returncode == 0 and ("mypy==" in done.stdout) is wanted, done.stderr
 
 
+BUILD = """
+broken = setuptools.Extension("core.gateway.heads", [args[0] + "/no.c"])
+build = told["cmdclass"]["build_ext"](setuptools.Distribution({"name": "corral", "ext_modules": [broken]}))
+build.ensure_finalized()
+build.build_lib = build.build_temp = args[0]
+build.run()
+"""
+
+
+@SETUPTOOLS
 @pytest.mark.parametrize("asked", ["", "1"])
-def test_a_wheel_whose_compiler_fails_has_all_of_it_as_python(monkeypatch, tmp_path, capfd, asked):
+def test_a_wheel_whose_compiler_fails_has_all_of_it_as_python(tmp_path, asked):
     """A part that was compiled already would be a door to a library that is not there."""
-    kind = packaged(monkeypatch, asked, sys.executable)["cmdclass"]["build_ext"]
     there = tmp_path / "core" / "gateway" / "keys.so"
     there.parent.mkdir(parents=True)
     there.touch()
-    broken = setuptools.Extension("core.gateway.heads", [str(tmp_path / "no.c")])
-    build = kind(setuptools.Distribution({"name": "corral", "ext_modules": [broken]}))
-    build.ensure_finalized()
-    build.build_lib = build.build_temp = str(tmp_path)
+    done = packaged(asked, sys.executable, BUILD, str(tmp_path))
     if asked:
-        with pytest.raises(Exception, match="failed"):
-            build.run()
+        assert done.returncode and "failed with exit code" in done.stderr
     else:
-        build.run()
-        assert not there.exists() and "runs as Python" in capfd.readouterr().err
+        assert done.returncode == 0 and not there.exists() and "runs as Python" in done.stderr, done.stderr
 
 
 async def test_it_says_whether_it_is_compiled(gateway):
