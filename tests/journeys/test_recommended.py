@@ -35,9 +35,10 @@ def test_a_curve_is_measured_drawn_and_reckoned_with(home: Path, tmp_path: Path)
 
 def test_answers_to_people_are_learned_of(home: Path, sample: Path) -> None:
     deployed("--ctx", "512", "--threads", "1")
-    corral("chat", "chat", "word " * 80 + "Tell a story.", "--max-tokens", "40")
 
     def known() -> bool:
+        """After one more answer: one that ended early is too short to tell anything."""
+        corral("chat", "chat", "word " * 80 + "Tell a story.", "--max-tokens", "40")
         told = ask("fit", "smollm2-135m", "--threads", "1", "--ctx", "512")["speed"]
         return bool(told["known"])
 
