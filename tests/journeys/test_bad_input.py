@@ -78,7 +78,7 @@ models rm "" | 2 | a name is empty
 models rm m:live --yes | 1 | what it means is removed by its number
 models rm m@1 --yes | 1 | m:live means it
 models rm m@9 --yes | 3 | no version m@9
-models rm m | 2 | all 2 versions of it
+models rm m | 2 | Remove the model m (@1 and @2) and its files of
 models sample --name No | 2 | no name for a model
 models move nosuch --to home | 3 | no model
 models move m --to nosuch | 3 | there are: home
