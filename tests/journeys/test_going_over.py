@@ -108,7 +108,7 @@ def test_gc_asks_and_frees(home: Path, tmp_path: Path) -> None:
     assert "m@2" in said and "removed 1, freed" in said and "would free" not in said
     assert [m["version"] for m in ask("models", "versions", "m")] == [3, 1]
     diff = corral("models", "diff", "m")
-    assert "files model: file-1.gguf" in diff and "file-3.gguf" in diff
+    assert "file of the model: file-1.gguf" in diff and "file-3.gguf" in diff
     assert "names no version" in corral("models", "show", "m@x", code=2)
     assert "m has @1, :previous, @3, :live" in corral("models", "show", "m@9", code=3)
 
