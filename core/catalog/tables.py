@@ -194,6 +194,7 @@ def add(
     as it does of a first version. `placed`: those of its objects that were stored in `tier` just now (None: all), the
     others were there. Raises `Conflict` if the name has these bytes already."""
     new_there = set(objects_of(model) if placed is None else placed)
+    _note_rehoused(db, new_there, tier, now, model.imported_by)
     row = db.execute(
         "SELECT version FROM model_versions WHERE model = ? AND sha256 = ?", (model.name, model.sha256)
     ).fetchone()
@@ -291,6 +292,13 @@ def restore(db: sqlite3.Connection, objects: Iterable[str], tier: str, now: floa
         db.execute(
             "UPDATE objects SET state = 'stored', tier = ?, verified_at = ? WHERE sha256 = ?", (tier, now, sha256)
         )
+
+
+def _note_rehoused(db: sqlite3.Connection, objects: Iterable[str], tier: str, now: float, by: str) -> None:
+    """The versions of these objects that lay in another tier, which may be away, have them in `tier` from now on."""
+    came = {pair: old for each in objects if (old := tier_of(db, each)) != tier for pair in made_of(db, each)}
+    for (name, version), old in sorted(came.items()):
+        note(db, name, now, by, "moved", version, f"from {old} to {tier}: the same bytes came again")
 
 
 def note(db: sqlite3.Connection, name: str, at: float, by: str, what: str, version: int, detail: str) -> None:

@@ -224,9 +224,10 @@ class Launch:
         if self.notice():
             return self._lost()
         self._ready_at, self._ready_since = yard.clock(), _now()
-        picture.state("ready", "")
-        if self._since_before is not None:
-            picture.set(since=self._since_before)
+        if self._since_before is None:
+            picture.state("ready", "")
+        else:  # in one step: who hears that it is ready asks at once since when
+            picture.set(state="ready", reason="", since=self._since_before)
             self._since_before = None
         await self._settle("done", {"launch": launch.id, "pid": launch.pid})
         self._unsaved = True

@@ -482,3 +482,23 @@ async def test_an_import_removes_only_what_it_made_itself(catalog: Catalog, tmp_
     job = await catalog.imports.start(ME, "r", Source(source, origin="upload"), "m")
     assert (await catalog.imports.ended(job.id)).state == "done"
     assert sorted(each.name for each in source.parent.iterdir()) == [source.name, "more"]
+
+
+async def test_what_comes_home_with_another_import_has_that_in_its_history(
+    catalog: Catalog, tmp_path: Path, fast: Path
+) -> None:
+    await add(catalog, fast)
+    await take(catalog, file(tmp_path, 1))
+    await moved(catalog, "m", "fast")
+    gone = fast.with_name(fast.name + ".gone")
+    fast.rename(gone)
+    try:
+        await look(catalog)
+        await take(catalog, file(tmp_path, 1), "twin")
+        assert ((await catalog.get("m")).state, (await catalog.get("m")).tier) == ("stored", HOME)
+        newest = (await catalog.history("m"))[0]
+        assert (newest.what, newest.version) == ("moved", 1)
+        assert newest.detail == "from fast to home: the same bytes came again"
+        assert [each.what for each in await catalog.history("twin")] == ["alias", "added"]
+    finally:
+        gone.rename(fast)

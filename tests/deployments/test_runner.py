@@ -208,10 +208,11 @@ async def test_the_next_daemon_adopts_what_runs(world: World) -> None:
     since, cores = world.runner.view.since, world.runner.route().cores
     await world.end()
     world.states.clear()
+    world.since.clear()
     await world.start()
     await world.state("ready")
     assert world.runner.route().cores == cores > 0, "core-hours are counted on"
-    await world.until(lambda: world.runner.view.since == since)
+    assert world.since["ready"] == since, "a deployment's age is that of its replicas when they are ready first"
     assert world.states[-2:] == ["loading", "ready"] and world.host.living() == [before]
 
 

@@ -39,6 +39,8 @@ class World:
         self.wanted: tables.Wanted | None = None
         self.task: asyncio.Task[None] | None = None
         self.states: list[str] = []
+        self.since: dict[str, float] = {}
+        """Of each state, as it was told when it began."""
         self.told: list[str] = []
         """The ways that the gateway was told."""
         self.daemons = 0
@@ -148,5 +150,6 @@ class World:
         state = view.state
         if not self.states or self.states[-1] != state:
             self.states.append(state)
+            self.since[state] = view.since
         if (route := self.runner.route()) is not None:
             self.told.append(route.endpoint)
