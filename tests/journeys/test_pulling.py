@@ -67,7 +67,7 @@ def copies(*tiers: Path) -> list[Path]:
 
 
 async def test_a_person_looks_pulls_and_has_the_model(home: Path, hub: HubDouble) -> None:
-    data = model(3_000_000)
+    data = model(3_000_000, **{"general.file_type": 7})  # Q8_0, as its name says
     hub.repos[REPO] = {"tiny-Q8_0.gguf": data, "tiny-Q5_0.gguf": model(2_000_000), "tiny-F16.gguf": model(6_000_000)}
     hub.faults += [Fault(cut=1_000_000)]
     code, out, _ = await corral("models", "pull", f"hf:{REPO}", "--list")
@@ -91,7 +91,7 @@ async def test_what_arrived_says_in_which_tier_it_lies_and_what_comes_next(
     code, _, said = await corral("tiers", "add", "slow", str(place), "--capacity", "1GiB", "--no-speed", "--default")
     assert code == 0, said
     for n, following in ((1, "corral deploy tiny"), (2, "corral models alias tiny live 2, or corral deploy tiny@2")):
-        hub.repos[REPO] = {"tiny-Q8_0.gguf": model(300_000, bytes([n]))}
+        hub.repos[REPO] = {"tiny-Q8_0.gguf": model(300_000, bytes([n]), **{"general.file_type": 7})}
         code, out, said = await corral("models", "pull", f"hf:{REPO}")
         assert code == 0 and out.endswith(f", in slow\nnext: {following}\n"), out + said
     gone = place.rename(place.with_name("away"))
