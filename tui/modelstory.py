@@ -200,7 +200,8 @@ def _entry(offer: Offer, width: int, *, whole: bool) -> Iterator[str]:
     entry, fit = offer.entry, offer.fit
     if entry is None:
         return
-    yield f"{entry.title or entry.name}: not stored, for {', '.join(entry.uses) or 'not known'}"
+    stored = "not stored, " if offer.model is None else ""
+    yield f"{entry.title or entry.name}: {stored}for {', '.join(entry.uses) or 'not known'}"
     active = f", {params(entry.active_params)} active" if 0 < entry.active_params < entry.params else ""
     yield (
         f"{params(entry.params)} parameters{active}, made for {entry.ctx or '?'} tokens of context, licence"

@@ -7,7 +7,7 @@ import pytest
 from core.access.permissions import BUILTIN
 from core.errors import Changed
 from core.nouns import Gone, Rotten, Unread, Verified
-from tui import underway
+from tui import modelstory, underway
 from tui.modelplan import bar
 from tui.screens.confirm import Choice, Confirm
 from tui.screens.deploy import DeployForm
@@ -166,6 +166,13 @@ async def test_the_pane_tells_of_the_row_under_the_cursor_and_asks_only_for_that
         await it.until("Coder: not stored, for code, general")
         await it.until("HumanEval 62.2 of 100")
         assert called(stored, "versions") == [("gemma",)]
+
+
+async def test_what_the_catalogue_says_of_a_stored_model_does_not_call_it_not_stored(doubles):
+    (listed,) = offers({}, [doubles.of_models.entry("coder")], None, ())
+    told = next(modelstory._entry(listed, 80, whole=True))
+    here = next(modelstory._entry(listed._replace(model=doubles.model("coder")), 80, whole=True))
+    assert "not stored" in told and "not stored" not in here
 
 
 async def test_the_pane_folds_on_a_small_terminal_and_asks_nothing(console, stored):
