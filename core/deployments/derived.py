@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from core.deployments import tables
+from core.deployments.ending import ENDED
 from core.engines.base import Abilities, serves
 from core.events import Bus
 from core.gateway import wire
@@ -94,12 +95,14 @@ def settled(deployment: Deployment) -> bool:
 
 
 def expected(wanted: tables.Wanted, views: Sequence[Replica], now: float) -> bool:
-    """Whether a replica will be ready so soon that a request had better wait: one that starts, is restarted, or is in a
-    short pause after its death. Nobody knows when an attached server comes back."""
+    """Whether a replica will be ready so soon that a request had better wait: one that starts, is restarted, has died
+    this moment, or is in a short pause after its death. Nobody knows when an attached server comes back."""
     if wanted.wanted == "stopped" or wanted.spec.engine == "attach":
         return False
     return any(
-        view.state in ON_ITS_WAY or (view.state == "backoff" and 0 < (view.next_try or 0) < now + SOON_S)
+        view.state in ON_ITS_WAY
+        or (view.state == "unknown" and view.reason == ENDED)
+        or (view.state == "backoff" and 0 < (view.next_try or 0) < now + SOON_S)
         for view in views
     )
 

@@ -11,6 +11,8 @@ from core.nodes.base import ExitRecord, LaunchState
 
 LOST = "keeper lost"
 """What the host says of a launch of which nobody wrote how it ended."""
+ENDED = "its process has ended"
+"""Of one whose keeper has not said yet how it ended, which it does within milliseconds."""
 TOLD_LOST = (
     "keeper lost: the process that watched over the engine was killed (nobody saw by whom), and the engine ended"
     " with it"

@@ -19,7 +19,7 @@ import msgspec
 from core.access import Effect
 from core.catalog import corrections
 from core.deployments import tables
-from core.deployments.ending import LOST, never_ran, of_ours, reason_of, signal_name
+from core.deployments.ending import ENDED, LOST, never_ran, of_ours, reason_of, signal_name
 from core.deployments.loading import Load
 from core.deployments.order import draw_up
 from core.deployments.picture import Picture
@@ -186,7 +186,7 @@ class Launch:
             return False
         if self._picture.view.state == "ready":  # until its runner has looked why
             self.routable = False
-            self._picture.state("unknown", "its process has ended")
+            self._picture.state("unknown", ENDED)
         return True
 
     async def look(self) -> float:
@@ -239,7 +239,7 @@ class Launch:
         if self.exit is not None:
             return 0
         if _now() - (self._lost_since or 0.0) > UNREACHABLE_S:
-            self._picture.state("unknown", "its process has ended, and something that it has started runs on")
+            self._picture.state("unknown", f"{ENDED}, and something that it has started runs on")
             return 1.0
         return 0.1
 

@@ -250,10 +250,12 @@ async def test_what_no_engine_counted_is_shown_as_estimated(home: Path, uncounti
     await post(gateway, question)
     until(lambda: total()["requests"] == 2)
     found = total()
-    assert (found["estimated"], found["answer_tokens"], found["prompt_tokens"]) == (2, 3, 0)
+    assert (found["estimated"], found["answer_tokens"], found["prompt_tokens"]) == (2, 5, 38), (
+        "what limits charge: a token for 4 bytes asked"
+    )
     assert (found["core_hours"], found["cost"]) == (0, None)
     shown = corral("usage")
-    assert re.search(r"^root +m +2 +0 +~0 +0 +~3 ", shown, re.M), shown
+    assert re.search(r"^root +m +2 +0 +~38 +0 +~5 ", shown, re.M), shown
     assert "corral: ~ is estimated: of 2 requests no engine told all tokens" in shown
 
 

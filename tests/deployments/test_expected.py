@@ -2,11 +2,13 @@
 
 from typing import Any
 
+import msgspec
 import pytest
 from doubles import PLAN
 
 from core.deployments import tables
 from core.deployments.derived import expected
+from core.deployments.ending import ENDED
 from core.nouns import DeploymentSpec, Replica
 
 NOW = 1_700_000_000.0
@@ -47,6 +49,14 @@ def test_one_that_died_and_is_started_again_soon(in_s: float, wait: bool) -> Non
 def test_none_that_waits_for_room_or_is_given_up(state: str) -> None:
     assert not expected(wanted(), [replica(state)], NOW)
     assert not expected(wanted(), [], NOW)
+
+
+def test_one_that_has_died_this_moment() -> None:
+    """Until its keeper has said how, which takes milliseconds, a question was refused that would have been answered."""
+    died = msgspec.structs.replace(replica("unknown"), reason=ENDED)
+    assert expected(wanted(), [died], NOW) and not expected(wanted("stopped"), [died], NOW)
+    held = msgspec.structs.replace(died, reason=f"{ENDED}, and something that it has started runs on")
+    assert not expected(wanted(), [held], NOW)
 
 
 def test_no_attached_server() -> None:
