@@ -12,11 +12,11 @@ import os
 import random
 import runpy
 import signal
+import sys
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-import command
 import pytest
 from hub_double import Fault, HubDouble
 from pullworld import model
@@ -47,11 +47,15 @@ async def hub(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[HubDouble]:
 
 
 async def corral(*args: str, **env: str) -> tuple[int, str, str]:
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in env.items():
-            patch.setenv(name, value)
-        done = await asyncio.to_thread(command.run, *args)
-    return done.returncode, done.stdout, done.stderr
+    """A command and, of the daemons that are killed here, each start as a user's: no fork of one that is loaded."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-P", "-m", "tui", *args, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE, env={**os.environ, **env},
+    )  # fmt: skip
+    async with asyncio.timeout(90):
+        out, said = await process.communicate()
+    assert process.returncode is not None
+    return process.returncode, out.decode(), said.decode()
 
 
 def left_over(*tiers: Path) -> list[str]:
