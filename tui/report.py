@@ -8,8 +8,9 @@ from itertools import groupby
 
 import msgspec
 
-from core.nouns import AuditReport, GrantShown
+from core.nouns import AuditReport
 from tui.page import Section
+from tui.words import whom
 
 LONG = 400
 """Characters of what changed that a page shows; the record has all."""
@@ -65,16 +66,12 @@ def _rights(r: AuditReport) -> Section:
         (f"Without a grant: {', '.join(r.almighty)}. Everybody else may do nothing until a grant says so.",),
         head=("subject", "effect", "what", "on", "by", "at", "until", "reason", "grant"),
         rows=[
-            (_whom(g), g.effect, g.what, g.scope, g.by, _epoch(g.at), _epoch(g.until) if g.until else "it is revoked",
+            (whom(g), g.effect, g.what, g.scope, g.by, _epoch(g.at), _epoch(g.until) if g.until else "it is revoked",
              g.reason, g.id)
             for g in r.grants
         ],
         empty="no grants",
     )  # fmt: skip
-
-
-def _whom(grant: GrantShown) -> str:
-    return f"{grant.subject} ({grant.gone})" if grant.gone else str(grant.subject)
 
 
 def _matrix(r: AuditReport) -> Section:

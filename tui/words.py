@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from core.nouns import DaemonStatus, Deployment, Grant, Model, ModelFile, Unread, VersionDifference
+from core.nouns import DaemonStatus, Deployment, Grant, GrantShown, Model, ModelFile, Unread, VersionDifference
 
 SYMBOLS = {
     "ready": ("●", "+", "green"), "done": ("✓", "+", "green"), "live": ("●", "+", "green"),
@@ -149,6 +149,16 @@ def moment(at: float) -> str:
         return datetime.fromtimestamp(at).strftime("%d %b %H:%M:%S")
     except (ValueError, OverflowError, OSError):
         return "?"
+
+
+def gone(grant: Grant) -> str:
+    """Why a listed grant holds for nobody; else empty."""
+    return grant.gone if isinstance(grant, GrantShown) else ""
+
+
+def whom(grant: Grant) -> str:
+    """Whom it is for, and why that is nobody any more."""
+    return f"{grant.subject} ({gone(grant)})" if gone(grant) else str(grant.subject)
 
 
 def has_ended(grant: Grant, now: float | None = None) -> bool:

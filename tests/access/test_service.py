@@ -275,6 +275,7 @@ async def test_a_silent_directory_keeps_no_right_from_being_taken_away(
     monkeypatch.setattr("core.access.service.people_of", silent)
     await house.access.revoke(ROOT, "r", first.id)
     await house.access.revoke(ROOT, "r", other)
+    assert [str(grant.subject) for grant in house.access.rights.grants] == ["user:bin"]
 
 
 async def test_a_right_taken_away_while_an_action_waits_does_not_count_any_more(house: House, ada: Actor) -> None:

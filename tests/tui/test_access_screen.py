@@ -5,9 +5,10 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from core.nouns import Mark, Subject
+from core.nouns import GrantShown, Mark, Subject
 from tests.tui.test_keys import dimmed
 from tui.deeds import deeds
+from tui.widgets.table import Table
 
 
 async def test_grants_roles_and_teams_stand_on_the_screen(console, fake):
@@ -308,6 +309,15 @@ async def test_a_key_for_what_is_not_there_is_said_to_be_one(console):
         await it.press("tab", "tab")
         await it.type("none emb*")  # takes the place of the star that stands there
         await it.until("no deployment that you see is meant by none: there are chat, embed")
+
+
+async def test_a_grant_of_who_has_left_the_host_is_dimmed_and_says_so(console, fake, doubles):
+    left = doubles.grant("g9", "viewer", Subject(kind="user", name="ann", id=9), "*")
+    why = "uid 9 is nobody's any more"
+    fake.access.there = [GrantShown(**msgspec.structs.asdict(left), gone=why)]
+    async with console("8") as it:
+        await it.until(f"holds for nobody: {why}; g9 by root")
+        assert [row.dim for row in it.app.screen.query_one("#grants", Table).rows] == [True]
 
 
 async def test_grants_that_have_ended_are_left_out_until_asked_for(console, fake, doubles):

@@ -14,7 +14,7 @@ from tui.rights import lacks, none
 from tui.screens import FOLDER
 from tui.screens.room import Line, Note, Room
 from tui.widgets.table import Column, Row, Table
-from tui.words import age, has_ended, moment, plural
+from tui.words import age, gone, has_ended, moment, plural
 
 Found = tuple[list[Grant], list[Role], list[Team], list[Key], list[ServiceAccount], list[LimitView]]
 
@@ -180,7 +180,11 @@ class Access(Room):
         shown = [each for each in self.grants.values() if self.with_ended or not has_ended(each)]
         self.table().set_rows(
             [
-                Row(g.id, (str(g.subject), _may(g), g.what, g.scope, _until(g), g.by, g.reason, g.id), dim=has_ended(g))
+                Row(
+                    g.id,
+                    (str(g.subject), _may(g), g.what, g.scope, _until(g), g.by, g.reason, g.id),
+                    dim=has_ended(g) or bool(gone(g)),
+                )
                 for g in sorted(shown, key=lambda each: (str(each.subject), each.effect, each.what))
             ]
         )
@@ -191,7 +195,8 @@ class Access(Room):
         means = f": {', '.join(role.allows)}" if role is not None else ""
         found = beside([*self.grants.values()], self.teams, self.roles)
         also = "".join(f"; {each}" for each in found if each.own == grant)
-        return f"{grant.id} by {grant.by} since {moment(grant.at)}{also}{means}"
+        nobody = f"holds for nobody: {gone(grant)}; " if gone(grant) else ""
+        return f"{nobody}{grant.id} by {grant.by} since {moment(grant.at)}{also}{means}"
 
     def on_table_moved(self, event: Table.Moved) -> None:
         self.draw({"grant"})

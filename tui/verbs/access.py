@@ -18,7 +18,7 @@ from tui.command import Nouns, Spread, Told, note, options, run, with_options
 from tui.limits import UNSAID, rest
 from tui.lines import as_json, ask, listed, say, table, tell
 from tui.plain import line
-from tui.words import has_ended, moment
+from tui.words import has_ended, moment, whom
 
 
 @click.command("whoami")
@@ -94,8 +94,7 @@ GRANT = ("GRANT", "WHAT", "TO", "ON", "UNTIL", "REASON")
 def _row(grant: Grant) -> tuple[str, str, str, str, str, str]:
     what = grant.what if grant.effect == "allow" else f"not {grant.what}"
     until = moment(grant.until) + (", ended" if has_ended(grant) else "") if grant.until is not None else "-"
-    whom = f"{grant.subject} ({grant.gone})" if isinstance(grant, GrantShown) and grant.gone else str(grant.subject)
-    return (grant.id, what, whom, grant.scope, until, grant.reason)
+    return (grant.id, what, whom(grant), grant.scope, until, grant.reason)
 
 
 @access.command("grants")
